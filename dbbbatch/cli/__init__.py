@@ -1,0 +1,1 @@
+"""Arguments and output only: what cron and people type, and what they see."""

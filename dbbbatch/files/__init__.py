@@ -1,0 +1,1 @@
+"""What touches the disk: finding, hashing, placing and locking. Knows no database."""

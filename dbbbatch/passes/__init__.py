@@ -1,0 +1,1 @@
+"""What each script does between taking its lock and its exit code."""

@@ -1,0 +1,1 @@
+"""Plugins that offer stored files to data management systems."""
