@@ -1,1 +1,1 @@
-"""Plugins that offer stored files to data management systems."""
+"""Plugins: code that ingests stored files into a kind of target."""
