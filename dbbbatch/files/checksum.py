@@ -1,0 +1,188 @@
+"""Checksums of files, and the commands that compute the same at a far end."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import threading
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+#: What a file is hashed with unless the configuration says otherwise.
+DEFAULT = "blake2b"
+
+_BLOCK = 1 << 20
+_buffers = threading.local()
+
+
+class Changed(OSError):
+    """The file changed while it was read: not yet, rather than wrong."""
+
+
+class Adler32:
+    """Adler-32 with the interface of `hashlib`; Rucio's checksum of old."""
+
+    def __init__(self) -> None:
+        self._value = 1
+
+    def update(self, block: bytes | memoryview) -> None:
+        """Add a block of data."""
+        self._value = zlib.adler32(block, self._value)
+
+    def hexdigest(self) -> str:
+        """Return the sum of all blocks so far, eight digits."""
+        return f"{self._value:08x}"
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """How to compute a checksum here, and with which command elsewhere.
+
+    Attributes
+    ----------
+    new : `~collections.abc.Callable`
+        Makes an object with ``update`` and ``hexdigest``.
+    command : `str` or `None`
+        The program of coreutils that reads ``--check`` lists of it, if any.
+    """
+
+    new: Callable[[], Any]
+    command: str | None
+
+
+ALGORITHMS = {
+    "blake2b": Algorithm(hashlib.blake2b, "b2sum"),
+    "sha256": Algorithm(hashlib.sha256, "sha256sum"),
+    "sha512": Algorithm(hashlib.sha512, "sha512sum"),
+    "sha1": Algorithm(hashlib.sha1, "sha1sum"),
+    "md5": Algorithm(hashlib.md5, "md5sum"),
+    "adler32": Algorithm(Adler32, None),
+}
+
+
+def format(algorithm: str, digest: str) -> str:
+    """Return a checksum as it is stored: ``algorithm:hex``."""
+    return f"{algorithm}:{digest}"
+
+
+def parse(text: str) -> tuple[str, str]:
+    """Return algorithm and digest of a stored checksum.
+
+    Raises
+    ------
+    ValueError
+        It is none, or its algorithm is not known.
+    """
+    algorithm, colon, digest = text.partition(":")
+    if not colon or algorithm not in ALGORITHMS:
+        raise ValueError(f"not a checksum: {text!r}")
+    return algorithm, digest
+
+
+def compute(source: str | int, algorithms: Collection[str] = (DEFAULT,)) -> dict[str, str]:
+    """Read a file once and return its digests.
+
+    Parameters
+    ----------
+    source : `str` or `int`
+        A path, which is not followed if it is a symbolic link, or an open
+        descriptor, which is read from its beginning and left open.
+    algorithms : `~collections.abc.Collection` [ `str` ]
+        Names in `ALGORITHMS`.
+
+    Raises
+    ------
+    Changed
+        Size, time or inode changed while the file was read.
+    OSError
+        It cannot be read, or is no regular file.
+    """
+    with opened(source) as descriptor:
+        before = os.fstat(descriptor)
+        sums = stream(descriptor, algorithms)
+        same(before, os.fstat(descriptor), source)
+    return sums
+
+
+@contextmanager
+def opened(source: str | int) -> Iterator[int]:
+    """Open a regular file for reading, without following a link or waiting for a FIFO."""
+    if isinstance(source, int):
+        os.lseek(source, 0, os.SEEK_SET)
+        yield source
+        return
+    descriptor = open_regular(source)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_regular(path: str) -> int:
+    """Return a descriptor of a regular file.
+
+    Raises
+    ------
+    OSError
+        `errno.ELOOP` for a symbolic link, `errno.EINVAL` for anything else
+        that is no regular file, or the kernel's own reason.
+    """
+    # O_NONBLOCK: a FIFO put in the file's place since the scan must not block.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
+
+
+def stream(
+    descriptor: int,
+    algorithms: Collection[str],
+    consume: Callable[[memoryview], None] | None = None,
+) -> dict[str, str]:
+    """Read a descriptor to its end and return the digests of what came.
+
+    Parameters
+    ----------
+    descriptor : `int`
+        Where to read.
+    algorithms : `~collections.abc.Collection` [ `str` ]
+        Names in `ALGORITHMS`.
+    consume : `~collections.abc.Callable`, optional
+        Given each block too; the block is overwritten when it returns.
+    """
+    view = _buffer()
+    hashes = {name: ALGORITHMS[name].new() for name in algorithms}
+    updates = [each.update for each in hashes.values()]
+    while count := os.readv(descriptor, (view,)):
+        block = view[:count]
+        for update in updates:
+            update(block)
+        if consume is not None:
+            consume(block)
+    return {name: each.hexdigest() for name, each in hashes.items()}
+
+
+def same(before: os.stat_result, after: os.stat_result, source: str | int = "") -> None:
+    """Raise `Changed` if a file was written to between two looks at it."""
+    if (before.st_size, before.st_mtime_ns, before.st_ino, before.st_dev) != (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ino,
+        after.st_dev,
+    ):
+        raise Changed(errno.EAGAIN, "the file changed while it was read", source)
+
+
+def _buffer() -> memoryview:
+    """Return this thread's buffer: a new one a file would cost more than hashing a small file."""
+    try:
+        return _buffers.view
+    except AttributeError:
+        _buffers.view = memoryview(bytearray(_BLOCK))
+        return _buffers.view

@@ -1,0 +1,424 @@
+"""The one door to operations on a disk that can lose data.
+
+Nothing here replaces an existing file. On one file system a file is placed by
+renameat2(RENAME_NOREPLACE); where the file system does not know that flag, by
+link(2) and unlink(2); else not at all. Across file systems it is copied to a
+hidden temporary name beside its destination, made durable, then placed.
+
+Every function may be killed between any two system calls. Called again it
+finishes the work, or says with FileExistsError that the file is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Collection, Iterable, Iterator
+
+from dbbbatch.files import checksum
+
+#: Names that begin so are ours and unfinished: no scan reports them.
+TEMPORARY_PREFIX = ".dbb~"
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_NAME_MAX = 255
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def place(source: str, destination: str) -> None:
+    """Move a file to a name that is free, on one file system.
+
+    Durable only after `sync_directory` of both directories or
+    `sync_file_system`. Where an earlier call was killed between its link and
+    its unlink, the unlink is made up for.
+
+    Raises
+    ------
+    FileExistsError
+        The name is taken. Both files are as they were.
+    OSError
+        `errno.EXDEV` across file systems; `errno.ENOTSUP` where the file
+        system offers no way to place a file without the risk of overwriting.
+    """
+    try:
+        if not _rename(source, destination):
+            _link(source, destination)
+    except FileExistsError:
+        if not _two_names_of_one_file(source, destination):
+            raise
+        os.unlink(source)
+
+
+def copy_into(
+    source: str | int,
+    destination: str,
+    algorithms: Collection[str] = (),
+    *,
+    owner: str = "",
+    mode: int | None = None,
+    group: int | None = None,
+) -> dict[str, str]:
+    """Copy a file to a name that is free, hashing it while it is read.
+
+    The copy is durable when this returns, but for its directory's entry (see
+    `sync_directory`). The source is left where it is; its time of
+    modification is kept.
+
+    Parameters
+    ----------
+    source : `str` or `int`
+        A path, or an open descriptor, read from its beginning.
+    destination : `str`
+        The name to fill; its directory exists.
+    algorithms : `~collections.abc.Collection` [ `str` ]
+        Names in `checksum.ALGORITHMS`.
+    owner : `str`
+        Who holds the lock under which this runs, such as "finder.latiss". Two
+        callers at one time differ in it or in their destination.
+    mode, group : `int`, optional
+        Permission bits (the source's by default) and group of the copy.
+
+    Returns
+    -------
+    checksums : `dict` [ `str`, `str` ]
+        Algorithm and hexadecimal digest.
+
+    Raises
+    ------
+    FileExistsError
+        The name is taken; nothing was left behind.
+    checksum.Changed
+        The source changed while it was read; nothing was left behind.
+    OSError
+        The copy failed; nothing was left behind.
+    """
+    temporary = temporary_path(destination, owner)
+    with checksum.opened(source) as descriptor:
+        before = os.fstat(descriptor)
+        target = _create(temporary)
+        try:
+            sums = checksum.stream(descriptor, algorithms, lambda block: _write(target, block))
+            checksum.same(before, os.fstat(descriptor), source)
+            if group is not None:
+                os.fchown(target, -1, group)
+            os.fchmod(target, stat.S_IMODE(before.st_mode) & 0o777 if mode is None else mode)
+            os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.fsync(target)
+            place(temporary, destination)
+        except BaseException:
+            remove_if_there(temporary)
+            raise
+        finally:
+            os.close(target)
+    return sums
+
+
+def temporary_path(destination: str, owner: str = "") -> str:
+    """Return the hidden name that `copy_into` uses on its way to `destination`.
+
+    It is the same at each call on a host, so that what a kill left there is
+    found, and it is short enough whatever the length of the final name.
+    """
+    directory, filename = os.path.split(destination)
+    who = "\0".join((os.uname().nodename, owner, filename))
+    digest = hashlib.blake2b(os.fsencode(who), digest_size=12).hexdigest()
+    return os.path.join(directory, TEMPORARY_PREFIX + digest)
+
+
+def remove_temporary(destination: str, owner: str = "") -> None:
+    """Remove what a killed `copy_into` with these arguments may have left."""
+    remove_if_there(temporary_path(destination, owner))
+
+
+def remove_if_there(path: str) -> None:
+    """Unlink a file, which may be gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def same_entry(first: str, second: str) -> bool:
+    """Tell whether two paths lead to one entry of one directory.
+
+    True through symbolic links to directories and bind mounts as well: what
+    is removed under one of these paths is then gone under the other.
+    """
+    (one, name), (two, other) = os.path.split(first), os.path.split(second)
+    return name == other and os.path.samestat(os.stat(one or "."), os.stat(two or "."))
+
+
+def next_version(directory: str, filename: str) -> str:
+    """Return the first of NAME.~1~, NAME.~2~, … that is free in `directory`."""
+    number = 1
+    while True:
+        name = versioned(filename, number)
+        if not os.path.lexists(os.path.join(directory, name)):
+            return name
+        number += 1
+
+
+def versioned(filename: str, number: int) -> str:
+    """Return NAME.~N~, its middle cut where a file system would refuse the length."""
+    suffix = f".~{number}~"
+    raw = os.fsencode(filename)
+    room = _NAME_MAX - len(suffix)
+    if len(raw) > room:
+        cut = raw[:room]
+        # Not within a character of UTF-8.
+        while cut and len(cut) < len(raw) and raw[len(cut)] & 0xC0 == 0x80:
+            cut = cut[:-1]
+        filename = os.fsdecode(cut or raw[:room])
+    return filename + suffix
+
+
+def place_versioned(source: str, directory: str, filename: str) -> str:
+    """Place a file in `directory` under its name or, where taken, the next version.
+
+    Returns
+    -------
+    filename : `str`
+        The name that it got.
+    """
+    name = filename
+    while True:
+        try:
+            place(source, os.path.join(directory, name))
+            return name
+        except FileExistsError:
+            name = next_version(directory, filename)
+
+
+def make_directories(
+    root: str, relpath: str, mode: int | None = None, group: int | None = None
+) -> None:
+    """Make the directories of `relpath` below `root`, which itself must be there.
+
+    A root that is missing is a file system that is not mounted, and is never
+    made. New directories get `mode` (else what the umask leaves) and `group`.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no root.
+    NotADirectoryError
+        Something that is no directory has one of the names.
+    """
+    path = os.path.join(root, relpath) if relpath else root
+    if os.path.isdir(path):
+        return
+    parent = root
+    if not os.path.isdir(root):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)
+    for part in relpath.split("/"):
+        path = os.path.join(parent, part)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+        else:
+            if group is not None:
+                os.chown(path, -1, group)
+            if mode is not None:
+                os.chmod(path, mode)
+            sync_directory(parent)
+        parent = path
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems do not sync directories; their server does.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_file_system(path: str) -> None:
+    """Make all that was written to the file system of `path` durable, names too."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not hasattr(_libc, "syncfs"):
+            os.sync()
+        elif _libc.syncfs(descriptor) != 0:
+            raise _error(path)
+    finally:
+        os.close(descriptor)
+
+
+def remove_empty_directories(root: str, older_than: float, keep: Iterable[str] = ()) -> int:
+    """Remove directories below `root` that are empty and have long been unchanged.
+
+    Parameters
+    ----------
+    root : `str`
+        Never removed itself.
+    older_than : `float`
+        Seconds since a directory last changed. A directory that held only
+        such directories goes with them.
+    keep : `~collections.abc.Iterable` [ `str` ]
+        Relative paths of directories that stay.
+
+    Returns
+    -------
+    count : `int`
+        Directories removed.
+    """
+    limit = time.time() - older_than
+    kept = {path.strip("/") for path in keep}
+    candidates = [path for path, changed in _fileless(root) if changed <= limit]
+    removed = 0
+    for path in reversed(candidates):  # children before their parents
+        if path not in kept:
+            try:
+                os.rmdir(os.path.join(root, path))
+                removed += 1
+            except OSError:
+                pass  # not empty, or a writer was faster
+    return removed
+
+
+def free_bytes(path: str) -> int:
+    """Return the bytes that this user may still write to the file system of `path`."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def same_file_system(first: str, second: str) -> bool:
+    """Tell whether two paths are on one file system, so that a rename may do."""
+    return os.stat(first).st_dev == os.stat(second).st_dev
+
+
+def can_place(directory: str) -> str:
+    """Try in `directory`, with two small files of ours, whether a file can be placed there.
+
+    Returns
+    -------
+    how : `str`
+        "rename" or "link".
+
+    Raises
+    ------
+    OSError
+        It cannot, or it would overwrite; the message says why.
+    """
+    first = temporary_path(os.path.join(directory, "a"), f"check {os.getpid()}")
+    second = temporary_path(os.path.join(directory, "b"), f"check {os.getpid()}")
+    try:
+        for path in (first, second):
+            os.close(_create(path))
+        for how, move in (("rename", _rename), ("link", _link)):
+            try:
+                answered = move(first, second)
+            except FileExistsError:
+                return how
+            if answered:
+                raise OSError(errno.ENOTSUP, "a file was overwritten in a trial", directory)
+        raise _refusal(directory)
+    finally:
+        remove_if_there(first)
+        remove_if_there(second)
+
+
+def _rename(source: str, destination: str) -> bool:
+    """Rename without replacing; False where the file system does not know how."""
+    if not hasattr(_libc, "renameat2"):
+        return False
+    done = _libc.renameat2(
+        _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(destination), _RENAME_NOREPLACE
+    )
+    if done == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), source, None, destination)
+
+
+def _link(source: str, destination: str) -> bool:
+    """Give the file its new name, then take the old one."""
+    try:
+        os.link(source, destination, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise _refusal(destination) from error
+        raise
+    os.unlink(source)
+    return True
+
+
+def _two_names_of_one_file(source: str, destination: str) -> bool:
+    """Tell whether a link was made and its unlink is still to come.
+
+    Two paths to one entry look the same but for this: to unlink one of them
+    would remove the file.
+    """
+    one, two = os.lstat(source), os.lstat(destination)
+    return (
+        os.path.samestat(one, two)
+        and stat.S_ISREG(one.st_mode)
+        and one.st_nlink > 1
+        and not same_entry(source, destination)
+    )
+
+
+def _create(path: str) -> int:
+    """Open a new file of ours; what a killed pass left under its name goes first."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        os.unlink(path)
+        return os.open(path, flags, 0o600)
+
+
+def _write(descriptor: int, block: memoryview) -> None:
+    while block:
+        block = block[os.write(descriptor, block) :]
+
+
+def _fileless(root: str) -> Iterator[tuple[str, float]]:
+    """Yield the directories below `root` that hold nothing but directories, parents first.
+
+    Their times are those of before their own children go, which changes them.
+    """
+    pending = [("", 0.0)]
+    while pending:
+        relpath, changed = pending.pop()
+        bare = True
+        try:
+            with os.scandir(os.path.join(root, relpath)) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        status = entry.stat(follow_symlinks=False)
+                        pending.append((os.path.join(relpath, entry.name), status.st_mtime))
+                    else:
+                        bare = False
+        except OSError:
+            continue  # not ours to read, or gone
+        if bare and relpath:
+            yield relpath, changed
+
+
+def _refusal(path: str) -> OSError:
+    return OSError(
+        errno.ENOTSUP,
+        "this file system can neither rename without overwriting nor link this file, "
+        "so nothing is placed here",
+        path,
+    )
+
+
+def _error(path: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), path)

@@ -1,0 +1,139 @@
+"""Walk a directory tree for files that are ready to be taken."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from dbbbatch.files.place import TEMPORARY_PREFIX
+
+
+class Found(NamedTuple):
+    """A regular file, as it was when the scan came by.
+
+    Attributes
+    ----------
+    rel : `str`
+        Path relative to the root of the scan, decoded with surrogateescape.
+    size_bytes : `int`
+        Its size.
+    mtime_ns : `int`
+        When its content last changed, nanoseconds since 1970, UTC.
+    inode, device : `int`
+        Which file it is, whatever its name.
+    """
+
+    rel: str
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+    device: int
+
+
+def _ignore(rel: str, what: str) -> None:
+    pass
+
+
+def scan(
+    root: str,
+    exclude: Sequence[re.Pattern[str]] = (),
+    settle: float = 0,
+    now: float = 0,
+    odd: Callable[[str, str], None] = _ignore,
+) -> Iterator[Found]:
+    """Yield the regular files below a directory.
+
+    Memory is that of the directories' names, not of the files: files may be
+    taken away while the scan goes on. Directories come in the order of their
+    names, so that dated ones come oldest first. Nothing is opened but
+    directories, and symbolic links are not followed below the root.
+
+    Parameters
+    ----------
+    root : `str`
+        Where to begin.
+    exclude : `~collections.abc.Sequence` [ `re.Pattern` ]
+        Searched in the relative path of each file; a directory is not
+        entered if one is found in its relative path with a slash at the end.
+    settle : `float`
+        Seconds for which a file must not have changed; younger ones are
+        passed over.
+    now : `float`
+        The time with which `settle` is reckoned, seconds since 1970.
+    odd : `~collections.abc.Callable`
+        Called with relative path and description of what is neither a
+        regular file nor a directory, or cannot be read.
+
+    Raises
+    ------
+    OSError
+        The root itself cannot be read.
+    """
+    limit_ns = int((now - settle) * 1e9) if settle else None
+    now_ns = int(now * 1e9)
+    pending = [""]
+    while pending:
+        relpath = pending.pop()
+        below = []
+        try:
+            entries = os.scandir(os.path.join(root, relpath) if relpath else root)
+        except FileNotFoundError:
+            if not relpath:
+                raise
+            continue  # taken away since its parent was read
+        except OSError as error:
+            if not relpath:
+                raise
+            odd(relpath, f"directory cannot be read: {error.strerror}")
+            continue
+        prefix = relpath + "/" if relpath else ""
+        with entries:
+            for entry in entries:
+                name = entry.name
+                rel = prefix + name
+                if name.startswith(TEMPORARY_PREFIX):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    if not any(pattern.search(rel + "/") for pattern in exclude):
+                        below.append(rel)
+                    continue
+                if exclude and any(pattern.search(rel) for pattern in exclude):
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    odd(rel, f"cannot be looked at: {error.strerror}")
+                    continue
+                if not stat.S_ISREG(status.st_mode):
+                    odd(rel, kind(status.st_mode))
+                    continue
+                if limit_ns is not None and _changed_ns(status, now_ns) > limit_ns:
+                    continue
+                yield Found(rel, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+        below.sort(reverse=True)
+        pending.extend(below)
+
+
+def kind(mode: int) -> str:
+    """Return what an entry is that is neither file nor directory."""
+    for test, what in (
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a character device"),
+        (stat.S_ISBLK, "a block device"),
+        (stat.S_ISDIR, "a directory"),
+    ):
+        if test(mode):
+            return what
+    return "no regular file"
+
+
+def _changed_ns(status: os.stat_result, now_ns: int) -> int:
+    """Return when a file last changed; a date in the future says nothing, its inode's does."""
+    return status.st_mtime_ns if status.st_mtime_ns <= now_ns else status.st_ctime_ns

@@ -1,0 +1,78 @@
+import hashlib
+import os
+import subprocess
+import zlib
+
+import pytest
+
+from dbbbatch.files import checksum
+
+
+@pytest.fixture
+def big(tmp_path):
+    path = tmp_path / "big"
+    path.write_bytes(os.urandom(3_000_001))
+    return path
+
+
+def test_compute_reads_once_for_all_algorithms(big):
+    data = big.read_bytes()
+    assert checksum.compute(str(big), checksum.ALGORITHMS) == {
+        "blake2b": hashlib.blake2b(data).hexdigest(),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha512": hashlib.sha512(data).hexdigest(),
+        "sha1": hashlib.sha1(data).hexdigest(),
+        "md5": hashlib.md5(data).hexdigest(),
+        "adler32": f"{zlib.adler32(data):08x}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [(name, each.command) for name, each in checksum.ALGORITHMS.items() if each.command],
+)
+def test_compute_equals_the_far_end_command(big, name, command):
+    out = subprocess.run([command, big], capture_output=True, text=True, check=True).stdout
+    assert out.split()[0] == checksum.compute(str(big), [name])[name]
+
+
+def test_compute_of_a_descriptor_begins_at_the_beginning(big):
+    with open(big, "rb") as file:
+        file.read(100)
+        assert checksum.compute(file.fileno()) == checksum.compute(str(big))
+
+
+def test_compute_of_an_empty_file(tmp_path):
+    (tmp_path / "empty").touch()
+    assert checksum.compute(str(tmp_path / "empty"), ["md5"]) == {"md5": hashlib.md5().hexdigest()}
+
+
+def test_compute_notices_a_file_that_grows(big, monkeypatch):
+    stream = checksum.stream
+
+    def grow(*args):
+        found = stream(*args)
+        with open(big, "ab") as file:
+            file.write(b"more")
+        return found
+
+    monkeypatch.setattr(checksum, "stream", grow)
+    with pytest.raises(checksum.Changed):
+        checksum.compute(str(big))
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)]
+)
+def test_compute_refuses_what_is_no_file(tmp_path, make):
+    path = str(tmp_path / "odd")
+    make(path)
+    with pytest.raises(OSError, match="odd"):
+        checksum.compute(path)
+
+
+def test_stored_form_goes_both_ways():
+    assert checksum.format("md5", "ab") == "md5:ab"
+    assert checksum.parse("md5:ab") == ("md5", "ab")
+    with pytest.raises(ValueError, match="not a checksum"):
+        checksum.parse("ab")

@@ -1,0 +1,254 @@
+import errno
+import os
+import stat
+
+import pytest
+
+from dbbbatch.files import checksum, place
+
+NAMES = ["a.fits", "a b.fits", "-rf", "$(touch x)", "a\nb", "q\"'", os.fsdecode(b"\xff\xfe.fits")]
+
+
+@pytest.fixture
+def link_only(monkeypatch):
+    """A file system that does not know RENAME_NOREPLACE."""
+    monkeypatch.setattr(place, "_rename", lambda source, destination: False)
+
+
+def write(path, text="content"):
+    with open(path, "w") as file:
+        file.write(text)
+    return str(path)
+
+
+def read(path):
+    with open(path) as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_place_moves_any_name(tmp_path, name):
+    source, destination = str(tmp_path / "in"), str(tmp_path / name)
+    write(source)
+    place.place(source, destination)
+    assert os.listdir(os.fsencode(tmp_path)) == [os.fsencode(name)]
+    assert read(destination) == "content"
+
+
+def test_place_keeps_what_is_there(tmp_path):
+    source, destination = write(tmp_path / "a", "new"), write(tmp_path / "b", "old")
+    with pytest.raises(FileExistsError):
+        place.place(source, destination)
+    assert (read(source), read(destination)) == ("new", "old")
+
+
+def test_place_by_link_moves(tmp_path, link_only):
+    source, destination = write(tmp_path / "a"), str(tmp_path / "b")
+    place.place(source, destination)
+    assert os.listdir(tmp_path) == ["b"]
+    assert os.stat(destination).st_nlink == 1
+
+
+def test_place_by_link_keeps_what_is_there(tmp_path, link_only):
+    source, destination = write(tmp_path / "a", "new"), write(tmp_path / "b", "old")
+    with pytest.raises(FileExistsError):
+        place.place(source, destination)
+    assert (read(source), read(destination)) == ("new", "old")
+
+
+@pytest.mark.parametrize("how", ["rename", "link"])
+def test_place_finishes_a_link_whose_unlink_never_came(tmp_path, how, request):
+    if how == "link":
+        request.getfixturevalue("link_only")
+    source, destination = write(tmp_path / "a"), str(tmp_path / "b")
+    os.link(source, destination)
+    place.place(source, destination)
+    assert os.listdir(tmp_path) == ["b"]
+
+
+@pytest.mark.parametrize("links", [1, 2])
+def test_place_never_unlinks_the_only_name_through_another_path(tmp_path, links):
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    os.symlink(storage, tmp_path / "alias")
+    write(storage / "a")
+    if links == 2:
+        os.link(storage / "a", tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        place.place(str(tmp_path / "alias" / "a"), str(storage / "a"))
+    assert read(storage / "a") == "content"
+
+
+def test_place_refuses_where_links_are_forbidden(tmp_path, link_only, monkeypatch):
+    source = write(tmp_path / "a")
+
+    def forbidden(*args, **keywords):
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr(os, "link", forbidden)
+    with pytest.raises(OSError, match="nothing is placed here") as caught:
+        place.place(source, str(tmp_path / "b"))
+    assert caught.value.errno == errno.ENOTSUP
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_place_says_when_file_systems_differ(tmp_path, other_file_system):
+    source = write(tmp_path / "a")
+    with pytest.raises(OSError, match="cross-device") as caught:
+        place.place(source, str(other_file_system / "a"))
+    assert caught.value.errno == errno.EXDEV
+    assert read(source) == "content"
+
+
+def test_place_versioned_takes_the_next_free_version(tmp_path):
+    write(tmp_path / "a", "old")
+    got = []
+    for number in range(3):
+        source = write(tmp_path / "new", str(number))
+        got.append(place.place_versioned(source, str(tmp_path), "a"))
+    assert got == ["a.~1~", "a.~2~", "a.~3~"]
+    assert [read(tmp_path / name) for name in ["a", *got]] == ["old", "0", "1", "2"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127 + "x"])
+def test_versioned_fits_the_longest_name(tmp_path, name):
+    write(tmp_path / name)
+    version = place.next_version(str(tmp_path), name)
+    write(tmp_path / version)
+    assert version.endswith(".~1~")
+    assert len(os.fsencode(version)) <= 255
+
+
+def test_copy_into_copies_hashes_and_keeps_the_source(tmp_path, other_file_system):
+    source, destination = write(tmp_path / "a"), str(other_file_system / "a")
+    os.utime(source, ns=(1, 2))
+    sums = place.copy_into(source, destination, ["blake2b", "adler32"], mode=0o444)
+    assert sums == checksum.compute(source, ["blake2b", "adler32"])
+    assert read(destination) == read(source) == "content"
+    status = os.stat(destination)
+    assert (status.st_mtime_ns, stat.S_IMODE(status.st_mode)) == (2, 0o444)
+
+
+def test_copy_into_keeps_what_is_there(tmp_path):
+    source, destination = write(tmp_path / "a", "new"), write(tmp_path / "b", "old")
+    with pytest.raises(FileExistsError):
+        place.copy_into(source, destination, ["md5"])
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert read(destination) == "old"
+
+
+def test_copy_into_takes_over_what_a_kill_left(tmp_path):
+    source, destination = write(tmp_path / "a"), str(tmp_path / "b")
+    write(place.temporary_path(destination, "finder.x"), "half")
+    place.copy_into(source, destination, ["md5"], owner="finder.x")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_copy_into_leaves_nothing_of_a_source_that_changes(tmp_path, monkeypatch):
+    source = write(tmp_path / "a")
+    stream = checksum.stream
+
+    def grow(*args):
+        found = stream(*args)
+        with open(source, "a") as file:
+            file.write("more")
+        return found
+
+    monkeypatch.setattr(checksum, "stream", grow)
+    with pytest.raises(checksum.Changed):
+        place.copy_into(source, str(tmp_path / "b"), ["md5"])
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_copy_into_leaves_nothing_on_a_full_disk(tmp_path, monkeypatch):
+    source = write(tmp_path / "a")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="full"):
+        place.copy_into(source, str(tmp_path / "b"), ["md5"])
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_copy_into_does_not_follow_a_link(tmp_path):
+    write(tmp_path / "a")
+    os.symlink("a", tmp_path / "link")
+    with pytest.raises(OSError, match="link") as caught:
+        place.copy_into(str(tmp_path / "link"), str(tmp_path / "b"))
+    assert caught.value.errno == errno.ELOOP
+
+
+def test_make_directories_makes_all_but_the_root(tmp_path):
+    place.make_directories(str(tmp_path), "a/b/c", 0o750)
+    assert stat.S_IMODE(os.stat(tmp_path / "a/b").st_mode) == 0o750
+    with pytest.raises(FileNotFoundError):
+        place.make_directories(str(tmp_path / "unmounted"), "a")
+    with pytest.raises(FileNotFoundError):
+        place.make_directories(str(tmp_path / "unmounted"), "")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_make_directories_stops_at_a_file(tmp_path):
+    write(tmp_path / "a")
+    with pytest.raises(NotADirectoryError):
+        place.make_directories(str(tmp_path), "a/b")
+
+
+def test_make_directories_goes_deep(tmp_path):
+    place.make_directories(str(tmp_path), "/".join(["d"] * 1200))
+    assert os.path.isdir(tmp_path / "d" / "d")
+
+
+def age(path):
+    os.utime(path, (1, 1))
+
+
+def test_remove_empty_directories_takes_old_ones_with_their_parents(tmp_path):
+    (tmp_path / "old" / "inner").mkdir(parents=True)
+    for path in ("old/inner", "old"):
+        age(tmp_path / path)
+    age(tmp_path)
+    assert place.remove_empty_directories(str(tmp_path), 10) == 2
+    assert os.listdir(tmp_path) == []
+
+
+def test_remove_empty_directories_leaves_young_full_and_kept_ones(tmp_path):
+    for name in ("young", "full", "kept", "beside/empty"):
+        (tmp_path / name).mkdir(parents=True)
+    write(tmp_path / "full" / "a")
+    write(tmp_path / "beside" / "a")
+    for name in ("full", "kept", "beside/empty", "beside"):
+        age(tmp_path / name)
+    assert place.remove_empty_directories(str(tmp_path), 10, keep=["kept"]) == 1
+    assert sorted(os.listdir(tmp_path)) == ["beside", "full", "kept", "young"]
+
+
+def test_sync_and_space_of_a_directory(tmp_path):
+    place.sync_directory(str(tmp_path))
+    place.sync_file_system(str(tmp_path))
+    assert place.free_bytes(str(tmp_path)) > 0
+    with pytest.raises(FileNotFoundError):
+        place.sync_file_system(str(tmp_path / "gone"))
+
+
+def test_can_place_says_how_and_leaves_nothing(tmp_path):
+    assert place.can_place(str(tmp_path)) == "rename"
+    assert os.listdir(tmp_path) == []
+
+
+def test_can_place_falls_back_to_links(tmp_path, link_only):
+    assert place.can_place(str(tmp_path)) == "link"
+    assert os.listdir(tmp_path) == []
+
+
+def test_can_place_finds_a_rename_that_overwrites(tmp_path, monkeypatch):
+    monkeypatch.setattr(place, "_rename", lambda a, b: os.rename(a, b) is None)
+    with pytest.raises(OSError, match="overwritten"):
+        place.can_place(str(tmp_path))
+
+
+def test_can_place_needs_a_directory(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        place.can_place(str(tmp_path / "gone"))

@@ -1,0 +1,132 @@
+import os
+import re
+import socket
+import time
+
+import pytest
+
+from dbbbatch.files import place
+from dbbbatch.files.scan import scan
+
+
+@pytest.fixture
+def put(tmp_path):
+    def put(rel, age=0):
+        path = os.path.join(str(tmp_path), rel)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write("x")
+        os.utime(path, (time.time() - age,) * 2)
+
+    return put
+
+
+def names(root, *args, **keywords):
+    return sorted(found.rel for found in scan(str(root), *args, **keywords))
+
+
+def test_scan_describes_each_file(tmp_path, put):
+    put("2026/a.fits")
+    (found,) = scan(str(tmp_path))
+    status = os.stat(tmp_path / "2026/a.fits")
+    assert found == (
+        "2026/a.fits", 1, status.st_mtime_ns, status.st_ino, status.st_dev
+    )  # fmt: skip
+
+
+def test_scan_takes_directories_in_the_order_of_their_names(tmp_path, put):
+    for day in ("20261124", "20261122", "20261123"):
+        put(f"{day}/a/x")
+        put(f"{day}/b/x")
+    rels = [found.rel for found in scan(str(tmp_path))]
+    assert rels == sorted(rels)
+
+
+def test_scan_excludes_by_relative_path(tmp_path, put):
+    for rel in ("a.fits", "a.fits.tmp", "x.tmp/b.fits", "lost+found/c"):
+        put(rel)
+    exclude = [re.compile(r"\.tmp$"), re.compile(r"^lost\+found/")]
+    assert names(tmp_path, exclude) == ["a.fits", "x.tmp/b.fits"]
+
+
+def test_scan_does_not_enter_an_excluded_directory(tmp_path, put, monkeypatch):
+    put("lost+found/c")
+    entered = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: entered.append(path) or real(path))
+    assert names(tmp_path, [re.compile(r"^lost\+found/")]) == []
+    assert entered == [str(tmp_path)]
+
+
+def test_scan_passes_over_files_that_have_not_settled(tmp_path, put):
+    put("young")
+    put("old", age=100)
+    assert names(tmp_path, settle=60, now=time.time()) == ["old"]
+    assert names(tmp_path, settle=0, now=time.time()) == ["old", "young"]
+
+
+def test_scan_goes_by_the_inode_where_a_date_lies_in_the_future(tmp_path, put):
+    put("ahead", age=-10_000)
+    assert names(tmp_path, settle=60, now=time.time() + 100) == ["ahead"]
+    assert names(tmp_path, settle=60, now=time.time()) == []
+
+
+def test_scan_reports_what_is_no_file_and_opens_none_of_it(tmp_path, put):
+    put("dir/file")
+    os.symlink("file", tmp_path / "dir/link")
+    os.symlink("dir", tmp_path / "linked")
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+    odd = {}
+    assert names(tmp_path, odd=odd.__setitem__) == ["dir/file"]
+    assert odd == {
+        "dir/link": "a symbolic link",
+        "linked": "a symbolic link",
+        "fifo": "a FIFO",
+        "socket": "a socket",
+    }
+
+
+def test_scan_reports_a_directory_that_it_may_not_read(tmp_path, put, monkeypatch):
+    put("closed/a")
+    put("open/a")
+    real = os.scandir
+
+    def scandir(path):
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    odd = {}
+    assert names(tmp_path, odd=odd.__setitem__) == ["open/a"]
+    assert odd == {"closed": "directory cannot be read: Permission denied"}
+
+
+def test_scan_needs_its_root(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        list(scan(str(tmp_path / "unmounted")))
+
+
+def test_scan_skips_unfinished_copies_of_ours(tmp_path, put):
+    put("a")
+    put(os.path.basename(place.temporary_path("b")))
+    assert names(tmp_path) == ["a"]
+
+
+def test_scan_bears_files_taken_away_meanwhile(tmp_path, put):
+    for number in range(100):
+        put(f"{number % 3}/{number}")
+    seen = []
+    for found in scan(str(tmp_path)):
+        os.unlink(tmp_path / found.rel)
+        seen.append(found.rel)
+    assert len(seen) == len(set(seen)) == 100
+
+
+@pytest.mark.parametrize("name", [b"a b", b"-x", b"$(x)", b"a\nb", b"\xff\xfe", b"#", b"'\""])
+def test_scan_gives_names_that_lead_back_to_the_file(tmp_path, name):
+    (tmp_path / os.fsdecode(name)).touch()
+    (found,) = scan(str(tmp_path))
+    assert os.fsencode(found.rel) == name
