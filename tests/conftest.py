@@ -1,0 +1,140 @@
+"""Fixtures that every room's tests share; what they are made of is in tests/support."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import ssh
+from tests.support.database import BACKENDS, Databases
+from tests.support.site import Site
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Where DBB_CI_STRICT=1, a promise that was not tried counts as broken."""
+    report = yield
+    if (
+        os.environ.get("DBB_CI_STRICT") == "1"
+        and report.skipped
+        and not hasattr(report, "wasxfail")
+        and item.get_closest_marker("promise")
+    ):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: a promise was skipped: {report.longrepr[2]}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DBB_CONFIG", "PGPASSFILE", "PGPASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    """Give what makes databases of each kind; PostgreSQL is started when first asked for."""
+    made = Databases(tmp_path_factory.mktemp("databases"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Run the test once for each kind of database; parametrize ``backend`` to choose."""
+    return request.param
+
+
+@pytest.fixture
+def database_url(backend: str, databases: Databases, tmp_path: Path) -> Iterator[str]:
+    """Give the URL of a database of its own with the schema in place (as after ``dbb init``)."""
+    with databases.fresh(backend, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(backend: str, databases: Databases, tmp_path: Path) -> Iterator[str]:
+    """Give the URL of a database of its own that holds nothing."""
+    with databases.fresh(backend, tmp_path, schema=False) as url:
+        yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Any]:
+    """Connect to the database of `database_url`; the models are bound to it."""
+    from dbbbatch.config import Database
+    from dbbbatch.database import connect
+    from dbbbatch.keys import defaults
+
+    yield connect.connect(defaults(Database, url=database_url))
+    connect.disconnect()
+
+
+@pytest.fixture
+def site(tmp_path: Path, database_url: str) -> Site:
+    """Give two sites side by side, far end a directory, with the usual configuration written."""
+    return Site(tmp_path / "site", database_url).write()
+
+
+@pytest.fixture(scope="session")
+def _session_ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ssh.SshServer]:
+    if what := ssh.missing():
+        pytest.skip(what)
+    server = ssh.SshServer(tmp_path_factory.mktemp("ssh"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def ssh_server(_session_ssh_server: ssh.SshServer) -> ssh.SshServer:
+    """Give a running SSH server that tests share: do not stop it."""
+    return _session_ssh_server
+
+
+@pytest.fixture
+def own_ssh_server(tmp_path: Path) -> Iterator[ssh.SshServer]:
+    """Give a running SSH server of this test's own, which it may stop, pause or start again."""
+    if what := ssh.missing():
+        pytest.skip(what)
+    directory = tmp_path / "ssh"
+    directory.mkdir()
+    server = ssh.SshServer(directory)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def ssh_site(tmp_path: Path, database_url: str, ssh_server: ssh.SshServer) -> Site:
+    """Give two sites side by side, the far end reached by ssh and rsync."""
+    return Site(tmp_path / "site", database_url, ssh_server).write()
+
+
+@pytest.fixture(scope="session")
+def fits_files() -> list[Path]:
+    """Give real FITS files (images, tables, compressed ones; 3 to 90 kB) that astropy brings."""
+    import astropy.io.fits
+
+    found = sorted((Path(astropy.io.fits.__file__).parent / "tests" / "data").glob("*.fits"))
+    assert len(found) > 10
+    return found
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Give a function that puts a script first on PATH: ``program("rsync", "exit 24")``."""
+    directory = tmp_path / "programs"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
+
+    def write(name: str, script: str) -> Path:
+        path = directory / name
+        path.write_text(f"#!{shutil.which('sh')}\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+    return write

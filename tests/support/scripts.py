@@ -1,0 +1,64 @@
+"""Running the scripts of bin/ as cron would, and looking at what they said."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+#: The checkout that is tested.
+TOP = Path(__file__).resolve().parents[2]
+
+#: What cron sets for a job (crontab(5)), as far as our scripts may notice it.
+CRON_ENVIRONMENT = {
+    "HOME": "/",
+    "LOGNAME": "root",
+    "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+    "SHELL": "/bin/sh",
+}
+
+
+class Ran(NamedTuple):
+    """How a script ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_script(
+    name: str,
+    *arguments: str | os.PathLike[str],
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout: float = 120,
+) -> Ran:
+    """Run a script of bin/ with this Python, without a terminal, to its end.
+
+    Parameters
+    ----------
+    name : `str`
+        Such as ``dbb-handoff``.
+    *arguments : `str` or path-like
+        What follows it on the command line.
+    env : mapping, optional
+        Added to this process's environment.
+    stdin : `bytes`, optional
+        What it reads; nothing by default.
+    timeout : `float`
+        Seconds after which it is ended and the test fails.
+    """
+    finished = subprocess.run(
+        [sys.executable, TOP / "bin" / name, *arguments],
+        env={**os.environ, **(env or {})},
+        input=stdin if stdin is not None else b"",
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Ran(
+        finished.returncode,
+        finished.stdout.decode(errors="replace"),
+        finished.stderr.decode(errors="replace"),
+    )
