@@ -1,0 +1,20 @@
+"""The `dbb-handoff` script."""
+
+from typing import Any
+
+from dbbbatch.cli.script import script
+from dbbbatch.passes.base import Work
+
+
+def _work(section: Any) -> Work:
+    from dbbbatch.passes.handoff import HandoffWork
+
+    return HandoffWork(section)
+
+
+main = script(
+    "dbb-handoff",
+    "handoff",
+    _work,
+    "Copy everything in a buffer to its endpoint, and move the originals to the holding area.",
+)

@@ -1,0 +1,20 @@
+"""The `dbb-ingester` script."""
+
+from typing import Any
+
+from dbbbatch.cli.script import script
+from dbbbatch.passes.base import Work
+
+
+def _work(section: Any) -> Work:
+    from dbbbatch.passes.ingester import IngesterWork
+
+    return IngesterWork(section)
+
+
+main = script(
+    "dbb-ingester",
+    "target",
+    _work,
+    "Offer stored files to one target and record every attempt.",
+)

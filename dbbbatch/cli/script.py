@@ -1,0 +1,166 @@
+"""The command line that every pass has: `script` makes a click command of a kind of pass."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from dbbbatch import __version__, keys
+from dbbbatch.config import Section, Settings, load
+from dbbbatch.errors import ConfigError, DbbError, UsageError
+from dbbbatch.passes.base import Options, Work
+
+Factory = Callable[[Any], Work]
+
+
+class Duration(click.ParamType):
+    """Seconds, or a text such as 90s, 10min, 2h."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Turn an argument into seconds."""
+        if isinstance(value, float):
+            return value
+        try:
+            return float(keys.duration(float(value) if str(value).isdigit() else value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
+
+_OPTIONS = [
+    click.argument("name", required=False),
+    click.option("-c", "--config", metavar="FILE", help="Configuration file."),
+    click.option("--all", "every", is_flag=True, help="Every section of this kind, in turn."),
+    click.option("-v", "--verbose", count=True, help="Say what is done; twice: in detail."),
+    click.option("--log-file", metavar="FILE", help="Append what is done to this file."),
+    click.option(
+        "--dry-run", is_flag=True, help="Say what would be done; take no lock, change nothing."
+    ),
+    click.option(
+        "--wait", type=DURATION, default="0", help="Wait so long for another pass to leave."
+    ),
+    click.option("--max-time", type=DURATION, help="Start no further batch after so long."),
+    click.option("--limit", type=click.IntRange(1), help="Handle at most so many files."),
+    click.option(
+        "--match", multiple=True, metavar="GLOB", help="Only such relative paths (any of several)."
+    ),
+    click.option("--progress", is_flag=True, help="Show a progress bar on a terminal."),
+    click.option(
+        "--linger", type=DURATION, default="0", help="Wait so long for work, and pass again."
+    ),
+    click.option("--strict", is_flag=True, help="Another pass at work is exit code 75, not 0."),
+]
+
+
+def script(program: str, kind: str, factory: Factory, help: str) -> Callable[[], None]:
+    """Make the main function of a script.
+
+    Parameters
+    ----------
+    program : `str`
+        Its name, such as ``dbb-handoff``.
+    kind : `str`
+        The sections that it is about: "handoff", "finder" or "target".
+    factory : callable
+        Makes the `dbbbatch.passes.base.Work` of a section.
+    help : `str`
+        What it does, for ``--help``.
+    """
+
+    def callback(name: str | None, config: str | None, every: bool, **options: Any) -> int:
+        settings = load(config)
+        sections = settings.select(kind, name, every)
+        dry_run = options.pop("dry_run")
+        if options["linger"] and len(sections) > 1:
+            raise UsageError("--linger goes with one section: give each a crontab line of its own")
+        asked = Options(**options)
+        set_up_logging(asked.verbose, asked.log_file)
+        return (_plan if dry_run else _run)(factory, settings, sections, asked)
+
+    command = click.command(
+        program, help=help, context_settings={"help_option_names": ["-h", "--help"]}
+    )(callback)
+    for option in reversed([*_OPTIONS, click.version_option(__version__)]):
+        command = option(command)
+
+    def main() -> None:
+        leave(program, command)
+
+    main.command = command  # type: ignore[attr-defined]
+    return main
+
+
+def leave(program: str, command: click.Command) -> None:
+    """Run a command and exit with its code; what is foreseeable is one line, never a traceback."""
+    try:
+        code = command.main(standalone_mode=False, prog_name=program)
+    except click.ClickException as error:
+        error.show()
+        code = UsageError.exit_code
+    except click.Abort:
+        code = 75
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"{program}: {problem}", file=sys.stderr)
+        code = error.exit_code
+    except DbbError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        code = error.exit_code
+    except BrokenPipeError:
+        # Whoever read the output (`… | head`) has seen enough.
+        sys.stderr.close()
+        code = 0
+    sys.exit(code or 0)
+
+
+def set_up_logging(verbose: int, log_file: str | None) -> None:
+    """Send the log to stderr (-v) and to a file (--log-file); else nowhere.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be written.
+    """
+    logger = logging.getLogger("dbbbatch")
+    logger.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
+    logger.propagate = False
+    handlers: list[logging.Handler] = [logging.NullHandler()]
+    if verbose:
+        handlers.append(logging.StreamHandler())
+        # What the pass's voice says on stderr need not be there twice.
+        handlers[-1].addFilter(lambda record: not getattr(record, "said", False))
+    if log_file:
+        try:
+            handlers.append(logging.FileHandler(log_file, encoding="utf-8", errors="replace"))
+        except OSError as error:
+            raise ConfigError(f"--log-file {log_file}: {error.strerror}") from None
+    form = logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s")
+    form.converter = time.gmtime
+    form.default_time_format = "%Y-%m-%dT%H:%M:%S"
+    form.default_msec_format = "%s.%03dZ"
+    for handler in handlers:
+        handler.setFormatter(form)
+    logger.handlers = handlers
+
+
+def _run(factory: Factory, settings: Settings, sections: list[Section], options: Options) -> int:
+    from dbbbatch.passes import base
+
+    return max(base.run(factory(section), settings, section, options) for section in sections)
+
+
+def _plan(factory: Factory, settings: Settings, sections: list[Section], options: Options) -> int:
+    from dbbbatch.passes import base
+
+    for section in sections:
+        for line in base.plan(factory(section), settings, section, options):
+            click.echo(line)
+    return 0

@@ -1,0 +1,531 @@
+"""The configuration: one TOML file becomes frozen, typed settings, or a list of all problems.
+
+A missing section is a component that this file does not run. `load` only reads the file; whether
+the world agrees (directories, commands, database) is asked by ``dbb config check``.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dbbbatch import keys
+from dbbbatch.errors import ConfigError, UsageError
+from dbbbatch.keys import key
+
+#: Where the file is looked for when neither -c nor $DBB_CONFIG names one.
+SEARCH = (Path("dbb.toml"), Path("/etc/dbb/dbb.toml"))
+
+ALGORITHMS = ("blake2b", "sha256", "sha512", "sha1", "md5")
+ALL_ALGORITHMS = (*ALGORITHMS, "adler32")
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_SAFE_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
+
+
+def _safe_directory(value: Any) -> str:
+    path = keys.directory(value)
+    if not _SAFE_PATH.fullmatch(path):
+        raise ValueError(
+            f"only letters, digits and . _ / - may stand in a path at the far end, not {path!r}"
+        )
+    return path
+
+
+def _remote(value: Any) -> str:
+    return keys.command(value) if value else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Who we are, and where this host keeps what the scripts must remember."""
+
+    name: str = key(help="name of this site, in every row of the tables", example="summit")
+    state: str = key(
+        help="local directory for locks, the default database and what was already said",
+        parse=keys.directory,
+        example="/var/lib/dbb",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """Where the tables are."""
+
+    url: str = key(
+        "",
+        "sqlite:////absolute/file or postgresql://user@host/name; empty: dbb.sqlite in `state`",
+    )
+    password_file: str | None = key(
+        None, "file with the password alone (or use PGPASSFILE)", keys.file
+    )
+    password: keys.Secret | None = key(
+        None, 'password, as "${VARIABLE}" of the environment', keys.secret
+    )
+    busy_timeout: float = key(
+        "30s",
+        "how long to wait for another writer before the transaction is repeated",
+        keys.duration,
+    )
+    patience: float = key(
+        "60s", "how long to repeat a transaction while the database is busy or away", keys.duration
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """The far end of a handoff; any further key is a {placeholder} of its commands."""
+
+    buffer: str = key(
+        help="the endpoint's buffer: verified files appear here",
+        parse=_safe_directory,
+        example="/data/at/buffer",
+    )
+    staging: str = key(
+        help="where files arrive first; same file system as the buffer, not below it",
+        parse=_safe_directory,
+        example="/data/at/staging",
+    )
+    remote: str = key(
+        "",
+        "command that runs {command} at the far end; empty: the endpoint is on this machine",
+        _remote,
+    )
+    transfer: str = key(
+        help="command that copies {file}, {batch} or {files_from} to {dest} or {dest_root}",
+        parse=keys.command,
+        example="scp -Bpq {batch} {user}@{host}:{dest}",
+    )
+    confirm: str | None = key(
+        None,
+        "`dbb confirm` at the far end: says which files it has stored, before holding is purged",
+        keys.command,
+    )
+    placeholders: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handoff:
+    """A buffer whose files go to an endpoint site."""
+
+    kind: ClassVar[str] = "handoff"
+    name: str
+    endpoint: Endpoint
+
+    buffer: str = key(
+        help="where the archiver puts new files", parse=keys.directory, example="/data/buffer"
+    )
+    holding: str = key(
+        help="where originals wait after delivery; same file system as the buffer",
+        parse=keys.directory,
+        example="/data/holding",
+    )
+    quarantine: str = key(
+        help="where files go that need a person; same file system, not below buffer or holding",
+        parse=keys.directory,
+        example="/data/quarantine",
+    )
+    exclude: tuple[re.Pattern[str], ...] = key(
+        [], "regular expressions searched in the relative path: such files are left", keys.patterns
+    )
+    settle: float = key(0, "how long a file must be unchanged before it is taken", keys.duration)
+    order: str = key(
+        "oldest",
+        '"oldest" first, or "newest": the live night before a backlog',
+        keys.choice("oldest", "newest"),
+    )
+    priority: tuple[re.Pattern[str], ...] = key(
+        [], "patterns: files that match the first go first, and so on", keys.patterns
+    )
+    batch_files: int = key(2000, "most files in one transfer", keys.number(1))
+    batch_bytes: int = key(
+        "4 GiB", "most bytes in one transfer (a single file may be larger)", keys.size
+    )
+    streams: int = key(2, "transfers at a time", keys.number(1, 64))
+    timeout: float = key(
+        "2 min", "time limit of a transfer, beside bytes / min_rate", keys.duration
+    )
+    min_rate: int = key("1 MB", "slowest acceptable rate of a transfer, bytes a second", keys.size)
+    success_codes: tuple[int, ...] = key(
+        [0],
+        "exit codes of the transfer command that are not failures (rsync: add 24)",
+        keys.numbers,
+    )
+    checksum: str = key("blake2b", "algorithm, at both ends", keys.choice(*ALGORITHMS))
+    max_attempts: int = key(8, "attempts before a file is quarantined", keys.number(1))
+    retry_wait: float = key(
+        "1 min", "wait before the second attempt; doubles each time", keys.duration
+    )
+    retry_wait_max: float = key("6h", "longest wait between two attempts", keys.duration)
+    conflict_after: float = key(
+        "1d",
+        "how long another content of the same name may stay in the endpoint's buffer",
+        keys.duration,
+    )
+    expiration: float = key("1d", "age at which empty directories are removed", keys.duration)
+    min_free: int = key("1 GiB", "free space to leave at each place that is written to", keys.size)
+
+    @property
+    def label(self) -> str:
+        """Kind and name, as the operators' commands take them."""
+        return f"{self.kind}.{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finder:
+    """One location where new files are discovered, and the storage area that they go to."""
+
+    kind: ClassVar[str] = "finder"
+    name: str
+
+    source: str = key(
+        help="where new files (or rsync's logs) are",
+        parse=keys.directory,
+        example="/data/at/buffer",
+    )
+    storage: str = key(help="the storage area", parse=keys.directory, example="/data/storage")
+    quarantine: str = key(
+        help="where files go that need a person; not below source or storage",
+        parse=keys.directory,
+        example="/data/storage-quarantine",
+    )
+    search: str = key(
+        "scan",
+        '"scan" the source, or read "rsync-logs" there',
+        keys.choice("scan", "rsync-logs"),
+    )
+    standard: str = key(
+        "move",
+        '"move" new files to storage, or "none": they are there already',
+        keys.choice("move", "none"),
+    )
+    alternative: str = key(
+        "none",
+        'a file already stored, the same: "none", "delete" or "quarantine" it',
+        keys.choice("none", "delete", "quarantine"),
+    )
+    exclude: tuple[re.Pattern[str], ...] = key(
+        [], "regular expressions searched in the relative path: such files are left", keys.patterns
+    )
+    settle: float = key(0, "how long a file must be unchanged before it is taken", keys.duration)
+    batch_files: int = key(1000, "most files in one transaction", keys.number(1))
+    batch_bytes: int = key("4 GiB", "most bytes in one transaction", keys.size)
+    checksum: str = key("blake2b", "algorithm of the `file` table", keys.choice(*ALGORITHMS))
+    checksums: tuple[str, ...] = key(
+        [],
+        "further algorithms computed in the same reading and kept",
+        keys.choices(*ALL_ALGORITHMS),
+    )
+    file_mode: int | None = key("", 'permissions of stored files, such as "0444"', keys.mode)
+    dir_mode: int | None = key(
+        "", 'permissions of directories made in storage, such as "0755"', keys.mode
+    )
+    group: str = key("", "group of stored files and directories")
+    expiration: float = key("1d", "age at which empty directories leave the source", keys.duration)
+    min_free: int = key("1 GiB", "free space to leave in storage", keys.size)
+    sentinel: str = key(
+        ".dbb-storage",
+        "file at the top of storage that proves that it is mounted; made by dbb init",
+    )
+
+    @property
+    def label(self) -> str:
+        """Kind and name, as the operators' commands take them."""
+        return f"{self.kind}.{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A data management system that stored files are offered to."""
+
+    kind: ClassVar[str] = "target"
+    name: str
+
+    storage: str = key(help="the storage area", parse=keys.directory, example="/data/storage")
+    plugin: str = key(help="which plugin ingests: null, command, link, …", example="null")
+    include: tuple[re.Pattern[str], ...] = key(
+        [], "regular expressions: only such relative paths are offered", keys.patterns
+    )
+    exclude: tuple[re.Pattern[str], ...] = key(
+        [], "regular expressions: such relative paths are not offered", keys.patterns
+    )
+    passes: int = key(1, "passes of this ingester that one host may run at a time", keys.number(1))
+    workers: int = key(1, "child processes of a pass", keys.number(1, 64))
+    batch_files: int = key(1000, "most files offered at a time", keys.number(1))
+    timeout: float = key("10 min", "time limit for one file", keys.duration)
+    memory_limit: int = key(0, "most memory of a worker; 0: no limit", keys.size)
+    max_attempts: int = key(5, "attempts before a failure waits for a person", keys.number(1))
+    retry_wait: float = key(
+        "1 min", "wait before the second attempt; doubles each time", keys.duration
+    )
+    retry_wait_max: float = key("6h", "longest wait between two attempts", keys.duration)
+    sentinel: str = key(".dbb-storage", "file at the top of storage that proves that it is mounted")
+    config: Mapping[str, Any] = key({}, "the plugin's own keys", keys.table)
+
+    @property
+    def label(self) -> str:
+        """Kind and name, as the operators' commands take them."""
+        return f"{self.kind}.{self.name}"
+
+
+#: What a pass may be about.
+Section = Handoff | Finder | Target
+
+#: The tables of the file that hold named sections.
+KINDS: dict[str, type[Handoff] | type[Finder] | type[Target]] = {
+    "handoff": Handoff,
+    "finder": Finder,
+    "target": Target,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that one configuration file says."""
+
+    path: Path
+    site: Site
+    database: Database
+    handoff: Mapping[str, Handoff]
+    finder: Mapping[str, Finder]
+    target: Mapping[str, Target]
+
+    def sections(self, kind: str) -> Mapping[str, Section]:
+        """Give the named sections of a kind ("handoff", "finder", "target")."""
+        return getattr(self, kind)  # type: ignore[no-any-return]
+
+    def select(self, kind: str, name: str | None, every: bool = False) -> list[Section]:
+        """Choose the sections that a command line asks for.
+
+        Parameters
+        ----------
+        kind : `str`
+            "handoff", "finder" or "target".
+        name : `str` or `None`
+            May be left out where there is one such section.
+        every : `bool`
+            Take all of them.
+
+        Raises
+        ------
+        UsageError
+            If there is no such section, or several and none is named.
+        """
+        there = self.sections(kind)
+        if name is not None and name in there:
+            return [there[name]]
+        if name is not None:
+            raise UsageError(
+                f"{self.path}: no section [{kind}.{name}]{keys.nearest(name, list(there))}"
+            )
+        if not there:
+            raise UsageError(f"{self.path}: no section [{kind}.NAME]: this file runs no {kind}")
+        if len(there) > 1 and not every:
+            raise UsageError(
+                f"which one? {self.path} has {', '.join(there)}; name one, or use --all"
+            )
+        return list(there.values())
+
+    def labelled(self, label: str) -> Section:
+        """Find the section that an operator names as KIND.NAME.
+
+        Raises
+        ------
+        UsageError
+            If there is none.
+        """
+        kind, _, name = label.partition(".")
+        if kind not in KINDS:
+            raise UsageError(
+                f"{label!r}: KIND.NAME is wanted, such as handoff.latiss or target.gen3"
+            )
+        return self.select(kind, name)[0]
+
+
+def find(given: str | None) -> Path:
+    """Find the configuration file: the given one, else $DBB_CONFIG, ./dbb.toml, /etc/dbb/dbb.toml.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    named = given or os.environ.get("DBB_CONFIG")
+    if named:
+        return Path(named).absolute()
+    for path in SEARCH:
+        if path.exists():
+            return path.absolute()
+    raise ConfigError(
+        "no configuration: give -c FILE, set DBB_CONFIG, or write ./dbb.toml or /etc/dbb/dbb.toml "
+        "(`dbb config sample` prints one)"
+    )
+
+
+def load(given: str | Path | None = None) -> Settings:
+    """Read the configuration.
+
+    Parameters
+    ----------
+    given : `str` or `pathlib.Path`, optional
+        The file; by default as `find` says.
+
+    Returns
+    -------
+    settings : `Settings`
+
+    Raises
+    ------
+    ConfigError
+        With every problem of the file, each naming file, section and key.
+    """
+    path = find(str(given) if given else None)
+    import tomli
+
+    try:
+        tables = tomli.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    problems: list[str] = []
+    settings = _read_all(path, tables, problems)
+    if settings is None:
+        raise ConfigError(*problems)
+    return settings
+
+
+def _read_all(path: Path, tables: Mapping[str, Any], problems: list[str]) -> Settings | None:
+    known = ["site", "database", *KINDS]
+    for name in tables.keys() - set(known):
+        problems.append(f"{path}: [{name}]: unknown section{keys.nearest(name, known)}")
+    site = keys.read(Site, tables.get("site", {}), f"{path}: [site]", problems)
+    database = keys.read(Database, tables.get("database", {}), f"{path}: [database]", problems)
+    sections: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    for kind, made in sections.items():
+        named = tables.get(kind, {})
+        if not isinstance(named, Mapping):
+            problems.append(f"{path}: [{kind}]: sections are named, as in [{kind}.latiss]")
+            continue
+        for name, content in named.items():
+            section = _read_section(kind, name, content, f"{path}: [{kind}.{name}]", problems)
+            if section is not None:
+                made[name] = section
+    if site is None or database is None or problems:
+        return None
+    return Settings(path=path, site=site, database=_with_url(database, site, path), **sections)
+
+
+def _with_url(database: Database, site: Site, path: Path) -> Database:
+    from dataclasses import replace
+
+    url = database.url or f"sqlite:///{site.state}/dbb.sqlite"
+    if not re.match(r"(sqlite:////|postgres(ql)?://)", url):
+        raise ConfigError(
+            f"{path}: [database] url: sqlite:////absolute/file or postgresql://user@host/name is "
+            f"wanted (a relative path depends on where cron starts), not {url.split('@')[-1]!r}"
+        )
+    return replace(database, url=url)
+
+
+def _read_section(
+    kind: str, name: str, content: Any, where: str, problems: list[str]
+) -> Section | None:
+    if not isinstance(content, Mapping):
+        problems.append(f"{where}: sections are named, as in [{kind}.latiss]")
+        return None
+    if not _NAME.fullmatch(name):
+        problems.append(f"{where}: a name holds letters, digits, _ and - only")
+        return None
+    before = len(problems)
+    given: dict[str, Any] = {"name": name}
+    if kind == "handoff":
+        content = dict(content)
+        given["endpoint"] = _read_endpoint(
+            content.pop("endpoint", {}), where[:-1] + ".endpoint]", problems
+        )
+    section = keys.read(KINDS[kind], content, where, problems, **given)
+    if section is None or len(problems) > before:
+        return None
+    for problem in _RELATIONS[kind](section):
+        problems.append(f"{where} {problem}")
+    return section
+
+
+def _read_endpoint(content: Any, where: str, problems: list[str]) -> Endpoint | None:
+    if not isinstance(content, Mapping):
+        problems.append(f"{where}: must be a table")
+        return None
+    known = {f.name for f in keys.declared(Endpoint)}
+    placeholders = {}
+    for name, value in content.items():
+        if name not in known and not isinstance(value, str | int | float):
+            problems.append(f"{where} {name}: a placeholder's value is a text or a number")
+        elif isinstance(value, str | int | float):
+            placeholders[name] = str(value)
+    return keys.read(
+        Endpoint,
+        {name: value for name, value in content.items() if name in known},
+        where,
+        problems,
+        placeholders=placeholders,
+    )
+
+
+# ---- what must hold between two keys ------------------------------------------------------------
+
+
+def _inside(path: str, root: str) -> bool:
+    return path == root or path.startswith(root + "/")
+
+
+def _apart(section: Any, *pairs: tuple[str, str]) -> list[str]:
+    return [
+        f"{inner}: {getattr(section, inner)} must not lie in {outer} ({getattr(section, outer)})"
+        for inner, outer in pairs
+        if _inside(getattr(section, inner), getattr(section, outer))
+    ]
+
+
+def _handoff_relations(handoff: Handoff) -> list[str]:
+    from dbbbatch.remote import template
+
+    problems = _apart(
+        handoff,
+        ("holding", "buffer"),
+        ("quarantine", "buffer"),
+        ("quarantine", "holding"),
+        ("buffer", "holding"),
+    )
+    endpoint = handoff.endpoint
+    for inner, outer in (("staging", "buffer"), ("buffer", "staging")):
+        if _inside(getattr(endpoint, inner), getattr(endpoint, outer)):
+            problems.append(f"endpoint.{inner}: must not lie in endpoint.{outer}")
+    return problems + [f"endpoint.{problem}" for problem in template.problems(endpoint)]
+
+
+def _finder_relations(finder: Finder) -> list[str]:
+    pairs = [("quarantine", "storage"), ("quarantine", "source")]
+    if finder.standard == "move":
+        pairs += [("source", "storage"), ("storage", "source")]
+    problems = _apart(finder, *pairs)
+    if finder.search == "rsync-logs" and finder.standard == "move":
+        problems.append('standard: "none" goes with search = "rsync-logs": the files are stored')
+    if finder.search == "scan" and finder.standard == "none":
+        problems.append('standard: "move" goes with search = "scan"')
+    return problems
+
+
+def _target_relations(target: Target) -> list[str]:
+    from dbbbatch.targets import registry
+
+    return registry.problems(target.plugin, target.config)
+
+
+_RELATIONS: dict[str, Callable[[Any], list[str]]] = {
+    "handoff": _handoff_relations,
+    "finder": _finder_relations,
+    "target": _target_relations,
+}

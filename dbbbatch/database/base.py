@@ -1,0 +1,39 @@
+"""What all tables share: the database they are bound to, and how times are kept."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import peewee
+
+#: Bound once, by `dbbbatch.database.connect.connect`.
+database = peewee.DatabaseProxy()
+
+
+class Table(peewee.Model):
+    """Base of every table."""
+
+    class Meta:
+        database = database
+        legacy_table_names = False
+
+
+class TimeField(peewee.DateTimeField):
+    """A moment: UTC without a time zone, on both databases.
+
+    SQLite keeps text, in one form of fixed width, so that comparing texts compares moments.
+    """
+
+    def db_value(self, value: datetime | None) -> Any:
+        """Refuse a local time; write six digits of a second."""
+        if value is None:
+            return None
+        if value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        if isinstance(database.obj, peewee.PostgresqlDatabase):
+            return value
+        return time_text(value)
+
+
+def time_text(value: datetime) -> str:
+    """Give the text by which SQLite keeps a moment: ``YYYY-MM-DD HH:MM:SS.ffffff``."""
+    return value.isoformat(sep=" ", timespec="microseconds")

@@ -1,0 +1,298 @@
+"""The one door to the database: connecting, transactions that can be repeated, and its clock.
+
+Every change is made by a function given to `transact`. The whole function is repeated when another
+writer is in the way or the server is away for a moment, so it does database work only, and doing
+it twice equals doing it once: a commit whose answer was lost may have happened.
+"""
+
+import os
+import re
+import sqlite3
+import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import peewee
+
+from dbbbatch.config import Database as DatabaseSettings
+from dbbbatch.database import schema
+from dbbbatch.database.base import database as proxy
+from dbbbatch.errors import ConfigError, DbbError, TryLater
+
+Result = TypeVar("Result")
+
+#: Most values in one statement (SQLite's limit is 32,766; PostgreSQL's 65,535).
+MOST_VALUES = 32_000
+
+#: SQLSTATE classes and codes after which a repeat can succeed: lost connection, server going down
+#: or starting, out of connections, serialization failure, deadlock, lock not available.
+_PASSING = re.compile(r"08|57P0|53300|40001|40P01|55P03")
+
+_patience = 60.0
+
+
+def connect(
+    settings: DatabaseSettings, *, readonly: bool = False, check: bool = True
+) -> peewee.Database:
+    """Connect to the database and bind the models to it.
+
+    Parameters
+    ----------
+    settings : `dbbbatch.config.Database`
+        Its ``url`` is complete.
+    readonly : `bool`
+        Refuse every change (for ``--dry-run`` and for reports).
+    check : `bool`
+        Ask whether the schema is one that this version may use.
+
+    Returns
+    -------
+    database : `peewee.Database`
+
+    Raises
+    ------
+    TryLater
+        If it is away and stays away for ``patience`` seconds.
+    ConfigError
+        If it can never work: no such database, wrong password, schema missing or too new.
+    """
+    global _patience
+    _patience = settings.patience
+    made = (_sqlite if is_sqlite(settings.url) else _postgresql)(settings, readonly, check)
+    if isinstance(getattr(proxy, "obj", None), peewee.Database):
+        proxy.obj.close()
+    proxy.initialize(made)
+    _patiently(lambda: made.connect(reuse_if_open=True))
+    if check:
+        _patiently(lambda: schema.check(made, settings.url))
+    return made
+
+
+def is_sqlite(url: str) -> bool:
+    """Tell whether a database URL names an SQLite file."""
+    return url.startswith("sqlite:")
+
+
+def sqlite_path(url: str) -> str:
+    """Give the file of an SQLite URL."""
+    return urllib.parse.unquote(url.removeprefix("sqlite:///"))
+
+
+def shown(url: str) -> str:
+    """Give a database URL without its password, for messages."""
+    return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1@", re.sub(r"(password=)[^&\s]*", r"\1***", url))
+
+
+def transact(function: Callable[[], Result]) -> Result:
+    """Do a function's database work in one transaction, again as a whole if need be.
+
+    Parameters
+    ----------
+    function : callable
+        Does database work only; running it twice must equal running it once.
+
+    Returns
+    -------
+    result
+        What the function returned the time that was committed.
+
+    Raises
+    ------
+    TryLater
+        If the database stays busy, full or away. Nothing of the function's work is then relied on.
+    """
+
+    def once() -> Result:
+        # A writer takes SQLite's write lock at BEGIN: upgrading a read lock later can fail at
+        # once, without the busy timeout.
+        begin = () if isinstance(proxy.obj, peewee.PostgresqlDatabase) else ("IMMEDIATE",)
+        with proxy.atomic(*begin):
+            return function()
+
+    return _patiently(once)
+
+
+def look(function: Callable[[], Result]) -> Result:
+    """Do a function's reading, again if the database is away for a moment."""
+    return _patiently(function)
+
+
+def execute(sql: str, values: Sequence[Any] = ()) -> Any:
+    """Run one statement written with ``?`` for its values, on either database.
+
+    Returns
+    -------
+    cursor
+        Of the driver.
+    """
+    return proxy.execute_sql(_dialect(sql), tuple(values))
+
+
+def execute_many(sql: str, rows: Iterable[Sequence[Any]]) -> None:
+    """Run one statement for many rows of values, in the transaction at hand."""
+    with peewee.__exception_wrapper__:
+        proxy.cursor().executemany(_dialect(sql), rows)
+
+
+def now() -> datetime:
+    """Give the time by the database's clock: UTC, without a time zone."""
+    if isinstance(proxy.obj, peewee.PostgresqlDatabase):
+        found: datetime = execute("SELECT clock_timestamp() AT TIME ZONE 'UTC'").fetchone()[0]
+        return found
+    # SQLite's clock is that of this host.
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def on_postgresql() -> bool:
+    """Tell whether the database at hand is PostgreSQL."""
+    return isinstance(proxy.obj, peewee.PostgresqlDatabase)
+
+
+def disconnect() -> None:
+    """Close this thread's connection, if there is one."""
+    if isinstance(getattr(proxy, "obj", None), peewee.Database):
+        with suppress(peewee.PeeweeException):
+            proxy.obj.close()
+
+
+def _dialect(sql: str) -> str:
+    return sql.replace("%", "%%").replace("?", "%s") if on_postgresql() else sql
+
+
+def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> peewee.Database:
+    path = sqlite_path(settings.url)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise TryLater(f"{path}: its directory is not there; is it mounted?")
+    if must_exist and not os.path.exists(path):
+        raise ConfigError(f"{path}: no such database; run `dbb init`")
+    mode = "ro" if readonly else "rwc" if not must_exist else "rw"
+    pragmas = {"foreign_keys": 1} | ({"query_only": 1} if readonly else {"synchronous": "full"})
+    return peewee.SqliteDatabase(
+        f"file:{urllib.parse.quote(path)}?mode={mode}",
+        pragmas=pragmas,
+        timeout=settings.busy_timeout,
+        uri=True,
+    )
+
+
+def _postgresql(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> peewee.Database:
+    try:
+        import psycopg  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            f"{shown(settings.url)}: psycopg is not installed; pip install 'dbbbatch[postgres]'"
+        ) from None
+    more: dict[str, Any] = {}
+    if settings.password_file:
+        try:
+            with open(settings.password_file, encoding="utf-8") as file:
+                more["password"] = file.read().strip()
+        except OSError as error:
+            raise ConfigError(
+                f"[database] password_file {settings.password_file}: {error.strerror}"
+            ) from None
+    elif settings.password:
+        more["password"] = settings.password.reveal()
+    if readonly:
+        more["options"] = "-c default_transaction_read_only=on"
+    return peewee.PostgresqlDatabase(
+        re.sub(r"^postgres(ql)?://", "postgresql://", settings.url),
+        prefer_psycopg3=True,
+        connect_timeout=10,
+        application_name="dbbbatch",
+        **more,
+    )
+
+
+def _patiently(function: Callable[[], Result]) -> Result:
+    try:
+        return function()
+    except peewee.DatabaseError as error:
+        _raise_unless_passing(error)
+    except peewee.InterfaceError:
+        _drop_broken_connection()
+    import tenacity
+
+    waiting = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(_Passing),
+        wait=tenacity.wait_random_exponential(0.1, max=5),
+        stop=tenacity.stop_after_delay(_patience),
+        reraise=True,
+    )
+    try:
+        return waiting(_sorted_out, function)
+    except _Passing as passing:
+        raise TryLater(f"the database is busy or away: {passing}") from None
+
+
+class _Passing(Exception):
+    """An error of the database that a repeat may not meet."""
+
+
+def _sorted_out(function: Callable[[], Result]) -> Result:
+    try:
+        return function()
+    except peewee.DatabaseError as error:
+        _raise_unless_passing(error)
+        raise _Passing(_first_line(error)) from None
+    except peewee.InterfaceError as error:
+        _drop_broken_connection()
+        raise _Passing(_first_line(error)) from None
+
+
+def _raise_unless_passing(error: peewee.DatabaseError) -> None:
+    """Return if a repeat may succeed; else raise what the operator or the caller must see."""
+    original = error.args[0] if error.args else error
+    if isinstance(original, sqlite3.Error):
+        _raise_unless_sqlite_busy(original, error)
+        return
+    state = getattr(original, "sqlstate", None)
+    if state is None and isinstance(error, peewee.OperationalError):
+        # No SQLSTATE: the connection was refused or broke.
+        _raise_if_refused_for_good(_first_line(error))
+        _drop_broken_connection()
+        return
+    if state is not None and _PASSING.match(state):
+        _drop_broken_connection()
+        return
+    if state is not None and state[:2] in ("28", "3D"):
+        raise ConfigError(f"the database refuses us: {_first_line(error)}") from None
+    if state is not None and state[:2] == "53":
+        raise TryLater(f"the database is out of resources: {_first_line(error)}") from None
+    if state == "25006":
+        raise DbbError("this looks only: the database was opened read-only") from None
+    raise error
+
+
+def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseError) -> None:
+    code = getattr(original, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        raise TryLater(f"the database's disk is full or failing: {original}") from None
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        raise ConfigError(
+            f"the database cannot be opened or written by this user: {original}; its directory "
+            "must be writable too"
+        ) from None
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        raise ConfigError(f"the database file is damaged: {original}; restore a backup") from None
+    raise error
+
+
+def _raise_if_refused_for_good(message: str) -> None:
+    if re.search(r"authentication failed|no password supplied|does not exist|no pg_hba", message):
+        raise ConfigError(f"the database refuses us: {message}") from None
+
+
+def _drop_broken_connection() -> None:
+    database = proxy.obj
+    if isinstance(database, peewee.PostgresqlDatabase) and not database.is_connection_usable():
+        with suppress(peewee.PeeweeException):
+            database.close()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

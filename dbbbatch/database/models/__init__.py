@@ -1,0 +1,1 @@
+"""The tables, a file for each room; a pass imports only the rooms that it uses."""

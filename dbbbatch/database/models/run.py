@@ -1,0 +1,78 @@
+"""Runs of the scripts, and pauses that an operator asked for."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+
+import peewee
+
+from dbbbatch.database.base import Table, TimeField
+
+
+class Run(Table):
+    """One pass of one script.
+
+    Attributes
+    ----------
+    script : `str`
+        "handoff", "finder", "target", "janitor", …
+    name : `str`
+        The section's name.
+    outcome : `str`
+        "running" until the pass ends; then "ok", "failed", "later", "interrupted", "error".
+        A pass that was killed stays "running"; its pid tells.
+    counts : `str`
+        JSON object: what was done, in numbers.
+    """
+
+    id = peewee.BigAutoField()
+    site = peewee.TextField()
+    script = peewee.TextField()
+    name = peewee.TextField()
+    host = peewee.TextField()
+    pid = peewee.IntegerField()
+    process_started = peewee.DoubleField()
+    version = peewee.TextField()
+    started = TimeField()
+    finished = TimeField(null=True)
+    outcome = peewee.TextField()
+    exit_code = peewee.IntegerField(null=True)
+    counts = peewee.TextField(default="{}")
+    message = peewee.TextField(default="")
+
+    def finish(
+        self,
+        when: datetime,
+        outcome: str,
+        exit_code: int,
+        counts: Mapping[str, int],
+        message: str,
+    ) -> None:
+        """Record how the pass ended."""
+        self.finished = when
+        self.outcome = outcome
+        self.exit_code = exit_code
+        self.counts = json.dumps(dict(counts), sort_keys=True)
+        self.message = message
+        self.save()
+
+
+class Pause(Table):
+    """A script and section that an operator stopped for a while.
+
+    Attributes
+    ----------
+    label : `str`
+        KIND.NAME.
+    until : `datetime.datetime` or `None`
+        When it ends by itself.
+    """
+
+    site = peewee.TextField()
+    label = peewee.TextField()
+    since = TimeField()
+    until = TimeField(null=True)
+    reason = peewee.TextField(default="")
+
+    class Meta:
+        primary_key = peewee.CompositeKey("site", "label")

@@ -1,0 +1,47 @@
+"""What can go wrong, said to an operator, with the exit code that cron sees.
+
+The exit codes are those of sysexits(3), so that a wrapper can tell "try again later" (75) from
+"a person must edit something" (78).
+"""
+
+
+class DbbError(Exception):
+    """Anything foreseeable that ends a script; its text is shown to the operator as it is."""
+
+    exit_code = 70
+
+
+class UsageError(DbbError):
+    """The command line asks for something that does not exist."""
+
+    exit_code = 64
+
+
+class ConfigError(DbbError):
+    """A person must change the configuration or the set-up before this can work.
+
+    Parameters
+    ----------
+    *problems : `str`
+        Each one complete: which file, section and key, what is wrong, what now.
+    """
+
+    exit_code = 78
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class TryLater(DbbError):
+    """Nothing is lost and no status changed for good: a later pass carries on."""
+
+    exit_code = 75
+
+
+class Interrupted(TryLater):
+    """A signal ended the pass after the batch in hand."""
+
+
+class LockHeld(TryLater):
+    """Another pass of the same script and section is at work on this host."""

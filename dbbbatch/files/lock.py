@@ -1,0 +1,125 @@
+"""One pass at a time: a kernel lock that dies with its holder.
+
+The lock belongs to an open descriptor (an "open file description lock", fcntl(2)), so a killed
+process can leave no stale lock behind. The descriptor is closed on exec, so no child keeps it.
+The file's text only says who holds the lock. The state directory must be on a local disk: locks
+over NFS may be of this host only, or fail.
+"""
+
+import fcntl
+import json
+import os
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from dbbbatch.errors import LockHeld
+
+#: Seconds between two looks at a lock that is waited for.
+POLL = 0.2
+
+#: struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, pid.
+_FLOCK = "hhqqi"
+
+
+class Lock:
+    """The lock of one script and section on this host; ``count`` passes may hold it at a time.
+
+    Parameters
+    ----------
+    directory : `pathlib.Path`
+        Where its files are; made when absent. They are never removed: removing one would let two
+        holders in.
+    label : `str`
+        The script and section, such as ``handoff.latiss``.
+    count : `int`
+        How many passes may be at work at a time (``passes`` of a target).
+    """
+
+    def __init__(self, directory: Path, label: str, count: int = 1) -> None:
+        self.label = label
+        self._paths = [
+            directory / (f"{label}~{n}.lock" if n else f"{label}.lock") for n in range(count)
+        ]
+        self._descriptor = -1
+
+    def acquire(self, wait: float = 0, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Take the lock.
+
+        Parameters
+        ----------
+        wait : `float`
+            Seconds to wait for another holder to leave.
+        stopping : callable
+            Ends the waiting early when it answers true.
+
+        Raises
+        ------
+        LockHeld
+            If others still hold it; the message says who.
+        OSError
+            If a file cannot be opened.
+        """
+        end = time.monotonic() + wait
+        while not any(self._try(path) for path in self._paths):
+            if stopping() or time.monotonic() >= end:
+                raise LockHeld(f"{self.label} is at work: {'; '.join(self.holders())}")
+            time.sleep(POLL)
+
+    def release(self) -> None:
+        """Let the lock go; nothing happens if it is not held."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def holders(self) -> list[str]:
+        """Say who holds the lock, since when and from which command line; takes nothing."""
+        return [_holder(path) for path in self._paths if _held(path)]
+
+    def _try(self, path: Path) -> bool:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
+        try:
+            fcntl.fcntl(
+                descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0)
+            )
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except BaseException:
+            os.close(descriptor)
+            raise
+        text = json.dumps({"pid": os.getpid(), "since": time.time()}).encode()
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
+        self._descriptor = descriptor
+        return True
+
+
+def _held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0)
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
+    finally:
+        os.close(descriptor)
+    return struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK
+
+
+def _holder(path: Path) -> str:
+    import psutil
+
+    with suppress(OSError, ValueError, KeyError, psutil.Error):
+        said = json.loads(path.read_text())
+        process = psutil.Process(said["pid"])
+        # A pid is used again when its process is gone: one born after the lock was taken is
+        # somebody else's.
+        if process.create_time() <= said["since"] + 1:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(said["since"]))
+            return f"pid {process.pid} since {since} UTC: {' '.join(process.cmdline())}"
+    return "a process that started or left just now"

@@ -1,0 +1,58 @@
+"""File names as data: any bytes that a file system allows, kept reversibly as text.
+
+In code a path is a `str` made by `os.fsdecode`; in the database it is readable text.
+"""
+
+import os
+import re
+
+_ESCAPED = re.compile(rb"\\(\\|x[0-9a-f]{2})")
+
+
+def to_text(path: str) -> str:
+    r"""Make a name fit for a text column, a message or a page.
+
+    Parameters
+    ----------
+    path : `str`
+        A path as `os.fsdecode` gives it.
+
+    Returns
+    -------
+    text : `str`
+        The same as UTF-8; bytes that are not UTF-8 become ``\xHH`` and a backslash becomes two.
+    """
+    raw = os.fsencode(path).replace(b"\\", b"\\\\")
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def from_text(text: str) -> str:
+    """Give back the path that `to_text` was given.
+
+    Raises
+    ------
+    ValueError
+        If the text holds a backslash that `to_text` never writes.
+    """
+    raw = text.encode("utf-8")
+    if raw.count(b"\\") != sum(2 if m[1] == b"\\" else 1 for m in _ESCAPED.finditer(raw)):
+        raise ValueError(f"not a name written by this program: {text!r}")
+    return os.fsdecode(
+        _ESCAPED.sub(lambda m: b"\\" if m[1] == b"\\" else bytes([int(m[1][1:], 16)]), raw)
+    )
+
+
+def split(rel: str) -> tuple[str, str]:
+    """Split a relative path into its directory ('' for the top) and its last part."""
+    relpath, _, filename = rel.rpartition("/")
+    return relpath, filename
+
+
+def join(relpath: str, filename: str) -> str:
+    """Put back together what `split` took apart."""
+    return f"{relpath}/{filename}" if relpath else filename
+
+
+def printable(path: str) -> str:
+    """Show a name on one line of a message: as `to_text`, control characters escaped too."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in to_text(path))

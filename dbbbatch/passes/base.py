@@ -1,0 +1,433 @@
+"""What every pass does: lock → connect → recover → work → record in `run` → exit code.
+
+A kind of pass is a `Work`; `run` takes it through. Nothing here prints but the operator's line (see
+`dbbbatch.passes.voice`), and nothing of one pass is kept in memory for the next.
+"""
+
+import fnmatch
+import logging
+import os
+import socket
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dbbbatch import __version__
+from dbbbatch.config import Settings
+from dbbbatch.errors import ConfigError, DbbError, Interrupted, LockHeld, TryLater
+from dbbbatch.files.lock import Lock
+from dbbbatch.passes.signals import Signals
+from dbbbatch.passes.voice import Voice
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_UNFORESEEN = 70
+
+logger = logging.getLogger("dbbbatch")
+logger.addHandler(logging.NullHandler())
+
+
+class Named(Protocol):
+    """A section of the configuration, as far as a pass needs it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line asks of a pass.
+
+    Attributes
+    ----------
+    wait : `float`
+        Seconds to wait for another pass to leave.
+    max_time : `float` or `None`
+        Seconds after which no further batch is started.
+    limit : `int` or `None`
+        Most files to handle.
+    match : `tuple` [`str`]
+        Globs on the relative path, in which ``*`` also crosses ``/``; any of them.
+    linger : `float`
+        Seconds during which to wait for work and pass again.
+    strict : `bool`
+        Another pass at work is exit code 75, not 0.
+    """
+
+    verbose: int = 0
+    log_file: str | None = None
+    wait: float = 0
+    max_time: float | None = None
+    limit: int | None = None
+    match: tuple[str, ...] = ()
+    progress: bool = False
+    linger: float = 0
+    strict: bool = False
+
+
+class Work(ABC):
+    """What a kind of pass does for one section."""
+
+    #: The script's word for itself in `run`, in locks and in messages.
+    kind: str
+    #: How many passes of a section may be at work on a host.
+    passes: int = 1
+    #: Seconds between two looks for work while lingering.
+    interval: float = 5
+
+    @abstractmethod
+    def recover(self, p: "Pass") -> None:
+        """Finish what an earlier pass left."""
+
+    @abstractmethod
+    def work(self, p: "Pass") -> None:
+        """Do what is due, in batches; between two of them look at ``p.stopping``."""
+
+    @abstractmethod
+    def plan(self, p: "Pass") -> Iterator[str]:
+        """Say what would be recovered and then what would be done; change nothing."""
+
+    @abstractmethod
+    def due(self, p: "Pass") -> bool:
+        """Tell by a cheap look whether there is work now."""
+
+    def watched(self) -> list[str]:
+        """Give the directories in which a change may mean work."""
+        return []
+
+
+class Pass:
+    """One run of one script, as its work sees it.
+
+    Attributes
+    ----------
+    settings : `dbbbatch.config.Settings`
+    section
+        The section that the pass is about.
+    options : `Options`
+    run_id : `int`
+        Its row in `run`; 0 in a dry run.
+    counts : `collections.Counter`
+        What was done, in numbers, recorded in `run`; ``failed`` above zero makes the exit code 1.
+    log : `logging.Logger`
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        section: Any,
+        options: Options,
+        voice: Voice,
+        signals: Signals,
+    ) -> None:
+        self.settings = settings
+        self.section = section
+        self.options = options
+        self.run_id = 0
+        self.counts: Counter[str] = Counter()
+        self.log = logger
+        self._voice = voice
+        self._signals = signals
+        self._taken = 0
+        self._end = (
+            time.monotonic() + options.max_time if options.max_time is not None else float("inf")
+        )
+        self._bar: Any = None
+        self._task: Any = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked the pass to end."""
+        return self._signals.seen > 0
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further batch is to be started: a signal, --max-time or --limit."""
+        return self.interrupted or time.monotonic() >= self._end or self.remaining == 0
+
+    @property
+    def remaining(self) -> int | None:
+        """How many files --limit still allows; `None` without a limit."""
+        return None if self.options.limit is None else max(0, self.options.limit - self._taken)
+
+    def take(self, wanted: int) -> int:
+        """Ask to handle some files; the answer is how many --limit allows, and they are counted."""
+        allowed = wanted if self.remaining is None else min(wanted, self.remaining)
+        self._taken += allowed
+        return allowed
+
+    def matches(self, rel: str) -> bool:
+        """Tell whether --match lets a relative path through."""
+        return not self.options.match or any(
+            fnmatch.fnmatchcase(rel, glob) for glob in self.options.match
+        )
+
+    def trouble(self, message: str, key: str | None = None) -> None:
+        """Tell the operator of something, once when it begins and once when it ends.
+
+        Parameters
+        ----------
+        message : `str`
+            One line: what, which file or key, what now.
+        key : `str`, optional
+            What makes it the same trouble in the next pass although its words differ.
+        """
+        self.log.warning("%s", message, extra={"said": True})
+        self._voice.trouble(message, key)
+
+    def aside(self, message: str) -> None:
+        """Say something that is no trouble: only on a terminal or with -v."""
+        self.log.info("%s", message, extra={"said": True})
+        self._voice.aside(message)
+
+    @property
+    def troubles(self) -> str:
+        """What has been told in this pass, in one line."""
+        return "; ".join(self._voice.troubles)
+
+    def on_second_signal(self, callback: Callable[[], None]) -> None:
+        """Have a function called when a second signal comes, to stop a transfer at once."""
+        self._signals.on_second(callback)
+
+    def progress(self, done: int, total: int | None = None, what: str = "files") -> None:
+        """Show how far the pass is, with --progress on a terminal."""
+        if not self.options.progress:
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            console = Console(stderr=True)
+            if not console.is_terminal:
+                return
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(what, total=total)
+        self._bar.update(self._task, completed=done, total=total, description=what)
+
+    def close(self) -> None:
+        """Take the progress bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def run(work: Work, settings: Settings, section: Named, options: Options) -> int:
+    """Make a pass, and with ``linger`` further ones when there is work.
+
+    Returns
+    -------
+    code : `int`
+        0 all well, nothing to do, a limit reached, or another pass at work; 1 some files failed;
+        70 unforeseen; 75 try again later, or interrupted; 78 configuration.
+    """
+    label = f"{work.kind}.{section.name}"
+    state = Path(settings.site.state)
+    voice = Voice(state, label, always=options.verbose > 0)
+    end = time.monotonic() + options.linger
+    worst = EXIT_OK
+    with Signals() as signals:
+        while True:
+            p = Pass(settings, section, options, voice, signals)
+            try:
+                code = _guarded(work, p, voice, state, label)
+            finally:
+                p.close()
+            voice.end_pass()
+            worst = max(worst, code)
+            if not options.linger or code not in (EXIT_OK, EXIT_FAILED) or signals.seen:
+                return worst
+            if not _wait(work, settings, section, options, voice, signals, end):
+                return worst
+
+
+def plan(work: Work, settings: Settings, section: Named, options: Options) -> Iterator[str]:
+    """Say what a pass would do: no lock, the database opened read-only.
+
+    Raises
+    ------
+    DbbError
+        As a pass would.
+    """
+    from dbbbatch.database import connect
+
+    connect.connect(settings.database, readonly=True)
+    voice = Voice(Path(settings.site.state), f"{work.kind}.{section.name}", always=True)
+    yield from work.plan(Pass(settings, section, options, voice, Signals()))
+
+
+def _wait(
+    work: Work,
+    settings: Settings,
+    section: Named,
+    options: Options,
+    voice: Voice,
+    signals: Signals,
+    end: float,
+) -> bool:
+    from dbbbatch.passes.linger import wait_for_work
+
+    look = Pass(settings, section, options, voice, signals)
+    try:
+        return wait_for_work(
+            lambda: work.due(look),
+            work.watched(),
+            work.interval,
+            end,
+            lambda: signals.seen > 0,
+        )
+    except DbbError as error:
+        # The next pass meets the same and says so; a lingering one only leaves.
+        logger.info("no longer waiting: %s", error)
+        return False
+
+
+def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
+    """Make one pass; whatever goes wrong becomes an exit code and an operator's line."""
+    from dbbbatch.database import connect
+
+    lock = Lock(state / "locks", label, work.passes)
+    try:
+        try:
+            lock.acquire(p.options.wait, lambda: p.stopping)
+        except LockHeld as held:
+            p.aside(str(held))
+            voice.keep()
+            return held.exit_code if p.options.strict else EXIT_OK
+        except OSError as error:
+            raise ConfigError(
+                f"{error.filename}: {error.strerror}; this user must be able to write in "
+                f"{p.settings.site.state} ([site] state)"
+            ) from None
+        connect.connect(p.settings.database)
+        if _paused(p, label):
+            voice.keep()
+            return EXIT_OK
+        return _recorded(work, p)
+    except DbbError as error:
+        p.trouble(str(error), key=_key(error))
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
+        p.trouble(_unforeseen(error, state, label), key=f"unforeseen {type(error).__name__}")
+        return EXIT_UNFORESEEN
+    finally:
+        connect.disconnect()
+        lock.release()
+
+
+def _recorded(work: Work, p: Pass) -> int:
+    """Recover and work between the two halves of the row in `run`."""
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.run import Run
+
+    row = _begin(work, p)
+    p.run_id = row.id
+    outcome, code, message = "error", EXIT_UNFORESEEN, ""
+    try:
+        work.recover(p)
+        if not p.stopping:
+            work.work(p)
+        if p.interrupted:
+            raise Interrupted("interrupted by a signal; the next pass carries on")
+        failed = p.counts["failed"]
+        outcome, code = ("failed", EXIT_FAILED) if failed else ("ok", EXIT_OK)
+        if failed:
+            p.trouble(f"{failed} files failed; `dbb status` says which and why", key="failed")
+        message = p.troubles
+    except Interrupted as error:
+        outcome, code, message = "interrupted", error.exit_code, str(error)
+        p.aside(message)
+    except TryLater as error:
+        outcome, code, message = "later", error.exit_code, str(error)
+        raise
+    except BaseException as error:
+        code, message = getattr(error, "exit_code", EXIT_UNFORESEEN), str(error)
+        raise
+    finally:
+        with suppress(TryLater):
+            # If the database is away, that is what ended the pass and it has been said.
+            connect.transact(
+                lambda: Run.finish(row, connect.now(), outcome, code, p.counts, message)
+            )
+    return code
+
+
+def _begin(work: Work, p: Pass) -> Any:
+    import psutil
+
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.run import Run
+
+    born = psutil.Process().create_time()
+    started = connect.look(connect.now)
+
+    def insert() -> Any:
+        row, _ = Run.get_or_create(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            process_started=born,
+            started=started,
+            defaults={
+                "site": p.settings.site.name,
+                "script": work.kind,
+                "name": p.section.name,
+                "version": __version__,
+                "outcome": "running",
+            },
+        )
+        return row
+
+    return connect.transact(insert)
+
+
+def _paused(p: Pass, label: str) -> bool:
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.run import Pause
+
+    pause = connect.look(
+        lambda: Pause.get_or_none(site=p.settings.site.name, label=label),
+    )
+    if pause is None or (pause.until is not None and pause.until <= connect.now()):
+        return False
+    until = f" until {pause.until:%Y-%m-%d %H:%M} UTC" if pause.until else ""
+    p.aside(f"paused{until}; `dbb resume {label}` ends that")
+    return True
+
+
+def _key(error: DbbError) -> str:
+    """What makes two errors the same trouble: their words, but for numbers."""
+    return "".join("#" if c.isdigit() else c for c in str(error))
+
+
+def _unforeseen(error: Exception, state: Path, label: str) -> str:
+    """Keep the traceback where a developer finds it, and make a line for the operator."""
+    logger.debug("unforeseen", exc_info=error)
+    path = state / "crashes" / f"{label}.txt"
+    where = f"traceback in {path}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError as problem:
+        where = f"its traceback could not be kept: {problem}"
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"unforeseen {type(error).__name__}: {first}; nothing is lost; {where}"

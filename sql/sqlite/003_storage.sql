@@ -1,0 +1,66 @@
+-- oldest script: 0.1.0
+-- Storage: the single source of truth about what it holds, and what finders remember.
+
+-- One row a file in storage, or on its way there (ARRIVING).
+CREATE TABLE file (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    storage      TEXT NOT NULL,
+    relpath      TEXT NOT NULL,
+    filename     TEXT NOT NULL,
+    size_bytes   INTEGER NOT NULL,
+    checksum     TEXT NOT NULL,
+    status       TEXT NOT NULL,
+    finder       TEXT NOT NULL,
+    added_on     TEXT NOT NULL,
+    mtime_ns     INTEGER,
+    inode        INTEGER,
+    copy_of      INTEGER REFERENCES file (id),
+    verified_at  TEXT,
+    error        TEXT,
+    UNIQUE (storage, relpath, filename)
+);
+CREATE INDEX file_arriving ON file (storage, finder, id) WHERE status = 'ARRIVING';
+CREATE INDEX file_checksum_value ON file (checksum);
+CREATE INDEX file_name ON file (filename);
+CREATE INDEX file_verified ON file (storage, verified_at, id) WHERE status = 'STORED';
+
+-- Further checksums of a file, so that no target reads it again.
+CREATE TABLE file_checksum (
+    file_id    INTEGER NOT NULL REFERENCES file (id),
+    algorithm  TEXT NOT NULL,
+    value      TEXT NOT NULL,
+    PRIMARY KEY (file_id, algorithm)
+);
+
+-- What a finder left in its source and need not read again while it stays the same.
+CREATE TABLE finder_left (
+    site        TEXT NOT NULL,
+    finder      TEXT NOT NULL,
+    relpath     TEXT NOT NULL,
+    filename    TEXT NOT NULL,
+    size_bytes  INTEGER NOT NULL,
+    mtime_ns    INTEGER NOT NULL,
+    inode       INTEGER NOT NULL,
+    verdict     TEXT NOT NULL,
+    message     TEXT NOT NULL DEFAULT '',
+    seen_at     TEXT NOT NULL,
+    PRIMARY KEY (site, finder, relpath, filename)
+);
+
+-- What was moved aside and waits for a person; written by handoffs and finders.
+CREATE TABLE quarantine (
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    site            TEXT NOT NULL,
+    label           TEXT NOT NULL,
+    relpath         TEXT NOT NULL,
+    filename        TEXT NOT NULL,
+    path            TEXT NOT NULL,
+    size_bytes      INTEGER NOT NULL,
+    checksum        TEXT,
+    reason          TEXT NOT NULL,
+    quarantined_at  TEXT NOT NULL,
+    released_at     TEXT,
+    released_as     TEXT
+);
+CREATE INDEX quarantine_waiting ON quarantine (site, label, id) WHERE released_at IS NULL;
+CREATE INDEX quarantine_name ON quarantine (relpath, filename);
