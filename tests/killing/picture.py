@@ -1,0 +1,100 @@
+"""What a site looks like, for comparison: its disk, and its tables but for ids, times, attempts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sqlite3
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+#: what two runs may tell differently of the same end
+PASSING = re.compile(r"^(id|inode|mtime_ns|attempts)$|_id$|_at$|_on$|_since$|_expires$")
+
+#: table -> the query that gives its rows, with names in place of ids
+TABLES = {
+    "handoff_file": "SELECT * FROM handoff_file",
+    "file": "SELECT f.*, c.relpath AS copied_relpath, c.filename AS copied_filename"
+    " FROM file f LEFT JOIN file c ON c.id = f.copy_of",
+    "ingest_state": "SELECT t.name AS target, f.storage, f.relpath, f.filename, s.*"
+    " FROM ingest_state s JOIN file f ON f.id = s.file_id JOIN target t ON t.id = s.target_id",
+}
+
+
+def disk(root: Path, *, without: tuple[str, ...] = ("state",)) -> dict[str, str]:
+    """Everything below `root`: directories, files with mode and content, links.
+
+    `without` are relative paths that are left out with all below them: locks and what was said.
+    The files of an SQLite database and the configuration are left out too.
+    """
+    found = {}
+    for top, directories, files in os.walk(root):
+        directories[:] = [
+            name
+            for name in directories
+            if os.path.relpath(os.path.join(top, name), root) not in without
+        ]
+        for name in directories + files:
+            path = os.path.join(top, name)
+            rel = os.path.relpath(path, root)
+            if top == os.fspath(root) and re.search(r"\.sqlite(-wal|-shm)?$|\.toml$", name):
+                continue
+            found[rel] = _entry(path)
+    return found
+
+
+def tables(database_url: str, root: Path) -> dict[str, str]:
+    """Every row of the tables that a kill must not change, by what it is about."""
+    rows: dict[str, str] = {}
+    numbers: Counter[str] = Counter()
+    with _rows_of(database_url) as query:
+        for table, sql in TABLES.items():
+            lines = []
+            for row in query(sql):
+                keep = {key: value for key, value in row.items() if not PASSING.search(key)}
+                keep.pop("copy_of", None)
+                about = f"{table} {keep.get('target', '')} {keep['relpath']}/{keep['filename']}"
+                lines.append((about, repr(keep).replace(os.fspath(root), "ROOT")))
+            for about, line in sorted(lines):
+                numbers[about] += 1
+                rows[f"{about} ({numbers[about]})"] = line
+    return rows
+
+
+def difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """What distinguishes two pictures, a line each; nothing if they are alike."""
+    return [
+        f"{key}: expected {expected.get(key, 'nothing')}, found {found.get(key, 'nothing')}"
+        for key in sorted(expected.keys() | found.keys())
+        if expected.get(key) != found.get(key)
+    ]
+
+
+def _entry(path: str) -> str:
+    status = os.lstat(path)
+    mode = stat.filemode(status.st_mode)
+    if stat.S_ISREG(status.st_mode):
+        content = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+        return f"{mode} {status.st_size} bytes {content}"
+    if stat.S_ISLNK(status.st_mode):
+        return f"{mode} -> {os.readlink(path)}"
+    return mode
+
+
+@contextmanager
+def _rows_of(url: str) -> Iterator[Any]:
+    if url.startswith("sqlite:"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            connection.row_factory = sqlite3.Row
+            yield lambda sql: [dict(row) for row in connection.execute(sql)]
+    else:
+        import psycopg
+        from psycopg.rows import dict_row
+
+        with psycopg.connect(url, row_factory=dict_row) as connection:
+            yield lambda sql: connection.execute(sql).fetchall()
