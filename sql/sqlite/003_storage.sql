@@ -1,7 +1,7 @@
 -- oldest script: 0.1.0
 -- Storage: the single source of truth about what it holds, and what finders remember.
 
--- One row a file in storage, or on its way there (ARRIVING).
+-- One row a file in storage, or on its way there (ARRIVING; added_on is empty until it was stored once).
 CREATE TABLE file (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     storage      TEXT NOT NULL,
@@ -11,7 +11,7 @@ CREATE TABLE file (
     checksum     TEXT NOT NULL,
     status       TEXT NOT NULL,
     finder       TEXT NOT NULL,
-    added_on     TEXT NOT NULL,
+    added_on     TEXT,
     mtime_ns     INTEGER,
     inode        INTEGER,
     copy_of      INTEGER REFERENCES file (id),
@@ -32,7 +32,7 @@ CREATE TABLE file_checksum (
     PRIMARY KEY (file_id, algorithm)
 );
 
--- What a finder left in its source and need not read again while it stays the same.
+-- What a finder knows about a path that it has not stored, or whose original it has yet to remove.
 CREATE TABLE finder_left (
     site        TEXT NOT NULL,
     finder      TEXT NOT NULL,
@@ -42,12 +42,14 @@ CREATE TABLE finder_left (
     mtime_ns    INTEGER NOT NULL,
     inode       INTEGER NOT NULL,
     verdict     TEXT NOT NULL,
+    tries       INTEGER NOT NULL DEFAULT 0,
     message     TEXT NOT NULL DEFAULT '',
     seen_at     TEXT NOT NULL,
     PRIMARY KEY (site, finder, relpath, filename)
 );
 
--- What was moved aside and waits for a person; written by handoffs and finders.
+-- What was moved aside and waits for a person; written by handoffs and finders. On its way there
+-- while quarantined_at is empty.
 CREATE TABLE quarantine (
     id              INTEGER PRIMARY KEY AUTOINCREMENT,
     site            TEXT NOT NULL,
@@ -56,11 +58,26 @@ CREATE TABLE quarantine (
     filename        TEXT NOT NULL,
     path            TEXT NOT NULL,
     size_bytes      INTEGER NOT NULL,
+    mtime_ns        INTEGER NOT NULL,
+    inode           INTEGER NOT NULL,
     checksum        TEXT,
     reason          TEXT NOT NULL,
-    quarantined_at  TEXT NOT NULL,
+    quarantined_at  TEXT,
     released_at     TEXT,
     released_as     TEXT
 );
+CREATE INDEX quarantine_moving ON quarantine (site, label, id) WHERE quarantined_at IS NULL;
 CREATE INDEX quarantine_waiting ON quarantine (site, label, id) WHERE released_at IS NULL;
 CREATE INDEX quarantine_name ON quarantine (relpath, filename);
+
+-- How far a finder has read rsync's logs.
+CREATE TABLE rsync_log (
+    site        TEXT NOT NULL,
+    finder      TEXT NOT NULL,
+    path        TEXT NOT NULL,
+    inode       INTEGER NOT NULL,
+    size_bytes  INTEGER NOT NULL,
+    position    INTEGER NOT NULL,
+    read_at     TEXT NOT NULL,
+    PRIMARY KEY (site, finder, path)
+);

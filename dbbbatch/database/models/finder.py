@@ -1,0 +1,152 @@
+"""What finders remember from one pass to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+from typing import NamedTuple
+
+import peewee
+
+from dbbbatch.database.base import Table, TimeField
+from dbbbatch.database.connect import execute, execute_many
+from dbbbatch.database.models.storage import INODE, Name, chunks, moment, pairs
+
+
+class Verdict(StrEnum):
+    """Why a finder has a path in mind."""
+
+    #: Stored already, the same; left in the source and not read again while it stays as it is.
+    DUPLICATE = "DUPLICATE"
+    #: Its copy is stored; the original is to be removed, first thing.
+    MOVED = "MOVED"
+    #: Could not be stored; tried again each pass.
+    FAILED = "FAILED"
+    #: Named by a log of rsync, but not in storage yet.
+    AWAITED = "AWAITED"
+    #: Named by a log of rsync, awaited in vain or refused; a person must look.
+    GIVEN_UP = "GIVEN_UP"
+
+
+class Left(NamedTuple):
+    """What a finder has in mind about one path of its source."""
+
+    relpath: str
+    filename: str
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+    verdict: str
+    tries: int = 0
+    message: str = ""
+
+
+class FinderLeft(Table):
+    """What a finder knows about a path that it has not stored, or whose original it must remove.
+
+    Attributes
+    ----------
+    verdict : `str`
+        One of `Verdict`.
+    tries : `int`
+        Passes that met it.
+    """
+
+    site = peewee.TextField()
+    finder = peewee.TextField()
+    relpath = peewee.TextField()
+    filename = peewee.TextField()
+    size_bytes = peewee.BigIntegerField()
+    mtime_ns = peewee.BigIntegerField()
+    inode = peewee.BigIntegerField()
+    verdict = peewee.TextField()
+    tries = peewee.IntegerField(default=0)
+    message = peewee.TextField(default="")
+    seen_at = TimeField()
+
+    class Meta:
+        primary_key = peewee.CompositeKey("site", "finder", "relpath", "filename")
+
+    @classmethod
+    def among(cls, site: str, finder: str, paths: Collection[Name]) -> dict[Name, Left]:
+        """Return what a finder has in mind about the given paths."""
+        found = {}
+        for some in chunks(paths, 2):
+            rows = execute(
+                "SELECT relpath, filename, size_bytes, mtime_ns, inode, verdict, tries, message"
+                " FROM finder_left WHERE site = ? AND finder = ?"
+                f" AND (relpath, filename) IN (VALUES {pairs(some)})",
+                (site, finder, *(part for path in some for part in path)),
+            )
+            for row in rows.fetchall():
+                found[row[0], row[1]] = Left(*row)
+        return found
+
+    @classmethod
+    def all_with(cls, site: str, finder: str, verdict: Verdict, most: int) -> list[Left]:
+        """Return the first paths with a verdict."""
+        rows = execute(
+            "SELECT relpath, filename, size_bytes, mtime_ns, inode, verdict, tries, message"
+            " FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
+            " ORDER BY relpath, filename LIMIT ?",
+            (site, finder, verdict, most),
+        )
+        return [Left(*row) for row in rows.fetchall()]
+
+    @classmethod
+    def remember(cls, site: str, finder: str, rows: Collection[Left]) -> None:
+        """Keep, or replace, what is known about paths."""
+        when = moment()
+        execute_many(
+            "INSERT INTO finder_left (site, finder, relpath, filename, size_bytes, mtime_ns,"
+            " inode, verdict, tries, message, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (site, finder, relpath, filename) DO UPDATE SET"
+            " size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns,"
+            " inode = excluded.inode, verdict = excluded.verdict, tries = excluded.tries,"
+            " message = excluded.message, seen_at = excluded.seen_at",
+            [
+                (
+                    site,
+                    finder,
+                    row.relpath,
+                    row.filename,
+                    row.size_bytes,
+                    row.mtime_ns,
+                    row.inode & INODE,
+                    row.verdict,
+                    row.tries,
+                    row.message,
+                    when,
+                )
+                for row in rows
+            ],
+        )
+
+    @classmethod
+    def drop(cls, site: str, finder: str, paths: Collection[Name]) -> None:
+        """Forget about paths."""
+        execute_many(
+            "DELETE FROM finder_left WHERE site = ? AND finder = ? AND relpath = ? AND filename = ?",
+            [(site, finder, *path) for path in paths],
+        )
+
+
+class RsyncLog(Table):
+    """How far a finder has read a log of rsync.
+
+    Attributes
+    ----------
+    position : `int`
+        Offset of the first line that is not dealt with, bytes.
+    """
+
+    site = peewee.TextField()
+    finder = peewee.TextField()
+    path = peewee.TextField()
+    inode = peewee.BigIntegerField()
+    size_bytes = peewee.BigIntegerField()
+    position = peewee.BigIntegerField()
+    read_at = TimeField()
+
+    class Meta:
+        primary_key = peewee.CompositeKey("site", "finder", "path")

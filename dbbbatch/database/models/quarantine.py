@@ -1,0 +1,90 @@
+"""What was moved aside and waits for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import peewee
+
+from dbbbatch.database.base import Table, TimeField
+
+
+class Quarantine(Table):
+    """A file that was moved aside and waits for a person; of handoffs and finders.
+
+    Attributes
+    ----------
+    label : `str`
+        Whose file it was, such as "finder.latiss".
+    relpath, filename : `str`
+        Where it was, relative to the source.
+    path : `str`
+        Where it is, as `dbbbatch.files.names.to_text` writes it.
+    quarantined_at : `datetime.datetime` or `None`
+        When it was moved; `None` while it is on its way.
+    released_at : `datetime.datetime` or `None`
+        When a person decided.
+    released_as : `str` or `None`
+        Where it went then.
+    """
+
+    id = peewee.BigAutoField()
+    site = peewee.TextField()
+    label = peewee.TextField()
+    relpath = peewee.TextField()
+    filename = peewee.TextField()
+    path = peewee.TextField()
+    size_bytes = peewee.BigIntegerField()
+    mtime_ns = peewee.BigIntegerField()
+    inode = peewee.BigIntegerField()
+    checksum = peewee.TextField(null=True)
+    reason = peewee.TextField()
+    quarantined_at = TimeField(null=True)
+    released_at = TimeField(null=True)
+    released_as = peewee.TextField(null=True)
+
+    @classmethod
+    def intend(cls, **values: object) -> Quarantine:
+        """Record that a file is about to be moved aside; an intent for its path is replaced."""
+        cls.delete().where(
+            cls.site == values["site"],
+            cls.label == values["label"],
+            cls.path == values["path"],
+            cls.quarantined_at.is_null(),
+        ).execute()
+        return cls.create(**values)
+
+    @classmethod
+    def moving(cls, site: str, label: str) -> list[Quarantine]:
+        """Return the files of a script and section that are on their way."""
+        return list(
+            cls.select()
+            .where(cls.site == site, cls.label == label, cls.quarantined_at.is_null())
+            .order_by(cls.id)
+        )
+
+    @classmethod
+    def waiting(cls, site: str, label: str | None = None) -> Iterator[Quarantine]:
+        """Yield the files that wait for a person, oldest first."""
+        query = cls.select().where(cls.site == site, cls.released_at.is_null())
+        if label is not None:
+            query = query.where(cls.label == label)
+        yield from query.order_by(cls.id).iterator()
+
+    def arrived(self, when: datetime) -> None:
+        """Record that it has been moved aside."""
+        self.quarantined_at = when
+        self.save(only=[type(self).quarantined_at])
+
+    def withdraw(self) -> None:
+        """Take the intent back: the file was not moved."""
+        type(self).delete().where(
+            type(self).id == self.id, type(self).quarantined_at.is_null()
+        ).execute()
+
+    def release(self, when: datetime, where: str) -> None:
+        """Record that a person let it go, and where to."""
+        self.released_at = when
+        self.released_as = where
+        self.save(only=[type(self).released_at, type(self).released_as])
