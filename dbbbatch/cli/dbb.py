@@ -1,15 +1,67 @@
-"""The `dbb` command: one file a subcommand, imported only when it is the one that was typed."""
+"""The `dbb` command: one file a subcommand, imported only when it is the one that was typed.
+
+A subcommand is a click command (or group) named ``command`` in its module. It is given an
+`Operator` by ``@click.pass_obj``, and takes ``-c FILE`` before or after its name.
+"""
 
 import importlib
-import sys
+from functools import cached_property
+from typing import Any
 
 import click
 
-from dbbbatch.errors import DbbError, UsageError
+from dbbbatch import __version__
+from dbbbatch.cli.script import leave
+from dbbbatch.config import Settings, load
 
-#: Subcommand to the module that holds it as a click command named ``command``, and its line of help
-#: (kept here so that ``dbb --help`` imports none of them).
-COMMANDS: dict[str, tuple[str, str]] = {}
+#: Subcommand to its module below `dbbbatch.cli` and a line of help, kept here so that
+#: ``dbb --help`` imports none of them.
+COMMANDS = {
+    "init": ("init", "Create or upgrade the database; mark storage areas as mounted."),
+    "config": ("config", "Check the configuration against the world, or print a sample."),
+    "status": ("status", "Backlog, last passes, and what needs a person."),
+    "history": ("history", "Everything that happened to a file."),
+    "pause": ("pause", "Keep a script's passes from working for a while."),
+    "resume": ("resume", "End a pause."),
+    "demo": ("demo", "Two sites in a directory, with real files going through."),
+    "retry": ("retry", "Make failed or quarantined files due again."),
+    "ignore": ("ignore", "Leave files alone for good."),
+    "quarantine": ("quarantine", "List and release what was moved aside."),
+    "target": ("target", "List or retire targets."),
+    "backfill": ("backfill", "Record files that were in storage before us."),
+    "forget": ("forget", "Take a file out of the truth about storage."),
+    "rebuild": ("rebuild", "Restore rows of a lost database from the disk."),
+    "backup": ("backup", "Copy an SQLite database while passes run."),
+    "confirm": (
+        "confirm",
+        "Answer a far site's janitor which files are stored here.",
+    ),
+    "butler": ("butler", "Prepare a Butler repository."),
+}
+
+
+class Operator:
+    """Who typed the command, as far as a subcommand needs it.
+
+    Attributes
+    ----------
+    given : `str` or `None`
+        The configuration file of ``-c``.
+    """
+
+    def __init__(self, given: str | None = None) -> None:
+        self.given = given
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The configuration, read when it is first asked for."""
+        return load(self.given)
+
+    def connect(self, *, readonly: bool = False) -> Any:
+        """Connect to the database of the configuration; its models are bound then."""
+        from dbbbatch.database import connect
+
+        return connect.connect(self.settings.database, readonly=readonly)
 
 
 class LazyGroup(click.Group):
@@ -21,27 +73,53 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = importlib.import_module(COMMANDS[name][0]).command
+        command: click.Command = importlib.import_module(
+            f"dbbbatch.cli.{COMMANDS[name][0]}"
+        ).command
         command.name = name
+        _let_take_a_configuration(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()] or [("", "")])
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def _note_configuration(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    operator = ctx.ensure_object(Operator)
+    operator.given = value or operator.given
+
+
+def _configuration() -> click.Option:
+    return click.Option(
+        ["-c", "--config"],
+        metavar="FILE",
+        help="Configuration file.",
+        expose_value=False,
+        callback=_note_configuration,
+    )
+
+
+def _let_take_a_configuration(command: click.Command) -> None:
+    if any(parameter.name == "config" for parameter in command.params):
+        return
+    command.params.append(_configuration())
+    command.context_settings.setdefault("help_option_names", ["-h", "--help"])
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _let_take_a_configuration(inner)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    params=[_configuration()],
+)
+@click.version_option(__version__)
 def dbb() -> None:
     """Look after the Data Backbone buffer managers of a site."""
 
 
 def main() -> None:
-    """Run the command and exit with a code of DESIGN's list; no traceback for the foreseeable."""
-    try:
-        sys.exit(dbb.main(standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(UsageError.exit_code)
-    except DbbError as error:
-        print(f"dbb: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    """Run the command and exit; what is foreseeable is a line on stderr, never a traceback."""
+    leave("dbb", dbb)

@@ -76,3 +76,18 @@ class Pause(Table):
 
     class Meta:
         primary_key = peewee.CompositeKey("site", "label")
+
+    @classmethod
+    def begin(
+        cls, site: str, label: str, now: datetime, until: datetime | None, reason: str
+    ) -> None:
+        """Pause a script and section, or change how long it is paused and why."""
+        values = {"since": now, "until": until, "reason": reason}
+        cls.insert(site=site, label=label, **values).on_conflict(
+            conflict_target=[cls.site, cls.label], update=values
+        ).execute()
+
+    @classmethod
+    def end(cls, site: str, label: str) -> bool:
+        """End a pause; tell whether there was one."""
+        return bool(cls.delete().where(cls.site == site, cls.label == label).execute())

@@ -1,0 +1,63 @@
+"""`dbb init`: make the database fit this version, and mark storage areas as mounted."""
+
+import os
+from pathlib import Path
+
+import click
+
+from dbbbatch.cli.dbb import Operator
+from dbbbatch.config import Settings
+from dbbbatch.errors import ConfigError, TryLater
+
+
+@click.command()
+@click.pass_obj
+def command(operator: Operator) -> None:
+    """Create or upgrade the database of the configuration; can be run any number of times.
+
+    Also makes the state directory, and in each storage area of a finder the file that proves that
+    it is mounted. Make sure that it is.
+    """
+    from dbbbatch.database import connect, schema
+
+    settings = operator.settings
+    try:
+        os.makedirs(settings.site.state, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"[site] state {settings.site.state}: {error.strerror}") from None
+    applied = schema.upgrade(connect.connect(settings.database, check=False))
+    what = f"applied {', '.join(applied)}" if applied else "is up to date"
+    click.echo(f"{connect.shown(settings.database.url)}: {what}")
+    for path in _sentinels(settings):
+        click.echo(f"{path}: made; its presence says that this storage area is mounted")
+
+
+def _sentinels(settings: Settings) -> list[Path]:
+    from dbbbatch.database import connect
+
+    made = []
+    for finder in settings.finder.values():
+        path = Path(finder.storage, finder.sentinel)
+        if path.exists():
+            continue
+        if connect.execute(
+            "SELECT 1 FROM file WHERE storage = ? LIMIT 1", [finder.storage]
+        ).fetchone():
+            raise TryLater(
+                f"[finder.{finder.name}] storage {finder.storage}: the database knows files of it, "
+                f"but {finder.sentinel} is not there: it looks unmounted (if it is not, make an "
+                "empty file of that name)"
+            )
+        try:
+            path.touch(exist_ok=False)
+        except FileNotFoundError:
+            raise TryLater(
+                f"[finder.{finder.name}] storage {finder.storage}: not there; make or mount it, "
+                "and run `dbb init` again"
+            ) from None
+        except OSError as error:
+            raise ConfigError(
+                f"[finder.{finder.name}] storage {finder.storage}: {error.strerror}"
+            ) from None
+        made.append(path)
+    return made

@@ -1,0 +1,96 @@
+"""How the operators' commands show things: tables for people, JSON for programs."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+
+def show_json(value: Any) -> None:
+    """Print a value (dataclasses and times included) as JSON; times are ISO 8601 in UTC."""
+    click.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; a column whose name begins with ``>`` is aligned to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell, style=_STYLES.get(cell.split(" ")[0], "")) for cell in row))
+    console().print(made)
+
+
+def console() -> Any:
+    """Give where tables go: as wide as the terminal, or as they need where there is none."""
+    from rich.console import Console
+
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=160)
+
+
+#: Words that begin a cell and deserve a colour on a terminal.
+_STYLES = {
+    "ok": "green",
+    "SUCCESS": "green",
+    "STORED": "green",
+    "HELD": "green",
+    "failed": "red",
+    "error": "red",
+    "killed": "red",
+    "FAILURE": "red",
+    "QUARANTINED": "red",
+    "quarantined": "red",
+    "gave": "red",
+    "missing": "red",
+    "corrupt": "red",
+    "later": "yellow",
+    "interrupted": "yellow",
+    "failing": "yellow",
+}
+
+
+def size(number: int | None) -> str:
+    """Write a number of bytes for people."""
+    if number is None:
+        return ""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def moment(value: datetime | None) -> str:
+    """Write a time (UTC)."""
+    return f"{value:%Y-%m-%d %H:%M:%S}" if value else ""
+
+
+def ago(value: datetime | None, now: datetime) -> str:
+    """Write how long ago a time was."""
+    return f"{span((now - value).total_seconds())} ago" if value else "never"
+
+
+def span(seconds: float) -> str:
+    """Write a length of time for people, in its largest unit."""
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat() + "Z"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return vars(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,20 @@
+"""`dbb resume`: end a pause."""
+
+import click
+
+from dbbbatch.cli.dbb import Operator
+
+
+@click.command()
+@click.argument("label", metavar="KIND.NAME")
+@click.pass_obj
+def command(operator: Operator, label: str) -> None:
+    """Let the passes of KIND.NAME work again."""
+    operator.settings.labelled(label)
+    operator.connect()
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.run import Pause
+
+    site = operator.settings.site.name
+    ended = connect.transact(lambda: Pause.end(site, label))
+    click.echo(f"{label} works again" if ended else f"{label} was not paused")

@@ -1,0 +1,106 @@
+"""`dbb status`: what is at work, what waits, what failed, what needs a person."""
+
+import socket
+
+import click
+
+from dbbbatch.cli import output
+from dbbbatch.cli.dbb import Operator
+from dbbbatch.report import queries
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_obj
+def command(operator: Operator, as_json: bool) -> None:
+    """Show the last pass of each script, the backlog, and what needs a person.
+
+    All sites that use the same database are shown. Times are UTC.
+    """
+    operator.connect(readonly=True)
+    status = queries.status()
+    if as_json:
+        output.show_json(status)
+    else:
+        _show(status)
+
+
+def _show(status: queries.Status) -> None:
+    output.table(
+        f"Last passes ({output.moment(status.at)} UTC)",
+        ["site", "script", "outcome", ">began", ">last ok", "did", "message"],
+        [
+            [
+                last.site,
+                last.label,
+                _outcome(last),
+                output.ago(last.started, status.at),
+                output.ago(last.last_ok, status.at),
+                ", ".join(f"{number} {what}" for what, number in last.counts.items() if number),
+                last.message,
+            ]
+            for last in status.passes
+        ],
+    )
+    output.table(
+        "Backlog" if status.backlog else "Backlog: none",
+        ["site", "section", "to", ">files", ">size", ">oldest waits since"],
+        [
+            [
+                waiting.site,
+                waiting.label,
+                waiting.what,
+                f"{waiting.files:,}",
+                output.size(waiting.size_bytes),
+                output.moment(waiting.oldest),
+            ]
+            for waiting in status.backlog
+        ],
+    )
+    output.table(
+        "Trouble" if status.trouble else "Trouble: none",
+        ["site", "section", "what", ">files", "reason of the newest", "next"],
+        [
+            [
+                trouble.site,
+                trouble.label,
+                trouble.what,
+                f"{trouble.files:,}",
+                trouble.message,
+                trouble.advice or "nothing: it is tried again",
+            ]
+            for trouble in status.trouble
+        ],
+    )
+    if status.paused:
+        output.table(
+            "Paused",
+            ["site", "section", "since", "until", "reason"],
+            [
+                [
+                    pause.site,
+                    pause.label,
+                    output.moment(pause.since),
+                    output.moment(pause.until) or "dbb resume",
+                    pause.reason,
+                ]
+                for pause in status.paused
+            ],
+        )
+
+
+def _outcome(last: queries.LastPass) -> str:
+    if last.outcome != "running":
+        return f"{last.outcome} ({last.exit_code})" if last.exit_code else last.outcome
+    if last.host != socket.gethostname():
+        return f"running on {last.host}"
+    return "at work" if _alive(last.pid, last.process_started) else "killed"
+
+
+def _alive(pid: int, born: float) -> bool:
+    import psutil
+
+    try:
+        return abs(psutil.Process(pid).create_time() - born) < 1
+    except psutil.Error:
+        return False

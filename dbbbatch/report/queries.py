@@ -1,0 +1,312 @@
+"""What `dbb status` and reports ask of the database: backlogs, last passes, what needs a person.
+
+Every question is answered by an index over what is new, due or wrong, so its cost does not grow
+with history.
+"""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from dbbbatch.database import connect
+
+
+@dataclass(frozen=True)
+class LastPass:
+    """The last pass of a script and section, and the last one that ended well.
+
+    Attributes
+    ----------
+    outcome : `str`
+        As in `run`: running, ok, failed, later, interrupted, error.
+    last_ok : `datetime.datetime` or `None`
+        When the last pass with outcome "ok" ended.
+    """
+
+    site: str
+    label: str
+    host: str
+    pid: int
+    process_started: float
+    started: datetime
+    finished: datetime | None
+    outcome: str
+    exit_code: int | None
+    counts: dict[str, int]
+    message: str
+    last_ok: datetime | None
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Files that wait for one step, of a section.
+
+    Attributes
+    ----------
+    what : `str`
+        The step: "deliver", "hold", "store", "ingest", "retry".
+    oldest : `datetime.datetime` or `None`
+        Since when the oldest of them waits.
+    """
+
+    site: str
+    label: str
+    what: str
+    files: int
+    size_bytes: int | None
+    oldest: datetime | None
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Files that failed, or wait for a person.
+
+    Attributes
+    ----------
+    what : `str`
+        "failing": retried by itself; else what happened: "quarantined", "gave up", "missing", …
+    message : `str`
+        The reason of the newest of them.
+    advice : `str`
+        The command that deals with them; '' if nobody need do anything.
+    """
+
+    site: str
+    label: str
+    what: str
+    files: int
+    message: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Paused:
+    """A script and section that an operator stopped for a while."""
+
+    site: str
+    label: str
+    since: datetime
+    until: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of everything that uses this database."""
+
+    at: datetime
+    passes: list[LastPass] = field(default_factory=list)
+    backlog: list[Backlog] = field(default_factory=list)
+    trouble: list[Trouble] = field(default_factory=list)
+    paused: list[Paused] = field(default_factory=list)
+
+
+def status() -> Status:
+    """Ask for everything that `dbb status` shows."""
+    return connect.look(
+        lambda: Status(
+            at=connect.now(),
+            passes=last_passes(),
+            backlog=[*_handoff_backlog(), *_storage_backlog(), *_ingest_backlog()],
+            trouble=[*_handoff_failing(), *_ingest_failing(), *_quarantined(), *_storage_wrong()],
+            paused=_paused(),
+        )
+    )
+
+
+def last_passes() -> list[LastPass]:
+    """Give the last pass of each site, script and section: one step in an index for each."""
+    found = []
+    key: tuple[Any, ...] = ("", "", "")
+    while True:
+        row = connect.execute(
+            "SELECT site, script, name FROM run WHERE (site, script, name) > (?, ?, ?)"
+            " ORDER BY site, script, name LIMIT 1",
+            key,
+        ).fetchone()
+        if row is None:
+            return found
+        key = tuple(row)
+        found.append(_last_pass(*key))
+
+
+def _last_pass(site: str, script: str, name: str) -> LastPass:
+    key = (site, script, name)
+    last = connect.execute(
+        "SELECT host, pid, process_started, started, finished, outcome, exit_code, counts, message"
+        " FROM run WHERE site = ? AND script = ? AND name = ? ORDER BY id DESC LIMIT 1",
+        key,
+    ).fetchone()
+    good = connect.execute(
+        "SELECT finished FROM run WHERE site = ? AND script = ? AND name = ? AND outcome = 'ok'"
+        " ORDER BY id DESC LIMIT 1",
+        key,
+    ).fetchone()
+    host, pid, born, started, finished, outcome, exit_code, counts, message = last
+    return LastPass(
+        site=site,
+        label=f"{script}.{name}",
+        host=host,
+        pid=pid,
+        process_started=born,
+        started=_required(started),
+        finished=moment(finished),
+        outcome=outcome,
+        exit_code=exit_code,
+        counts=json.loads(counts),
+        message=message,
+        last_ok=moment(good[0]) if good else None,
+    )
+
+
+def _handoff_backlog() -> list[Backlog]:
+    rows = connect.execute(
+        "SELECT site, handoff, status, COUNT(*), SUM(size_bytes), MIN(discovered_at)"
+        " FROM handoff_file WHERE status IN ('FOUND', 'DELIVERED')"
+        " GROUP BY site, handoff, status ORDER BY site, handoff, status DESC"
+    )
+    return [
+        Backlog(
+            site,
+            f"handoff.{name}",
+            "deliver" if state == "FOUND" else "hold",
+            files,
+            int(size),
+            moment(oldest),
+        )
+        for site, name, state, files, size, oldest in rows.fetchall()
+    ]
+
+
+def _storage_backlog() -> list[Backlog]:
+    rows = connect.execute(
+        "SELECT finder, COUNT(*), SUM(size_bytes), MIN(added_on) FROM file"
+        " WHERE status = 'ARRIVING' GROUP BY finder ORDER BY finder"
+    )
+    return [
+        Backlog("", f"finder.{name}", "store", files, int(size), moment(oldest))
+        for name, files, size, oldest in rows.fetchall()
+    ]
+
+
+#: Statuses of an ingest that a pass will take up by itself, now or after a wait.
+_DUE = "('UNTRIED', 'FAILURE', 'UNKNOWN', 'RERUN', 'PENDING')"
+
+
+def _ingest_backlog() -> list[Backlog]:
+    rows = connect.execute(
+        "SELECT target.site, target.name, waiting.what, waiting.files, file.added_on FROM ("
+        " SELECT target_id, CASE WHEN status IN ('FAILURE', 'UNKNOWN') THEN 'retry'"
+        "  ELSE 'ingest' END AS what, COUNT(*) AS files, MIN(file_id) AS oldest"
+        f" FROM ingest_state WHERE status IN {_DUE}"
+        " AND (status NOT IN ('FAILURE', 'UNKNOWN') OR next_try_at IS NOT NULL)"
+        " GROUP BY 1, 2) AS waiting"
+        " JOIN target ON target.id = waiting.target_id JOIN file ON file.id = waiting.oldest"
+        " WHERE target.retired_at IS NULL ORDER BY 1, 2, 3"
+    )
+    return [
+        Backlog(site, f"target.{name}", what, files, None, moment(oldest))
+        for site, name, what, files, oldest in rows.fetchall()
+    ]
+
+
+def _handoff_failing() -> list[Trouble]:
+    rows = connect.execute(
+        "SELECT failing.site, failing.handoff, failing.files, handoff_file.error FROM ("
+        " SELECT site, handoff, COUNT(*) AS files, MAX(id) AS newest FROM handoff_file"
+        " WHERE status IN ('FOUND', 'DELIVERED') AND error IS NOT NULL GROUP BY site, handoff"
+        ") AS failing JOIN handoff_file ON handoff_file.id = failing.newest ORDER BY 1, 2"
+    )
+    return [
+        Trouble(site, f"handoff.{name}", "failing", files, error, "")
+        for site, name, files, error in rows.fetchall()
+    ]
+
+
+def _ingest_failing() -> list[Trouble]:
+    rows = connect.execute(
+        "SELECT target.id, target.site, target.name, failing.gave_up, failing.files,"
+        " failing.newest FROM ("
+        " SELECT target_id, CASE WHEN next_try_at IS NULL THEN 1 ELSE 0 END AS gave_up,"
+        "  COUNT(*) AS files, MAX(file_id) AS newest"
+        f" FROM ingest_state WHERE status IN {_DUE} AND status IN ('FAILURE', 'UNKNOWN')"
+        " GROUP BY 1, 2) AS failing JOIN target ON target.id = failing.target_id"
+        " WHERE target.retired_at IS NULL ORDER BY 2, 3, 4"
+    )
+    return [
+        Trouble(
+            site,
+            f"target.{name}",
+            "gave up" if gave_up else "failing",
+            files,
+            _last_message(target, newest),
+            f"dbb retry target.{name}" if gave_up else "",
+        )
+        for target, site, name, gave_up, files, newest in rows.fetchall()
+    ]
+
+
+def _last_message(target: int, file: int) -> str:
+    row = connect.execute(
+        "SELECT message FROM ingest_event WHERE file_id = ? AND target_id = ?"
+        " ORDER BY id DESC LIMIT 1",
+        (file, target),
+    ).fetchone()
+    return row[0] if row else ""
+
+
+def _quarantined() -> list[Trouble]:
+    rows = connect.execute(
+        "SELECT waiting.site, waiting.label, waiting.files, quarantine.reason FROM ("
+        " SELECT site, label, COUNT(*) AS files, MAX(id) AS newest FROM quarantine"
+        " WHERE released_at IS NULL GROUP BY site, label"
+        ") AS waiting JOIN quarantine ON quarantine.id = waiting.newest ORDER BY 1, 2"
+    )
+    return [
+        Trouble(site, label, "quarantined", files, reason, f"dbb quarantine list {label}")
+        for site, label, files, reason in rows.fetchall()
+    ]
+
+
+def _storage_wrong() -> list[Trouble]:
+    rows = connect.execute(
+        "SELECT wrong.storage, wrong.status, wrong.files, file.error FROM ("
+        " SELECT storage, status, COUNT(*) AS files, MAX(id) AS newest FROM file"
+        " WHERE status IN ('MISSING', 'CORRUPT') GROUP BY storage, status"
+        ") AS wrong JOIN file ON file.id = wrong.newest ORDER BY 1, 2"
+    )
+    return [
+        Trouble("", storage, state.lower(), files, error or "", "dbb-auditor")
+        for storage, state, files, error in rows.fetchall()
+    ]
+
+
+def _paused() -> list[Paused]:
+    rows = connect.execute(
+        "SELECT site, label, since, until, reason FROM pause"
+        " WHERE until IS NULL OR until > ? ORDER BY site, label",
+        (stamp(connect.now()),),
+    )
+    return [
+        Paused(site, label, _required(since), moment(until), reason)
+        for site, label, since, until, reason in rows.fetchall()
+    ]
+
+
+def moment(value: Any) -> datetime | None:
+    """Give a time that the driver gave: text from SQLite, a datetime from PostgreSQL."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def stamp(value: datetime) -> Any:
+    """Give a time as the database keeps it, to compare with."""
+    from dbbbatch.database.base import time_text
+
+    return value if connect.on_postgresql() else time_text(value)
+
+
+def _required(value: Any) -> datetime:
+    found = moment(value)
+    assert found is not None
+    return found
