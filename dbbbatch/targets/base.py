@@ -175,7 +175,7 @@ class Plugin(ABC):
     #: The name used in `plugin = "…"`; an entry point in the group `dbbbatch.targets` must be named alike.
     name: ClassVar[str]
 
-    #: A frozen dataclass of `dbbbatch.config.key` fields: the keys of `[target.NAME.config]`.
+    #: A frozen dataclass of `dbbbatch.keys.key` fields: the keys of `[target.NAME.config]`.
     Settings: ClassVar[type] = NoSettings
 
     #: True promises that `ingest` takes the files in the order given and yields the outcome of one

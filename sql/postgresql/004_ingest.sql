@@ -12,21 +12,39 @@ CREATE TABLE target (
     retired_at  TIMESTAMP,
     UNIQUE (site, name)
 );
+CREATE INDEX target_storage ON target (storage);
 
--- The current status of a (file, target).
+-- The current status of a (file, target). `claim` is the run that holds a PENDING file;
+-- `next_try_at` is set where a further try is due then, and only there.
 CREATE TABLE ingest_state (
-    file_id        BIGINT NOT NULL REFERENCES file (id),
-    target_id      BIGINT NOT NULL REFERENCES target (id),
-    status         TEXT NOT NULL,
-    attempts       INTEGER NOT NULL DEFAULT 0,
-    next_try_at    TIMESTAMP,
-    claim          BIGINT,
-    claim_expires  TIMESTAMP,
-    parts_done     TEXT NOT NULL DEFAULT '',
+    file_id      BIGINT NOT NULL REFERENCES file (id),
+    target_id    BIGINT NOT NULL REFERENCES target (id),
+    status       TEXT NOT NULL,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    next_try_at  TIMESTAMP,
+    claim        BIGINT,
+    parts_done   TEXT NOT NULL DEFAULT '',
+    changed_at   TIMESTAMP NOT NULL,
+    message      TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (file_id, target_id)
 );
-CREATE INDEX ingest_state_due ON ingest_state (target_id, status, next_try_at, file_id)
-    WHERE status IN ('UNTRIED', 'FAILURE', 'UNKNOWN', 'RERUN', 'PENDING');
+-- What is due: new files in order of arrival, further tries in order of their time.
+CREATE INDEX ingest_state_new ON ingest_state (target_id, file_id)
+    WHERE status = 'UNTRIED' AND next_try_at IS NULL;
+CREATE INDEX ingest_state_again ON ingest_state (target_id, next_try_at, file_id)
+    WHERE next_try_at IS NOT NULL;
+CREATE INDEX ingest_state_claimed ON ingest_state (claim, file_id) WHERE claim IS NOT NULL;
+CREATE INDEX ingest_state_trouble ON ingest_state (target_id, status, file_id)
+    WHERE status IN ('FAILURE', 'UNKNOWN', 'INVALID');
+
+-- One row a pass that holds files: on which machine, and until when its claims are good.
+CREATE TABLE ingest_claim (
+    run_id      BIGINT PRIMARY KEY,
+    target_id   BIGINT NOT NULL REFERENCES target (id),
+    machine     TEXT NOT NULL,
+    expires_at  TIMESTAMP NOT NULL
+);
+CREATE INDEX ingest_claim_target ON ingest_claim (target_id);
 
 -- Append-only history.
 CREATE TABLE ingest_event (

@@ -1,0 +1,74 @@
+"""One statement for many rows, on either database: what makes thousands of files a second possible.
+
+PostgreSQL is sent one statement with an array for each column; SQLite runs a prepared statement for
+each row. Both read the row as a table named ``new``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from dbbbatch.database import connect
+from dbbbatch.database.base import time_text
+
+
+def for_each(statement: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> None:
+    """Run a statement for many rows, in the transaction at hand.
+
+    Parameters
+    ----------
+    statement : `str`
+        An INSERT or UPDATE in which ``{new}`` stands where its FROM names the rows, as in
+        ``UPDATE file SET status = new.status FROM {new} WHERE file.id = new.id``.
+    columns : mapping
+        Name to PostgreSQL type of each column of ``new``.
+    rows : sequence
+        Values in the order of the columns.
+    """
+    if not rows:
+        return
+    if connect.on_postgresql():
+        arrays = ", ".join(f"?::{kind}[]" for kind in columns.values())
+        new = f"unnest({arrays}) AS new ({', '.join(columns)})"
+        connect.execute(statement.format(new=new), [list(v) for v in zip(*rows, strict=True)])
+        return
+    new = f"(SELECT {', '.join(f'? AS {name}' for name in columns)}) AS new"
+    times = [at for at, kind in enumerate(columns.values()) if kind == "timestamp"]
+    connect.execute_many(statement.format(new=new), (_with_texts(row, times) for row in rows))
+
+
+def among(numbers: Sequence[int]) -> tuple[str, Any]:
+    """Give the end of a condition that a number is among many, and its one value.
+
+    As in ``where, value = among(ids)`` and ``f"SELECT … WHERE id {where}"``.
+    """
+    if connect.on_postgresql():
+        return "= ANY(?)", list(numbers)
+    return "IN (SELECT value FROM json_each(?))", json.dumps(list(numbers))
+
+
+def moment(value: datetime | None) -> Any:
+    """Make a moment ready to be a value of a statement."""
+    return value if value is None or connect.on_postgresql() else time_text(value)
+
+
+def read_moment(value: Any) -> Any:
+    """Read a moment from a row of a statement."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def clean(message: str, most: int = 2000) -> str:
+    """Make a text fit for a column whatever is in it: UTF-8 without NUL, not endless."""
+    text = message.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _with_texts(row: Sequence[Any], times: Sequence[int]) -> list[Any]:
+    values = list(row)
+    for at in times:
+        if values[at] is not None:
+            values[at] = time_text(values[at])
+    return values

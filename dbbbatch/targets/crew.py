@@ -1,0 +1,288 @@
+"""The workers of one pass: files go in as batches, a verdict for each file comes out.
+
+Whatever a plugin does, each file that was offered gets a verdict, and only the file that was in hand
+is charged with a crash, a hang or an exception: where that is not known, the batch is offered again
+in pieces until the culprit stands alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from dbbbatch.targets import channel
+from dbbbatch.targets.base import Misconfigured, NotReady, StoredFile
+from dbbbatch.targets.child import pack
+from dbbbatch.targets.verdict import Kind, Verdict
+from dbbbatch.targets.worker import Launch, Worker
+
+#: Seconds that a plugin gets to start, where its time limit is shorter.
+STARTING = 60.0
+
+#: A batch that fails as a whole is offered again in so many pieces: enough that few rounds, each of
+#: which may cost a time limit and a new child, leave the culprit alone.
+PIECES = 10
+
+Batch = Sequence[StoredFile]
+
+
+class _Seat:
+    """A place for one worker, and what it has in hand."""
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self.ready = False
+        self.version = ""
+        self.one_at_a_time = False
+        self.awaited: dict[int, StoredFile] = {}
+        self.excuse = ""
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.awaited)
+
+
+class Crew:
+    """Up to ``workers`` child processes, started when there is something for them to do.
+
+    Parameters
+    ----------
+    launch : `dbbbatch.targets.worker.Launch`
+        What each becomes.
+    workers : `int`
+        How many at most.
+    log : `logging.Logger`
+        Hears what plugins print (debug).
+    """
+
+    def __init__(self, launch: Launch, workers: int, log: logging.Logger) -> None:
+        self._launch = launch
+        self._seats = [_Seat() for _ in range(workers)]
+        self._pieces: deque[Batch] = deque()
+        self._verdicts: list[Verdict] = []
+        self._stop: NotReady | Misconfigured | None = None
+        self._log = log
+
+    @property
+    def busy(self) -> bool:
+        """Whether verdicts are awaited."""
+        return bool(self._pieces) or any(seat.busy for seat in self._seats)
+
+    @property
+    def free(self) -> bool:
+        """Whether another batch would be begun at once."""
+        return not self._pieces and self._stop is None and any(not s.busy for s in self._seats)
+
+    @property
+    def outstanding(self) -> list[int]:
+        """Numbers of the files that were offered and have no verdict yet."""
+        waiting = [file.number for piece in self._pieces for file in piece]
+        return waiting + [number for seat in self._seats for number in seat.awaited]
+
+    def offer(self, files: Batch) -> None:
+        """Take a batch; its verdicts come from `collect`."""
+        if files:
+            self._pieces.append(files)
+            self._dispatch()
+
+    def collect(self, wait: float) -> list[Verdict]:
+        """Wait until there is something to tell, at most so many seconds.
+
+        Raises
+        ------
+        NotReady, Misconfigured
+            The plugin cannot start or go on, and all that could be told was told. Files still
+            `outstanding` are as if never offered.
+        """
+        until = time.monotonic() + wait
+        while not self._verdicts and any(seat.busy for seat in self._seats):
+            now = time.monotonic()
+            if now >= until:
+                break
+            self._listen(min(until, *self._limits()) - now)
+            self._end_the_silent()
+            self._dispatch()
+        if self._stop is not None and not self._verdicts and not any(s.busy for s in self._seats):
+            raise self._stop
+        verdicts, self._verdicts = self._verdicts, []
+        return verdicts
+
+    def close(self) -> None:
+        """Let the plugins close, and end the workers; nothing may be outstanding."""
+        for seat in self._seats:
+            if seat.worker is not None and seat.ready:
+                seat.worker.close()
+                seat.worker = None
+        self.end()
+
+    def end(self) -> None:
+        """Kill all workers at once, whatever they do."""
+        for seat in self._seats:
+            if seat.worker is not None:
+                seat.worker.end()
+                seat.worker = None
+
+    # ---- between batches and workers -------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        for seat in self._seats:
+            if not self._pieces or self._stop is not None:
+                return
+            if seat.busy:
+                continue
+            seat.awaited = {file.number: file for file in self._pieces.popleft()}
+            if seat.worker is None:
+                seat.ready = False
+                seat.worker = Worker(self._launch, self._log)
+            if seat.ready:
+                self._send(seat)
+
+    def _send(self, seat: _Seat) -> None:
+        assert seat.worker is not None
+        seat.worker.say(channel.INGEST, [pack(file) for file in seat.awaited.values()])
+
+    def _limits(self) -> list[float]:
+        return [
+            seat.worker.heard + self._patience(seat)
+            for seat in self._seats
+            if seat.worker is not None and seat.busy
+        ]
+
+    def _patience(self, seat: _Seat) -> float:
+        limit = self._launch.context.timeout
+        return limit if seat.ready else max(limit, STARTING)
+
+    def _listen(self, seconds: float) -> None:
+        poll = select.poll()
+        handlers: dict[int, Any] = {}
+        for seat in self._seats:
+            if seat.worker is not None:
+                handlers[seat.worker.connection.fileno()] = (self._hear, seat)
+                handlers[seat.worker.output] = (self._drain, seat)
+        for descriptor in handlers:
+            poll.register(descriptor, select.POLLIN)
+        # Rounded up, so that a limit has passed when the wait for it is over.
+        for descriptor, _ in poll.poll(max(0, int(seconds * 1000) + 1)):
+            handle, seat = handlers[descriptor]
+            if seat.worker is not None:
+                handle(seat)
+
+    def _drain(self, seat: _Seat) -> None:
+        assert seat.worker is not None
+        seat.worker.drain()
+
+    def _hear(self, seat: _Seat) -> None:
+        assert seat.worker is not None
+        messages = seat.worker.listen()
+        if messages is None:
+            self._died(seat, "")
+            return
+        for what, *content in messages:
+            if what == channel.OUTCOME:
+                self._outcome(seat, *content)
+            elif what == channel.END:
+                self._ended(seat)
+            elif what == channel.READY:
+                seat.ready = True
+                seat.version, seat.one_at_a_time = content
+                self._send(seat)
+            elif what == channel.RAISED:
+                self._raised(seat, content[0])
+            elif what in (channel.NOT_READY, channel.MISCONFIGURED):
+                reason = NotReady if what == channel.NOT_READY else Misconfigured
+                self._stop = self._stop or reason(content[0])
+                self._unoffer(seat)
+            elif what == channel.NO_MEMORY:
+                limit = self._launch.memory_limit
+                seat.excuse = f"needed more memory than memory_limit ({limit} bytes)"
+            elif what == channel.EXIT:
+                seat.excuse = f"the plugin left its process ({content[0]})"
+
+    # ---- what became of a batch ------------------------------------------------------------------
+
+    def _outcome(
+        self,
+        seat: _Seat,
+        number: int,
+        verdict: str,
+        message: str,
+        version: str,
+        parts: list[str],
+        checksums: dict[str, str],
+        begun: float,
+        ended: float,
+    ) -> None:
+        del seat.awaited[number]
+        self._verdicts.append(
+            Verdict(
+                number,
+                Kind(verdict),
+                message,
+                version or seat.version,
+                frozenset(parts),
+                checksums,
+                begun,
+                ended - begun,
+            )
+        )
+
+    def _ended(self, seat: _Seat) -> None:
+        if seat.awaited:
+            self._blame(seat, Kind.UNKNOWN, "the plugin gave no outcome")
+
+    def _raised(self, seat: _Seat, message: str) -> None:
+        if seat.ready:
+            self._blame(seat, Kind.FAILED, message)
+        else:
+            self._stop = self._stop or NotReady(f"the plugin cannot start: {message}")
+            self._unoffer(seat)
+
+    def _end_the_silent(self) -> None:
+        now = time.monotonic()
+        for seat in self._seats:
+            if seat.worker is not None and seat.busy:
+                limit = self._patience(seat)
+                if now - seat.worker.heard >= limit:
+                    self._died(seat, f"no outcome within {limit:g} s")
+
+    def _died(self, seat: _Seat, reason: str) -> None:
+        assert seat.worker is not None
+        worker, seat.worker = seat.worker, None
+        words = worker.last_words()
+        how = worker.end()
+        reason = reason or seat.excuse or f"the plugin's process was {how}"
+        seat.excuse = ""
+        if words:
+            reason += f"; it said: {words}"
+        if seat.ready:
+            self._blame(seat, Kind.UNKNOWN, reason, worker.heard)
+        elif seat.busy:
+            self._stop = self._stop or NotReady(f"the plugin cannot start: {reason}")
+            self._unoffer(seat)
+
+    def _unoffer(self, seat: _Seat) -> None:
+        self._pieces.append(list(seat.awaited.values()))
+        seat.awaited = {}
+
+    def _blame(self, seat: _Seat, kind: Kind, reason: str, since: float | None = None) -> None:
+        """Charge the file in hand, if it is known; offer the others again."""
+        files = list(seat.awaited.values())
+        seat.awaited = {}
+        if not files:
+            return
+        if len(files) > 1 and not seat.one_at_a_time:
+            size = -(-len(files) // PIECES)
+            self._log.info("batch of %d is tried in pieces of %d: %s", len(files), size, reason)
+            self._pieces += [files[at : at + size] for at in range(0, len(files), size)]
+            return
+        now = time.monotonic()
+        begun = now if since is None else since
+        self._verdicts.append(
+            Verdict(files[0].number, kind, reason, seat.version, begun=begun, seconds=now - begun)
+        )
+        if files[1:]:
+            self._pieces.append(files[1:])

@@ -1,0 +1,18 @@
+"""The plugin that does nothing, successfully: for trials, and to measure everything around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dbbbatch.targets.base import Outcome, Plugin, Result, StoredFile
+
+
+class Null(Plugin):
+    """Accepts every file and does nothing with it."""
+
+    name = "null"
+    one_at_a_time = True
+
+    def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
+        for file in files:
+            yield Outcome(file.number, Result.DONE)

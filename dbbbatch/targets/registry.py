@@ -1,0 +1,110 @@
+"""Finds plugins by name: the built-in ones, then those of installed packages.
+
+A package offers a plugin by an entry point of the group ``dbbbatch.targets`` whose name is the
+plugin's and whose value is its class. Only the module of the plugin that is asked for is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from dbbbatch import keys
+from dbbbatch.targets.base import Misconfigured, Plugin
+
+GROUP = "dbbbatch.targets"
+
+#: Name to "module:class", in the order in which the documentation presents them.
+BUILT_IN = {
+    "null": "dbbbatch.targets.null:Null",
+    "command": "dbbbatch.targets.command:Command",
+    "link": "dbbbatch.targets.link:Link",
+    "butler-gen3": "dbbbatch.targets.butler_gen3:ButlerGen3",
+    "butler-gen2": "dbbbatch.targets.butler_gen2:ButlerGen2",
+    "rucio": "dbbbatch.targets.rucio:Rucio",
+}
+
+
+def _installed() -> dict[str, str]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point.value for point in entry_points(group=GROUP)}
+
+
+def names() -> list[str]:
+    """Give the names of all plugins that are built in or installed."""
+    return [*BUILT_IN, *sorted(_installed().keys() - BUILT_IN.keys())]
+
+
+def find(name: str) -> type[Plugin]:
+    """Import a plugin.
+
+    Parameters
+    ----------
+    name : `str`
+        As in ``plugin = "…"``.
+
+    Returns
+    -------
+    plugin : `type` [`Plugin`]
+
+    Raises
+    ------
+    Misconfigured
+        If no plugin has this name, or it cannot be imported.
+    """
+    where = BUILT_IN.get(name) or _installed().get(name)
+    if where is None:
+        raise Misconfigured(f"unknown plugin {name!r}{keys.nearest(name, names())}")
+    module, _, attribute = where.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # noqa: BLE001 (whatever a stranger's module does when imported)
+        raise Misconfigured(
+            f"plugin {name!r} ({where}) cannot be imported: {type(error).__name__}: {error}"
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, Plugin)):
+        raise Misconfigured(f"plugin {name!r} ({where}) is no subclass of {Plugin.__qualname__}")
+    return found
+
+
+def read_settings(plugin: type[Plugin], table: Mapping[str, Any]) -> Any:
+    """Turn ``[target.NAME.config]`` into the plugin's settings.
+
+    Raises
+    ------
+    Misconfigured
+        With all that is wrong, a line each.
+    """
+    found: list[str] = []
+    settings = keys.read(plugin.Settings, table, "config", found)
+    if settings is None:
+        raise Misconfigured("\n".join(found))
+    return settings
+
+
+def problems(name: str, table: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong with the choice of a plugin and its keys.
+
+    Parameters
+    ----------
+    name : `str`
+        As in ``plugin = "…"``.
+    table : mapping
+        ``[target.NAME.config]`` as TOML gave it.
+
+    Returns
+    -------
+    problems : `list` [`str`]
+        Each begins with the key that is wrong; empty if all is well.
+    """
+    try:
+        plugin = find(name)
+    except Misconfigured as error:
+        return [f"plugin: {error}"]
+    try:
+        read_settings(plugin, table)
+    except Misconfigured as error:
+        return str(error).splitlines()
+    return []

@@ -1,0 +1,219 @@
+"""One child process that contains a plugin, as the pass sees it.
+
+Started by `subprocess`, not by `sh`: the child is spoken to over a socket and a pipe of its own for
+as long as the pass lasts, and `sh` (which also costs the pass its import of asyncio) talks only
+through stdin and stdout, which here belong to the plugin. It is a new interpreter, not a fork, so no
+lock, connection or thread of the pass exists in it; every descriptor but those two is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dbbbatch.targets import channel
+from dbbbatch.targets.base import Context
+
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
+    "from dbbbatch.targets.child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+)
+
+#: Seconds that a plugin gets to close its connections at the end of a pass.
+CLOSING = 10.0
+
+#: Set in a child's environment, so that programs which have lost their parent can be told.
+_MARK = "DBB_WORKER"
+
+_KEPT_LINES = 12
+_KEPT_CHARACTERS = 600
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a child needs to become a worker.
+
+    Attributes
+    ----------
+    plugin : `str`
+        The plugin's name.
+    table : mapping
+        Its configuration as TOML gave it; the child reads it anew, so no password travels parsed.
+    context : `dbbbatch.targets.base.Context`
+        Where it finds itself.
+    memory_limit : `int`
+        Bytes of address space (RLIMIT_AS); 0 for no limit.
+    """
+
+    plugin: str
+    table: Mapping[str, Any]
+    context: Context
+    memory_limit: int = 0
+
+
+class Worker:
+    """A child process with a plugin in it.
+
+    Attributes
+    ----------
+    connection : `socket.socket`
+        Where it answers.
+    output : `int`
+        Descriptor from which to `drain` what the plugin prints.
+    heard : `float`
+        When it last said something, by `time.monotonic`.
+    """
+
+    def __init__(self, launch: Launch, log: logging.Logger) -> None:
+        self._log = log
+        self._frames = channel.Frames()
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._partial = b""
+        self._mark = os.urandom(8).hex()
+        ours, theirs = socket.socketpair()
+        lifeline, self._life = os.pipe()
+        self.output, output = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    _BOOT,
+                    str(theirs.fileno()),
+                    str(lifeline),
+                    json.dumps(sys.path),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(theirs.fileno(), lifeline),
+                start_new_session=True,
+                env={**os.environ, _MARK: self._mark},
+            )
+        finally:
+            theirs.close()
+            os.close(lifeline)
+            os.close(output)
+        os.set_blocking(self.output, False)
+        self.connection = ours
+        self.heard = time.monotonic()
+        setup = (launch.plugin, dict(launch.table), launch.context, launch.memory_limit)
+        self.say(channel.SETUP, pickle.dumps(setup))
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child, which also leads a session of its own."""
+        return self._process.pid
+
+    def say(self, *message: Any) -> None:
+        """Send a message; a child that is gone is noticed when its answer is awaited."""
+        self.heard = time.monotonic()
+        self.connection.settimeout(CLOSING)
+        try:
+            self.connection.sendall(channel.frame(*message))
+        except OSError as error:
+            self._log.debug("plugin process %d took no more orders: %s", self.pid, error)
+        self.connection.setblocking(False)
+
+    def listen(self) -> list[tuple[Any, ...]] | None:
+        """Take what the child has said by now; `None` once it is gone and all is heard."""
+        messages: list[tuple[Any, ...]] = []
+        while True:
+            try:
+                data = self.connection.recv(1 << 18)
+            except BlockingIOError:
+                return messages
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return messages or None
+            self.heard = time.monotonic()
+            messages += self._frames.feed(data)
+
+    def drain(self) -> bool:
+        """Log what the plugin has printed and keep the last lines; False once there is no more to come."""
+        try:
+            data = os.read(self.output, 1 << 16)
+        except BlockingIOError:
+            return True
+        if data:
+            *lines, rest = (self._partial + data).split(b"\n")
+            self._partial = rest[-4096:]
+            for line in lines:
+                text = line.decode(errors="backslashreplace").strip()
+                if text:
+                    self._lines.append(text)
+                    self._log.debug("plugin: %s", text)
+        return bool(data)
+
+    def last_words(self) -> str:
+        """Give the last lines that the plugin printed, as one, shortened."""
+        for _ in range(64):
+            if not self.drain():
+                break
+        text = " | ".join([*self._lines, self._partial.decode(errors="backslashreplace")])
+        text = text.strip(" |")
+        return text if len(text) <= _KEPT_CHARACTERS else "…" + text[-_KEPT_CHARACTERS:]
+
+    def end(self) -> str:
+        """Kill the child and everything that it has started; say how the child itself had ended."""
+        import psutil
+
+        started = _started_by(self.pid, self._mark)
+        # Not yet waited for, so its number cannot have become another process's.
+        os.kill(self.pid, signal.SIGKILL)
+        for process in {*started, *_started_by(self.pid, self._mark)}:
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+        code = self._process.wait()
+        self._release()
+        if code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
+
+    def close(self) -> None:
+        """Ask the plugin to close, wait a little, and end the child."""
+        self.say(channel.CLOSE)
+        self.connection.settimeout(CLOSING)
+        try:
+            while self.connection.recv(1 << 16):
+                pass
+        except OSError:
+            self._log.warning("the plugin did not close within %.0f s", CLOSING)
+        self.end()
+
+    def _release(self) -> None:
+        self.connection.close()
+        for descriptor in (self._life, self.output):
+            os.close(descriptor)
+
+
+def _started_by(pid: int, mark: str) -> list[Any]:
+    """Find what a worker has started: its descendants, and orphans by the mark that they inherited."""
+    import psutil
+
+    found = []
+    try:
+        found += psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        pass
+    for process in psutil.process_iter():
+        try:
+            if process.pid != pid and process.environ().get(_MARK) == mark:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

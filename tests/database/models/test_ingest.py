@@ -1,0 +1,165 @@
+"""Targets, states and events: on both databases."""
+
+from typing import Any
+
+import pytest
+
+from dbbbatch.database import connect
+from dbbbatch.database.models.ingest import (
+    ImpossibleTransition,
+    IngestEvent,
+    IngestState,
+    Status,
+    Target,
+    must_be_possible,
+)
+from dbbbatch.errors import ConfigError
+
+STORAGE = "/data/storage"
+
+
+def store(*names: str, storage: str = STORAGE) -> list[int]:
+    """Record files as a finder would, in one transaction with their arrival."""
+
+    def transaction() -> list[int]:
+        ids = []
+        for name in names:
+            connect.execute(
+                "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status,"
+                " finder, added_on) VALUES (?, 'night', ?, 3, 'blake2b:00', 'STORED', 'f', ?)",
+                [storage, name, "2026-01-01 00:00:00.000000"],
+            )
+            ids.append(
+                connect.execute("SELECT max(id) FROM file").fetchone()[0],
+            )
+        IngestState.arrive(ids, storage)
+        return ids
+
+    return connect.transact(transaction)
+
+
+def target(name: str = "gen3", storage: str = STORAGE, run: int = 7) -> Target:
+    return connect.transact(lambda: Target.ensure("here", name, storage, "null", run))
+
+
+def statuses(of: Target) -> dict[int, str]:
+    rows = IngestState.select().where(IngestState.target_id == of.id)
+    return {row.file_id: row.status for row in rows}
+
+
+def events(of: Target) -> list[tuple[int, str]]:
+    rows = IngestEvent.select().where(IngestEvent.target_id == of.id).order_by(IngestEvent.id)
+    return [(row.file_id, row.status) for row in rows]
+
+
+@pytest.mark.usefixtures("database")
+class TestArrival:
+    def test_new_file_is_untried_for_each_target_of_its_storage(self) -> None:
+        first, second, other = target("a"), target("b"), target("c", "/elsewhere")
+        (number,) = store("x.fits")
+        assert statuses(first) == statuses(second) == {number: "UNTRIED"}
+        assert events(first) == [(number, "UNTRIED")]
+        assert statuses(other) == {}
+
+    def test_target_added_later_catches_up(self) -> None:
+        stored = store("x.fits", "y.fits")
+        late = target()
+        assert statuses(late) == dict.fromkeys(stored, "UNTRIED")
+        assert events(late) == [(number, "UNTRIED") for number in stored]
+
+    def test_adding_a_target_again_changes_nothing(self) -> None:
+        store("x.fits")
+        late = target()
+        before = events(late)
+        assert target().id == late.id
+        assert events(late) == before
+
+    def test_arriving_twice_equals_once(self) -> None:
+        gen3 = target()
+        stored = store("x.fits")
+        connect.transact(lambda: IngestState.arrive(stored, STORAGE))
+        assert events(gen3) == [(stored[0], "UNTRIED")]
+
+    def test_events_of_a_pass_are_numbered(self) -> None:
+        gen3 = target()
+        stored = store("x.fits", "y.fits")
+        more = store("z.fits")
+        late = target("late", run=8)
+        numbers = [
+            row.number
+            for row in IngestEvent.select().where(IngestEvent.run_id == 8).order_by(IngestEvent.id)
+        ]
+        assert len(events(late)) == len(stored + more) == len(events(gen3))
+        assert numbers == [1, 2, 3]
+
+    def test_backfilled_file_is_not_due(self) -> None:
+        gen3 = target()
+        other = store("x.fits", storage="/elsewhere")
+        connect.execute("UPDATE file SET storage = ?", [STORAGE])
+        connect.transact(lambda: IngestState.arrive(other, STORAGE, 3, Status.BACKFILL))
+        assert statuses(gen3) == {other[0]: "BACKFILL"}
+
+    def test_retired_target_gets_no_files(self) -> None:
+        gen3 = target()
+        connect.transact(gen3.retire)
+        store("x.fits")
+        assert statuses(gen3) == {}
+
+    def test_retired_target_is_refused_to_its_ingester(self) -> None:
+        connect.transact(target().retire)
+        with pytest.raises(ConfigError, match="retired"):
+            target()
+
+    def test_restored_target_catches_up(self) -> None:
+        gen3 = target()
+        connect.transact(gen3.retire)
+        stored = store("x.fits")
+        connect.transact(gen3.restore)
+        assert statuses(gen3) == {stored[0]: "UNTRIED"}
+
+    def test_target_with_another_storage_is_refused(self) -> None:
+        target()
+        with pytest.raises(ConfigError, match="another storage area needs"):
+            target(storage="/moved")
+
+
+@pytest.mark.usefixtures("database")
+class TestByHand:
+    @pytest.fixture
+    def failed(self, database: Any) -> tuple[Target, list[int]]:
+        gen3 = target()
+        stored = store("x.fits", "y.fits")
+        connect.execute(
+            "UPDATE ingest_state SET status = 'FAILURE', attempts = 5 WHERE file_id = ?",
+            [stored[0]],
+        )
+        return gen3, stored
+
+    def test_rerun_takes_only_the_statuses_asked_for(self, failed: Any) -> None:
+        gen3, stored = failed
+        count = connect.transact(lambda: IngestState.rerun(gen3, stored, ["FAILURE"], "asked"))
+        assert count == 1
+        assert statuses(gen3) == {stored[0]: "RERUN", stored[1]: "UNTRIED"}
+
+    def test_rerun_begins_attempts_anew_and_is_due_now(self, failed: Any) -> None:
+        gen3, stored = failed
+        connect.transact(lambda: IngestState.rerun(gen3, stored, ["FAILURE"], "asked"))
+        row = IngestState.get(file_id=stored[0], target_id=gen3.id)
+        assert row.attempts == 0
+        assert row.next_try_at <= connect.now()
+
+    def test_ignored_file_is_not_due(self, failed: Any) -> None:
+        gen3, stored = failed
+        connect.transact(lambda: IngestState.ignore(gen3, stored, ["FAILURE"], "bad detector"))
+        row = IngestState.get(file_id=stored[0], target_id=gen3.id)
+        assert (row.status, row.next_try_at, row.message) == ("IGNORED", None, "bad detector")
+
+    def test_pending_file_cannot_be_rerun(self, failed: Any) -> None:
+        gen3, stored = failed
+        with pytest.raises(ImpossibleTransition):
+            connect.transact(lambda: IngestState.rerun(gen3, stored, ["PENDING"], "asked"))
+
+
+def test_impossible_transition_is_an_error() -> None:
+    with pytest.raises(ImpossibleTransition):
+        must_be_possible(Status.INVALID, Status.SUCCESS)
