@@ -45,7 +45,7 @@ class Backlog:
     Attributes
     ----------
     what : `str`
-        The step: "deliver", "hold", "store", "ingest", "retry".
+        The step: "deliver", "hold", "store", "ingest", "try again", "end its try".
     oldest : `datetime.datetime` or `None`
         Since when the oldest of them waits.
     """
@@ -190,25 +190,29 @@ def _storage_backlog() -> list[Backlog]:
     ]
 
 
-#: Statuses of an ingest that a pass will take up by itself, now or after a wait.
-_DUE = "('UNTRIED', 'FAILURE', 'UNKNOWN', 'RERUN', 'PENDING')"
+#: What an ingest waits for, each as one of the table's partial indexes has it.
+_WAITING = {
+    "ingest": "status = 'UNTRIED' AND next_try_at IS NULL",
+    "try again": "next_try_at IS NOT NULL",
+    "end its try": "claim IS NOT NULL",
+}
 
 
 def _ingest_backlog() -> list[Backlog]:
-    rows = connect.execute(
-        "SELECT target.site, target.name, waiting.what, waiting.files, file.added_on FROM ("
-        " SELECT target_id, CASE WHEN status IN ('FAILURE', 'UNKNOWN') THEN 'retry'"
-        "  ELSE 'ingest' END AS what, COUNT(*) AS files, MIN(file_id) AS oldest"
-        f" FROM ingest_state WHERE status IN {_DUE}"
-        " AND (status NOT IN ('FAILURE', 'UNKNOWN') OR next_try_at IS NOT NULL)"
-        " GROUP BY 1, 2) AS waiting"
-        " JOIN target ON target.id = waiting.target_id JOIN file ON file.id = waiting.oldest"
-        " WHERE target.retired_at IS NULL ORDER BY 1, 2, 3"
-    )
-    return [
-        Backlog(site, f"target.{name}", what, files, None, moment(oldest))
-        for site, name, what, files, oldest in rows.fetchall()
-    ]
+    found = []
+    for what, condition in _WAITING.items():
+        rows = connect.execute(
+            "SELECT target.site, target.name, waiting.files, file.added_on FROM ("
+            " SELECT target_id, COUNT(*) AS files, MIN(file_id) AS oldest FROM ingest_state"
+            f" WHERE {condition} GROUP BY target_id) AS waiting"
+            " JOIN target ON target.id = waiting.target_id JOIN file ON file.id = waiting.oldest"
+            " WHERE target.retired_at IS NULL ORDER BY target.site, target.name"
+        )
+        found += [
+            Backlog(site, f"target.{name}", what, files, None, moment(oldest))
+            for site, name, files, oldest in rows.fetchall()
+        ]
+    return found
 
 
 def _handoff_failing() -> list[Trouble]:
@@ -226,34 +230,25 @@ def _handoff_failing() -> list[Trouble]:
 
 def _ingest_failing() -> list[Trouble]:
     rows = connect.execute(
-        "SELECT target.id, target.site, target.name, failing.gave_up, failing.files,"
-        " failing.newest FROM ("
-        " SELECT target_id, CASE WHEN next_try_at IS NULL THEN 1 ELSE 0 END AS gave_up,"
+        "SELECT target.site, target.name, failing.what, failing.files, state.message FROM ("
+        " SELECT target_id, CASE WHEN status = 'INVALID' THEN 'invalid'"
+        "  WHEN next_try_at IS NULL THEN 'gave up' ELSE 'failing' END AS what,"
         "  COUNT(*) AS files, MAX(file_id) AS newest"
-        f" FROM ingest_state WHERE status IN {_DUE} AND status IN ('FAILURE', 'UNKNOWN')"
-        " GROUP BY 1, 2) AS failing JOIN target ON target.id = failing.target_id"
-        " WHERE target.retired_at IS NULL ORDER BY 2, 3, 4"
+        " FROM ingest_state WHERE status IN ('FAILURE', 'UNKNOWN', 'INVALID') GROUP BY 1, 2"
+        ") AS failing JOIN target ON target.id = failing.target_id"
+        " JOIN ingest_state AS state"
+        "  ON state.target_id = failing.target_id AND state.file_id = failing.newest"
+        " WHERE target.retired_at IS NULL ORDER BY 1, 2, 3"
     )
+    advice = {
+        "failing": "",
+        "gave up": "dbb retry target.{}",
+        "invalid": "dbb retry target.{} --status INVALID",
+    }
     return [
-        Trouble(
-            site,
-            f"target.{name}",
-            "gave up" if gave_up else "failing",
-            files,
-            _last_message(target, newest),
-            f"dbb retry target.{name}" if gave_up else "",
-        )
-        for target, site, name, gave_up, files, newest in rows.fetchall()
+        Trouble(site, f"target.{name}", what, files, message, advice[what].format(name))
+        for site, name, what, files, message in rows.fetchall()
     ]
-
-
-def _last_message(target: int, file: int) -> str:
-    row = connect.execute(
-        "SELECT message FROM ingest_event WHERE file_id = ? AND target_id = ?"
-        " ORDER BY id DESC LIMIT 1",
-        (file, target),
-    ).fetchone()
-    return row[0] if row else ""
 
 
 def _quarantined() -> list[Trouble]:

@@ -4,7 +4,8 @@ import itertools
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -41,6 +42,15 @@ class Postgres:
         """End every connection and begin anew, as an upgrade of the server would."""
         self._server._stop()
         self._server.ensure_postgres_running()
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Have no server for a while."""
+        self._server._stop()
+        try:
+            yield
+        finally:
+            self._server.ensure_postgres_running()
 
     def create(self, template: str = "template1") -> str:
         """Make a database, a copy of ``template``, and give its name."""

@@ -1,12 +1,11 @@
 """Two sites side by side in a directory: the far end is a directory here, or reached by ssh."""
 
-import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dbbbatch import toml
 from tests.support.scripts import Ran, run_script
 from tests.support.ssh import SshServer
 
@@ -79,7 +78,7 @@ class Site:
         }
         for name, keys in (targets if targets is not None else {"a": {}}).items():
             document[f"target.{name}"] = {"storage": self.storage, "plugin": "null", **keys}
-        self.config.write_text(to_toml(document))
+        self.config.write_text(toml.document(document))
         return self
 
     def settings(self) -> Any:
@@ -113,29 +112,3 @@ def tree(directory: Path) -> dict[str, bytes]:
         for top, _, names in os.walk(directory)
         for name in names
     }
-
-
-def to_toml(document: Mapping[str, Mapping[str, Any]]) -> str:
-    """Write tables (``"handoff.latiss"``) of texts, numbers, paths, lists and tables as TOML."""
-    lines = []
-    for name, keys in document.items():
-        lines.append(f"[{name}]")
-        lines += [f"{key} = {_value(value)}" for key, value in keys.items() if value is not None]
-    return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(item) for item in value)}]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + "}"
-    # A JSON text is a TOML basic string, but for the characters that JSON may leave as they are.
-    return json.dumps(str(value)).replace("\x7f", "\\u007f")
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else json.dumps(name)
