@@ -68,15 +68,58 @@ def copy_into(
     """Copy a file to a name that is free, hashing it while it is read.
 
     The copy is durable when this returns, but for its directory's entry (see
-    `sync_directory`). The source is left where it is; its time of
-    modification is kept.
+    `sync_directory`). The source is left where it is.
+
+    Parameters
+    ----------
+    source, destination, algorithms, owner, mode, group
+        As for `copy_beside`.
+
+    Returns
+    -------
+    checksums : `dict` [ `str`, `str` ]
+        Algorithm and hexadecimal digest.
+
+    Raises
+    ------
+    FileExistsError
+        The name is taken; nothing was left behind.
+    checksum.Changed
+        The source changed while it was read; nothing was left behind.
+    OSError
+        The copy failed; nothing was left behind.
+    """
+    sums = copy_beside(source, destination, algorithms, owner=owner, mode=mode, group=group)
+    temporary = temporary_path(destination, owner)
+    try:
+        sync_file(temporary)
+        place(temporary, destination)
+    except BaseException:
+        remove_if_there(temporary)
+        raise
+    return sums
+
+
+def copy_beside(
+    source: str | int,
+    destination: str,
+    algorithms: Collection[str] = (),
+    *,
+    owner: str = "",
+    mode: int | None = None,
+    group: int | None = None,
+) -> dict[str, str]:
+    """Copy a file to the `temporary_path` of its destination, hashing it while it is read.
+
+    To be made durable (`sync_file`, or `sync_file_system` for many), then
+    placed. The source is left where it is; its time of modification is kept.
 
     Parameters
     ----------
     source : `str` or `int`
         A path, or an open descriptor, read from its beginning.
     destination : `str`
-        The name to fill; its directory exists.
+        The name to fill in the end; its directory exists.
     algorithms : `~collections.abc.Collection` [ `str` ]
         Names in `checksum.ALGORITHMS`.
     owner : `str`
@@ -92,8 +135,6 @@ def copy_into(
 
     Raises
     ------
-    FileExistsError
-        The name is taken; nothing was left behind.
     checksum.Changed
         The source changed while it was read; nothing was left behind.
     OSError
@@ -110,8 +151,6 @@ def copy_into(
                 os.fchown(target, -1, group)
             os.fchmod(target, stat.S_IMODE(before.st_mode) & 0o777 if mode is None else mode)
             os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
-            os.fsync(target)
-            place(temporary, destination)
         except BaseException:
             remove_if_there(temporary)
             raise
@@ -229,6 +268,15 @@ def make_directories(
                 os.chmod(path, mode)
             sync_directory(parent)
         parent = path
+
+
+def sync_file(path: str) -> None:
+    """Make the content of a file durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(path: str) -> None:

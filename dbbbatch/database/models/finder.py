@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import peewee
 
+from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
-from dbbbatch.database.connect import execute, execute_many
-from dbbbatch.database.models.storage import INODE, Name, chunks, moment, pairs
+from dbbbatch.database.connect import execute, now
+from dbbbatch.database.models.storage import INODE, Name, among_paths
 
 
 class Verdict(StrEnum):
@@ -39,6 +41,11 @@ class Left(NamedTuple):
     verdict: str
     tries: int = 0
     message: str = ""
+    seen_at: datetime | None = None
+
+
+def _left(row: Any) -> Left:
+    return Left(*row[:-1], seen_at=bulk.read_moment(row[-1]))
 
 
 class FinderLeft(Table):
@@ -71,39 +78,54 @@ class FinderLeft(Table):
     def among(cls, site: str, finder: str, paths: Collection[Name]) -> dict[Name, Left]:
         """Return what a finder has in mind about the given paths."""
         found = {}
-        for some in chunks(paths, 2):
+        for where, values in among_paths(paths):
             rows = execute(
-                "SELECT relpath, filename, size_bytes, mtime_ns, inode, verdict, tries, message"
-                " FROM finder_left WHERE site = ? AND finder = ?"
-                f" AND (relpath, filename) IN (VALUES {pairs(some)})",
-                (site, finder, *(part for path in some for part in path)),
+                "SELECT relpath, filename, size_bytes, mtime_ns, inode, verdict, tries, message,"
+                f" seen_at FROM finder_left WHERE site = ? AND finder = ?"
+                f" AND (relpath, filename) {where}",
+                (site, finder, *values),
             )
             for row in rows.fetchall():
-                found[row[0], row[1]] = Left(*row)
+                found[row[0], row[1]] = _left(row)
         return found
 
     @classmethod
     def all_with(cls, site: str, finder: str, verdict: Verdict, most: int) -> list[Left]:
         """Return the first paths with a verdict."""
         rows = execute(
-            "SELECT relpath, filename, size_bytes, mtime_ns, inode, verdict, tries, message"
-            " FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
+            "SELECT relpath, filename, size_bytes, mtime_ns, inode, verdict, tries, message,"
+            " seen_at FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
             " ORDER BY relpath, filename LIMIT ?",
             (site, finder, verdict, most),
         )
-        return [Left(*row) for row in rows.fetchall()]
+        return [_left(row) for row in rows.fetchall()]
 
     @classmethod
     def remember(cls, site: str, finder: str, rows: Collection[Left]) -> None:
         """Keep, or replace, what is known about paths."""
-        when = moment()
-        execute_many(
+        when = now()
+        bulk.for_each(
             "INSERT INTO finder_left (site, finder, relpath, filename, size_bytes, mtime_ns,"
-            " inode, verdict, tries, message, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " inode, verdict, tries, message, seen_at) SELECT new.site, new.finder, new.relpath,"
+            " new.filename, new.size_bytes, new.mtime_ns, new.inode, new.verdict, new.tries,"
+            " new.message, new.seen_at FROM {new} WHERE true"
             " ON CONFLICT (site, finder, relpath, filename) DO UPDATE SET"
             " size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns,"
             " inode = excluded.inode, verdict = excluded.verdict, tries = excluded.tries,"
             " message = excluded.message, seen_at = excluded.seen_at",
+            {
+                "site": "text",
+                "finder": "text",
+                "relpath": "text",
+                "filename": "text",
+                "size_bytes": "bigint",
+                "mtime_ns": "bigint",
+                "inode": "bigint",
+                "verdict": "text",
+                "tries": "integer",
+                "message": "text",
+                "seen_at": "timestamp",
+            },
             [
                 (
                     site,
@@ -115,7 +137,7 @@ class FinderLeft(Table):
                     row.inode & INODE,
                     row.verdict,
                     row.tries,
-                    row.message,
+                    bulk.clean(row.message),
                     when,
                 )
                 for row in rows
@@ -125,10 +147,12 @@ class FinderLeft(Table):
     @classmethod
     def drop(cls, site: str, finder: str, paths: Collection[Name]) -> None:
         """Forget about paths."""
-        execute_many(
-            "DELETE FROM finder_left WHERE site = ? AND finder = ? AND relpath = ? AND filename = ?",
-            [(site, finder, *path) for path in paths],
-        )
+        for where, values in among_paths(paths):
+            execute(
+                "DELETE FROM finder_left WHERE site = ? AND finder = ?"
+                f" AND (relpath, filename) {where}",
+                (site, finder, *values),
+            )
 
 
 class RsyncLog(Table):

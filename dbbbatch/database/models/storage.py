@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import peewee
 
+from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
-from dbbbatch.database.connect import MOST_VALUES, execute, execute_many, now
+from dbbbatch.database.connect import MOST_VALUES, execute, now, on_postgresql
 
 #: A path in a table: relpath and filename, as `dbbbatch.files.names.to_text` writes them.
 Name = tuple[str, str]
@@ -115,11 +116,11 @@ class File(Table):
     def known(cls, storage: str, paths: Collection[Name]) -> dict[Name, Known]:
         """Return what the table says about the paths that it knows."""
         found = {}
-        for some in chunks(paths, 2):
+        for where, values in among_paths(paths):
             rows = execute(
                 "SELECT relpath, filename, id, size_bytes, checksum, status, finder FROM file"
-                f" WHERE storage = ? AND (relpath, filename) IN (VALUES {pairs(some)})",
-                (storage, *(part for path in some for part in path)),
+                f" WHERE storage = ? AND (relpath, filename) {where}",
+                (storage, *values),
             )
             for relpath, filename, *rest in rows.fetchall():
                 found[relpath, filename] = Known(*rest)
@@ -131,40 +132,40 @@ class File(Table):
 
         A file whose content is stored under another path is noted as a copy of it.
         """
-        execute_many(
+        bulk.for_each(
             "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder,"
-            " mtime_ns, inode, copy_of) VALUES (?, ?, ?, ?, ?, 'ARRIVING', ?, ?, ?,"
-            " (SELECT min(id) FROM file"
-            "   WHERE checksum = ? AND status IN ('STORED', 'ARRIVING')))"
-            " ON CONFLICT (storage, relpath, filename) DO NOTHING",
-            [
-                (
-                    storage,
-                    row.relpath,
-                    row.filename,
-                    row.size_bytes,
-                    row.checksum,
-                    finder,
-                    row.mtime_ns,
-                    row.inode & INODE,
-                    # Empty files are alike without being copies.
-                    row.checksum if row.size_bytes else None,
-                )
-                for row in rows
-            ],
+            " mtime_ns, inode) SELECT new.storage, new.relpath, new.filename, new.size_bytes,"
+            " new.checksum, 'ARRIVING', new.finder, new.mtime_ns, new.inode FROM {new}"
+            " WHERE true ON CONFLICT (storage, relpath, filename) DO NOTHING",
+            {"storage": "text", "finder": "text", **_COLUMNS},
+            [(storage, finder, *_values(row)) for row in rows],
+        )
+        cls.note_copies(storage, finder)
+
+    @classmethod
+    def note_copies(cls, storage: str, finder: str) -> None:
+        """Note of what arrives which earlier file it is a copy of; empty files are just alike."""
+        earlier = (
+            "FROM file e WHERE e.checksum = file.checksum AND e.id < file.id"
+            " AND e.status IN ('STORED', 'ARRIVING')"
+        )
+        execute(
+            f"UPDATE file SET copy_of = (SELECT min(e.id) {earlier})"
+            " WHERE storage = ? AND finder = ? AND status = 'ARRIVING' AND size_bytes > 0"
+            f" AND EXISTS (SELECT 1 {earlier})",
+            (storage, finder),
         )
 
     @classmethod
-    def intend_again(cls, finder: str, rows: Iterable[tuple[int, Row]]) -> None:
+    def intend_again(cls, finder: str, rows: Sequence[tuple[int, Row]]) -> None:
         """Record that files which storage has lost, or which were forgotten, arrive once more."""
-        execute_many(
-            "UPDATE file SET status = 'ARRIVING', finder = ?, size_bytes = ?, checksum = ?,"
-            " mtime_ns = ?, inode = ?, error = NULL"
-            " WHERE id = ? AND status IN ('STORED', 'MISSING', 'FORGOTTEN')",
-            [
-                (finder, row.size_bytes, row.checksum, row.mtime_ns, row.inode & INODE, number)
-                for number, row in rows
-            ],
+        bulk.for_each(
+            "UPDATE file SET status = 'ARRIVING', finder = new.finder,"
+            " size_bytes = new.size_bytes, checksum = new.checksum, mtime_ns = new.mtime_ns,"
+            " inode = new.inode, error = NULL FROM {new} WHERE file.id = new.id"
+            " AND file.status IN ('STORED', 'MISSING', 'FORGOTTEN')",
+            {"id": "bigint", "finder": "text", **_COLUMNS},
+            [(number, finder, *_values(row)) for number, row in rows],
         )
 
     @classmethod
@@ -180,7 +181,7 @@ class File(Table):
         return [Arriving(*row) for row in rows]
 
     @classmethod
-    def stored(cls, ids: Collection[int]) -> int:
+    def stored(cls, ids: Sequence[int]) -> int:
         """Record that files are in storage, whole and durable.
 
         Returns
@@ -188,53 +189,62 @@ class File(Table):
         count : `int`
             How many of them are STORED now.
         """
-        count = 0
-        when = moment()
-        for some in chunks(ids):
+        when = bulk.moment(now())
+        time = "TIMESTAMP" if on_postgresql() else "TEXT"
+        where, value = bulk.among(ids)
+        execute(
+            f"UPDATE file SET status = 'STORED', added_on = coalesce(added_on, CAST(? AS {time})),"
+            f" verified_at = CAST(? AS {time}), error = NULL"
+            f" WHERE id {where} AND status = 'ARRIVING'",
+            (when, when, value),
+        )
+        return int(
             execute(
-                "UPDATE file SET status = 'STORED', added_on = coalesce(added_on, ?),"
-                f" verified_at = ?, error = NULL WHERE id IN ({marks(some)})"
-                " AND status = 'ARRIVING'",
-                (when, when, *some),
-            )
-            count += execute(
-                f"SELECT count(*) FROM file WHERE id IN ({marks(some)}) AND status = 'STORED'",
-                tuple(some),
+                f"SELECT count(*) FROM file WHERE id {where} AND status = 'STORED'", (value,)
             ).fetchone()[0]
-        return count
-
-    @classmethod
-    def corrected(cls, rows: Iterable[tuple[int, Row]]) -> None:
-        """Record what files on their way turned out to be when they had been placed."""
-        execute_many(
-            "UPDATE file SET size_bytes = ?, checksum = ?, mtime_ns = ?, inode = ?, copy_of = NULL"
-            " WHERE id = ? AND status = 'ARRIVING'",
-            [
-                (row.size_bytes, row.checksum, row.mtime_ns, row.inode & INODE, number)
-                for number, row in rows
-            ],
         )
 
     @classmethod
-    def withdraw(cls, ids: Collection[int]) -> None:
+    def corrected(cls, rows: Sequence[tuple[int, Row]]) -> None:
+        """Record what files on their way turned out to be when they had been placed."""
+        bulk.for_each(
+            "UPDATE file SET size_bytes = new.size_bytes, checksum = new.checksum,"
+            " mtime_ns = new.mtime_ns, inode = new.inode, copy_of = NULL FROM {new}"
+            " WHERE file.id = new.id AND file.status = 'ARRIVING'",
+            {"id": "bigint", **_COLUMNS},
+            [(number, *_values(row)) for number, row in rows],
+        )
+
+    @classmethod
+    def withdraw(cls, ids: Sequence[int]) -> None:
         """Take intents back: what was stored before is MISSING again, the rest never was."""
-        for some in chunks(ids):
-            among = marks(some)
-            execute(
-                "UPDATE file SET status = 'MISSING', error = 'did not arrive again'"
-                f" WHERE id IN ({among}) AND status = 'ARRIVING' AND added_on IS NOT NULL",
-                tuple(some),
-            )
-            new = f"id IN ({among}) AND status = 'ARRIVING' AND added_on IS NULL"
-            execute(
-                f"UPDATE file SET copy_of = NULL WHERE copy_of IN (SELECT id FROM file WHERE {new})",
-                tuple(some),
-            )
-            execute(
-                f"DELETE FROM file_checksum WHERE file_id IN (SELECT id FROM file WHERE {new})",
-                tuple(some),
-            )
-            execute(f"DELETE FROM file WHERE {new}", tuple(some))
+        if not ids:
+            return
+        where, value = bulk.among(ids)
+        execute(
+            "UPDATE file SET status = 'MISSING', error = 'did not arrive again'"
+            f" WHERE id {where} AND status = 'ARRIVING' AND added_on IS NOT NULL",
+            (value,),
+        )
+        new = f"(SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')"
+        execute(f"UPDATE file SET copy_of = NULL WHERE copy_of IN {new}", (value,))
+        execute(f"DELETE FROM file_checksum WHERE file_id IN {new}", (value,))
+        execute(f"DELETE FROM file WHERE id IN {new}", (value,))
+
+
+#: A `Row` for `dbbbatch.database.bulk.for_each`.
+_COLUMNS = {
+    "relpath": "text",
+    "filename": "text",
+    "size_bytes": "bigint",
+    "checksum": "text",
+    "mtime_ns": "bigint",
+    "inode": "bigint",
+}
+
+
+def _values(row: Row) -> tuple[Any, ...]:
+    return (*row[:-1], row.inode & INODE)
 
 
 class FileChecksum(Table):
@@ -250,31 +260,32 @@ class FileChecksum(Table):
     @classmethod
     def keep(cls, rows: Sequence[tuple[int, str, str]]) -> None:
         """Record checksums: id of the file, algorithm, hexadecimal digest."""
-        execute_many(
-            "INSERT INTO file_checksum (file_id, algorithm, value) VALUES (?, ?, ?)"
+        bulk.for_each(
+            "INSERT INTO file_checksum (file_id, algorithm, value)"
+            " SELECT new.file_id, new.algorithm, new.value FROM {new} WHERE true"
             " ON CONFLICT (file_id, algorithm) DO UPDATE SET value = excluded.value",
+            {"file_id": "bigint", "algorithm": "text", "value": "text"},
             rows,
         )
 
 
-def moment() -> Any:
-    """Return the present moment as it is given to a statement."""
-    return TimeField().db_value(now())
+def among_paths(paths: Collection[Name]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Give the end of a condition that (relpath, filename) is among many, and its values.
 
-
-def chunks(items: Collection[Any], values_each: int = 1) -> Iterator[list[Any]]:
-    """Split what goes into one statement, a few values being left for its other conditions."""
-    everything = list(items)
-    size = (MOST_VALUES - 100) // values_each
+    In parts, where one statement of SQLite would hold too many.
+    """
+    everything = list(paths)
+    if on_postgresql():
+        if everything:
+            yield (
+                "IN (SELECT * FROM unnest(?::text[], ?::text[]))",
+                tuple(map(list, zip(*everything, strict=True))),
+            )
+        return
+    size = MOST_VALUES // 2 - 50
     for start in range(0, len(everything), size):
-        yield everything[start : start + size]
-
-
-def marks(items: Sequence[Any]) -> str:
-    """Return placeholders for single values."""
-    return ", ".join("?" * len(items))
-
-
-def pairs(items: Sequence[Any]) -> str:
-    """Return placeholders for pairs of values."""
-    return ", ".join(["(?, ?)"] * len(items))
+        some = everything[start : start + size]
+        yield (
+            f"IN (VALUES {', '.join(['(?, ?)'] * len(some))})",
+            tuple(part for path in some for part in path),
+        )
