@@ -11,9 +11,9 @@ _HEAD = """\
 # Configuration of dbbbatch: one file a site, or one for each script. A section that is left out is
 # a component that this file does not run; remove what this host has no part in.
 #
-# Times are seconds, or texts such as "90s", "10 min", "2h", "30d"; sizes are bytes, or texts such as
-# "64 MiB" (1024) or "2 GB" (1000). Patterns are regular expressions searched in the path relative to
-# the buffer or storage area. A key that begins with # shows its default.
+# Times are seconds, or texts such as "90s", "10 min", "2h", "30d"; sizes are bytes, or texts such
+# as "64 MiB" (1024) or "2 GB" (1000). Patterns are regular expressions searched in the path
+# relative to the buffer or storage area. A key that begins with # shows its default.
 """
 
 _ABOUT = {
