@@ -18,7 +18,7 @@ def stored(url: str, storage: Path, files: int) -> None:
     with _connected(url) as execute:
         execute(
             "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder,"
-            f" added_on) SELECT '{storage}', 'old/' || n / 1000, 'old-' || n || '.fits', 65536,"
+            f" added_on) SELECT '{storage}', 'old/' || (n / 1000), 'old-' || n || '.fits', 65536,"
             " 'blake2b:' || n, 'STORED', 'latiss', '2020-01-01 00:00:00'"
             f" FROM {_numbers(url, files)}"
         )
@@ -32,8 +32,8 @@ def ingested(url: str, storage: Path, target: str, files: int) -> None:
     with _connected(url) as execute:
         old = f"FROM file, target WHERE target.name = '{target}' AND relpath LIKE 'old/%'"
         execute(
-            "INSERT INTO ingest_state (file_id, target_id, status, attempts)"
-            f" SELECT file.id, target.id, 'SUCCESS', 2 {old}"
+            "INSERT INTO ingest_state (file_id, target_id, status, attempts, changed_at)"
+            f" SELECT file.id, target.id, 'SUCCESS', 2, '2020-01-01 00:00:05' {old}"
         )
         for number, status in enumerate(EVENTS):
             execute(
@@ -63,8 +63,8 @@ def due(url: str, storage: Path, target: str, relpaths: list[str], size: int) ->
             " ingest_state s WHERE s.file_id = file.id AND s.target_id = target.id)"
         )
         execute(
-            "INSERT INTO ingest_state (file_id, target_id, status)"
-            f" SELECT file.id, target.id, 'UNTRIED' {new}"
+            "INSERT INTO ingest_state (file_id, target_id, status, changed_at)"
+            f" SELECT file.id, target.id, 'UNTRIED', '2026-11-24 00:00:00' {new}"
         )
 
 

@@ -204,17 +204,13 @@ def waiting(site: object) -> bool:
 def main() -> None:
     """Print a table for each part."""
     given = measure.arguments(__doc__, PARTS)
-    from tests.support.database import Databases
-
-    with measure.working_directory(given.directory) as directory:
-        (directory / "databases").mkdir()
-        databases = Databases(directory / "databases")
-        try:
-            bench = Bench(directory, databases, given.repeats, 10 if given.quick else 1)
-            for part in given.part or PARTS:
-                {"rate": rate, "idle": idle, "killed": killed}[part](bench)
-        finally:
-            databases.close()
+    with (
+        measure.working_directory(given.directory) as directory,
+        measure.databases(directory / "databases") as databases,
+    ):
+        bench = Bench(directory, databases, given.repeats, 10 if given.quick else 1)
+        for part in given.part or PARTS:
+            {"rate": rate, "idle": idle, "killed": killed}[part](bench)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -153,6 +154,25 @@ def read_so_far() -> int:
 def own_peak() -> float:
     """Peak memory of this process, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextmanager
+def databases(directory: Path) -> Iterator[Any]:
+    """What makes databases, as the tests do, but with a PostgreSQL as durable as in life."""
+    from tests.support.database import Databases
+
+    directory.mkdir()
+    made = Databases(directory)
+    try:
+        import psycopg
+
+        with psycopg.connect(made.postgres.url("postgres"), autocommit=True) as connection:
+            for name in ("fsync", "full_page_writes", "autovacuum"):
+                connection.execute(f"ALTER SYSTEM RESET {name}")
+            connection.execute("SELECT pg_reload_conf()")
+        yield made
+    finally:
+        made.close()
 
 
 def make_files(directory: Path, files: int, size: int, directories: int, start: int = 0) -> None:

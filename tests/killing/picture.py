@@ -58,6 +58,8 @@ def tables(database_url: str, root: Path) -> dict[str, str]:
             for row in query(sql):
                 keep = {key: value for key, value in row.items() if not PASSING.search(key)}
                 keep.pop("copy_of", None)
+                if "claim" in keep:  # by which pass, does not matter
+                    keep["claim"] = keep["claim"] is not None
                 about = f"{table} {keep.get('target', '')} {keep['relpath']}/{keep['filename']}"
                 lines.append((about, repr(keep).replace(os.fspath(root), "ROOT")))
             for about, line in sorted(lines):
