@@ -8,7 +8,7 @@ import re
 import sqlite3
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,10 @@ def tables(database_url: str, root: Path) -> dict[str, str]:
     """Every row of the tables that a kill must not change, by what it is about."""
     rows: dict[str, str] = {}
     numbers: Counter[str] = Counter()
-    with _rows_of(database_url) as query:
+    with _connected(database_url) as connection:
         for table, sql in TABLES.items():
             lines = []
-            for row in query(sql):
+            for row in map(dict, connection.execute(sql)):
                 keep = {key: value for key, value in row.items() if not PASSING.search(key)}
                 keep.pop("copy_of", None)
                 if "claim" in keep:  # by which pass, does not matter
@@ -66,6 +66,14 @@ def tables(database_url: str, root: Path) -> dict[str, str]:
                 numbers[about] += 1
                 rows[f"{about} ({numbers[about]})"] = line
     return rows
+
+
+def execute(database_url: str, statements: Iterable[str]) -> None:
+    """Put rows into a database, past what would have written them."""
+    with _connected(database_url) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
 
 
 def difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -89,14 +97,14 @@ def _entry(path: str) -> str:
 
 
 @contextmanager
-def _rows_of(url: str) -> Iterator[Any]:
+def _connected(url: str) -> Iterator[Any]:
     if url.startswith("sqlite:"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             connection.row_factory = sqlite3.Row
-            yield lambda sql: [dict(row) for row in connection.execute(sql)]
+            yield connection
     else:
         import psycopg
         from psycopg.rows import dict_row
 
         with psycopg.connect(url, row_factory=dict_row) as connection:
-            yield lambda sql: connection.execute(sql).fetchall()
+            yield connection
