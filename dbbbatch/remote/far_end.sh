@@ -1,0 +1,191 @@
+# What runs at the far end of a handoff: POSIX shell, coreutils and xargs, nothing of ours installed.
+#
+# receive.py sends it over stdin, after a line that sets nonce, staging, buffer and sum. Then each
+# request is a line "OPERATION ATTEMPT LIMIT BYTES ARGUMENT" followed by that many bytes: a list of
+# names, each ended by a NUL byte. Names are only ever data and arguments, never code. Each answer
+# is a line "NONCE ok|no BYTES" followed by that many bytes, so that what a start-up file prints
+# does no harm.
+#
+# An attempt is a directory in staging, never used twice:
+#   t/         the files as they arrive, by relative path
+#   N          links to directories of t/, for commands that copy to one directory at a time
+#   dirs       the directories of the batch       names   its files
+#   verified   the names that were verified here and are durable. This is the receipt: what stands
+#              in it and is no longer in t/ has been placed.
+# A pass that takes over the attempt of a killed one first renames it to ATTEMPT.r: whatever is
+# still at work for the killed pass finds its paths gone before its next step, and each step may
+# run twice at the same time. ATTEMPT.x is being removed.
+
+LC_ALL=C
+export LC_ALL
+umask 022
+
+fail() {
+    printf '%s\n' "$*" >&2
+    return 1
+}
+
+# Run a command, at most until the time limit of the request.
+limited() {
+    timeout -k 5 "$limit" "$@"
+}
+
+roots() {
+    for root in "$staging" "$buffer"; do
+        [ -d "$root" ] || fail "$root is not there (not mounted?)" || return
+        [ -w "$root" ] || fail "$root: permission denied" || return
+    done
+}
+
+op_hello() {
+    for tool in "$sum" cp dd ln mkdir mv rm stat sync timeout xargs; do
+        command -v "$tool" >/dev/null || fail "there is no command $tool" || return
+    done
+    roots || return
+    [ "$(stat -c %d -- "$staging")" = "$(stat -c %d -- "$buffer")" ] ||
+        fail "staging $staging and buffer $buffer are on different file systems"
+}
+
+op_begin() {
+    roots && mkdir -- "$work" "$work/t"
+}
+
+# Keep the data of the request under the name $1.
+op_put() {
+    to=$work/$1
+    rm -f -- "$to"
+    dd bs=65536 iflag=fullblock,count_bytes count="$bytes" of="$to" 2>/dev/null ||
+        fail "$to cannot be written; is the disk full?"
+}
+
+# Make the numbered links, if $1 is "links", and look. Answers free blocks and their size, then what
+# the buffer has of the batch already.
+op_look() {
+    if [ "$1" = links ]; then
+        (cd "$work/t" && limited xargs -0 -r mkdir -p -- <"$work/dirs") &&
+            (cd "$work" && limited xargs -0 -r -n 20 sh -c '
+                while [ $# -gt 1 ]; do ln -s -- "t/$2" "$1" || exit; shift 2; done
+                ' sh <"$work/numbered") || return
+    fi
+    stat -f -c '%a %S' -- "$work" >"$work/answer" &&
+        cd "$buffer" && there <"$work/names" >>"$work/answer"
+}
+
+# Of the names on stdin answer those that are here: "E", name and NUL for each; then their sums.
+there() {
+    limited xargs -0 -r sh -c '
+        for f do if [ -e "$f" ] || [ -L "$f" ]; then printf "%s\0" "$f"; fi; done
+        ' sh >"$work/there" || return
+    limited xargs -0 -r sh -c 'for f do printf "E%s\0" "$f"; done' sh <"$work/there"
+    limited xargs -0 -r "$sum" -z -- <"$work/there" 2>/dev/null
+    return 0
+}
+
+# Hash what arrived. If the list of sums and sizes has the sum $1, make the data durable and turn
+# the names into the receipt; else answer the list.
+op_verify() {
+    [ -d "$work/t" ] && cd "$work/t" || fail "$work is gone" || return
+    {
+        limited xargs -0 -r "$sum" -z -- <"$work/names"
+        limited xargs -0 -r stat --printf='%s\0' -- <"$work/names"
+    } >"$work/answer" 2>/dev/null
+    found=$("$sum" <"$work/answer")
+    [ "${found%% *}" = "$1" ] || return 0
+    limited sync -f . && rm -f -- "$work/answer" && mv -- "$work/names" "$work/verified" &&
+        sync "$work/verified" "$work" && printf verified
+}
+
+# Place what was verified: link it into the buffer (the kernel refuses a name that is taken), make
+# that durable, then take it from staging. Answers what could not be placed: "K", name and NUL; what
+# the buffer has of these, and "M" with what cp had to say.
+op_place() {
+    [ -e "$work/verified" ] && cd "$work/t" || fail "attempt $attempt was not verified" || return
+    (cd "$buffer" && limited xargs -0 -r mkdir -p -- <"$work/dirs") || return
+    if limited xargs -0 -r cp -lP --parents -t "$buffer" -- <"$work/verified" 2>"$work/message"; then
+        durable && limited xargs -0 -r rm -f -- <"$work/verified"
+        return
+    fi
+    : >"$work/kept"
+    limited xargs -0 -r sh -c '
+        buffer=$1 kept=$2
+        shift 2
+        for f do
+            if [ "$f" -ef "$buffer/$f" ]; then printf "%s\0" "$f"
+            elif [ -e "$f" ]; then printf "%s\0" "$f" >&3
+            fi
+        done 3>>"$kept"' sh "$buffer" "$work/kept" <"$work/verified" >"$work/placed" || return
+    durable && limited xargs -0 -r rm -f -- <"$work/placed" || return
+    [ -s "$work/kept" ] || return 0
+    read -r line <"$work/message" || :
+    printf 'M%s\0' "$line" >"$work/answer"
+    limited xargs -0 -r sh -c 'for f do printf "K%s\0" "$f"; done' sh <"$work/kept" >>"$work/answer"
+    cd "$buffer" && there <"$work/kept" >>"$work/answer" && limited sync -f .
+}
+
+# The names in the buffer's directories of this batch survive a power cut.
+durable() {
+    (cd "$buffer" && limited xargs -0 -r sync -- <"$work/dirs")
+}
+
+# Take an attempt over from a pass that was killed. Answers "verified", "arrived" or "nothing".
+op_ask() {
+    roots && cd "$staging" || return
+    [ ! -d "$attempt" ] || mv -T -- "$attempt" "$attempt.r" || return
+    if [ -e "$attempt.r/verified" ]; then
+        printf verified
+    elif [ -d "$attempt.r/t" ]; then
+        printf arrived
+    else
+        printf nothing
+    fi
+}
+
+# Remove an attempt: first under a name that says nothing any more.
+op_clean() {
+    cd "$staging" || return
+    for each in "$attempt" "$attempt.r"; do
+        [ ! -d "$each" ] || { limited rm -rf -- "$each.x" && mv -T -- "$each" "$each.x"; } || return
+        [ ! -d "$each.x" ] || limited rm -rf -- "$each.x" || return
+    done
+}
+
+# End what a failed or killed transfer left running here: its command line names the attempt.
+op_end() {
+    for each in /proc/[0-9]*; do
+        line=
+        { read -r line <"$each/cmdline"; } 2>/dev/null
+        case $line in
+        *"$attempt"*) kill -9 "${each##*/}" 2>/dev/null ;;
+        esac
+    done
+    return 0
+}
+
+# List the attempts whose names begin so, one a line: seconds since their last change, and the name.
+op_list() {
+    cd "$staging" || return
+    now=$(date +%s)
+    for each in "$attempt"*; do
+        [ ! -d "$each" ] || printf '%s %s\n' "$((now - $(stat -c %Y -- "$each")))" "$each"
+    done
+}
+
+while read -r op attempt limit bytes argument; do
+    work=$staging/$attempt
+    if [ "$op" = put ]; then
+        text=$(op_put "$argument" 2>&1)
+    else
+        [ ! -e "$work/answer" ] || rm -f -- "$work/answer"
+        text=$("op_$op" "$argument" 2>&1 </dev/null)
+    fi
+    code=$?
+    if [ "$code" != 0 ]; then
+        printf '%s no %s\n%s' "$nonce" "${#text}" "$text"
+        [ "$op" != put ] || exit
+    elif [ "$op" != put ] && [ -s "$work/answer" ]; then
+        printf '%s ok %s\n' "$nonce" "$(stat -c %s -- "$work/answer")"
+        cat -- "$work/answer"
+    else
+        printf '%s ok %s\n%s' "$nonce" "${#text}" "$text"
+    fi
+done

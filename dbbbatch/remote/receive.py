@@ -1,0 +1,391 @@
+"""The far end of a handoff: one session that prepares, verifies and places for many batches.
+
+A session is one run of the ``remote`` command of an endpoint (or of a shell on this machine). Its
+command line is short and holds no names; the script (far_end.sh) and all data follow on its stdin,
+byte-counted, and answers carry a nonce, so that a banner does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dbbbatch.errors import TryLater
+from dbbbatch.files import checksum
+from dbbbatch.remote import execute, template
+
+#: Seconds for an answer that takes no time by itself: connecting, listing, renaming.
+PATIENCE = 60.0
+
+#: Bytes of noise before an answer that are borne.
+_MOST_NOISE = 1 << 20
+
+_SAFE = re.compile(r"[A-Za-z0-9._/-]+")
+_ATTEMPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+class Away(TryLater):
+    """The far end does not answer, or no longer: the network's fault, or its host's."""
+
+
+class Refused(TryLater):
+    """The far end answers, but cannot do what it is asked."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A file as it must arrive.
+
+    Attributes
+    ----------
+    rel : `bytes`
+        Its relative path.
+    size_bytes : `int`
+    digest : `str`
+        Hexadecimal, by the endpoint's algorithm.
+    """
+
+    rel: bytes
+    size_bytes: int
+    digest: str
+
+    @property
+    def name(self) -> bytes:
+        """The name that commands are given: it begins with no dash."""
+        return b"./" + self.rel
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found when an attempt was prepared.
+
+    Attributes
+    ----------
+    free_bytes : `int`
+        At the staging area.
+    taken : `dict` [ `bytes`, `str` or `None` ]
+        Relative paths that the buffer has already, with their digest (None: no file, or it could
+        not be read).
+    """
+
+    free_bytes: int
+    taken: Mapping[bytes, str | None]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What came of placing.
+
+    Attributes
+    ----------
+    kept : `frozenset` [ `bytes` ]
+        Relative paths of files that could not be placed and are still in staging.
+    taken : `dict` [ `bytes`, `str` or `None` ]
+        Those of them whose name the buffer has, with the digest of what is there.
+    message : `str`
+        Why the first one could not be placed.
+    """
+
+    kept: frozenset[bytes] = frozenset()
+    taken: Mapping[bytes, str | None] = field(default_factory=dict)
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a far end is and how to reach it.
+
+    Attributes
+    ----------
+    buffer, staging : `str`
+        Directories there; letters, digits and ``._/-`` only.
+    remote : `template.Command` or `None`
+        How to run a command there; None: it is this machine.
+    values : `~collections.abc.Mapping` [ `str`, `bytes` ]
+        What the placeholders of commands stand for.
+    algorithm : `str`
+        Of checksums.
+    """
+
+    buffer: str
+    staging: str
+    remote: template.Command | None
+    values: Mapping[str, bytes]
+    algorithm: str = checksum.DEFAULT
+
+    @property
+    def name(self) -> str:
+        """What an operator calls it."""
+        host = self.values.get("host") if self.remote else None
+        return os.fsdecode(host) if host else "the endpoint"
+
+    def argv(self, command: str) -> list[bytes]:
+        """Give the arguments by which a command line (for a shell) is run there."""
+        if self.remote is None:
+            return [b"sh", b"-c", os.fsencode(command)]
+        return self.remote.argv({**self.values, "command": os.fsencode(command)})
+
+
+class Session:
+    """A conversation with the far end; opened when first needed, closed by `close`.
+
+    Every method raises `Away` if the far end does not answer in time, after which the next one
+    begins a new conversation, and `Refused` if it cannot do what it is asked. Only one thread uses
+    a session.
+    """
+
+    def __init__(self, place: Place, patience: float = PATIENCE) -> None:
+        assert all(map(_SAFE.fullmatch, (place.buffer, place.staging)))
+        self.place = place
+        self._patience = patience
+        self._process: execute.Process | None = None
+        self._nonce = b""
+        self._unread = bytearray()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Connect, and see that the far end has what it needs."""
+        if self._process is None:
+            self._connect()
+
+    def close(self) -> None:
+        """End the conversation."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.finish(time.monotonic() + execute.GRACE)
+
+    def begin(
+        self, attempt: str, names: Iterable[bytes], links: Sequence[bytes] = (), limit: float = 0
+    ) -> Look:
+        """Prepare a staging directory of its own for an attempt, and look at the buffer.
+
+        Parameters
+        ----------
+        attempt : `str`
+            Its name, never used before.
+        names : `~collections.abc.Iterable` [ `bytes` ]
+            Relative paths of the files to come.
+        links : `~collections.abc.Sequence` [ `bytes` ]
+            Directories for which the transfer wants numbered directories: 1, 2, ….
+        limit : `float`
+            Seconds beside the usual patience.
+        """
+        names = list(names)
+        numbered = [part for n, rel in enumerate(links, 1) for part in (b"%d" % n, rel or b".")]
+        answer = self._ask(
+            [
+                self._request("begin", attempt, limit),
+                *self._put(attempt, "dirs", directories(names)),
+                *self._put(attempt, "names", (b"./" + name for name in names)),
+                *(self._put(attempt, "numbered", numbered) if links else ()),
+                self._request("look", attempt, limit, "links" if links else ""),
+            ],
+            answers=5 if links else 4,
+            limit=limit,
+        )
+        space, _, rest = answer.partition(b"\n")
+        blocks, block_size = map(int, space.split())
+        _, taken, _ = _records(rest)
+        return Look(blocks * block_size, taken)
+
+    def verify(
+        self, attempt: str, files: Sequence[Expected], limit: float, again: bool = False
+    ) -> list[Expected]:
+        """Compare size and checksum of what arrived with what was sent.
+
+        Those that are right are made durable there and become the attempt's receipt.
+
+        Parameters
+        ----------
+        attempt : `str`
+        files : `~collections.abc.Sequence` [ `Expected` ]
+            Those whose names were given to `begin`, in that order, unless `again`.
+        limit : `float`
+            Seconds for reading them there.
+        again : `bool`
+            Tell the far end the names once more: they are others, or another order.
+
+        Returns
+        -------
+        right : `list` [ `Expected` ]
+        """
+        while files:
+            wanted = self._sums(files)
+            requests = [self._request("verify", attempt, limit, wanted)]
+            if again:
+                names = (file.name for file in files)
+                requests = [*self._put(attempt, "names", names), *requests]
+            answer = self._ask(requests, answers=len(requests) if not again else 2, limit=limit)
+            if answer == b"verified":
+                return list(files)
+            _, sums, _ = _records(answer)
+            right = [file for file in files if sums.get(file.rel) == file.digest]
+            if len(right) == len(files):
+                raise Refused(f"{self.place.name}: sizes differ although checksums are right")
+            files, again = right, True
+        return []
+
+    def place_files(self, attempt: str, limit: float = 0) -> Placed:
+        """Move what was verified into the buffer, never onto another file, durably."""
+        answer = self._ask([self._request("place", attempt, limit)], limit=limit)
+        kept, taken, message = _records(answer)
+        return Placed(frozenset(kept), taken, message)
+
+    def ask(self, attempt: str) -> str:
+        """Take over the attempt of a pass that was killed; from now on it is ``ATTEMPT.r``.
+
+        Returns
+        -------
+        state : `str`
+            "verified": `place_files` may be called (again). "arrived": not all was verified.
+            "nothing": there is no such attempt.
+        """
+        return self._ask([self._request("ask", attempt)]).split()[-1].decode()
+
+    def end(self, attempt: str) -> None:
+        """End what the transfer command of an attempt left running there."""
+        self._ask([self._request("end", attempt)])
+
+    def clean(self, attempt: str, limit: float = 0) -> None:
+        """Remove an attempt's directory, whoever had it last."""
+        self._ask([self._request("clean", attempt, limit)], limit=limit)
+
+    def attempts(self, prefix: str) -> dict[str, float]:
+        """List the attempts in staging whose names begin so, with seconds since their last change."""
+        lines = self._ask([self._request("list", prefix)]).split(b"\n")
+        pairs = (line.split(b" ", 1) for line in lines if b" " in line)
+        return {name.decode("ascii", "replace"): float(age) for age, name in pairs}
+
+    def _connect(self) -> None:
+        self._nonce = secrets.token_hex(16).encode()
+        self._unread.clear()
+        tool = checksum.ALGORITHMS[self.place.algorithm].command
+        settings = {
+            "nonce": self._nonce.decode(),
+            "staging": self.place.staging,
+            "buffer": self.place.buffer,
+            "sum": tool,
+        }
+        head = "".join(f"{name}={value}\n" for name, value in settings.items())
+        script = head.encode() + Path(__file__).with_name("far_end.sh").read_bytes()
+        # One argument, read alike by sh, bash and csh.
+        command = f"exec sh -c 'eval \"$(dd bs=1 count={len(script)} 2>/dev/null)\"'"
+        self._process = execute.start(self.place.argv(command))
+        self._ask([script, self._request("hello", "-")])
+
+    def _request(
+        self, operation: str, attempt: str, limit: float = 0, argument: str = "", size: int = 0
+    ) -> bytes:
+        assert attempt == "-" or _ATTEMPT.fullmatch(attempt)
+        seconds = int(self._patience + limit) + 1
+        return f"{operation} {attempt} {seconds} {size} {argument}\n".encode()
+
+    def _put(self, attempt: str, name: str, names: Iterable[bytes]) -> list[bytes]:
+        data = b"".join(name + b"\0" for name in names)
+        return [self._request("put", attempt, 0, name, len(data)) + data]
+
+    def _sums(self, files: Sequence[Expected]) -> str:
+        """Compute the sum over what the far end will find: sums and names, then sizes."""
+        found = checksum.ALGORITHMS[self.place.algorithm].new()
+        for file in files:
+            found.update(b"%s  %s\0" % (file.digest.encode(), file.name))
+        for file in files:
+            found.update(b"%d\0" % file.size_bytes)
+        return str(found.hexdigest())
+
+    def _ask(self, requests: Sequence[bytes], answers: int = 1, limit: float = 0) -> bytes:
+        """Send requests and give the last answer; all are read, so that the next one fits."""
+        self.open()
+        assert self._process is not None
+        # The far end's own limit comes first, so that its reason is heard.
+        deadline = time.monotonic() + self._patience + limit + 10
+        try:
+            self._process.write(b"".join(requests), deadline)
+            found = [self._answer(deadline) for _ in range(answers)]
+        except TimeoutError:
+            seconds = self._patience + limit
+            self._drop()
+            raise Away(f"{self.place.name} has not answered for {seconds:.0f} s") from None
+        except _Ended:
+            raise Away(self._why(self._drop())) from None
+        for fine, text in found:
+            if not fine:
+                if requests and len(found) > 1:
+                    self._drop()  # a refused block of data may have left some of it unread
+                reason = execute.last_lines(text) or "no reason given"
+                raise Refused(f"{self.place.name}: {reason}")
+        return found[-1][1]
+
+    def _answer(self, deadline: float) -> tuple[bool, bytes]:
+        header = re.compile(self._nonce + rb" (ok|no) (\d+)\n")
+        while not (found := header.search(self._unread)):
+            self._more(deadline)
+            if len(self._unread) > _MOST_NOISE and self._nonce not in self._unread:
+                del self._unread[: -_MOST_NOISE // 2]
+        fine, begin, end = found[1] == b"ok", found.end(), found.end() + int(found[2])
+        while len(self._unread) < end:
+            self._more(deadline)
+        content = bytes(self._unread[begin:end])
+        del self._unread[:end]
+        return fine, content
+
+    def _more(self, deadline: float) -> None:
+        assert self._process is not None
+        data = self._process.read(deadline)
+        if not data:
+            raise _Ended
+        self._unread += data
+
+    def _drop(self) -> execute.Finished:
+        """Give up the conversation."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        with process:
+            return process.finish(time.monotonic() + execute.GRACE)
+
+    def _why(self, finished: execute.Finished) -> str:
+        return f"{self.place.name} cannot be reached: {finished.said()}"
+
+
+class _Ended(Exception):
+    """The session's command wrote no more."""
+
+
+def directories(names: Iterable[bytes]) -> list[bytes]:
+    """Give the directories of relative paths and all those above them, parents first."""
+    found = {b"."}
+    for name in names:
+        above = name.rpartition(b"/")[0]
+        while above and b"./" + above not in found:
+            found.add(b"./" + above)
+            above = above.rpartition(b"/")[0]
+    return sorted(found)
+
+
+def _records(answer: bytes) -> tuple[list[bytes], dict[bytes, str | None], str]:
+    """Take an answer apart: kept names, names with their sums, message."""
+    kept: list[bytes] = []
+    sums: dict[bytes, str | None] = {}
+    message = ""
+    for record in answer.split(b"\0"):
+        kind, rest = record[:1], record[1:]
+        if kind == b"K":
+            kept.append(rest[2:])
+        elif kind == b"E":
+            sums.setdefault(rest[2:])
+        elif kind == b"M":
+            message = execute.last_lines(rest)
+        elif b"  ./" in record:
+            digest, _, name = record.partition(b"  ./")
+            sums[name] = digest.decode("ascii", "replace")
+    return kept, sums, message
