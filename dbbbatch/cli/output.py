@@ -15,7 +15,11 @@ def show_json(value: Any) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; a column whose name begins with ``>`` is aligned to the right."""
+    """Print a table, or that there is none; a column named ``>…`` is aligned to the right."""
+    rows = list(rows)
+    if not rows:
+        click.echo(f"{title}: none\n")
+        return
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -43,7 +43,7 @@ def _show(status: queries.Status) -> None:
         ],
     )
     output.table(
-        "Backlog" if status.backlog else "Backlog: none",
+        "Backlog",
         ["site", "section", "to", ">files", ">size", ">oldest waits since"],
         [
             [
@@ -58,7 +58,7 @@ def _show(status: queries.Status) -> None:
         ],
     )
     output.table(
-        "Trouble" if status.trouble else "Trouble: none",
+        "Trouble",
         ["site", "section", "what", ">files", "reason of the newest", "next"],
         [
             [

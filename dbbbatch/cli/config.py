@@ -1,0 +1,43 @@
+"""`dbb config`: hold the configuration to the world, or print a sample of it."""
+
+import click
+
+from dbbbatch.cli.dbb import Operator
+from dbbbatch.errors import ConfigError
+
+
+@click.group()
+def command() -> None:
+    """Check the configuration, or print a sample of one."""
+
+
+@command.command()
+@click.option("-v", "--verbose", is_flag=True, help="Name also what is well.")
+@click.pass_obj
+def check(operator: Operator, verbose: bool) -> None:
+    """Report everything that is wrong with the configuration, and with what it names.
+
+    Run it as the user that runs the scripts. It tries directories, commands, the far end and the
+    database, and leaves nothing behind. Exit code 78 if anything is wrong.
+    """
+    from dbbbatch.passes import preflight
+
+    settings = operator.settings
+    problems, count = [], 0
+    for checked in preflight.check(settings):
+        count += 1
+        if checked.problem:
+            problems.append(f"{settings.path}: {checked.where}: {checked.problem}")
+        elif verbose:
+            click.echo(f"ok  {checked.where}: {checked.what}")
+    if problems:
+        raise ConfigError(*problems)
+    click.echo(f"{settings.path}: {count} checks, all well")
+
+
+@command.command()
+def sample() -> None:
+    """Print a configuration with every key, its default, and what it is for."""
+    from dbbbatch.sample import sample as write
+
+    click.echo(write(), nl=False)

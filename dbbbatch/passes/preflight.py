@@ -1,0 +1,251 @@
+"""Does the world agree with the configuration? Asked by ``dbb config check``, never by a pass.
+
+Whatever a pass would trip over at night is tried here by day, as the user that will run it.
+"""
+
+import grp
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from dbbbatch.config import Finder, Handoff, Settings, Target
+from dbbbatch.errors import DbbError
+from dbbbatch.files import place
+
+#: File systems of other hosts: SQLite and kernel locks do not work reliably there.
+NETWORK = {
+    "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs", "gfs2",
+    "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "panfs", "smb3", "smbfs",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    where : `str`
+        Section and key.
+    what : `str`
+        What was asked.
+    problem : `str`
+        What is wrong and what to do; '' if all is well.
+    """
+
+    where: str
+    what: str
+    problem: str = ""
+
+
+def check(settings: Settings) -> Iterator[Checked]:
+    """Look at everything that the configuration names; nothing is left behind.
+
+    Yields
+    ------
+    checked : `Checked`
+        In the order of the file.
+    """
+    yield from _state(settings)
+    yield from _database(settings)
+    for handoff in settings.handoff.values():
+        yield from _handoff(handoff)
+    for finder in settings.finder.values():
+        yield from _finder(finder)
+    for target in settings.target.values():
+        yield from _target(target)
+
+
+def file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str:
+    """Give the type of the file system that holds a path; '' if the kernel does not say."""
+    best, kind = "", ""
+    path = os.path.realpath(path)
+    try:
+        with open(mounts, encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                before, _, after = line.partition(" - ")
+                # proc(5) writes blanks in a path as \040.
+                point = before.split(" ")[4].encode().decode("unicode_escape")
+                inside = path == point or path.startswith(point.rstrip("/") + "/")
+                if inside and len(point) >= len(best):
+                    best, kind = point, after.split(" ")[0]
+    except OSError:
+        return ""
+    return kind
+
+
+def _state(settings: Settings) -> Iterator[Checked]:
+    state, where = settings.site.state, "[site] state"
+    yield _directory(where, state, "run `dbb init` as the user that runs the scripts")
+    yield _local(where, state, "locks do not work there; name a directory of this host")
+
+
+def _database(settings: Settings) -> Iterator[Checked]:
+    from dbbbatch.database import connect
+
+    url, where = settings.database.url, "[database] url"
+    if connect.is_sqlite(url):
+        directory = os.path.dirname(connect.sqlite_path(url))
+        yield _directory(where, directory, "SQLite writes beside its file")
+        yield _local(where, directory, "SQLite loses data there; use a disk here, or PostgreSQL")
+    problem = ""
+    try:
+        connect.connect(settings.database)
+    except DbbError as error:
+        problem = str(error)
+    finally:
+        connect.disconnect()
+    yield Checked(where, f"{connect.shown(url)} answers", problem)
+
+
+def _handoff(handoff: Handoff) -> Iterator[Checked]:
+    for key in ("buffer", "holding", "quarantine"):
+        where, path = f"[{handoff.label}] {key}", getattr(handoff, key)
+        there = _directory(where, path)
+        yield there
+        if there.problem:
+            continue
+        if key != "buffer":
+            yield _same_file_system(where, handoff.buffer, path)
+            yield _placing(where, path)
+    found = list(_commands(handoff))
+    yield from found
+    if not any(checked.problem for checked in found):
+        yield _far_end(handoff)
+
+
+def _finder(finder: Finder) -> Iterator[Checked]:
+    where = f"[{finder.label}]"
+    yield _directory(f"{where} source", finder.source)
+    for key in ("storage", "quarantine"):
+        there = _directory(f"{where} {key}", getattr(finder, key))
+        yield there
+        if not there.problem:
+            yield _placing(f"{where} {key}", getattr(finder, key))
+    yield _sentinel(f"{where} sentinel", finder.storage, finder.sentinel)
+    if finder.group:
+        yield _group(f"{where} group", finder.group)
+
+
+def _target(target: Target) -> Iterator[Checked]:
+    where = f"[{target.label}]"
+    yield _directory(f"{where} storage", target.storage, writable=False)
+    yield _sentinel(f"{where} sentinel", target.storage, target.sentinel)
+
+
+def _directory(where: str, path: str, advice: str = "", writable: bool = True) -> Checked:
+    what = f"{path} is there and {'writable' if writable else 'readable'}"
+    wanted = os.R_OK | os.X_OK | (os.W_OK if writable else 0)
+    problem = ""
+    if not os.path.lexists(path):
+        problem = f"{path}: is not there; make or mount it"
+    elif not os.path.isdir(path):
+        problem = f"{path}: is no directory"
+    elif not os.access(path, wanted):
+        how = "write in" if writable else "read"
+        problem = f"{path}: user {_user()} may not {how} it"
+    return Checked(where, what, f"{problem}; {advice}" if problem and advice else problem)
+
+
+def _local(where: str, path: str, advice: str) -> Checked:
+    kind = file_system(path)
+    problem = f"{path} is on a network file system ({kind}): {advice}" if kind in NETWORK else ""
+    return Checked(where, f"{path} is on a local file system", problem)
+
+
+def _same_file_system(where: str, buffer: str, path: str) -> Checked:
+    problem = ""
+    with suppress(OSError):  # The buffer is not there, which has been said.
+        if not place.same_file_system(buffer, path):
+            problem = f"{path}: must be on the file system of the buffer {buffer}"
+    return Checked(where, f"{path} is on the file system of the buffer", problem)
+
+
+def _placing(where: str, path: str) -> Checked:
+    problem = ""
+    try:
+        place.can_place(path)
+    except OSError as error:
+        problem = f"{path}: a file cannot be placed without overwriting: {error.strerror or error}"
+    return Checked(where, f"a file can be placed in {path} without overwriting", problem)
+
+
+def _sentinel(where: str, storage: str, name: str) -> Checked:
+    path = os.path.join(storage, name)
+    problem = ""
+    if os.path.isdir(storage) and not os.path.exists(path):
+        problem = f"{path}: is not there: storage is not mounted, or `dbb init` was not run"
+    return Checked(where, f"{path} says that storage is mounted", problem)
+
+
+def _group(where: str, group: str) -> Checked:
+    problem = ""
+    try:
+        number = grp.getgrnam(group).gr_gid
+        if os.geteuid() != 0 and number not in {os.getegid(), *os.getgroups()}:
+            problem = f"user {_user()} is not in the group {group!r} and cannot give files to it"
+    except KeyError:
+        problem = f"there is no group {group!r}"
+    return Checked(where, f"files can be given to the group {group!r}", problem)
+
+
+def _commands(handoff: Handoff) -> Iterator[Checked]:
+    from dbbbatch.remote import template
+
+    for key in ("remote", "transfer"):
+        text = getattr(handoff.endpoint, key)
+        if text:
+            program = template.parse(text).shown().split(" ")[0]
+            problem = "" if shutil.which(program) else f"{program}: no such command on PATH"
+            yield Checked(
+                f"[{handoff.label}.endpoint] {key}", f"the command {program} is there", problem
+            )
+
+
+#: Tried at the far end: the buffer takes a file of staging, and takes it only once.
+_TRIAL = """
+file=.dbb-check-{nonce}
+cd -- {staging} && : >"$file" || exit
+if ln -- "$file" {buffer}/"$file"; then
+    if ln -- "$file" {buffer}/"$file" 2>/dev/null
+    then echo a name that was taken was taken again >&2
+    else echo {nonce} placed
+    fi
+fi
+rm -f -- "$file" {buffer}/"$file"
+"""
+
+
+def _far_end(handoff: Handoff) -> Checked:
+    from dbbbatch.remote import execute, receive, template
+
+    endpoint = handoff.endpoint
+    far = receive.Place(
+        endpoint.buffer,
+        endpoint.staging,
+        template.parse(endpoint.remote) if endpoint.remote else None,
+        {name: os.fsencode(value) for name, value in endpoint.placeholders.items()},
+        handoff.checksum,
+    )
+    where = f"[{handoff.label}.endpoint]"
+    what = f"{far.name} answers, has its tools and directories, and places without overwriting"
+    nonce = secrets.token_hex(8)
+    script = _TRIAL.format(nonce=nonce, staging=endpoint.staging, buffer=endpoint.buffer)
+    try:
+        with receive.Session(far) as session:
+            session.open()
+        done = execute.run(far.argv("exec sh -s"), stdin=script.encode(), timeout=receive.PATIENCE)
+    except DbbError as error:
+        return Checked(where, what, str(error))
+    if f"{nonce} placed".encode() in done.stdout:
+        return Checked(where, what)
+    return Checked(where, what, f"{far.name}: a file cannot be placed: {done.said()}")
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()

@@ -1,0 +1,157 @@
+"""The operators' commands that belong to no single room."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import click
+import pytest
+
+from dbbbatch.cli import dbb, pause
+from tests.support.scripts import TOP, run_script
+from tests.support.site import Site
+
+
+def test_help_names_every_command() -> None:
+    code, out, _ = run_script("dbb", "--help")
+    assert code == 0
+    assert all(re.search(rf"^  {name} ", out, re.MULTILINE) for name in dbb.COMMANDS)
+
+
+def test_help_imports_no_command() -> None:
+    code, _, err = run_script("dbb", "--help", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
+    assert code == 0
+    assert "click" in imported
+    assert not {"rich", "peewee", "dbbbatch.cli.status", "dbbbatch.cli.demo"} & imported
+
+
+@pytest.mark.parametrize("name", dbb.COMMANDS)
+def test_every_command_has_help_and_takes_a_configuration(name: str) -> None:
+    command = dbb.dbb.get_command(click.Context(dbb.dbb), name)
+    assert command is not None
+    assert command.help
+    assert any("-c" in parameter.opts for parameter in command.params)
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    code, _, err = run_script("dbb", "no-such-command")
+    assert code == 64
+    assert "no-such-command" in err
+
+
+def test_a_missing_configuration_is_one_line() -> None:
+    code, out, err = run_script("dbb", "status", "-c", "/no/such/file")
+    assert (code, out) == (78, "")
+    assert err == "dbb: /no/such/file: cannot be read: No such file or directory\n"
+
+
+def test_a_configuration_may_stand_before_the_command(site: Site) -> None:
+    assert run_script("dbb", "-c", str(site.config), "status").code == 0
+
+
+def test_the_script_runs_from_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
+    # -S: site-packages, and so the installed package, are not looked at; PYTHONPATH brings the
+    # libraries back.
+    import subprocess
+    import sys
+
+    import click
+
+    libraries = str(Path(click.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-S", TOP / "bin" / "dbb", "--version"],
+        env={**os.environ, "PYTHONPATH": libraries},
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+class TestInit:
+    def test_can_be_run_any_number_of_times(self, tmp_path: Path, empty_database_url: str) -> None:
+        site = Site(tmp_path / "site", empty_database_url).write()
+        first, second = site.run("dbb", "init"), site.run("dbb", "init")
+        assert (first.code, second.code) == (0, 0)
+        assert "001_run.sql" in first.out
+        assert "up to date" in second.out
+
+    @pytest.mark.parametrize("backend", ["sqlite"])
+    def test_says_what_to_do_when_storage_is_not_there(self, site: Site) -> None:
+        site.storage.rmdir()
+        code, _, err = site.run("dbb", "init")
+        assert code == 75
+        assert f"storage {site.storage}: not there" in err
+
+
+class TestPause:
+    def test_keeps_a_pass_from_working(self, site: Site) -> None:
+        site.put("a.fits")
+        site.run("dbb", "init")
+        assert site.run("dbb", "pause", "handoff.latiss", "--reason", "mirror").code == 0
+        assert site.run("dbb-handoff") == (0, "", "")
+        assert (site.buffer / "a.fits").exists()
+
+    def test_resume_ends_it(self, site: Site) -> None:
+        site.put("a.fits")
+        site.run("dbb", "init")
+        site.run("dbb", "pause", "handoff.latiss")
+        assert site.run("dbb", "resume", "handoff.latiss").out == "handoff.latiss works again\n"
+        assert site.run("dbb-handoff") == (0, "", "")
+        assert not (site.buffer / "a.fits").exists()
+
+    def test_may_be_changed_while_it_lasts(self, site: Site) -> None:
+        site.run("dbb", "pause", "handoff.latiss", "--until", "2999-01-01")
+        site.run("dbb", "pause", "handoff.latiss", "--reason", "still away")
+        paused = json.loads(site.run("dbb", "status", "--json").out)["paused"]
+        assert [(one["until"], one["reason"]) for one in paused] == [(None, "still away")]
+
+    def test_a_time_that_is_past_is_refused(self, site: Site) -> None:
+        code, _, err = site.run("dbb", "pause", "handoff.latiss", "--until", "2001-01-01")
+        assert code == 64
+        assert "is past" in err
+
+    def test_an_unknown_section_is_refused_with_the_known_ones(self, site: Site) -> None:
+        code, _, err = site.run("dbb", "pause", "handoff.latis")
+        assert code == 64
+        assert "latiss" in err
+
+    @pytest.mark.parametrize(
+        ("text", "meant"),
+        [
+            ("06:00", "2026-11-25T06:00"),
+            ("23:30", "2026-11-24T23:30"),
+            ("2026-12-01", "2026-12-01T00:00"),
+            ("2026-12-01 04:30", "2026-12-01T04:30"),
+            ("2026-12-01T04:30Z", "2026-12-01T04:30"),
+            ("2026-12-01T04:30-03:00", "2026-12-01T07:30"),
+        ],
+    )
+    def test_until_is_read_as_utc(self, text: str, meant: str) -> None:
+        now = datetime(2026, 11, 24, 22, 15)
+        assert pause.until(text, now) == datetime.fromisoformat(meant)
+
+    def test_until_refuses_what_is_no_time(self) -> None:
+        assert pause.until("tomorrow", datetime(2026, 1, 1)) is None
+
+
+@pytest.fixture
+def local_time_far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Pacific/Honolulu")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("local_time_far_from_utc")
+def test_times_are_utc_wherever_the_host_is(site: Site) -> None:
+    site.run("dbb", "pause", "handoff.latiss", "--until", "2999-01-01 06:00")
+    paused = json.loads(site.run("dbb", "status", "--json").out)["paused"]
+    assert paused[0]["until"] == "2999-01-01T06:00:00Z"
+    assert abs(datetime.fromisoformat(paused[0]["since"]).timestamp() - time.time()) < 60

@@ -1,0 +1,175 @@
+"""`dbb config check` finds by day what a pass would trip over at night."""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbbbatch.passes import preflight
+from tests.support.site import Site
+from tests.support.ssh import SshServer
+
+
+@pytest.fixture
+def backend() -> str:
+    return "sqlite"
+
+
+@pytest.fixture
+def good(tmp_path: Path, database_url: str) -> Site:
+    made = Site(tmp_path / "site", database_url).write()
+    assert made.run("dbb", "init").code == 0
+    return made
+
+
+def problems(site: Site) -> list[str]:
+    return [
+        f"{checked.where}: {checked.problem}"
+        for checked in preflight.check(site.settings())
+        if checked.problem
+    ]
+
+
+def test_a_good_site_has_no_problem(good: Site) -> None:
+    assert problems(good) == []
+
+
+def test_nothing_is_left_behind(good: Site) -> None:
+    before = sorted(str(path) for path in good.root.rglob("*"))
+    problems(good)
+    assert sorted(str(path) for path in good.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("directory", "key"),
+    [
+        ("buffer", "[handoff.latiss] buffer"),
+        ("holding", "[handoff.latiss] holding"),
+        ("quarantine", "[handoff.latiss] quarantine"),
+        ("staging", "[handoff.latiss.endpoint]"),
+        ("far_buffer", "[finder.latiss] source"),
+        ("storage", "[finder.latiss] storage"),
+        ("storage_quarantine", "[finder.latiss] quarantine"),
+        ("state", "[site] state"),
+    ],
+)
+def test_a_directory_that_is_not_there_is_named(good: Site, directory: str, key: str) -> None:
+    shutil.rmtree(getattr(good, directory))
+    found = [line for line in problems(good) if str(getattr(good, directory)) in line]
+    assert any(line.startswith(key) for line in found)
+
+
+def test_all_problems_are_found_at_once(good: Site) -> None:
+    for directory in (good.buffer, good.holding, good.storage):
+        shutil.rmtree(directory)
+    found = "\n".join(problems(good))
+    for directory in (good.buffer, good.holding, good.storage):
+        assert str(directory) in found
+
+
+def test_a_file_in_the_place_of_a_directory_is_told(good: Site) -> None:
+    good.holding.rmdir()
+    good.holding.touch()
+    assert f"[handoff.latiss] holding: {good.holding}: is no directory" in problems(good)
+
+
+def test_a_directory_without_permission_is_told(
+    good: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = os.access
+
+    def access(path: Any, mode: int) -> bool:
+        return str(path) != str(good.holding) and really(path, mode)
+
+    monkeypatch.setattr(os, "access", access)
+    assert any("may not write" in line for line in problems(good))
+
+
+def test_storage_without_its_sentinel_looks_unmounted(good: Site) -> None:
+    (good.storage / ".dbb-storage").unlink()
+    assert any("not mounted" in line and "[finder.latiss]" in line for line in problems(good))
+
+
+def test_a_missing_command_is_told(good: Site) -> None:
+    good.write(endpoint={"transfer": "no-such-tool {batch} {dest}"})
+    assert problems(good) == [
+        "[handoff.latiss.endpoint] transfer: no-such-tool: no such command on PATH"
+    ]
+
+
+def test_a_missing_group_is_told(good: Site) -> None:
+    good.write(finder={"group": "no-such-group"})
+    assert problems(good) == ["[finder.latiss] group: there is no group 'no-such-group'"]
+
+
+def test_a_database_without_tables_is_told(good: Site) -> None:
+    Path(good.database_url.removeprefix("sqlite:///")).unlink()
+    assert any("run `dbb init`" in line for line in problems(good))
+
+
+def test_sqlite_on_a_network_file_system_is_refused(
+    good: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "file_system", lambda path: "nfs4")
+    found = problems(good)
+    assert any("[database] url" in line and "nfs4" in line for line in found)
+    assert any("[site] state" in line and "nfs4" in line for line in found)
+
+
+def test_holding_on_another_file_system_is_told(
+    good: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight.place, "same_file_system", lambda first, second: False)
+    assert any("[handoff.latiss] holding" in line for line in problems(good))
+
+
+def test_the_file_system_of_a_path_is_that_of_its_nearest_mount(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 8:1 / / rw - ext4 /dev/root rw\n"
+        "40 22 0:5 / /data\\040sets rw shared:1 - nfs4 server:/x rw\n"
+        "41 22 0:6 / /data rw shared:2 - xfs /dev/b rw\n"
+    )
+    for path, kind in (("/data sets/a", "nfs4"), ("/data/a", "xfs"), ("/dataset", "ext4")):
+        assert preflight.file_system(path, str(mounts)) == kind
+
+
+def test_a_far_end_over_ssh_is_tried(
+    tmp_path: Path, database_url: str, ssh_server: SshServer
+) -> None:
+    site = Site(tmp_path / "site", database_url, ssh_server).write()
+    site.run("dbb", "init")
+    assert problems(site) == []
+    shutil.rmtree(site.far_buffer)
+    assert any("not there" in line and "endpoint" in line for line in problems(site))
+
+
+def test_a_far_end_that_does_not_answer_is_told(
+    tmp_path: Path, database_url: str, own_ssh_server: SshServer
+) -> None:
+    site = Site(tmp_path / "site", database_url, own_ssh_server).write()
+    site.run("dbb", "init")
+    own_ssh_server.stop()
+    assert [line for line in problems(site) if "endpoint cannot be reached" in line]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_staging_and_buffer_on_two_file_systems_are_told(good: Site, tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is no other file system here")
+    far = other / f"dbb-test-{os.getpid()}"
+    far.mkdir()
+    try:
+        good.write(endpoint={"staging": far})
+        assert any("different file systems" in line for line in problems(good))
+    finally:
+        far.rmdir()
+
+
+def test_what_is_well_is_named_too(good: Site) -> None:
+    checked = [dataclasses.astuple(one) for one in preflight.check(good.settings())]
+    assert ("[database] url", f"{good.database_url} answers", "") in checked
