@@ -1,0 +1,27 @@
+"""Reads raw files out of a repository with astropy alone; the repository records this class's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import astropy.io.fits
+from lsst.daf.butler import FormatterV2
+
+
+class FitsFormatter(FormatterV2):
+    """Gives a raw file as `astropy.io.fits.HDUList`, whatever the LSST stack would make of it.
+
+    A file with several detectors is given whole for each of them.
+    """
+
+    can_read_from_local_file = True
+    unsupported_parameters = None
+    default_extension = ".fits"
+
+    def read_from_local_file(
+        self, path: str, component: str | None = None, expected_size: int = -1
+    ) -> Any:
+        """Open the file; the data are read when they are used."""
+        if component is not None:
+            return NotImplemented
+        return astropy.io.fits.open(path)

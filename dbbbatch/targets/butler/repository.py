@@ -1,0 +1,245 @@
+"""A repository as a plugin sees it: opened with errors an operator understands, asked in bulk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import sqlalchemy.exc
+from lsst.daf.butler import (
+    Butler,
+    ButlerConfig,
+    DataCoordinate,
+    DatasetRef,
+    DatasetType,
+    DimensionRecord,
+    MissingDatasetTypeError,
+)
+from lsst.resources import ResourcePath
+
+from dbbbatch.targets.base import Misconfigured, NotReady
+
+__all__ = ["Repository", "database_away", "disk_away", "first_line"]
+
+#: What a disk says when it is away rather than the file bad.
+_AWAY = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+}
+#: Ids that one query asks for at most (SQLite takes 32766 values in a statement).
+_IDS = 5000
+
+
+def disk_away(error: OSError) -> bool:
+    """Tell whether an error means that the disk is away or full, rather than the file bad."""
+    return error.errno in _AWAY
+
+
+def database_away(error: BaseException) -> str | None:
+    """Say what the repository's database said, if an error means that it is away or busy."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(
+            at,
+            sqlalchemy.exc.OperationalError
+            | sqlalchemy.exc.InterfaceError
+            | sqlalchemy.exc.TimeoutError,
+        ) or (isinstance(at, sqlalchemy.exc.DBAPIError) and at.connection_invalidated):
+            return first_line(at)
+        at = at.__cause__ or at.__context__
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """Give the first line of an error's text, without SQLAlchemy's ballast."""
+    text = str(getattr(error, "orig", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+class Repository:
+    """An open Butler repository.
+
+    Parameters
+    ----------
+    where : `str`
+        Directory, URI or alias of the repository.
+
+    Raises
+    ------
+    NotReady
+        If it is away: not mounted, its database down.
+    Misconfigured
+        If there is no repository, or it cannot be used.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._detectors: dict[str, set[int]] = {}
+        self._filters: dict[str, set[str]] = {}
+        self.butler = self._open()
+
+    def _open(self) -> Butler:
+        where = self.where
+        prepare = f"make one with: dbb butler prepare --repo {where} --instrument NAME"
+        if os.path.isabs(where) and not os.path.exists(where):
+            raise NotReady(f"repository {where} does not exist (not mounted?); if it is new, {prepare}")
+        if os.path.isdir(where) and not os.listdir(where):
+            raise NotReady(f"repository {where} is empty (not mounted?); if it is new, {prepare}")
+        try:
+            # A directory with a dot in its name would be taken for a file.
+            directory = os.path.isdir(where)
+            config = ButlerConfig(ResourcePath(where, forceDirectory=True) if directory else where)
+            self._check_sqlite(config)
+            return Butler.from_config(config, writeable=True)
+        except (NotReady, Misconfigured):
+            raise
+        except FileNotFoundError as error:
+            raise Misconfigured(f"there is no repository {where} ({error}); {prepare}") from error
+        except Exception as error:
+            # PostgreSQL and its password: nothing that waiting would mend.
+            if "authentication failed" in str(error) or "no password" in str(error):
+                raise Misconfigured(f"repository {where}: {first_line(error)}") from error
+            if why := database_away(error):
+                raise NotReady(f"repository {where}: its database is away: {why}") from error
+            if isinstance(error, OSError) and disk_away(error):
+                raise NotReady(f"repository {where}: {error}") from error
+            raise Misconfigured(
+                f"repository {where} cannot be opened: {type(error).__name__}: {first_line(error)}"
+            ) from error
+
+    def _check_sqlite(self, config: ButlerConfig) -> None:
+        # SQLAlchemy would make an empty database where the file is away.
+        url = str(config["registry", "db"])
+        if url.startswith("sqlite:///"):
+            root = str(config.configDir.ospath) if config.configDir else self.where
+            file = unquote(url.removeprefix("sqlite:///").replace("<butlerRoot>", root))
+            if not os.path.exists(file):
+                raise NotReady(f"repository {self.where}: its database {file} does not exist")
+
+    def close(self) -> None:
+        """Let go of the database."""
+        # A release without Butler.close lets go when collected.
+        getattr(self.butler, "close", lambda: None)()
+
+    def reopen(self) -> None:
+        """Open it anew after its database was away: a broken connection is not always noticed."""
+        self.close()
+        self.butler = self._open()
+        self._detectors.clear()
+        self._filters.clear()
+
+    # ---- what is registered ----
+
+    def dataset_type(self, name: str) -> DatasetType:
+        """Give a dataset type that must be there."""
+        try:
+            return self.butler.get_dataset_type(name)
+        except (MissingDatasetTypeError, KeyError):
+            raise Misconfigured(
+                f"repository {self.where} has no dataset type {name!r}; complete it with: "
+                f"dbb butler prepare --repo {self.where} --instrument NAME --dataset-type {name}"
+            ) from None
+
+    def instruments(self) -> list[str]:
+        """Name the instruments that are registered."""
+        return sorted(record.name for record in self._records("instrument", "", {}))
+
+    def missing(self, instrument: str, detectors: set[int]) -> str | None:
+        """Say what a file of these detectors needs that is not registered, and what to do."""
+        if not detectors <= self._detectors.get(instrument, set()):
+            # A person may have completed the repository meanwhile. (A bind that is named like a
+            # dimension would stand for the dimension itself.)
+            where, bind = "instrument = :of", {"of": instrument}
+            if not list(self._records("instrument", where, bind)):
+                return (
+                    f"instrument {instrument!r} is not registered in {self.where}: "
+                    f"dbb butler prepare --repo {self.where} --instrument {instrument}"
+                )
+            found = {record.id for record in self._records("detector", where, bind)}
+            self._detectors[instrument] = found
+            if absent := detectors - found:
+                return (
+                    f"detector {', '.join(map(str, sorted(absent)))} of {instrument} is not "
+                    f"registered in {self.where}: "
+                    f"dbb butler prepare --repo {self.where} --instrument {instrument} --files FILE"
+                )
+        return None
+
+    def has_filter(self, instrument: str, name: str) -> bool:
+        """Tell whether a physical filter is registered."""
+        if name not in self._filters.get(instrument, set()):
+            self._filters[instrument] = {
+                record.name
+                for record in self._records(
+                    "physical_filter", "instrument = :of", {"of": instrument}
+                )
+            }
+        return name in self._filters[instrument]
+
+    def exposures(self, instrument: str, ids: Iterable[int]) -> dict[int, DimensionRecord]:
+        """Give the exposure records that exist of these."""
+        found = {}
+        for some in _chunks(sorted(set(ids))):
+            for record in self._records(
+                "exposure",
+                "instrument = :of AND exposure IN (:ids)",
+                {"of": instrument, "ids": some},
+            ):
+                found[record.id] = record
+        return found
+
+    def datasets(
+        self, dataset_type: DatasetType, run: str, instrument: str, exposures: Iterable[int]
+    ) -> dict[DataCoordinate, DatasetRef]:
+        """Give the datasets of these exposures that a run holds, by data id."""
+        if not self._has_run(run):
+            return {}
+        found = {}
+        for some in _chunks(sorted(set(exposures))):
+            for ref in self.butler.query_datasets(
+                dataset_type,
+                collections=run,
+                find_first=False,
+                where="instrument = :of AND exposure IN (:ids)",
+                bind={"of": instrument, "ids": some},
+                limit=None,
+                explain=False,
+            ):
+                found[ref.dataId] = ref
+        return found
+
+    def _has_run(self, run: str) -> bool:
+        return bool(self.butler.collections.query(run))
+
+    def artifact(self, ref: DatasetRef) -> str | None:
+        """Give the path that is recorded for a dataset; None if its file was forgotten.
+
+        (As after pruning it with ``unstore`` and without ``purge``, to point it elsewhere.)
+        """
+        try:
+            return str(self.butler.getURI(ref).ospath)
+        except FileNotFoundError:
+            return None
+
+    def _records(
+        self, element: str, where: str, bind: Mapping[str, Any]
+    ) -> Iterator[DimensionRecord]:
+        yield from self.butler.query_dimension_records(
+            element, where=where, bind=bind, limit=None, explain=False
+        )
+
+
+def _chunks(ids: list[int]) -> Iterator[list[int]]:
+    for at in range(0, len(ids), _IDS):
+        yield ids[at : at + _IDS]

@@ -1,0 +1,161 @@
+"""The plugin ``butler-gen3``: raw FITS files into a Gen3 Butler repository, where they lie.
+
+Two ways behind one plugin. Without ``task``, packages from PyPI do it (`targets.butler.direct`);
+with it, the ingest task of the LSST stack does (`targets.butler.tasks`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dbbbatch import keys
+from dbbbatch.keys import key
+from dbbbatch.targets.base import (
+    Context,
+    Misconfigured,
+    Outcome,
+    Plugin,
+    StoredFile,
+)
+
+FORMATTER = "dbbbatch.targets.butler.formatter.FitsFormatter"
+
+
+def _run(value: Any) -> str:
+    text = keys.text(value)
+    try:
+        made = text.format(instrument="X")
+    except (KeyError, IndexError, ValueError):
+        raise ValueError(f"only {{instrument}} can be filled in, not {text!r}") from None
+    if not made.strip():
+        raise ValueError("a name is wanted")
+    return text
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``[target.NAME.config]`` with ``plugin = "butler-gen3"``."""
+
+    repo: str = key(help="repository: its directory, URI or alias", example="/repo/main")
+    run: str = key("{instrument}/raw/all", "collection that the files are put into", parse=_run)
+    dataset_type: str = key("raw", "dataset type of the files")
+    transfer: str = key(
+        "direct",
+        "direct leaves the files where they are; the others put copies or links into the repository",
+        parse=keys.choice("direct", "copy", "hardlink", "symlink", "relsymlink", "link"),
+    )
+    formatter: str = key(FORMATTER, "class recorded with each file, to read it with")
+    translators: tuple[str, ...] = key(
+        [], "modules with header translators of your own", parse=keys.strings
+    )
+    exposures: str = key(
+        "fail",
+        "if the repository's record of an exposure differs from the headers: fail, keep, or update it",
+        parse=keys.choice("fail", "keep", "update"),
+    )
+    register_filters: bool = key(
+        True, "register a filter when it is first seen", parse=keys.boolean
+    )
+    nextend: bool = key(
+        True, "refuse a file with fewer extensions than its header counts", parse=keys.boolean
+    )
+    task: str = key("", "with the LSST stack: the ingest task, lsst.obs.base.RawIngestTask")
+    task_config: Mapping[str, Any] = key(
+        {}, "fields of the task's configuration", parse=keys.table
+    )
+    task_options: Mapping[str, Any] = key({}, "arguments of the task's run", parse=keys.table)
+    visits: str = key("", "with the LSST stack: lsst.obs.base.DefineVisitsTask, to define visits")
+    visits_config: Mapping[str, Any] = key(
+        {}, "fields of its configuration", parse=keys.table
+    )
+    visits_options: Mapping[str, Any] = key({}, "arguments of its run", parse=keys.table)
+
+
+class ButlerGen3(Plugin):
+    """Registers raw files in a Gen3 Butler repository."""
+
+    name = "butler-gen3"
+    Settings = Settings
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        self._repository: Any = None
+        self._engine: Any = None
+
+    def start(self) -> None:
+        _quiet()
+        try:
+            from dbbbatch.targets.butler import headers
+            from dbbbatch.targets.butler.repository import Repository
+        except ImportError as error:
+            raise Misconfigured(
+                f"the Butler's packages are not installed ({error}): pip install 'dbbbatch[butler]'"
+            ) from None
+        try:
+            headers.load_translators(self.settings.translators)
+        except ImportError as error:
+            raise Misconfigured(f"translators: {error}") from None
+        self._repository = Repository(self.settings.repo)
+        if not self._repository.instruments():
+            raise Misconfigured(
+                f"repository {self.settings.repo} has no instrument; complete it with: "
+                f"dbb butler prepare --repo {self.settings.repo} --instrument NAME"
+            )
+        if self.settings.task or self.settings.visits:
+            from dbbbatch.targets.butler.tasks import TaskIngest
+
+            self._engine = TaskIngest(self._repository, self.settings)
+        else:
+            from dbbbatch.targets.butler.direct import DirectIngest
+
+            formatter = imported("formatter", self.settings.formatter)
+            self._engine = DirectIngest(self._repository, self.settings, formatter)
+
+    def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
+        return self._engine.ingest(files)
+
+    def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]] | None:
+        return self._engine.known(files)
+
+    def version(self) -> str:
+        from importlib.metadata import version
+
+        return f"lsst-daf-butler {version('lsst-daf-butler')}"
+
+    def close(self) -> None:
+        if self._repository is not None:
+            self._repository.close()
+
+
+def imported(key_name: str, dotted: str) -> Any:
+    """Import the class that a key names.
+
+    Raises
+    ------
+    Misconfigured
+        If there is none.
+    """
+    module, _, name = dotted.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Misconfigured(f"{key_name} = {dotted!r} cannot be imported: {error}") from None
+
+
+def _quiet() -> None:
+    """Keep astropy from the network: a mountain may have none, and old tables suffice here."""
+    import warnings
+
+    os.environ.setdefault("ASTROPY_SKIP_CONFIG_UPDATE", "1")
+    try:
+        from astropy.utils import iers
+        from erfa import ErfaWarning
+    except ImportError:
+        return
+    iers.conf.auto_download = False
+    iers.conf.iers_degraded_accuracy = "ignore"
+    warnings.simplefilter("ignore", ErfaWarning)
