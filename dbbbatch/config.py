@@ -223,6 +223,11 @@ class Finder:
         "", 'permissions of directories made in storage, such as "0755"', keys.mode
     )
     group: str = key("", "group of stored files and directories")
+    max_attempts: int = key(8, "attempts before a file is quarantined", keys.number(1))
+    retry_wait: float = key(
+        "1 min", "wait before the second attempt; doubles each time", keys.duration
+    )
+    retry_wait_max: float = key("6h", "longest wait between two attempts", keys.duration)
     expiration: float = key("1d", "age at which empty directories leave the source", keys.duration)
     min_free: int = key("1 GiB", "free space to leave in storage", keys.size)
     sentinel: str = key(
