@@ -16,6 +16,7 @@ _LENGTH = struct.Struct("=I")
 SETUP = "setup"  # pickled: plugin, its configuration table, context, memory limit (bytes)
 INGEST = "ingest"  # list of files
 KNOWN = "known"  # list of files
+STOP = "stop"  # begin no further file of the batch
 CLOSE = "close"
 
 # From the child to the pass.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import select
 import socket
 import stat
 import time
@@ -78,6 +79,9 @@ class _Child:
         self._timeout = 0.0
         self._armed = 0.0
         self._begun = 0.0
+        self._stopped = False
+        self._orders = select.poll()
+        self._orders.register(connection, select.POLLIN)
 
     def serve(self) -> None:
         while data := self._connection.recv(1 << 20):
@@ -119,7 +123,7 @@ class _Child:
 
         from dbbbatch.targets import registry
 
-        # Pickled, since TOML has values (dates) that marshal has not; it comes from the pass itself.
+        # Pickled, since TOML has values (dates) that marshal has not; the pass itself sent it.
         name, table, context, memory = pickle.loads(packed)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if memory:
@@ -158,6 +162,7 @@ class _Child:
         assert self._plugin is not None
         files = {}
         self._begun = time.monotonic()
+        self._stopped = False
         for file in map(_file, packed):
             self._watch()
             wrong = _look(file)
@@ -165,7 +170,7 @@ class _Child:
                 files[file.number] = file
             else:
                 self._tell(file.number, *wrong)
-        while files:
+        while files and not self._stopped:
             try:
                 self._offer(files)
             except (NotReady, Misconfigured, MemoryError):
@@ -200,6 +205,8 @@ class _Child:
                 checksums={str(name): str(digits) for name, digits in outcome.checksums.items()},
                 since=None if self._plugin.one_at_a_time else started,
             )
+            if self._stopped and self._plugin.one_at_a_time:
+                return
 
     def _charge(self, file: StoredFile, error: Exception) -> None:
         if os.path.lexists(file.path):
@@ -224,6 +231,15 @@ class _Child:
         )
         self._begun = now
         self._watch()
+        self._heed()
+
+    def _heed(self) -> None:
+        """Hear, between two files, whether no further one is to be begun."""
+        if not self._orders.poll(0):
+            return
+        data = self._connection.recv(1 << 16)
+        told = [message[0] for message in self._frames.feed(data)]
+        self._stopped = self._stopped or not data or channel.STOP in told
 
 
 def pack(file: StoredFile) -> tuple[Any, ...]:

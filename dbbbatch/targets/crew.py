@@ -1,8 +1,8 @@
 """The workers of one pass: files go in as batches, a verdict for each file comes out.
 
-Whatever a plugin does, each file that was offered gets a verdict, and only the file that was in hand
-is charged with a crash, a hang or an exception: where that is not known, the batch is offered again
-in pieces until the culprit stands alone.
+Whatever a plugin does, each file that was offered gets a verdict, and only the file that was in
+hand is charged with a crash, a hang or an exception: where that is not known, the batch is offered
+again in pieces until the culprit stands alone.
 """
 
 from __future__ import annotations
@@ -38,12 +38,16 @@ class _Seat:
         self.ready = False
         self.version = ""
         self.one_at_a_time = False
+        #: It has a batch that it has not said to be over; no verdict may be awaited any more.
+        self.busy = False
         self.awaited: dict[int, StoredFile] = {}
         self.excuse = ""
 
-    @property
-    def busy(self) -> bool:
-        return bool(self.awaited)
+    def leave_off(self) -> list[StoredFile]:
+        """Have nothing in hand any more, and give what has no verdict."""
+        self.busy = False
+        files, self.awaited = list(self.awaited.values()), {}
+        return files
 
 
 class Crew:
@@ -64,24 +68,28 @@ class Crew:
         self._seats = [_Seat() for _ in range(workers)]
         self._pieces: deque[Batch] = deque()
         self._verdicts: list[Verdict] = []
-        self._stop: NotReady | Misconfigured | None = None
+        self._refusal: NotReady | Misconfigured | None = None
+        self._stopping = False
+        self._interrupted = False
         self._log = log
+        #: Numbers of files that the plugin had in hand when `interrupt` killed it.
+        self.interrupted: list[int] = []
 
     @property
     def busy(self) -> bool:
-        """Whether verdicts are awaited."""
-        return bool(self._pieces) or any(seat.busy for seat in self._seats)
+        """Whether `collect` has something to tell, sooner or later."""
+        waiting = bool(self._pieces) and not self._stopping
+        return waiting or any(seat.busy for seat in self._seats) or bool(self._verdicts)
 
     @property
     def free(self) -> bool:
         """Whether another batch would be begun at once."""
-        return not self._pieces and self._stop is None and any(not s.busy for s in self._seats)
+        return not self._pieces and not self._stopping and any(not s.busy for s in self._seats)
 
     @property
-    def outstanding(self) -> list[int]:
-        """Numbers of the files that were offered and have no verdict yet."""
-        waiting = [file.number for piece in self._pieces for file in piece]
-        return waiting + [number for seat in self._seats for number in seat.awaited]
+    def unoffered(self) -> list[int]:
+        """Numbers of files that are as if never offered, once the crew has stopped."""
+        return [file.number for piece in self._pieces for file in piece]
 
     def offer(self, files: Batch) -> None:
         """Take a batch; its verdicts come from `collect`."""
@@ -95,9 +103,10 @@ class Crew:
         Raises
         ------
         NotReady, Misconfigured
-            The plugin cannot start or go on, and all that could be told was told. Files still
-            `outstanding` are as if never offered.
+            The plugin cannot start or go on, and all that could be told was told: the crew has
+            stopped.
         """
+        self._dispatch()
         until = time.monotonic() + wait
         while not self._verdicts and any(seat.busy for seat in self._seats):
             now = time.monotonic()
@@ -106,10 +115,32 @@ class Crew:
             self._listen(min(until, *self._limits()) - now)
             self._end_the_silent()
             self._dispatch()
-        if self._stop is not None and not self._verdicts and not any(s.busy for s in self._seats):
-            raise self._stop
+        idle = not self._verdicts and not any(seat.busy for seat in self._seats)
+        if idle and self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            raise refusal
         verdicts, self._verdicts = self._verdicts, []
         return verdicts
+
+    def stop(self) -> None:
+        """Begin no further file; what is in hand is still told by `collect`.
+
+        A plugin that takes files one at a time stops after the one in hand; others finish their
+        batch.
+        """
+        if self._stopping:
+            return
+        self._stopping = True
+        for seat in self._seats:
+            if seat.worker is not None and seat.busy and seat.ready and seat.one_at_a_time:
+                seat.worker.say(channel.STOP)
+
+    def interrupt(self) -> None:
+        """Kill the plugins at once; may be called from a signal handler."""
+        self._stopping = self._interrupted = True
+        for seat in self._seats:
+            if (worker := seat.worker) is not None:
+                worker.kill()
 
     def close(self) -> None:
         """Let the plugins close, and end the workers; nothing may be outstanding."""
@@ -130,10 +161,11 @@ class Crew:
 
     def _dispatch(self) -> None:
         for seat in self._seats:
-            if not self._pieces or self._stop is not None:
+            if not self._pieces or self._stopping:
                 return
             if seat.busy:
                 continue
+            seat.busy = True
             seat.awaited = {file.number: file for file in self._pieces.popleft()}
             if seat.worker is None:
                 seat.ready = False
@@ -189,13 +221,15 @@ class Crew:
             elif what == channel.READY:
                 seat.ready = True
                 seat.version, seat.one_at_a_time = content
-                self._send(seat)
+                if self._stopping:
+                    self._unoffer(seat)
+                else:
+                    self._send(seat)
             elif what == channel.RAISED:
                 self._raised(seat, content[0])
             elif what in (channel.NOT_READY, channel.MISCONFIGURED):
                 reason = NotReady if what == channel.NOT_READY else Misconfigured
-                self._stop = self._stop or reason(content[0])
-                self._unoffer(seat)
+                self._refuse(seat, reason(content[0]))
             elif what == channel.NO_MEMORY:
                 limit = self._launch.memory_limit
                 seat.excuse = f"needed more memory than memory_limit ({limit} bytes)"
@@ -231,15 +265,16 @@ class Crew:
         )
 
     def _ended(self, seat: _Seat) -> None:
-        if seat.awaited:
+        if self._stopping and seat.one_at_a_time:
+            self._unoffer(seat)
+        else:
             self._blame(seat, Kind.UNKNOWN, "the plugin gave no outcome")
 
     def _raised(self, seat: _Seat, message: str) -> None:
         if seat.ready:
             self._blame(seat, Kind.FAILED, message)
         else:
-            self._stop = self._stop or NotReady(f"the plugin cannot start: {message}")
-            self._unoffer(seat)
+            self._refuse(seat, NotReady(f"the plugin cannot start: {message}"))
 
     def _end_the_silent(self) -> None:
         now = time.monotonic()
@@ -258,20 +293,25 @@ class Crew:
         seat.excuse = ""
         if words:
             reason += f"; it said: {words}"
-        if seat.ready:
+        if self._interrupted:
+            self.interrupted += (file.number for file in seat.leave_off())
+        elif seat.ready:
             self._blame(seat, Kind.UNKNOWN, reason, worker.heard)
         elif seat.busy:
-            self._stop = self._stop or NotReady(f"the plugin cannot start: {reason}")
-            self._unoffer(seat)
+            self._refuse(seat, NotReady(f"the plugin cannot start: {reason}"))
+
+    def _refuse(self, seat: _Seat, refusal: NotReady | Misconfigured) -> None:
+        self._refusal = self._refusal or refusal
+        self._unoffer(seat)
+        self.stop()
 
     def _unoffer(self, seat: _Seat) -> None:
-        self._pieces.append(list(seat.awaited.values()))
-        seat.awaited = {}
+        if files := seat.leave_off():
+            self._pieces.append(files)
 
     def _blame(self, seat: _Seat, kind: Kind, reason: str, since: float | None = None) -> None:
         """Charge the file in hand, if it is known; offer the others again."""
-        files = list(seat.awaited.values())
-        seat.awaited = {}
+        files = seat.leave_off()
         if not files:
             return
         if len(files) > 1 and not seat.one_at_a_time:

@@ -2,8 +2,8 @@
 
 Started by `subprocess`, not by `sh`: the child is spoken to over a socket and a pipe of its own for
 as long as the pass lasts, and `sh` (which also costs the pass its import of asyncio) talks only
-through stdin and stdout, which here belong to the plugin. It is a new interpreter, not a fork, so no
-lock, connection or thread of the pass exists in it; every descriptor but those two is closed.
+through stdin and stdout, which here belong to the plugin. It is a new interpreter, not a fork, so
+no lock, connection or thread of the pass exists in it; all descriptors but those two are closed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +143,7 @@ class Worker:
             messages += self._frames.feed(data)
 
     def drain(self) -> bool:
-        """Log what the plugin has printed and keep the last lines; False once there is no more to come."""
+        """Log what the plugin has printed and keep the last lines; False at the end of it."""
         try:
             data = os.read(self.output, 1 << 16)
         except BlockingIOError:
@@ -166,13 +167,18 @@ class Worker:
         text = text.strip(" |")
         return text if len(text) <= _KEPT_CHARACTERS else "…" + text[-_KEPT_CHARACTERS:]
 
+    def kill(self) -> None:
+        """Kill the child alone, at once; `end` is still to be called."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
     def end(self) -> str:
         """Kill the child and everything that it has started; say how the child itself had ended."""
         import psutil
 
         started = _started_by(self.pid, self._mark)
         # Not yet waited for, so its number cannot have become another process's.
-        os.kill(self.pid, signal.SIGKILL)
+        self.kill()
         for process in {*started, *_started_by(self.pid, self._mark)}:
             try:
                 process.kill()
@@ -202,14 +208,12 @@ class Worker:
 
 
 def _started_by(pid: int, mark: str) -> list[Any]:
-    """Find what a worker has started: its descendants, and orphans by the mark that they inherited."""
+    """Find what a worker has started: its descendants, and orphans by the inherited mark."""
     import psutil
 
     found = []
-    try:
+    with suppress(psutil.NoSuchProcess):
         found += psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        pass
     for process in psutil.process_iter():
         try:
             if process.pid != pid and process.environ().get(_MARK) == mark:

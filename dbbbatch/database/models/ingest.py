@@ -100,6 +100,12 @@ class Target(Table):
     retired_at = TimeField(null=True)
 
     @classmethod
+    def named(cls, site: str, name: str) -> Target | None:
+        """Give a target of a site, if it was ever added."""
+        found: Target | None = cls.get_or_none(site=site, name=name)
+        return found
+
+    @classmethod
     def ensure(cls, site: str, name: str, storage: str, plugin: str, run_id: int) -> Target:
         """Give a target; the first time, add it, and make due all that its storage holds already.
 
@@ -108,7 +114,7 @@ class Target(Table):
         ConfigError
             If it is retired, or was added with another storage area.
         """
-        target = cls.get_or_none(site=site, name=name)
+        target = cls.named(site, name)
         if target is None:
             _exclude_arrivals()
             target, _ = cls.get_or_create(

@@ -1,0 +1,174 @@
+"""Reading what is due for a target: new files in order of arrival, others in order of their time.
+
+Each question is a look into a partial index that holds due files only, whatever the history.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from dbbbatch.database import bulk, connect
+from dbbbatch.database.models.ingest import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file in hand: what a plugin must know of it, and what it was before.
+
+    Attributes
+    ----------
+    relpath, filename : `str`
+        As the database writes names.
+    file_status : `str`
+        Whether storage still holds it (STORED).
+    was : `Status`
+        Its status before it was taken.
+    """
+
+    file_id: int
+    relpath: str
+    filename: str
+    size_bytes: int
+    checksums: Mapping[str, str]
+    file_status: str
+    added_on: datetime
+    was: Status
+    attempts: int
+    parts_done: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far the two queues were read: after this file, and after this time and file."""
+
+    new: int = 0
+    again: tuple[datetime, int] = (datetime.min, 0)
+
+
+def due_now(target_id: int) -> bool:
+    """Tell whether anything of a target is due, or held beyond its time."""
+    now = bulk.moment(connect.now())
+    questions = (
+        "SELECT 1 FROM ingest_state WHERE target_id = ? AND status = 'UNTRIED'"
+        " AND next_try_at IS NULL LIMIT 1",
+        "SELECT 1 FROM ingest_state WHERE target_id = ? AND next_try_at IS NOT NULL"
+        " AND next_try_at <= ? LIMIT 1",
+        "SELECT 1 FROM ingest_claim WHERE target_id = ? AND expires_at <= ? LIMIT 1",
+    )
+    return any(
+        connect.execute(sql, [target_id, now][: sql.count("?")]).fetchone() for sql in questions
+    )
+
+
+def due_count(target_id: int) -> int:
+    """Count what is due of a target now."""
+    now = bulk.moment(connect.now())
+    found = connect.execute(
+        "SELECT (SELECT count(*) FROM ingest_state WHERE target_id = ? AND status = 'UNTRIED'"
+        " AND next_try_at IS NULL) + (SELECT count(*) FROM ingest_state WHERE target_id = ?"
+        " AND next_try_at IS NOT NULL AND next_try_at <= ?)",
+        [target_id, target_id, now],
+    ).fetchone()
+    return int(found[0])
+
+
+#: A row found: file, status, attempts, parts done.
+Found = tuple[int, str, int, str]
+
+
+def due(
+    target_id: int, new: int, again: int, until: datetime, place: Place, *, lock: bool = True
+) -> tuple[list[Found], Place]:
+    """Find due files.
+
+    Parameters
+    ----------
+    new, again : `int`
+        How many new files, and how many further tries; what one cannot fill, the other may.
+    until : `datetime.datetime`
+        Tries that are due by then.
+    place : `Place`
+        Where to begin.
+    lock : `bool`
+        Pass over what another transaction is taking, and keep others from taking these.
+
+    Returns
+    -------
+    found : `list`
+        Rows found, new files first.
+    place : `Place`
+        Where to go on.
+    """
+    locking = " FOR UPDATE SKIP LOCKED" if lock and connect.on_postgresql() else ""
+    fresh = _fresh(target_id, new, place.new, locking)
+    old = _again(target_id, again + new - len(fresh), until, place.again, locking)
+    if len(fresh) == new and len(old) < again:
+        last = fresh[-1][0] if fresh else place.new
+        fresh += _fresh(target_id, again - len(old), last, locking)
+    return [*fresh, *(row[:4] for row in old)], Place(
+        fresh[-1][0] if fresh else place.new,
+        (bulk.read_moment(old[-1][4]), old[-1][0]) if old else place.again,
+    )
+
+
+def _fresh(target_id: int, count: int, after: int, locking: str) -> list[Found]:
+    return connect.execute(
+        "SELECT file_id, status, attempts, parts_done FROM ingest_state"
+        " WHERE target_id = ? AND status = 'UNTRIED' AND next_try_at IS NULL AND file_id > ?"
+        f" ORDER BY file_id LIMIT ?{locking}",
+        [target_id, after, count],
+    ).fetchall()
+
+
+def _again(
+    target_id: int, count: int, until: datetime, after: tuple[datetime, int], locking: str
+) -> list[tuple[Any, ...]]:
+    time = bulk.moment(after[0])
+    return connect.execute(
+        "SELECT file_id, status, attempts, parts_done, next_try_at FROM ingest_state"
+        " WHERE target_id = ? AND next_try_at IS NOT NULL AND next_try_at <= ?"
+        " AND next_try_at >= ? AND (next_try_at > ? OR file_id > ?)"
+        f" ORDER BY next_try_at, file_id LIMIT ?{locking}",
+        [target_id, bulk.moment(until), time, time, after[1], count],
+    ).fetchall()
+
+
+def with_names(found: Sequence[Found]) -> list[Held]:
+    """Add to rows found what storage knows of their files."""
+    where, values = bulk.among([row[0] for row in found])
+    files = {
+        row[0]: row[1:]
+        for row in connect.execute(
+            "SELECT id, relpath, filename, size_bytes, checksum, status, added_on FROM file"
+            f" WHERE id {where}",
+            [values],
+        ).fetchall()
+    }
+    checksums: dict[int, dict[str, str]] = {}
+    for file_id, algorithm, value in connect.execute(
+        f"SELECT file_id, algorithm, value FROM file_checksum WHERE file_id {where}", [values]
+    ).fetchall():
+        checksums.setdefault(file_id, {})[algorithm] = value
+    held = []
+    for file_id, was, attempts, parts in found:
+        relpath, filename, size, checksum, status, added = files[file_id]
+        algorithm, _, digits = checksum.partition(":")
+        held.append(
+            Held(
+                file_id,
+                relpath,
+                filename,
+                size,
+                {**checksums.get(file_id, {}), algorithm: digits},
+                status,
+                bulk.read_moment(added),
+                Status(was),
+                attempts,
+                frozenset(json.loads(parts)) if parts else frozenset(),
+            )
+        )
+    return held

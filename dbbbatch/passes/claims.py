@@ -1,0 +1,242 @@
+"""The files that one ingester pass has in hand: taking them, and telling what became of them."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from dbbbatch.config import Target as TargetSection
+from dbbbatch.database import connect
+from dbbbatch.database.models.claim import IngestClaim, Judgement, Taken
+from dbbbatch.database.models.due import Held, Place
+from dbbbatch.database.models.ingest import IngestEvent, Status, Target
+from dbbbatch.files import names
+from dbbbatch.passes import judging
+from dbbbatch.passes.base import Pass
+from dbbbatch.targets.verdict import Verdict
+
+#: Seconds for which a claim is good, and between two times that a pass renews its own.
+CLAIM = 300.0
+RENEWAL = 60.0
+
+_COUNTS = {
+    Status.SUCCESS: "ingested",
+    Status.FAILURE: "failed",
+    Status.UNKNOWN: "failed",
+    Status.INVALID: "failed",
+}
+
+
+class Claims:
+    """What a pass holds of its target.
+
+    Parameters
+    ----------
+    p : `dbbbatch.passes.base.Pass`
+        The pass.
+    section : `dbbbatch.config.Target`
+        The target's section.
+    target : `dbbbatch.database.models.ingest.Target`
+        The target.
+    """
+
+    def __init__(self, p: Pass, section: TargetSection, target: Target) -> None:
+        self._p = p
+        self._section = section
+        self._target = target
+        self._policy = judging.Policy(
+            section.max_attempts, section.retry_wait, section.retry_wait_max
+        )
+        self._held: dict[int, Held] = {}
+        self._number = connect.look(lambda: IngestEvent.last_number(p.run_id)) + 1
+        # All times are the database's: its time once, and how long that is ago.
+        self._clock = time.monotonic()
+        self._began = connect.look(connect.now)
+        self._renewed = float("-inf")
+        self._place = Place()
+        self._turn = 0
+
+    def recover(self) -> int:
+        """Make due what passes hold that have died, and say how many files that is."""
+        count = connect.transact(
+            lambda: IngestClaim.take_from_the_dead(
+                self._p.run_id, self._target.id, machine(), lives, self._number
+            )
+        )
+        self._number += count
+        return count
+
+    def take(self, count: int) -> list[Held]:
+        """Take so many due files in hand; none means that nothing is due."""
+        while True:
+            taken = self._take(count)
+            self._p.counts["ignored"] += taken.ignored
+            if self._p.options.match:
+                # What --match leaves stays due, so the next look must begin behind it.
+                self._place = taken.place
+            if taken.held or not taken.seen:
+                self._held |= {held.file_id: held for held in taken.held}
+                return taken.held
+
+    def tell(self, verdicts: Iterable[Verdict]) -> None:
+        """Record what became of files."""
+        verdicts = list(verdicts)
+        now = self._now()
+        written = self._write(
+            [
+                judging.judge(
+                    verdict,
+                    self._held[verdict.number],
+                    self._policy,
+                    number=self._number + at,
+                    start_time=self._moment(verdict.begun),
+                    now=now,
+                    chance=random.random(),
+                )
+                for at, verdict in enumerate(verdicts)
+            ]
+        )
+        for judgement in written:
+            count = _COUNTS.get(judgement.status, "later")
+            self._p.counts[count] += 1
+
+    def give_back(self, file_ids: Iterable[int], why: str) -> None:
+        """Record that files were not offered after all."""
+        now = self._now()
+        self._write(
+            [
+                judging.give_back(self._held[file_id], why, number=self._number + at, now=now)
+                for at, file_id in enumerate(file_ids)
+            ]
+        )
+
+    def let_go(self, file_ids: Iterable[int], why: str) -> None:
+        """Record that nobody knows what became of files."""
+        now = self._now()
+        self._write(
+            [
+                judging.let_go(self._held[file_id], why, number=self._number + at, now=now)
+                for at, file_id in enumerate(file_ids)
+            ]
+        )
+
+    def renew(self) -> None:
+        """Say from time to time that the pass lives."""
+        if self._held and time.monotonic() - self._renewed >= RENEWAL:
+            connect.transact(self._renew)
+            self._renewed = time.monotonic()
+
+    def leave(self) -> None:
+        """Hold nothing any more."""
+        if self._renewed > 0:
+            connect.transact(lambda: IngestClaim.leave(self._p.run_id))
+
+    def _take(self, count: int) -> Taken:
+        new, again = judging.shares(count, self._turn)
+        tries = 0
+
+        def transaction() -> Taken:
+            nonlocal tries
+            tries += 1
+            self._renew()
+            if tries > 1:
+                found = IngestClaim.held_besides(self._p.run_id, self._held)
+                if found:
+                    return Taken(found, 0, len(found), self._place)
+            return IngestClaim.take(
+                self._p.run_id,
+                self._target.id,
+                new=new,
+                again=again,
+                until=self._began,
+                place=self._place,
+                number=self._number,
+                chosen=self._chosen,
+                wanted=self._wanted,
+            )
+
+        taken = connect.transact(transaction)
+        self._number += count
+        self._turn += 1
+        self._renewed = time.monotonic()
+        return taken
+
+    def _renew(self) -> None:
+        IngestClaim.renew(self._p.run_id, self._target.id, machine(), CLAIM)
+
+    def _write(self, judgements: Sequence[Judgement]) -> list[Judgement]:
+        """Write them, and give those that this pass was still entitled to write."""
+        if not judgements:
+            return []
+        lost = connect.transact(
+            lambda: IngestClaim.tell(self._p.run_id, self._target.id, judgements)
+        )
+        self._number += len(judgements)
+        for judgement in judgements:
+            held = self._held.pop(judgement.file_id)
+            name = names.join(held.relpath, held.filename)
+            if judgement.file_id in lost:
+                self._p.counts["lost"] += 1
+                self._p.log.warning("%s: another pass has taken it meanwhile", name)
+                continue
+            if judgement.status is not Status.SUCCESS:
+                self._p.log.info("%s: %s: %s", name, judgement.status, judgement.message)
+        return [judgement for judgement in judgements if judgement.file_id not in lost]
+
+    def _now(self) -> datetime:
+        return self._moment(time.monotonic())
+
+    def _moment(self, clock: float) -> datetime:
+        return self._began + timedelta(seconds=clock - self._clock)
+
+    def _chosen(self, relpath: str, filename: str) -> bool:
+        return not self._p.options.match or self._p.matches(
+            names.from_text(names.join(relpath, filename))
+        )
+
+    def _wanted(self, relpath: str, filename: str) -> bool:
+        include, exclude = self._section.include, self._section.exclude
+        if not include and not exclude:
+            return True
+        name = names.from_text(names.join(relpath, filename))
+        return (not include or any(pattern.search(name) for pattern in include)) and not any(
+            pattern.search(name) for pattern in exclude
+        )
+
+
+def machine() -> str:
+    """Name the running system whose processes we see: its boot, and our namespace of processes."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        import socket
+
+        return socket.gethostname()
+
+
+def lives(pid: int, started: float) -> bool:
+    """Tell whether another pass's process lives.
+
+    Parameters
+    ----------
+    pid : `int`
+        Its number.
+    started : `float`
+        When it was started, so that another process of the same number is not taken for it.
+    """
+    if pid == os.getpid():
+        # A lingering script passes again in the same process: its earlier pass is over.
+        return False
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        # The kernel's time of boot, on which this rests, may be corrected by a second.
+        same = abs(process.create_time() - started) < 2.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,251 @@
+"""The ingester: offers stored files to one target and records every attempt.
+
+Files are taken in hand in batches, offered to a plugin in a child process, and let go with their
+verdicts; each of these steps is one transaction for a whole batch. A pass that is killed leaves
+files in hand, which the next one finds by its dead process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dbbbatch.config import Target as TargetSection
+from dbbbatch.database import connect
+from dbbbatch.database.models.due import Held, due_count, due_now
+from dbbbatch.database.models.ingest import Target
+from dbbbatch.errors import ConfigError, DbbError, TryLater
+from dbbbatch.files import faults, names
+from dbbbatch.passes import judging
+from dbbbatch.passes.base import Pass, Work
+from dbbbatch.passes.claims import Claims
+from dbbbatch.targets.base import Context, Misconfigured, NotReady, StoredFile
+from dbbbatch.targets.verdict import Kind, Verdict
+
+if TYPE_CHECKING:
+    from dbbbatch.targets.crew import Crew
+
+#: Verdicts are recorded at the latest when so many wait, or for so long (seconds).
+MOST_WAITING = 1000
+LONGEST_WAITING = 1.0
+
+#: After so many verdicts in a row that the target is not to be had, the pass gives up.
+MOST_LATER = 50
+
+
+class IngesterWork(Work):
+    """Offers what is due for one target to its plugin.
+
+    Parameters
+    ----------
+    section : `dbbbatch.config.Target`
+        The target.
+    """
+
+    kind = "target"
+    interval = 1.0
+
+    def __init__(self, section: TargetSection) -> None:
+        self.section = section
+        self.passes = section.passes
+
+    def recover(self, p: Pass) -> None:
+        """Add the target, the first time, and take files from passes that have died."""
+        site, section = p.settings.site.name, self.section
+        self._target = connect.transact(
+            lambda: Target.ensure(site, section.name, section.storage, section.plugin, p.run_id)
+        )
+        self._claims = Claims(p, section, self._target)
+        if count := self._claims.recover():
+            p.counts["recovered"] += count
+            p.log.info("%d files were in the hands of passes that have ended", count)
+
+    def work(self, p: Pass) -> None:
+        """Offer all that is due."""
+        _Offering(p, self.section, self._target, self._claims).work()
+
+    def due(self, p: Pass) -> bool:
+        """Tell whether anything is due."""
+        target = connect.look(lambda: Target.named(p.settings.site.name, self.section.name))
+        return target is None or connect.look(lambda: due_now(target.id))
+
+    def plan(self, p: Pass) -> Iterator[str]:
+        """Say what would be taken from dead passes, and which files would be offered."""
+        from dbbbatch.passes.ingester_plan import plan
+
+        target = connect.look(lambda: Target.named(p.settings.site.name, self.section.name))
+        return plan(p, self.section, target)
+
+
+class _Offering:
+    """The loop of one pass: files go to the plugin, verdicts to the database."""
+
+    def __init__(self, p: Pass, section: TargetSection, target: Target, claims: Claims) -> None:
+        self._p = p
+        self._section = section
+        self._target = target
+        self._claims = claims
+        self._count = min(judging.SMALLEST, section.batch_files)
+        self._waiting: list[Verdict] = []
+        self._oldest = 0.0
+        self._judged = 0
+        self._measured = time.monotonic()
+        self._laters = 0
+        self._done = 0
+        self._total: int | None = None
+        self._trouble: DbbError | None = None
+
+    def work(self) -> None:
+        if not connect.look(lambda: due_now(self._target.id)):
+            return
+        if away := faults.away(self._section.storage, self._section.sentinel):
+            raise TryLater(away)
+        if self._p.options.progress:
+            self._total = connect.look(lambda: due_count(self._target.id))
+        held = self._take()
+        if held:
+            crew = self._crew()
+            self._p.on_second_signal(crew.interrupt)
+            try:
+                self._loop(crew, held)
+                crew.close()
+            finally:
+                crew.end()
+        self._claims.leave()
+        if self._trouble is not None:
+            raise self._trouble
+
+    def _loop(self, crew: Crew, held: list[Held]) -> None:
+        while held or crew.busy:
+            if held:
+                self._offer(crew, held)
+                # While the plugin has the next batch, the last one is recorded.
+                self._record()
+            self._hear(crew)
+            if self._is_time_to_record():
+                self._record()
+            self._claims.renew()
+            if self._trouble is not None or self._p.interrupted:
+                crew.stop()
+            held = self._take() if crew.free and not self._ending else []
+        self._record()
+        self._claims.give_back(crew.unoffered, "the pass ended before it was offered")
+        self._claims.let_go(crew.interrupted, "the pass was interrupted with it in hand")
+
+    @property
+    def _ending(self) -> bool:
+        return self._trouble is not None or self._p.stopping
+
+    # ---- to the plugin ---------------------------------------------------------------------------
+
+    def _take(self) -> list[Held]:
+        now = time.monotonic()
+        if self._judged:
+            self._count = judging.next_count(
+                self._count,
+                self._judged / (now - self._measured) / self._section.workers,
+                self._section.batch_files,
+            )
+        self._judged, self._measured = 0, now
+        remaining = self._p.remaining
+        held = self._claims.take(self._count if remaining is None else min(self._count, remaining))
+        self._p.take(len(held))
+        return held
+
+    def _crew(self) -> Crew:
+        from dbbbatch.targets.crew import Crew
+        from dbbbatch.targets.worker import Launch
+
+        section, site = self._section, self._p.settings.site
+        context = Context(
+            target=section.name,
+            site=site.name,
+            storage=section.storage,
+            state=site.state,
+            timeout=section.timeout,
+        )
+        launch = Launch(section.plugin, section.config, context, section.memory_limit)
+        return Crew(launch, section.workers, self._p.log)
+
+    def _offer(self, crew: Crew, held: Sequence[Held]) -> None:
+        together = []
+        for one in held:
+            if one.file_status != "STORED":
+                message = f"is {one.file_status} in the storage area"
+                self._waiting.append(
+                    Verdict(one.file_id, Kind.LATER, message, begun=time.monotonic())
+                )
+            elif judging.must_go_alone(one):
+                crew.offer([self._stored(one)])
+            else:
+                together.append(self._stored(one))
+        crew.offer(together)
+
+    def _stored(self, held: Held) -> StoredFile:
+        relpath, filename = names.from_text(held.relpath), names.from_text(held.filename)
+        return StoredFile(
+            number=held.file_id,
+            path=f"{self._section.storage}/{names.join(relpath, filename)}",
+            relpath=relpath,
+            filename=filename,
+            size_bytes=held.size_bytes,
+            checksums=held.checksums,
+            parts_done=held.parts_done,
+            attempt=held.attempts + 1,
+            added_on=held.added_on,
+        )
+
+    # ---- and back --------------------------------------------------------------------------------
+
+    def _hear(self, crew: Crew) -> None:
+        label = self._section.label
+        try:
+            verdicts = crew.collect(LONGEST_WAITING)
+        except NotReady as error:
+            self._trouble = TryLater(f"{label}: {error}")
+            return
+        except Misconfigured as error:
+            self._trouble = ConfigError(*(f"{label}: {line}" for line in str(error).splitlines()))
+            return
+        if verdicts and not self._waiting:
+            self._oldest = time.monotonic()
+        self._waiting += verdicts
+        self._judged += len(verdicts)
+        for verdict in verdicts:
+            self._laters = self._laters + 1 if verdict.kind is Kind.LATER else 0
+            if self._laters == MOST_LATER:
+                self._trouble = TryLater(f"{label}: {verdict.message or 'asks to try later'}")
+
+    def _is_time_to_record(self) -> bool:
+        return len(self._waiting) >= MOST_WAITING or (
+            bool(self._waiting) and time.monotonic() - self._oldest >= LONGEST_WAITING
+        )
+
+    def _record(self) -> None:
+        verdicts, self._waiting = self._waiting, []
+        if any(verdict.kind is Kind.MISSING for verdict in verdicts):
+            verdicts = self._without_storage_trouble(verdicts)
+        self._claims.tell(verdicts)
+        self._done += len(verdicts)
+        self._p.progress(self._done, self._total)
+
+    def _without_storage_trouble(self, verdicts: list[Verdict]) -> list[Verdict]:
+        """Charge no file with being missing where it is the storage area that is in trouble."""
+        storage, label = self._section.storage, self._section.label
+        missing = [verdict.number for verdict in verdicts if verdict.kind is Kind.MISSING]
+        if away := faults.away(storage, self._section.sentinel):
+            self._trouble = TryLater(f"{label}: {away}")
+            self._claims.give_back(missing, "the storage area was not there")
+            return [verdict for verdict in verdicts if verdict.kind is not Kind.MISSING]
+        if judging.storage_is_in_trouble(verdicts):
+            self._trouble = TryLater(
+                f"{label}: {len(missing)} of {len(verdicts)} files are not in {storage}, too many "
+                "to have been lost one by one; if they are gone, `dbb-auditor` says so"
+            )
+            return [
+                replace(verdict, kind=Kind.LATER) if verdict.kind is Kind.MISSING else verdict
+                for verdict in verdicts
+            ]
+        return verdicts

@@ -1,0 +1,184 @@
+"""What a verdict makes of a file: which status, at which cost, and when to try again. All pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dbbbatch.database.models.claim import Judgement
+from dbbbatch.database.models.due import Held
+from dbbbatch.database.models.ingest import Status
+from dbbbatch.targets.verdict import Kind, Verdict
+
+#: Files of the first batch of a pass, and of the smallest one.
+SMALLEST = 10
+
+#: Seconds that a batch should take.
+BATCH_SECONDS = 2.0
+
+#: So many files of a batch, and at least half of it, must be missing before it is taken for trouble
+#: of the storage area and not of the files.
+MANY_MISSING = 10
+
+_SUCCESSES = {Kind.DONE: "", Kind.ALREADY: "was there already"}
+_COSTLY = {Kind.FAILED, Kind.PARTLY, Kind.ALTERED, Kind.MISSING, Kind.UNKNOWN}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How often a file is tried, and how far apart (seconds)."""
+
+    max_attempts: int
+    first_wait: float
+    longest_wait: float
+
+
+def waiting_time(policy: Policy, attempts: int, chance: float) -> float:
+    """Give the seconds to wait after so many attempts.
+
+    Twice as long each time, up to the longest; a quarter more or less by ``chance`` (from 0 to 1),
+    so that what failed together is not tried again together.
+    """
+    wait = min(policy.longest_wait, policy.first_wait * 2.0 ** min(attempts - 1, 63))
+    return wait * (0.75 + 0.5 * chance)
+
+
+def judge(
+    verdict: Verdict,
+    held: Held,
+    policy: Policy,
+    *,
+    number: int,
+    start_time: datetime,
+    now: datetime,
+    chance: float,
+) -> Judgement:
+    """Decide what becomes of a file.
+
+    Parameters
+    ----------
+    verdict : `dbbbatch.targets.verdict.Verdict`
+        What the plugin made of it.
+    held : `dbbbatch.database.models.claim.Held`
+        What it was.
+    policy : `Policy`
+        How often to try.
+    number : `int`
+        Of the event.
+    start_time, now : `datetime.datetime`
+        When the plugin took it in hand, and the present, both by the database's clock.
+    chance : `float`
+        From 0 to 1, for the wait.
+    """
+    status, attempts, message, due = held.was, held.attempts, verdict.message, None
+    if verdict.kind in _SUCCESSES:
+        status, message = Status.SUCCESS, message or _SUCCESSES[verdict.kind]
+    elif verdict.kind in (Kind.NEVER, Kind.EMPTY):
+        status = Status.INVALID
+    elif verdict.kind in _COSTLY:
+        attempts += 1
+        status = Status.UNKNOWN if verdict.kind is Kind.UNKNOWN else Status.FAILURE
+        if attempts < policy.max_attempts:
+            due = now + timedelta(seconds=waiting_time(policy, attempts, chance))
+        else:
+            # Looked for so often, with the storage area in place, it is gone.
+            status = Status.INVALID if verdict.kind is Kind.MISSING else Status.FAILURE
+    elif held.file_status != "STORED":
+        due = now + timedelta(seconds=policy.longest_wait)
+    else:
+        due = now + timedelta(seconds=waiting_time(policy, 1, chance))
+    return Judgement(
+        file_id=held.file_id,
+        number=number,
+        status=status,
+        attempts=attempts,
+        next_try_at=due,
+        parts_done=held.parts_done | verdict.parts_done,
+        message=message,
+        version=verdict.version,
+        start_time=start_time,
+        duration=verdict.seconds,
+        checksums=verdict.checksums,
+    )
+
+
+def give_back(held: Held, why: str, *, number: int, now: datetime) -> Judgement:
+    """Decide that a file is as if it had never been taken: due at once, without charge."""
+    return Judgement(
+        file_id=held.file_id,
+        number=number,
+        status=held.was,
+        attempts=held.attempts,
+        next_try_at=None if held.was is Status.UNTRIED else now,
+        parts_done=held.parts_done,
+        message=why,
+        version="",
+        start_time=now,
+        duration=None,
+    )
+
+
+def let_go(held: Held, why: str, *, number: int, now: datetime) -> Judgement:
+    """Decide that nobody knows what became of a file: due at once, without charge."""
+    return Judgement(
+        file_id=held.file_id,
+        number=number,
+        status=Status.UNKNOWN,
+        attempts=held.attempts,
+        next_try_at=now,
+        parts_done=held.parts_done,
+        message=why,
+        version="",
+        start_time=now,
+        duration=None,
+    )
+
+
+def storage_is_in_trouble(verdicts: Sequence[Verdict]) -> bool:
+    """Tell whether so many files are missing that they cannot have been lost one by one."""
+    missing = sum(verdict.kind is Kind.MISSING for verdict in verdicts)
+    return missing >= MANY_MISSING and 2 * missing >= len(verdicts)
+
+
+def must_go_alone(held: Held) -> bool:
+    """Tell whether a file is to be offered alone, since it was in hand when a plugin died."""
+    return held.was is Status.UNKNOWN and held.attempts > 0
+
+
+def shares(count: int, turn: int) -> tuple[int, int]:
+    """Divide a batch between new files and further tries, so that neither starves the other.
+
+    Parameters
+    ----------
+    count : `int`
+        Files in the batch, at least 1.
+    turn : `int`
+        Counts the batches of a pass, for batches too small to be divided.
+
+    Returns
+    -------
+    new, again : `int`
+        At least three quarters and at most one quarter. What one queue cannot fill, the other may.
+    """
+    if count < 4:
+        return (0, count) if turn % 4 == 3 else (count, 0)
+    return count - count // 4, count // 4
+
+
+def next_count(count: int, rate: float, most: int) -> int:
+    """Give how many files to offer next, so that a batch takes a few seconds.
+
+    Small batches keep a slow target's files from being held long; large ones spare a fast target's
+    transactions.
+
+    Parameters
+    ----------
+    count : `int`
+        How many it were last.
+    rate : `float`
+        Files a second that a worker has managed of late.
+    most : `int`
+        Not more than that.
+    """
+    return int(max(min(SMALLEST, most), min(most, rate * BATCH_SECONDS, 4 * count)))
