@@ -23,6 +23,7 @@ CREATE INDEX file_arriving ON file (storage, finder, id) WHERE status = 'ARRIVIN
 CREATE INDEX file_checksum_value ON file (checksum);
 CREATE INDEX file_name ON file (filename);
 CREATE INDEX file_verified ON file (storage, verified_at, id) WHERE status = 'STORED';
+CREATE INDEX file_wrong ON file (storage, status, id) WHERE status IN ('MISSING', 'CORRUPT');
 
 -- Further checksums of a file, so that no target reads it again.
 CREATE TABLE file_checksum (
