@@ -14,6 +14,7 @@ CREATE TABLE handoff_file (
     checksum       TEXT,
     status         TEXT NOT NULL,
     priority       INTEGER NOT NULL DEFAULT 0,
+    rank           INTEGER NOT NULL DEFAULT 0,
     attempts       INTEGER NOT NULL DEFAULT 0,
     next_try_at    TEXT,
     conflict_since TEXT,
@@ -26,18 +27,19 @@ CREATE TABLE handoff_file (
     error          TEXT,
     UNIQUE (site, handoff, relpath, filename, size_bytes, mtime_ns)
 );
-CREATE INDEX handoff_file_due ON handoff_file (site, handoff, status, priority, mtime_ns, id)
-    WHERE status IN ('FOUND', 'DELIVERED');
+-- The order in which files are sent.
+CREATE INDEX handoff_file_due ON handoff_file (site, handoff, status, priority, rank, id)
+    WHERE status IN ('FOUND', 'DELIVERED', 'QUARANTINED');
 CREATE INDEX handoff_file_held ON handoff_file (site, handoff, held_at, id) WHERE status = 'HELD';
 CREATE INDEX handoff_file_name ON handoff_file (relpath, filename);
 
--- One row a transfer command.
+-- One row a batch: one directory in staging, and one transfer command or one for each directory.
 CREATE TABLE transfer_batch (
     id                 INTEGER PRIMARY KEY AUTOINCREMENT,
     run_id             INTEGER NOT NULL,
     site               TEXT NOT NULL,
     handoff            TEXT NOT NULL,
-    staging            TEXT NOT NULL,
+    attempt            TEXT NOT NULL UNIQUE,
     status             TEXT NOT NULL,
     files              INTEGER NOT NULL,
     size_bytes         INTEGER NOT NULL,
@@ -51,13 +53,13 @@ CREATE TABLE transfer_batch (
     exit_status        INTEGER,
     error              TEXT
 );
-CREATE INDEX transfer_batch_open ON transfer_batch (site, handoff, id) WHERE status = 'OPEN';
+CREATE INDEX transfer_batch_open ON transfer_batch (site, handoff, id)
+    WHERE status IN ('OPEN', 'SETTLED');
 
--- Which files a transfer command was about.
+-- Which files a batch was about, and what came of each.
 CREATE TABLE transfer_attempt (
     batch_id         INTEGER NOT NULL REFERENCES transfer_batch (id),
     handoff_file_id  INTEGER NOT NULL REFERENCES handoff_file (id),
-    place            TEXT NOT NULL,
     outcome          TEXT,
     error            TEXT,
     PRIMARY KEY (batch_id, handoff_file_id)

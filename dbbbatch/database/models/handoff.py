@@ -1,0 +1,476 @@
+"""What was seen in the buffers of handoffs, and every attempt to send it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import peewee
+
+from dbbbatch.database import bulk
+from dbbbatch.database.base import Table, TimeField
+from dbbbatch.database.connect import execute, now
+
+#: Inodes may use 64 bits, columns hold 63.
+INODE = (1 << 63) - 1
+
+
+class HandoffStatus(StrEnum):
+    """Where a file version of a buffer is on its way."""
+
+    #: In the buffer, to be sent; entered when it is seen. Left for DELIVERED, or one of the others.
+    FOUND = "FOUND"
+    #: Verified in the endpoint's buffer; left for HELD when the original is in the holding area.
+    DELIVERED = "DELIVERED"
+    #: In the holding area; left for PURGED by the janitor.
+    HELD = "HELD"
+    #: Removed from the holding area after the endpoint confirmed that it is stored.
+    PURGED = "PURGED"
+    #: To be, or already, moved aside: a person must look. Left for FOUND when it is released.
+    QUARANTINED = "QUARANTINED"
+    #: A person decided that it is not to be sent.
+    IGNORED = "IGNORED"
+    #: No longer in the buffer, or replaced there by another version; FOUND again if it comes back.
+    VANISHED = "VANISHED"
+
+
+class BatchStatus(StrEnum):
+    """How far a batch is."""
+
+    #: Being sent; if no pass is at work, one was killed and recovery asks the far end.
+    OPEN = "OPEN"
+    #: What came of its files is recorded; its directory in staging may still be there.
+    SETTLED = "SETTLED"
+    #: Nothing of it is left in staging.
+    DONE = "DONE"
+
+
+class Seen(NamedTuple):
+    """A file as a scan saw it; names as `dbbbatch.files.names.to_text` writes them."""
+
+    relpath: str
+    filename: str
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+    priority: int
+    rank: int
+
+
+class Waiting(NamedTuple):
+    """A file that is to be sent, or to be moved to the holding area."""
+
+    id: int
+    relpath: str
+    filename: str
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+    checksum: str | None
+    attempts: int
+    conflict_since: datetime | None
+    priority: int
+    rank: int
+
+
+_WAITING = ", ".join(Waiting._fields)
+
+#: Before the first file in the order of sending: priority, rank, id.
+FIRST = (-1, -(1 << 63), -1)
+
+
+class HandoffFile(Table):
+    """A version of a file seen in a buffer.
+
+    Attributes
+    ----------
+    site, handoff : `str`
+        Whose buffer.
+    relpath, filename : `str`
+        As `dbbbatch.files.names.to_text` writes them.
+    size_bytes, mtime_ns, inode : `int`
+        Which version; a checksum holds as long as they do.
+    checksum : `str` or `None`
+        ``algorithm:hex``.
+    status : `str`
+        One of `HandoffStatus`.
+    priority, rank : `int`
+        The order of sending, smaller ones first.
+    attempts : `int`
+        Failures that were the file's own, or may be.
+    next_try_at : `datetime.datetime` or `None`
+        Not before then.
+    conflict_since : `datetime.datetime` or `None`
+        Since when the endpoint's buffer has another content under the name.
+    held_as : `str` or `None`
+        Its name in the holding area, in the directory relpath.
+    error : `str` or `None`
+        Why it is not further, for an operator.
+    """
+
+    id = peewee.BigAutoField()
+    site = peewee.TextField()
+    handoff = peewee.TextField()
+    relpath = peewee.TextField()
+    filename = peewee.TextField()
+    size_bytes = peewee.BigIntegerField()
+    mtime_ns = peewee.BigIntegerField()
+    inode = peewee.BigIntegerField()
+    checksum = peewee.TextField(null=True)
+    status = peewee.TextField()
+    priority = peewee.IntegerField(default=0)
+    rank = peewee.BigIntegerField(default=0)
+    attempts = peewee.IntegerField(default=0)
+    next_try_at = TimeField(null=True)
+    conflict_since = TimeField(null=True)
+    discovered_at = TimeField()
+    delivered_at = TimeField(null=True)
+    confirmed_at = TimeField(null=True)
+    held_at = TimeField(null=True)
+    purged_at = TimeField(null=True)
+    held_as = peewee.TextField(null=True)
+    error = peewee.TextField(null=True)
+
+    @classmethod
+    def found(cls, site: str, handoff: str, files: Sequence[Seen]) -> None:
+        """Record what a scan saw: new versions, and known ones that came back.
+
+        Costs little where all is known: nothing is written then.
+        """
+        when = now()
+        bulk.for_each(
+            "INSERT INTO handoff_file AS old (site, handoff, relpath, filename, size_bytes,"
+            " mtime_ns, inode, priority, rank, status, discovered_at) SELECT new.site, new.handoff,"
+            " new.relpath, new.filename, new.size_bytes, new.mtime_ns, new.inode, new.priority,"
+            " new.rank, 'FOUND', new.discovered_at FROM {new} WHERE true"
+            " ON CONFLICT (site, handoff, relpath, filename, size_bytes, mtime_ns) DO UPDATE SET"
+            " priority = excluded.priority, rank = excluded.rank, inode = excluded.inode,"
+            " checksum = CASE WHEN old.inode = excluded.inode THEN old.checksum END,"
+            " attempts = CASE WHEN old.status = 'FOUND' THEN old.attempts ELSE 0 END,"
+            " next_try_at = CASE WHEN old.status = 'FOUND' THEN old.next_try_at END,"
+            " error = CASE WHEN old.status = 'FOUND' THEN old.error END,"
+            " status = 'FOUND'"
+            " WHERE old.status IN ('HELD', 'PURGED', 'VANISHED')"
+            " OR old.status IN ('FOUND', 'DELIVERED') AND old.inode <> excluded.inode"
+            " OR old.status = 'FOUND'"
+            " AND (old.priority <> excluded.priority OR old.rank <> excluded.rank)",
+            {
+                "site": "text",
+                "handoff": "text",
+                "relpath": "text",
+                "filename": "text",
+                "size_bytes": "bigint",
+                "mtime_ns": "bigint",
+                "inode": "bigint",
+                "priority": "integer",
+                "rank": "bigint",
+                "discovered_at": "timestamp",
+            },
+            [(site, handoff, *file, when) for file in files],
+        )
+
+    @classmethod
+    def due(
+        cls, site: str, handoff: str, after: tuple[int, int, int], limit: int
+    ) -> list[Waiting]:
+        """Return the next files to be sent, in their order, after a (priority, rank, id)."""
+        return cls._waiting(
+            "status = 'FOUND' AND (next_try_at IS NULL OR next_try_at <= ?)"
+            " AND (priority, rank, id) > (?, ?, ?)",
+            (site, handoff, bulk.moment(now()), *after),
+            limit,
+        )
+
+    @classmethod
+    def delivered_files(
+        cls, site: str, handoff: str, after: tuple[int, int, int], limit: int
+    ) -> list[Waiting]:
+        """Return files that were delivered, whose originals are to be moved to the holding area."""
+        return cls._waiting(
+            "status = 'DELIVERED' AND (priority, rank, id) > (?, ?, ?)",
+            (site, handoff, *after),
+            limit,
+        )
+
+    @classmethod
+    def quarantined_files(cls, site: str, handoff: str) -> list[tuple[Waiting, str]]:
+        """Return files that were quarantined, with the reason."""
+        rows = execute(
+            f"SELECT error, {_WAITING} FROM handoff_file WHERE site = ? AND handoff = ?"
+            " AND status = 'QUARANTINED' ORDER BY id",
+            (site, handoff),
+        ).fetchall()
+        return [(_as_waiting(row[1:]), row[0] or "") for row in rows]
+
+    @classmethod
+    def of_batch(cls, batch: int) -> list[Waiting]:
+        """Return the files of a batch that are still to be sent."""
+        columns = ", ".join(f"f.{name}" for name in Waiting._fields)
+        rows = execute(
+            f"SELECT {columns} FROM transfer_attempt AS a JOIN handoff_file AS f"
+            " ON f.id = a.handoff_file_id WHERE a.batch_id = ? AND f.status = 'FOUND' ORDER BY f.id",
+            (batch,),
+        ).fetchall()
+        return [_as_waiting(row) for row in rows]
+
+    @classmethod
+    def hashed(cls, sums: Sequence[tuple[int, str]]) -> None:
+        """Keep checksums: id, ``algorithm:hex``."""
+        bulk.for_each(
+            "UPDATE handoff_file SET checksum = new.checksum FROM {new}"
+            " WHERE handoff_file.id = new.id",
+            {"id": "bigint", "checksum": "text"},
+            sums,
+        )
+
+    @classmethod
+    def delivered(cls, ids: Sequence[int]) -> None:
+        """Record that files are verified in the endpoint's buffer."""
+        where, value = bulk.among(ids)
+        execute(
+            "UPDATE handoff_file SET status = 'DELIVERED', delivered_at = ?, next_try_at = NULL,"
+            f" conflict_since = NULL, error = NULL WHERE id {where} AND status = 'FOUND'",
+            (bulk.moment(now()), value),
+        )
+
+    @classmethod
+    def held(cls, files: Sequence[tuple[int, str]]) -> None:
+        """Record that originals are in the holding area: id and the name there."""
+        bulk.for_each(
+            "UPDATE handoff_file SET status = 'HELD', held_at = new.held_at,"
+            " held_as = new.held_as, error = NULL FROM {new} WHERE handoff_file.id = new.id"
+            " AND handoff_file.status = 'DELIVERED'",
+            {"id": "bigint", "held_as": "text", "held_at": "timestamp"},
+            [(*file, now()) for file in files],
+        )
+
+    @classmethod
+    def vanished(cls, files: Sequence[tuple[int, str]]) -> None:
+        """Record that versions are no longer in the buffer: id and what is known of it."""
+        bulk.for_each(
+            "UPDATE handoff_file SET status = 'VANISHED', next_try_at = NULL, error = new.error"
+            " FROM {new} WHERE handoff_file.id = new.id"
+            " AND handoff_file.status IN ('FOUND', 'DELIVERED')",
+            {"id": "bigint", "error": "text"},
+            [(number, bulk.clean(error)) for number, error in files],
+        )
+
+    @classmethod
+    def failed(cls, files: Sequence[tuple[int, str, float]]) -> None:
+        """Record failures that count: id, reason, seconds until the next attempt."""
+        cls._put_off(files, counts=True)
+
+    @classmethod
+    def later(cls, files: Sequence[tuple[int, str, float]]) -> None:
+        """Record why files are not sent now, which is no fault of theirs: id, reason, seconds."""
+        cls._put_off(files, counts=False)
+
+    @classmethod
+    def conflicting(cls, files: Sequence[tuple[int, str, float]]) -> None:
+        """Record that the endpoint's buffer has another content under the name."""
+        when = now()
+        cls._put_off(files, counts=False)
+        where, value = bulk.among([file[0] for file in files])
+        execute(
+            f"UPDATE handoff_file SET conflict_since = ? WHERE id {where}"
+            " AND conflict_since IS NULL",
+            (bulk.moment(when), value),
+        )
+
+    @classmethod
+    def quarantined(cls, files: Sequence[tuple[int, str]]) -> None:
+        """Record the decision to move files aside, before they are: id and reason."""
+        bulk.for_each(
+            "UPDATE handoff_file SET status = 'QUARANTINED', next_try_at = NULL,"
+            " error = new.error FROM {new} WHERE handoff_file.id = new.id"
+            " AND handoff_file.status = 'FOUND'",
+            {"id": "bigint", "error": "text"},
+            [(number, bulk.clean(error)) for number, error in files],
+        )
+
+    @classmethod
+    def again(cls, ids: Sequence[int]) -> int:
+        """Let files be sent as if they were new; return how many were waiting or given up."""
+        where, value = bulk.among(ids)
+        return int(
+            execute(
+                "UPDATE handoff_file SET status = 'FOUND', attempts = 0, next_try_at = NULL,"
+                f" conflict_since = NULL, error = NULL WHERE id {where}"
+                " AND status IN ('FOUND', 'QUARANTINED', 'IGNORED', 'VANISHED')",
+                (value,),
+            ).rowcount
+        )
+
+    @classmethod
+    def ignored(cls, ids: Sequence[int], reason: str) -> int:
+        """Record a person's decision that files are not to be sent; return how many were."""
+        where, value = bulk.among(ids)
+        return int(
+            execute(
+                "UPDATE handoff_file SET status = 'IGNORED', next_try_at = NULL, error = ?"
+                f" WHERE id {where} AND status IN ('FOUND', 'QUARANTINED')",
+                (bulk.clean(reason), value),
+            ).rowcount
+        )
+
+    @classmethod
+    def confirmed(cls, ids: Sequence[int]) -> None:
+        """Record that the endpoint has stored files with the same checksum."""
+        where, value = bulk.among(ids)
+        execute(
+            f"UPDATE handoff_file SET confirmed_at = ? WHERE id {where} AND status = 'HELD'",
+            (bulk.moment(now()), value),
+        )
+
+    @classmethod
+    def purged(cls, ids: Sequence[int]) -> None:
+        """Record that originals left the holding area."""
+        where, value = bulk.among(ids)
+        execute(
+            f"UPDATE handoff_file SET status = 'PURGED', purged_at = ? WHERE id {where}"
+            " AND status = 'HELD'",
+            (bulk.moment(now()), value),
+        )
+
+    @classmethod
+    def _put_off(cls, files: Sequence[tuple[int, str, float]], counts: bool) -> None:
+        when = now()
+        bulk.for_each(
+            "UPDATE handoff_file SET next_try_at = new.next_try_at, error = new.error,"
+            f" attempts = attempts + {int(counts)} FROM {{new}}"
+            " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'",
+            {"id": "bigint", "error": "text", "next_try_at": "timestamp"},
+            [
+                (number, bulk.clean(error), when + timedelta(seconds=wait))
+                for number, error, wait in files
+            ],
+        )
+
+    @classmethod
+    def _waiting(cls, condition: str, values: tuple[Any, ...], limit: int) -> list[Waiting]:
+        rows = execute(
+            f"SELECT {_WAITING} FROM handoff_file WHERE site = ? AND handoff = ? AND {condition}"
+            f" ORDER BY priority, rank, id LIMIT {limit:d}",
+            values,
+        ).fetchall()
+        return [_as_waiting(row) for row in rows]
+
+
+class TransferBatch(Table):
+    """Files sent together: one directory in staging, one transfer command or one a directory.
+
+    Attributes
+    ----------
+    attempt : `str`
+        Name of its directory in the endpoint's staging area, never used again.
+    status : `str`
+        One of `BatchStatus`.
+    started, transfer_started, place_started : `datetime.datetime`
+        When preparing, transferring and placing began.
+    prepare_duration, transfer_duration, place_duration : `float` or `None`
+        Seconds.
+    rate : `float` or `None`
+        Bytes a second while transferring.
+    exit_status : `int` or `None`
+        Of the transfer command; minus the signal that ended it.
+    """
+
+    id = peewee.BigAutoField()
+    run_id = peewee.BigIntegerField()
+    site = peewee.TextField()
+    handoff = peewee.TextField()
+    attempt = peewee.TextField()
+    status = peewee.TextField()
+    files = peewee.IntegerField()
+    size_bytes = peewee.BigIntegerField()
+    started = TimeField()
+    prepare_duration = peewee.DoubleField(null=True)
+    transfer_started = TimeField(null=True)
+    transfer_duration = peewee.DoubleField(null=True)
+    place_started = TimeField(null=True)
+    place_duration = peewee.DoubleField(null=True)
+    rate = peewee.DoubleField(null=True)
+    exit_status = peewee.IntegerField(null=True)
+    error = peewee.TextField(null=True)
+
+    @classmethod
+    def begin(
+        cls, run_id: int, site: str, handoff: str, attempt: str, ids: Sequence[int], size: int
+    ) -> int:
+        """Record that files are about to be sent, and return the number of the batch."""
+        known = cls.get_or_none(cls.attempt == attempt)
+        if known is not None:  # the commit whose answer was lost
+            return int(known.id)
+        batch = cls.create(
+            run_id=run_id,
+            site=site,
+            handoff=handoff,
+            attempt=attempt,
+            status=BatchStatus.OPEN,
+            files=len(ids),
+            size_bytes=size,
+            started=now(),
+        )
+        bulk.for_each(
+            "INSERT INTO transfer_attempt (batch_id, handoff_file_id)"
+            " SELECT new.batch_id, new.handoff_file_id FROM {new}",
+            {"batch_id": "bigint", "handoff_file_id": "bigint"},
+            [(batch.id, number) for number in ids],
+        )
+        return int(batch.id)
+
+    @classmethod
+    def unfinished(cls, site: str, handoff: str) -> list[TransferBatch]:
+        """Return the batches that may have something in staging, oldest first."""
+        return list(
+            cls.select()
+            .where(
+                cls.site == site,
+                cls.handoff == handoff,
+                cls.status.in_([BatchStatus.OPEN, BatchStatus.SETTLED]),
+            )
+            .order_by(cls.id)
+        )
+
+    @classmethod
+    def settle(cls, batch: int, outcomes: Sequence[tuple[int, str, str]], **values: Any) -> None:
+        """Record what came of a batch, and of each file: id, outcome, reason."""
+        bulk.for_each(
+            "UPDATE transfer_attempt SET outcome = new.outcome, error = new.error FROM {new}"
+            " WHERE transfer_attempt.batch_id = new.batch_id"
+            " AND transfer_attempt.handoff_file_id = new.handoff_file_id",
+            {"batch_id": "bigint", "handoff_file_id": "bigint", "outcome": "text", "error": "text"},
+            [(batch, n, outcome, bulk.clean(error) or None) for n, outcome, error in outcomes],
+        )
+        cls.update(status=BatchStatus.SETTLED, **values).where(cls.id == batch).execute()
+
+    @classmethod
+    def done(cls, batches: Sequence[int]) -> None:
+        """Record that nothing of some batches is left in staging."""
+        where, value = bulk.among(batches)
+        execute(f"UPDATE transfer_batch SET status = 'DONE' WHERE id {where}", (value,))
+
+
+class TransferAttempt(Table):
+    """A file's part in a batch.
+
+    Attributes
+    ----------
+    outcome : `str` or `None`
+        DELIVERED, FAILED, CONFLICT, VANISHED or LATER.
+    """
+
+    batch_id = peewee.BigIntegerField()
+    handoff_file_id = peewee.BigIntegerField()
+    outcome = peewee.TextField(null=True)
+    error = peewee.TextField(null=True)
+
+    class Meta:
+        primary_key = peewee.CompositeKey("batch_id", "handoff_file_id")
+
+
+def _as_waiting(row: Sequence[Any]) -> Waiting:
+    found = Waiting(*row)
+    return found._replace(conflict_since=bulk.read_moment(found.conflict_since))
