@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,13 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         return path
 
     return write
+
+
+@pytest.fixture
+def other_file_system(tmp_path: Path) -> Iterator[Path]:
+    """Give a directory on another file system than `tmp_path`."""
+    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    if path.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is on the file system of the temporary directory")
+    yield path
+    shutil.rmtree(path)
