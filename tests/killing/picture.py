@@ -48,23 +48,17 @@ def disk(root: Path, *, without: tuple[str, ...] = ("state",)) -> dict[str, str]
     return found
 
 
-def tables(database_url: str, root: Path) -> dict[str, str]:
+def tables(database_url: str, root: Path) -> dict[str, dict[str, Any]]:
     """Every row of the tables that a kill must not change, by what it is about."""
-    rows: dict[str, str] = {}
-    numbers: Counter[str] = Counter()
+    rows: dict[str, dict[str, Any]] = {}
     with _connected(database_url) as connection:
         for table, sql in TABLES.items():
-            lines = []
-            for row in map(dict, connection.execute(sql)):
-                keep = {key: value for key, value in row.items() if not PASSING.search(key)}
-                keep.pop("copy_of", None)
-                if "claim" in keep:  # by which pass, does not matter
-                    keep["claim"] = keep["claim"] is not None
-                about = f"{table} {keep.get('target', '')} {keep['relpath']}/{keep['filename']}"
-                lines.append((about, repr(keep).replace(os.fspath(root), "ROOT")))
-            for about, line in sorted(lines):
+            found = [_kept(dict(row), os.fspath(root)) for row in connection.execute(sql)]
+            numbers: Counter[str] = Counter()
+            for row in sorted(found, key=repr):
+                about = f"{table} {row.get('target', '')} {row['relpath']}/{row['filename']}"
                 numbers[about] += 1
-                rows[f"{about} ({numbers[about]})"] = line
+                rows[f"{about} ({numbers[about]})"] = row
     return rows
 
 
@@ -78,11 +72,26 @@ def execute(database_url: str, statements: Iterable[str]) -> None:
 
 def difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """What distinguishes two pictures, a line each; nothing if they are alike."""
-    return [
-        f"{key}: expected {expected.get(key, 'nothing')}, found {found.get(key, 'nothing')}"
-        for key in sorted(expected.keys() | found.keys())
-        if expected.get(key) != found.get(key)
-    ]
+    lines = []
+    for key in sorted(expected.keys() | found.keys()):
+        one, other = expected.get(key, "nothing"), found.get(key, "nothing")
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            columns = [column for column in one if one[column] != other[column]]
+            one, other = ({column: row[column] for column in columns} for row in (one, other))
+        if one != other:
+            lines.append(f"{key}: expected {one}, found {other}")
+    return lines
+
+
+def _kept(row: dict[str, Any], root: str) -> dict[str, Any]:
+    kept = {key: value for key, value in row.items() if not PASSING.search(key)}
+    kept.pop("copy_of", None)  # by its name instead
+    if "claim" in kept:  # by which pass, does not matter
+        kept["claim"] = kept["claim"] is not None
+    return {
+        key: value.replace(root, "ROOT") if isinstance(value, str) else value
+        for key, value in kept.items()
+    }
 
 
 def _entry(path: str) -> str:

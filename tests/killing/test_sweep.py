@@ -84,7 +84,7 @@ def test_tables_are_compared_but_for_ids_and_times(database_url: str, tmp_path: 
         " inode, status, discovered_at) VALUES (?, 's', 'h', 'd', 'f', 1, ?, ?, ?, ?)"
     )
 
-    def row(*values: object) -> dict[str, str]:
+    def row(*values: object) -> Mapping[str, object]:
         with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as database:
             database.execute("DELETE FROM handoff_file")
             database.execute(insert, values)
@@ -93,4 +93,6 @@ def test_tables_are_compared_but_for_ids_and_times(database_url: str, tmp_path: 
 
     first = row(1, 10, 100, "HELD", "2026-01-01")
     assert picture.difference(first, row(2, 20, 200, "HELD", "2026-01-02")) == []
-    assert len(picture.difference(first, row(1, 10, 100, "FOUND", "2026-01-01"))) == 1
+    assert picture.difference(first, row(1, 10, 100, "FOUND", "2026-01-01")) == [
+        "handoff_file  d/f (1): expected {'status': 'HELD'}, found {'status': 'FOUND'}"
+    ]
