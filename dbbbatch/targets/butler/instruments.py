@@ -65,11 +65,12 @@ def _comcam() -> Iterator[Detector]:
 
 
 def _decam() -> Iterator[Detector]:
-    from astro_metadata_translator.translators import DecamTranslator
-
-    for number, name in DecamTranslator.detector_names.items():
-        if number <= 62:
-            yield Detector(number, name, name[0], name[1:])
+    # CCDNUM runs through the rows from south to north. (astro_metadata_translator leaves out
+    # N30, which had no image for some years, but files have an extension for it.)
+    south = [*range(29, 32), *range(25, 29), *range(20, 25), *range(14, 20), *range(8, 14)]
+    names = [f"S{n}" for n in [*south, *range(1, 8)]] + [f"N{n}" for n in range(1, 32)]
+    for number, name in enumerate(names, start=1):
+        yield Detector(number, name, name[0], name[1:])
 
 
 def _hsc() -> Iterator[Detector]:

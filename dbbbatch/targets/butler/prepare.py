@@ -36,6 +36,7 @@ def prepare(
     database: str = "",
     namespace: str = "",
     files: Sequence[str] = (),
+    translators: Sequence[str] = (),
 ) -> Iterator[str]:
     """Make or complete a repository.
 
@@ -58,6 +59,8 @@ def prepare(
         Schema in that database.
     files : sequence of `str`
         Sample files, to learn detectors from (all of them, for an instrument that is not known).
+    translators : sequence of `str`
+        Modules with header translators of the site's own.
 
     Yields
     ------
@@ -69,7 +72,7 @@ def prepare(
     ConfigError
         If it cannot be done; says what to do.
     """
-    headers.load_translators()
+    headers.load_translators(translators)
     if os.path.isabs(where) and not (os.path.isdir(where) and os.listdir(where)):
         yield _make(where, database, namespace)
     repository = Repository(where)

@@ -92,7 +92,6 @@ class _Rubin(FitsTranslator):
         "object": ("OBJECT", {"default": "UNKNOWN"}),
         "science_program": (["PROGRAM", "RUNNUM"], {"default": "unknown"}),
         "detector_serial": (["LSST_NUM", "DETSER"], {"default": "unknown"}),
-        "relative_humidity": ("HUMIDITY", {"default": None}),
     }
     #: What INSTRUME may say, in lower case.
     _known_as: ClassVar[frozenset[str]] = frozenset()
@@ -278,6 +277,11 @@ class _Rubin(FitsTranslator):
     def to_boresight_airmass(self) -> float | None:
         airmass = self._value("AMSTART")
         return None if airmass is None else float(airmass)
+
+    @cache_translation
+    def to_relative_humidity(self) -> float | None:
+        value = self._value("HUMIDITY")
+        return None if value is None else float(value)
 
     @cache_translation
     def to_temperature(self) -> u.Quantity | None:

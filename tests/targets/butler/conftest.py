@@ -1,0 +1,72 @@
+"""Real Gen3 repositories, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.targets.butler.postgres import InstalledPostgres, binaries
+
+WHY = "the Butler's packages are not installed: pip install 'dbbbatch[butler]'"
+pytest.importorskip("lsst.daf.butler", reason=WHY, exc_type=ImportError)
+pytest.importorskip("astro_metadata_translator", reason=WHY, exc_type=ImportError)
+
+CAMERAS = ("LATISS", "LSSTCam", "HSC", "DECam")
+
+
+@pytest.fixture(scope="session")
+def _prepared_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from dbbbatch.targets.butler.prepare import prepare
+
+    repo = tmp_path_factory.mktemp("butler") / "repo"
+    for camera in CAMERAS:
+        list(prepare(str(repo), camera))
+    return repo
+
+
+@pytest.fixture
+def sqlite_repo(_prepared_sqlite: Path, tmp_path: Path) -> Path:
+    """Give a repository of the test's own, for four cameras, on SQLite."""
+    return Path(shutil.copytree(_prepared_sqlite, tmp_path / "repo"))
+
+
+@pytest.fixture(scope="session")
+def butler_postgres() -> Iterator[InstalledPostgres]:
+    """Give a PostgreSQL server that can hold the registry of a repository."""
+    programs = binaries()
+    if programs is None:
+        pytest.skip("no PostgreSQL with btree_gist is installed: apt-get install postgresql")
+    server = InstalledPostgres(programs)
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres_repo(butler_postgres: InstalledPostgres, tmp_path: Path) -> Path:
+    """Give a repository of the test's own, for LATISS and DECam, on PostgreSQL."""
+    from dbbbatch.targets.butler.prepare import prepare
+
+    repo = tmp_path / "repo"
+    database = butler_postgres.fresh()
+    list(prepare(str(repo), "LATISS", database=database, namespace="butler"))
+    list(prepare(str(repo), "DECam"))
+    return repo
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def repo(request: pytest.FixtureRequest) -> Path:
+    """Give a repository of the test's own, on each kind of database."""
+    name = "sqlite_repo" if request.param == "sqlite" else "postgres_repo"
+    return request.getfixturevalue(name)
+
+
+@pytest.fixture
+def opened(repo: Path) -> Callable[[], Any]:
+    """Give what opens the repository with the Butler alone, to look at it."""
+    from lsst.daf.butler import Butler
+
+    return lambda: Butler.from_config(str(repo))

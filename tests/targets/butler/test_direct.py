@@ -1,0 +1,334 @@
+"""Raw files into a real repository, without the LSST stack."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbbbatch.targets.base import NotReady, Outcome
+from tests.targets.butler.postgres import InstalledPostgres
+from tests.targets.observations import (
+    DECAM,
+    HSC,
+    LSSTCAM,
+    latiss,
+    rubin,
+    write,
+    write_decam,
+)
+from tests.targets.offering import digest, offered, results, started, stored
+
+DETECTORS = {1: "S29", 2: "S30", 62: "N31"}
+
+
+def ingest(repo: Path, *paths: Path, **config: Any) -> list[Outcome]:
+    with started("butler-gen3", paths[0].parent, repo=str(repo), **config) as plugin:
+        return offered(plugin, *paths)
+
+
+def held(butler: Any, run: str = "LATISS/raw/all") -> dict[tuple[int, int], str]:
+    """Give what a run holds: exposure and detector to path."""
+    refs = butler.query_datasets("raw", collections=run, limit=None, explain=False)
+    return {
+        (ref.dataId["exposure"], ref.dataId["detector"]): butler.getURI(ref).ospath for ref in refs
+    }
+
+
+class TestOnEachDatabase:
+    def test_first_ingest_registers_the_file_where_it_lies(
+        self, repo: Path, tmp_path: Path, opened: Callable[[], Any]
+    ) -> None:
+        path = latiss(tmp_path)
+        before = digest(path), path.stat().st_mtime_ns
+        (outcome,) = ingest(repo, path)
+        assert outcome.result.value == "done"
+        assert outcome.message == "raw LATISS 2025112300001/0 in LATISS/raw/all"
+        assert held(opened()) == {(2025112300001, 0): str(path)}
+        assert (digest(path), path.stat().st_mtime_ns) == before
+
+    def test_repeat_finds_it_there(
+        self, repo: Path, tmp_path: Path, opened: Callable[[], Any]
+    ) -> None:
+        path = latiss(tmp_path)
+        ingest(repo, path)
+        (outcome,) = ingest(repo, path)
+        assert outcome.result.value == "already"
+        assert "registered before" in outcome.message
+        assert len(held(opened())) == 1
+
+    def test_conflict_names_both_files(
+        self, repo: Path, tmp_path: Path, opened: Callable[[], Any]
+    ) -> None:
+        first, second = latiss(tmp_path / "a"), latiss(tmp_path / "b", OBJECT="another")
+        ingest(repo, first)
+        (outcome,) = ingest(repo, second)
+        assert outcome.result.value == "failed"
+        assert str(first) in outcome.message
+        assert str(second) in outcome.message
+        assert held(opened()) == {(2025112300001, 0): str(first)}
+
+    def test_two_of_one_batch_that_claim_to_be_one_dataset(
+        self, repo: Path, tmp_path: Path
+    ) -> None:
+        pair = latiss(tmp_path / "a"), latiss(tmp_path / "b", OBJECT="another")
+        assert results(ingest(repo, *pair)) == ["done", "failed"]
+
+    def test_bad_files_do_not_stop_their_neighbours(
+        self, repo: Path, tmp_path: Path, opened: Callable[[], Any]
+    ) -> None:
+        good = [latiss(tmp_path, sequence=n) for n in range(1, 8)]
+        cut = latiss(tmp_path, sequence=20)
+        cut.write_bytes(cut.read_bytes()[:-2880])
+        gone = latiss(tmp_path, sequence=21)
+        gone.unlink()
+        strange = write(tmp_path / "strange.fits", {"INSTRUME": "Unheard"})
+        outcomes = ingest(repo, *good[:3], cut, gone, strange, *good[3:])
+        assert results(outcomes) == [*["done"] * 3, "never", "failed", "failed", *["done"] * 4]
+        assert "cut short" in outcomes[3].message
+        assert "No such file" in outcomes[4].message
+        assert "no translator understands its headers (INSTRUME = 'Unheard')" in outcomes[5].message
+        assert len(held(opened())) == 7
+
+    def test_file_with_several_detectors(
+        self, repo: Path, tmp_path: Path, opened: Callable[[], Any]
+    ) -> None:
+        path = write_decam(tmp_path / "decam.fits.fz", DECAM, DETECTORS)
+        assert results(ingest(repo, path)) == ["done"]
+        assert results(ingest(repo, path)) == ["already"]
+        assert held(opened(), "DECam/raw/all") == {
+            (229388, detector): str(path) for detector in DETECTORS
+        }
+
+    def test_four_workers_at_once(
+        self, repo: Path, tmp_path: Path, opened: Callable[[], Any]
+    ) -> None:
+        paths = [str(latiss(tmp_path, sequence=n)) for n in range(1, 41)]
+        context = multiprocessing.get_context("spawn")
+        # Every exposure twice, by different workers: two files at a time are the same one.
+        shares = [(str(repo), paths[share * 10 : share * 10 + 20]) for share in range(4)]
+        with context.Pool(4) as pool:
+            found = pool.starmap(_ingest_apart, shares)
+        assert {result for share in found for result in share} <= {"done", "already"}
+        assert sorted(held(opened()).values()) == sorted(paths)
+
+    def test_killed_before_its_success_was_recorded(
+        self, repo: Path, tmp_path: Path, opened: Callable[[], Any]
+    ) -> None:
+        paths = [latiss(tmp_path, sequence=n) for n in range(1, 6)]
+        context = multiprocessing.get_context("spawn")
+        child = context.Process(target=_ingest_and_die, args=(str(repo), [str(p) for p in paths]))
+        child.start()
+        child.join()
+        assert child.exitcode == -9
+        assert results(ingest(repo, *paths)) == ["already"] * 5
+        assert len(held(opened())) == 5
+
+
+def _ingest_apart(repo: str, paths: list[str]) -> list[str]:
+    return results(ingest(Path(repo), *map(Path, paths), ))
+
+
+def _ingest_and_die(repo: str, paths: list[str]) -> None:
+    with started("butler-gen3", Path(paths[0]).parent, repo=repo) as plugin:
+        for _ in plugin.ingest(stored(*map(Path, paths))):
+            os.kill(os.getpid(), 9)
+
+
+def test_cameras_of_every_kind(sqlite_repo: Path, tmp_path: Path) -> None:
+    files = [
+        latiss(tmp_path),
+        write(tmp_path / "cam.fits.fz", rubin(LSSTCAM, 20250501, 7), compress=True),
+        write(tmp_path / "hsc.fits", HSC),
+        write_decam(tmp_path / "decam.fits", DECAM, DETECTORS),
+    ]
+    assert results(ingest(sqlite_repo, *files)) == ["done"] * 4
+
+
+def test_detectors_of_one_exposure_in_several_batches(sqlite_repo: Path, tmp_path: Path) -> None:
+    slots = [f"S{a}{b}" for a in range(3) for b in range(3)]
+    files = [
+        write(tmp_path / f"{slot}.fits", rubin(LSSTCAM, 20250501, 7, CCDSLOT=slot)) for slot in slots
+    ]
+    with started("butler-gen3", tmp_path, repo=str(sqlite_repo)) as plugin:
+        assert results(offered(plugin, *files[:4])) == ["done"] * 4
+        assert results(offered(plugin, *files)) == ["already"] * 4 + ["done"] * 5
+
+
+def test_the_same_content_under_another_name_is_there_already(
+    sqlite_repo: Path, tmp_path: Path
+) -> None:
+    first, second = latiss(tmp_path / "a"), latiss(tmp_path / "b")
+    ingest(sqlite_repo, first)
+    (outcome,) = ingest(sqlite_repo, second)
+    assert outcome.result.value == "already"
+    assert f"the same content in {first}" in outcome.message
+
+
+def test_file_that_was_pruned_may_be_ingested_from_elsewhere(
+    sqlite_repo: Path, tmp_path: Path
+) -> None:
+    from lsst.daf.butler import Butler
+
+    first, second = latiss(tmp_path / "a"), latiss(tmp_path / "b")
+    ingest(sqlite_repo, first)
+    butler = Butler.from_config(str(sqlite_repo), writeable=True)
+    refs = butler.query_datasets("raw", collections="LATISS/raw/all")
+    butler.pruneDatasets(refs, unstore=True, disassociate=False)
+    assert results(ingest(sqlite_repo, second)) == ["done"]
+    assert held(butler) == {(2025112300001, 0): str(second)}
+
+
+class TestExposureThatDiffers:
+    """The repository's record of an exposure says other things than the headers do."""
+
+    @pytest.fixture
+    def two_detectors(self, sqlite_repo: Path, tmp_path: Path) -> Path:
+        first = write(tmp_path / "1.fits", rubin(LSSTCAM, 20250501, 7, CCDSLOT="S00"))
+        assert results(ingest(sqlite_repo, first)) == ["done"]
+        return write(tmp_path / "2.fits", rubin(LSSTCAM, 20250501, 7, OBJECT="other"))
+
+    def test_fails_with_both_values(self, sqlite_repo: Path, two_detectors: Path) -> None:
+        (outcome,) = ingest(sqlite_repo, two_detectors)
+        assert outcome.result.value == "failed"
+        assert "target_name 'COSMOS' there, 'other' here" in outcome.message
+
+    def test_is_kept(self, sqlite_repo: Path, two_detectors: Path) -> None:
+        assert results(ingest(sqlite_repo, two_detectors, exposures="keep")) == ["done"]
+        assert _target_names(sqlite_repo) == {"COSMOS"}
+
+    def test_is_updated(self, sqlite_repo: Path, two_detectors: Path) -> None:
+        assert results(ingest(sqlite_repo, two_detectors, exposures="update")) == ["done"]
+        assert _target_names(sqlite_repo) == {"other"}
+
+
+def _target_names(repo: Path) -> set[str]:
+    from lsst.daf.butler import Butler
+
+    records = Butler.from_config(str(repo)).query_dimension_records("exposure")
+    return {record.target_name for record in records}
+
+
+def test_filter_that_may_not_be_registered(sqlite_repo: Path, tmp_path: Path) -> None:
+    (outcome,) = ingest(sqlite_repo, latiss(tmp_path), register_filters=False)
+    assert outcome.result.value == "failed"
+    assert "filter 'SDSSr_65mm~empty' of LATISS is not registered" in outcome.message
+
+
+def test_detector_that_is_not_registered(sqlite_repo: Path, tmp_path: Path) -> None:
+    (outcome,) = ingest(sqlite_repo, write(tmp_path / "hsc.fits", HSC | {"DET-ID": 150}))
+    assert outcome.result.value == "failed"
+    assert "detector 150 of HSC is not registered" in outcome.message
+
+
+@pytest.mark.parametrize("name", ["a b.fits", "a#1.fits", "50%.fits", "%41.fits", "é?&.fits"])
+def test_names_are_data(sqlite_repo: Path, tmp_path: Path, name: str) -> None:
+    from lsst.daf.butler import Butler
+
+    path = latiss(tmp_path)
+    path = path.rename(path.with_name(name))
+    assert results(ingest(sqlite_repo, path)) == ["done"]
+    assert list(held(Butler.from_config(str(sqlite_repo))).values()) == [str(path)]
+    assert results(ingest(sqlite_repo, path)) == ["already"]
+
+
+def test_name_that_is_not_utf8_is_refused(sqlite_repo: Path, tmp_path: Path) -> None:
+    path = latiss(tmp_path)
+    path = path.rename(path.with_name(os.fsdecode(b"\xff.fits")))
+    assert results(ingest(sqlite_repo, path)) == ["never"]
+
+
+def test_file_can_be_read_back_without_the_stack(sqlite_repo: Path, tmp_path: Path) -> None:
+    from lsst.daf.butler import Butler
+
+    ingest(sqlite_repo, latiss(tmp_path, sequence=5))
+    butler = Butler.from_config(str(sqlite_repo), collections="LATISS/raw/all")
+    with butler.get("raw", instrument="LATISS", exposure=2025112300005, detector=0) as hdus:
+        assert hdus[0].header["SEQNUM"] == 5
+        assert (hdus[0].data == 5).all()
+
+
+def test_ids_are_those_of_the_stack(sqlite_repo: Path, tmp_path: Path) -> None:
+    # uuid5 of the run and the data id in lsst.daf.butler's namespace, for ever.
+    from lsst.daf.butler import Butler
+
+    ingest(sqlite_repo, latiss(tmp_path))
+    (ref,) = Butler.from_config(str(sqlite_repo)).query_datasets("raw", "LATISS/raw/all")
+    assert ref.id.version == 5
+
+
+def test_known_tells_what_the_repository_holds(sqlite_repo: Path, tmp_path: Path) -> None:
+    first, second = latiss(tmp_path, sequence=1), latiss(tmp_path, sequence=2)
+    broken = tmp_path / "broken.fits"
+    broken.write_bytes(b"SIMPLE")
+    with started("butler-gen3", tmp_path, repo=str(sqlite_repo)) as plugin:
+        offered(plugin, first)
+        found = plugin.known(stored(first, second, broken))
+        assert dict(found or ()) == {1: True, 2: False, 3: False}
+
+
+def test_copies_if_so_configured(sqlite_repo: Path, tmp_path: Path) -> None:
+    from lsst.daf.butler import Butler
+
+    path = latiss(tmp_path)
+    assert results(ingest(sqlite_repo, path, transfer="copy")) == ["done"]
+    (copy,) = held(Butler.from_config(str(sqlite_repo))).values()
+    assert copy.startswith(str(sqlite_repo))
+    assert results(ingest(sqlite_repo, path, transfer="copy")) == ["already"]
+
+
+class TestAway:
+    """What is away costs no file an attempt: the pass ends and the next one carries on."""
+
+    def test_postgres_goes_and_comes_back(
+        self, postgres_repo: Path, tmp_path: Path, butler_postgres: InstalledPostgres
+    ) -> None:
+        first, second = latiss(tmp_path, sequence=1), latiss(tmp_path, sequence=2)
+        with started("butler-gen3", tmp_path, repo=str(postgres_repo)) as plugin:
+            assert results(offered(plugin, first)) == ["done"]
+            with butler_postgres.down(), pytest.raises(NotReady, match="its database is away"):
+                offered(plugin, second)
+            assert results(offered(plugin, second)) == ["done"]
+
+    def test_postgres_is_down_at_the_start(
+        self, postgres_repo: Path, tmp_path: Path, butler_postgres: InstalledPostgres
+    ) -> None:
+        with (
+            butler_postgres.down(),
+            pytest.raises(NotReady, match="its database is away"),
+            started("butler-gen3", tmp_path, repo=str(postgres_repo)),
+        ):
+            pass
+
+    def test_broken_connection_is_mended(
+        self, postgres_repo: Path, tmp_path: Path, butler_postgres: InstalledPostgres
+    ) -> None:
+        with started("butler-gen3", tmp_path, repo=str(postgres_repo)) as plugin:
+            assert results(offered(plugin, latiss(tmp_path, sequence=1))) == ["done"]
+            butler_postgres.restart()
+            assert results(offered(plugin, latiss(tmp_path, sequence=2))) == ["done"]
+
+    def test_sqlite_is_locked(
+        self, sqlite_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with started("butler-gen3", tmp_path, repo=str(sqlite_repo)) as plugin:
+            _wait_no_longer(plugin)
+            other = sqlite3.connect(sqlite_repo / "gen3.sqlite3", isolation_level=None)
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(NotReady, match="database is locked"):
+                offered(plugin, latiss(tmp_path))
+            other.execute("ROLLBACK")
+            assert results(offered(plugin, latiss(tmp_path / "again"))) == ["done"]
+
+
+def _wait_no_longer(plugin: Any) -> None:
+    """Let SQLite give up at once, not after the five minutes that the Butler sets."""
+    from sqlalchemy import event
+
+    engine = plugin._repository.butler._registry._db._engine
+    event.listen(engine, "checkout", lambda c, *_: c.execute("PRAGMA busy_timeout = 0"))

@@ -1,0 +1,80 @@
+"""Whole FITS files are told from others by their headers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits as astropy_fits
+
+from dbbbatch.targets.butler import fits
+from tests.targets.observations import DECAM, latiss, write_decam
+
+
+def test_extents_are_those_that_astropy_finds(fits_files: list[Path]) -> None:
+    for path in fits_files:
+        try:
+            found = fits.walk(str(path), count=False)
+        except fits.Damaged as error:
+            assert path.name == "invalid.fits", error
+            continue
+        with astropy_fits.open(path) as hdus:
+            ends = [info["datLoc"] + info["datSpan"] for info in (hdu.fileinfo() for hdu in hdus)]
+        assert [hdu.end for hdu in found] == ends
+
+
+def test_extensions_are_counted(tmp_path: Path) -> None:
+    path = write_decam(tmp_path / "decam.fits", DECAM, {1: "S29", 2: "S30"})
+    ends = [hdu.end for hdu in fits.walk(str(path))]
+    path.write_bytes(path.read_bytes()[: ends[1]])
+    with pytest.raises(fits.Damaged, match="1 extensions of the 2 in its header"):
+        fits.walk(str(path))
+    assert len(fits.walk(str(path), count=False)) == 2
+
+
+def test_every_cut_is_found_out(tmp_path: Path) -> None:
+    whole = latiss(tmp_path).read_bytes()
+    path = tmp_path / "cut.fits"
+    for length in range(1, len(whole), 1440):
+        path.write_bytes(whole[:length])
+        with pytest.raises(fits.Damaged):
+            fits.walk(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b"\x00" * 5760, "no FITS file"),
+        (b"\x1f\x8b\x08" + b"x" * 5000, "no FITS file"),
+        (b"SIMPLE  =                    T".ljust(2880), "has no end"),
+    ],
+)
+def test_garbage_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "garbage.fits"
+    path.write_bytes(content)
+    with pytest.raises(fits.Damaged, match=says):
+        fits.walk(str(path))
+
+
+def test_what_follows_must_be_an_extension(tmp_path: Path) -> None:
+    path = latiss(tmp_path)
+    path.write_bytes(path.read_bytes() + b"\x00" * 2880)
+    with pytest.raises(fits.Damaged, match="2880 bytes after HDU 0 are no FITS extension"):
+        fits.walk(str(path))
+
+
+def test_size_that_is_no_number(tmp_path: Path) -> None:
+    path = latiss(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"NAXIS1  =                    8", b"NAXIS1  =                  abc"))
+    with pytest.raises(fits.Damaged, match="NAXIS1 is b'abc', no number"):
+        fits.walk(str(path))
+
+
+def test_long_header(tmp_path: Path) -> None:
+    header = astropy_fits.Header([(f"KEY{n}", n) for n in range(5000)])
+    path = tmp_path / "long.fits"
+    astropy_fits.PrimaryHDU(np.zeros(4, dtype=np.int16), header).writeto(path)
+    (hdu,) = fits.walk(str(path))
+    assert hdu.end == path.stat().st_size

@@ -1,0 +1,176 @@
+"""From nothing to a repository that raw files can be ingested into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lsst.daf.butler import Butler
+
+from dbbbatch.errors import ConfigError
+from dbbbatch.targets.base import Misconfigured, NotReady
+from dbbbatch.targets.butler import instruments
+from dbbbatch.targets.butler.prepare import prepare
+from tests.targets.observations import HSC, LATISS, latiss, rubin, write
+from tests.targets.offering import offered, results, started
+
+
+def test_makes_a_repository(tmp_path: Path) -> None:
+    repo = tmp_path / "deep" / "repo.v2"
+    assert list(prepare(str(repo), "LATISS")) == [
+        f"repository {repo}",
+        "instrument LATISS",
+        "1 detectors of LATISS",
+        "dataset type raw (RawFits)",
+        "collection LATISS/raw/all",
+    ]
+    with started("butler-gen3", tmp_path, repo=str(repo)) as plugin:
+        assert results(offered(plugin, latiss(tmp_path))) == ["done"]
+
+
+def test_repeated_does_nothing(tmp_path: Path) -> None:
+    repo = str(tmp_path / "repo")
+    list(prepare(repo, "LATISS"))
+    assert list(prepare(repo, "LATISS")) == []
+
+
+@pytest.mark.parametrize(
+    ("camera", "count"), [("LSSTCam", 205), ("LSSTComCam", 9), ("HSC", 112), ("DECam", 62)]
+)
+def test_completes_one_with_another_camera(sqlite_repo: Path, camera: str, count: int) -> None:
+    list(prepare(str(sqlite_repo), camera))
+    records = Butler.from_config(str(sqlite_repo)).query_dimension_records(
+        "detector", where="instrument = :camera", bind={"camera": camera}
+    )
+    assert len(records) == count
+    assert len({record.full_name for record in records}) == count
+
+
+def test_half_made_repository_of_an_earlier_kill_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "unfinished-repo").mkdir()
+    (tmp_path / "unfinished-repo" / "butler.yaml").write_text("half")
+    list(prepare(str(tmp_path / "repo"), "LATISS"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["repo"]
+
+
+def test_for_the_stack(tmp_path: Path) -> None:
+    list(prepare(str(tmp_path / "repo"), "LATISS", storage_class="Exposure"))
+    assert Butler.from_config(str(tmp_path / "repo")).get_dataset_type("raw").storageClass_name == "Exposure"
+    with started("butler-gen3", tmp_path, repo=str(tmp_path / "repo")) as plugin:
+        assert results(offered(plugin, latiss(tmp_path))) == ["done"]
+
+
+def test_unknown_instrument_needs_samples(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="instrument 'SITECAM' is not known.*--files"):
+        list(prepare(str(tmp_path / "repo"), "SITECAM"))
+
+
+def test_detectors_of_decam_are_named_as_its_translator_names_them() -> None:
+    from astro_metadata_translator.translators import DecamTranslator
+
+    ours = {detector.id: detector.full_name for detector in instruments.detectors("DECam")}
+    theirs = DecamTranslator.detector_names
+    assert {number: name for number, name in theirs.items() if ours.get(number) != name} == {}
+
+
+def test_samples_add_nothing_that_is_known(tmp_path: Path, sqlite_repo: Path) -> None:
+    sample = write(tmp_path / "hsc.fits", HSC)
+    assert list(prepare(str(sqlite_repo), "HSC", files=[str(sample)])) == []
+
+
+def test_sample_of_another_instrument(tmp_path: Path, sqlite_repo: Path) -> None:
+    sample = latiss(tmp_path)
+    with pytest.raises(ConfigError, match="is of LATISS, not of HSC"):
+        list(prepare(str(sqlite_repo), "HSC", files=[str(sample)]))
+
+
+def test_sample_that_is_damaged(tmp_path: Path, sqlite_repo: Path) -> None:
+    sample = tmp_path / "bad.fits"
+    sample.write_bytes(b"bad")
+    with pytest.raises(ConfigError, match="bad.fits: no FITS file"):
+        list(prepare(str(sqlite_repo), "HSC", files=[str(sample)]))
+
+
+def test_instrument_of_the_sites_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecam.py").write_text(
+        "from dbbbatch.targets.butler.rubin import Latiss\n"
+        "class SiteCam(Latiss):\n"
+        "    name = supported_instrument = 'SITECAM'\n"
+        "    _known_as = frozenset({'sitecam'})\n"
+        "    _const_map = {'instrument': 'SITECAM'}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    cards = rubin(LATISS, 20250501, 7) | {"INSTRUME": "SiteCam"}
+    sample = write(tmp_path / "own.fits", cards)
+    done = list(
+        prepare(
+            str(tmp_path / "repo"), "SITECAM", files=[str(sample)], translators=["sitecam"]
+        )
+    )
+    assert "instrument SITECAM" in done
+    assert "detector 0 of SITECAM (RXX_S00)" in done
+    with started(
+        "butler-gen3", tmp_path, repo=str(tmp_path / "repo"), translators=["sitecam"]
+    ) as plugin:
+        assert results(offered(plugin, sample)) == ["done"]
+
+
+class TestStartRefuses:
+    """What a plugin says when its repository is not as it should be."""
+
+    def start(self, repo: Path, **config: object) -> None:
+        with started("butler-gen3", repo.parent, repo=str(repo), **config):
+            pass
+
+    def test_a_repository_that_is_not_mounted(self, tmp_path: Path) -> None:
+        with pytest.raises(NotReady, match="does not exist .not mounted.*dbb butler prepare"):
+            self.start(tmp_path / "repo")
+
+    def test_an_empty_mount_point(self, tmp_path: Path) -> None:
+        (tmp_path / "repo").mkdir()
+        with pytest.raises(NotReady, match="is empty .not mounted"):
+            self.start(tmp_path / "repo")
+
+    def test_a_directory_that_is_no_repository(self, tmp_path: Path) -> None:
+        (tmp_path / "repo").mkdir()
+        (tmp_path / "repo" / "file").touch()
+        with pytest.raises(Misconfigured, match="there is no repository"):
+            self.start(tmp_path / "repo")
+
+    def test_a_broken_configuration(self, sqlite_repo: Path) -> None:
+        (sqlite_repo / "butler.yaml").write_text("registry: [")
+        with pytest.raises(Misconfigured, match="cannot be opened"):
+            self.start(sqlite_repo)
+
+    def test_a_database_that_is_gone(self, sqlite_repo: Path) -> None:
+        (sqlite_repo / "gen3.sqlite3").unlink()
+        with pytest.raises(NotReady, match="gen3.sqlite3 does not exist"):
+            self.start(sqlite_repo)
+        assert not (sqlite_repo / "gen3.sqlite3").exists()
+
+    def test_an_unknown_alias(self) -> None:
+        with pytest.raises(Misconfigured, match="there is no repository"):
+            self.start(Path("nowhere"))
+
+    def test_no_instrument(self, tmp_path: Path) -> None:
+        Butler.makeRepo(str(tmp_path / "repo"))
+        with pytest.raises(Misconfigured, match="has no instrument"):
+            self.start(tmp_path / "repo")
+
+    def test_no_such_dataset_type(self, sqlite_repo: Path) -> None:
+        with pytest.raises(Misconfigured, match="has no dataset type 'frame'"):
+            self.start(sqlite_repo, dataset_type="frame")
+
+    def test_a_formatter_that_cannot_be_imported(self, sqlite_repo: Path) -> None:
+        with pytest.raises(Misconfigured, match="formatter = 'no.Such'"):
+            self.start(sqlite_repo, formatter="no.Such")
+
+    def test_translators_that_cannot_be_imported(self, sqlite_repo: Path) -> None:
+        with pytest.raises(Misconfigured, match="translators: No module named 'nowhere'"):
+            self.start(sqlite_repo, translators=["nowhere"])
+
+    def test_a_stack_that_is_not_installed(self, sqlite_repo: Path) -> None:
+        with pytest.raises(Misconfigured, match="task = 'lsst.obs.base.RawIngestTask'"):
+            self.start(sqlite_repo, task="lsst.obs.base.RawIngestTask")
