@@ -1,0 +1,54 @@
+"""What a finder has to tell an operator about single files: each once, and not thousands."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from dbbbatch.database import connect
+from dbbbatch.database.models.quarantine import Quarantine
+from dbbbatch.files import names
+from dbbbatch.passes.base import Pass
+
+#: Complaints of one kind that are said one by one; then only that there are more.
+MOST_SAID = 10
+
+
+class Complaints:
+    """Gathers what a pass meets, to be said at its end."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, list[tuple[str, str]]] = {}
+        self._counts: dict[str, int] = {}
+
+    def odd(self, rel: str, what: str) -> None:
+        """Note something in the source that is no file to be stored."""
+        self._add("odd", rel, f"{names.printable(rel)}: {what}; it is left where it is")
+
+    def failed(self, rel: str, message: str) -> None:
+        """Note a file that could not be stored."""
+        self._add("failed", rel, f"{names.printable(rel)}: {message}")
+
+    def about_quarantine(self, site: str, label: str) -> None:
+        """Note the files that wait in quarantine, the oldest of them."""
+        waiting = connect.look(lambda: list(islice(Quarantine.waiting(site, label), MOST_SAID + 1)))
+        for row in waiting:
+            self._add(
+                "quarantine",
+                str(row.id),
+                f"{names.join(row.relpath, row.filename)}: in quarantine: {row.reason}; "
+                f"see `dbb quarantine list {label}`",
+            )
+
+    def say(self, p: Pass) -> None:
+        """Hand everything to the operator's voice."""
+        for kind, complaints in self._kinds.items():
+            for key, message in complaints:
+                p.trouble(message, key=f"{kind}: {key}")
+            if self._counts[kind] > len(complaints):
+                p.trouble(f"and more of this ({kind}); `dbb status` counts them", key=f"{kind}…")
+
+    def _add(self, kind: str, key: str, message: str) -> None:
+        said = self._kinds.setdefault(kind, [])
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        if len(said) < MOST_SAID:
+            said.append((key, message))

@@ -1,0 +1,197 @@
+"""Looking at the files of a finder's source: each is read once, and its fate decided.
+
+Nothing is moved or recorded here. But permissions and group of a file that is to be stored are set,
+and across file systems a hidden copy is made beside its destination.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from dbbbatch.errors import TryLater
+from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.passes.arrival import Area, Arrival
+from dbbbatch.passes.judge import Verdict, judge
+
+
+class Examined(NamedTuple):
+    """A file and what is to become of it.
+
+    Attributes
+    ----------
+    reason : `str`
+        Why it must not be stored.
+    error : `OSError` or `None`
+        Why it could not be read, or could not be prepared.
+    """
+
+    arrival: Arrival
+    verdict: Verdict | None
+    reason: str = ""
+    error: OSError | None = None
+
+
+class Examiner:
+    """Reads files and decides; may be used by several threads at a time.
+
+    Parameters
+    ----------
+    area : `Area`
+        From where to where.
+    apart : `bool`
+        Source and storage are on different file systems.
+    """
+
+    def __init__(self, area: Area, apart: bool) -> None:
+        self._area = area
+        self._apart = apart
+        self._made: set[str] = set()
+
+    def examine(self, arrivals: Sequence[Arrival]) -> Iterator[Examined]:
+        """Yield what is to become of each file.
+
+        Raises
+        ------
+        TryLater
+            The disk is away or full.
+        """
+        for arrival in arrivals:
+            try:
+                yield self._one(arrival)
+            except OSError as error:
+                if faults.is_general(error):
+                    raise TryLater(
+                        f"{names.printable(arrival.source)}: {error.strerror}; nothing is lost"
+                    ) from None
+                yield Examined(arrival, None, error=error)
+
+    def _one(self, arrival: Arrival) -> Examined:
+        known = arrival.known
+        there = _look(arrival.destination)
+        if known is None and there is None:
+            self._take(arrival)
+            return Examined(arrival, Verdict.ARRIVES)
+        algorithms = list(self._area.algorithms)
+        wanted = None
+        if known is not None:
+            algorithm, wanted = checksum.parse(known.checksum)
+            algorithms.append(algorithm)
+        self._read(arrival, algorithms)
+        same = known is not None and wanted == arrival.sums[algorithm]
+        if there is not None and not stat.S_ISREG(there.st_mode):
+            return Examined(
+                arrival, Verdict.CONFLICT, f"storage has {_kind(there.st_mode)} under this name"
+            )
+        verdict, reason = judge(known, same, None if there is None else there.st_size)
+        if verdict is Verdict.RETURNS:
+            self._take(arrival)
+        elif verdict is Verdict.ORPHAN:
+            verdict, reason = self._compare(arrival)
+        return Examined(arrival, verdict, reason)
+
+    def _read(self, arrival: Arrival, algorithms: list[str]) -> None:
+        descriptor = checksum.open_regular(arrival.source)
+        try:
+            before = os.fstat(descriptor)
+            arrival.sums = checksum.stream(descriptor, dict.fromkeys(algorithms))
+            arrival.status = os.fstat(descriptor)
+            checksum.same(before, arrival.status, arrival.source)
+        finally:
+            os.close(descriptor)
+
+    def _take(self, arrival: Arrival) -> None:
+        """Read a file that is to be stored, and make it ready to be placed."""
+        area = self._area
+        if not self._apart:
+            descriptor = checksum.open_regular(arrival.source)
+            try:
+                before = os.fstat(descriptor)
+                arrival.sums = checksum.stream(descriptor, area.algorithms)
+                arrival.status = after = os.fstat(descriptor)
+                checksum.same(before, after, arrival.source)
+                if self._dress(descriptor, after):
+                    self._make_directory(arrival)
+                    return
+            finally:
+                os.close(descriptor)
+        self._copy(arrival)
+
+    def _dress(self, descriptor: int, status: os.stat_result) -> bool:
+        """Give a file the mode and group of storage; False if it is another user's."""
+        area = self._area
+        try:
+            if area.group is not None and status.st_gid != area.group:
+                os.fchown(descriptor, -1, area.group)
+            if area.mode is not None and stat.S_IMODE(status.st_mode) != area.mode:
+                os.fchmod(descriptor, area.mode)
+        except PermissionError:
+            return False
+        return True
+
+    def _copy(self, arrival: Arrival) -> None:
+        area = self._area
+        self._make_directory(arrival)
+        descriptor = checksum.open_regular(arrival.source)
+        try:
+            arrival.status = os.fstat(descriptor)
+            arrival.sums = place.copy_beside(
+                descriptor,
+                arrival.destination,
+                area.algorithms,
+                owner=area.owner,
+                mode=area.mode,
+                group=area.group,
+            )
+        finally:
+            os.close(descriptor)
+        arrival.copied = True
+
+    def _make_directory(self, arrival: Arrival) -> None:
+        relpath = os.path.dirname(arrival.rel)
+        if relpath not in self._made:
+            place.make_directories(
+                self._area.storage, relpath, self._area.dir_mode, self._area.group
+            )
+            self._made.add(relpath)
+
+    def _compare(self, arrival: Arrival) -> tuple[Verdict, str]:
+        """Compare a file with one that storage has under its name, unknown to the table."""
+        directory, filename = os.path.split(arrival.destination)
+        # A file system that does not tell cases apart answers to names that it does not have.
+        if filename not in os.listdir(directory):
+            return Verdict.CONFLICT, "storage takes its name for that of another file"
+        algorithm = self._area.algorithms[0]
+        try:
+            there = checksum.compute(arrival.destination, [algorithm])
+        except OSError as error:
+            return (
+                Verdict.CONFLICT,
+                f"storage has a file of this name that cannot be read: {error.strerror}",
+            )
+        if there[algorithm] != arrival.sums[algorithm]:
+            return (
+                Verdict.CONFLICT,
+                "storage has a file of this name with other content, which the table does not know",
+            )
+        return Verdict.ORPHAN, ""
+
+
+def _look(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        raise NotADirectoryError(
+            errno.ENOTDIR, "storage has a file where this one needs a directory"
+        ) from None
+
+
+def _kind(mode: int) -> str:
+    from dbbbatch.files.scan import kind
+
+    return kind(mode)

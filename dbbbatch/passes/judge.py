@@ -1,0 +1,75 @@
+"""What to do with a file whose path the table knows already: decided without a disk."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from dbbbatch.database.models.storage import FileStatus, Known
+
+
+class Verdict(Enum):
+    """What becomes of a file in a finder's source."""
+
+    #: New: store it.
+    ARRIVES = "arrives"
+    #: Known, but storage has it no more: store it again.
+    RETURNS = "returns"
+    #: Stored already, the same: the alternative action.
+    DUPLICATE = "duplicate"
+    #: Must not be stored under this name: quarantine it, with the reason.
+    CONFLICT = "conflict"
+    #: Storage has a file of this name that the table does not know: compare the two.
+    ORPHAN = "orphan"
+    #: Another finder is storing a file of this name: look again in the next pass.
+    BUSY = "busy"
+
+
+class Judgement(NamedTuple):
+    """A verdict, and for a conflict its reason."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+def judge(known: Known | None, same: bool, size_there: int | None) -> Judgement:
+    """Decide what becomes of a file.
+
+    Parameters
+    ----------
+    known : `Known` or `None`
+        What the table says about its path.
+    same : `bool`
+        Whether size and checksum are those of the table.
+    size_there : `int` or `None`
+        Size of the file that storage has at this path; `None` if it has none.
+    """
+    if known is None or known.status == FileStatus.FORGOTTEN:
+        if size_there is not None:
+            return Judgement(Verdict.ORPHAN)
+        return Judgement(Verdict.RETURNS if known else Verdict.ARRIVES)
+    if known.status == FileStatus.ARRIVING:
+        return Judgement(Verdict.BUSY)
+    if known.status == FileStatus.QUARANTINED:
+        return _conflict("a file of this name was taken out of storage; ask `dbb history`")
+    if not same:
+        return _conflict("storage holds other content under this name")
+    if known.status == FileStatus.CORRUPT:
+        return _conflict("the stored file is corrupt; this one has the content it should have")
+    if size_there is None:
+        return Judgement(Verdict.RETURNS)
+    if size_there != known.size_bytes:
+        return _conflict(
+            f"the stored file has {size_there} bytes instead of {known.size_bytes}; this one has "
+            "the content it should have"
+        )
+    return Judgement(Verdict.DUPLICATE)
+
+
+def _conflict(reason: str) -> Judgement:
+    return Judgement(Verdict.CONFLICT, reason)
+
+
+def wait_before_try(tries: int, first: float, most: float) -> float:
+    """Return the seconds to wait after so many tries: doubled each time, up to `most`."""
+    return min(most, first * 2.0 ** min(tries - 1, 60))

@@ -1,0 +1,228 @@
+"""Moving files aside that a person must look at: the intent first, then the file, then the record.
+
+The intent names the place where the file will be, so a kill between any two steps leaves either
+the file where it was, or a file whose row says what it is and why it is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dbbbatch.database import connect
+from dbbbatch.database.models.quarantine import Quarantine
+from dbbbatch.database.models.storage import INODE
+from dbbbatch.files import checksum, names, place
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A file to be moved aside.
+
+    Attributes
+    ----------
+    source : `str`
+        Where it is.
+    rel : `str`
+        Its path relative to the buffer or source.
+    status : `os.stat_result`
+        As it was when the decision was made.
+    checksum : `str` or `None`
+        ``algorithm:hex``, if it could be read.
+    reason : `str`
+        For an operator.
+    """
+
+    source: str
+    rel: str
+    status: os.stat_result
+    checksum: str | None
+    reason: str
+
+
+class Quarantining:
+    """The quarantine of one section.
+
+    Parameters
+    ----------
+    site, label : `str`
+        Whose files, such as "finder.latiss".
+    root : `str`
+        The quarantine's directory.
+    source : `str`
+        The directory that files come from.
+    """
+
+    def __init__(self, site: str, label: str, root: str, source: str) -> None:
+        self._site = site
+        self._label = label
+        self._root = root
+        self._source = source
+
+    def move(self, files: Sequence[Aside]) -> list[tuple[Aside, OSError]]:
+        """Move files aside, durably.
+
+        Returns
+        -------
+        failed : `list` [ `tuple` [ `Aside`, `OSError` ] ]
+            Those that stayed, and why.
+        """
+        failed: list[tuple[Aside, OSError]] = []
+        planned: list[tuple[Aside, str]] = []
+        taken: set[str] = set()
+        for file in files:
+            try:
+                planned.append((file, self._plan(file, taken)))
+            except OSError as error:
+                failed.append((file, error))
+        if not planned:
+            return failed
+        rows = connect.transact(lambda: [self._intend(file, path) for file, path in planned])
+        moved, stayed = [], []
+        for (file, path), row in zip(planned, rows, strict=True):
+            try:
+                self._carry(file, path)
+                moved.append((file, path, row))
+            except OSError as error:
+                stayed.append(row)
+                failed.append((file, error))
+        if moved:
+            place.sync_file_system(self._root)
+        done = []
+        for file, path, row in moved:
+            try:
+                _remove_copied(file.source, path, file.status)
+                done.append(row)
+            except checksum.Changed:
+                done.append(row)  # another file has its name by now, and is not ours to remove
+            except OSError as error:
+                # It would come back as one more version in each pass: rather no copy than many.
+                os.unlink(path)
+                stayed.append(row)
+                failed.append((file, error))
+        self._record(done, stayed)
+        return failed
+
+    def recover(self) -> int:
+        """Finish what an earlier pass left; return how many files were on their way."""
+        rows = connect.look(lambda: Quarantine.moving(self._site, self._label))
+        done, stayed = [], []
+        for row in rows:
+            path = names.from_text(row.path)
+            source = os.path.join(
+                self._source,
+                names.join(names.from_text(row.relpath), names.from_text(row.filename)),
+            )
+            place.remove_temporary(path, self._owner)
+            if _is_there(path, row):
+                if _is_version(source, row):
+                    _finish(source, path)
+                done.append(row)
+            else:
+                stayed.append(row)
+        if rows:
+            if done:
+                place.sync_file_system(self._root)
+            self._record(done, stayed)
+        return len(rows)
+
+    @property
+    def _owner(self) -> str:
+        return f"{self._label} quarantine"
+
+    def _plan(self, file: Aside, taken: set[str]) -> str:
+        """Choose a free name, and make its directory."""
+        relpath, filename = names.split(file.rel)
+        place.make_directories(self._root, relpath)
+        directory = os.path.join(self._root, relpath) if relpath else self._root
+        name, number = filename, 0
+        while (path := os.path.join(directory, name)) in taken or os.path.lexists(path):
+            number += 1
+            name = place.versioned(filename, number)
+        taken.add(path)
+        return path
+
+    def _intend(self, file: Aside, path: str) -> Quarantine:
+        relpath, filename = names.split(file.rel)
+        return Quarantine.intend(
+            site=self._site,
+            label=self._label,
+            relpath=names.to_text(relpath),
+            filename=names.to_text(filename),
+            path=names.to_text(path),
+            size_bytes=file.status.st_size,
+            mtime_ns=file.status.st_mtime_ns,
+            inode=file.status.st_ino & INODE,
+            checksum=file.checksum,
+            reason=file.reason,
+        )
+
+    def _carry(self, file: Aside, path: str) -> None:
+        """Move the file, or leave a durable copy of it there."""
+        checksum.same(file.status, os.lstat(file.source), file.source)
+        try:
+            place.place(file.source, path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            place.copy_into(file.source, path, owner=self._owner)
+
+    def _record(self, done: list[Quarantine], stayed: list[Quarantine]) -> None:
+        def write() -> None:
+            when = connect.now()
+            for row in done:
+                row.arrived(when)
+            for row in stayed:
+                row.withdraw()
+
+        connect.transact(write)
+
+
+def _is_there(path: str, row: Quarantine) -> bool:
+    """Tell whether the file at a quarantine's path is the one that a row tells of."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if status.st_size != row.size_bytes:
+        return False
+    if status.st_ino & INODE == row.inode and status.st_mtime_ns == row.mtime_ns:
+        return True
+    if row.checksum is None:
+        return status.st_mtime_ns == row.mtime_ns
+    algorithm, digest = checksum.parse(row.checksum)
+    return checksum.compute(path, [algorithm])[algorithm] == digest
+
+
+def _is_version(path: str, row: Quarantine) -> bool:
+    """Tell whether a file is still the version that a row tells of."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return (status.st_size, status.st_mtime_ns, status.st_ino & INODE) == (
+        row.size_bytes,
+        row.mtime_ns,
+        row.inode,
+    )
+
+
+def _finish(source: str, path: str) -> None:
+    """Take the original away: a second link to the file, or what it was copied from."""
+    if os.path.samestat(os.lstat(source), os.lstat(path)):
+        place.place(source, path)
+    else:
+        os.unlink(source)
+
+
+def _remove_copied(source: str, path: str, status: os.stat_result) -> None:
+    """Remove an original whose copy is durable; raise `checksum.Changed` if it is another now."""
+    try:
+        now = os.lstat(source)
+    except FileNotFoundError:
+        return
+    if not os.path.samestat(now, os.lstat(path)):
+        checksum.same(status, now, source)
+        os.unlink(source)
