@@ -168,9 +168,10 @@ def _add_storage(result: History, relpath: str, filename: str) -> None:
                 row["error"] or "",
             )
         )
-        at = moment(row["added_on"])
-        assert at is not None
-        result.events.append(Event(at, f"finder.{row['finder']}", f"recorded in {row['storage']}"))
+        if at := moment(row["added_on"]):
+            result.events.append(
+                Event(at, f"finder.{row['finder']}", f"stored in {row['storage']}")
+            )
         _add_ingests(result, row["id"])
 
 
@@ -202,8 +203,8 @@ def _add_quarantine(result: History, relpath: str, filename: str) -> None:
     for row in _rows("quarantine", columns, "relpath = ? AND filename = ?", (relpath, filename)):
         where = f"{row['site']} {row['label']}"
         at, released = moment(row["quarantined_at"]), moment(row["released_at"])
-        assert at is not None
-        result.events.append(Event(at, where, "quarantined", None, row["reason"]))
+        if at:
+            result.events.append(Event(at, where, "quarantined", None, row["reason"]))
         if released:
             result.events.append(Event(released, where, "released", None, row["released_as"] or ""))
         else:

@@ -104,14 +104,22 @@ class Status:
 
 def status() -> Status:
     """Ask for everything that `dbb status` shows."""
-    return connect.look(
-        lambda: Status(
-            at=connect.now(),
-            passes=last_passes(),
-            backlog=[*_handoff_backlog(), *_storage_backlog(), *_ingest_backlog()],
-            trouble=[*_handoff_failing(), *_ingest_failing(), *_quarantined(), *_storage_wrong()],
-            paused=_paused(),
-        )
+    return connect.look(_status)
+
+
+def _status() -> Status:
+    handoffs = _handoff_backlog()
+    return Status(
+        at=connect.now(),
+        passes=last_passes(),
+        backlog=[*handoffs, *_storage_backlog(), *_ingest_backlog()],
+        trouble=[
+            *_handoff_failing(handoffs),
+            *_ingest_failing(),
+            *_quarantined(),
+            *_storage_wrong(),
+        ],
+        paused=_paused(),
     )
 
 
@@ -160,33 +168,38 @@ def _last_pass(site: str, script: str, name: str) -> LastPass:
     )
 
 
+#: As the partial index of `handoff_file` has it; SQLite uses it only where it finds the same words.
+_IN_HAND = "status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
+
+_STATUS = {"deliver": "FOUND", "hold": "DELIVERED"}
+
+
 def _handoff_backlog() -> list[Backlog]:
-    rows = connect.execute(
-        "SELECT site, handoff, status, COUNT(*), SUM(size_bytes), MIN(discovered_at)"
-        " FROM handoff_file WHERE status IN ('FOUND', 'DELIVERED')"
-        " GROUP BY site, handoff, status ORDER BY site, handoff, status DESC"
-    )
-    return [
-        Backlog(
-            site,
-            f"handoff.{name}",
-            "deliver" if state == "FOUND" else "hold",
-            files,
-            int(size),
-            moment(oldest),
-        )
-        for site, name, state, files, size, oldest in rows.fetchall()
-    ]
+    waiting = connect.execute(
+        f"SELECT site, handoff, status, COUNT(*) FROM handoff_file WHERE {_IN_HAND}"
+        " AND status <> 'QUARANTINED' GROUP BY site, handoff, status"
+        " ORDER BY site, handoff, status DESC"
+    ).fetchall()
+    found = []
+    for site, name, state, files in waiting:
+        size, oldest = connect.execute(
+            f"SELECT SUM(size_bytes), MIN(discovered_at) FROM handoff_file WHERE {_IN_HAND}"
+            " AND site = ? AND handoff = ? AND status = ?",
+            (site, name, state),
+        ).fetchone()
+        what = "deliver" if state == _STATUS["deliver"] else "hold"
+        found.append(Backlog(site, f"handoff.{name}", what, files, int(size or 0), moment(oldest)))
+    return found
 
 
 def _storage_backlog() -> list[Backlog]:
     rows = connect.execute(
-        "SELECT finder, COUNT(*), SUM(size_bytes), MIN(added_on) FROM file"
-        " WHERE status = 'ARRIVING' GROUP BY finder ORDER BY finder"
+        "SELECT finder, COUNT(*), SUM(size_bytes) FROM file WHERE status = 'ARRIVING'"
+        " GROUP BY finder ORDER BY finder"
     )
     return [
-        Backlog("", f"finder.{name}", "store", files, int(size), moment(oldest))
-        for name, files, size, oldest in rows.fetchall()
+        Backlog("", f"finder.{name}", "store", files, int(size), None)
+        for name, files, size in rows.fetchall()
     ]
 
 
@@ -215,17 +228,20 @@ def _ingest_backlog() -> list[Backlog]:
     return found
 
 
-def _handoff_failing() -> list[Trouble]:
-    rows = connect.execute(
-        "SELECT failing.site, failing.handoff, failing.files, handoff_file.error FROM ("
-        " SELECT site, handoff, COUNT(*) AS files, MAX(id) AS newest FROM handoff_file"
-        " WHERE status IN ('FOUND', 'DELIVERED') AND error IS NOT NULL GROUP BY site, handoff"
-        ") AS failing JOIN handoff_file ON handoff_file.id = failing.newest ORDER BY 1, 2"
-    )
-    return [
-        Trouble(site, f"handoff.{name}", "failing", files, error, "")
-        for site, name, files, error in rows.fetchall()
-    ]
+def _handoff_failing(backlog: list[Backlog]) -> list[Trouble]:
+    found = []
+    for waiting in backlog:
+        key = (waiting.site, waiting.label.partition(".")[2], _STATUS[waiting.what])
+        files, newest = connect.execute(
+            f"SELECT COUNT(*), MAX(id) FROM handoff_file WHERE {_IN_HAND}"
+            " AND site = ? AND handoff = ? AND status = ? AND error IS NOT NULL",
+            key,
+        ).fetchone()
+        if files:
+            error = connect.execute("SELECT error FROM handoff_file WHERE id = ?", [newest])
+            message = error.fetchone()[0]
+            found.append(Trouble(waiting.site, waiting.label, "failing", files, message, ""))
+    return found
 
 
 def _ingest_failing() -> list[Trouble]:
@@ -255,7 +271,7 @@ def _quarantined() -> list[Trouble]:
     rows = connect.execute(
         "SELECT waiting.site, waiting.label, waiting.files, quarantine.reason FROM ("
         " SELECT site, label, COUNT(*) AS files, MAX(id) AS newest FROM quarantine"
-        " WHERE released_at IS NULL GROUP BY site, label"
+        " WHERE released_at IS NULL AND quarantined_at IS NOT NULL GROUP BY site, label"
         ") AS waiting JOIN quarantine ON quarantine.id = waiting.newest ORDER BY 1, 2"
     )
     return [

@@ -1,0 +1,74 @@
+"""The pages that are made from the code: run ``python -m tests.docs.reference`` to renew them."""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from dbbbatch import sample
+from dbbbatch.cli import dbb
+from tests.support.scripts import TOP
+
+_HEAD = """\
+# Commands
+
+Every script and command with its options. Made from the code by `python -m tests.docs.reference`.
+"""
+
+
+def scripts() -> dict[str, click.Command]:
+    """Give the scripts of bin/ other than `dbb`, by name, in the order of the flow."""
+    order = ["dbb-handoff", "dbb-finder", "dbb-ingester"]
+    found = sorted(path.name for path in (TOP / "bin").iterdir() if path.name != "dbb")
+    names = [name for name in order if name in found]
+    names += [name for name in found if name not in order]
+    return {name: _script(name) for name in names}
+
+
+def _script(name: str) -> click.Command:
+    module = importlib.import_module(f"dbbbatch.cli.{name.removeprefix('dbb-').replace('-', '_')}")
+    command: click.Command = module.main.command
+    return command
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Give every command with its name as it is typed, groups and their commands included."""
+    yield from scripts().items()
+    context = click.Context(dbb.dbb)
+    for name in dbb.COMMANDS:
+        command = dbb.dbb.get_command(context, name)
+        assert command is not None
+        yield f"dbb {name}", command
+        if isinstance(command, click.Group):
+            for inner, one in command.commands.items():
+                yield f"dbb {name} {inner}", one
+
+
+def options(command: click.Command) -> set[str]:
+    """Give the long and short options of a command."""
+    return {
+        option
+        for parameter in command.get_params(click.Context(command))
+        if isinstance(parameter, click.Option)
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+
+def command_page() -> str:
+    """Write docs/commands.md."""
+    parts = [_HEAD]
+    for name, command in commands():
+        context = click.Context(command, info_name=name, terminal_width=96, max_content_width=96)
+        text = inspect.cleandoc(command.get_help(context))
+        parts.append(f"## `{name}`\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+PAGES = {"commands.md": command_page, "dbb.sample.toml": sample.sample}
+
+
+if __name__ == "__main__":
+    for page, write in PAGES.items():
+        Path(TOP, "docs", page).write_text(write(), encoding="utf-8")

@@ -1,0 +1,209 @@
+"""Pages, samples and the crontab agree with the code, both ways."""
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dbbbatch import config, errors, keys, toml
+from dbbbatch.passes import base
+from dbbbatch.targets import registry
+from tests.docs import reference
+from tests.support.scripts import TOP, run_script
+
+DOCS = sorted((TOP / "docs").glob("*.md"))
+PAGES = [TOP / "README.md", *DOCS]
+COMMANDS = dict(reference.commands())
+
+
+@pytest.mark.parametrize("page", reference.PAGES)
+def test_a_page_made_from_the_code_is_up_to_date(page: str) -> None:
+    written = (TOP / "docs" / page).read_text()
+    assert written == reference.PAGES[page](), "run `python -m tests.docs.reference`"
+
+
+def test_the_index_names_every_page() -> None:
+    index = (TOP / "docs" / "README.md").read_text()
+    assert [page.name for page in DOCS if page.name != "README.md" and page.name not in index] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """Give what a page says to type: lines of shell blocks, and inline code, that run a script."""
+    for block in re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield from re.split(r"&&|\|", re.sub(r"\s#.*", "", line))
+    yield from re.findall(r"`(dbb[ -][^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def parse(line: str) -> tuple[str, set[str]] | None:
+    """Find the command that a line runs and the options it gives; None if it runs none of ours."""
+    words = [word for word in shlex.split(line) if word not in {"…", "..."}]
+    while words and (words[0].startswith(("$", "*")) or re.match(r"[A-Z_]+=|\d", words[0])):
+        words = words[1:]
+    if not words or not Path(words[0]).name.startswith("dbb"):
+        return None
+    name, rest = Path(words[0]).name, words[1:]
+    if name == "dbb":
+        while rest and rest[0] in ("-c", "--config"):
+            rest = rest[2:]
+        for _ in range(2):
+            if rest and f"{name} {rest[0]}" in COMMANDS:
+                name, rest = f"{name} {rest[0]}", rest[1:]
+    return name, {word.partition("=")[0] for word in rest if word.startswith("-") and word != "-"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_documented_command_and_option_exists(page: Path) -> None:
+    for line in command_lines(page.read_text()):
+        found = parse(line)
+        if found is None:
+            continue
+        name, options = found
+        if name in ("dbb", "dbb pause|resume") and options <= {"-c", "--help", "--version"}:
+            continue
+        assert name in COMMANDS, f"{line!r}: there is no command {name!r}"
+        unknown = options - reference.options(COMMANDS[name])
+        assert not unknown, f"{line!r}: {name} has no {', '.join(sorted(unknown))}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_is_on_an_operators_page(name: str) -> None:
+    pages = [page.read_text() for page in PAGES if page.name not in ("commands.md", "README.md")]
+    pages += [(TOP / "README.md").read_text()]
+    assert any(re.search(rf"\b{re.escape(name)}\b", page) for page in pages)
+
+
+def exit_codes() -> set[int]:
+    """Give every exit code that the code has a name for."""
+    named = [vars(errors)[name] for name in vars(errors) if isinstance(vars(errors)[name], type)]
+    return {base.EXIT_OK, base.EXIT_FAILED, base.EXIT_UNFORESEEN} | {
+        error.exit_code for error in named if issubclass(error, errors.DbbError)
+    }
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/monitoring.md"])
+def test_the_table_of_exit_codes_is_complete(page: str) -> None:
+    table = (TOP / page).read_text().partition("| code |")[2].partition("\n\n")[0]
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == exit_codes()
+
+
+def settings_of(text: str, directory: Path) -> config.Settings:
+    path = directory / "dbb.toml"
+    path.write_text(text)
+    return config.load(path)
+
+
+def toml_blocks() -> list[tuple[str, str]]:
+    return [
+        (f"{page.name}-{number}", block)
+        for page in PAGES
+        for number, block in enumerate(
+            re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL), 1
+        )
+    ]
+
+
+@pytest.mark.parametrize(("name", "block"), toml_blocks(), ids=[name for name, _ in toml_blocks()])
+def test_each_configuration_in_a_page_is_valid(name: str, block: str, tmp_path: Path) -> None:
+    if "[site]" in block:
+        settings_of(block, tmp_path)
+    else:
+        # A part of a configuration: it must at least hold known keys only.
+        tables = tomllib.loads(block)
+        for kind, sections in tables.items():
+            assert kind in {"database", "report", *config.KINDS}, f"{name}: [{kind}]"
+            for section in sections.values() if kind in config.KINDS else ():
+                known = {field.name for field in keys.declared(config.KINDS[kind])} | {"endpoint"}
+                assert set(section) <= known
+
+
+class TestSample:
+    def test_is_valid_as_it_is(self, tmp_path: Path) -> None:
+        settings = settings_of(reference.sample.sample(), tmp_path)
+        assert list(settings.handoff) == ["latiss"]
+        assert set(settings.target) == set(registry.BUILT_IN)
+
+    def test_shows_the_true_defaults(self, tmp_path: Path) -> None:
+        text = reference.sample.sample()
+        every = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
+        shown, meant = tomllib.loads(every), tomllib.loads(text)
+        for kind, section in config.KINDS.items():
+            for name, table in meant[kind].items():
+                if kind == "target" and name != "null":
+                    continue
+                for field in keys.declared(section):
+                    default = field.metadata["default"]
+                    if field.name not in table and default is not None and field.name != "config":
+                        assert toml.value(shown[kind][name][field.name]) == toml.value(default)
+
+    def test_has_every_key(self) -> None:
+        text = reference.sample.sample()
+        sections = [config.Site, config.Database, config.Endpoint, *config.KINDS.values()]
+        sections += [registry.find(name).Settings for name in registry.BUILT_IN]
+        for section in sections:
+            for field in _declared(section):
+                if field != "config":
+                    assert re.search(rf"^(# )?{field} = ", text, re.MULTILINE), field
+
+    def test_is_what_the_command_prints(self) -> None:
+        assert run_script("dbb", "config", "sample").out == reference.sample.sample()
+
+
+def _declared(section: type) -> list[str]:
+    import dataclasses
+
+    if not dataclasses.is_dataclass(section):
+        return []
+    return [field.name for field in keys.declared(section)]
+
+
+class TestCrontab:
+    LINES = (TOP / "crontab.example").read_text().splitlines()
+
+    def jobs(self) -> list[tuple[str, str]]:
+        """Give the lines that start something: their five fields of time, and the command."""
+        found = []
+        for line in self.LINES:
+            if line.strip() and not line.startswith("#") and not re.match(r"\w+=", line):
+                *times, command = line.split(None, 5)
+                found.append((" ".join(times), command))
+        return found
+
+    def test_each_command_and_option_exists(self) -> None:
+        for _, line in self.jobs():
+            found = parse(line)
+            assert found is not None, line
+            name, options = found
+            assert name in COMMANDS, line
+            assert options <= reference.options(COMMANDS[name]), line
+
+    def test_each_time_is_one_that_cron_understands(self) -> None:
+        limits = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]
+        for times, _ in self.jobs():
+            for text, (low, high) in zip(times.split(), limits, strict=True):
+                step = re.fullmatch(r"(\*|\d+(?:-\d+)?(?:,\d+)*)(?:/\d+)?", text)
+                assert step, text
+                assert all(low <= int(number) <= high for number in re.findall(r"\d+", step[1]))
+
+    def test_each_script_has_a_line(self) -> None:
+        named = {parse(line)[0] for _, line in self.jobs()}  # type: ignore[index]
+        assert set(reference.scripts()) <= named
+
+    def test_each_line_is_explained(self) -> None:
+        explained = False
+        for line in self.LINES:
+            if line.startswith("#") and "----" not in line:
+                explained = True
+            elif not line.strip():
+                explained = False
+            elif not re.match(r"\w+=", line):
+                assert explained, line

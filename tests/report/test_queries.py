@@ -1,0 +1,157 @@
+"""What `dbb status` says, and that its cost does not grow with history."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dbbbatch.database import connect
+from dbbbatch.report import queries
+
+Row = Callable[..., int]
+SOON = "2999-01-01 00:00:00.000000"
+
+
+@pytest.mark.usefixtures("database")
+def test_an_empty_database_has_nothing_to_say() -> None:
+    status = queries.status()
+    assert (status.passes, status.backlog, status.trouble, status.paused) == ([], [], [], [])
+
+
+def test_the_last_pass_of_each_section_is_given(run_row: Row) -> None:
+    run_row("handoff", "latiss", "ok", 1)
+    run_row("handoff", "latiss", "later", 2, exit_code=75, message="the network is away")
+    run_row("target", "gen3", "ok", 3, site="archive", counts='{"done": 7}')
+    found = {(last.site, last.label): last for last in queries.status().passes}
+    assert set(found) == {("summit", "handoff.latiss"), ("archive", "target.gen3")}
+    handoff = found["summit", "handoff.latiss"]
+    assert (handoff.outcome, handoff.exit_code, handoff.message) == (
+        "later",
+        75,
+        "the network is away",
+    )
+    assert handoff.last_ok is not None
+    assert handoff.last_ok.minute == 1
+    assert found["archive", "target.gen3"].counts == {"done": 7}
+
+
+def test_a_pass_that_never_ended_well_has_no_last_time(run_row: Row) -> None:
+    run_row("handoff", "latiss", "error", 1, exit_code=70)
+    assert queries.status().passes[0].last_ok is None
+
+
+def test_the_backlog_of_a_handoff_is_what_is_not_yet_held(handoff_row: Row) -> None:
+    handoff_row("a", "FOUND")
+    handoff_row("b", "FOUND", discovered_at="2026-11-24 04:00:00.000000")
+    handoff_row("c", "DELIVERED")
+    for n, status in enumerate(("HELD", "PURGED", "QUARANTINED", "IGNORED", "VANISHED")):
+        handoff_row(f"d{n}", status)
+    found = [
+        (one.site, one.label, one.what, one.files, one.size_bytes, one.oldest and one.oldest.hour)
+        for one in queries.status().backlog
+    ]
+    assert found == [
+        ("summit", "handoff.latiss", "deliver", 2, 2000, 4),
+        ("summit", "handoff.latiss", "hold", 1, 1000, 5),
+    ]
+
+
+def test_the_backlog_of_a_target_is_what_is_due_or_will_be(stored: Row, ingest_row: Row) -> None:
+    ingest_row(stored("a"), "UNTRIED")
+    ingest_row(stored("b"), "UNTRIED")
+    ingest_row(stored("c"), "FAILURE", next_try_at=SOON)
+    ingest_row(stored("d"), "PENDING", claim=1)
+    for n, status in enumerate(("SUCCESS", "IGNORED", "INVALID", "BACKFILL", "FAILURE")):
+        ingest_row(stored(f"e{n}"), status)
+    found = [(one.label, one.what, one.files) for one in queries.status().backlog]
+    assert found == [
+        ("target.gen3", "ingest", 2),
+        ("target.gen3", "try again", 1),
+        ("target.gen3", "end its try", 1),
+    ]
+
+
+def test_a_retired_target_has_no_backlog(stored: Row, ingest_row: Row) -> None:
+    ingest_row(stored("a"), "UNTRIED")
+    connect.execute("UPDATE target SET retired_at = ?", [SOON])
+    assert queries.status().backlog == []
+
+
+def test_files_that_arrive_are_the_backlog_of_a_finder(stored: Row) -> None:
+    stored("a", "ARRIVING", added_on=None)
+    assert [(one.label, one.what, one.files) for one in queries.status().backlog] == [
+        ("finder.latiss", "store", 1)
+    ]
+
+
+def test_trouble_says_what_a_person_must_do(
+    insert: Row, stored: Row, ingest_row: Row, handoff_row: Row
+) -> None:
+    handoff_row("a", "FOUND", error="exit code 12", attempts=2)
+    ingest_row(stored("b"), "FAILURE", next_try_at=SOON, message="busy")
+    ingest_row(stored("c"), "FAILURE", message="no such detector")
+    ingest_row(stored("d"), "INVALID", message="empty")
+    stored("e", "MISSING")
+    insert(
+        "quarantine",
+        site="summit",
+        label="handoff.latiss",
+        relpath="",
+        filename="f",
+        path="/data/quarantine/f",
+        size_bytes=1,
+        mtime_ns=1,
+        inode=1,
+        reason="another content",
+        quarantined_at="2026-11-24 05:00:00.000000",
+    )
+    found = [(t.label, t.what, t.files, t.message, t.advice) for t in queries.status().trouble]
+    assert found == [
+        ("handoff.latiss", "failing", 1, "exit code 12", ""),
+        ("target.gen3", "failing", 1, "busy", ""),
+        ("target.gen3", "gave up", 1, "no such detector", "dbb retry target.gen3"),
+        ("target.gen3", "invalid", 1, "empty", "dbb retry target.gen3 --status INVALID"),
+        (
+            "handoff.latiss",
+            "quarantined",
+            1,
+            "another content",
+            "dbb quarantine list handoff.latiss",
+        ),
+        ("/data/storage", "missing", 1, "", "dbb-auditor"),
+    ]
+
+
+def test_a_pause_that_is_over_is_not_shown(insert: Row) -> None:
+    past, since = "2001-01-01 00:00:00.000000", "2000-01-01 00:00:00.000000"
+    insert("pause", site="summit", label="handoff.latiss", since=since, until=past)
+    insert("pause", site="summit", label="target.gen3", since=since, until=None, reason="move")
+    assert [(one.label, one.reason) for one in queries.status().paused] == [("target.gen3", "move")]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_no_question_reads_a_whole_table(
+    stored: Row, ingest_row: Row, handoff_row: Row, run_row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_row("handoff", "latiss", "ok", 1)
+    handoff_row("a", "FOUND", error="x")
+    handoff_row("b", "DELIVERED")
+    ingest_row(stored("a"), "FAILURE")
+    asked: list[tuple[str, Any]] = []
+    really = connect.execute
+
+    def execute(sql: str, values: Any = ()) -> Any:
+        asked.append((sql, values))
+        return really(sql, values)
+
+    monkeypatch.setattr(connect, "execute", execute)
+    queries.status()
+    whole = []
+    for sql, values in asked:
+        for *_, step in really(f"EXPLAIN QUERY PLAN {sql}", values).fetchall():
+            scan = re.fullmatch(r"SCAN (file|handoff_file|ingest_\w+|run|quarantine)\b(.*)", step)
+            if scan and "INDEX" not in scan[2]:
+                whole.append((sql, step))
+    assert len(asked) > 10
+    assert whole == []
