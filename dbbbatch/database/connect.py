@@ -244,7 +244,7 @@ def _sorted_out(function: Callable[[], Result]) -> Result:
 
 def _raise_unless_passing(error: peewee.DatabaseError) -> None:
     """Return if a repeat may succeed; else raise what the operator or the caller must see."""
-    original = error.args[0] if error.args else error
+    original = getattr(error, "orig", error)
     if isinstance(original, sqlite3.Error):
         _raise_unless_sqlite_busy(original, error)
         return

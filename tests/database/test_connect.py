@@ -1,0 +1,192 @@
+"""Transactions that wait for a database that is busy or away, and repeat as a whole."""
+
+import sqlite3
+import threading
+
+import peewee
+import pytest
+
+from dbbbatch.config import Database
+from dbbbatch.database import connect
+from dbbbatch.database.base import database as proxy
+from dbbbatch.errors import ConfigError, TryLater
+from dbbbatch.keys import defaults
+
+only_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+only_postgresql = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+
+
+@pytest.fixture
+def opened(database_url):
+    """Connect with little patience, to the database that the models are bound to."""
+    yield connect.connect(defaults(Database, url=database_url, busy_timeout=0.05, patience=0.3))
+    connect.disconnect()
+
+
+def pause(label):
+    connect.execute(
+        "INSERT INTO pause (site, label, since, reason) VALUES (?, ?, ?, '')",
+        ("s", label, "2026-01-01 00:00:00"),
+    )
+
+
+def labels():
+    return [label for (label,) in connect.execute("SELECT label FROM pause").fetchall()]
+
+
+def test_what_a_transaction_did_is_there_when_it_returns(opened):
+    connect.transact(lambda: pause("a"))
+    assert labels() == ["a"]
+
+
+def test_a_transaction_that_raises_leaves_nothing(opened):
+    def fail():
+        pause("a")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        connect.transact(fail)
+    assert labels() == []
+
+
+def test_a_mistake_in_sql_is_not_taken_for_a_busy_database(opened):
+    with pytest.raises(peewee.PeeweeException):
+        connect.transact(lambda: connect.execute("SELECT nothing FROM nowhere"))
+
+
+def test_the_clock_is_utc_without_a_zone(opened):
+    assert connect.now().tzinfo is None
+
+
+def test_statements_with_a_percent_sign_mean_the_same_on_both(opened):
+    connect.transact(lambda: pause("100%"))
+    found = connect.execute("SELECT label FROM pause WHERE label LIKE '100%' AND site = ?", ("s",))
+    assert found.fetchall() == [("100%",)]
+
+
+def test_many_rows_go_in_by_one_call(opened):
+    rows = [("s", str(n)) for n in range(1000)]
+    connect.transact(
+        lambda: connect.execute_many(
+            "INSERT INTO pause (site, label, since) VALUES (?, ?, '2026-01-01 00:00:00')", rows
+        )
+    )
+    assert len(labels()) == 1000
+
+
+@only_sqlite
+def test_sqlite_is_set_up_to_lose_nothing(opened):
+    pragmas = {name: opened.pragma(name) for name in ("journal_mode", "synchronous")}
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2}
+    assert opened.pragma("foreign_keys") == 1
+
+
+def test_the_usual_busy_timeout_is_thirty_seconds(database_url):
+    assert defaults(Database, url=database_url).busy_timeout >= 30
+
+
+@pytest.mark.promise
+@only_sqlite
+def test_a_busy_database_is_waited_for(database_url, tmp_path):
+    connect.connect(defaults(Database, url=database_url, busy_timeout=0.01, patience=30))
+    other = sqlite3.connect(tmp_path / "dbb.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    tries = []
+    begin = proxy.obj.begin
+
+    def begin_and_let_go(*args):
+        tries.append(1)
+        if len(tries) == 3:
+            other.execute("COMMIT")
+        return begin(*args)
+
+    proxy.obj.begin = begin_and_let_go
+    connect.transact(lambda: pause("a"))
+    assert len(tries) == 3
+    assert labels() == ["a"]
+    other.close()
+    connect.disconnect()
+
+
+@pytest.mark.promise
+@only_sqlite
+def test_a_database_that_stays_busy_is_a_matter_for_later(opened, tmp_path):
+    other = sqlite3.connect(tmp_path / "dbb.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(TryLater, match="busy or away"):
+        connect.transact(lambda: pause("a"))
+    other.close()
+    assert labels() == []
+
+
+@pytest.mark.promise
+@only_postgresql
+def test_a_transaction_whose_connection_breaks_is_repeated(database_url):
+    connect.connect(defaults(Database, url=database_url, patience=30))
+    tries = []
+
+    def work():
+        tries.append(1)
+        pause(f"try {len(tries)}")
+        if len(tries) == 1:
+            mine = connect.execute("SELECT pg_backend_pid()").fetchone()[0]
+            killer = threading.Thread(target=kill_backend, args=(database_url, mine))
+            killer.start()
+            killer.join()
+            connect.execute("SELECT 1")
+
+    connect.transact(work)
+    assert labels() == ["try 2"]
+    connect.disconnect()
+
+
+def kill_backend(url, pid):
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
+@pytest.mark.promise
+def test_a_server_that_is_not_there_is_a_matter_for_later(tmp_path):
+    url = f"postgresql://nobody@/dbb?host={tmp_path}"
+    with pytest.raises(TryLater, match="busy or away"):
+        connect.connect(defaults(Database, url=url, patience=0.2))
+
+
+@only_postgresql
+def test_a_database_that_does_not_exist_is_a_matter_for_a_person(database_url):
+    url = database_url.replace("/dbb_", "/no_")
+    with pytest.raises(ConfigError, match="does not exist"):
+        connect.connect(defaults(Database, url=url, patience=0.2))
+
+
+@only_sqlite
+def test_a_missing_file_says_what_to_run(tmp_path, backend):
+    with pytest.raises(ConfigError, match="dbb init"):
+        connect.connect(defaults(Database, url=f"sqlite:///{tmp_path}/none.sqlite"))
+
+
+@only_sqlite
+def test_a_missing_directory_may_be_mounted_later(tmp_path, backend):
+    with pytest.raises(TryLater, match="mounted"):
+        connect.connect(defaults(Database, url=f"sqlite:///{tmp_path}/none/dbb.sqlite"))
+
+
+@only_sqlite
+def test_a_damaged_file_is_one_line(tmp_path, backend):
+    (tmp_path / "bad.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(ConfigError, match="damaged"):
+        connect.connect(defaults(Database, url=f"sqlite:///{tmp_path}/bad.sqlite"))
+
+
+def test_a_database_opened_to_look_refuses_changes(database_url):
+    connect.connect(defaults(Database, url=database_url), readonly=True)
+    with pytest.raises(Exception, match="read-only|readonly|written"):
+        connect.transact(lambda: pause("a"))
+    connect.disconnect()
+
+
+def test_a_password_in_a_url_is_not_shown():
+    assert connect.shown("postgresql://dbb:sesame@h/d") == "postgresql://dbb@h/d"
+    assert "sesame" not in connect.shown("postgresql://h/d?user=u&password=sesame")

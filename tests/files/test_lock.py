@@ -1,0 +1,117 @@
+"""The lock: held by a process, gone with it, kept from its children."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dbbbatch.errors import LockHeld
+from dbbbatch.files.lock import Lock
+
+HOLD = """
+import sys, pathlib
+from dbbbatch.files.lock import Lock
+lock = Lock(pathlib.Path(sys.argv[1]), "handoff.a")
+lock.acquire()
+{more}
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Start a process that holds the lock; killed in the end."""
+    started = []
+
+    def start(more=""):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD.format(more=more), tmp_path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        started.append(process)
+        assert process.stdout.readline() == b"held\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.promise
+def test_a_second_holder_is_refused(tmp_path, holder):
+    holder()
+    with pytest.raises(LockHeld):
+        Lock(tmp_path, "handoff.a").acquire()
+
+
+def test_who_holds_it_since_when_and_from_which_command_line_is_said(tmp_path, holder):
+    process = holder()
+    with pytest.raises(LockHeld, match=rf"pid {process.pid} since 20.* UTC: .*python"):
+        Lock(tmp_path, "handoff.a").acquire()
+
+
+@pytest.mark.promise
+def test_the_lock_dies_with_its_holder(tmp_path, holder):
+    process = holder()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    Lock(tmp_path, "handoff.a").acquire()
+
+
+@pytest.mark.promise
+def test_no_child_keeps_the_lock(tmp_path, holder):
+    process = holder(
+        "import subprocess; c = subprocess.Popen(['sleep', '60'], close_fds=False);"
+        "print(c.pid, file=open(sys.argv[1] + '/child', 'w'), flush=True)"
+    )
+    process.kill()
+    process.wait()
+    child = int((tmp_path / "child").read_text())
+    try:
+        Lock(tmp_path, "handoff.a").acquire()
+        os.kill(child, 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_that_is_waited_for_is_taken_when_its_holder_leaves(tmp_path, holder):
+    process = holder()
+    looks = []
+
+    def let_go():
+        looks.append(1)
+        process.kill()
+        process.wait()
+        return False
+
+    Lock(tmp_path, "handoff.a").acquire(wait=60, stopping=let_go)
+    assert looks
+
+
+def test_several_passes_may_hold_a_lock_of_several(tmp_path):
+    first, second, third = (Lock(tmp_path, "target.a", 2) for _ in range(3))
+    first.acquire()
+    second.acquire()
+    with pytest.raises(LockHeld):
+        third.acquire()
+    first.release()
+    third.acquire()
+
+
+def test_looking_who_holds_it_takes_nothing(tmp_path):
+    lock = Lock(tmp_path, "handoff.a")
+    assert lock.holders() == []
+    lock.acquire()
+    assert f"pid {os.getpid()}" in Lock(tmp_path, "handoff.a").holders()[0]
+
+
+def test_a_pid_that_is_used_again_is_not_taken_for_the_holder(tmp_path):
+    lock = Lock(tmp_path, "handoff.a")
+    lock.acquire()
+    (tmp_path / "handoff.a.lock").write_text(f'{{"pid": {os.getpid()}, "since": 1000}}')
+    assert Lock(tmp_path, "handoff.a").holders() == ["a process that started or left just now"]

@@ -1,0 +1,299 @@
+"""What every pass does, whatever its work: locks, exit codes, the row in `run`."""
+
+import json
+import os
+import signal
+import threading
+from contextlib import ExitStack
+
+import pytest
+
+from dbbbatch import config
+from dbbbatch.database import connect
+from dbbbatch.errors import ConfigError, TryLater
+from dbbbatch.files.lock import Lock
+from dbbbatch.keys import defaults
+from dbbbatch.passes import base
+
+
+class Section:
+    name = "a"
+
+
+class Work(base.Work):
+    """Does what the test gives it to do."""
+
+    kind = "demo"
+    interval = 0.01
+
+    def __init__(self, work=lambda p: None, recover=lambda p: None, due=lambda p: False):
+        self._work, self._recover, self._due = work, recover, due
+        self.done = []
+
+    def recover(self, p):
+        self.done.append("recover")
+        self._recover(p)
+
+    def work(self, p):
+        self.done.append("work")
+        self._work(p)
+
+    def plan(self, p):
+        yield from ("first", "second")
+
+    def due(self, p):
+        return self._due(p)
+
+
+def raises(error):
+    def work(p):
+        raise error
+
+    return work
+
+
+@pytest.fixture
+def settings(tmp_path, database_url):
+    return config.Settings(
+        path=tmp_path / "dbb.toml",
+        site=defaults(config.Site, name="s", state=str(tmp_path / "state")),
+        database=defaults(config.Database, url=database_url, patience=0.2),
+        handoff={},
+        finder={},
+        target={},
+    )
+
+
+@pytest.fixture
+def run(settings):
+    def run(work, **options):
+        return base.run(work, settings, Section(), base.Options(**options))
+
+    return run
+
+
+@pytest.fixture
+def runs(settings):
+    """Give the rows of `run`: outcome, exit code, counts, message."""
+
+    def runs():
+        connect.connect(settings.database)
+        found = connect.execute(
+            "SELECT outcome, exit_code, counts, message, finished FROM run ORDER BY id"
+        ).fetchall()
+        connect.disconnect()
+        return found
+
+    return runs
+
+
+def test_a_pass_recovers_before_it_works(run):
+    work = Work()
+    assert run(work) == 0
+    assert work.done == ["recover", "work"]
+
+
+@pytest.mark.promise
+def test_a_pass_that_is_well_says_nothing(run, capfd):
+    run(Work())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "outcome"),
+    [
+        (lambda p: None, 0, "ok"),
+        (lambda p: p.counts.update(failed=2), 1, "failed"),
+        (raises(TryLater("the mount is away")), 75, "later"),
+        (raises(ConfigError("no such thing")), 78, "error"),
+        (raises(ZeroDivisionError("oh")), 70, "error"),
+        (lambda p: os.kill(os.getpid(), signal.SIGTERM), 75, "interrupted"),
+    ],
+)
+def test_how_a_pass_ended_is_its_exit_code_and_its_row(run, runs, work, code, outcome):
+    assert run(Work(work)) == code
+    assert [(row[0], row[1]) for row in runs()] == [(outcome, code)]
+    assert runs()[0][4] is not None
+
+
+def test_what_was_done_is_counted_in_the_row(run, runs):
+    run(Work(lambda p: p.counts.update(held=3)))
+    assert json.loads(runs()[0][2]) == {"held": 3}
+
+
+def test_an_unforeseen_error_is_one_line_and_a_traceback_in_the_state_directory(
+    run, capfd, tmp_path
+):
+    run(Work(raises(ZeroDivisionError("oh"))))
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "ZeroDivisionError" in (tmp_path / "state" / "crashes" / "demo.a.txt").read_text()
+
+
+@pytest.mark.promise
+def test_a_second_start_leaves_quietly(run, capfd, tmp_path):
+    lock = Lock(tmp_path / "state" / "locks", "demo.a")
+    lock.acquire()
+    work = Work()
+    assert run(work) == 0
+    assert work.done == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def other_pass(tmp_path):
+    """Hold the lock, as another pass does."""
+    lock = Lock(tmp_path / "state" / "locks", "demo.a")
+    lock.acquire()
+    yield lock
+    lock.release()
+
+
+def test_a_second_start_with_strict_is_75(run, other_pass):
+    assert run(Work(), strict=True) == 75
+
+
+def test_on_request_it_is_said_who_is_at_work(run, other_pass, capfd):
+    run(Work(), verbose=1)
+    assert f"pid {os.getpid()} since" in capfd.readouterr().err
+
+
+def test_with_wait_a_second_start_takes_its_turn(run, other_pass):
+    waiting = threading.Timer(0.1, other_pass.release)
+    waiting.start()
+    work = Work()
+    assert run(work, wait=60) == 0
+    assert work.done == ["recover", "work"]
+    waiting.join()
+
+
+def test_the_lock_is_free_after_a_pass_that_failed(run, tmp_path):
+    run(Work(raises(ZeroDivisionError("oh"))))
+    assert Lock(tmp_path / "state" / "locks", "demo.a").holders() == []
+
+
+def test_a_paused_section_does_nothing(run, settings, runs):
+    connect.connect(settings.database)
+    connect.transact(
+        lambda: connect.execute(
+            "INSERT INTO pause (site, label, since) VALUES ('s', 'demo.a', '2026-01-01 00:00:00')"
+        )
+    )
+    work = Work()
+    assert run(work) == 0
+    assert work.done == []
+    assert runs() == []
+
+
+def test_a_pause_whose_time_is_over_is_none(run, settings):
+    connect.connect(settings.database)
+    connect.transact(
+        lambda: connect.execute(
+            "INSERT INTO pause (site, label, since, until) VALUES"
+            " ('s', 'demo.a', '2026-01-01 00:00:00', '2026-01-02 00:00:00')"
+        )
+    )
+    work = Work()
+    run(work)
+    assert work.done == ["recover", "work"]
+
+
+def test_the_first_signal_lets_the_batch_in_hand_end(run):
+    seen = []
+
+    def work(p):
+        os.kill(os.getpid(), signal.SIGINT)
+        seen.append(p.stopping)
+
+    assert run(Work(work)) == 75
+    assert seen == [True]
+
+
+def test_a_second_signal_stops_the_transfer_at_once(run):
+    stopped = []
+
+    def work(p):
+        p.on_second_signal(lambda: stopped.append(True))
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not stopped
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert run(Work(work)) == 75
+    assert stopped == [True]
+
+
+def test_an_interrupted_recovery_is_not_followed_by_work(run):
+    work = Work(recover=lambda p: os.kill(os.getpid(), signal.SIGTERM))
+    assert run(work) == 75
+    assert work.done == ["recover"]
+
+
+def test_a_limit_that_is_reached_is_well(run):
+    taken = []
+
+    def work(p):
+        taken.extend([p.take(3), p.stopping, p.take(3), p.stopping])
+
+    assert run(Work(work), limit=5) == 0
+    assert taken == [3, False, 2, True]
+
+
+def test_a_time_that_is_over_is_well(run):
+    seen = []
+    assert run(Work(lambda p: seen.append(p.stopping)), max_time=0) == 0
+    assert seen == []  # no batch was started at all
+
+
+def test_match_is_a_glob_on_the_relative_path(run):
+    seen = []
+
+    def work(p):
+        seen.extend(p.matches(rel) for rel in ("2026-11-20/raw/a.fits", "2026-12-01/a.fits"))
+
+    run(Work(work), match=("2026-11-2*/**",))
+    assert seen == [True, False]
+
+
+def test_lingering_passes_again_when_there_is_work(run):
+    looks = iter([False, True])
+    work = Work(due=lambda p: next(looks, False))
+    assert run(work, linger=0.5) == 0
+    assert work.done == ["recover", "work"] * 2
+
+
+def test_the_lock_is_free_while_lingering(run, tmp_path):
+    holders = []
+
+    def look(p):
+        holders.extend(Lock(tmp_path / "state" / "locks", "demo.a").holders())
+        os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    run(Work(due=look), linger=60)
+    assert holders == []
+
+
+def test_a_signal_ends_lingering(run):
+    def look(p):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    assert run(Work(due=look), linger=600) == 0
+
+
+def test_a_plan_takes_no_lock_and_writes_nothing(settings, other_pass, runs):
+    assert list(base.plan(Work(), settings, Section(), base.Options())) == ["first", "second"]
+    assert runs() == []
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_a_database_that_goes_away_in_mid_pass_is_one_line_and_75(run, capfd, databases):
+    with ExitStack() as stack:
+
+        def work(p):
+            stack.enter_context(databases.postgres.down())
+            connect.transact(connect.now)
+
+        assert run(Work(work)) == 75
+    assert capfd.readouterr().err.count("\n") == 1

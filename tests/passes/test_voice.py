@@ -1,0 +1,69 @@
+"""What is said on stderr: once when a trouble begins, once when it ends."""
+
+import pytest
+
+from dbbbatch.passes.voice import Voice
+
+
+@pytest.fixture
+def a_pass(tmp_path, capsys):
+    """Make a pass with the given troubles and give what it said."""
+
+    def a_pass(*troubles, always=False, **keyed):
+        voice = Voice(tmp_path, "handoff.a", always)
+        for trouble in troubles:
+            voice.trouble(trouble)
+        for key, message in keyed.items():
+            voice.trouble(message, key)
+        voice.end_pass()
+        return capsys.readouterr().err
+
+    return a_pass
+
+
+@pytest.mark.promise
+def test_nothing_is_said_when_all_is_well(a_pass):
+    assert a_pass() == ""
+
+
+@pytest.mark.promise
+def test_a_trouble_is_said_once_while_it_lasts(a_pass):
+    assert a_pass("disk full") == "handoff.a: disk full\n"
+    assert a_pass("disk full") == ""
+
+
+@pytest.mark.promise
+def test_the_end_of_a_trouble_is_said_once(a_pass):
+    a_pass("disk full")
+    assert a_pass() == "handoff.a: is over: disk full\n"
+    assert a_pass() == ""
+
+
+def test_a_trouble_whose_numbers_change_is_the_same_trouble(a_pass):
+    assert a_pass(failed="3 files failed")
+    assert a_pass(failed="4 files failed") == ""
+
+
+def test_a_second_trouble_is_said_though_the_first_goes_on(a_pass):
+    a_pass("disk full")
+    assert a_pass("disk full", "no route") == "handoff.a: no route\n"
+
+
+def test_with_v_a_trouble_is_said_every_time(a_pass):
+    a_pass("disk full", always=True)
+    assert a_pass("disk full", always=True) == "handoff.a: disk full\n"
+
+
+def test_a_pass_that_did_not_look_leaves_what_was_said(a_pass, tmp_path, capsys):
+    a_pass("disk full")
+    voice = Voice(tmp_path, "handoff.a")
+    voice.keep()
+    voice.end_pass()
+    assert capsys.readouterr().err == ""
+    assert a_pass() == "handoff.a: is over: disk full\n"
+
+
+def test_a_memory_that_was_cut_short_is_no_trouble(a_pass, tmp_path):
+    a_pass("disk full")
+    (tmp_path / "said" / "handoff.a.json").write_text('{"dis')
+    assert a_pass("disk full") == "handoff.a: disk full\n"
