@@ -182,7 +182,7 @@ def test_a_damaged_file_is_one_line(tmp_path, backend):
 
 def test_a_database_opened_to_look_refuses_changes(database_url):
     connect.connect(defaults(Database, url=database_url), readonly=True)
-    with pytest.raises(Exception, match="read-only|readonly|written"):
+    with pytest.raises(Exception, match=r"read-only|readonly|written"):
         connect.transact(lambda: pause("a"))
     connect.disconnect()
 

@@ -17,7 +17,8 @@ def test_the_wait_ends_when_the_time_is_up():
 
 
 def test_the_wait_ends_when_the_pass_is_to_stop():
-    assert not wait_for_work(lambda: False, [], 60, FAR, itertools.cycle([False, True]).__next__)
+    stops = itertools.chain([False], itertools.repeat(True))
+    assert not wait_for_work(lambda: False, [], 60, FAR, lambda: next(stops))
 
 
 def test_it_polls_although_nothing_tells_of_a_change():
