@@ -50,6 +50,13 @@ def among(numbers: Sequence[int]) -> tuple[str, Any]:
     return "IN (SELECT value FROM json_each(?))", json.dumps(list(numbers))
 
 
+def listed(numbers: Sequence[int]) -> tuple[str, Any]:
+    """Give a table of numbers, with the column ``number``, for a FROM, and its one value."""
+    if connect.on_postgresql():
+        return "(SELECT unnest(?::bigint[]) AS number)", list(numbers)
+    return "(SELECT value AS number FROM json_each(?))", json.dumps(list(numbers))
+
+
 def moment(value: datetime | None) -> Any:
     """Make a moment ready to be a value of a statement."""
     return value if value is None or connect.on_postgresql() else time_text(value)

@@ -225,12 +225,11 @@ class IngestState(Table):
             return
         if connect.on_postgresql():
             connect.execute("SELECT pg_advisory_xact_lock_shared(?)", [_TARGETS_LOCK])
-        where, values = bulk.among(file_ids)
+        files, values = bulk.listed(file_ids)
         _add_states(
-            "SELECT f.id AS file_id, t.id AS target_id FROM file f"
-            " JOIN target t ON t.storage = ? AND t.retired_at IS NULL"
-            f" WHERE f.id {where}",
-            [storage, values],
+            f"SELECT f.number AS file_id, t.id AS target_id FROM {files} f"
+            " CROSS JOIN target t WHERE t.storage = ? AND t.retired_at IS NULL",
+            [values, storage],
             status,
             run_id,
         )

@@ -1,0 +1,129 @@
+"""The plugin that runs a command for each file; its exit code says what became of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dbbbatch import keys
+from dbbbatch.keys import key
+from dbbbatch.targets.base import Context, Misconfigured, Outcome, Plugin, Result, StoredFile
+
+#: What may stand in braces in the command.
+PLACEHOLDERS = ("file", "relpath", "filename", "storage", "target", "size_bytes", "checksum")
+
+#: Seconds before the time limit of the worker at which the command is ended, so that the plugin
+#: lives on and can say so.
+_MARGIN = 5.0
+
+
+def _command(value: Any) -> str:
+    from dbbbatch.remote import template
+
+    text = keys.command(value)
+    used = template.parse(text).placeholders
+    if unknown := sorted(used - set(PLACEHOLDERS)):
+        raise ValueError(
+            f"{{{unknown[0]}}} has no value{keys.nearest(unknown[0], [*PLACEHOLDERS])}"
+        )
+    if not used & {"file", "filename"}:
+        raise ValueError("{file} is missing: the path of the file")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The keys of ``[target.NAME.config]``."""
+
+    command: str = key(
+        help="run for each file, without a shell; {file} is its path (see the docs for others)",
+        parse=_command,
+        example="/opt/catalog/bin/register {file}",
+    )
+    done: tuple[int, ...] = key([0], "exit codes that mean: ingested now", keys.numbers)
+    already: tuple[int, ...] = key([], "exit codes that mean: was there already", keys.numbers)
+    later: tuple[int, ...] = key(
+        [75], "exit codes that mean: not now, and not the file's fault", keys.numbers
+    )
+    never: tuple[int, ...] = key([], "exit codes that mean: can never be ingested", keys.numbers)
+    version: str = key("", "version of what the command ingests into, for the history")
+
+
+class Command(Plugin):
+    """Runs a command for each file. Any exit code that is not configured costs an attempt."""
+
+    name = "command"
+    Settings = Settings
+    one_at_a_time = True
+
+    settings: Settings
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        self._results = {
+            code: result
+            for codes, result in (
+                (settings.never, Result.NEVER),
+                (settings.later, Result.LATER),
+                (settings.already, Result.ALREADY),
+                (settings.done, Result.DONE),
+            )
+            for code in codes
+        }
+
+    def start(self) -> None:
+        from dbbbatch.remote import template
+
+        self._template = template.parse(self.settings.command)
+        limit = self.context.timeout
+        self._limit = max(limit - _MARGIN, 0.8 * limit)
+        try:
+            program = os.fsdecode(self._template.argv(_values(_EXAMPLE, self.context))[0])
+        except KeyError as error:
+            raise Misconfigured(f"command: {error} is not set in the environment") from None
+        if "{" not in program and shutil.which(program) is None:
+            raise Misconfigured(
+                f"command: {program}: no such program for this user (PATH of cron is short: write "
+                "the whole path)"
+            )
+
+    def version(self) -> str:
+        return self.settings.version
+
+    def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
+        from dbbbatch.remote import execute
+
+        for file in files:
+            argv = self._template.argv(_values(file, self.context))
+            try:
+                finished = execute.run(argv, timeout=self._limit, keep=4096)
+            except execute.ToolMissing as error:
+                raise Misconfigured(f"command: {error}") from None
+            result = Result.FAILED
+            if not finished.timed_out and finished.exit_code is not None:
+                result = self._results.get(finished.exit_code, Result.FAILED)
+            if result in (Result.DONE, Result.ALREADY):
+                message = execute.last_lines(finished.stdout)
+            else:
+                message = finished.said()
+            yield Outcome(file.number, result, message)
+
+
+_EXAMPLE = StoredFile(0, "/storage/file", "", "file", 1)
+
+
+def _values(file: StoredFile, context: Context) -> dict[str, bytes]:
+    algorithm, digits = next(iter(file.checksums.items()), ("", ""))
+    values = {
+        "file": file.path,
+        "relpath": file.relpath,
+        "filename": file.filename,
+        "storage": context.storage,
+        "target": context.target,
+        "size_bytes": str(file.size_bytes),
+        "checksum": f"{algorithm}:{digits}",
+    }
+    return {name: os.fsencode(value) for name, value in values.items()}

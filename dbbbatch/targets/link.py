@@ -1,0 +1,204 @@
+"""The plugin that shows the files of storage in a second tree, shaped by a template.
+
+Useful without any data management system: all files of one night in one directory, the tree that
+an older program expects, a copy on another file system. Nothing there is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import os
+import re
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from dbbbatch import keys
+from dbbbatch.files import checksum, faults, place
+from dbbbatch.keys import key
+from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
+
+#: What may stand in braces in the template, besides the groups of ``pattern``.
+_EXAMPLE = {
+    "relpath": "",
+    "filename": "",
+    "stem": "",
+    "suffix": "",
+    "added_on": datetime(2000, 1, 1),
+    "target": "",
+}
+FIELDS = tuple(_EXAMPLE)
+
+#: Files whose directories are made durable together before they are said to be done.
+_TOGETHER = 100
+
+
+def _path(value: Any) -> str:
+    text = keys.text(value)
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no template: {error}") from None
+    if wrong := [name for name in names if not name.isidentifier()]:
+        raise ValueError(f"{{{wrong[0]}}} is no name of a field")
+    if not names:
+        raise ValueError("a template without a {field} gives every file the same path")
+    return text
+
+
+def _pattern(value: Any) -> re.Pattern[str] | None:
+    return keys.patterns([value])[0] if value else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The keys of ``[target.NAME.config]``."""
+
+    root: str = key(
+        help="top of the tree; must exist", parse=keys.directory, example="/data/by-night"
+    )
+    path: str = key(
+        "{relpath}/{filename}",
+        "path below root: {relpath}, {filename}, {stem}, {suffix}, {added_on:%Y-%m-%d}, {target}, "
+        "and the named groups of `pattern`",
+        _path,
+    )
+    pattern: re.Pattern[str] | None = key(
+        "",
+        "regular expression searched in the relative path; its named groups are fields of `path`",
+        _pattern,
+    )
+    how: str = key(
+        "hard",
+        '"hard" links (one file system), "symbolic" links, or "copy"',
+        keys.choice("hard", "symbolic", "copy"),
+    )
+
+
+class Link(Plugin):
+    """Links or copies each file to the path that the template gives."""
+
+    name = "link"
+    Settings = Settings
+
+    settings: Settings
+
+    def start(self) -> None:
+        groups = self.settings.pattern.groupindex if self.settings.pattern else {}
+        for _, name, _, _ in string.Formatter().parse(self.settings.path):
+            if name is not None and name not in FIELDS and name not in groups:
+                raise Misconfigured(
+                    f"path: {{{name}}} has no value{keys.nearest(name, [*FIELDS, *groups])}"
+                )
+        try:
+            self.settings.path.format(**dict.fromkeys(groups, ""), **_EXAMPLE)
+        except (ValueError, LookupError) as error:
+            raise Misconfigured(f"path: {self.settings.path!r}: {error}") from None
+        if not os.path.isdir(self.settings.root):
+            raise NotReady(f"root: {self.settings.root} is not there; is it mounted?")
+
+    def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
+        for at in range(0, len(files), _TOGETHER):
+            directories: set[str] = set()
+            outcomes = [self._show(file, directories) for file in files[at : at + _TOGETHER]]
+            for directory in directories:
+                place.sync_directory(directory)
+            yield from outcomes
+
+    def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
+        for file in files:
+            rel = self._destination(file)
+            there = rel is not None and self._holds(os.path.join(self.settings.root, rel), file)
+            yield file.number, there
+
+    def _destination(self, file: StoredFile) -> str | None:
+        """Give the path below the root, or None if the pattern is not for this file."""
+        fields: dict[str, Any] = {}
+        if self.settings.pattern is not None:
+            name = os.path.join(file.relpath, file.filename)
+            found = self.settings.pattern.search(name)
+            if found is None:
+                return None
+            fields = {group: value or "" for group, value in found.groupdict().items()}
+        stem, suffix = os.path.splitext(file.filename)
+        fields |= {
+            "relpath": file.relpath,
+            "filename": file.filename,
+            "stem": stem,
+            "suffix": suffix,
+            "added_on": file.added_on,
+            "target": self.context.target,
+        }
+        return self.settings.path.format(**fields).lstrip("/")
+
+    def _show(self, file: StoredFile, directories: set[str]) -> Outcome:
+        rel = self._destination(file)
+        if rel is None:
+            return Outcome(file.number, Result.NEVER, "the pattern does not match its path")
+        if not rel or rel.endswith("/") or {"..", "."} & set(rel.split("/")) or "\0" in rel:
+            return Outcome(file.number, Result.NEVER, f"the template gives no path: {rel!r}")
+        destination = os.path.join(self.settings.root, rel)
+        try:
+            place.make_directories(self.settings.root, os.path.dirname(rel))
+            self._make(file, destination)
+        except FileExistsError:
+            if not self._holds(destination, file):
+                return Outcome(file.number, Result.FAILED, f"{rel}: another file is there")
+            directories.add(os.path.dirname(destination))
+            return Outcome(file.number, Result.ALREADY, rel)
+        except OSError as error:
+            return Outcome(file.number, Result.FAILED, f"{rel}: {_explained(error, self.settings)}")
+        directories.add(os.path.dirname(destination))
+        return Outcome(file.number, Result.DONE, rel)
+
+    def _make(self, file: StoredFile, destination: str) -> None:
+        if self.settings.how == "hard":
+            os.link(file.path, destination, follow_symlinks=False)
+        elif self.settings.how == "symbolic":
+            os.symlink(file.path, destination)
+        else:
+            self._copy(file, destination)
+
+    def _copy(self, file: StoredFile, destination: str) -> None:
+        if os.path.lexists(destination):
+            raise FileExistsError
+        # One of several workers has this file; another may have one for the same destination.
+        owner = f"target.{self.context.target} {file.path}"
+        known = [name for name in file.checksums if name in checksum.ALGORITHMS][:1]
+        sums = place.copy_beside(file.path, destination, known, owner=owner)
+        try:
+            if any(sums[name] != file.checksums[name] for name in known):
+                raise OSError(errno.EIO, "the file in storage is not what was stored: checksum")
+            temporary = place.temporary_path(destination, owner)
+            place.sync_file(temporary)
+            place.place(temporary, destination)
+        finally:
+            place.remove_temporary(destination, owner)
+
+    def _holds(self, destination: str, file: StoredFile) -> bool:
+        """Tell whether what is there is what we would have made."""
+        try:
+            if self.settings.how == "symbolic":
+                return os.path.islink(destination) and os.readlink(destination) == file.path
+            if self.settings.how == "hard":
+                return os.path.samestat(os.lstat(destination), os.lstat(file.path))
+            return not os.path.islink(destination) and filecmp.cmp(
+                destination, file.path, shallow=False
+            )
+        except OSError:
+            return False
+
+
+def _explained(error: OSError, settings: Settings) -> str:
+    """Say what is wrong with one file, or raise what is wrong with all."""
+    if error.errno == errno.EXDEV:
+        raise Misconfigured(
+            f'how: {settings.root} is on another file system than storage; "hard" links do not '
+            'reach there, "symbolic" ones and a "copy" do'
+        ) from None
+    if faults.is_general(error) or not os.path.isdir(settings.root):
+        raise NotReady(f"{settings.root}: {error.strerror}") from None
+    return error.strerror or str(error)
