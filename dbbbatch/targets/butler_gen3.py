@@ -105,15 +105,21 @@ class ButlerGen3(Plugin):
                 f"repository {self.settings.repo} has no instrument; complete it with: "
                 f"dbb butler prepare --repo {self.settings.repo} --instrument NAME"
             )
-        if self.settings.task or self.settings.visits:
+        from dbbbatch.targets.butler.direct import DirectIngest
+
+        if self.settings.task:
             from dbbbatch.targets.butler.tasks import TaskIngest
 
-            self._engine = TaskIngest(self._repository, self.settings)
+            task = imported("task", self.settings.task)
+            self._engine = TaskIngest(self._repository, self.settings, task)
         else:
-            from dbbbatch.targets.butler.direct import DirectIngest
-
             formatter = imported("formatter", self.settings.formatter)
             self._engine = DirectIngest(self._repository, self.settings, formatter)
+        if self.settings.visits:
+            from dbbbatch.targets.butler.tasks import Visits
+
+            task = imported("visits", self.settings.visits)
+            self._engine = Visits(self._engine, self._repository, self.settings, task)
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
         return self._engine.ingest(files)

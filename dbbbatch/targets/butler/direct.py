@@ -98,6 +98,14 @@ class DirectIngest:
             if part:
                 yield from self._register(part)
 
+    def judge(self, file: StoredFile) -> Outcome | None:
+        """Say whether the repository holds a file, the same or another; None if it does not."""
+        plan = self.read(file)
+        if isinstance(plan, Outcome):
+            return None
+        held = self._trying(self._held, [plan])
+        return self._judge(plan, held) if held else None
+
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
         """Tell which files the repository holds; as `dbbbatch.targets.base.Plugin.known`."""
         read = {file.number: self.read(file) for file in files}

@@ -1,0 +1,94 @@
+"""What the tests of the workers share."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbbbatch.targets import registry
+from dbbbatch.targets.base import Context, StoredFile
+from dbbbatch.targets.crew import Crew
+from dbbbatch.targets.verdict import Verdict
+from dbbbatch.targets.worker import Launch
+
+#: One tells of each file at once, the other only at the end of the batch.
+PLUGINS = {
+    "naughty": "tests.targets.naughty:Naughty",
+    "whole": "tests.targets.naughty:Whole",
+}
+
+MakeCrew = Callable[..., Crew]
+
+
+@pytest.fixture
+def naughty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install the naughty plugins, as a package would: for this process and its children."""
+    for name, where in PLUGINS.items():
+        write_package(tmp_path / "site-packages", name, where)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    assert "naughty" in registry.names()
+
+
+def write_package(directory: Path, name: str, where: str) -> None:
+    """Write what pip leaves of an installed package with an entry point."""
+    information = directory / f"{name}-1.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (information / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{name} = {where}\n")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    directory = tmp_path / "storage"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def stored(storage: Path) -> Callable[..., list[StoredFile]]:
+    """Give a function that puts files of such names into storage and describes them."""
+
+    def put(*names: str) -> list[StoredFile]:
+        files = []
+        for number, name in enumerate(names, start=1):
+            path = storage / name
+            path.write_bytes(b"data")
+            files.append(StoredFile(number, str(path), "", name, 4))
+        return files
+
+    return put
+
+
+@pytest.fixture
+def make_crew(naughty: None, storage: Path, tmp_path: Path) -> Iterator[MakeCrew]:
+    """Give a function that makes a crew of naughty plugins; all are ended in the end."""
+    made: list[Crew] = []
+
+    def make(
+        plugin: str = "naughty",
+        *,
+        workers: int = 1,
+        timeout: float = 60.0,
+        memory_limit: int = 0,
+        **config: Any,
+    ) -> Crew:
+        context = Context("a", "here", str(storage), str(tmp_path), timeout)
+        launch = Launch(plugin, config, context, memory_limit)
+        made.append(Crew(launch, workers, logging.getLogger("dbbbatch")))
+        return made[-1]
+
+    yield make
+    for crew in made:
+        crew.end()
+
+
+def tell(crew: Crew) -> dict[int, Verdict]:
+    """Collect until nothing more is awaited."""
+    verdicts: dict[int, Verdict] = {}
+    while crew.busy:
+        for verdict in crew.collect(60.0):
+            assert verdict.number not in verdicts
+            verdicts[verdict.number] = verdict
+    return verdicts

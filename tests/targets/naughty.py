@@ -1,0 +1,90 @@
+"""A plugin that misbehaves on demand: what it does with a file is the file's name."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dbbbatch.keys import key
+from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    start: str = key("", "what goes wrong at the start")
+    journal: str = key("", "file that notes each file taken in hand")
+
+
+class Naughty(Plugin):
+    """Does what the file's name says."""
+
+    name = "naughty"
+    Settings = Settings
+    one_at_a_time = True
+
+    def start(self) -> None:
+        self._misbehave(self.settings.start)
+
+    def version(self) -> str:
+        return "7.0"
+
+    def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
+        yield from map(self._one, files)
+
+    def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
+        for file in files:
+            yield file.number, file.filename.startswith("known")
+
+    def _one(self, file: StoredFile) -> Outcome:
+        if self.settings.journal:
+            with open(self.settings.journal, "a") as journal:
+                journal.write(f"{file.filename}\n")
+        what = file.filename.partition(".")[0]
+        if what in {result.value for result in Result}:
+            parts = frozenset({"first"}) if what == "partly" else frozenset()
+            return Outcome(file.number, Result(what), "as its name says", parts_done=parts)
+        self._misbehave(what)
+        return Outcome(file.number, Result.DONE, checksums={"md5": "00"} if what == "sum" else {})
+
+    def _misbehave(self, what: str) -> None:
+        if what == "segfault":
+            ctypes.string_at(0)
+        elif what == "hang":
+            time.sleep(3600)
+        elif what == "exit":
+            sys.exit(3)
+        elif what == "vanish":
+            os._exit(4)
+        elif what == "raise":
+            raise RuntimeError("it went wrong") from OSError("deep down")
+        elif what == "memory":
+            hoard = []
+            while True:
+                hoard.append(bytearray(1 << 24))
+        elif what == "shout":
+            os.write(1, b"x" * 300_000 + b"\n")
+            print("to stdout", flush=True)
+        elif what == "orphan":
+            child = subprocess.Popen(["sleep", "3600"], start_new_session=True)
+            with open(self.settings.journal, "a") as journal:
+                journal.write(f"{child.pid}\n")
+            time.sleep(3600)
+        elif what == "notready":
+            raise NotReady("the repository is being moved")
+        elif what == "misconfigured":
+            raise Misconfigured("wrong password")
+        elif what == "import":
+            raise ImportError("No module named 'lsst'")
+
+
+class Whole(Naughty):
+    """The same, but all outcomes come at the end."""
+
+    name = "whole"
+    one_at_a_time = False
+
+    def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
+        yield from list(map(self._one, files))

@@ -1,0 +1,330 @@
+"""Workers contain whatever a plugin does; only the file in hand is charged with it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dbbbatch.targets.base import Misconfigured, NotReady, StoredFile
+from dbbbatch.targets.crew import Crew
+from dbbbatch.targets.verdict import Kind
+from tests.targets.conftest import MakeCrew, tell
+
+Stored = Callable[..., list[StoredFile]]
+
+QUICK = 1.0
+
+
+def kinds(crew: Crew) -> list[str]:
+    verdicts = tell(crew)
+    return [verdicts[number].kind.value for number in sorted(verdicts)]
+
+
+class TestOutcomes:
+    def test_each_result_is_told(self, make_crew: MakeCrew, stored: Stored) -> None:
+        crew = make_crew()
+        crew.offer(stored("done", "already", "later", "failed", "never", "partly"))
+        assert kinds(crew) == ["done", "already", "later", "failed", "never", "partly"]
+
+    def test_version_of_the_plugin_is_told(self, make_crew: MakeCrew, stored: Stored) -> None:
+        crew = make_crew()
+        crew.offer(stored("done"))
+        assert tell(crew)[1].version == "7.0"
+
+    def test_parts_and_checksums_are_told(self, make_crew: MakeCrew, stored: Stored) -> None:
+        crew = make_crew()
+        crew.offer(stored("partly", "sum"))
+        verdicts = tell(crew)
+        assert verdicts[1].parts_done == {"first"}
+        assert verdicts[2].checksums == {"md5": "00"}
+
+    def test_duration_is_that_of_the_file(self, make_crew: MakeCrew, stored: Stored) -> None:
+        before = time.monotonic()
+        crew = make_crew()
+        crew.offer(stored("done", "already"))
+        verdicts = tell(crew)
+        first, second = verdicts[1], verdicts[2]
+        assert before < first.begun <= first.begun + first.seconds <= second.begun
+
+    def test_files_of_later_batches_go_to_the_same_process(
+        self, make_crew: MakeCrew, stored: Stored
+    ) -> None:
+        crew = make_crew()
+        crew.offer(stored("done"))
+        tell(crew)
+        (first,) = psutil.Process().children()
+        crew.offer(stored("done"))
+        tell(crew)
+        assert psutil.Process().children() == [first]
+
+    def test_several_workers_share_the_batches(
+        self, make_crew: MakeCrew, stored: Stored, storage: Path
+    ) -> None:
+        crew = make_crew(workers=2)
+        files = stored("done", "already", "failed")
+        crew.offer(files[:1])
+        assert crew.free
+        crew.offer(files[1:2])
+        assert not crew.free
+        assert kinds(crew) == ["done", "already"]
+
+    def test_no_process_is_started_before_there_is_a_file(self, make_crew: MakeCrew) -> None:
+        make_crew()
+        assert psutil.Process().children() == []
+
+
+class TestFilesThatAreNotOffered:
+    def test_file_that_is_gone_is_missing(self, make_crew: MakeCrew, stored: Stored) -> None:
+        files = stored("done", "raise")
+        os.unlink(files[1].path)
+        crew = make_crew()
+        crew.offer(files)
+        assert kinds(crew) == ["done", "missing"]
+
+    def test_empty_file_is_empty(self, make_crew: MakeCrew, stored: Stored, storage: Path) -> None:
+        (storage / "empty").touch()
+        crew = make_crew()
+        crew.offer([StoredFile(1, str(storage / "empty"), "", "empty", 0)])
+        assert kinds(crew) == ["empty"]
+
+    def test_file_of_another_size_is_altered(self, make_crew: MakeCrew, stored: Stored) -> None:
+        (file,) = stored("done")
+        Path(file.path).write_bytes(b"")
+        crew = make_crew()
+        crew.offer([file])
+        assert kinds(crew) == ["altered"]
+
+    def test_directory_is_altered(self, make_crew: MakeCrew, storage: Path) -> None:
+        crew = make_crew()
+        crew.offer([StoredFile(1, str(storage), "", "storage", 4)])
+        assert kinds(crew) == ["altered"]
+
+    def test_failure_of_a_file_that_went_is_missing(
+        self, make_crew: MakeCrew, stored: Stored, tmp_path: Path
+    ) -> None:
+        (file,) = stored("gone")
+        crew = make_crew(
+            "command",
+            command=f"{sys.executable} -c 'import os, sys; "
+            "os.unlink(sys.argv[1]); sys.exit(1)' {file}",
+        )
+        crew.offer([file])
+        assert kinds(crew) == ["missing"]
+
+
+CULPRITS = [
+    ("segfault", "SIGSEGV"),
+    ("exit", "SystemExit: 3"),
+    ("vanish", "exit code 4"),
+    ("hang", "no outcome within 1 s"),
+]
+
+
+@pytest.mark.promise
+class TestContained:
+    @pytest.mark.parametrize(("culprit", "reason"), CULPRITS)
+    def test_only_the_file_in_hand_is_unknown(
+        self, make_crew: MakeCrew, stored: Stored, culprit: str, reason: str
+    ) -> None:
+        crew = make_crew(timeout=QUICK)
+        crew.offer(stored("done.1", culprit, "done.2", "done.3"))
+        verdicts = tell(crew)
+        assert [verdicts[n].kind for n in (1, 2, 3, 4)] == [
+            Kind.DONE,
+            Kind.UNKNOWN,
+            Kind.DONE,
+            Kind.DONE,
+        ]
+        assert reason in verdicts[2].message
+
+    @pytest.mark.parametrize(("culprit", "reason"), CULPRITS)
+    def test_culprit_in_a_batch_that_is_told_at_its_end_is_found(
+        self, make_crew: MakeCrew, stored: Stored, culprit: str, reason: str
+    ) -> None:
+        names = [f"done.{number}" for number in range(24)]
+        crew = make_crew("whole", timeout=QUICK)
+        crew.offer(stored(*names[:12], culprit, *names[12:]))
+        verdicts = tell(crew)
+        assert [n for n, v in verdicts.items() if v.kind is Kind.UNKNOWN] == [13]
+        assert reason in verdicts[13].message
+        assert sum(v.kind is Kind.DONE for v in verdicts.values()) == 24
+
+    def test_memory_beyond_the_limit(self, make_crew: MakeCrew, stored: Stored) -> None:
+        crew = make_crew(memory_limit=1 << 29)
+        crew.offer(stored("done", "memory", "already"))
+        verdicts = tell(crew)
+        assert [verdicts[n].kind.value for n in (1, 2, 3)] == ["done", "unknown", "already"]
+        assert "memory_limit" in verdicts[2].message
+
+    def test_exception_costs_the_file_in_hand(self, make_crew: MakeCrew, stored: Stored) -> None:
+        crew = make_crew()
+        crew.offer(stored("done", "raise", "already"))
+        verdicts = tell(crew)
+        assert [verdicts[n].kind.value for n in (1, 2, 3)] == ["done", "failed", "already"]
+        assert verdicts[2].message == "RuntimeError: it went wrong; from OSError: deep down"
+
+    def test_exception_in_a_whole_batch_costs_the_culprit(
+        self, make_crew: MakeCrew, stored: Stored
+    ) -> None:
+        crew = make_crew("whole")
+        crew.offer(stored("done", "raise", "already"))
+        assert kinds(crew) == ["done", "failed", "already"]
+
+    def test_output_does_no_harm(self, make_crew: MakeCrew, stored: Stored) -> None:
+        crew = make_crew()
+        crew.offer(stored("shout", "done"))
+        assert kinds(crew) == ["done", "done"]
+
+    def test_last_words_are_part_of_the_reason(self, make_crew: MakeCrew, stored: Stored) -> None:
+        crew = make_crew()
+        crew.offer(stored("segfault"))
+        assert "naughty.py" in tell(crew)[1].message
+
+    def test_programs_of_a_hanging_plugin_are_ended(
+        self, make_crew: MakeCrew, stored: Stored, tmp_path: Path
+    ) -> None:
+        journal = tmp_path / "journal"
+        crew = make_crew(timeout=QUICK, journal=str(journal))
+        crew.offer(stored("orphan"))
+        assert kinds(crew) == ["unknown"]
+        assert ended(int(journal.read_text().split()[-1]))
+
+    def test_plugin_that_dies_between_batches_is_started_again(
+        self, make_crew: MakeCrew, stored: Stored
+    ) -> None:
+        crew = make_crew()
+        crew.offer(stored("done"))
+        tell(crew)
+        (child,) = psutil.Process().children()
+        child.kill()
+        psutil.wait_procs([child])
+        crew.offer(stored("done"))
+        assert kinds(crew) == ["done"]
+
+
+class TestStart:
+    @pytest.mark.parametrize(
+        ("start", "error", "words"),
+        [
+            ("notready", NotReady, "being moved"),
+            ("misconfigured", Misconfigured, "wrong password"),
+            ("import", Misconfigured, "No module named 'lsst'"),
+            ("raise", NotReady, "it went wrong"),
+            ("segfault", NotReady, "SIGSEGV"),
+            ("exit", NotReady, "SystemExit"),
+        ],
+    )
+    def test_plugin_that_cannot_start_stops_everything(
+        self,
+        make_crew: MakeCrew,
+        stored: Stored,
+        start: str,
+        error: type[Exception],
+        words: str,
+    ) -> None:
+        crew = make_crew(start=start)
+        crew.offer(stored("done", "already"))
+        with pytest.raises(error, match=words):
+            tell(crew)
+        assert crew.unoffered == [1, 2]
+        assert not crew.busy
+
+    def test_plugin_that_gives_up_leaves_the_rest_unoffered(
+        self, make_crew: MakeCrew, stored: Stored
+    ) -> None:
+        crew = make_crew()
+        crew.offer(stored("done", "notready", "already"))
+        assert [verdict.number for verdict in crew.collect(60.0)] == [1]
+        with pytest.raises(NotReady):
+            tell(crew)
+        assert crew.unoffered == [2, 3]
+
+
+class TestStop:
+    def test_nothing_is_begun_after_the_file_in_hand(
+        self, make_crew: MakeCrew, stored: Stored, tmp_path: Path
+    ) -> None:
+        os.mkfifo(tmp_path / "fifo")
+        crew = make_crew("command", command=f"cat {tmp_path}/fifo {{file}}")
+        crew.offer(stored("done.1", "done.2", "done.3"))
+        with open(tmp_path / "fifo", "w"):
+            crew.stop()
+        verdicts = tell(crew)
+        assert list(verdicts) == [1]
+        assert crew.unoffered == [2, 3]
+
+    def test_interrupt_ends_at_once_and_says_what_was_in_hand(
+        self, make_crew: MakeCrew, stored: Stored, tmp_path: Path
+    ) -> None:
+        journal = tmp_path / "journal"
+        crew = make_crew(journal=str(journal))
+        crew.offer(stored("done", "hang", "already"))
+        assert [verdict.number for verdict in crew.collect(60.0)] == [1]
+        crew.interrupt()
+        assert tell(crew) == {}
+        assert crew.interrupted == [2, 3]
+
+
+@pytest.mark.promise
+class TestParent:
+    PARENT = """
+import logging, sys
+from dbbbatch.targets.base import Context, StoredFile
+from dbbbatch.targets.crew import Crew
+from dbbbatch.targets.worker import Launch
+path, journal = sys.argv[1:]
+context = Context("a", "here", "/", "/", 600.0)
+crew = Crew(Launch("naughty", {"journal": journal}, context), 1, logging.getLogger())
+crew.offer([StoredFile(1, path, "", "orphan", 4)])
+crew.collect(600.0)
+"""
+
+    def test_worker_and_its_programs_end_when_the_pass_is_killed(
+        self, naughty: None, stored: Stored, tmp_path: Path
+    ) -> None:
+        journal = tmp_path / "journal"
+        (file,) = stored("orphan")
+        pass_ = subprocess.Popen(
+            [sys.executable, "-c", self.PARENT, file.path, str(journal)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        try:
+            until(lambda: journal.exists() and len(journal.read_text().split()) == 2)
+            family = psutil.Process(pass_.pid).children(recursive=True)
+            assert len(family) == 2
+        finally:
+            pass_.kill()
+            pass_.wait()
+        until(lambda: all(ended(process.pid) for process in family))
+
+    def test_worker_inherits_no_descriptor(
+        self, make_crew: MakeCrew, stored: Stored, tmp_path: Path
+    ) -> None:
+        with open(tmp_path / "lock", "w") as lock:
+            os.set_inheritable(lock.fileno(), True)
+            crew = make_crew()
+            crew.offer(stored("done"))
+            tell(crew)
+            (child,) = psutil.Process().children()
+            held = {os.readlink(path) for path in Path(f"/proc/{child.pid}/fd").iterdir()}
+        assert str(tmp_path / "lock") not in held
+
+
+def ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another process does; the test's own time limit is the only one."""
+    give_up = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
