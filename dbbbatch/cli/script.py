@@ -11,7 +11,7 @@ import click
 from dbbbatch import __version__, keys
 from dbbbatch.config import Section, Settings, load
 from dbbbatch.errors import ConfigError, DbbError, UsageError
-from dbbbatch.passes.base import Options, Work
+from dbbbatch.passes.base import EXIT_UNFORESEEN, Options, Work
 
 Factory = Callable[[Any], Work]
 
@@ -118,6 +118,11 @@ def leave(program: str, command: click.Command) -> None:
         # Whoever read the output (`… | head`) has seen enough.
         sys.stderr.close()
         code = 0
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        code = EXIT_UNFORESEEN
     sys.exit(code or 0)
 
 

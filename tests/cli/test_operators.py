@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,6 +14,7 @@ import click
 import pytest
 
 from dbbbatch.cli import dbb, pause
+from dbbbatch.cli.script import leave
 from tests.support.scripts import TOP, run_script
 from tests.support.site import Site
 
@@ -50,6 +53,20 @@ def test_a_missing_configuration_is_one_line() -> None:
     assert err == "dbb: /no/such/file: cannot be read: No such file or directory\n"
 
 
+def test_what_is_unforeseen_ends_with_70_and_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sys.argv", ["dbb-broken"])
+    with pytest.raises(SystemExit) as ended:
+        leave("dbb-broken", broken)
+    assert ended.value.code == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 def test_a_configuration_may_stand_before_the_command(site: Site) -> None:
     assert run_script("dbb", "-c", str(site.config), "status").code == 0
 
@@ -57,11 +74,6 @@ def test_a_configuration_may_stand_before_the_command(site: Site) -> None:
 def test_the_script_runs_from_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
     # -S: site-packages, and so the installed package, are not looked at; PYTHONPATH brings the
     # libraries back.
-    import subprocess
-    import sys
-
-    import click
-
     libraries = str(Path(click.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-S", TOP / "bin" / "dbb", "--version"],

@@ -1,0 +1,178 @@
+"""The lines of crontab.example, run by cron, carry files to both targets and print nothing."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.scripts import CRON_ENVIRONMENT, TOP
+from tests.support.site import Site, tree
+from tests.support.ssh import SshServer
+
+CRON = shutil.which("cron") or ("/usr/sbin/cron" if Path("/usr/sbin/cron").exists() else None)
+
+#: Seconds until all must have arrived: cron begins at the next full minute.
+PATIENCE = 150
+
+
+@pytest.fixture
+def backend() -> str:
+    return "sqlite"
+
+
+@pytest.fixture
+def site(tmp_path: Path, database_url: str, ssh_server: SshServer, fits_files: list[Path]) -> Site:
+    """Give the site that crontab.example is about, its buffer full of FITS files."""
+    made = Site(tmp_path / "site", database_url, ssh_server)
+    register = made.root / "register"
+    register.write_text(f'#!/bin/sh\nbasename "$1" >>{made.root}/catalog\n')
+    register.chmod(0o755)
+    by_night = made.root / "by-night"
+    by_night.mkdir()
+    made.write(
+        targets={
+            "catalog": {"plugin": "command", "config": {"command": f"{register} {{file}}"}},
+            "by-night": {"plugin": "link", "config": {"root": by_night}},
+        },
+        handoff={"min_free": 0},
+        finder={"min_free": 0},
+    )
+    assert made.run("dbb", "init").code == 0
+    for n, path in enumerate(fits_files):
+        made.put(f"2026-11-{n % 3 + 22}/{path.name}", path.read_bytes())
+    return made
+
+
+def crontab(site: Site, **settings: str) -> str:
+    """Give crontab.example with other settings; the lines of the jobs stay as they are."""
+    scripts = Path(sys.executable).parent
+    assert (scripts / "dbb-handoff").exists(), "dbbbatch is not installed beside this Python"
+    values = {"PATH": f"{scripts}:/usr/bin:/bin", "DBB_CONFIG": str(site.config), **settings}
+    text = (TOP / "crontab.example").read_text()
+    for name, value in values.items():
+        text, count = re.subn(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
+        assert count == 1
+    return text
+
+
+def jobs(text: str) -> list[str]:
+    """Give the commands that cron starts every minute."""
+    return [line.split(None, 5)[5] for line in text.splitlines() if line.startswith("* ")]
+
+
+def wait_until_all_arrived(site: Site, sent: dict[str, bytes], fault: Callable[[], str]) -> None:
+    """Wait until both targets have every file; fail at once if `fault` says why they never will."""
+    by_night, catalog = site.root / "by-night", site.root / "catalog"
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        listed = catalog.read_text().split() if catalog.exists() else []
+        linked = list(by_night.rglob("*.fits"))
+        if len(listed) >= len(sent) and len(linked) >= len(sent) and not tree(site.buffer):
+            break
+        assert not fault(), fault()
+        assert time.monotonic() < deadline, (len(listed), len(linked), len(sent))
+        time.sleep(0.1)
+    assert sorted(listed) == sorted(Path(rel).name for rel in sent)
+    assert tree(site.holding) == sent
+    stored = {rel: content for rel, content in tree(site.storage).items() if rel[0] != "."}
+    assert stored == sent
+
+
+@pytest.mark.promise
+def test_its_command_lines_in_crons_environment(site: Site) -> None:
+    text = crontab(site)
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    sent = tree(site.buffer)
+    variables = [f"{name}={value}" for name, value in {**CRON_ENVIRONMENT, **settings}.items()]
+    running = [
+        subprocess.Popen(
+            ["env", "-i", *variables, "/bin/sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            start_new_session=True,
+        )
+        for command in jobs(text)
+    ]
+    assert len(running) >= 4
+    try:
+        wait_until_all_arrived(site, sent, lambda: _ended_badly(running))
+    finally:
+        for process in running:
+            os.killpg(process.pid, signal.SIGTERM)
+        said = [process.communicate(timeout=60)[0].decode() for process in running]
+    assert said == [""] * len(running)
+
+
+def _ended_badly(running: list["subprocess.Popen[bytes]"]) -> str:
+    ended = [process for process in running if process.poll() is not None]
+    return "\n".join(f"{p.args}: ended with {p.returncode}" for p in ended if p.returncode)
+
+
+@pytest.fixture
+def cron(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Give a function that starts a real cron daemon with one crontab and nothing else to do.
+
+    It lives in mount and process namespaces of its own, where the system's crontabs are hidden; all
+    its jobs end with it. The function gives the directory where what jobs print is kept.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a cron daemon")
+    if not CRON:
+        pytest.skip("no cron here (package cron)")
+    if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], check=False).returncode:
+        pytest.skip("namespaces are not allowed here")
+    started: list[subprocess.Popen[bytes]] = []
+    printed = tmp_path / "printed"
+    printed.mkdir()
+    shell = tmp_path / "shell"
+    shell.write_text(f'#!/bin/sh\nexec /bin/sh "$@" >{printed}/$$ 2>&1\n')
+    shell.chmod(0o755)
+    table = tmp_path / "crontab"
+
+    def start(text: str) -> Path:
+        table.write_text(text.replace("SHELL=/bin/sh", f"SHELL={shell}"))
+        script = f"""
+            set -e
+            mount -t tmpfs none /run
+            mount -t tmpfs none /etc/cron.d
+            test ! -e /etc/crontab || mount --bind /dev/null /etc/crontab
+            mkdir -p /var/spool/cron
+            mount -t tmpfs none /var/spool/cron
+            install -d -m 1730 /var/spool/cron/crontabs
+            install -m 600 {table} /var/spool/cron/crontabs/root
+            exec {CRON} -f
+        """
+        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        started.append(
+            subprocess.Popen(
+                [*command, "sh", "-c", script],
+                stdin=subprocess.DEVNULL,
+                stdout=(tmp_path / "cron.log").open("wb"),
+                stderr=subprocess.STDOUT,
+            )
+        )
+        return printed
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.promise
+def test_a_real_cron_daemon(site: Site, cron: Callable[[str], Path], tmp_path: Path) -> None:
+    sent = tree(site.buffer)
+    printed = cron(crontab(site))
+    wait_until_all_arrived(site, sent, lambda: (tmp_path / "cron.log").read_text())
+    outputs = {path.name: path.read_text() for path in printed.iterdir()}
+    assert len(outputs) >= 4
+    assert set(outputs.values()) == {""}
