@@ -342,6 +342,8 @@ def _recorded(work: Work, p: Pass) -> int:
 
     row = _begin(work, p)
     p.run_id = row.id
+    label = f"{work.kind}.{p.section.name}"
+    p.log.info("%s: run %d begins", label, p.run_id)
     outcome, code, message = "error", EXIT_UNFORESEEN, ""
     try:
         work.recover(p)
@@ -364,6 +366,8 @@ def _recorded(work: Work, p: Pass) -> int:
         code, message = getattr(error, "exit_code", EXIT_UNFORESEEN), str(error)
         raise
     finally:
+        did = ", ".join(f"{count} {what}" for what, count in p.counts.items()) or "nothing to do"
+        p.log.info("%s: run %d ends %s: %s", label, p.run_id, outcome, did)
         with suppress(TryLater):
             # If the database is away, that is what ended the pass and it has been said.
             connect.transact(
