@@ -118,7 +118,7 @@ def leave(program: str, command: click.Command) -> None:
         # Whoever read the output (`… | head`) has seen enough.
         sys.stderr.close()
         code = 0
-    except Exception:
+    except Exception:  # noqa: BLE001 (the last resort, before Python would end with 1)
         import traceback
 
         traceback.print_exc()
