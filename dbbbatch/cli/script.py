@@ -88,7 +88,7 @@ def script(program: str, kind: str, factory: Factory, help: str) -> Callable[[],
     command = click.command(
         program, help=help, context_settings={"help_option_names": ["-h", "--help"]}
     )(callback)
-    for option in reversed([*_OPTIONS, click.version_option(__version__)]):
+    for option in (*_OPTIONS, click.version_option(__version__)):
         command = option(command)
 
     def main() -> None:

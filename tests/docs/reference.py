@@ -60,7 +60,8 @@ def command_page() -> str:
     """Write docs/commands.md."""
     parts = [_HEAD]
     for name, command in commands():
-        context = click.Context(command, info_name=name, terminal_width=96, max_content_width=96)
+        settings = {**command.context_settings, "terminal_width": 96, "max_content_width": 96}
+        context = click.Context(command, info_name=name, **settings)
         text = inspect.cleandoc(command.get_help(context))
         parts.append(f"## `{name}`\n\n```text\n{text}\n```\n")
     return "\n".join(parts)

@@ -201,8 +201,8 @@ class TestCrontab:
     def test_each_line_is_explained(self) -> None:
         explained = False
         for line in self.LINES:
-            if line.startswith("#") and "----" not in line:
-                explained = True
+            if line.startswith("#"):
+                explained = "----" not in line
             elif not line.strip():
                 explained = False
             elif not re.match(r"\w+=", line):
