@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from tests.support.site import Site
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where DBB_CI_STRICT=1, a promise that was not tried counts as broken."""
     report = yield
     if (
@@ -25,7 +27,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         and item.get_closest_marker("promise")
     ):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid}: a promise was skipped: {report.longrepr[2]}"
+        report.longrepr = f"{item.nodeid}: a promise was skipped: {report.longrepr[2]}"  # type: ignore[index]
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Where DBB_CI_STRICT=1, a whole module that was not tried counts as broken, marked or not."""
+    report = yield
+    if os.environ.get("DBB_CI_STRICT") == "1" and report.outcome == "skipped":
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid}: was skipped: {report.longrepr[2]}"  # type: ignore[index]
     return report
 
 
