@@ -418,9 +418,7 @@ class _Ends:
             os.close(descriptor)
 
 
-def _start(
-    argv: list[bytes], ends: _Ends, cwd: str | None, env: Mapping[str, str] | None
-) -> Any:
+def _start(argv: list[bytes], ends: _Ends, cwd: str | None, env: Mapping[str, str] | None) -> Any:
     """Start a program by `sh`, which encodes each argument as latin-1: byte for byte."""
     import logging
 

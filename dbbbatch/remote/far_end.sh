@@ -140,6 +140,15 @@ op_ask() {
     fi
 }
 
+# Answer the receipt of an attempt that was taken over.
+op_receipt() {
+    cat -- "$work/verified" >"$work/answer"
+}
+
+op_space() {
+    stat -f -c '%a %S' -- "$staging"
+}
+
 # Remove an attempt: first under a name that says nothing any more.
 op_clean() {
     cd "$staging" || return

@@ -194,9 +194,8 @@ class Session:
             limit=limit,
         )
         space, _, rest = answer.partition(b"\n")
-        blocks, block_size = map(int, space.split())
         _, taken, _ = _records(rest)
-        return Look(blocks * block_size, taken)
+        return Look(_bytes(space), taken)
 
     def verify(
         self, attempt: str, files: Sequence[Expected], limit: float, again: bool = False
@@ -252,6 +251,15 @@ class Session:
         """
         return self._ask([self._request("ask", attempt)]).split()[-1].decode()
 
+    def receipt(self, attempt: str) -> frozenset[bytes]:
+        """Give the relative paths that were verified in an attempt that was taken over."""
+        names = self._ask([self._request("receipt", attempt)]).split(b"\0")
+        return frozenset(name.removeprefix(b"./") for name in names if name)
+
+    def free_bytes(self) -> int:
+        """Give the free space at the staging area."""
+        return _bytes(self._ask([self._request("space", "-")]))
+
     def end(self, attempt: str) -> None:
         """End what the transfer command of an attempt left running there."""
         self._ask([self._request("end", attempt)])
@@ -261,7 +269,7 @@ class Session:
         self._ask([self._request("clean", attempt, limit)], limit=limit)
 
     def attempts(self, prefix: str) -> dict[str, float]:
-        """List the attempts in staging whose names begin so, with seconds since their last change."""
+        """List the attempts whose names begin so, with seconds since their last change."""
         lines = self._ask([self._request("list", prefix)]).split(b"\n")
         pairs = (line.split(b" ", 1) for line in lines if b" " in line)
         return {name.decode("ascii", "replace"): float(age) for age, name in pairs}
@@ -370,6 +378,12 @@ def directories(names: Iterable[bytes]) -> list[bytes]:
             found.add(b"./" + above)
             above = above.rpartition(b"/")[0]
     return sorted(found)
+
+
+def _bytes(space: bytes) -> int:
+    """Read free blocks and their size."""
+    blocks, size = map(int, space.split()[-2:])
+    return blocks * size
 
 
 def _records(answer: bytes) -> tuple[list[bytes], dict[bytes, str | None], str]:

@@ -12,9 +12,7 @@ import peewee
 from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
-
-#: Inodes may use 64 bits, columns hold 63.
-INODE = (1 << 63) - 1
+from dbbbatch.database.models.storage import among_paths
 
 
 class HandoffStatus(StrEnum):
@@ -172,9 +170,7 @@ class HandoffFile(Table):
         )
 
     @classmethod
-    def due(
-        cls, site: str, handoff: str, after: tuple[int, int, int], limit: int
-    ) -> list[Waiting]:
+    def due(cls, site: str, handoff: str, after: tuple[int, int, int], limit: int) -> list[Waiting]:
         """Return the next files to be sent, in their order, after a (priority, rank, id)."""
         return cls._waiting(
             "status = 'FOUND' AND (next_try_at IS NULL OR next_try_at <= ?)"
@@ -184,25 +180,42 @@ class HandoffFile(Table):
         )
 
     @classmethod
-    def delivered_files(
-        cls, site: str, handoff: str, after: tuple[int, int, int], limit: int
+    def in_buffer(
+        cls,
+        site: str,
+        handoff: str,
+        status: str,
+        after: tuple[int, int, int] = FIRST,
+        limit: int = 100_000,
     ) -> list[Waiting]:
-        """Return files that were delivered, whose originals are to be moved to the holding area."""
+        """Return files of a status in which they may still be in the buffer: the next ones."""
         return cls._waiting(
-            "status = 'DELIVERED' AND (priority, rank, id) > (?, ?, ?)",
-            (site, handoff, *after),
+            "status = ? AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
+            " AND (priority, rank, id) > (?, ?, ?)",
+            (site, handoff, status, *after),
             limit,
         )
 
     @classmethod
-    def quarantined_files(cls, site: str, handoff: str) -> list[tuple[Waiting, str]]:
-        """Return files that were quarantined, with the reason."""
-        rows = execute(
-            f"SELECT error, {_WAITING} FROM handoff_file WHERE site = ? AND handoff = ?"
-            " AND status = 'QUARANTINED' ORDER BY id",
-            (site, handoff),
-        ).fetchall()
-        return [(_as_waiting(row[1:]), row[0] or "") for row in rows]
+    def reasons(cls, ids: Sequence[int]) -> dict[int, str]:
+        """Return the errors of files."""
+        where, value = bulk.among(ids)
+        rows = execute(f"SELECT id, error FROM handoff_file WHERE id {where}", (value,))
+        return {number: error or "" for number, error in rows.fetchall()}
+
+    @classmethod
+    def unknown(cls, site: str, handoff: str, files: Sequence[Seen]) -> list[Seen]:
+        """Return those of scanned files that `found` would record as new or as back again."""
+        known = set()
+        for where, values in among_paths([(file.relpath, file.filename) for file in files]):
+            rows = execute(
+                "SELECT relpath, filename, size_bytes, mtime_ns FROM handoff_file WHERE site = ?"
+                " AND handoff = ? AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED', 'IGNORED')"
+                f" AND (relpath, filename) {where}",
+                (site, handoff, *values),
+            )
+            known |= {tuple(row) for row in rows.fetchall()}
+        return [file for file in files if file[:4] not in known]
 
     @classmethod
     def of_batch(cls, batch: int) -> list[Waiting]:
@@ -210,7 +223,8 @@ class HandoffFile(Table):
         columns = ", ".join(f"f.{name}" for name in Waiting._fields)
         rows = execute(
             f"SELECT {columns} FROM transfer_attempt AS a JOIN handoff_file AS f"
-            " ON f.id = a.handoff_file_id WHERE a.batch_id = ? AND f.status = 'FOUND' ORDER BY f.id",
+            " ON f.id = a.handoff_file_id WHERE a.batch_id = ? AND f.status = 'FOUND'"
+            " ORDER BY f.id",
             (batch,),
         ).fetchall()
         return [_as_waiting(row) for row in rows]

@@ -1,0 +1,196 @@
+"""What comes of the files of a handoff, in the table and on the disk of the near end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from dbbbatch.config import Handoff
+from dbbbatch.database import connect
+from dbbbatch.database.models.handoff import HandoffFile, TransferBatch, Waiting
+from dbbbatch.errors import TryLater
+from dbbbatch.files import faults, names
+from dbbbatch.passes import handoff_sources as sources
+from dbbbatch.passes.base import Pass
+from dbbbatch.passes.handoff_transfer import Sent, changed
+from dbbbatch.passes.judge import wait_before_try
+from dbbbatch.passes.quarantine import Aside, Quarantining
+
+
+class Outcomes:
+    """Records outcomes, and does what follows from them."""
+
+    def __init__(self, p: Pass, section: Handoff) -> None:
+        self._p = p
+        self._section = section
+        self._site = p.settings.site.name
+        self._quarantining = Quarantining(
+            self._site, section.label, section.quarantine, section.buffer
+        )
+
+    def note_taken(self, taken: sources.Taken, rows: Sequence[Waiting]) -> None:
+        """Record what was found out about files before they are sent."""
+        by_id = {row.id: row for row in rows}
+        failed = [(by_id[number], reason) for number, reason in taken.failed]
+        if taken.hashed or taken.gone:
+
+            def write() -> None:
+                HandoffFile.hashed(taken.hashed)
+                HandoffFile.vanished(taken.gone)
+
+            connect.transact(write)
+        self._p.counts["vanished"] += len(taken.gone)
+        self._fail(failed)
+
+    def settle(self, sent: Sent, again: Collection[int]) -> None:
+        """Record what came of a batch; those in `again` are sent again in this pass."""
+        self._log(sent)
+        if sent.unknown:
+            self._p.counts["unknown"] += len(sent.batch.items)
+            return
+        delivered = [item.row.id for item in sent.delivered]
+        gone = [(item.row.id, reason) for item, reason in sent.gone]
+        wait = self._section.retry_wait
+        conflicts = [(item.row.id, reason, wait) for item, reason in sent.conflicts]
+        outcomes = [(number, "DELIVERED", "") for number in delivered]
+        for name in ("failed", "gone", "conflicts", "later"):
+            outcomes += [(item.row.id, _OUTCOME[name], why) for item, why in getattr(sent, name)]
+        values = {name: getattr(sent, name) for name in _TIMINGS}
+
+        def write() -> None:
+            HandoffFile.delivered(delivered)
+            HandoffFile.vanished(gone)
+            HandoffFile.conflicting(conflicts)
+            TransferBatch.settle(
+                sent.batch.number, outcomes, error=sent.error or None, rate=sent.rate, **values
+            )
+
+        connect.transact(write)
+        for name in ("delivered", "gone", "conflicts"):
+            self._p.counts["vanished" if name == "gone" else name] += len(getattr(sent, name))
+        self._fail([(item.row, why) for item, why in sent.failed if item.row.id not in again])
+        self._quarantine_conflicts(sent)
+        self.hold([item.row for item in sent.delivered])
+
+    def cleaned(self, batches: Sequence[int]) -> None:
+        """Record that nothing of some batches is left in staging."""
+        if batches:
+            connect.transact(lambda: TransferBatch.done(batches))
+
+    def hold(self, rows: Sequence[Waiting]) -> None:
+        """Move delivered originals to the holding area."""
+        if not rows:
+            return
+        result = sources.hold(self._section, rows)
+
+        def write() -> None:
+            HandoffFile.held(result.held)
+            HandoffFile.vanished(result.gone)
+
+        if result.held or result.gone:
+            connect.transact(write)
+        self._p.counts["held"] += len(result.held)
+        for rel, error in result.stuck:
+            where = names.printable(os.path.join(self._section.holding, rel))
+            message = f"{where}: delivered, but cannot be moved to holding: {error.strerror}"
+            if faults.is_general(error, writing=True):
+                raise TryLater(message)
+            self._p.counts["failed"] += 1
+            self._p.trouble(message, key=f"hold {rel}")
+
+    def quarantine(self, rows: Sequence[tuple[Waiting, str]]) -> None:
+        """Move files aside that a person must look at; the decision is recorded before."""
+        connect.transact(lambda: HandoffFile.quarantined([(row.id, why) for row, why in rows]))
+        self.move_aside(rows)
+
+    def move_aside(self, rows: Sequence[tuple[Waiting, str]]) -> None:
+        """Move quarantined files out of the buffer, those of them that are still there."""
+        files = []
+        for row, why in rows:
+            rel, path = sources.path_of(self._section, row)
+            if not changed(self._section.buffer, row, rel):
+                files.append(Aside(path, rel, os.lstat(path), row.checksum, why))
+        for file, error in self._quarantining.move(files):
+            shown = names.printable(file.source)
+            self._p.trouble(
+                f"{shown}: cannot be moved to quarantine: {error.strerror}", key=f"aside {file.rel}"
+            )
+        self._p.counts["quarantined"] += len(files)
+
+    def recover_quarantine(self) -> None:
+        """Finish moving aside what an earlier pass decided about."""
+        self._quarantining.recover()
+        rows = connect.look(
+            lambda: HandoffFile.in_buffer(self._site, self._section.name, "QUARANTINED")
+        )
+        if rows:
+            reasons = connect.look(lambda: HandoffFile.reasons([row.id for row in rows]))
+            self.move_aside([(row, reasons[row.id]) for row in rows])
+
+    def _fail(self, rows: Sequence[tuple[Waiting, str]]) -> None:
+        """Record failures that count, and give up those files that failed too often."""
+        if not rows:
+            return
+        section = self._section
+        again = []
+        for row, why in rows:
+            wait = wait_before_try(row.attempts + 1, section.retry_wait, section.retry_wait_max)
+            again.append((row.id, why, wait))
+        connect.transact(lambda: HandoffFile.failed(again))
+        self._p.counts["failed"] += len(rows)
+        given_up = [
+            (row, f"gave up after {row.attempts + 1} attempts: {why}")
+            for row, why in rows
+            if row.attempts + 1 >= section.max_attempts
+        ]
+        if given_up:
+            self.quarantine(given_up)
+
+    def _quarantine_conflicts(self, sent: Sent) -> None:
+        now = connect.look(connect.now)
+        old = [
+            (item.row, f"{why}, since {item.row.conflict_since:%Y-%m-%d %H:%M} UTC")
+            for item, why in sent.conflicts
+            if item.row.conflict_since
+            and (now - item.row.conflict_since).total_seconds() >= self._section.conflict_after
+        ]
+        if old:
+            self._p.counts["failed"] += len(old)
+            self.quarantine(old)
+
+    def _log(self, sent: Sent) -> None:
+        self._p.log.info(
+            "batch %d: %d files, %d bytes: %d delivered, %d failed%s%s",
+            sent.batch.number,
+            len(sent.batch.items),
+            sent.batch.size_bytes,
+            len(sent.delivered),
+            len(sent.failed),
+            f", {sent.rate / 1e6:.1f} MB/s" if sent.rate else "",
+            f": {sent.error}" if sent.error else "",
+        )
+
+
+#: Columns of a batch that a `Sent` has under the same name.
+_TIMINGS: Sequence[str] = (
+    "prepare_duration",
+    "transfer_started",
+    "transfer_duration",
+    "place_started",
+    "place_duration",
+    "exit_status",
+)
+
+_OUTCOME: dict[str, Any] = {
+    "failed": "FAILED",
+    "gone": "VANISHED",
+    "conflicts": "CONFLICT",
+    "later": "LATER",
+}
+
+
+def attempt_prefix(site: str, handoff: str) -> str:
+    """Give what the names of a handoff's directories in staging begin with."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in site)
+    return f"dbb-{safe}-{handoff}-"

@@ -1,0 +1,55 @@
+"""What a pass of the handoff would do, for --dry-run; nobody is connected to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from dbbbatch.config import Handoff
+from dbbbatch.database import connect
+from dbbbatch.database.models.handoff import FIRST, BatchStatus, HandoffFile, TransferBatch
+from dbbbatch.files import names
+from dbbbatch.passes import handoff_sources as sources
+from dbbbatch.passes.base import Pass
+
+#: Files looked up at a time.
+_PAGE = 5000
+
+
+def plan(p: Pass, section: Handoff) -> Iterator[str]:
+    """Say what would be recovered first, then what would be sent, file by file."""
+    site = p.settings.site.name
+    for batch in connect.look(lambda: TransferBatch.unfinished(site, section.name)):
+        what = "ask the endpoint about" if batch.status == BatchStatus.OPEN else "tidy up after"
+        yield f"recover: {what} batch {batch.id}, {batch.files} files of {batch.started} UTC"
+    for status, what in (("DELIVERED", "move to holding"), ("QUARANTINED", "move to quarantine")):
+        for row in connect.look(
+            lambda status=status: HandoffFile.in_buffer(site, section.name, status)
+        ):
+            rel, path = sources.path_of(section, row)
+            if sources.is_there(path):
+                yield f"recover: {what} {names.printable(rel)}"
+    yield from _sending(p, section, site)
+
+
+def _sending(p: Pass, section: Handoff, site: str) -> Iterator[str]:
+    from dbbbatch.passes.handoff import scanned
+
+    count = size = 0
+    for chunk in scanned(p, section):
+        for seen in connect.look(
+            lambda chunk=chunk: HandoffFile.unknown(site, section.name, chunk)
+        ):
+            count, size = count + 1, size + seen.size_bytes
+            yield f"send: {names.join(seen.relpath, seen.filename)} (new)"
+    after = FIRST
+    while rows := connect.look(partial(HandoffFile.due, site, section.name, after, _PAGE)):
+        for row in rows:
+            rel, path = sources.path_of(section, row)
+            if p.matches(rel) and sources.is_there(path):
+                count, size = count + 1, size + row.size_bytes
+                again = f" (after {row.attempts} failures)" if row.attempts else ""
+                yield f"send: {names.printable(rel)}{again}"
+        after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
+    endpoint = section.endpoint.placeholders.get("host", section.endpoint.buffer)
+    yield f"in all {count} files, {size} bytes, to {endpoint}"

@@ -1,0 +1,97 @@
+"""What a pass of the handoff finishes for an earlier one that was killed or cut off.
+
+Each step leaves its intent in the database, so this knows what may be half-done: files recorded as
+delivered are to be moved to holding; a batch that is open has a directory in staging, which is the
+receipt: verified there and gone from it means placed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from dbbbatch.config import Handoff
+from dbbbatch.database import connect
+from dbbbatch.database.models.handoff import (
+    FIRST,
+    BatchStatus,
+    HandoffFile,
+    TransferBatch,
+    Waiting,
+)
+from dbbbatch.errors import DbbError
+from dbbbatch.files import checksum
+from dbbbatch.passes import handoff_sources as sources
+from dbbbatch.passes.base import Pass
+from dbbbatch.passes.handoff_outcomes import Outcomes
+from dbbbatch.passes.handoff_streams import lists_directory
+from dbbbatch.passes.handoff_transfer import Batch, Item, Sender, Sent
+from dbbbatch.remote import execute
+
+#: Originals moved to holding in one transaction.
+_CHUNK = 2000
+
+
+def recover(p: Pass, section: Handoff) -> DbbError | None:
+    """Finish what earlier passes left.
+
+    Returns
+    -------
+    trouble : `dbbbatch.errors.DbbError` or `None`
+        The far end could not be asked.
+    """
+    outcomes = Outcomes(p, section)
+    outcomes.recover_quarantine()
+    site = p.settings.site.name
+    after = FIRST
+    while rows := connect.look(
+        partial(HandoffFile.in_buffer, site, section.name, "DELIVERED", after, _CHUNK)
+    ):
+        outcomes.hold(rows)
+        after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
+    batches = connect.look(lambda: TransferBatch.unfinished(site, section.name))
+    if not batches:
+        return None
+    sender = Sender(section, lists_directory(p.settings.site.state))
+    try:
+        with sender.session:
+            for batch in batches:
+                _recover_batch(p, section, sender, outcomes, batch)
+    except DbbError as error:
+        return error
+    return None
+
+
+def _recover_batch(
+    p: Pass, section: Handoff, sender: Sender, outcomes: Outcomes, row: TransferBatch
+) -> None:
+    if row.status == BatchStatus.OPEN:
+        execute.end_naming(row.attempt.encode())
+        files = connect.look(lambda: HandoffFile.of_batch(row.id))
+        sent = _ask(section, sender, row, [_item(section, file) for file in files])
+        p.counts["recovered"] += len(sent.delivered)
+        outcomes.settle(sent, again=())
+    sender.clean(row.attempt)
+    outcomes.cleaned([row.id])
+
+
+def _ask(section: Handoff, sender: Sender, row: TransferBatch, items: list[Item]) -> Sent:
+    """Find out how far a batch came, and bring what has arrived to its end."""
+    sent = Sent(Batch(row.attempt, items, row.id), error="the pass was interrupted")
+    sender.session.end(row.attempt)
+    state = sender.session.ask(row.attempt)
+    taken_over = f"{row.attempt}.r"
+    if state == "verified":
+        receipt = sender.session.receipt(taken_over)
+        sender.place(taken_over, [item for item in items if item.raw in receipt], sent)
+    elif state == "arrived" and items:
+        sender.verify_and_place(taken_over, items, sent, again=True)
+    told = {item.row.id for item in sent.delivered}
+    told.update(item.row.id for item, _ in sent.conflicts)
+    sent.later = [(item, sent.error) for item in items if item.row.id not in told]
+    return sent
+
+
+def _item(section: Handoff, row: Waiting) -> Item:
+    """Make an item of a file that was in a batch, so it was hashed."""
+    _, digest = checksum.parse(row.checksum or f"{section.checksum}:")
+    return Item(row, sources.path_of(section, row)[0], digest)

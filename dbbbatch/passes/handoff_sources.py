@@ -1,0 +1,171 @@
+"""The near end of a handoff: taking files of the buffer, and what becomes of the originals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dbbbatch.config import Handoff
+from dbbbatch.database.models.handoff import Waiting
+from dbbbatch.database.models.storage import INODE
+from dbbbatch.errors import TryLater
+from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.passes.handoff_transfer import Item, changed
+
+
+def check(section: Handoff) -> None:
+    """See that the buffer and the areas beside it are there.
+
+    Raises
+    ------
+    TryLater
+        One is missing, or on another file system than the others: not mounted.
+    """
+    for key in ("buffer", "holding", "quarantine"):
+        path = getattr(section, key)
+        if not os.path.isdir(path):
+            raise TryLater(f"{path} ({key}) is not there; is it mounted?")
+        if not place.same_file_system(section.buffer, path):
+            raise TryLater(
+                f"{section.buffer} (buffer) and {path} ({key}) are on different file systems; is "
+                "one of them not mounted?"
+            )
+
+
+def is_there(path: str) -> bool:
+    """Tell whether anything has this name."""
+    return os.path.lexists(path)
+
+
+def path_of(section: Handoff, row: Waiting) -> tuple[str, str]:
+    """Give the relative and the absolute path of a file of the buffer."""
+    rel = names.join(names.from_text(row.relpath), names.from_text(row.filename))
+    return rel, os.path.join(section.buffer, rel)
+
+
+@dataclass
+class Taken:
+    """Files that were looked at before they are sent.
+
+    Attributes
+    ----------
+    items : `list` [ `Item` ]
+        Ready to go.
+    hashed : `list` [ `tuple` [ `int`, `str` ] ]
+        Checksums that were computed.
+    gone, failed : `list` [ `tuple` [ `int`, `str` ] ]
+        With the reason.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    hashed: list[tuple[int, str]] = field(default_factory=list)
+    gone: list[tuple[int, str]] = field(default_factory=list)
+    failed: list[tuple[int, str]] = field(default_factory=list)
+
+
+def take(section: Handoff, row: Waiting, taken: Taken) -> None:
+    """Look at a file, and hash it unless that was done for this very version.
+
+    Raises
+    ------
+    TryLater
+        The disk, not this file, is at fault.
+    """
+    rel, path = path_of(section, row)
+    try:
+        if what := changed(section.buffer, row, rel):
+            taken.gone.append((row.id, what))
+            return
+        algorithm, digest = _known(row)
+        if algorithm != section.checksum:
+            digest = checksum.compute(path, [section.checksum])[section.checksum]
+            if changed(section.buffer, row, rel):
+                return  # the next scan sees the new version
+            taken.hashed.append((row.id, checksum.format(section.checksum, digest)))
+        taken.items.append(Item(row, rel, digest))
+    except checksum.Changed:
+        return
+    except FileNotFoundError:
+        taken.gone.append((row.id, "no longer in the buffer"))
+    except OSError as error:
+        if faults.is_general(error):
+            raise TryLater(f"{names.printable(path)}: {error.strerror}") from None
+        taken.failed.append((row.id, f"cannot be read: {error.strerror}"))
+
+
+@dataclass
+class Holding:
+    """What became of originals.
+
+    Attributes
+    ----------
+    held : `list` [ `tuple` [ `int`, `str` ] ]
+        With the name in the holding area, as the table keeps it.
+    gone : `list` [ `tuple` [ `int`, `str` ] ]
+        With the reason.
+    stuck : `list` [ `tuple` [ `str`, `OSError` ] ]
+        Those that could not be moved.
+    """
+
+    held: list[tuple[int, str]] = field(default_factory=list)
+    gone: list[tuple[int, str]] = field(default_factory=list)
+    stuck: list[tuple[str, OSError]] = field(default_factory=list)
+
+
+def hold(section: Handoff, rows: Sequence[Waiting]) -> Holding:
+    """Move delivered originals to the holding area, under names that are free, durably."""
+    result = Holding()
+    directories: dict[str, str] = {}
+    for row in rows:
+        rel, path = path_of(section, row)
+        relpath, filename = names.split(rel)
+        directory = os.path.join(section.holding, relpath) if relpath else section.holding
+        try:
+            if what := changed(section.buffer, row, rel):
+                name = _held_already(directory, filename, row)
+                if name is None:
+                    result.gone.append((row.id, f"delivered, but {what}"))
+                    continue
+            else:
+                if relpath not in directories:
+                    place.make_directories(section.holding, relpath)
+                name = place.place_versioned(path, directory, filename)
+                if changed(section.holding, row, names.join(relpath, name)):
+                    # A writer was faster than the rename: what was moved is the next version.
+                    place.place(os.path.join(directory, name), path)
+                    result.gone.append((row.id, "delivered, but replaced by another version"))
+                    continue
+            directories[relpath] = directory
+            result.held.append((row.id, names.to_text(name)))
+        except OSError as error:
+            result.stuck.append((rel, error))
+    for directory in directories.values():
+        place.sync_directory(directory)
+    return result
+
+
+def _held_already(directory: str, filename: str, row: Waiting) -> str | None:
+    """Find the original where a pass that was killed put it: the name and its versions in turn."""
+    number = 0
+    name = filename
+    while True:
+        try:
+            status = os.lstat(os.path.join(directory, name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if (status.st_size, status.st_mtime_ns, status.st_ino & INODE) == (
+            row.size_bytes,
+            row.mtime_ns,
+            row.inode,
+        ):
+            return name
+        number += 1
+        name = place.versioned(filename, number)
+
+
+def _known(row: Waiting) -> tuple[str, str]:
+    with contextlib.suppress(ValueError):
+        return checksum.parse(row.checksum or "")
+    return "", ""

@@ -1,0 +1,194 @@
+"""The streams of a handoff: threads that each send one batch after the other.
+
+A thread is started when there is a batch for it, and so is its session: a small pass makes one
+connection. Nothing here uses the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbbbatch.config import Handoff
+from dbbbatch.errors import DbbError
+from dbbbatch.passes.base import Pass
+from dbbbatch.passes.handoff_transfer import Batch, Sender, Sent
+from dbbbatch.remote import execute
+
+#: Seconds after which a waiting pass looks whether it is to stop.
+_LOOK = 0.5
+
+
+@dataclass(frozen=True)
+class _Clean:
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class _Cleaned:
+    number: int
+
+
+class Streams:
+    """Sends batches at the same time.
+
+    Attributes
+    ----------
+    trouble : `dbbbatch.errors.DbbError` or `None`
+        What ends the pass.
+    """
+
+    def __init__(self, p: Pass, section: Handoff) -> None:
+        self._section = section
+        self._lists = lists_directory(p.settings.site.state)
+        self._jobs: queue.Queue[Batch | _Clean | None] = queue.Queue()
+        self._results: queue.Queue[Sent | _Cleaned | DbbError | None] = queue.Queue()
+        self._threads: list[threading.Thread] = []
+        self._connected = threading.Event()
+        self._batches = 0
+        self._cleaning = 0
+        self._cleaned: list[int] = []
+        self._sent: list[Sent] = []
+        self.trouble: DbbError | None = None
+        p.on_second_signal(execute.end_all)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is under way."""
+        return self._batches > 0
+
+    @property
+    def hungry(self) -> bool:
+        """Whether a further batch should be made ready: one is kept in reserve."""
+        return self._batches <= self._section.streams
+
+    def start(self) -> None:
+        """Begin to connect, if that has not begun."""
+        if not self._threads:
+            self._start_thread()
+
+    def connected(self) -> bool:
+        """Wait until the far end is connected; False if it cannot be."""
+        self.start()
+        while not self._connected.wait(_LOOK):
+            pass
+        self._collect()
+        return self.trouble is None
+
+    def send(self, batch: Batch) -> None:
+        """Send a batch as soon as a stream is free."""
+        self._batches += 1
+        self._jobs.put(batch)
+        if self._batches > len(self._threads) < self._section.streams:
+            self._start_thread()
+
+    def clean(self, batch: Batch) -> None:
+        """Remove what is left of a batch in staging, in between."""
+        if self._threads:
+            self._cleaning += 1
+            self._jobs.put(_Clean(batch))
+
+    def withdraw(self) -> list[Batch]:
+        """Take back the batches that no stream has begun."""
+        waiting: list[Batch | _Clean | None] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting.append(self._jobs.get_nowait())
+        batches = [job for job in waiting if isinstance(job, Batch)]
+        for job in waiting:
+            if not isinstance(job, Batch):
+                self._jobs.put(job)
+        self._batches -= len(batches)
+        return batches
+
+    def finished(self) -> Iterator[Sent]:
+        """Give what has come of batches since the last time."""
+        self._collect()
+        while self._sent:
+            yield self._sent.pop(0)
+
+    def wait(self) -> None:
+        """Wait until something comes of a batch, or for a moment."""
+        with contextlib.suppress(queue.Empty):
+            self._note(self._results.get(timeout=_LOOK))
+
+    def cleaned(self) -> list[int]:
+        """Give the numbers of the batches of which nothing is left in staging, once."""
+        self._collect()
+        done, self._cleaned = self._cleaned, []
+        return done
+
+    def finish(self) -> list[int]:
+        """Wait until staging is clean; give the numbers of the batches that are."""
+        while self._cleaning:
+            self.wait()
+        return self.cleaned()
+
+    def close(self) -> None:
+        """End the sessions; what is still under way (the pass failed) is ended too."""
+        if self._batches or self._cleaning:
+            execute.end_all()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(2 * execute.GRACE)
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._serve, args=(not self._threads,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _serve(self, first: bool) -> None:
+        sender = None
+        try:
+            sender = Sender(self._section, self._lists)
+            if first:
+                sender.session.open()
+                sender.check_space()
+        except DbbError as error:
+            self._results.put(error)
+        except Exception as error:  # noqa: BLE001  (see Sender.send)
+            self._results.put(DbbError(f"connecting failed: {type(error).__name__}: {error}"))
+        finally:
+            if first:
+                self._connected.set()
+        while (job := self._jobs.get()) is not None:
+            assert sender is not None
+            self._results.put(sender.send(job) if isinstance(job, Batch) else _clean(sender, job))
+        if sender is not None:
+            sender.session.close()
+
+    def _collect(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._note(self._results.get_nowait())
+
+    def _note(self, result: Sent | _Cleaned | DbbError | None) -> None:
+        if isinstance(result, Sent):
+            self._batches -= 1
+            self._sent.append(result)
+            self.trouble = self.trouble or result.trouble
+        elif isinstance(result, DbbError):
+            self.trouble = self.trouble or result
+        else:
+            self._cleaning -= 1
+            if result is not None:
+                self._cleaned.append(result.number)
+
+
+def lists_directory(state: str) -> str:
+    """Give the directory of the lists that ``{files_from}`` names."""
+    return str(Path(state) / "lists")
+
+
+def _clean(sender: Sender, job: _Clean) -> _Cleaned | None:
+    """Clean up; if that fails, the next pass does it."""
+    try:
+        sender.clean(job.batch.attempt)
+    except (DbbError, OSError):
+        return None
+    return _Cleaned(job.batch.number)

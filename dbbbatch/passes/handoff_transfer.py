@@ -1,0 +1,365 @@
+"""One batch on its way to the far end: prepare, transfer, verify, place. Knows no database.
+
+A `Sender` has a session with the far end and sends one batch after the other; several of them, in
+threads, are the streams of a pass. What came of a batch is told in a `Sent`; nothing is raised, so
+that no thread can end unheard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from dbbbatch.config import Handoff
+from dbbbatch.database.models.handoff import Waiting
+from dbbbatch.database.models.storage import INODE
+from dbbbatch.errors import DbbError, TryLater
+from dbbbatch.files import names
+from dbbbatch.remote import execute, receive, template
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file of a batch.
+
+    Attributes
+    ----------
+    row : `Waiting`
+        What the table says about it.
+    rel : `str`
+        Its path relative to the buffer.
+    digest : `str`
+        Hexadecimal, by the configured algorithm.
+    """
+
+    row: Waiting
+    rel: str
+    digest: str
+
+    @property
+    def raw(self) -> bytes:
+        """Its relative path as bytes."""
+        return os.fsencode(self.rel)
+
+    @property
+    def expected(self) -> receive.Expected:
+        """The file as it must arrive."""
+        return receive.Expected(self.raw, self.row.size_bytes, self.digest)
+
+
+@dataclass
+class Batch:
+    """Files that are sent together.
+
+    Attributes
+    ----------
+    attempt : `str`
+        Name of its directory in staging.
+    number : `int`
+        Its row in `transfer_batch`.
+    """
+
+    attempt: str
+    items: list[Item]
+    number: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How much there is to send."""
+        return sum(item.row.size_bytes for item in self.items)
+
+
+@dataclass
+class Sent:
+    """What came of a batch.
+
+    Attributes
+    ----------
+    delivered : `list` [ `Item` ]
+        Verified in the endpoint's buffer.
+    failed, gone, conflicts, later : `list` [ `tuple` [ `Item`, `str` ] ]
+        With the reason: did not arrive though all else is well; no longer the same here; another
+        content is in the endpoint's buffer; to be sent another time through no fault of theirs.
+    trouble : `DbbError` or `None`
+        What ends the pass.
+    unknown : `bool`
+        What the far end did is not known: recovery must ask.
+    exit_status : `int` or `None`
+        Of the transfer command that failed, or of the last one; minus a signal.
+    """
+
+    batch: Batch
+    delivered: list[Item] = field(default_factory=list)
+    failed: list[tuple[Item, str]] = field(default_factory=list)
+    gone: list[tuple[Item, str]] = field(default_factory=list)
+    conflicts: list[tuple[Item, str]] = field(default_factory=list)
+    later: list[tuple[Item, str]] = field(default_factory=list)
+    trouble: DbbError | None = None
+    unknown: bool = False
+    exit_status: int | None = None
+    error: str = ""
+    prepare_duration: float | None = None
+    transfer_started: datetime | None = None
+    transfer_duration: float | None = None
+    place_started: datetime | None = None
+    place_duration: float | None = None
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second of the transfer."""
+        if not self.transfer_duration:
+            return None
+        return self.batch.size_bytes / self.transfer_duration
+
+
+def far_end(section: Handoff) -> receive.Place:
+    """Give where a handoff's far end is and how to reach it."""
+    endpoint = section.endpoint
+    return receive.Place(
+        buffer=endpoint.buffer,
+        staging=endpoint.staging,
+        remote=template.parse(endpoint.remote) if endpoint.remote else None,
+        values={name: os.fsencode(value) for name, value in endpoint.placeholders.items()},
+        algorithm=section.checksum,
+    )
+
+
+class Sender:
+    """Sends batches over one session.
+
+    Parameters
+    ----------
+    section : `dbbbatch.config.Handoff`
+    lists : `str`
+        Directory for the lists that ``{files_from}`` names.
+    """
+
+    def __init__(self, section: Handoff, lists: str) -> None:
+        self._section = section
+        self._command = template.parse(section.endpoint.transfer)
+        self._lists = lists
+        self.session = receive.Session(far_end(section))
+
+    def send(self, batch: Batch) -> Sent:
+        """Send a batch, and tell what came of it."""
+        sent = Sent(batch)
+        try:
+            self._send(batch, sent)
+        except receive.Refused as error:
+            sent.trouble = error
+            sent.unknown = sent.transfer_started is not None
+            sent.error = str(error)
+        except TryLater as error:
+            sent.trouble, sent.unknown, sent.error = error, True, str(error)
+        except DbbError as error:
+            sent.trouble, sent.error = error, str(error)
+        except Exception as error:  # noqa: BLE001  (a thread that ended unheard would hang the pass)
+            sent.trouble = DbbError(f"sending failed: {type(error).__name__}: {error}")
+            sent.unknown, sent.error = True, str(sent.trouble)
+            sent.trouble.__cause__ = error
+        if not sent.unknown:
+            told = {id(item) for item in sent.delivered}
+            for group in (sent.failed, sent.gone, sent.conflicts, sent.later):
+                told.update(id(item) for item, _ in group)
+            sent.later += [(i, sent.error or "not sent") for i in batch.items if id(i) not in told]
+        return sent
+
+    def clean(self, attempt: str) -> None:
+        """Remove what is left of an attempt at the far end and here."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._list_path(attempt))
+        self.session.clean(attempt, self._section.timeout)
+
+    def verify_and_place(
+        self, attempt: str, items: Sequence[Item], sent: Sent, again: bool
+    ) -> None:
+        """Verify files that should have arrived and place those that did."""
+        limit = self.limit(sum(item.row.size_bytes for item in items))
+        by_rel = {item.raw: item for item in items}
+        right = self.session.verify(attempt, [item.expected for item in items], limit, again)
+        if right:
+            self.place(attempt, [by_rel[file.rel] for file in right], sent)
+
+    def place(self, attempt: str, items: Sequence[Item], sent: Sent) -> None:
+        """Place files that were verified."""
+        placed = self.session.place_files(attempt, self._section.timeout)
+        for item in items:
+            if item.raw not in placed.kept:
+                sent.delivered.append(item)
+            elif item.raw in placed.taken:
+                self._compare(item, placed.taken[item.raw], sent)
+            else:
+                raise receive.Refused(
+                    f"{self.session.place.name}: {names.printable(item.rel)} cannot be placed in "
+                    f"{self._section.endpoint.buffer}: {placed.message}"
+                )
+
+    def limit(self, size_bytes: int) -> float:
+        """Give the time limit of whatever handles so many bytes, in seconds."""
+        return self._section.timeout + size_bytes / max(1, self._section.min_rate)
+
+    def _send(self, batch: Batch, sent: Sent) -> None:
+        began = time.monotonic()
+        to_send = self._prepare(batch, sent)
+        sent.prepare_duration = time.monotonic() - began
+        if not to_send:
+            return
+        sent.transfer_started, began = _now(), time.monotonic()
+        failure = self._transfer(batch, to_send, sent)
+        sent.transfer_duration = time.monotonic() - began
+        if failure:
+            sent.error = failure
+            self.session.end(batch.attempt)
+        sent.place_started, began = _now(), time.monotonic()
+        everything = len(to_send) == len(batch.items)
+        self.verify_and_place(batch.attempt, to_send, sent, again=not everything)
+        sent.place_duration = time.monotonic() - began
+        self._account(to_send, sent, failure)
+
+    def _prepare(self, batch: Batch, sent: Sent) -> list[Item]:
+        """Make the attempt's directory; return what is not in the endpoint's buffer yet."""
+        links = [] if self._command.source == "files_from" else list(_by_directory(batch.items))
+        look = self.session.begin(batch.attempt, [item.raw for item in batch.items], links)
+        self._guard(look.free_bytes, batch.size_bytes)
+        to_send = []
+        for item in batch.items:
+            if item.raw in look.taken:
+                self._compare(item, look.taken[item.raw], sent)
+            else:
+                to_send.append(item)
+        return to_send
+
+    def _guard(self, free: int, wanted: int) -> None:
+        if free < self._section.min_free + wanted:
+            raise receive.Refused(
+                f"{self.session.place.name}: {free >> 20} MiB free in "
+                f"{self._section.endpoint.staging}: too little for {wanted >> 20} MiB and "
+                f"min_free ({self._section.min_free >> 20} MiB)"
+            )
+
+    def check_space(self) -> None:
+        """Raise `receive.Refused` if the far end has less free space than it must keep."""
+        self._guard(self.session.free_bytes(), 0)
+
+    def _compare(self, item: Item, digest: str | None, sent: Sent) -> None:
+        """Decide about a file whose name the endpoint's buffer has already."""
+        if digest == item.digest:
+            sent.delivered.append(item)
+        else:
+            sent.conflicts.append(
+                (item, "the endpoint's buffer has a file of this name with another content")
+            )
+
+    def _transfer(self, batch: Batch, items: Sequence[Item], sent: Sent) -> str:
+        """Run the transfer command, or one for each directory or file; return what went wrong."""
+        failures = []
+        for argv, size in self._commands(batch, items):
+            finished = execute.run(argv, timeout=self.limit(size))
+            status = finished.exit_code if finished.signal is None else -finished.signal
+            if not failures:
+                sent.exit_status = status
+            if status not in self._section.success_codes or finished.timed_out:
+                tool = os.path.basename(os.fsdecode(argv[0]))
+                failures.append(f"{tool}: {finished.said()}")
+                # Is it the files, or is nobody there any more?
+                self.session.free_bytes()
+                if finished.timed_out:
+                    break
+        if len(failures) > 1:
+            return f"{failures[0]} (and {len(failures) - 1} more commands)"
+        return failures[0] if failures else ""
+
+    def _commands(self, batch: Batch, items: Sequence[Item]) -> list[tuple[list[bytes], int]]:
+        """Give the commands that send the files, with their bytes."""
+        root = os.fsencode(self._section.buffer)
+        place = os.fsencode(f"{self._section.endpoint.staging}/{batch.attempt}")
+        values: dict[str, bytes | Sequence[bytes]] = {
+            **self.session.place.values,
+            "source_root": root,
+            "dest_root": place + b"/t/",
+        }
+        if self._command.source == "files_from":
+            values["files_from"] = os.fsencode(self._write_list(batch.attempt, items))
+            values["dest"] = values["dest_root"]
+            return [(self._command.argv(values), sum(item.row.size_bytes for item in items))]
+        found = []
+        # The numbers are those of the links, also where some files need not be sent.
+        numbers = {path: n for n, path in enumerate(_by_directory(batch.items), 1)}
+        for path, group in _by_directory(items).items():
+            values["dest"] = b"%s/%d/" % (place, numbers[path])
+            for some in self._groups(root, group, values):
+                sources = [b"%s/%s" % (root, item.raw) for item in some]
+                values["batch"], values["file"] = sources, sources[0]
+                size = sum(item.row.size_bytes for item in some)
+                found.append((self._command.argv(values), size))
+        return found
+
+    def _groups(
+        self, root: bytes, items: Sequence[Item], values: Mapping[str, bytes | Sequence[bytes]]
+    ) -> Iterator[Sequence[Item]]:
+        """Divide the files of a directory into those of one command."""
+        if self._command.source == "file":
+            yield from ([item] for item in items)
+            return
+        bare = self._command.argv({**values, "batch": []})
+        room = template.MOST_ARGUMENTS - sum(len(argument) + 1 for argument in bare)
+        begin = 0
+        for names_ in template.groups([b"%s/%s" % (root, item.raw) for item in items], room):
+            yield items[begin : begin + len(names_)]
+            begin += len(names_)
+
+    def _write_list(self, attempt: str, items: Sequence[Item]) -> str:
+        os.makedirs(self._lists, exist_ok=True)
+        path = self._list_path(attempt)
+        with open(path, "wb") as file:
+            file.writelines(b"./%s\0" % item.raw for item in items)
+        return path
+
+    def _list_path(self, attempt: str) -> str:
+        return os.path.join(self._lists, f"{attempt}.list")
+
+    def _account(self, items: Sequence[Item], sent: Sent, failure: str) -> None:
+        """Say why what did not arrive did not; the far end answers, so it is not the network."""
+        told = {id(item) for item in sent.delivered}
+        told.update(id(item) for item, _ in sent.conflicts)
+        missing = [item for item in items if id(item) not in told]
+        if missing and failure:
+            self._guard(self.session.free_bytes(), 0)
+        for item in missing:
+            if what := changed(self._section.buffer, item.row, item.rel):
+                sent.gone.append((item, what))
+            else:
+                reason = (
+                    failure or "it did not arrive whole although the transfer command was content"
+                )
+                sent.failed.append((item, reason))
+
+
+def changed(buffer: str, row: Waiting, rel: str) -> str:
+    """Say what became of a file of the buffer, or nothing if it is the same version."""
+    try:
+        status = os.lstat(os.path.join(buffer, rel))
+    except (FileNotFoundError, NotADirectoryError):
+        return "no longer in the buffer"
+    if (status.st_size, status.st_mtime_ns, status.st_ino & INODE) != (
+        row.size_bytes,
+        row.mtime_ns,
+        row.inode,
+    ):
+        return "replaced in the buffer by another version"
+    return ""
+
+
+def _by_directory(items: Sequence[Item]) -> dict[bytes, list[Item]]:
+    found: dict[bytes, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.raw.rpartition(b"/")[0], []).append(item)
+    return found
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
