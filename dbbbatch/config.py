@@ -212,6 +212,7 @@ class Finder:
     settle: float = key(0, "how long a file must be unchanged before it is taken", keys.duration)
     batch_files: int = key(1000, "most files in one transaction", keys.number(1))
     batch_bytes: int = key("4 GiB", "most bytes in one transaction", keys.size)
+    jobs: int = key(2, "files read and hashed at a time", keys.number(1, 64))
     checksum: str = key("blake2b", "algorithm of the `file` table", keys.choice(*ALGORITHMS))
     checksums: tuple[str, ...] = key(
         [],
