@@ -14,7 +14,7 @@ from dbbbatch.targets.base import Context, Outcome, Plugin, StoredFile
 
 
 @contextmanager
-def started(name: str, storage: Path, **config: Any) -> Iterator[Plugin]:
+def started(name: str, storage: Path, /, **config: Any) -> Iterator[Plugin]:
     """Give a plugin that was configured, checked and started."""
     plugin_type = registry.find(name)
     context = Context("here", "site", str(storage), str(storage / "state"), 60.0)

@@ -1,0 +1,75 @@
+"""Sorts Rucio's errors: away, busy, wrongly configured, or this file's."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+import requests
+from rucio.common import exception as rucio
+
+__all__ = ["Sort", "said", "sort"]
+
+
+class Sort(Enum):
+    """What an error means."""
+
+    #: The server is away or refuses: nothing can be done now.
+    AWAY = "away"
+    #: Two calls met in its database: to be repeated at once.
+    BUSY = "busy"
+    #: No file could be registered so: a person must change something.
+    WRONG = "wrong"
+    #: This file can never be registered.
+    NEVER = "never"
+    #: This file was refused.
+    REFUSED = "refused"
+
+
+_AWAY = (
+    rucio.ServerConnectionException,
+    rucio.CannotAuthenticate,
+    rucio.RSEWriteBlocked,
+    rucio.RSEOverQuota,
+    rucio.InsufficientAccountLimit,
+    requests.exceptions.ConnectionError,
+    requests.exceptions.Timeout,
+)
+_WRONG = (
+    rucio.RSENotFound,
+    rucio.RSEProtocolNotSupported,
+    rucio.RSEAccessDenied,
+    rucio.ScopeNotFound,
+    rucio.ScopeAccessDenied,
+    rucio.AccountNotFound,
+    rucio.AccessDenied,
+    rucio.InvalidRSEExpression,
+    rucio.InvalidReplicationRule,
+    rucio.InsufficientTargetRSEs,
+    rucio.InvalidMetadata,
+)
+_NEVER = (rucio.InvalidObject, rucio.InvalidPath)
+#: What a database says when two calls met in it.
+_MET = re.compile(r"database is locked|deadlock|UniqueViolation|UNIQUE constraint|IntegrityError", re.I)
+_STATUS = re.compile(r"http status code: (?:429|502|503|504)")
+
+
+def sort(error: Exception) -> Sort:
+    """Say what an error means."""
+    if isinstance(error, _AWAY) or _STATUS.search(str(error)):
+        return Sort.AWAY
+    if _MET.search(str(error)):
+        return Sort.BUSY
+    if isinstance(error, _WRONG):
+        return Sort.WRONG
+    if isinstance(error, _NEVER):
+        return Sort.NEVER
+    return Sort.REFUSED
+
+
+def said(error: Exception) -> str:
+    """Give what an error says, on one line and without Rucio's preambles."""
+    text = " ".join(str(error).split())
+    text = text.removeprefix("An unknown exception occurred. ").replace("Details: ", "")
+    name = type(error).__name__
+    return f"{name}: {text[:500]}" if text else name

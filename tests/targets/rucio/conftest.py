@@ -1,0 +1,111 @@
+"""A real Rucio server, and a storage element and a scope of each test's own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip(
+    "rucio.client", reason="Rucio's client is not installed: pip install 'dbbbatch[rucio]'"
+)
+
+from dbbbatch.targets.rucio_server import ACCOUNT, PASSWORD, USER  # noqa: E402
+from tests.targets.rucio.server import RucioServer, environment  # noqa: E402
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def rucio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioServer]:
+    """Give a running server that tests share: whoever stops it starts it again."""
+    found = environment()
+    if isinstance(found, str):
+        pytest.skip(found)
+    server = RucioServer(found, tmp_path_factory.mktemp("rucio"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@dataclass
+class Element:
+    """A storage element for a directory, with a scope."""
+
+    server: RucioServer
+    directory: Path
+    client: Any
+    rse: str
+    scope: str
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The keys of a target that registers files of the directory there."""
+        return {
+            "url": self.server.url,
+            "account": ACCOUNT,
+            "username": USER,
+            "password": PASSWORD,
+            "rse": self.rse,
+            "scope": self.scope,
+            "timeout": 10,
+        }
+
+    def replicas(self) -> dict[str, tuple[str, ...]]:
+        """Give the PFNs of all files in the scope, by name."""
+        names = list(self.client.list_dids(self.scope, {"name": "*"}, did_type="file"))
+        asked = [{"scope": self.scope, "name": name} for name in names]
+        found = list(self.client.list_replicas(asked)) if asked else []
+        return {one["name"]: tuple(one["rses"][self.rse]) for one in found}
+
+    def content(self, dataset: str) -> list[str]:
+        """Give the names of a dataset's files."""
+        return sorted(one["name"] for one in self.client.list_content(self.scope, dataset))
+
+
+@pytest.fixture
+def element(
+    rucio_server: RucioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Element:
+    """Give a storage element of the test's own for `tmp_path`/storage."""
+    from rucio.client import Client
+
+    # Rucio keeps tokens in the temporary directory, and asks for no password while it finds one.
+    prefix = "rucio.client.baseclient.BaseClient.TOKEN_PATH_PREFIX"
+    monkeypatch.setattr(prefix, f"{tmp_path}/ours-")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for name in ("RUCIO_CONFIG", "RUCIO_HOME", "RUCIO_ACCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    directory = tmp_path / "storage"
+    directory.mkdir()
+    client = Client(
+        rucio_host=rucio_server.url,
+        auth_host=rucio_server.url,
+        account=ACCOUNT,
+        auth_type="userpass",
+        creds={"username": USER, "password": PASSWORD},
+        timeout=30,
+    )
+    number = next(_numbers)
+    rse, scope = f"DISK{number}", f"raw{number}"
+    client.add_scope(ACCOUNT, scope)
+    client.add_rse(rse, deterministic=False, rse_type="DISK")
+    operations = {"read": 1, "write": 1, "delete": 1}
+    client.add_protocol(
+        rse,
+        {
+            "scheme": "file",
+            "hostname": "localhost",
+            "port": 0,
+            "prefix": f"{directory}/",
+            "impl": "rucio.rse.protocols.posix.Default",
+            "domains": {"lan": operations, "wan": operations},
+        },
+    )
+    monkeypatch.setattr(prefix, f"{tmp_path}/plugin-")
+    return Element(rucio_server, directory, client, rse, scope)
