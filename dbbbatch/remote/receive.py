@@ -22,6 +22,9 @@ from dbbbatch.remote import execute, template
 #: Seconds for an answer that takes no time by itself: connecting, listing, renaming.
 PATIENCE = 60.0
 
+#: Seconds between the time limit there and ours, so that its reason is heard.
+SPARE = 10.0
+
 #: Bytes of noise before an answer that are borne.
 _MOST_NOISE = 1 << 20
 
@@ -315,8 +318,7 @@ class Session:
         """Send requests and give the last answer; all are read, so that the next one fits."""
         self.open()
         assert self._process is not None
-        # The far end's own limit comes first, so that its reason is heard.
-        deadline = time.monotonic() + self._patience + limit + 10
+        deadline = time.monotonic() + self._patience + limit + SPARE
         try:
             self._process.write(b"".join(requests), deadline)
             found = [self._answer(deadline) for _ in range(answers)]

@@ -1,0 +1,178 @@
+"""Starting programs: what they get, what they write, and that they end."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dbbbatch.remote import execute
+
+FOREVER = 60
+EVERY_BYTE = bytes(range(256))
+
+
+def shell(script: str, *arguments: bytes, timeout: float = FOREVER) -> execute.Finished:
+    return execute.run([b"sh", b"-c", script.encode(), b"sh", *arguments], timeout=timeout)
+
+
+def wait_for(pid: int) -> None:
+    """Wait until a process is gone, or only a zombie of somebody else's."""
+    try:
+        psutil.Process(pid).wait(FOREVER)
+    except psutil.NoSuchProcess:
+        return
+
+
+def test_arguments_arrive_byte_for_byte() -> None:
+    argument = bytes(range(1, 256))
+    assert shell('printf %s "$1"', argument).stdout == argument
+
+
+def test_input_and_output_are_exact_bytes() -> None:
+    data = EVERY_BYTE * 1000
+    assert execute.run([b"cat"], timeout=FOREVER, stdin=data).stdout == data
+
+
+def test_input_may_come_in_pieces() -> None:
+    pieces = (b"%d\n" % n for n in range(3))
+    assert execute.run([b"cat"], timeout=FOREVER, stdin=pieces).stdout == b"0\n1\n2\n"
+
+
+def test_more_input_than_is_read_does_no_harm() -> None:
+    finished = execute.run([b"true"], timeout=FOREVER, stdin=b"x" * 10_000_000)
+    assert finished.exit_code == 0
+
+
+def test_the_end_of_long_output_is_kept() -> None:
+    finished = execute.run(
+        [b"sh", b"-c", b"yes | head -c 100000 >&2; echo last >&2"], timeout=FOREVER, keep=1000
+    )
+    assert finished.stderr.endswith(b"last\n")
+    assert len(finished.stderr) <= 2 * 1000
+
+
+def test_exit_code_and_last_words_are_told() -> None:
+    finished = shell("echo why >&2; echo not >&2; exit 3")
+    assert (finished.exit_code, finished.said()) == (3, "exit code 3: why | not")
+
+
+def test_last_words_are_one_printable_line() -> None:
+    said = shell("printf 'a\\033[1m\\377\\nb' >&2; exit 1").said()
+    assert said == "exit code 1: a [1m\\xff | b"
+
+
+def test_a_signal_is_told_apart_from_an_exit_code() -> None:
+    finished = shell("kill -9 $$")
+    assert (finished.exit_code, finished.signal) == (None, 9)
+
+
+def test_there_is_no_terminal() -> None:
+    assert shell("test -t 0 || test -t 1 || test -t 2").exit_code == 1
+    assert shell("exec 2>/dev/null; : </dev/tty").exit_code != 0
+
+
+def test_no_descriptor_is_inherited(tmp_path: Path) -> None:
+    with open(tmp_path / "lock", "w") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        inherited = shell("ls -l /proc/$$/fd").stdout
+    assert os.fsencode(tmp_path) not in inherited
+
+
+def test_the_program_leads_a_session_of_its_own() -> None:
+    with execute.start([b"sleep", b"60"]) as process:
+        assert os.getsid(process.pid) == process.pid != os.getsid(0)
+
+
+def test_a_broken_pipe_ends_the_program_and_not_us() -> None:
+    assert shell("yes | head -n 1").stdout == b"y\n"
+
+
+def test_environment_and_directory_are_given(tmp_path: Path) -> None:
+    argv = [b"/bin/sh", b"-c", b"echo $A; pwd"]
+    finished = execute.run(argv, timeout=FOREVER, cwd=str(tmp_path), env={"A": "b"})
+    assert finished.stdout == f"b\n{tmp_path}\n".encode()
+
+
+def test_the_time_limit_ends_all_that_was_started() -> None:
+    # One that ignores being asked, one in a process group of its own, one in a session of its own.
+    script = "sleep 61 & echo $!; setsid sleep 62 & echo $!; trap '' TERM; echo $$; sleep 63"
+    finished = shell(script, timeout=0.3)
+    assert finished.timed_out
+    for pid in map(int, finished.stdout.split()):
+        wait_for(pid)
+
+
+def test_the_time_limit_is_told() -> None:
+    assert shell("sleep 60", timeout=0.1).said().startswith("ended at its time limit")
+
+
+def test_a_program_asked_to_end_may_tidy_up(tmp_path: Path) -> None:
+    script = f"trap 'touch {tmp_path}/tidy; exit' TERM; echo up; sleep 60 & wait"
+    with execute.start([b"sh", b"-c", script.encode()]) as process:
+        process.read(time.monotonic() + FOREVER)
+        assert process.finish(time.monotonic()).timed_out
+    assert (tmp_path / "tidy").exists()
+
+
+def test_who_keeps_the_output_open_is_not_waited_for() -> None:
+    # As an ssh master connection does.
+    finished = shell("setsid sleep 60 & echo $!")
+    assert finished.exit_code == 0
+    psutil.Process(int(finished.stdout)).kill()
+
+
+def test_ending_from_outside_ends_the_run() -> None:
+    with execute.start([b"sleep", b"60"]) as process:
+        execute.end_all()
+        finished = process.finish(time.monotonic() + FOREVER)
+    assert finished.signal == 9
+
+
+def test_a_process_is_ended_by_what_it_names(tmp_path: Path) -> None:
+    # Where a killed pass left it: neither our child nor known to us.
+    token = b"attempt-0123456789"
+    argv = [b"sh", b"-c", b'setsid sh -c "sleep 60; : $1" >/dev/null 2>&1 & echo $!', b"sh", token]
+    pid = int(execute.run(argv, timeout=FOREVER).stdout)
+    assert execute.end_naming(token) >= 1
+    wait_for(pid)
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        (b"dbb-no-such-program", "no such program"),
+        (b"/dbb/no/such", "no such program"),
+        (b"/\xff", "must be ASCII"),
+    ],
+)
+def test_a_missing_program_is_said(program: bytes, why: str) -> None:
+    with pytest.raises(execute.ToolMissing, match=why):
+        execute.run([program], timeout=FOREVER)
+
+
+def test_what_cannot_be_started_is_said(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "text").chmod(0o755)
+    with pytest.raises(execute.ToolMissing, match="Exec format error"):
+        execute.run([os.fsencode(tmp_path / "text")], timeout=FOREVER)
+
+
+def test_nothing_stays_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        shell("exit 1")
+    with pytest.raises(execute.ToolMissing):
+        execute.run([b"dbb-no-such-program"], timeout=FOREVER)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_it_is_loaded_only_when_used() -> None:
+    code = "import sys, dbbbatch.remote.execute; sys.exit('sh' in sys.modules)"
+    assert execute.run([sys.executable.encode(), b"-c", code.encode()], timeout=FOREVER).exit_code == 0

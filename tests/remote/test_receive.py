@@ -1,0 +1,289 @@
+"""The conversation with a far end: here a shell on this machine, with a banner or ssh in between."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from dbbbatch.remote import receive, template
+from dbbbatch.remote.receive import Away, Expected, Place, Refused, Session, directories
+from tests.support.site import tree
+
+NAMES = (
+    b"a b/$(touch x)",
+    b"a b/it's \"quoted\"",
+    b"a b/new\nline",
+    b"c/d/e/-rf",
+    b"c/d/e/#hash;",
+    b"-n",
+    b"back\\slash",
+    b"return\r",
+    b"\xff\xfe",
+)
+
+
+class Far:
+    """A far end in a directory, and what a transfer command would do there."""
+
+    def __init__(self, root: Path, remote: str = "", **values: str) -> None:
+        self.buffer = root / "buffer"
+        self.staging = root / "staging"
+        for directory in (self.buffer, self.staging):
+            directory.mkdir(parents=True)
+        command = template.parse(remote) if remote else None
+        self.place = Place(
+            str(self.buffer), str(self.staging), command, {k: v.encode() for k, v in values.items()}
+        )
+        self.session = Session(self.place)
+
+    def send(self, attempt: str, names: Sequence[bytes] = NAMES) -> list[Expected]:
+        """Begin an attempt and have everything arrive."""
+        self.session.begin(attempt, names)
+        for name in names:
+            put(os.fsencode(self.staging / attempt / "t") + b"/" + name)
+        return [expected(name) for name in names]
+
+
+def put(path: bytes, content: bytes | None = None) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(os.path.basename(path) if content is None else content)
+
+
+def expected(name: bytes) -> Expected:
+    content = os.path.basename(name)
+    return Expected(name, len(content), hashlib.blake2b(content).hexdigest())
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Far]:
+    made = Far(tmp_path / "far")
+    yield made
+    made.session.close()
+
+
+def test_files_of_any_name_are_verified_and_placed(far: Far) -> None:
+    files = far.send("one")
+    assert far.session.verify("one", files, 10) == files
+    assert not far.session.place_files("one").kept
+    assert {os.fsencode(rel) for rel in tree(far.buffer)} == set(NAMES)
+
+
+def test_placed_files_have_left_staging(far: Far) -> None:
+    far.session.verify("one", far.send("one"), 10)
+    far.session.place_files("one")
+    assert tree(far.staging / "one" / "t") == {}
+
+
+def test_no_name_is_executed(far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = (b"$(touch x)", b"`touch x`", b"a;touch x", b"a\ntouch x\n")
+    far.session.verify("one", far.send("one", names), 10)
+    far.session.place_files("one")
+    far.session.clean("one")
+    assert not list(tmp_path.rglob("x"))
+
+
+def test_an_attempt_is_never_used_twice(far: Far) -> None:
+    far.session.begin("one", NAMES)
+    with pytest.raises(Refused, match="File exists"):
+        far.session.begin("one", NAMES)
+
+
+def test_what_arrived_otherwise_is_not_verified(far: Far) -> None:
+    files = far.send("one")
+    put(os.fsencode(far.staging / "one" / "t") + b"/-n", b"x")
+    os.unlink(os.fsencode(far.staging / "one" / "t") + b"/\xff\xfe")
+    right = far.session.verify("one", files, 10)
+    assert {file.rel for file in right} == set(NAMES) - {b"-n", b"\xff\xfe"}
+
+
+def test_only_what_was_verified_is_placed(far: Far) -> None:
+    files = far.send("one")
+    put(os.fsencode(far.staging / "one" / "t") + b"/-n", b"x")
+    put(os.fsencode(far.staging / "one" / "t") + b"/.partial", b"x")
+    far.session.verify("one", files, 10)
+    far.session.place_files("one")
+    assert {os.fsencode(rel) for rel in tree(far.buffer)} == set(NAMES) - {b"-n"}
+
+
+def test_nothing_is_placed_before_it_is_verified(far: Far) -> None:
+    far.send("one")
+    with pytest.raises(Refused, match="not verified"):
+        far.session.place_files("one")
+
+
+def test_a_file_in_the_buffer_is_not_overwritten(far: Far) -> None:
+    files = far.send("one")
+    put(os.fsencode(far.buffer) + b"/-n", b"other")
+    far.session.verify("one", files, 10)
+    placed = far.session.place_files("one")
+    assert placed.kept == {b"-n"}
+    assert placed.taken == {b"-n": hashlib.blake2b(b"other").hexdigest()}
+    assert (far.buffer / "-n").read_bytes() == b"other"
+
+
+def test_what_the_buffer_has_is_told_before_anything_is_sent(far: Far) -> None:
+    put(os.fsencode(far.buffer) + b"/a b/new\nline")
+    (far.buffer / "-n").symlink_to("nowhere")
+    look = far.session.begin("one", NAMES)
+    assert look.taken == {b"a b/new\nline": expected(b"a b/new\nline").digest, b"-n": None}
+
+
+def test_numbered_directories_lead_to_the_relative_paths(far: Far) -> None:
+    far.session.begin("one", NAMES, links=[b"a b", b"c/d/e", b""])
+    for number, name in ((1, b"a b/new\nline"), (2, b"c/d/e/-rf"), (3, b"-n")):
+        put(b"%s/one/%d/%s" % (os.fsencode(far.staging), number, os.path.basename(name)))
+    names = [b"a b/new\nline", b"c/d/e/-rf", b"-n"]
+    right = far.session.verify("one", [expected(name) for name in names], 10, again=True)
+    assert len(right) == 3
+
+
+def test_placing_again_after_a_kill_is_harmless(far: Far) -> None:
+    far.session.verify("one", far.send("one"), 10)
+    # Killed after some links were made and some names taken from staging.
+    os.link(far.staging / "one" / "t" / "-n", far.buffer / "-n")
+    (far.staging / "one" / "t" / "return\r").unlink()
+    assert not far.session.place_files("one").kept
+    assert tree(far.staging / "one" / "t") == {}
+
+
+def test_an_attempt_that_was_taken_over_is_fenced(far: Far) -> None:
+    files = far.send("one")
+    old = Session(far.place)
+    old.open()
+    assert far.session.ask("one") == "arrived"
+    with pytest.raises(Refused, match="is gone"):
+        old.verify("one", files, 10)
+    old.close()
+
+
+def test_the_receipt_says_what_was_verified(far: Far) -> None:
+    far.session.verify("one", far.send("one"), 10)
+    assert far.session.ask("one") == "verified"
+    assert far.session.receipt("one.r") == set(NAMES)
+
+
+def test_a_verified_attempt_is_placed_by_whoever_took_it_over(far: Far) -> None:
+    far.session.verify("one", far.send("one"), 10)
+    far.session.ask("one")
+    far.session.place_files("one.r")
+    assert len(tree(far.buffer)) == len(NAMES)
+
+
+def test_asking_again_after_a_kill_gives_the_same(far: Far) -> None:
+    far.session.verify("one", far.send("one"), 10)
+    assert [far.session.ask("one") for _ in range(2)] == ["verified", "verified"]
+
+
+def test_nothing_is_known_of_an_attempt_that_is_gone(far: Far) -> None:
+    assert far.session.ask("one") == "nothing"
+
+
+def test_cleaning_leaves_nothing_whoever_had_it_last(far: Far) -> None:
+    far.send("one")
+    far.send("two")
+    far.session.ask("two")
+    for attempt in ("one", "two", "three"):
+        far.session.clean(attempt)
+    assert os.listdir(far.staging) == []
+
+
+def test_attempts_are_listed_by_their_prefix(far: Far) -> None:
+    far.send("dbb-a-1")
+    far.send("other")
+    assert list(far.session.attempts("dbb-")) == ["dbb-a-1"]
+
+
+def test_free_space_is_told(far: Far) -> None:
+    assert abs(far.session.free_bytes() - os.statvfs(far.staging).f_bavail * 4096) < 1 << 34
+
+
+@pytest.mark.parametrize("missing", ["buffer", "staging"])
+def test_a_missing_area_is_said_before_anything_is_sent(far: Far, missing: str) -> None:
+    getattr(far, missing).rmdir()
+    with pytest.raises(Refused, match=f"{missing} is not there"):
+        far.session.open()
+
+
+def test_a_session_goes_on_after_a_refusal(far: Far) -> None:
+    with pytest.raises(Refused):
+        far.session.place_files("nothing")
+    assert far.session.ask("nothing") == "nothing"
+
+
+def test_a_noisy_start_up_file_does_no_harm(tmp_path: Path) -> None:
+    noise = "sh -c 'echo Welcome; yes | head -c 100000; eval \"$1\"' sh {command}"
+    far = Far(tmp_path / "far", noise)
+    with far.session:
+        far.session.verify("one", far.send("one"), 10)
+        far.session.place_files("one")
+    assert len(tree(far.buffer)) == len(NAMES)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "csh", "tcsh", "ksh", "zsh", "fish"])
+def test_the_command_line_is_read_alike_by_every_shell(tmp_path: Path, shell: str) -> None:
+    import shutil
+
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} here")
+    far = Far(tmp_path / "far", f"{shell} -c {{command}}")
+    with far.session:
+        far.session.open()
+
+
+def test_a_command_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
+    far = Far(tmp_path / "far", "sh -c 'echo no route >&2; exit 255' {command}", host="far.example")
+    with pytest.raises(Away, match=r"far.example cannot be reached: exit code 255: no route"):
+        far.session.open()
+
+
+def test_silence_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "SPARE", 0)
+    session = Session(Far(tmp_path / "far", "sh -c 'sleep 60' {command}").place, patience=0.1)
+    with pytest.raises(Away, match="has not answered"):
+        session.open()
+
+
+def test_a_dropped_session_is_opened_anew(far: Far) -> None:
+    from dbbbatch.remote import execute
+
+    far.session.open()
+    execute.end_all()
+    with pytest.raises(Away):
+        far.session.ask("one")
+    assert far.session.ask("one") == "nothing"
+
+
+def test_thousands_of_files_take_a_few_processes(far: Far, tmp_path: Path) -> None:
+    names = [b"%02d/%04d" % (n // 100, n) for n in range(2000)]
+    files = far.send("one", names)
+    before = _forks()
+    far.session.verify("one", files, 10)
+    far.session.place_files("one")
+    assert len(tree(far.buffer)) == 2000
+    # Those of other programs on this machine count too.
+    assert _forks() - before < 500
+
+
+def test_directories_come_with_all_above_them() -> None:
+    assert directories([b"a/b/c", b"a/d", b"e"]) == [b".", b"./a", b"./a/b"]
+
+
+def test_it_works_over_ssh(tmp_path: Path, ssh_server: object) -> None:
+    far = Far(tmp_path / "far", ssh_server.remote, host=ssh_server.host, user=ssh_server.user)
+    with far.session:
+        far.session.verify("one", far.send("one"), 10)
+        far.session.place_files("one")
+    assert len(tree(far.buffer)) == len(NAMES)
+
+
+def _forks() -> int:
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith("processes "):
+            return int(line.split()[1])
+    raise AssertionError("no count of processes")
