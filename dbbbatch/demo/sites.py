@@ -23,7 +23,7 @@ _REGISTER = """\
 #!/bin/sh
 # Called by dbb-ingester with the path of a stored file.
 [ "$(head -c 6 -- "$1")" = SIMPLE ] && [ $(($(wc -c <"$1") % 2880)) = 0 ] || {
-    echo "not a whole FITS file"
+    echo "not a whole FITS file" >&2
     exit 1
 }
 printf '%s\\n' "$1" >>"${0%/*}/catalog.txt"
@@ -126,7 +126,7 @@ class Demo:
                 name = f"AT_O_{date:%Y%m%d}_{number:06}.fits"
                 content = _exposure(date.isoformat(), number)
                 if number == first + EXPOSURES:
-                    content = content[: len(content) // 2]
+                    content = content[: len(content) // 2 + 1000]
                 # As an archiver does: written under a name that is passed over, then renamed.
                 temporary = self.root / "summit" / name
                 temporary.write_bytes(content)

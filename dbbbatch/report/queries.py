@@ -25,7 +25,8 @@ class LastPass:
     """
 
     site: str
-    label: str
+    script: str
+    name: str
     host: str
     pid: int
     process_started: float
@@ -36,6 +37,11 @@ class LastPass:
     counts: dict[str, int]
     message: str
     last_ok: datetime | None
+
+    @property
+    def label(self) -> str:
+        """KIND.NAME, as the operators' commands take it."""
+        return f"{self.script}.{self.name}"
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,8 @@ def _last_pass(site: str, script: str, name: str) -> LastPass:
     host, pid, born, started, finished, outcome, exit_code, counts, message = last
     return LastPass(
         site=site,
-        label=f"{script}.{name}",
+        script=script,
+        name=name,
         host=host,
         pid=pid,
         process_started=born,

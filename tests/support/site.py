@@ -9,6 +9,9 @@ from dbbbatch import toml
 from tests.support.scripts import Ran, run_script
 from tests.support.ssh import SshServer
 
+#: Says that storage is mounted; no file of anybody's.
+SENTINEL = ".dbb-storage"
+
 
 class Site:
     """Directories, a configuration that joins them, and the scripts run over it.
@@ -43,6 +46,8 @@ class Site:
         for directory in vars(self).copy().values():
             if isinstance(directory, Path) and directory not in (root, self.config):
                 directory.mkdir(parents=True, exist_ok=True)
+        # As after `dbb init`.
+        (self.storage / SENTINEL).touch()
 
     def write(
         self,
@@ -106,9 +111,13 @@ class Site:
 
 
 def tree(directory: Path) -> dict[str, bytes]:
-    """Give the content of every file below a directory, by relative path, temporaries included."""
+    """Give the content of every file below a directory, by relative path.
+
+    Temporaries are included; what says that storage is mounted is not.
+    """
     return {
         os.path.relpath(os.path.join(top, name), directory): Path(top, name).read_bytes()
         for top, _, names in os.walk(directory)
         for name in names
+        if name != SENTINEL
     }
