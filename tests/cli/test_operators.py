@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -95,10 +96,21 @@ class TestInit:
 
     @pytest.mark.parametrize("backend", ["sqlite"])
     def test_says_what_to_do_when_storage_is_not_there(self, site: Site) -> None:
-        site.storage.rmdir()
+        shutil.rmtree(site.storage)
         code, _, err = site.run("dbb", "init")
         assert code == 75
         assert f"storage {site.storage}: not there" in err
+
+    @pytest.mark.parametrize("backend", ["sqlite"])
+    def test_does_not_call_known_storage_mounted_that_is_empty(self, site: Site) -> None:
+        site.put("a.fits", where=site.far_buffer)
+        assert site.run("dbb-finder").code == 0
+        shutil.rmtree(site.storage)
+        site.storage.mkdir()
+        code, _, err = site.run("dbb", "init")
+        assert code == 75
+        assert "looks unmounted" in err
+        assert list(site.storage.iterdir()) == []
 
 
 class TestPause:
