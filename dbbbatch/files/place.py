@@ -234,12 +234,18 @@ def place_versioned(source: str, directory: str, filename: str) -> str:
 
 
 def make_directories(
-    root: str, relpath: str, mode: int | None = None, group: int | None = None
+    root: str,
+    relpath: str,
+    mode: int | None = None,
+    group: int | None = None,
+    *,
+    durable: bool = True,
 ) -> None:
     """Make the directories of `relpath` below `root`, which itself must be there.
 
     A root that is missing is a file system that is not mounted, and is never
-    made. New directories get `mode` (else what the umask leaves) and `group`.
+    made. New directories get `mode` (else what the umask leaves) and `group`;
+    they are durable, unless the caller will see to that (`sync_file_system`).
 
     Raises
     ------
@@ -266,7 +272,8 @@ def make_directories(
                 os.chown(path, -1, group)
             if mode is not None:
                 os.chmod(path, mode)
-            sync_directory(parent)
+            if durable:
+                sync_directory(parent)
         parent = path
 
 

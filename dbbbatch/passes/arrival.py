@@ -64,6 +64,8 @@ class Arrival:
         The same as the tables have it.
     source, destination : `str`
         Where it is and where it will be.
+    size_bytes : `int`
+        What the scan saw.
     status : `os.stat_result`
         What it was when it was read.
     sums : `dict` [ `str`, `str` ]
@@ -81,14 +83,18 @@ class Arrival:
         "name",
         "number",
         "rel",
+        "size_bytes",
         "source",
         "status",
         "sums",
     )
 
-    def __init__(self, rel: str, name: Name, source: str, destination: str) -> None:
+    def __init__(
+        self, rel: str, name: Name, source: str, destination: str, size_bytes: int = 0
+    ) -> None:
         self.rel = rel
         self.name = name
+        self.size_bytes = size_bytes
         self.source = source
         self.destination = destination
         self.status: os.stat_result = None  # type: ignore[assignment]
@@ -269,9 +275,9 @@ def _intend(area: Area, algorithm: str, arrivals: Sequence[Arrival]) -> dict[Nam
             again.append((arrival.known.id, row))
     File.intend_again(area.finder, again)
     File.intend(area.storage, area.finder, new)
-    numbers = {
-        (row.relpath, row.filename): row.id for row in File.arriving(area.storage, area.finder)
-    }
+    intents = File.arriving(area.storage, area.finder)
+    File.note_copies(intents)
+    numbers = {(row.relpath, row.filename): row.id for row in intents}
     if area.algorithms[1:]:
         FileChecksum.keep(
             [

@@ -17,6 +17,9 @@ from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.passes.arrival import Area, Arrival
 from dbbbatch.passes.judge import Verdict, judge
 
+_HANDFUL = 32
+_HANDFUL_BYTES = 8 << 20
+
 
 class Examined(NamedTuple):
     """A file and what is to become of it.
@@ -51,23 +54,35 @@ class Examiner:
         self._apart = apart
         self._made: set[str] = set()
 
-    def examine(self, arrivals: Sequence[Arrival]) -> Iterator[Examined]:
-        """Yield what is to become of each file.
+    def examine(self, arrivals: Sequence[Arrival], jobs: int = 1) -> Iterator[Examined]:
+        """Yield what is to become of each file, in their order; read by so many threads.
 
         Raises
         ------
         TryLater
             The disk is away or full.
         """
-        for arrival in arrivals:
-            try:
-                yield self._one(arrival)
-            except OSError as error:
-                if faults.is_general(error):
-                    raise TryLater(
-                        f"{names.printable(arrival.source)}: {error.strerror}; nothing is lost"
-                    ) from None
-                yield Examined(arrival, None, error=error)
+        if jobs == 1 or len(arrivals) == 1:
+            yield from self._some(arrivals)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(jobs) as pool:
+            for examined in pool.map(self._some, _handfuls(arrivals)):
+                yield from examined
+
+    def _some(self, arrivals: Sequence[Arrival]) -> list[Examined]:
+        return [self._guarded(arrival) for arrival in arrivals]
+
+    def _guarded(self, arrival: Arrival) -> Examined:
+        try:
+            return self._one(arrival)
+        except OSError as error:
+            if faults.is_general(error):
+                raise TryLater(
+                    f"{names.printable(arrival.source)}: {error.strerror}; nothing is lost"
+                ) from None
+            return Examined(arrival, None, error=error)
 
     def _one(self, arrival: Arrival) -> Examined:
         known = arrival.known
@@ -154,7 +169,11 @@ class Examiner:
         relpath = os.path.dirname(arrival.rel)
         if relpath not in self._made:
             place.make_directories(
-                self._area.storage, relpath, self._area.dir_mode, self._area.group
+                self._area.storage,
+                relpath,
+                self._area.dir_mode,
+                self._area.group,
+                durable=False,  # the batch is made durable as a whole
             )
             self._made.add(relpath)
 
@@ -178,6 +197,20 @@ class Examiner:
                 "storage has a file of this name with other content, which the table does not know",
             )
         return Verdict.ORPHAN, ""
+
+
+def _handfuls(arrivals: Sequence[Arrival]) -> Iterator[Sequence[Arrival]]:
+    """Yield small files some at a time, so that threads need not talk about each, and large ones
+    one by one.
+    """
+    start = size = 0
+    for end, arrival in enumerate(arrivals, 1):
+        size += arrival.size_bytes
+        if end - start == _HANDFUL or size >= _HANDFUL_BYTES:
+            yield arrivals[start:end]
+            start, size = end, 0
+    if start < len(arrivals):
+        yield arrivals[start:]
 
 
 def _look(path: str) -> os.stat_result | None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
@@ -30,6 +31,14 @@ _UNFIT = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.E
 
 #: Gone, or being written, since the scan came by: the next pass looks again.
 _NOT_YET = (FileNotFoundError, FileExistsError, checksum.Changed)
+
+
+class Fresh(NamedTuple):
+    """A file to be stored, and what earlier passes met with it."""
+
+    found: Found
+    name: Name
+    memory: Left | None = None
 
 
 class FinderWork(Work):
@@ -64,7 +73,7 @@ class FinderWork(Work):
                 fresh = fresh[: p.take(len(fresh))]
                 if fresh:
                     self._must_be_there()
-                    self._leave_room(sum(found.size_bytes for found, _ in fresh))
+                    self._leave_room(sum(found.size_bytes for found, _, _ in fresh))
                     _Batch(self, p, fresh).store()
                     p.progress(p.counts["stored"])
                 if p.stopping:
@@ -82,7 +91,7 @@ class FinderWork(Work):
         unsaid = Complaints()
         for batch in self._batches(p, unsaid):
             fresh = self._fresh(p, batch, unsaid)
-            for found, before in fresh[: p.take(len(fresh))]:
+            for found, _, before in fresh[: p.take(len(fresh))]:
                 again = f" (again: {before.message})" if before else ""
                 yield f"would store {names.to_text(found.rel)}, {found.size_bytes} bytes{again}"
             if p.stopping:
@@ -161,27 +170,25 @@ class FinderWork(Work):
         if files:
             yield files
 
-    def _fresh(
-        self, p: Pass, batch: Sequence[Found], complaints: Complaints
-    ) -> list[tuple[Found, Left | None]]:
+    def _fresh(self, p: Pass, batch: Sequence[Found], complaints: Complaints) -> list[Fresh]:
         """Leave out what is known to stay where it is, or to be tried later."""
         site = p.settings.site.name
         keys = [name_of(found.rel) for found in batch]
         left = connect.look(lambda: FinderLeft.among(site, self._finder.name, keys))
         if not left:
-            return [(found, None) for found in batch]
+            return [Fresh(found, key) for found, key in zip(batch, keys, strict=True)]
         now = connect.look(connect.now)
         fresh = []
         for found, key in zip(batch, keys, strict=True):
             memory = left.get(key)
             if memory is None or not _is_version(memory, found):
-                fresh.append((found, None))
+                fresh.append(Fresh(found, key))
             elif memory.verdict == Memory.FAILED:
                 wait = wait_before_try(
                     memory.tries, self._finder.retry_wait, self._finder.retry_wait_max
                 )
                 if memory.seen_at is None or memory.seen_at + timedelta(seconds=wait) <= now:
-                    fresh.append((found, memory))
+                    fresh.append(Fresh(found, key, memory))
                 else:
                     complaints.failed(found.rel, memory.message)
             elif memory.verdict == Memory.MOVED:
@@ -192,23 +199,21 @@ class FinderWork(Work):
 class _Batch:
     """The files of one batch, from reading to the last record about them."""
 
-    def __init__(
-        self, work: FinderWork, p: Pass, files: Sequence[tuple[Found, Left | None]]
-    ) -> None:
+    def __init__(self, work: FinderWork, p: Pass, files: Sequence[Fresh]) -> None:
         self._work = work
         self._p = p
         self._finder = work._finder
         self._area = work._area(p)
         self._arrivals = []
         self._tries: dict[Name, int] = {}
-        for found, memory in files:
-            name = name_of(found.rel)
+        for found, name, memory in files:
             self._arrivals.append(
                 Arrival(
                     found.rel,
                     name,
-                    os.path.join(self._area.source, found.rel),
-                    os.path.join(self._area.storage, found.rel),
+                    f"{self._area.source}/{found.rel}",
+                    f"{self._area.storage}/{found.rel}",
+                    found.size_bytes,
                 )
             )
             if memory is not None:
@@ -223,7 +228,8 @@ class _Batch:
         for arrival in self._arrivals:
             arrival.known = known.get(arrival.name)
         ready, same, orphans = [], [], []
-        for examined in Examiner(self._area, self._work._apart).examine(self._arrivals):
+        examiner = Examiner(self._area, self._work._apart)
+        for examined in examiner.examine(self._arrivals, self._finder.jobs):
             if examined.verdict in (Verdict.ARRIVES, Verdict.RETURNS):
                 ready.append(examined.arrival)
             elif examined.verdict is Verdict.DUPLICATE:

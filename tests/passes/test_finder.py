@@ -617,7 +617,7 @@ class TestTransient:
     def test_disk_that_is_full_changes_no_file(self, finding, monkeypatch, capsys):
         finding.put("2026/a")
 
-        def full(*arguments):
+        def full(*arguments, **keywords):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(place, "make_directories", full)

@@ -128,10 +128,7 @@ class File(Table):
 
     @classmethod
     def intend(cls, storage: str, finder: str, rows: Collection[Row]) -> None:
-        """Record that files are about to be placed, where the paths are free in the table.
-
-        A file whose content is stored under another path is noted as a copy of it.
-        """
+        """Record that files are about to be placed, where the paths are free in the table."""
         bulk.for_each(
             "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder,"
             " mtime_ns, inode) SELECT new.storage, new.relpath, new.filename, new.size_bytes,"
@@ -140,20 +137,28 @@ class File(Table):
             {"storage": "text", "finder": "text", **_COLUMNS},
             [(storage, finder, *_values(row)) for row in rows],
         )
-        cls.note_copies(storage, finder)
 
     @classmethod
-    def note_copies(cls, storage: str, finder: str) -> None:
-        """Note of what arrives which earlier file it is a copy of; empty files are just alike."""
-        earlier = (
-            "FROM file e WHERE e.checksum = file.checksum AND e.id < file.id"
-            " AND e.status IN ('STORED', 'ARRIVING')"
+    def note_copies(cls, arriving: Sequence[Arriving]) -> None:
+        """Note which earlier file holds the same as what arrives; empty ones are just alike."""
+        rows = [row for row in arriving if row.size_bytes]
+        where, value = bulk.among([row.checksum for row in rows])
+        first = dict(
+            execute(
+                f"SELECT checksum, min(id) FROM file WHERE checksum {where}"
+                " AND status = 'STORED' GROUP BY checksum",
+                (value,),
+            ).fetchall()
         )
-        execute(
-            f"UPDATE file SET copy_of = (SELECT min(e.id) {earlier})"
-            " WHERE storage = ? AND finder = ? AND status = 'ARRIVING' AND size_bytes > 0"
-            f" AND EXISTS (SELECT 1 {earlier})",
-            (storage, finder),
+        copies = []
+        for row in rows:
+            original = first.setdefault(row.checksum, row.id)
+            if original < row.id:
+                copies.append((row.id, original))
+        bulk.for_each(
+            "UPDATE file SET copy_of = new.copy_of FROM {new} WHERE file.id = new.id",
+            {"id": "bigint", "copy_of": "bigint"},
+            copies,
         )
 
     @classmethod
