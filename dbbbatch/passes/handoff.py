@@ -158,7 +158,7 @@ class Line:
         while self._scan and not self._p.stopping and time.monotonic() < head_start:
             self._scan_on()
         while True:
-            if self._p.stopping:
+            if self._p.interrupted:
                 for batch in self._streams.withdraw():
                     self._settle(Sent(batch, error="the pass was asked to end"))
             for sent in self._streams.finished():
@@ -295,7 +295,7 @@ class Line:
         self._p.progress(self._p.counts["delivered"], None if self._scan else self._scanned)
 
     def _split(self, sent: Sent) -> list[list[Item]]:
-        """Look for the culprit among files that failed together: halve them, unless some arrived."""
+        """Look for the culprit among files that failed together: halve what did not arrive."""
         items = [item for item, _ in sent.failed]
         if sent.delivered or len(items) < 2:
             return [items] if items else []

@@ -175,4 +175,5 @@ def test_nothing_stays_open() -> None:
 
 def test_it_is_loaded_only_when_used() -> None:
     code = "import sys, dbbbatch.remote.execute; sys.exit('sh' in sys.modules)"
-    assert execute.run([sys.executable.encode(), b"-c", code.encode()], timeout=FOREVER).exit_code == 0
+    finished = execute.run([sys.executable.encode(), b"-c", code.encode()], timeout=FOREVER)
+    assert finished.exit_code == 0

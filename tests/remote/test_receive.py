@@ -1,4 +1,4 @@
-"""The conversation with a far end: here a shell on this machine, with a banner or ssh in between."""
+"""The conversation with a far end: a shell on this machine, with a banner or ssh in between."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_bbcp_gets_absolute_sources_and_its_parameters() -> None:
 def test_groups_fit_into_their_room_and_keep_the_order() -> None:
     names = [b"n%03d" % n for n in range(100)]
     groups = [list(group) for group in template.groups(names, 50)]
-    assert sum(groups, []) == names
+    assert [name for group in groups for name in group] == names
     assert all(sum(len(name) + 1 for name in group) <= 50 for group in groups)
 
 
