@@ -67,6 +67,8 @@ class Claims:
             )
         )
         self._number += count
+        # What has just been made due is due to this pass.
+        self._clock, self._began = time.monotonic(), connect.look(connect.now)
         return count
 
     def take(self, count: int) -> list[Held]:

@@ -35,7 +35,7 @@ __all__ = [
 
 
 class NotReady(Exception):
-    """The target cannot be used now (away, refused, full); the pass ends and the next one tries again.
+    """The target cannot be used now (away, refused, full): the pass ends, the next one tries again.
 
     The message speaks to an operator. No file's status changes.
     """
@@ -55,14 +55,14 @@ class Result(Enum):
     DONE = "done"
     #: The target held it before, the same; the file becomes SUCCESS and its event says so.
     ALREADY = "already"
-    #: A transient condition of the target, not of the file: tried again after a wait, costs no attempt.
+    #: A passing condition of the target, not of the file: tried again later, costs no attempt.
     LATER = "later"
     #: Refused or went wrong: costs one attempt, tried again after growing waits.
     FAILED = "failed"
     #: Can never be ingested: the file becomes INVALID.
     NEVER = "never"
-    #: Some parts are done (`Outcome.parts_done`) and the rest went wrong: costs one attempt; only the
-    #: rest is repeated.
+    #: Some parts are done (`Outcome.parts_done`) and the rest went wrong: costs one attempt; only
+    #: the rest is repeated.
     PARTLY = "partly"
 
 
@@ -77,7 +77,7 @@ class StoredFile:
     path : str
         Absolute path, decoded by `os.fsdecode` (so bytes that are not UTF-8 are surrogates).
     relpath, filename : str
-        Its directory relative to the storage area ('' for the top) and its last part, decoded alike.
+        Directory relative to the storage area ('' for the top) and last part, decoded alike.
     size_bytes : int
         Size in bytes, as recorded when it was stored, and checked just before it is offered.
     checksums : mapping of str to str
@@ -172,7 +172,8 @@ class Plugin(ABC):
         The target and its surroundings.
     """
 
-    #: The name used in `plugin = "…"`; an entry point in the group `dbbbatch.targets` must be named alike.
+    #: The name used in `plugin = "…"`; an entry point of the group `dbbbatch.targets` is named
+    #: alike.
     name: ClassVar[str]
 
     #: A frozen dataclass of `dbbbatch.keys.key` fields: the keys of `[target.NAME.config]`.
@@ -190,7 +191,7 @@ class Plugin(ABC):
         self.context = context
 
     def start(self) -> None:  # noqa: B027 (a plugin without heavy needs has nothing to do here)
-        """Import what is heavy and connect; called once in each child process, before anything else.
+        """Import what is heavy and connect; called once in each child process, first of all.
 
         Raises
         ------

@@ -275,10 +275,10 @@ def _look(file: StoredFile) -> tuple[str, str] | None:
         return "later", f"cannot be looked at: {error.strerror}"
     if not stat.S_ISREG(found.st_mode):
         return "altered", "is no regular file"
-    if found.st_size == 0:
-        return "empty", "is empty"
     if found.st_size != file.size_bytes:
         return "altered", f"has {found.st_size} bytes; {file.size_bytes} were stored"
+    if found.st_size == 0:
+        return "empty", "is empty"
     return None
 
 

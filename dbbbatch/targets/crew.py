@@ -79,7 +79,8 @@ class Crew:
     def busy(self) -> bool:
         """Whether `collect` has something to tell, sooner or later."""
         waiting = bool(self._pieces) and not self._stopping
-        return waiting or any(seat.busy for seat in self._seats) or bool(self._verdicts)
+        to_tell = bool(self._verdicts) or self._refusal is not None
+        return waiting or to_tell or any(seat.busy for seat in self._seats)
 
     @property
     def free(self) -> bool:
@@ -167,6 +168,10 @@ class Crew:
                 continue
             seat.busy = True
             seat.awaited = {file.number: file for file in self._pieces.popleft()}
+            if seat.worker is not None and not seat.worker.alive:
+                # It died between two batches, so no file is to blame.
+                self._log.info("the plugin's process was %s while idle", seat.worker.end())
+                seat.worker = None
             if seat.worker is None:
                 seat.ready = False
                 seat.worker = Worker(self._launch, self._log)

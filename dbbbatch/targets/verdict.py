@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """The results that a plugin may give (`dbbbatch.targets.base.Result`), and what it cannot say."""
+    """The results that a plugin may give (`dbbbatch.targets.base.Result`), and further ones."""
 
     DONE = "done"
     ALREADY = "already"

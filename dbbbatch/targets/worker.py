@@ -117,6 +117,11 @@ class Worker:
         """Process id of the child, which also leads a session of its own."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the child runs; asked without waiting for it, so its number stays its own."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
     def say(self, *message: Any) -> None:
         """Send a message; a child that is gone is noticed when its answer is awaited."""
         self.heard = time.monotonic()

@@ -1,5 +1,6 @@
 """Workers contain whatever a plugin does; only the file in hand is charged with it."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -192,7 +193,8 @@ class TestContained:
         crew = make_crew(timeout=QUICK, journal=str(journal))
         crew.offer(stored("orphan"))
         assert kinds(crew) == ["unknown"]
-        assert ended(int(journal.read_text().split()[-1]))
+        program = int(journal.read_text().split()[-1])
+        until(lambda: ended(program))
 
     def test_plugin_that_dies_between_batches_is_started_again(
         self, make_crew: MakeCrew, stored: Stored
@@ -202,7 +204,7 @@ class TestContained:
         tell(crew)
         (child,) = psutil.Process().children()
         child.kill()
-        psutil.wait_procs([child])
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         crew.offer(stored("done"))
         assert kinds(crew) == ["done"]
 
@@ -252,8 +254,9 @@ class TestStop:
         os.mkfifo(tmp_path / "fifo")
         crew = make_crew("command", command=f"cat {tmp_path}/fifo {{file}}")
         crew.offer(stored("done.1", "done.2", "done.3"))
-        with open(tmp_path / "fifo", "w"):
-            crew.stop()
+        writer = open_when_read(tmp_path / "fifo", meanwhile=lambda: crew.collect(0.01))
+        crew.stop()
+        os.close(writer)
         verdicts = tell(crew)
         assert list(verdicts) == [1]
         assert crew.unoffered == [2, 3]
@@ -320,6 +323,17 @@ def ended(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def open_when_read(fifo: Path, meanwhile: Callable[[], object]) -> int:
+    """Open a FIFO for writing once somebody reads it."""
+    while True:
+        meanwhile()
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
 
 
 def until(condition: Callable[[], bool]) -> None:
