@@ -48,11 +48,13 @@ def disk(root: Path, *, without: tuple[str, ...] = ("state",)) -> dict[str, str]
     return found
 
 
-def tables(database_url: str, root: Path) -> dict[str, dict[str, Any]]:
+def tables(
+    database_url: str, root: Path, queries: Mapping[str, str] = TABLES
+) -> dict[str, dict[str, Any]]:
     """Every row of the tables that a kill must not change, by what it is about."""
     rows: dict[str, dict[str, Any]] = {}
     with _connected(database_url) as connection:
-        for table, sql in TABLES.items():
+        for table, sql in queries.items():
             found = [_kept(dict(row), os.fspath(root)) for row in connection.execute(sql)]
             numbers: Counter[str] = Counter()
             for row in sorted(found, key=repr):
