@@ -45,7 +45,7 @@ class Settings:
     dataset_type: str = key("raw", "dataset type of the files")
     transfer: str = key(
         "direct",
-        "direct leaves the files where they are; the others put copies or links into the repository",
+        "direct leaves files where they are; the others put copies or links into the repository",
         parse=keys.choice("direct", "copy", "hardlink", "symlink", "relsymlink", "link"),
     )
     formatter: str = key(FORMATTER, "class recorded with each file, to read it with")
@@ -54,7 +54,7 @@ class Settings:
     )
     exposures: str = key(
         "fail",
-        "if the repository's record of an exposure differs from the headers: fail, keep, or update it",
+        "when the repository's record of an exposure differs from the headers: fail, keep or update",
         parse=keys.choice("fail", "keep", "update"),
     )
     register_filters: bool = key(
@@ -64,14 +64,10 @@ class Settings:
         True, "refuse a file with fewer extensions than its header counts", parse=keys.boolean
     )
     task: str = key("", "with the LSST stack: the ingest task, lsst.obs.base.RawIngestTask")
-    task_config: Mapping[str, Any] = key(
-        {}, "fields of the task's configuration", parse=keys.table
-    )
+    task_config: Mapping[str, Any] = key({}, "fields of the task's configuration", parse=keys.table)
     task_options: Mapping[str, Any] = key({}, "arguments of the task's run", parse=keys.table)
     visits: str = key("", "with the LSST stack: lsst.obs.base.DefineVisitsTask, to define visits")
-    visits_config: Mapping[str, Any] = key(
-        {}, "fields of its configuration", parse=keys.table
-    )
+    visits_config: Mapping[str, Any] = key({}, "fields of its configuration", parse=keys.table)
     visits_options: Mapping[str, Any] = key({}, "arguments of its run", parse=keys.table)
 
 

@@ -79,7 +79,9 @@ class Namer:
             for field in _fields(text):
                 if field not in _EXAMPLE and field not in groups:
                     known = [*_EXAMPLE, *groups]
-                    raise Misconfigured(f"{name}: {{{field}}} has no value{keys.nearest(field, known)}")
+                    raise Misconfigured(
+                        f"{name}: {{{field}}} has no value{keys.nearest(field, known)}"
+                    )
             try:
                 text.format(**dict.fromkeys(groups, ""), **_EXAMPLE)
             except (ValueError, LookupError) as error:

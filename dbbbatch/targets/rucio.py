@@ -60,15 +60,13 @@ class Settings:
     vo: str = key("", "virtual organisation, on a server that has several")
     rse: str = key(help="storage element that stands for this storage area", example="SUMMIT_DISK")
     scope: str = key(help="scope of the files", example="raw", parse=naming.template)
-    name: str = key(
-        "{relpath}/{filename}", "name of a file in its scope", parse=naming.template
-    )
+    name: str = key("{relpath}/{filename}", "name of a file in its scope", parse=naming.template)
     pfn: str = key(
         "file://localhost{path}", "where the storage element has it", parse=naming.template
     )
     pattern: re.Pattern[str] | None = key(
         "",
-        "regular expression searched in the relative path; its named groups are fields of templates",
+        "regular expression searched in the relative path; its named groups are template fields",
         parse=naming.pattern,
     )
     dataset: str = key(
@@ -427,9 +425,7 @@ class Rucio(Plugin):
             {"scope": scope, "name": name, "dids": [entry.described for entry in some]}
             for (scope, name), some in by_dataset.items()
         ]
-        self._call(
-            lambda: self._client.add_files_to_datasets(attachments, ignore_duplicate=True)
-        )
+        self._call(lambda: self._client.add_files_to_datasets(attachments, ignore_duplicate=True))
         for some in by_dataset.values():
             for entry in some:
                 entry.parts.add(DATASET)

@@ -50,7 +50,9 @@ _WRONG = (
 )
 _NEVER = (rucio.InvalidObject, rucio.InvalidPath)
 #: What a database says when two calls met in it.
-_MET = re.compile(r"database is locked|deadlock|UniqueViolation|UNIQUE constraint|IntegrityError", re.I)
+_MET = re.compile(
+    r"database is locked|deadlock|UniqueViolation|UNIQUE constraint|IntegrityError", re.I
+)
 _STATUS = re.compile(r"http status code: (?:429|502|503|504)")
 
 

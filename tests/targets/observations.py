@@ -143,7 +143,7 @@ def rubin(header: dict[str, Any], day: int, sequence: int, **more: Any) -> dict[
 def write(path: Path, header: dict[str, Any], *, pixel: int = 0, compress: bool = False) -> Path:
     """Write a file of one image; ``compress`` leaves the primary header bare, as fpack does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cards = fits.Header([(name, value) for name, value in header.items()])
+    cards = fits.Header(list(header.items()))
     data = np.full((8, 8), pixel, dtype=np.int16)
     if compress:
         hdus = [fits.PrimaryHDU(), fits.CompImageHDU(data, cards)]
@@ -156,7 +156,7 @@ def write(path: Path, header: dict[str, Any], *, pixel: int = 0, compress: bool 
 def write_decam(path: Path, header: dict[str, Any], detectors: dict[int, str]) -> Path:
     """Write a file of several detectors (CCDNUM to DETPOS), as DECam does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    primary = fits.Header([(name, value) for name, value in header.items()])
+    primary = fits.Header(list(header.items()))
     primary["NEXTEND"] = len(detectors)
     images = [
         fits.ImageHDU(

@@ -222,7 +222,7 @@ class DirectIngest:
         return held
 
     def _judge(self, plan: _Plan, held: dict[DataCoordinate, DatasetRef]) -> Outcome | None:
-        """Compare with what is there already; None if something of the file is still to be ingested."""
+        """Compare with what is there already; None if something is still to be ingested."""
         new = []
         same = "registered before"
         for ref in plan.refs:
@@ -234,7 +234,9 @@ class DirectIngest:
                 continue
             difference = _difference(path, plan.file)
             if difference:
-                return plan.outcome(Result.FAILED, f"{self._shown(ref)} is there already: {difference}")
+                return plan.outcome(
+                    Result.FAILED, f"{self._shown(ref)} is there already: {difference}"
+                )
             if path != plan.file.path:
                 same = f"registered before, the same content in {path}"
         if new:
@@ -280,7 +282,9 @@ class DirectIngest:
         for element in rows[-1]:
             # Several exposures share a night, and some a group.
             unique = {
-                tuple(str(row[element].get(name)) for name in ("instrument", "id", "name")): row[element]
+                tuple(str(row[element].get(name)) for name in ("instrument", "id", "name")): row[
+                    element
+                ]
                 for row in rows
             }
             registry.insertDimensionData(element, *unique.values(), skip_existing=True)

@@ -1,4 +1,4 @@
-"""Reads raw files out of a repository with astropy alone; the repository records this class's name."""
+"""Reads raw files with astropy alone; a repository records this class by its name."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def observations(path: str, *, count: bool = True) -> list[ObservationInfo]:
         ]
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001 (translators are the instruments', and fail as they like)
+    except Exception as error:
         raise Untranslatable(
             f"the headers do not suffice for {translator.name}: {_reason(error)}"
         ) from error

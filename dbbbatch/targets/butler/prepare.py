@@ -163,9 +163,7 @@ def _of_the_stack(class_name: str) -> Any:
         return None
 
 
-def _register_samples(
-    repository: Repository, name: str, files: Sequence[str]
-) -> Iterator[str]:
+def _register_samples(repository: Repository, name: str, files: Sequence[str]) -> Iterator[str]:
     if name not in instruments.KNOWN and not files and name not in repository.instruments():
         raise ConfigError(
             f"instrument {name!r} is not known; known: {', '.join(sorted(instruments.KNOWN))}; "
@@ -181,7 +179,11 @@ def _register_samples(
                 raise ConfigError(f"{path} is of {info.instrument}, not of {name}")
             if name not in instruments.KNOWN and name not in repository.instruments():
                 row = dict.fromkeys(("visit_max", "exposure_max", "detector_max"), LARGE)
-                _sync(repository, "instrument", {"name": name, "class_name": "", "visit_system": 0} | row)
+                _sync(
+                    repository,
+                    "instrument",
+                    {"name": name, "class_name": "", "visit_system": 0} | row,
+                )
                 yield f"instrument {name}"
             if info.detector_num not in {one.id for one in _detectors(repository, name)}:
                 full_name = _full_name(path, info)
@@ -218,7 +220,8 @@ def _sync(repository: Repository, element: str, row: dict[str, Any]) -> bool:
         return bool(repository.butler.registry.syncDimensionData(element, row))
     except ConflictingDefinitionError as error:
         raise ConfigError(
-            f"repository {repository.where} holds another {element} of this name: {first_line(error)}"
+            f"repository {repository.where} holds another {element} of this name: "
+            f"{first_line(error)}"
         ) from error
 
 

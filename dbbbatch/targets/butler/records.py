@@ -16,8 +16,8 @@ from lsst.daf.butler import DimensionRecord, DimensionUniverse, Timespan
 
 __all__ = ["differences", "exposure_rows"]
 
-#: Instants that differ by less (s), and numbers by less of their size, count as equal: the headers of
-#: one exposure's detectors are not always written by one computer.
+#: Instants that differ by less (s), and numbers by less of their size, count as equal: not always
+#: does one computer write the headers of all detectors of an exposure.
 SECONDS = 1.0
 PART = 1e-6
 

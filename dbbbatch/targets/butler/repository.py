@@ -93,7 +93,9 @@ class Repository:
         where = self.where
         prepare = f"make one with: dbb butler prepare --repo {where} --instrument NAME"
         if os.path.isabs(where) and not os.path.exists(where):
-            raise NotReady(f"repository {where} does not exist (not mounted?); if it is new, {prepare}")
+            raise NotReady(
+                f"repository {where} does not exist (not mounted?); if it is new, {prepare}"
+            )
         if os.path.isdir(where) and not os.listdir(where):
             raise NotReady(f"repository {where} is empty (not mounted?); if it is new, {prepare}")
         try:

@@ -134,7 +134,9 @@ class TaskIngest:
             for file, error in self._run(whole):
                 if error is None:
                     run = self._settings.run
-                    yield Outcome(file.number, Result.DONE, f"by {type(self._task).__name__} ({run})")
+                    yield Outcome(
+                        file.number, Result.DONE, f"by {type(self._task).__name__} ({run})"
+                    )
                 elif judged := self._look_up(file, error):
                     yield judged
                 elif not last and isinstance(error, Exception) and len(whole) > 1:
@@ -233,8 +235,12 @@ class Visits:
                 exposures.setdefault((info.instrument, info.exposure_id), []).append(outcome)
         for exposure, error in self._define(list(exposures)):
             for outcome in exposures[exposure]:
-                yield outcome if error is None else _partly(
-                    outcome, f"visit of exposure {exposure[1]} not defined: {first_line(error)}"
+                yield (
+                    outcome
+                    if error is None
+                    else _partly(
+                        outcome, f"visit of exposure {exposure[1]} not defined: {first_line(error)}"
+                    )
                 )
 
     def _define(
@@ -247,7 +253,7 @@ class Visits:
         try:
             # By position: the name of this argument has changed.
             self._task.run(ids, **self._options)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             if away := database_away(error):
                 raise NotReady(
                     f"repository {self._repository.where}: its database is away: {away}"

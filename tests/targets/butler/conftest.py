@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from tests.targets.butler.postgres import InstalledPostgres, binaries
+from tests.targets.extras import give_up, without
 
-WHY = "the Butler's packages are not installed: pip install 'dbbbatch[butler]'"
-pytest.importorskip("lsst.daf.butler", reason=WHY, exc_type=ImportError)
-pytest.importorskip("astro_metadata_translator", reason=WHY, exc_type=ImportError)
+pytest_pycollect_makemodule = without(
+    "the Butler's packages are not installed: pip install 'dbbbatch[butler]'",
+    "lsst.daf.butler",
+    "astro_metadata_translator",
+)
 
 CAMERAS = ("LATISS", "LSSTCam", "HSC", "DECam")
 
@@ -39,7 +42,7 @@ def butler_postgres() -> Iterator[InstalledPostgres]:
     """Give a PostgreSQL server that can hold the registry of a repository."""
     programs = binaries()
     if programs is None:
-        pytest.skip("no PostgreSQL with btree_gist is installed: apt-get install postgresql")
+        give_up("no PostgreSQL with btree_gist is installed: apt-get install postgresql")
     server = InstalledPostgres(programs)
     yield server
     server.remove()

@@ -9,18 +9,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from lsst.daf.butler import CollectionType, DatasetIdGenEnum, DatasetRef, FileDataset
-from lsst.pex.config import Config, Field
 
 from dbbbatch.targets.butler import headers, records
 from dbbbatch.targets.butler.formatter import FitsFormatter
 
 
+class Config:
+    """As `lsst.pex.config.Config`: only known fields, only values of their type."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not hasattr(type(self), name):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name}")
+        if type(value) is not type(getattr(type(self), name)):
+            raise TypeError(f"{name}: {value!r} is of incorrect type")
+        super().__setattr__(name, value)
+
+
 class RawIngestConfig(Config):
-    transfer = Field[str](doc="how", default="auto")
-    failFast = Field[bool](doc="stop at once", default=False)
+    transfer = "auto"
+    failFast = False
 
 
 class RawIngestTask:
@@ -28,10 +38,16 @@ class RawIngestTask:
 
     ConfigClass = RawIngestConfig
     #: What `run` was called with, for the tests to look at.
-    calls: list[dict[str, Any]] = []
+    calls: ClassVar[list[dict[str, Any]]] = []
 
     def __init__(
-        self, config: Any, *, butler: Any, on_success: Any, on_metadata_failure: Any, on_ingest_failure: Any
+        self,
+        config: Any,
+        *,
+        butler: Any,
+        on_success: Any,
+        on_metadata_failure: Any,
+        on_ingest_failure: Any,
     ) -> None:
         self.config = config
         self.butler = butler
@@ -103,21 +119,23 @@ class RawIngestTask:
 
 
 class DefineVisitsConfig(Config):
-    ignoreNonScienceExposures = Field[bool](doc="only science", default=True)
+    ignoreNonScienceExposures = True
 
 
 class DefineVisitsTask:
     """As `lsst.obs.base.DefineVisitsTask`, but that it only notes the exposures."""
 
     ConfigClass = DefineVisitsConfig
-    defined: list[int] = []
+    defined: ClassVar[list[int]] = []
     #: Exposures whose visits cannot be defined.
-    impossible: set[int] = set()
+    impossible: ClassVar[set[int]] = set()
 
     def __init__(self, config: Any, *, butler: Any) -> None:
         self.config = config
 
-    def run(self, dataIds: Any, *, collections: str | None = None, update_records: bool = False) -> None:
+    def run(
+        self, dataIds: Any, *, collections: str | None = None, update_records: bool = False
+    ) -> None:
         exposures = {data_id["exposure"] for data_id in dataIds}
         if wrong := exposures & self.impossible:
             raise ValueError(f"no camera geometry for {sorted(wrong)}")

@@ -1,4 +1,4 @@
-"""A PostgreSQL with the extension btree_gist, which the Butler wants and the one from PyPI lacks."""
+"""A PostgreSQL with btree_gist, which the Butler wants and the server from PyPI lacks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ class InstalledPostgres:
             "-c fsync=off -c full_page_writes=off -c autovacuum=off"
         )
         log = str(self._directory / "log")
-        self._run("pg_ctl", "-D", str(self._directory / "data"), "-w", "-l", log, "-o", options, "start")
+        self._run(
+            "pg_ctl", "-D", str(self._directory / "data"), "-w", "-l", log, "-o", options, "start"
+        )
 
     def _stop(self) -> None:
         self._run("pg_ctl", "-D", str(self._directory / "data"), "-w", "-m", "immediate", "stop")

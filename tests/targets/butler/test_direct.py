@@ -131,7 +131,12 @@ class TestOnEachDatabase:
 
 
 def _ingest_apart(repo: str, paths: list[str]) -> list[str]:
-    return results(ingest(Path(repo), *map(Path, paths), ))
+    return results(
+        ingest(
+            Path(repo),
+            *map(Path, paths),
+        )
+    )
 
 
 def _ingest_and_die(repo: str, paths: list[str]) -> None:
@@ -153,7 +158,8 @@ def test_cameras_of_every_kind(sqlite_repo: Path, tmp_path: Path) -> None:
 def test_detectors_of_one_exposure_in_several_batches(sqlite_repo: Path, tmp_path: Path) -> None:
     slots = [f"S{a}{b}" for a in range(3) for b in range(3)]
     files = [
-        write(tmp_path / f"{slot}.fits", rubin(LSSTCAM, 20250501, 7, CCDSLOT=slot)) for slot in slots
+        write(tmp_path / f"{slot}.fits", rubin(LSSTCAM, 20250501, 7, CCDSLOT=slot))
+        for slot in slots
     ]
     with started("butler-gen3", tmp_path, repo=str(sqlite_repo)) as plugin:
         assert results(offered(plugin, *files[:4])) == ["done"] * 4

@@ -14,11 +14,7 @@ from tests.targets.observations import DECAM, latiss, write_decam
 
 def test_extents_are_those_that_astropy_finds(fits_files: list[Path]) -> None:
     for path in fits_files:
-        try:
-            found = fits.walk(str(path), count=False)
-        except fits.Damaged as error:
-            assert path.name == "invalid.fits", error
-            continue
+        found = fits.walk(str(path), count=False)
         with astropy_fits.open(path) as hdus:
             ends = [info["datLoc"] + info["datSpan"] for info in (hdu.fileinfo() for hdu in hdus)]
         assert [hdu.end for hdu in found] == ends
@@ -67,7 +63,11 @@ def test_what_follows_must_be_an_extension(tmp_path: Path) -> None:
 
 def test_size_that_is_no_number(tmp_path: Path) -> None:
     path = latiss(tmp_path)
-    path.write_bytes(path.read_bytes().replace(b"NAXIS1  =                    8", b"NAXIS1  =                  abc"))
+    path.write_bytes(
+        path.read_bytes().replace(
+            b"NAXIS1  =                    8", b"NAXIS1  =                  abc"
+        )
+    )
     with pytest.raises(fits.Damaged, match="NAXIS1 is b'abc', no number"):
         fits.walk(str(path))
 

@@ -55,13 +55,16 @@ def test_half_made_repository_of_an_earlier_kill_is_made_anew(tmp_path: Path) ->
 
 def test_for_the_stack(tmp_path: Path) -> None:
     list(prepare(str(tmp_path / "repo"), "LATISS", storage_class="Exposure"))
-    assert Butler.from_config(str(tmp_path / "repo")).get_dataset_type("raw").storageClass_name == "Exposure"
+    assert (
+        Butler.from_config(str(tmp_path / "repo")).get_dataset_type("raw").storageClass_name
+        == "Exposure"
+    )
     with started("butler-gen3", tmp_path, repo=str(tmp_path / "repo")) as plugin:
         assert results(offered(plugin, latiss(tmp_path))) == ["done"]
 
 
 def test_unknown_instrument_needs_samples(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="instrument 'SITECAM' is not known.*--files"):
+    with pytest.raises(ConfigError, match=r"instrument 'SITECAM' is not known.*--files"):
         list(prepare(str(tmp_path / "repo"), "SITECAM"))
 
 
@@ -87,13 +90,11 @@ def test_sample_of_another_instrument(tmp_path: Path, sqlite_repo: Path) -> None
 def test_sample_that_is_damaged(tmp_path: Path, sqlite_repo: Path) -> None:
     sample = tmp_path / "bad.fits"
     sample.write_bytes(b"bad")
-    with pytest.raises(ConfigError, match="bad.fits: no FITS file"):
+    with pytest.raises(ConfigError, match=r"bad.fits: no FITS file"):
         list(prepare(str(sqlite_repo), "HSC", files=[str(sample)]))
 
 
-def test_instrument_of_the_sites_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_instrument_of_the_sites_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecam.py").write_text(
         "from dbbbatch.targets.butler.rubin import Latiss\n"
         "class SiteCam(Latiss):\n"
@@ -105,9 +106,7 @@ def test_instrument_of_the_sites_own(
     cards = rubin(LATISS, 20250501, 7) | {"INSTRUME": "SiteCam"}
     sample = write(tmp_path / "own.fits", cards)
     done = list(
-        prepare(
-            str(tmp_path / "repo"), "SITECAM", files=[str(sample)], translators=["sitecam"]
-        )
+        prepare(str(tmp_path / "repo"), "SITECAM", files=[str(sample)], translators=["sitecam"])
     )
     assert "instrument SITECAM" in done
     assert "detector 0 of SITECAM (RXX_S00)" in done
@@ -125,12 +124,12 @@ class TestStartRefuses:
             pass
 
     def test_a_repository_that_is_not_mounted(self, tmp_path: Path) -> None:
-        with pytest.raises(NotReady, match="does not exist .not mounted.*dbb butler prepare"):
+        with pytest.raises(NotReady, match=r"does not exist .not mounted.*dbb butler prepare"):
             self.start(tmp_path / "repo")
 
     def test_an_empty_mount_point(self, tmp_path: Path) -> None:
         (tmp_path / "repo").mkdir()
-        with pytest.raises(NotReady, match="is empty .not mounted"):
+        with pytest.raises(NotReady, match=r"is empty .not mounted"):
             self.start(tmp_path / "repo")
 
     def test_a_directory_that_is_no_repository(self, tmp_path: Path) -> None:
@@ -146,7 +145,7 @@ class TestStartRefuses:
 
     def test_a_database_that_is_gone(self, sqlite_repo: Path) -> None:
         (sqlite_repo / "gen3.sqlite3").unlink()
-        with pytest.raises(NotReady, match="gen3.sqlite3 does not exist"):
+        with pytest.raises(NotReady, match=r"gen3.sqlite3 does not exist"):
             self.start(sqlite_repo)
         assert not (sqlite_repo / "gen3.sqlite3").exists()
 
@@ -164,7 +163,7 @@ class TestStartRefuses:
             self.start(sqlite_repo, dataset_type="frame")
 
     def test_a_formatter_that_cannot_be_imported(self, sqlite_repo: Path) -> None:
-        with pytest.raises(Misconfigured, match="formatter = 'no.Such'"):
+        with pytest.raises(Misconfigured, match=r"formatter = 'no.Such'"):
             self.start(sqlite_repo, formatter="no.Such")
 
     def test_translators_that_cannot_be_imported(self, sqlite_repo: Path) -> None:
@@ -172,5 +171,5 @@ class TestStartRefuses:
             self.start(sqlite_repo, translators=["nowhere"])
 
     def test_a_stack_that_is_not_installed(self, sqlite_repo: Path) -> None:
-        with pytest.raises(Misconfigured, match="task = 'lsst.obs.base.RawIngestTask'"):
+        with pytest.raises(Misconfigured, match=r"task = 'lsst.obs.base.RawIngestTask'"):
             self.start(sqlite_repo, task="lsst.obs.base.RawIngestTask")

@@ -35,9 +35,11 @@ def test_exposure_id(day: int, sequence: int, controller: str | None, expected: 
     assert rubin.exposure_id(day, sequence, controller) == expected
 
 
-@pytest.mark.parametrize(("day", "sequence", "controller"), [(2025, 1, "O"), (20250101, 100000, "O"), (20250101, 1, "Z")])
+@pytest.mark.parametrize(
+    ("day", "sequence", "controller"), [(2025, 1, "O"), (20250101, 100000, "O"), (20250101, 1, "Z")]
+)
 def test_impossible_exposure_id(day: int, sequence: int, controller: str) -> None:
-    with pytest.raises(ValueError, match="DAYOBS|SEQNUM|CONTRLLR"):
+    with pytest.raises(ValueError, match=r"DAYOBS|SEQNUM|CONTRLLR"):
         rubin.exposure_id(day, sequence, controller)
 
 
@@ -117,7 +119,8 @@ def test_bias_points_nowhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cards", "sees"), [({"VIGN_MIN": "FULLY"}, False), ({"VIGN_MIN": "NO"}, True), ({"SHUTTIME": 0.0}, False)]
+    ("cards", "sees"),
+    [({"VIGN_MIN": "FULLY"}, False), ({"VIGN_MIN": "NO"}, True), ({"SHUTTIME": 0.0}, False)],
 )
 def test_can_see_sky(cards: dict[str, Any], sees: bool) -> None:
     assert observed(header(LATISS, 20250501, 7, **cards)).can_see_sky is sees
@@ -125,7 +128,12 @@ def test_can_see_sky(cards: dict[str, Any], sees: bool) -> None:
 
 @pytest.mark.parametrize(
     ("cards", "simulated"),
-    [({}, False), ({"SIMULATE ATMCS": 1}, True), ({"SIMULATE ATMCS": 0}, False), ({"CONTRLLR": "S"}, True)],
+    [
+        ({}, False),
+        ({"SIMULATE ATMCS": 1}, True),
+        ({"SIMULATE ATMCS": 0}, False),
+        ({"CONTRLLR": "S"}, True),
+    ],
 )
 def test_simulated_content(cards: dict[str, Any], simulated: bool) -> None:
     assert observed(header(LATISS, 20250501, 7, **cards)).has_simulated_content is simulated
@@ -156,7 +164,7 @@ def test_shutter_time_is_the_exposure_time_of_lsstcam() -> None:
 def test_missing_keyword_is_named() -> None:
     cards = header(LATISS, 20250501, 7)
     del cards["SEQNUM"]
-    with pytest.raises(KeyError, match="observation_counter|exposure_id|group_counter"):
+    with pytest.raises(KeyError, match=r"observation_counter|exposure_id|group_counter"):
         observed(cards)
 
 

@@ -22,7 +22,7 @@ def _fresh_doubles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(double.RawIngestTask, "calls", [])
     monkeypatch.setattr(double.DefineVisitsTask, "defined", [])
     monkeypatch.setattr(double.DefineVisitsTask, "impossible", set())
-    yield
+    return
 
 
 def ingest(repo: Path, *paths: Path, **config: Any) -> list[Outcome]:
@@ -118,9 +118,7 @@ class TestVisits:
         self, sqlite_repo: Path, tmp_path: Path, raws: dict[str, str]
     ) -> None:
         path = latiss(tmp_path)
-        with started(
-            "butler-gen3", tmp_path, repo=str(sqlite_repo), **raws, **VISITS
-        ) as plugin:
+        with started("butler-gen3", tmp_path, repo=str(sqlite_repo), **raws, **VISITS) as plugin:
             (file,) = stored(path, parts_done=frozenset({"raw"}))
             (outcome,) = plugin.ingest([file])
             assert outcome.result.value == "done"

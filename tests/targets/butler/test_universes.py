@@ -1,4 +1,4 @@
-"""Repositories of every age: the versions of the dimension universe that lsst-daf-butler can make."""
+"""Repositories of every age: all versions of the dimension universe."""
 
 from __future__ import annotations
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip(
-    "rucio.client", reason="Rucio's client is not installed: pip install 'dbbbatch[rucio]'"
-)
+from dbbbatch.targets.rucio_server import ACCOUNT, PASSWORD, USER
+from tests.targets.extras import give_up, without
+from tests.targets.rucio.server import RucioServer, environment
 
-from dbbbatch.targets.rucio_server import ACCOUNT, PASSWORD, USER  # noqa: E402
-from tests.targets.rucio.server import RucioServer, environment  # noqa: E402
+pytest_pycollect_makemodule = without(
+    "Rucio's client is not installed: pip install 'dbbbatch[rucio]'", "rucio.client"
+)
 
 _numbers = itertools.count(1)
 
@@ -25,7 +26,7 @@ def rucio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioServ
     """Give a running server that tests share: whoever stops it starts it again."""
     found = environment()
     if isinstance(found, str):
-        pytest.skip(found)
+        give_up(found)
     server = RucioServer(found, tmp_path_factory.mktemp("rucio"))
     server.start()
     yield server
@@ -69,9 +70,7 @@ class Element:
 
 
 @pytest.fixture
-def element(
-    rucio_server: RucioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Element:
+def element(rucio_server: RucioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Element:
     """Give a storage element of the test's own for `tmp_path`/storage."""
     from rucio.client import Client
 

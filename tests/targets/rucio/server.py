@@ -21,7 +21,7 @@ VARIABLE = "DBB_RUCIO_SERVER"
 
 
 def environment() -> Path | str:
-    """Give the directory of an environment with the server, made if need be; or why there is none."""
+    """Give an environment that holds the server, made if need be; or why there is none."""
     if given := os.environ.get(VARIABLE):
         return Path(given)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dbbbatch"

@@ -48,7 +48,9 @@ def test_size_and_checksums_are_registered_and_handed_back(element: Element) -> 
         "md5": hashlib.md5(b"some data").hexdigest(),
     }
     assert outcome.checksums == sums
-    (held,) = element.client.get_metadata_bulk([{"scope": element.scope, "name": "20251123/a.fits"}])
+    (held,) = element.client.get_metadata_bulk(
+        [{"scope": element.scope, "name": "20251123/a.fits"}]
+    )
     assert {name: held[name] for name in sums} == sums
     assert held["bytes"] == 9
 
@@ -59,7 +61,9 @@ def test_known_checksums_are_not_computed_again(element: Element) -> None:
     with started("rucio", element.directory, **element.config) as plugin:
         (outcome,) = offered(plugin, path, storage=element.directory, checksums=known)
     assert outcome.checksums == {}
-    (held,) = element.client.get_metadata_bulk([{"scope": element.scope, "name": "20251123/a.fits"}])
+    (held,) = element.client.get_metadata_bulk(
+        [{"scope": element.scope, "name": "20251123/a.fits"}]
+    )
     assert (held["adler32"], held["md5"]) == ("0f0f0f0f", "0" * 32)
 
 
@@ -248,7 +252,10 @@ def test_known_tells_what_is_registered(element: Element) -> None:
 def test_four_workers_at_once(element: Element) -> None:
     files = [str(made(element, f"20251123/{n}.fits")) for n in range(40)]
     # Neighbours share half of their files, and all make the same dataset.
-    shares = [(str(element.directory), element.config | NIGHTLY, files[n : n + 20]) for n in (0, 10, 20, 20)]
+    shares = [
+        (str(element.directory), element.config | NIGHTLY, files[n : n + 20])
+        for n in (0, 10, 20, 20)
+    ]
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         found = pool.starmap(_ingest_apart, shares)
     assert {result for share in found for result in share} <= {"done", "already"}
@@ -304,8 +311,9 @@ class TestAway:
     def test_hanging(self, element: Element) -> None:
         path = made(element)
         with started("rucio", element.directory, **element.config | {"timeout": 0.2}) as plugin:
+            files = stored(path, storage=element.directory)
             with element.server.frozen(), pytest.raises(NotReady, match="ime"):
-                offered(plugin, path, storage=element.directory)
+                list(plugin.ingest(files))
         assert results(ingest(element, path)) in (["done"], ["already"])
 
 
