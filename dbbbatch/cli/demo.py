@@ -1,12 +1,17 @@
 """`dbb demo`: two sites in a directory, with files going through, to look at."""
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dbbbatch.cli import history, status
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.errors import DbbError
+
+if TYPE_CHECKING:
+    from dbbbatch.demo.sites import Demo
 
 _NEXT = """\
 Look at
@@ -23,21 +28,69 @@ Run `dbb demo {given}` again for more files.
 """
 
 
+#: Targets that need packages or servers of others.
+_SYSTEMS = ("butler-gen3", "rucio")
+
+
+def _systems(_: click.Context, __: click.Parameter, value: str) -> list[str]:
+    named = [name.strip() for name in value.split(",") if name.strip()]
+    if wrong := set(named) - set(_SYSTEMS):
+        raise click.BadParameter(f"{', '.join(sorted(wrong))}: known are {', '.join(_SYSTEMS)}")
+    return named
+
+
 @click.command()
 @click.argument("directory", default="dbb-demo", type=click.Path(path_type=Path))
+@click.option(
+    "--targets",
+    "systems",
+    default="",
+    metavar="NAME,…",
+    callback=_systems,
+    help="Ingest also into butler-gen3, rucio or both; their extras must be installed.",
+)
+@click.option(
+    "--rucio-server",
+    metavar="VENV",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Start a Rucio server from this environment, not use that of rucio.cfg.",
+)
 @click.pass_context
-def command(ctx: click.Context, directory: Path) -> None:
+def command(
+    ctx: click.Context, directory: Path, systems: list[str], rucio_server: Path | None
+) -> None:
     """Build two sites in DIRECTORY (./dbb-demo), send FITS files from one to the other, and look.
 
     The files go through the real scripts, run as cron runs them, into an SQLite database. Can be
     run again.
     """
+    from dbbbatch.demo import systems as demo_systems
     from dbbbatch.demo.sites import Demo
 
     demo = Demo(directory)
-    demo.build()
-    written = demo.observe()
-    click.echo(f"The summit wrote {len(written)} FITS files into its buffer; two are cut short.\n")
+    demo.make_directories()
+    more: dict[str, Any] = {}
+    with ExitStack() as servers:
+        if "butler-gen3" in systems:
+            more |= demo_systems.butler(demo.root)
+        if "rucio" in systems:
+            more |= servers.enter_context(demo_systems.rucio(demo.root, rucio_server))
+        demo.configure(more)
+        written = demo.observe()
+        click.echo(
+            f"The summit wrote {len(written)} FITS files into its buffer; two are cut short."
+        )
+        _run(demo)
+    ctx.obj = Operator(str(demo.archive))
+    ctx.invoke(status.command)
+    ctx.invoke(history.command, file=written[0])
+    click.echo(
+        _NEXT.format(root=directory, given=directory, broken=Path(written[-1]).name), nl=False
+    )
+
+
+def _run(demo: "Demo") -> None:
+    click.echo()
     for step in demo.run():
         click.echo(f"$ {step.command}")
         if step.output:
@@ -47,9 +100,3 @@ def command(ctx: click.Context, directory: Path) -> None:
         if step.code:
             click.echo(f"(exit code {step.code})")
     click.echo()
-    ctx.obj = Operator(str(demo.archive))
-    ctx.invoke(status.command)
-    ctx.invoke(history.command, file=written[0])
-    click.echo(
-        _NEXT.format(root=directory, given=directory, broken=Path(written[-1]).name), nl=False
-    )

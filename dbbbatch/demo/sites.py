@@ -4,12 +4,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from dbbbatch import toml
-from dbbbatch.demo import fits
+from dbbbatch.demo import night
 from dbbbatch.errors import UsageError
 
 #: Exposures of a night; the last of them breaks off.
@@ -54,6 +54,8 @@ class Demo:
     """
 
     def __init__(self, root: Path) -> None:
+        # Asked before anything else: packages of the targets may change sys.argv.
+        self._scripts = os.path.dirname(os.path.realpath(sys.argv[0]))
         self.root = root.absolute()
         self.summit = self.root / "summit.toml"
         self.archive = self.root / "archive.toml"
@@ -65,15 +67,24 @@ class Demo:
         self.root.mkdir(parents=True, exist_ok=True)
         mark.write_text(_MARK, encoding="utf-8")
 
-    def build(self) -> None:
-        """Make directories and configurations; again, if they are there."""
-        summit, archive = self.root / "summit", self.root / "archive"
+    def make_directories(self) -> None:
+        """Make what is not there yet."""
         for site, names in (
-            (summit, ("buffer", "holding", "quarantine", "state")),
-            (archive, ("buffer", "staging", "storage", "quarantine", "state", "by-night")),
+            ("summit", ("buffer", "holding", "quarantine", "state")),
+            ("archive", ("buffer", "staging", "storage", "quarantine", "state", "by-night")),
         ):
             for name in names:
-                (site / name).mkdir(parents=True, exist_ok=True)
+                (self.root / site / name).mkdir(parents=True, exist_ok=True)
+
+    def configure(self, more: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the configuration of each site.
+
+        Parameters
+        ----------
+        more : mapping
+            Further sections for the archive.
+        """
+        summit, archive = self.root / "summit", self.root / "archive"
         register = archive / "register"
         register.write_text(_REGISTER, encoding="utf-8")
         register.chmod(0o755)
@@ -108,6 +119,7 @@ class Demo:
                 "target.catalog.config": {"command": f"{register} {{file}}"},
                 "target.by-night": {"storage": archive / "storage", "plugin": "link"},
                 "target.by-night.config": {"root": archive / "by-night"},
+                **more,
             },
         )
 
@@ -116,22 +128,22 @@ class Demo:
 
         The last one of each night is cut short, as by an instrument that lost its power.
         """
-        tonight = datetime.now(UTC).date()
+        today = datetime.now(UTC).date()
         written = []
-        for date in (tonight - timedelta(days=1), tonight):
-            night = self.root / "summit" / "buffer" / date.isoformat()
-            night.mkdir(exist_ok=True)
-            first = self._exposures_of(f"{date:%Y%m%d}")
-            for number in range(first + 1, first + EXPOSURES + 1):
-                name = f"AT_O_{date:%Y%m%d}_{number:06}.fits"
-                content = _exposure(date.isoformat(), number)
-                if number == first + EXPOSURES:
+        for evening in (today - timedelta(days=2), today - timedelta(days=1)):
+            directory = self.root / "summit" / "buffer" / evening.isoformat()
+            directory.mkdir(exist_ok=True)
+            before = self._exposures_of(evening)
+            for number in range(before + 1, before + EXPOSURES + 1):
+                name = night.filename(evening, number)
+                content = night.exposure(evening, number)
+                if number == before + EXPOSURES:
                     content = content[: len(content) // 2 + 1000]
-                # As an archiver does: written under a name that is passed over, then renamed.
+                # As an archiver does: written elsewhere, then renamed.
                 temporary = self.root / "summit" / name
                 temporary.write_bytes(content)
-                temporary.replace(night / name)
-                written.append(f"{date.isoformat()}/{name}")
+                temporary.replace(directory / name)
+                written.append(f"{evening.isoformat()}/{name}")
         return written
 
     def run(self) -> Iterator[Step]:
@@ -142,19 +154,20 @@ class Demo:
         yield self._step("dbb-finder", "-c", self.archive.name)
         yield self._step("dbb-ingester", "-c", self.archive.name, "--all")
 
-    def _exposures_of(self, day: str) -> int:
+    def _exposures_of(self, evening: date) -> int:
         """Count a night's exposures so far, wherever they have got to."""
         places = ("summit/buffer", "summit/holding", "archive/storage")
         names = {
-            path.name for place in places for path in (self.root / place).rglob(f"AT_O_{day}_*")
+            path.name
+            for place in places
+            for path in (self.root / place).rglob(f"AT_O_{evening:%Y%m%d}_*")
         }
         return len(names)
 
     def _step(self, script: str, *arguments: str) -> Step:
         from dbbbatch.remote import execute
 
-        beside = os.path.dirname(os.path.realpath(sys.argv[0]))
-        argv = [sys.executable, os.path.join(beside, script), *arguments]
+        argv = [sys.executable, os.path.join(self._scripts, script), *arguments]
         environment = {"HOME": "/", "LOGNAME": "dbb", "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
         ended = execute.run(
             [os.fsencode(word) for word in argv],
@@ -167,14 +180,3 @@ class Demo:
 
     def _write(self, path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
         path.write_text(toml.document(tables), encoding="utf-8")
-
-
-def _exposure(date: str, number: int) -> bytes:
-    header: dict[str, tuple[str | int | float | bool, str]] = {
-        "DATE-OBS": (f"{date}T{number % 24:02}:00:00.000", "start of the exposure, UTC"),
-        "INSTRUME": ("LATISS", "a camera of the demo, not the real one"),
-        "OBJECT": (f"FIELD-{number:03}", "what was looked at"),
-        "EXPTIME": (30.0, "seconds"),
-        "SEQNUM": (number, "exposure of this night"),
-    }
-    return fits.image(header, 96, 96, seed=number)
