@@ -200,13 +200,15 @@ class Claims:
         )
 
     def _wanted(self, relpath: str, filename: str) -> bool:
-        include, exclude = self._section.include, self._section.exclude
-        if not include and not exclude:
+        if not self._section.include and not self._section.exclude:
             return True
-        name = names.from_text(names.join(relpath, filename))
-        return (not include or any(pattern.search(name) for pattern in include)) and not any(
-            pattern.search(name) for pattern in exclude
-        )
+        return is_wanted(self._section, names.from_text(names.join(relpath, filename)))
+
+
+def is_wanted(section: TargetSection, rel: str) -> bool:
+    """Tell whether ``include`` and ``exclude`` let a relative path through."""
+    included = not section.include or any(found.search(rel) for found in section.include)
+    return included and not any(found.search(rel) for found in section.exclude)
 
 
 def machine() -> str:
