@@ -12,7 +12,9 @@ from dbbbatch.config import Target as TargetSection
 from dbbbatch.database import connect
 from dbbbatch.database.models.claim import IngestClaim, Judgement, Taken
 from dbbbatch.database.models.due import Held, Place
-from dbbbatch.database.models.ingest import IngestEvent, Status, Target
+from dbbbatch.database.models.ingest import IngestEvent
+from dbbbatch.database.models.status import Status
+from dbbbatch.database.models.target import Target
 from dbbbatch.files import names
 from dbbbatch.passes import judging
 from dbbbatch.passes.base import Pass
@@ -39,7 +41,7 @@ class Claims:
         The pass.
     section : `dbbbatch.config.Target`
         The target's section.
-    target : `dbbbatch.database.models.ingest.Target`
+    target : `dbbbatch.database.models.target.Target`
         The target.
     """
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dbbbatch.config import Target as TargetSection
 from dbbbatch.database import connect
 from dbbbatch.database.models.due import Held, due_count, due_now
-from dbbbatch.database.models.ingest import Target
+from dbbbatch.database.models.target import Target
 from dbbbatch.errors import ConfigError, DbbError, TryLater
 from dbbbatch.files import faults, names
 from dbbbatch.passes import judging

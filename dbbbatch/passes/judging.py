@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from dbbbatch.database.models.claim import Judgement
 from dbbbatch.database.models.due import Held
-from dbbbatch.database.models.ingest import Status
+from dbbbatch.database.models.status import Status
 from dbbbatch.targets.verdict import Kind, Verdict
 
 #: Files of the first batch of a pass, and of the smallest one.

@@ -45,7 +45,7 @@ def either(request, settings, tmp_path):
 
 def add_target(finding, name):
     with finding.database():
-        from dbbbatch.database.models.ingest import Target
+        from dbbbatch.database.models.target import Target
 
         connect.transact(lambda: Target.ensure("archive", name, str(finding.storage), "null", None))
 

@@ -17,7 +17,8 @@ import peewee
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.models.due import Held, Place, due, with_names
-from dbbbatch.database.models.ingest import IngestEvent, Status, must_be_possible
+from dbbbatch.database.models.ingest import IngestEvent
+from dbbbatch.database.models.status import Status, must_be_possible
 
 #: Tells whether a process of this machine still lives: its number, and when it was started
 #: (seconds since 1970, by the machine's clock).

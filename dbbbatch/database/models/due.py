@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from dbbbatch.database import bulk, connect
-from dbbbatch.database.models.ingest import Status
+from dbbbatch.database.models.status import Status
 
 
 @dataclass(frozen=True, slots=True)

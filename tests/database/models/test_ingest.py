@@ -5,14 +5,9 @@ from typing import Any
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.ingest import (
-    ImpossibleTransition,
-    IngestEvent,
-    IngestState,
-    Status,
-    Target,
-    must_be_possible,
-)
+from dbbbatch.database.models.ingest import IngestEvent, IngestState
+from dbbbatch.database.models.status import ImpossibleTransition, Status, must_be_possible
+from dbbbatch.database.models.target import Target
 from dbbbatch.errors import ConfigError
 
 STORAGE = "/data/storage"
@@ -137,27 +132,27 @@ class TestByHand:
 
     def test_rerun_takes_only_the_statuses_asked_for(self, failed: Any) -> None:
         gen3, stored = failed
-        count = connect.transact(lambda: IngestState.rerun(gen3, stored, ["FAILURE"], "asked"))
+        count = connect.transact(lambda: IngestState.rerun(gen3.id, stored, ["FAILURE"], "asked"))
         assert count == 1
         assert statuses(gen3) == {stored[0]: "RERUN", stored[1]: "UNTRIED"}
 
     def test_rerun_begins_attempts_anew_and_is_due_now(self, failed: Any) -> None:
         gen3, stored = failed
-        connect.transact(lambda: IngestState.rerun(gen3, stored, ["FAILURE"], "asked"))
+        connect.transact(lambda: IngestState.rerun(gen3.id, stored, ["FAILURE"], "asked"))
         row = IngestState.get(file_id=stored[0], target_id=gen3.id)
         assert row.attempts == 0
         assert row.next_try_at <= connect.now()
 
     def test_ignored_file_is_not_due(self, failed: Any) -> None:
         gen3, stored = failed
-        connect.transact(lambda: IngestState.ignore(gen3, stored, ["FAILURE"], "bad detector"))
+        connect.transact(lambda: IngestState.ignore(gen3.id, stored, ["FAILURE"], "bad detector"))
         row = IngestState.get(file_id=stored[0], target_id=gen3.id)
         assert (row.status, row.next_try_at, row.message) == ("IGNORED", None, "bad detector")
 
     def test_pending_file_cannot_be_rerun(self, failed: Any) -> None:
         gen3, stored = failed
         with pytest.raises(ImpossibleTransition):
-            connect.transact(lambda: IngestState.rerun(gen3, stored, ["PENDING"], "asked"))
+            connect.transact(lambda: IngestState.rerun(gen3.id, stored, ["PENDING"], "asked"))
 
 
 def test_impossible_transition_is_an_error() -> None:

@@ -1,0 +1,78 @@
+"""`dbb target`: the targets of the database, and what waits for them."""
+
+from __future__ import annotations
+
+import click
+
+from dbbbatch.cli import output
+from dbbbatch.cli.dbb import Operator
+from dbbbatch.errors import UsageError
+
+
+@click.group()
+def command() -> None:
+    """List or retire targets."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_obj
+def list_targets(operator: Operator, as_json: bool) -> None:
+    """Show the targets that were ever added, and what waits for each."""
+    operator.connect(readonly=True)
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.target import Target
+
+    found = connect.look(Target.backlogs)
+    if as_json:
+        output.show_json(found)
+        return
+    output.table(
+        "Targets",
+        [
+            "site",
+            "target",
+            "plugin",
+            "storage",
+            ">new",
+            ">tried again",
+            ">in hand",
+            ">for a person",
+            "oldest new file",
+            "retired",
+        ],
+        [
+            [
+                one.site,
+                one.target,
+                one.plugin,
+                one.storage,
+                str(one.new_files),
+                str(one.tried_again),
+                str(one.in_hand),
+                str(one.for_a_person),
+                output.moment(one.oldest_new_file),
+                output.moment(one.retired_at),
+            ]
+            for one in found
+        ],
+    )
+
+
+@command.command()
+@click.argument("name")
+@click.option("--undo", is_flag=True, help="Offer it files again, also those stored meanwhile.")
+@click.pass_obj
+def retire(operator: Operator, name: str, undo: bool) -> None:
+    """Offer no more files to a target. What is known of its files stays."""
+    operator.connect()
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.target import Target
+
+    name = name.removeprefix("target.")
+    site = operator.settings.site.name
+    target = connect.look(lambda: Target.named(site, name))
+    if target is None:
+        raise UsageError(f"no target {name} of site {site}; `dbb target list` shows them")
+    connect.transact(target.restore if undo else target.retire)
+    click.echo(f"target.{name} is {'in use again' if undo else 'retired; its history stays'}")

@@ -1,0 +1,143 @@
+"""Targets: one row an ingester, with the storage area that it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import peewee
+
+from dbbbatch.database import bulk, connect
+from dbbbatch.database.base import Table, TimeField
+from dbbbatch.database.models.ingest import ARRIVALS, add_states
+from dbbbatch.database.models.status import Status
+from dbbbatch.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What waits for a target, in files."""
+
+    site: str
+    target: str
+    plugin: str
+    storage: str
+    retired_at: datetime | None
+    new_files: int
+    tried_again: int
+    in_hand: int
+    for_a_person: int
+    oldest_new_file: datetime | None
+
+
+class Target(Table):
+    """One ingester, with the storage area that it reads.
+
+    Attributes
+    ----------
+    retired_at : `datetime.datetime` or `None`
+        Since when no file is offered to it any more. Its history stays.
+    """
+
+    id = peewee.BigAutoField()
+    site = peewee.TextField()
+    name = peewee.TextField()
+    storage = peewee.TextField()
+    plugin = peewee.TextField()
+    created_at = TimeField()
+    retired_at = TimeField(null=True)
+
+    @classmethod
+    def named(cls, site: str, name: str) -> Target | None:
+        """Give a target of a site, if it was ever added."""
+        found: Target | None = cls.get_or_none(site=site, name=name)
+        return found
+
+    @classmethod
+    def ensure(cls, site: str, name: str, storage: str, plugin: str, run_id: int) -> Target:
+        """Give a target; the first time, add it, and make due all that its storage holds already.
+
+        Raises
+        ------
+        ConfigError
+            If it is retired, or was added with another storage area.
+        """
+        target = cls.named(site, name)
+        if target is None:
+            _exclude_arrivals()
+            target, _ = cls.get_or_create(
+                site=site,
+                name=name,
+                defaults={"storage": storage, "plugin": plugin, "created_at": connect.now()},
+            )
+            target.catch_up(run_id)
+        target._must_fit(storage)
+        if target.plugin != plugin:
+            target.plugin = plugin
+            target.save()
+        return target
+
+    def _must_fit(self, storage: str) -> None:
+        if self.retired_at is not None:
+            raise ConfigError(
+                f"target.{self.name} was retired on {self.retired_at:%Y-%m-%d}: take its ingester "
+                f"out of the crontab, or bring it back by `dbb target retire --undo {self.name}`"
+            )
+        if self.storage != storage:
+            raise ConfigError(
+                f"[target.{self.name}] storage: is {storage}, but this target was added for "
+                f"{self.storage}; another storage area needs a target of another name"
+            )
+
+    def catch_up(self, run_id: int | None) -> None:
+        """Make due all files of its storage that it knows nothing of.
+
+        Called under the lock that keeps transactions away which store files.
+        """
+        add_states(
+            "SELECT f.id AS file_id, t.id AS target_id FROM target t"
+            " JOIN file f ON f.storage = t.storage AND f.status = 'STORED' WHERE t.id = ?",
+            [self.id],
+            Status.UNTRIED,
+            run_id,
+        )
+
+    @classmethod
+    def backlogs(cls) -> list[Backlog]:
+        """Give all targets, retired ones too, with what waits for each."""
+        rows = connect.execute(
+            "SELECT t.site, t.name, t.plugin, t.storage, t.retired_at, b.new_files, b.tried_again,"
+            " b.in_hand, b.for_a_person, b.oldest_new_file FROM target t"
+            " LEFT JOIN ingest_backlog b ON b.site = t.site AND b.target = t.name ORDER BY t.id"
+        ).fetchall()
+        return [
+            Backlog(
+                *row[:4],
+                retired_at=bulk.read_moment(row[4]),
+                new_files=row[5] or 0,
+                tried_again=row[6] or 0,
+                in_hand=row[7] or 0,
+                for_a_person=row[8] or 0,
+                oldest_new_file=bulk.read_moment(row[9]),
+            )
+            for row in rows
+        ]
+
+    def retire(self) -> None:
+        """Offer no more files to it; its states and history stay."""
+        if self.retired_at is None:
+            self.retired_at = connect.now()
+            self.save()
+
+    def restore(self) -> None:
+        """Undo `retire`; what was stored meanwhile becomes due."""
+        _exclude_arrivals()
+        self.retired_at = None
+        self.save()
+        self.catch_up(None)
+
+
+def _exclude_arrivals() -> None:
+    # SQLite's transactions exclude each other anyhow.
+    if connect.on_postgresql():
+        connect.execute("SELECT pg_advisory_xact_lock(?)", [ARRIVALS])
