@@ -54,7 +54,7 @@ class Settings:
     )
     exposures: str = key(
         "fail",
-        "when the repository's record of an exposure differs from the headers: fail, keep or update",
+        "when the repository's record of an exposure differs from a header: fail, keep or update",
         parse=keys.choice("fail", "keep", "update"),
     )
     register_filters: bool = key(
