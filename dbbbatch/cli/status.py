@@ -33,7 +33,7 @@ def _show(status: queries.Status) -> None:
             [
                 last.site,
                 last.label,
-                _outcome(last),
+                outcome(last),
                 output.ago(last.started, status.at),
                 output.ago(last.last_ok, status.at),
                 ", ".join(f"{number} {what}" for what, number in last.counts.items() if number),
@@ -89,7 +89,8 @@ def _show(status: queries.Status) -> None:
         )
 
 
-def _outcome(last: queries.LastPass) -> str:
+def outcome(last: queries.LastPass) -> str:
+    """Say how a pass ended, or whether it is still at work: a killed one could not record it."""
     if last.outcome != "running":
         return f"{last.outcome} ({last.exit_code})" if last.exit_code else last.outcome
     if last.host != socket.gethostname():

@@ -1,0 +1,129 @@
+"""`dbb status` and `dbb history`, as people and programs see them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from datetime import datetime
+from typing import Any
+
+import psutil
+import pytest
+
+from dbbbatch.cli import output, status
+from dbbbatch.report.queries import LastPass
+from tests.support.scripts import TOP
+from tests.support.site import Site
+
+
+def last_pass(**more: Any) -> LastPass:
+    values: dict[str, Any] = {
+        "site": "summit",
+        "script": "handoff",
+        "name": "latiss",
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "process_started": psutil.Process().create_time(),
+        "started": datetime(2026, 11, 24),
+        "finished": None,
+        "outcome": "running",
+        "exit_code": None,
+        "counts": {},
+        "message": "",
+        "last_ok": None,
+    }
+    return LastPass(**values | more)
+
+
+class TestStatus:
+    def test_after_a_night_everything_is_where_it_belongs(self, site: Site) -> None:
+        site.put_all(["night/a.fits", "night/b.fits"])
+        for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):
+            assert site.run(script) == (0, "", "")
+        shown = json.loads(site.run("dbb", "status", "--json").out)
+        assert [(p["script"], p["name"], p["outcome"]) for p in shown["passes"]] == [
+            ("finder", "latiss", "ok"),
+            ("handoff", "latiss", "ok"),
+            ("target", "a", "ok"),
+        ]
+        assert (shown["backlog"], shown["trouble"]) == ([], [])
+
+    def test_people_see_tables(self, site: Site) -> None:
+        site.put("a.fits")
+        site.run("dbb-handoff")
+        code, out, err = site.run("dbb", "status")
+        assert (code, err) == (0, "")
+        assert "handoff.latiss" in out
+        assert "Backlog: none" in out
+
+    @pytest.mark.parametrize(
+        ("more", "shown"),
+        [
+            ({}, "at work"),
+            ({"process_started": 1.0}, "killed"),
+            ({"host": "elsewhere"}, "running on elsewhere"),
+            ({"outcome": "later", "exit_code": 75}, "later (75)"),
+            ({"outcome": "ok", "exit_code": 0}, "ok"),
+        ],
+    )
+    def test_a_pass_is_at_work_only_if_its_process_is(
+        self, more: dict[str, Any], shown: str
+    ) -> None:
+        assert status.outcome(last_pass(**more)) == shown
+
+
+class TestHistory:
+    def test_both_sites_and_the_target_are_told(self, site: Site) -> None:
+        path = site.put("night/a.fits")
+        for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):
+            assert site.run(script).code == 0
+        (found,) = json.loads(site.run("dbb", "history", str(path), "--json").out)
+        assert found["path"] == "night/a.fits"
+        assert [version["status"] for version in found["versions"]] == ["HELD", "STORED"]
+        assert found["targets"] == {"a": "SUCCESS"}
+        told = [event["what"] for event in found["events"]]
+        for what in ("found in the buffer", "delivered, verified", "moved to holding", "SUCCESS"):
+            assert what in told
+        assert sorted(event["at"] for event in found["events"]) == [
+            event["at"] for event in found["events"]
+        ]
+
+    def test_an_unknown_file_is_a_usage_error(self, site: Site) -> None:
+        code, out, err = site.run("dbb", "history", "nothing.fits")
+        assert (code, out) == (64, "")
+        assert "no site that uses this database has seen such a file" in err
+
+    def test_a_name_with_a_newline_stays_on_its_line(self, site: Site) -> None:
+        name = "two\nlines.fits"
+        site.put(name)
+        site.run("dbb-handoff")
+        assert site.run("dbb", "history", name).code == 0
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} {TOP}/bin/dbb config sample | head -1; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "0"
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(None, ""), (999, "999 B"), (1500, "1.5 kB"), (23_000_000, "23.0 MB"), (4e12, "4.0 TB")],
+)
+def test_sizes_are_for_people(number: int | None, shown: str) -> None:
+    assert output.size(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(-1, "0 s"), (59, "59 s"), (600, "10 min"), (7200, "2 h"), (2e6, "23 d")]
+)
+def test_spans_are_for_people(seconds: float, shown: str) -> None:
+    assert output.span(seconds) == shown
