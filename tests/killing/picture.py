@@ -13,8 +13,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-#: what two runs may tell differently of the same end
-PASSING = re.compile(r"^(id|inode|mtime_ns|attempts)$|_id$|_at$|_on$|_since$|_expires$")
+#: what two runs may tell differently of the same end; a message tells of the last attempt ("was
+#: there already")
+PASSING = re.compile(r"^(id|inode|mtime_ns|attempts|message)$|_id$|_at$|_on$|_since$|_expires$")
 
 #: table -> the query that gives its rows, with names in place of ids
 TABLES = {
@@ -44,7 +45,7 @@ def disk(root: Path, *, without: tuple[str, ...] = ("state",)) -> dict[str, str]
             rel = os.path.relpath(path, root)
             if top == os.fspath(root) and re.search(r"\.sqlite(-wal|-shm)?$|\.toml$", name):
                 continue
-            found[rel] = _entry(path)
+            found[rel] = _entry(path).replace(os.fspath(root), "ROOT")
     return found
 
 

@@ -20,7 +20,11 @@ pytestmark = pytest.mark.promise
 
 #: in storage, with what becomes of them: several batches, and files that are no ingest
 FILES = {
-    **{f"2026-11-{night:02}/image {number}.fits": b"data" for night in (1, 2) for number in (1, 2)},
+    **{
+        f"2026-11-{night:02}/image {night}{number}.fits": b"x"
+        for night in (1, 2)
+        for number in (1, 2)
+    },
     "2026-11-02/left.log": b"left out by a pattern",
     "2026-11-03/empty.fits": b"",
 }
@@ -73,7 +77,7 @@ def look(site: Site) -> dict[str, Any]:
 def test_an_ingester_to_null(
     sweep: Callable[..., Swept], databases: Databases, backend: str
 ) -> None:
-    sweep(sites(databases, backend, {"plugin": "null"}), command, look, exit_codes=CODES, every=8)
+    sweep(sites(databases, backend, {"plugin": "null"}), command, look, exit_codes=CODES, every=20)
 
 
 def test_an_ingester_by_a_command(
@@ -84,4 +88,4 @@ def test_an_ingester_by_a_command(
         "plugin": "command",
         "config": {"command": "ln -s -- {file} ROOT/ingested/", "already": [1]},
     }
-    sweep(sites(databases, backend, target), command, look, exit_codes=CODES, every=16)
+    sweep(sites(databases, backend, target), command, look, exit_codes=CODES, every=30)

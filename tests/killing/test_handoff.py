@@ -1,0 +1,62 @@
+"""A handoff killed before any change is made good by one clean pass."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.killing import picture
+from tests.killing.sweep import Swept
+from tests.support.database import Databases
+from tests.support.scripts import TOP
+from tests.support.site import Site
+from tests.support.ssh import SshServer
+
+pytestmark = pytest.mark.promise
+
+#: two directories, more than one batch, a name that holding has already, and one to be left
+FILES = {
+    **{f"2026-11-{night:02}/image {number}.fits": b"data" for night in (1, 2) for number in (1, 2)},
+    "2026-11-02/unfinished.tmp": b"left out by a pattern",
+}
+HELD = "2026-11-01/image 1.fits"
+WHEN = 1_795_000_000
+KEYS = {"batch_files": 3, "exclude": [r"\.tmp$"], "min_free": 0, "streams": 1}
+
+Make = Callable[[Path], AbstractContextManager[Site]]
+
+
+def sites(
+    databases: Databases, backend: str, ssh: SshServer | None = None, **endpoint: str
+) -> Make:
+    """Sites with the files in the buffer, and an earlier version of one in holding."""
+
+    @contextmanager
+    def make(directory: Path) -> Iterator[Site]:
+        with databases.fresh(backend, directory) as url:
+            site = Site(directory / "site", url, ssh)
+            site.write(handoff=KEYS, endpoint=endpoint)
+            for path, content in FILES.items():
+                os.utime(site.put(path, content), (WHEN, WHEN))
+            site.put(HELD, b"another night", site.holding)
+            yield site
+
+    return make
+
+
+def command(site: Site) -> list[str]:
+    return [sys.executable, str(TOP / "bin" / "dbb-handoff"), "-c", str(site.config)]
+
+
+def look(site: Site) -> Mapping[str, Any]:
+    return picture.disk(site.root) | picture.tables(site.database_url, site.root)
+
+
+def test_a_handoff_by_cp(sweep: Callable[..., Swept], databases: Databases, backend: str) -> None:
+    sweep(sites(databases, backend), command, look, every=8)
