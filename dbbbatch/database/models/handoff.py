@@ -305,6 +305,19 @@ class HandoffFile(Table):
         )
 
     @classmethod
+    def page(
+        cls, site: str, handoff: str, statuses: Sequence[str], after: int, limit: int
+    ) -> list[tuple[int, str, str]]:
+        """Give id, relpath and filename of files by status, in order of their ids."""
+        marks = ", ".join("?" for _ in statuses)
+        rows = execute(
+            "SELECT id, relpath, filename FROM handoff_file WHERE site = ? AND handoff = ?"
+            f" AND status IN ({marks}) AND id > ? ORDER BY id LIMIT ?",
+            (site, handoff, *statuses, after, limit),
+        ).fetchall()
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    @classmethod
     def again(cls, ids: Sequence[int]) -> int:
         """Let files be sent as if they were new; return how many were waiting or given up."""
         where, value = bulk.among(ids)
