@@ -158,9 +158,6 @@ class Line:
         while self._scan and not self._p.stopping and time.monotonic() < head_start:
             self._scan_on()
         while True:
-            if self._p.interrupted:
-                for batch in self._streams.withdraw():
-                    self._settle(Sent(batch, error="the pass was asked to end"))
             for sent in self._streams.finished():
                 self._settle(sent)
             if self._may_send() and self._streams.hungry and self._send_next():

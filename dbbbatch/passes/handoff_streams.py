@@ -43,6 +43,7 @@ class Streams:
     """
 
     def __init__(self, p: Pass, section: Handoff) -> None:
+        self._p = p
         self._section = section
         self._lists = lists_directory(p.settings.site.state)
         self._jobs: queue.Queue[Batch | _Clean | None] = queue.Queue()
@@ -91,19 +92,6 @@ class Streams:
         if self._threads:
             self._cleaning += 1
             self._jobs.put(_Clean(batch))
-
-    def withdraw(self) -> list[Batch]:
-        """Take back the batches that no stream has begun."""
-        waiting: list[Batch | _Clean | None] = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                waiting.append(self._jobs.get_nowait())
-        batches = [job for job in waiting if isinstance(job, Batch)]
-        for job in waiting:
-            if not isinstance(job, Batch):
-                self._jobs.put(job)
-        self._batches -= len(batches)
-        return batches
 
     def finished(self) -> Iterator[Sent]:
         """Give what has come of batches since the last time."""
@@ -158,7 +146,12 @@ class Streams:
                 self._connected.set()
         while (job := self._jobs.get()) is not None:
             assert sender is not None
-            self._results.put(sender.send(job) if isinstance(job, Batch) else _clean(sender, job))
+            if isinstance(job, _Clean):
+                self._results.put(_clean(sender, job))
+            elif self._p.interrupted:
+                self._results.put(Sent.not_begun(job, "the pass was asked to end"))
+            else:
+                self._results.put(sender.send(job))
         if sender is not None:
             sender.session.close()
 

@@ -108,6 +108,11 @@ class Sent:
     place_started: datetime | None = None
     place_duration: float | None = None
 
+    @classmethod
+    def not_begun(cls, batch: Batch, why: str) -> Sent:
+        """Tell that a batch was not begun."""
+        return cls(batch, later=[(item, why) for item in batch.items], error=why)
+
     @property
     def rate(self) -> float | None:
         """Bytes a second of the transfer."""
