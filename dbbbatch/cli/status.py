@@ -102,6 +102,6 @@ def _alive(pid: int, born: float) -> bool:
     import psutil
 
     try:
-        return abs(psutil.Process(pid).create_time() - born) < 1
+        return bool(abs(psutil.Process(pid).create_time() - born) < 1)
     except psutil.Error:
         return False

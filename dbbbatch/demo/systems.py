@@ -114,7 +114,7 @@ def _started(work: Path, environment: Path) -> Iterator[str]:
     work.mkdir(exist_ok=True)
     ready = work / "ready"
     ready.unlink(missing_ok=True)
-    argv = [python, "-P", rucio_server.__file__, work]
+    argv = [str(python), "-P", rucio_server.__file__, str(work)]
     with execute.start([os.fsencode(word) for word in argv], cwd=str(work)) as process:
         deadline = time.monotonic() + _PATIENCE
         while not ready.exists():

@@ -131,7 +131,7 @@ def _status() -> Status:
 
 def last_passes() -> list[LastPass]:
     """Give the last pass of each site, script and section: one step in an index for each."""
-    found = []
+    found: list[LastPass] = []
     key: tuple[Any, ...] = ("", "", "")
     while True:
         row = connect.execute(
