@@ -126,6 +126,18 @@ def test_each_configuration_in_a_page_is_valid(name: str, block: str, tmp_path: 
                 assert set(section) <= known
 
 
+def known_keys() -> set[str]:
+    sections = [config.Site, config.Database, config.Endpoint, *config.KINDS.values()]
+    sections += [registry.find(name).Settings for name in registry.BUILT_IN]
+    return {name for section in sections for name in _declared(section)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_key_that_a_sentence_sets_exists(page: Path) -> None:
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    assert set(re.findall(r"`(\w+) = ", prose)) <= known_keys()
+
+
 class TestSample:
     def test_is_valid_as_it_is(self, tmp_path: Path) -> None:
         settings = settings_of(reference.sample.sample(), tmp_path)
