@@ -34,6 +34,20 @@ def _safe_directory(value: Any) -> str:
     return path
 
 
+def _day(value: Any) -> str:
+    day = keys.text(value)
+    if day and not re.fullmatch(r"\d{8}", day):
+        raise ValueError(f"YYYYMMDD is wanted, not {day!r}")
+    return day
+
+
+def _inner_path(value: Any) -> str:
+    path = keys.text(value)
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"a path relative to storage is wanted, not {path!r}")
+    return path.strip("/")
+
+
 def _remote(value: Any) -> str:
     return keys.command(value) if value else ""
 
@@ -59,10 +73,16 @@ class Database:
         "sqlite:////absolute/file or postgresql://user@host/name; empty: dbb.sqlite in `state`",
     )
     password_file: str | None = key(
-        None, "file with the password alone (or use PGPASSFILE)", keys.file
+        None,
+        "file with the password alone (or use PGPASSFILE)",
+        keys.file,
+        example="/etc/dbb/password",
     )
     password: keys.Secret | None = key(
-        None, 'password, as "${VARIABLE}" of the environment', keys.secret
+        None,
+        'password, as "${VARIABLE}" of the environment',
+        keys.secret,
+        example="${DBB_PASSWORD}",
     )
     busy_timeout: float = key(
         "30s",
@@ -102,6 +122,7 @@ class Endpoint:
         None,
         "`dbb confirm` at the far end: says which files it has stored, before holding is purged",
         keys.command,
+        example="/opt/dbb/bin/dbb -c /etc/dbb/dbb.toml confirm",
     )
     placeholders: Mapping[str, str] = field(default_factory=dict)
 
@@ -231,6 +252,25 @@ class Finder:
     retry_wait_max: float = key("6h", "longest wait between two attempts", keys.duration)
     expiration: float = key("1d", "age at which empty directories leave the source", keys.duration)
     min_free: int = key("1 GiB", "free space to leave in storage", keys.size)
+    past_days: int = key(1, "rsync-logs: days before today whose logs are read", keys.number(0))
+    future_days: int = key(1, "rsync-logs: days after today whose logs are read", keys.number(0))
+    date: str = key("", "rsync-logs: a day (YYYYMMDD) to take instead of today (UTC)", _day)
+    delay: float = key("1 min", "rsync-logs: how long a log must be unchanged", keys.duration)
+    prefix: str = key(
+        "",
+        "rsync-logs: where rsync's own root is in storage; {date} is the log's directory",
+        _inner_path,
+    )
+    done_suffix: str = key(
+        "", "rsync-logs: write an empty LOG + this when nothing of a log is left to do; empty: no"
+    )
+    audit_share: float = key(
+        0.01, "share of the stored files that dbb-auditor reads in a pass", keys.fraction
+    )
+    audit_rate: int = key("100 MB", "most bytes a second that it reads; 0: no limit", keys.size)
+    audit_missing: float = key(
+        0.1, "share of missing files above which storage is taken for unmounted", keys.fraction
+    )
     sentinel: str = key(
         ".dbb-storage",
         "file at the top of storage that proves that it is mounted; made by dbb init",
@@ -519,6 +559,8 @@ def _finder_relations(finder: Finder) -> list[str]:
     problems = _apart(finder, *pairs)
     if finder.search == "rsync-logs" and finder.standard == "move":
         problems.append('standard: "none" goes with search = "rsync-logs": the files are stored')
+    if finder.search == "rsync-logs" and finder.alternative != "none":
+        problems.append('alternative: "none" goes with search = "rsync-logs": there is one copy')
     if finder.search == "scan" and finder.standard == "none":
         problems.append('standard: "move" goes with search = "scan"')
     return problems

@@ -1,12 +1,19 @@
 """The `dbb-finder` script."""
 
+from datetime import datetime
 from typing import Any
+
+import click
 
 from dbbbatch.cli.script import script
 from dbbbatch.passes.base import Work
 
 
-def _work(section: Any) -> Work:
+def _work(section: Any, since: datetime | None = None) -> Work:
+    if section.search == "rsync-logs":
+        from dbbbatch.passes.rsync_finder import RsyncWork
+
+        return RsyncWork(section, since.date() if since else None)
     from dbbbatch.passes.finder import FinderWork
 
     return FinderWork(section)
@@ -17,4 +24,12 @@ main = script(
     "finder",
     _work,
     "Discover new files at one location, move them to storage and record them.",
+    [
+        click.Option(
+            ["--since"],
+            type=click.DateTime(["%Y-%m-%d", "%Y%m%d"]),
+            metavar="DATE",
+            help='With search = "rsync-logs": read the logs of every day from DATE on.',
+        )
+    ],
 )

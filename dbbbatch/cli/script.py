@@ -3,7 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from dbbbatch.config import Section, Settings, load
 from dbbbatch.errors import ConfigError, DbbError, UsageError
 from dbbbatch.passes.base import EXIT_UNFORESEEN, Options, Work
 
-Factory = Callable[[Any], Work]
+Factory = Callable[..., Work]
 
 
 class Duration(click.ParamType):
@@ -60,7 +61,9 @@ _OPTIONS = [
 ]
 
 
-def script(program: str, kind: str, factory: Factory, help: str) -> Callable[[], None]:
+def script(
+    program: str, kind: str, factory: Factory, help: str, own: Sequence[click.Option] = ()
+) -> Callable[[], None]:
     """Make the main function of a script.
 
     Parameters
@@ -70,26 +73,31 @@ def script(program: str, kind: str, factory: Factory, help: str) -> Callable[[],
     kind : `str`
         The sections that it is about: "handoff", "finder" or "target".
     factory : callable
-        Makes the `dbbbatch.passes.base.Work` of a section.
+        Makes the `dbbbatch.passes.base.Work` of a section; is given the values of `own` by name.
     help : `str`
         What it does, for ``--help``.
+    own : sequence of `click.Option`
+        Options that only this script has.
     """
 
     def callback(name: str | None, config: str | None, every: bool, **options: Any) -> int:
         settings = load(config)
         sections = settings.select(kind, name, every)
+        special = {option.name: options.pop(option.name) for option in own}
         dry_run = options.pop("dry_run")
         if options["linger"] and len(sections) > 1:
             raise UsageError("--linger goes with one section: give each a crontab line of its own")
         asked = Options(**options)
         set_up_logging(asked.verbose, asked.log_file)
-        return (_plan if dry_run else _run)(factory, settings, sections, asked)
+        make = partial(factory, **special)
+        return (_plan if dry_run else _run)(make, settings, sections, asked)
 
     command = click.command(
         program, help=help, context_settings={"help_option_names": ["-h", "--help"]}
     )(callback)
     for option in (*_OPTIONS, click.version_option(__version__)):
         command = option(command)
+    command.params += own
 
     def main() -> None:
         leave(program, command)

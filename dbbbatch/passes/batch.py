@@ -1,0 +1,225 @@
+"""What a finder does with the files of one batch."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dbbbatch.config import Finder
+from dbbbatch.database import connect
+from dbbbatch.database.models.finder import FinderLeft, Left
+from dbbbatch.database.models.finder import Verdict as Memory
+from dbbbatch.database.models.storage import INODE, File, Name
+from dbbbatch.errors import TryLater
+from dbbbatch.files import checksum, faults, names
+from dbbbatch.files.scan import Found
+from dbbbatch.passes import duplicate
+from dbbbatch.passes.arrival import Arrival, adopt, store
+from dbbbatch.passes.base import Pass
+from dbbbatch.passes.complaints import Complaints
+from dbbbatch.passes.examine import Examined, Examiner
+from dbbbatch.passes.judge import Verdict
+from dbbbatch.passes.places import apart, area_of, quarantining
+from dbbbatch.passes.quarantine import Aside
+
+#: The name itself is what storage cannot take: trying again would not help.
+_UNFIT = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL}
+
+#: Gone, or being written, since the scan came by: the next pass looks again.
+_NOT_YET = (FileNotFoundError, FileExistsError, checksum.Changed)
+
+
+class Fresh(NamedTuple):
+    """A file to be stored, and what earlier passes met with it."""
+
+    found: Found
+    name: Name
+    memory: Left | None = None
+
+
+class Batch:
+    """The files of one batch, from reading to the last record about them.
+
+    Parameters
+    ----------
+    p : `Pass`
+        Whose counts and log tell of them.
+    finder : `dbbbatch.config.Finder`
+        The section.
+    complaints : `Complaints`
+        Is told of what fails.
+    files : `~collections.abc.Sequence` [ `Fresh` ]
+        What to store.
+    """
+
+    def __init__(
+        self, p: Pass, finder: Finder, complaints: Complaints, files: Sequence[Fresh]
+    ) -> None:
+        self._p = p
+        self._finder = finder
+        self._complaints = complaints
+        self._area = area_of(finder, p)
+        self._arrivals = []
+        self._tries: dict[Name, int] = {}
+        for found, name, memory in files:
+            self._arrivals.append(
+                Arrival(
+                    found.rel,
+                    name,
+                    f"{self._area.source}/{found.rel}",
+                    f"{self._area.storage}/{found.rel}",
+                    found.size_bytes,
+                )
+            )
+            if memory is not None:
+                self._tries[name] = memory.tries
+        self._asides: list[Aside] = []
+        self._memories: list[Left] = []
+
+    def store(self) -> None:
+        """Take every file of the batch as far as it can go."""
+        names_ = [arrival.name for arrival in self._arrivals]
+        known = connect.look(lambda: File.known(self._area.storage, names_))
+        for arrival in self._arrivals:
+            arrival.known = known.get(arrival.name)
+        ready, same, orphans = [], [], []
+        examiner = Examiner(self._area, apart(self._finder))
+        for examined in examiner.examine(self._arrivals, self._finder.jobs):
+            if examined.verdict in (Verdict.ARRIVES, Verdict.RETURNS):
+                ready.append(examined.arrival)
+            elif examined.verdict is Verdict.DUPLICATE:
+                same.append(examined.arrival)
+            elif examined.verdict is Verdict.ORPHAN:
+                orphans.append(examined.arrival)
+            else:
+                self._put_off(examined)
+        if ready:
+            stored, obstacles = store(self._area, ready)
+            self._p.counts["stored"] += len(stored)
+            for arrival, error in obstacles:
+                self._put_off(Examined(arrival, None, error=error))
+        if orphans:
+            self._adopt(orphans)
+        for arrival in same + orphans:
+            self._set_aside_duplicate(arrival)
+        self._move_aside()
+        self._remember()
+
+    def _put_off(self, examined: Examined) -> None:
+        """Deal with a file that is not to be stored, or not now."""
+        arrival, verdict, reason, error = examined
+        if verdict is Verdict.CONFLICT:
+            self._quarantine(arrival, reason)
+        elif error is None or isinstance(error, _NOT_YET):
+            self._p.log.info("%s: not yet", names.printable(arrival.rel))
+        elif error.errno in _UNFIT:
+            self._quarantine(arrival, f"cannot be stored under this name: {error.strerror}")
+        else:
+            self._fail(arrival, error.strerror or str(error))
+
+    def _adopt(self, orphans: Sequence[Arrival]) -> None:
+        found = []
+        for orphan in orphans:
+            here = Arrival(orphan.rel, orphan.name, orphan.source, orphan.destination)
+            here.status = os.lstat(orphan.destination)
+            here.sums = orphan.sums
+            here.known = orphan.known
+            found.append(here)
+        adopt(self._area, found)
+        self._p.counts["adopted"] += len(found)
+
+    def _set_aside_duplicate(self, arrival: Arrival) -> None:
+        action = self._finder.alternative
+        self._p.counts["duplicates"] += 1
+        if action == "quarantine":
+            self._quarantine(arrival, "storage has the same file already")
+        elif action == "delete":
+            algorithm = self._area.algorithms[0]
+            try:
+                duplicate.remove(arrival, algorithm, arrival.sums[algorithm])
+            except duplicate.NotProved as doubt:
+                self._fail(arrival, f"a duplicate, not removed: {doubt}")
+            except _NOT_YET:
+                pass
+            except OSError as error:
+                self._fail(arrival, f"a duplicate, cannot be removed: {error.strerror}")
+        else:
+            self._memorize(arrival, Memory.DUPLICATE, "storage has the same file already")
+
+    def _quarantine(self, arrival: Arrival, reason: str) -> None:
+        try:
+            status = arrival.status or os.lstat(arrival.source)
+        except OSError:
+            return
+        algorithm = self._area.algorithms[0]
+        digest = arrival.sums.get(algorithm)
+        self._asides.append(
+            Aside(
+                arrival.source,
+                arrival.rel,
+                status,
+                checksum.format(algorithm, digest) if digest else None,
+                reason,
+            )
+        )
+
+    def _fail(self, arrival: Arrival, message: str) -> None:
+        """Count a try that went wrong; after the last one the file is moved aside."""
+        self._p.counts["failed"] += 1
+        if self._tries.get(arrival.name, 0) + 1 >= self._finder.max_attempts:
+            self._quarantine(arrival, f"after {self._finder.max_attempts} attempts: {message}")
+        else:
+            self._memorize(arrival, Memory.FAILED, message)
+
+    def _memorize(self, arrival: Arrival, verdict: Memory, message: str) -> None:
+        try:
+            status = arrival.status or os.lstat(arrival.source)
+        except OSError:
+            return
+        if verdict is Memory.FAILED:
+            self._complaints.failed(arrival.rel, message)
+        self._memories.append(
+            Left(
+                *arrival.name,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ino & INODE,
+                verdict,
+                self._tries.get(arrival.name, 0) + 1,
+                message,
+            )
+        )
+
+    def _move_aside(self) -> None:
+        if not self._asides:
+            return
+        by_rel = {arrival.rel: arrival for arrival in self._arrivals}
+        failed = quarantining(self._finder, self._p).move(self._asides)
+        for aside, error in failed:
+            if faults.is_general(error, writing=True):
+                raise TryLater(f"{self._finder.quarantine}: {error.strerror}; nothing is lost")
+            if not isinstance(error, _NOT_YET):
+                self._p.counts["failed"] += 1
+                self._memorize(
+                    by_rel[aside.rel],
+                    Memory.FAILED,
+                    f"{aside.reason}; and cannot be moved aside: {error.strerror}",
+                )
+        moved = len(self._asides) - len(failed)
+        self._p.counts["quarantined"] += moved
+        self._p.counts["failed"] += moved
+
+    def _remember(self) -> None:
+        """Keep in mind what stays, and no more what has gone."""
+        kept = {(memory.relpath, memory.filename) for memory in self._memories}
+        gone = [name for name in self._tries if name not in kept]
+        if not self._memories and not gone:
+            return
+
+        def write() -> None:
+            FinderLeft.drop(self._area.site, self._area.finder, gone)
+            FinderLeft.remember(self._area.site, self._area.finder, self._memories)
+
+        connect.transact(write)
