@@ -17,7 +17,7 @@ from dbbbatch.errors import ConfigError
 from dbbbatch.targets.butler import fits, headers, instruments
 from dbbbatch.targets.butler.repository import Repository, first_line
 
-__all__ = ["READABLE", "prepare"]
+__all__ = ["READABLE", "is_alias", "prepare"]
 
 #: Storage class of raw files that astropy can read, in repositories made here.
 READABLE = "RawFits"
@@ -73,6 +73,11 @@ def prepare(
         If it cannot be done; says what to do.
     """
     headers.load_translators(translators)
+    if instrument not in instruments.KNOWN and not files:
+        raise ConfigError(
+            f"instrument {instrument!r} is not known; known: "
+            f"{', '.join(sorted(instruments.KNOWN))}; for another one, give a file of each of its detectors with --files"
+        )
     if os.path.isabs(where) and not (os.path.isdir(where) and os.listdir(where)):
         yield _make(where, database, namespace)
     repository = Repository(where)
@@ -85,6 +90,11 @@ def prepare(
             yield f"collection {collection}"
     finally:
         repository.close()
+
+
+def is_alias(where: str) -> bool:
+    """Tell whether a repository is named by a URI or an alias, rather than by its directory."""
+    return "://" in where or where in Butler.get_known_repos()
 
 
 def _make(where: str, database: str, namespace: str) -> str:
@@ -164,11 +174,6 @@ def _of_the_stack(class_name: str) -> Any:
 
 
 def _register_samples(repository: Repository, name: str, files: Sequence[str]) -> Iterator[str]:
-    if name not in instruments.KNOWN and not files and name not in repository.instruments():
-        raise ConfigError(
-            f"instrument {name!r} is not known; known: {', '.join(sorted(instruments.KNOWN))}; "
-            "for another one, give a file of each of its detectors with --files"
-        )
     for path in files:
         try:
             found = headers.observations(os.path.abspath(path))
