@@ -62,6 +62,9 @@ class Site:
         parse=keys.directory,
         example="/var/lib/dbb",
     )
+    keep_runs: float = key(
+        "90d", "how long the janitor keeps the rows of passes in `run`", keys.duration
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +189,19 @@ class Handoff:
         keys.duration,
     )
     expiration: float = key("1d", "age at which empty directories are removed", keys.duration)
-    min_free: int = key("1 GiB", "free space to leave at each place that is written to", keys.size)
+    min_free: int = key("1 GiB", "free space to leave in the endpoint's staging area", keys.size)
+    purge_after: float = key(
+        "30d", "age at which held files are purged, once the endpoint confirms them", keys.duration
+    )
+    holding_free: int = key(
+        0, "free space below which younger held files are purged too, oldest first", keys.size
+    )
+    confirm_targets: tuple[str, ...] = key(
+        [], "the endpoint's targets that must have ingested a file before its purge", keys.strings
+    )
+    stale_after: float = key(
+        "7d", "age at which what killed passes left in staging is removed", keys.duration
+    )
 
     @property
     def label(self) -> str:

@@ -84,7 +84,7 @@ def _ask(section: Handoff, sender: Sender, row: TransferBatch, items: list[Item]
         receipt = sender.session.receipt(taken_over)
         sender.place(taken_over, [item for item in items if item.raw in receipt], sent)
     elif state == "arrived" and items:
-        sender.verify_and_place(taken_over, items, sent, again=True)
+        sender.verify_and_place(taken_over, items, sent, cut_off=True)
     told = {item.row.id for item in sent.delivered}
     told.update(item.row.id for item, _ in sent.conflicts)
     sent.later = [(item, sent.error) for item in items if item.row.id not in told]

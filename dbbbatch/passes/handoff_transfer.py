@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ class Sent:
         What ends the pass.
     unknown : `bool`
         What the far end did is not known: recovery must ask.
+    cut_off : `bool`
+        A transfer command did not end by itself.
     exit_status : `int` or `None`
         Of the transfer command that failed, or of the last one; minus a signal.
     """
@@ -100,6 +103,7 @@ class Sent:
     later: list[tuple[Item, str]] = field(default_factory=list)
     trouble: DbbError | None = None
     unknown: bool = False
+    cut_off: bool = False
     exit_status: int | None = None
     error: str = ""
     prepare_duration: float | None = None
@@ -180,14 +184,46 @@ class Sender:
         self.session.clean(attempt, self._section.timeout)
 
     def verify_and_place(
-        self, attempt: str, items: Sequence[Item], sent: Sent, again: bool
+        self,
+        attempt: str,
+        items: Sequence[Item],
+        sent: Sent,
+        *,
+        again: bool = False,
+        cut_off: bool = False,
     ) -> None:
-        """Verify files that should have arrived and place those that did."""
+        """Verify files that should have arrived and place those that did.
+
+        Parameters
+        ----------
+        attempt : `str`
+        items : `~collections.abc.Sequence` [ `Item` ]
+        sent : `Sent`
+            Is told what came of them.
+        again : `bool`
+            They are not all the files of the batch.
+        cut_off : `bool`
+            The transfer did not end by itself, so a file may be whole but not finished.
+        """
+        if cut_off:
+            items, again = self._finished(attempt, items), True
         limit = self.limit(sum(item.row.size_bytes for item in items))
         by_rel = {item.raw: item for item in items}
         right = self.session.verify(attempt, [item.expected for item in items], limit, again)
         if right:
             self.place(attempt, [by_rel[file.rel] for file in right], sent)
+
+    def _finished(self, attempt: str, items: Sequence[Item]) -> list[Item]:
+        """Choose the files that have time and permissions of their sources."""
+        shapes = self.session.shapes(attempt, [item.raw for item in items])
+        finished = []
+        for item in items:
+            with contextlib.suppress(OSError):
+                status = os.lstat(os.path.join(self._section.buffer, item.rel))
+                shape = (int(status.st_mtime), stat.S_IMODE(status.st_mode))
+                if shapes.get(item.raw) == shape:
+                    finished.append(item)
+        return finished
 
     def place(self, attempt: str, items: Sequence[Item], sent: Sent) -> None:
         """Place files that were verified."""
@@ -221,7 +257,9 @@ class Sender:
             self.session.end(batch.attempt)
         sent.place_started, began = _now(), time.monotonic()
         everything = len(to_send) == len(batch.items)
-        self.verify_and_place(batch.attempt, to_send, sent, again=not everything)
+        self.verify_and_place(
+            batch.attempt, to_send, sent, again=not everything, cut_off=sent.cut_off
+        )
         sent.place_duration = time.monotonic() - began
         self._account(to_send, sent, failure)
 
@@ -270,6 +308,7 @@ class Sender:
             if status not in self._section.success_codes or finished.timed_out:
                 tool = os.path.basename(os.fsdecode(argv[0]))
                 failures.append(f"{tool}: {finished.said()}")
+                sent.cut_off = sent.cut_off or finished.exit_code is None or finished.timed_out
                 # Is it the files, or is nobody there any more?
                 self.session.free_bytes()
                 if finished.timed_out:

@@ -140,6 +140,13 @@ op_ask() {
     fi
 }
 
+# Answer time of modification and permissions of what arrived: "SECONDS MODE  NAME" and NUL.
+op_shapes() {
+    cd "$work/t" && limited xargs -0 -r stat --printf='%Y %a  %n\0' -- <"$work/names" \
+        >"$work/answer" 2>/dev/null
+    return 0
+}
+
 # Answer the receipt of an attempt that was taken over.
 op_receipt() {
     cat -- "$work/verified" >"$work/answer"

@@ -254,6 +254,22 @@ class Session:
         """
         return self._ask([self._request("ask", attempt)]).split()[-1].decode()
 
+    def shapes(self, attempt: str, names: Iterable[bytes]) -> dict[bytes, tuple[int, int]]:
+        """Give the time of modification (seconds) and the permissions of what arrived.
+
+        A transfer that was killed may have left a file whole but not finished: its command sets
+        these last.
+        """
+        requests = [*self._put(attempt, "names", (b"./" + name for name in names))]
+        answer = self._ask([*requests, self._request("shapes", attempt)], answers=2)
+        found = {}
+        for record in answer.split(b"\0"):
+            shape, _, name = record.partition(b"  ./")
+            if name:
+                seconds, mode = shape.split()
+                found[name] = (int(seconds), int(mode, 8))
+        return found
+
     def receipt(self, attempt: str) -> frozenset[bytes]:
         """Give the relative paths that were verified in an attempt that was taken over."""
         names = self._ask([self._request("receipt", attempt)]).split(b"\0")

@@ -13,6 +13,7 @@ from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
 from dbbbatch.database.models.storage import among_paths
+from dbbbatch.files import names
 
 
 class HandoffStatus(StrEnum):
@@ -71,6 +72,29 @@ class Waiting(NamedTuple):
     conflict_since: datetime | None
     priority: int
     rank: int
+
+
+class Held(NamedTuple):
+    """A file in the holding area; names as `dbbbatch.files.names.to_text` writes them."""
+
+    id: int
+    relpath: str
+    filename: str
+    size_bytes: int
+    mtime_ns: int
+    checksum: str | None
+    held_as: str
+    held_at: datetime
+
+    @property
+    def rel(self) -> str:
+        """Its path relative to the buffer that it came from."""
+        return names.join(names.from_text(self.relpath), names.from_text(self.filename))
+
+    @property
+    def path(self) -> str:
+        """Its path relative to the holding area."""
+        return names.join(names.from_text(self.relpath), names.from_text(self.held_as))
 
 
 _WAITING = ", ".join(Waiting._fields)
@@ -195,6 +219,20 @@ class HandoffFile(Table):
             (site, handoff, status, *after),
             limit,
         )
+
+    @classmethod
+    def held_files(
+        cls, site: str, handoff: str, after: tuple[datetime, int] | None, limit: int
+    ) -> list[Held]:
+        """Return the next files of the holding area, those first that are there longest."""
+        held_at, number = after or (datetime.min, -1)
+        rows = execute(
+            f"SELECT {', '.join(Held._fields)} FROM handoff_file WHERE site = ? AND handoff = ?"
+            " AND status = 'HELD' AND (held_at, id) > (?, ?)"
+            f" ORDER BY held_at, id LIMIT {limit:d}",
+            (site, handoff, bulk.moment(held_at), number),
+        ).fetchall()
+        return [Held(*row[:-1], bulk.read_moment(row[-1])) for row in rows]
 
     @classmethod
     def reasons(cls, ids: Sequence[int]) -> dict[int, str]:

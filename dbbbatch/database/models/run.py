@@ -56,6 +56,13 @@ class Run(Table):
         self.message = message
         self.save()
 
+    @classmethod
+    def forget(cls, site: str, before: datetime) -> int:
+        """Remove the rows of a site's old passes, but for the last one of each script and name."""
+        last = cls.select(peewee.fn.MAX(cls.id)).group_by(cls.site, cls.script, cls.name)
+        old = cls.delete().where(cls.site == site, cls.started < before, cls.id.not_in(last))
+        return int(old.execute())
+
 
 class Pause(Table):
     """A script and section that an operator stopped for a while.
