@@ -182,6 +182,12 @@ def remove_if_there(path: str) -> None:
         os.unlink(path)
 
 
+def touch(path: str) -> None:
+    """Make an empty file, if there is none of that name."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+
+
 def same_entry(first: str, second: str) -> bool:
     """Tell whether two paths lead to one entry of one directory.
 

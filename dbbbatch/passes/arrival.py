@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
-from dbbbatch.database.models.ingest import IngestState
+from dbbbatch.database.models.ingest import IngestState, Status
 from dbbbatch.database.models.storage import INODE, Arriving, File, FileChecksum, Known, Name, Row
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
@@ -187,16 +187,43 @@ def store(area: Area, arrivals: Sequence[Arrival]) -> Outcome:
     return outcome
 
 
-def adopt(area: Area, arrivals: Sequence[Arrival]) -> None:
-    """Record files that storage has already: their status and checksums are those found there."""
-    _sync(area.storage)
+def adopt(
+    area: Area,
+    arrivals: Sequence[Arrival],
+    also: Callable[[], None] = lambda: None,
+    status: Status = Status.UNTRIED,
+) -> int:
+    """Record files that storage has already: their status and checksums are those found there.
 
-    def record() -> None:
-        numbers = _intend(area, area.algorithms[0], arrivals)
-        ours = [numbers[arrival.name] for arrival in arrivals if arrival.name in numbers]
-        _record(area, ours, [])
+    Parameters
+    ----------
+    area : `Area`
+        Where.
+    arrivals : `~collections.abc.Sequence` [ `Arrival` ]
+        The files; those with a row have it brought up to date.
+    also : `~collections.abc.Callable`
+        Further work in the same transaction.
+    status : `Status`
+        What they are for every target that does not know them.
 
-    connect.transact(record)
+    Returns
+    -------
+    count : `int`
+        Files recorded.
+    """
+    if arrivals:
+        _sync(area.storage)
+
+    def record() -> int:
+        ours = []
+        if arrivals:
+            numbers = _intend(area, area.algorithms[0], arrivals)
+            ours = [numbers[each.name] for each in arrivals if each.name in numbers]
+            _record(area, ours, [], status)
+        also()
+        return len(ours)
+
+    return connect.transact(record)
 
 
 def recover(area: Area, most: int) -> int:
@@ -291,7 +318,9 @@ def _intend(area: Area, algorithm: str, arrivals: Sequence[Arrival]) -> dict[Nam
     return numbers
 
 
-def _record(area: Area, there: list[int], originals: list[Left]) -> None:
+def _record(
+    area: Area, there: list[int], originals: list[Left], status: Status = Status.UNTRIED
+) -> None:
     """Record files as stored and as due, and which originals are now to be removed."""
     if not there:
         return
@@ -299,7 +328,7 @@ def _record(area: Area, there: list[int], originals: list[Left]) -> None:
         raise TryLater(
             f"[finder.{area.finder}]: another finder of this name changed our rows; run one a site"
         )
-    IngestState.arrive(there, area.storage, area.run_id)
+    IngestState.arrive(there, area.storage, area.run_id or None, status)
     FinderLeft.remember(area.site, area.finder, originals)
 
 

@@ -16,9 +16,7 @@ from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.passes.arrival import Area, Arrival
 from dbbbatch.passes.judge import Verdict, judge
-
-_HANDFUL = 32
-_HANDFUL_BYTES = 8 << 20
+from dbbbatch.passes.spread import spread
 
 
 class Examined(NamedTuple):
@@ -62,17 +60,7 @@ class Examiner:
         TryLater
             The disk is away or full.
         """
-        if jobs == 1 or len(arrivals) == 1:
-            yield from self._some(arrivals)
-            return
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(jobs) as pool:
-            for examined in pool.map(self._some, _handfuls(arrivals)):
-                yield from examined
-
-    def _some(self, arrivals: Sequence[Arrival]) -> list[Examined]:
-        return [self._guarded(arrival) for arrival in arrivals]
+        yield from spread(self._guarded, arrivals, jobs)
 
     def _guarded(self, arrival: Arrival) -> Examined:
         try:
@@ -197,20 +185,6 @@ class Examiner:
                 "storage has a file of this name with other content, which the table does not know",
             )
         return Verdict.ORPHAN, ""
-
-
-def _handfuls(arrivals: Sequence[Arrival]) -> Iterator[Sequence[Arrival]]:
-    """Yield small files some at a time, so that threads need not talk about each, and large ones
-    one by one.
-    """
-    start = size = 0
-    for end, arrival in enumerate(arrivals, 1):
-        size += arrival.size_bytes
-        if end - start == _HANDFUL or size >= _HANDFUL_BYTES:
-            yield arrivals[start:end]
-            start, size = end, 0
-    if start < len(arrivals):
-        yield arrivals[start:]
 
 
 def _look(path: str) -> os.stat_result | None:

@@ -65,6 +65,19 @@ class Finding:
         with self.database():
             return [tuple(row) for row in connect.execute(sql).fetchall()]
 
+    def change_rows(self, sql, values=()):
+        """Change the database, past what would change it."""
+        with self.database():
+            connect.transact(lambda: connect.execute(sql, values))
+
+    def add_target(self, name="one"):
+        """Add a target that reads this storage."""
+        self.change_rows(
+            "INSERT INTO target (site, name, storage, plugin, created_at)"
+            " VALUES ('archive', ?, ?, 'null', '2026-11-24 00:00:00')",
+            [name, str(self.storage)],
+        )
+
     @contextmanager
     def database(self):
         """Connect the models to the database."""

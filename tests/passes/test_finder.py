@@ -58,13 +58,6 @@ NAMES = [
 ]
 
 
-def add_target(finding, name):
-    with finding.database():
-        from dbbbatch.database.models.target import Target
-
-        connect.transact(lambda: Target.ensure("archive", name, str(finding.storage), "null", None))
-
-
 class TestStoring:
     def test_files_are_moved_and_recorded(self, either):
         either.put("2026/a.fits", b"one")
@@ -92,8 +85,8 @@ class TestStoring:
         ]
 
     def test_file_is_due_for_every_target_once_stored(self, finding):
-        add_target(finding, "one")
-        add_target(finding, "two")
+        finding.add_target("one")
+        finding.add_target("two")
         finding.put("a")
         finding.run()
         assert finding.rows("SELECT status FROM ingest_state") == [("UNTRIED",), ("UNTRIED",)]
@@ -489,7 +482,7 @@ class TestAlreadyThere:
         assert sorted(tree(finding.quarantine).values()) == [b"1", b"2"]
 
     def test_file_that_storage_has_lost_is_stored_again(self, either):
-        add_target(either, "one")
+        either.add_target("one")
         self.stored(either)
         (either.storage / "a").unlink()
         either.put("a")
@@ -510,8 +503,7 @@ class TestAlreadyThere:
     def test_file_that_left_storage_comes_back(self, either, status, content, code):
         self.stored(either)
         (either.storage / "a").unlink()
-        with either.database():
-            connect.transact(lambda: connect.execute("UPDATE file SET status = ?", [status]))
+        either.change_rows("UPDATE file SET status = ?", [status])
         either.put("a", content)
         assert either.run() == code
         assert either.rows() == [("", "a", "STORED" if code == 0 else status)]
@@ -519,8 +511,7 @@ class TestAlreadyThere:
 
     def test_good_copy_of_a_corrupt_file_waits_in_quarantine(self, finding):
         self.stored(finding)
-        with finding.database():
-            connect.transact(lambda: connect.execute("UPDATE file SET status = 'CORRUPT'"))
+        finding.change_rows("UPDATE file SET status = 'CORRUPT'")
         finding.put("a")
         finding.run()
         ((reason,),) = finding.rows("SELECT reason FROM quarantine")
@@ -576,9 +567,7 @@ class TestAlreadyThere:
 
 
 def forget_everything(finding):
-    with finding.database():
-        connect.transact(lambda: connect.execute("DELETE FROM ingest_state"))
-        connect.transact(lambda: connect.execute("DELETE FROM file"))
+    finding.change_rows("DELETE FROM file")
 
 
 class TestTransient:

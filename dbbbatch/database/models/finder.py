@@ -24,7 +24,7 @@ class Verdict(StrEnum):
     MOVED = "MOVED"
     #: Could not be stored; tried again each pass.
     FAILED = "FAILED"
-    #: Named by a log of rsync, but not in storage yet.
+    #: Named by a log of rsync (its message), but not in storage yet, or not to be read.
     AWAITED = "AWAITED"
     #: Named by a log of rsync, awaited in vain or refused; a person must look.
     GIVEN_UP = "GIVEN_UP"
@@ -90,15 +90,28 @@ class FinderLeft(Table):
         return found
 
     @classmethod
-    def all_with(cls, site: str, finder: str, verdict: Verdict, most: int) -> list[Left]:
-        """Return the first paths with a verdict."""
+    def all_with(
+        cls, site: str, finder: str, verdict: Verdict, most: int, after: Name = ("", "")
+    ) -> list[Left]:
+        """Return the first paths with a verdict, in their order, from after a path on."""
         rows = execute(
             "SELECT relpath, filename, size_bytes, mtime_ns, inode, verdict, tries, message,"
             " seen_at FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
-            " ORDER BY relpath, filename LIMIT ?",
-            (site, finder, verdict, most),
+            " AND (relpath, filename) > (?, ?) ORDER BY relpath, filename LIMIT ?",
+            (site, finder, verdict, *after, most),
         )
         return [_left(row) for row in rows.fetchall()]
+
+    @classmethod
+    def awaits(cls, site: str, finder: str, message: str) -> bool:
+        """Tell whether a file that a log named is still awaited."""
+        return bool(
+            execute(
+                "SELECT 1 FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
+                " AND message = ? LIMIT 1",
+                (site, finder, Verdict.AWAITED, message),
+            ).fetchone()
+        )
 
     @classmethod
     def remember(cls, site: str, finder: str, rows: Collection[Left]) -> None:
@@ -174,3 +187,29 @@ class RsyncLog(Table):
 
     class Meta:
         primary_key = peewee.CompositeKey("site", "finder", "path")
+
+    @classmethod
+    def read_so_far(cls, site: str, finder: str, path: str, inode: int, size_bytes: int) -> int:
+        """Return the position from which to read a log: its beginning if it is another one."""
+        row = cls.get_or_none(site=site, finder=finder, path=path)
+        if row is None or row.inode != inode & INODE or row.position > size_bytes:
+            return 0
+        return int(row.position)
+
+    @classmethod
+    def keep(
+        cls, site: str, finder: str, path: str, inode: int, size_bytes: int, position: int
+    ) -> None:
+        """Record how far a log has been dealt with."""
+        cls.insert(
+            site=site,
+            finder=finder,
+            path=path,
+            inode=inode & INODE,
+            size_bytes=size_bytes,
+            position=position,
+            read_at=now(),
+        ).on_conflict(
+            conflict_target=(cls.site, cls.finder, cls.path),
+            preserve=(cls.inode, cls.size_bytes, cls.position, cls.read_at),
+        ).execute()

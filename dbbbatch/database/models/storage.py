@@ -44,6 +44,8 @@ class Known(NamedTuple):
     checksum: str
     status: str
     finder: str
+    mtime_ns: int | None = None
+    inode: int | None = None
 
 
 class Row(NamedTuple):
@@ -118,7 +120,8 @@ class File(Table):
         found = {}
         for where, values in among_paths(paths):
             rows = execute(
-                "SELECT relpath, filename, id, size_bytes, checksum, status, finder FROM file"
+                "SELECT relpath, filename, id, size_bytes, checksum, status, finder, mtime_ns,"
+                " inode FROM file"
                 f" WHERE storage = ? AND (relpath, filename) {where}",
                 (storage, *values),
             )
@@ -163,12 +166,15 @@ class File(Table):
 
     @classmethod
     def intend_again(cls, finder: str, rows: Sequence[tuple[int, Row]]) -> None:
-        """Record that files which storage has lost, or which were forgotten, arrive once more."""
+        """Record that files which storage has lost, or which were forgotten, arrive once more.
+
+        Or that their content was replaced by who looks after storage.
+        """
         bulk.for_each(
             "UPDATE file SET status = 'ARRIVING', finder = new.finder,"
             " size_bytes = new.size_bytes, checksum = new.checksum, mtime_ns = new.mtime_ns,"
             " inode = new.inode, error = NULL FROM {new} WHERE file.id = new.id"
-            " AND file.status IN ('STORED', 'MISSING', 'FORGOTTEN')",
+            " AND file.status IN ('STORED', 'MISSING', 'CORRUPT', 'FORGOTTEN')",
             {"id": "bigint", "finder": "text", **_COLUMNS},
             [(number, finder, *_values(row)) for number, row in rows],
         )

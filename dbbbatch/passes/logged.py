@@ -1,0 +1,239 @@
+"""Recording files that a log says are in storage: read, compared with the table, recorded."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from dbbbatch.config import Finder
+from dbbbatch.database import connect
+from dbbbatch.database.models.finder import FinderLeft, Left
+from dbbbatch.database.models.finder import Verdict as Memory
+from dbbbatch.database.models.ingest import IngestState, Status
+from dbbbatch.database.models.storage import INODE, File, FileStatus, Known
+from dbbbatch.errors import TryLater
+from dbbbatch.files import checksum, faults, names, rsync_log
+from dbbbatch.files.scan import kind
+from dbbbatch.passes.arrival import Arrival, adopt
+from dbbbatch.passes.base import Pass
+from dbbbatch.passes.complaints import MOST_SAID, Complaints
+from dbbbatch.passes.finder import name_of
+from dbbbatch.passes.judge import wait_before_try
+from dbbbatch.passes.places import area_of
+from dbbbatch.passes.spread import spread
+
+#: Where an ingest that was over begins anew because the file has other content now.
+_OVER = (Status.SUCCESS, Status.FAILURE, Status.UNKNOWN, Status.INVALID)
+
+
+class Logged:
+    """What a pass does with the files that logs name.
+
+    Parameters
+    ----------
+    p : `Pass`
+        Whose counts tell of them.
+    finder : `dbbbatch.config.Finder`
+        The section.
+    complaints : `Complaints`
+        Is told of what is given up.
+    """
+
+    def __init__(self, p: Pass, finder: Finder, complaints: Complaints) -> None:
+        self._p = p
+        self._finder = finder
+        self._complaints = complaints
+        self._area = area_of(finder, p)
+
+    def look_again(self) -> None:
+        """Look for the files that are awaited; give up those that were awaited too often."""
+        for batch in _batches(tries_due(self._p, self._finder), self._finder.batch_files):
+            if self._p.stopping:
+                return
+            batch = batch[: self._p.take(len(batch))]
+            memories = {(left.relpath, left.filename): left for left in batch}
+            rels = [_rel(left) for left in batch]
+            self._record(rels, memories, "", lambda: None)
+
+    def record(self, rels: Sequence[str], log: str, also: Callable[[], None]) -> None:
+        """Record the files that a log names, and in the same transaction how far it was read.
+
+        Parameters
+        ----------
+        rels : `~collections.abc.Sequence` [ `str` ]
+            Paths relative to storage, as far as they lead there.
+        log : `str`
+            The log, as the tables have it.
+        also : `~collections.abc.Callable`
+            Records how far it was read.
+        """
+        keys = [name_of(rel) for rel in rels]
+        site, finder = self._area.site, self._area.finder
+        memories = connect.look(lambda: FinderLeft.among(site, finder, keys))
+        self._record(rels, memories, log, also)
+
+    def complain(self) -> None:
+        """Tell of what was given up and still waits for a person."""
+        site, finder = self._area.site, self._area.finder
+        for left in connect.look(
+            lambda: FinderLeft.all_with(site, finder, Memory.GIVEN_UP, MOST_SAID + 1)
+        ):
+            self._complaints.failed(_rel(left), left.message)
+
+    def _record(
+        self,
+        rels: Sequence[str],
+        memories: dict[tuple[str, str], Left],
+        log: str,
+        also: Callable[[], None],
+    ) -> None:
+        inside = [rel for rel in rels if rsync_log.inside(self._area.storage, rel)]
+        arrivals = [self._arrival(rel) for rel in inside]
+        known = connect.look(
+            lambda: File.known(self._area.storage, [each.name for each in arrivals])
+        )
+        for arrival in arrivals:
+            arrival.known = known.get(arrival.name)
+        ready: list[Arrival] = []
+        changed: list[int] = []
+        kept: list[Left] = []
+        for rel in set(rels) - set(inside):
+            kept.append(_given_up(rel, "a log names it, but it is not inside storage: refused"))
+        for read in spread(self._read, arrivals, self._finder.jobs):
+            if read.error is not None:
+                kept += self._keep(read, memories.get(read.arrival.name), log)
+            elif read.news:
+                ready.append(read.arrival)
+                if _has_other_content(read.arrival):
+                    changed.append(read.arrival.known.id)  # type: ignore[union-attr]
+        self._p.counts["failed"] += sum(left.verdict == Memory.GIVEN_UP for left in kept)
+        names_kept = {(left.relpath, left.filename) for left in kept}
+        gone = [name for name in memories if name not in names_kept]
+
+        def write() -> None:
+            FinderLeft.drop(self._area.site, self._area.finder, gone)
+            FinderLeft.remember(self._area.site, self._area.finder, kept)
+            if changed:
+                for target in _targets(self._area.storage):
+                    IngestState.rerun(target, changed, _OVER, "rsync brought other content")
+            also()
+
+        count = adopt(self._area, ready, write)
+        self._p.counts["stored"] += count - len(changed)
+        self._p.counts["updated"] += len(changed)
+
+    def _arrival(self, rel: str) -> Arrival:
+        path = os.path.join(self._area.storage, rel)
+        return Arrival(rel, name_of(rel), path, path)
+
+    def _read(self, arrival: Arrival) -> _Read:
+        """Read a file where the table does not have it as it is now."""
+        try:
+            status = os.lstat(arrival.destination)
+            if not stat.S_ISREG(status.st_mode):
+                return _Read(arrival, error=OSError(0, f"it is {kind(status.st_mode)}"))
+            if arrival.known is not None and _is_recorded(arrival.known, status):
+                return _Read(arrival)
+            algorithms = list(self._area.algorithms)
+            if arrival.known is not None:
+                algorithms.append(checksum.parse(arrival.known.checksum)[0])
+            arrival.sums = checksum.compute(arrival.destination, dict.fromkeys(algorithms))
+            arrival.status = os.lstat(arrival.destination)
+            checksum.same(status, arrival.status)
+        except OSError as error:
+            if faults.is_general(error):
+                raise TryLater(
+                    f"{arrival.destination}: {error.strerror}; nothing is lost"
+                ) from None
+            return _Read(arrival, error=error)
+        return _Read(arrival, news=True)
+
+    def _keep(self, read: _Read, memory: Left | None, log: str) -> list[Left]:
+        """Keep a file in mind that is not there, or cannot be read; in the end, give it up."""
+        if memory is not None and memory.verdict == Memory.GIVEN_UP and log:
+            return [memory]
+        log = log or (memory.message if memory else "")
+        tries = memory.tries + 1 if memory else 1
+        if tries < self._finder.max_attempts:
+            self._p.counts["awaited"] += 1
+            return [Left(*read.arrival.name, 0, 0, 0, Memory.AWAITED, tries, log)]
+        why = "it is not there"
+        if not isinstance(read.error, FileNotFoundError):
+            why = str(read.error.strerror) if read.error else why
+        return [
+            _given_up(
+                read.arrival.rel, f"named by {log}; given up after {tries} tries: {why}", tries
+            )
+        ]
+
+
+class _Read(NamedTuple):
+    """How the reading of a file went, and whether there is anything new to be recorded."""
+
+    arrival: Arrival
+    news: bool = False
+    error: OSError | None = None
+
+
+def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:
+    """Yield the files to be looked for again now."""
+    site = p.settings.site.name
+    now = connect.look(connect.now)
+    after = ("", "")
+    while True:
+        batch = connect.look(
+            lambda after=after: FinderLeft.all_with(
+                site, finder.name, Memory.AWAITED, finder.batch_files, after
+            )
+        )
+        if not batch:
+            return
+        after = (batch[-1].relpath, batch[-1].filename)
+        for left in batch:
+            wait = wait_before_try(left.tries, finder.retry_wait, finder.retry_wait_max)
+            if left.seen_at is None or left.seen_at + datetime.timedelta(seconds=wait) <= now:
+                yield left
+
+
+def _batches(lefts: Iterator[Left], size: int) -> Iterator[list[Left]]:
+    batch: list[Left] = []
+    for left in lefts:
+        batch.append(left)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _is_recorded(known: Known, status: os.stat_result) -> bool:
+    return known.status == FileStatus.STORED and (
+        known.size_bytes,
+        known.mtime_ns,
+        known.inode,
+    ) == (status.st_size, status.st_mtime_ns, status.st_ino & INODE)
+
+
+def _has_other_content(arrival: Arrival) -> bool:
+    if arrival.known is None:
+        return False
+    algorithm, digest = checksum.parse(arrival.known.checksum)
+    return arrival.sums[algorithm] != digest
+
+
+def _targets(storage: str) -> list[int]:
+    rows = connect.execute(
+        "SELECT id FROM target WHERE storage = ? AND retired_at IS NULL", [storage]
+    )
+    return [row[0] for row in rows.fetchall()]
+
+
+def _given_up(rel: str, message: str, tries: int = 1) -> Left:
+    return Left(*name_of(rel), 0, 0, 0, Memory.GIVEN_UP, tries, message)
+
+
+def _rel(left: Left) -> str:
+    return names.join(names.from_text(left.relpath), names.from_text(left.filename))

@@ -1,0 +1,48 @@
+"""Doing the same for many files by several threads, in their order and in flat memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Protocol, TypeVar
+
+#: Small files are handed to a thread some at a time, so that there is little to say about each.
+_HANDFUL = 32
+_HANDFUL_BYTES = 8 << 20
+
+
+class Sized(Protocol):
+    """Something that tells how many bytes it has."""
+
+    size_bytes: int
+
+
+File = TypeVar("File", bound=Sized)
+Result = TypeVar("Result")
+
+
+def spread(
+    function: Callable[[File], Result], files: Sequence[File], jobs: int
+) -> Iterator[Result]:
+    """Yield a function's results for files, in their order, computed by so many threads."""
+    if jobs == 1 or len(files) == 1:
+        yield from map(function, files)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    def several(some: Sequence[File]) -> list[Result]:
+        return [function(file) for file in some]
+
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from chain.from_iterable(pool.map(several, _handfuls(files)))
+
+
+def _handfuls(files: Sequence[File]) -> Iterable[Sequence[File]]:
+    start = size = 0
+    for end, file in enumerate(files, 1):
+        size += file.size_bytes
+        if end - start == _HANDFUL or size >= _HANDFUL_BYTES:
+            yield files[start:end]
+            start, size = end, 0
+    if start < len(files):
+        yield files[start:]
