@@ -113,8 +113,11 @@ def _handoff(handoff: Handoff) -> Iterator[Checked]:
             yield _placing(where, path)
     found = list(_commands(handoff))
     yield from found
-    if not any(checked.problem for checked in found):
-        yield _far_end(handoff)
+    if any(checked.problem for checked in found):
+        return
+    yield _far_end(handoff)
+    if handoff.endpoint.confirm:
+        yield _confirm(handoff)
 
 
 def _finder(finder: Finder) -> Iterator[Checked]:
@@ -243,6 +246,18 @@ def _far_end(handoff: Handoff) -> Checked:
     if f"{nonce} placed".encode() in done.stdout:
         return Checked(where, what)
     return Checked(where, what, f"{far.name}: a file cannot be placed: {done.said()}")
+
+
+def _confirm(handoff: Handoff) -> Checked:
+    from dbbbatch.passes import confirm
+
+    problem = ""
+    try:
+        confirm.ask(handoff, [])
+    except DbbError as error:
+        problem = str(error)
+    where = f"[{handoff.label}.endpoint] confirm"
+    return Checked(where, "the far end answers a janitor's question", problem)
 
 
 def _user() -> str:

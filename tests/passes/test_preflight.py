@@ -3,12 +3,14 @@
 import dataclasses
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dbbbatch.passes import preflight
+from tests.support.scripts import TOP
 from tests.support.site import Site
 from tests.support.ssh import SshServer
 
@@ -156,7 +158,17 @@ def test_a_far_end_that_does_not_answer_is_told(
     assert [line for line in problems(site) if "endpoint cannot be reached" in line]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_confirm_that_answers_is_well(good: Site) -> None:
+    command = f"{sys.executable} {TOP}/bin/dbb -c {good.config} confirm"
+    good.write(endpoint={"confirm": command})
+    assert problems(good) == []
+
+
+def test_a_confirm_that_does_not_answer_is_told(good: Site) -> None:
+    good.write(endpoint={"confirm": "true"})
+    assert [line for line in problems(good) if "] confirm: " in line and "not confirm" in line]
+
+
 def test_staging_and_buffer_on_two_file_systems_are_told(good: Site, tmp_path: Path) -> None:
     other = Path("/dev/shm")
     if other.stat().st_dev == tmp_path.stat().st_dev:
