@@ -175,7 +175,7 @@ class _Rubin(FitsTranslator):
 
     @cache_translation
     def to_has_simulated_content(self) -> bool:
-        flags = any(value for name, value in self._header.items() if "SIMULATE" in name)
+        flags = any(self._header[name] for name in self._header if "SIMULATE" in name)
         return flags or str(self._value("CONTRLLR") or " ") in SIMULATED
 
     @cache_translation
