@@ -132,6 +132,7 @@ class Crew:
         if self._stopping:
             return
         self._stopping = True
+        self._log.info("no further file is begun")
         for seat in self._seats:
             if seat.worker is not None and seat.busy and seat.ready and seat.one_at_a_time:
                 seat.worker.say(channel.STOP)

@@ -1,6 +1,9 @@
 """What the tests of the workers share."""
 
+import errno
 import logging
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,3 +95,22 @@ def tell(crew: Crew) -> dict[int, Verdict]:
             assert verdict.number not in verdicts
             verdicts[verdict.number] = verdict
     return verdicts
+
+
+def open_when_read(fifo: Path, meanwhile: Callable[[], object]) -> int:
+    """Open a FIFO for writing once somebody reads it."""
+    while True:
+        meanwhile()
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another process does; the test's own time limit is the only one."""
+    give_up = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)

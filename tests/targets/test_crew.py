@@ -1,6 +1,5 @@
 """Workers contain whatever a plugin does; only the file in hand is charged with it."""
 
-import errno
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from dbbbatch.targets.base import Misconfigured, NotReady, StoredFile
 from dbbbatch.targets.crew import Crew
 from dbbbatch.targets.verdict import Kind
-from tests.targets.conftest import MakeCrew, tell
+from tests.targets.conftest import MakeCrew, open_when_read, tell, until
 
 Stored = Callable[..., list[StoredFile]]
 
@@ -323,22 +322,3 @@ def ended(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def open_when_read(fifo: Path, meanwhile: Callable[[], object]) -> int:
-    """Open a FIFO for writing once somebody reads it."""
-    while True:
-        meanwhile()
-        try:
-            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another process does; the test's own time limit is the only one."""
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
