@@ -69,7 +69,7 @@ CREATE TABLE quarantine (
 );
 CREATE INDEX quarantine_moving ON quarantine (site, label, id) WHERE quarantined_at IS NULL;
 CREATE INDEX quarantine_waiting ON quarantine (site, label, id) WHERE released_at IS NULL;
-CREATE INDEX quarantine_name ON quarantine (relpath, filename);
+CREATE INDEX quarantine_name ON quarantine (filename, relpath);
 
 -- How far a finder has read rsync's logs.
 CREATE TABLE rsync_log (

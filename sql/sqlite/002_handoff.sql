@@ -31,7 +31,7 @@ CREATE TABLE handoff_file (
 CREATE INDEX handoff_file_due ON handoff_file (site, handoff, status, priority, rank, id)
     WHERE status IN ('FOUND', 'DELIVERED', 'QUARANTINED');
 CREATE INDEX handoff_file_held ON handoff_file (site, handoff, held_at, id) WHERE status = 'HELD';
-CREATE INDEX handoff_file_name ON handoff_file (relpath, filename);
+CREATE INDEX handoff_file_name ON handoff_file (filename, relpath);
 
 -- One row a batch: one directory in staging, and one transfer command or one for each directory.
 CREATE TABLE transfer_batch (

@@ -1,8 +1,12 @@
 """What `dbb history` says of a file."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from dbbbatch.database import connect
 from dbbbatch.report.history import history
 
 Row = Callable[..., int]
@@ -109,3 +113,23 @@ def test_what_waits_in_quarantine_is_shown_with_its_reason(insert: Row) -> None:
         ("QUARANTINED", "/data/quarantine/night/a.fits")
     ]
     assert [one.message for one in found.events] == ["storage has another content under this name"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("name", ["a.fits", "night/a.fits"])
+def test_no_question_reads_a_whole_table(
+    name: str, handoff_row: Row, stored: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handoff_row("a.fits", "HELD")
+    stored("a.fits")
+    steps = []
+    really = connect.execute
+
+    def execute(sql: str, values: Any = ()) -> Any:
+        steps.extend(row[-1] for row in really(f"EXPLAIN QUERY PLAN {sql}", values).fetchall())
+        return really(sql, values)
+
+    monkeypatch.setattr(connect, "execute", execute)
+    history(name, [])
+    assert len(steps) > 5
+    assert [step for step in steps if re.match("SCAN (?!target|state)", step)] == []
