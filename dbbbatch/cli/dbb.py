@@ -39,6 +39,9 @@ COMMANDS = {
     "butler": ("butler", "Prepare a Butler repository."),
 }
 
+#: Kinds of pass that work by the section of another kind.
+_SECTION_OF = {"janitor": "handoff", "auditor": "finder"}
+
 
 class Operator:
     """Who typed the command, as far as a subcommand needs it.
@@ -56,6 +59,18 @@ class Operator:
     def settings(self) -> Settings:
         """The configuration, read when it is first asked for."""
         return load(self.given)
+
+    def pass_named(self, label: str) -> str:
+        """Hold a pass's KIND.NAME to the configuration; janitors and auditors have no own section.
+
+        Raises
+        ------
+        UsageError
+            If this configuration runs no such pass.
+        """
+        kind, _, name = label.partition(".")
+        self.settings.labelled(f"{_SECTION_OF.get(kind, kind)}.{name}")
+        return label
 
     def connect(self, *, readonly: bool = False) -> Any:
         """Connect to the database of the configuration; its models are bound then."""

@@ -52,12 +52,12 @@ def until(text: str, now: datetime) -> datetime | None:
 @click.option("--reason", default="", help="Shown by dbb status.")
 @click.pass_obj
 def command(operator: Operator, label: str, end: datetime | None, reason: str) -> None:
-    """Keep the passes of KIND.NAME (handoff.latiss, target.gen3) from working.
+    """Keep the passes of KIND.NAME (handoff.latiss, janitor.latiss, target.gen3) from working.
 
     A pass at work ends as usual; later ones leave at once, with exit code 0. Without --until the
     pause lasts until `dbb resume`.
     """
-    operator.settings.labelled(label)
+    operator.pass_named(label)
     operator.connect()
     from dbbbatch.database import connect
     from dbbbatch.database.models.run import Pause

@@ -121,6 +121,11 @@ class TestPause:
         assert site.run("dbb-handoff") == (0, "", "")
         assert (site.buffer / "a.fits").exists()
 
+    @pytest.mark.parametrize("label", ["janitor.latiss", "finder.latiss", "target.a"])
+    def test_is_for_passes_of_every_kind(self, site: Site, label: str) -> None:
+        assert site.run("dbb", "pause", label).code == 0
+        assert site.run("dbb", "resume", label).out == f"{label} works again\n"
+
     def test_resume_ends_it(self, site: Site) -> None:
         site.put("a.fits")
         site.run("dbb", "init")
