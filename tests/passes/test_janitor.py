@@ -1,0 +1,304 @@
+"""The janitor: what it purges, and above all what it does not."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbbbatch.passes import base
+from dbbbatch.passes.janitor import JanitorWork
+from tests.passes.handing import HOSTILE, change, contents, make_pass, rows, statuses
+from tests.support.scripts import TOP
+from tests.support.site import Site, tree
+
+KEYS: dict[str, Any] = {"min_free": 0, "purge_after": 0}
+
+
+@pytest.fixture
+def site(site: Site) -> Site:
+    return configure(site)
+
+
+def configure(site: Site, **keys: Any) -> Site:
+    """Write a configuration in which the endpoint's `dbb confirm` is that of the same file."""
+    ours = [sys.executable, f"{TOP}/bin/dbb", "-c", str(site.config), "confirm"]
+    confirm = keys.pop("confirm", shlex.join(ours))
+    more = {"targets": keys.pop("targets")} if "targets" in keys else {}
+    return site.write(handoff={**KEYS, **keys}, endpoint={"confirm": confirm}, **more)
+
+
+def janitor(site: Site, **options: Any) -> int:
+    settings = site.settings()
+    section = settings.handoff[site.name]
+    return base.run(JanitorWork(section), settings, section, base.Options(**options))
+
+
+def store(site: Site) -> None:
+    """Do what the endpoint's finder does, as far as the janitor asks."""
+    for rel, content in tree(site.far_buffer).items():
+        path = site.storage / rel
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(site.far_buffer / rel, path)
+        assert path.read_bytes() == content
+    for relpath, filename, size, checksum in rows(site, "relpath, filename, size_bytes, checksum"):
+        change(
+            site,
+            "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder)"
+            " VALUES (?, ?, ?, ?, ?, 'STORED', 'latiss')",
+            str(site.storage),
+            relpath,
+            filename,
+            size,
+            checksum,
+        )
+
+
+def deliver(site: Site, *names: str, stored: bool = True) -> None:
+    site.put_all(names or ["a/b"])
+    assert make_pass(site) == 0
+    if stored:
+        store(site)
+
+
+@pytest.mark.promise
+def test_what_is_stored_at_the_endpoint_is_purged(site: Site) -> None:
+    deliver(site, "a/b", "c")
+    assert janitor(site) == 0
+    assert tree(site.holding) == {}
+    assert statuses(site) == {"a/b": "PURGED", "c": "PURGED"}
+    assert all(all(times) for times in rows(site, "confirmed_at, purged_at"))
+
+
+def stays(site: Site, code: int = 0) -> None:
+    assert janitor(site) == code
+    assert set(tree(site.holding)) == {"a/b"}
+    assert rows(site, "status, purged_at") == [("HELD", None)]
+
+
+@pytest.mark.promise
+class TestRefusal:
+    """Each of these must keep the file in holding."""
+
+    def test_not_stored_yet(self, site: Site) -> None:
+        deliver(site, stored=False)
+        stays(site)
+
+    @pytest.mark.parametrize("status", ["ARRIVING", "MISSING", "CORRUPT", "QUARANTINED"])
+    def test_not_stored_any_more(self, site: Site, status: str) -> None:
+        deliver(site)
+        change(site, f"UPDATE file SET status = '{status}'")
+        stays(site)
+
+    def test_stored_with_another_checksum(self, site: Site) -> None:
+        deliver(site)
+        change(site, "UPDATE file SET checksum = 'blake2b:00'")
+        stays(site)
+
+    def test_stored_with_another_size(self, site: Site) -> None:
+        deliver(site)
+        change(site, "UPDATE file SET size_bytes = 1")
+        stays(site)
+
+    def test_stored_under_another_name(self, site: Site) -> None:
+        deliver(site)
+        change(site, "UPDATE file SET filename = 'other'")
+        stays(site)
+
+    def test_recorded_as_stored_but_gone_from_the_disk(self, site: Site) -> None:
+        deliver(site)
+        (site.storage / "a" / "b").unlink()
+        stays(site)
+
+    def test_recorded_as_stored_but_cut_short(self, site: Site) -> None:
+        deliver(site)
+        os.truncate(site.storage / "a" / "b", 1)
+        stays(site)
+
+    def test_not_old_enough(self, site: Site) -> None:
+        configure(site, purge_after="1h")
+        deliver(site)
+        stays(site)
+
+    def test_nobody_is_asked(self, site: Site) -> None:
+        deliver(site)
+        site.write(handoff=KEYS)
+        stays(site)
+
+    @pytest.mark.parametrize(
+        "answer",
+        ["false", "true", "echo nothing", "sh -c 'cat >/dev/null; echo 0 stored; echo end 1'"],
+    )
+    def test_no_answer(self, site: Site, answer: str) -> None:
+        deliver(site)
+        configure(site, confirm=answer)
+        stays(site, 75)
+
+    def test_an_answer_that_was_cut_off(self, site: Site) -> None:
+        deliver(site)
+        configure(
+            site,
+            confirm=f"sh -c '{sys.executable} {TOP}/bin/dbb -c {site.config} confirm | head -n 1'",
+        )
+        stays(site, 75)
+
+    def test_an_endpoint_that_is_away(
+        self, ssh_site: Site, own_ssh_server: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        ssh_site.ssh = own_ssh_server
+        configure(ssh_site)
+        deliver(ssh_site)
+        own_ssh_server.stop()
+        stays(ssh_site, 75)
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+    def test_an_endpoint_whose_database_is_away(self, site: Site) -> None:
+        deliver(site)
+        other = site.root / "other.toml"
+        other.write_text(site.config.read_text().replace(site.database_url, "sqlite:////no/db"))
+        configure(site, confirm=f"{sys.executable} {TOP}/bin/dbb -c {other} confirm")
+        stays(site, 75)
+
+    def test_a_target_has_not_ingested_it(self, site: Site) -> None:
+        configure(site, confirm_targets=["a"])
+        deliver(site)
+        change(
+            site,
+            "INSERT INTO target (site, name, storage, plugin, created_at)"
+            " SELECT 'summit', 'a', storage, 'null', '2026-11-24 00:00:00' FROM file",
+        )
+        stays(site)
+
+    def test_another_file_has_its_name_in_holding(self, site: Site) -> None:
+        deliver(site)
+        site.put("a/b", b"put here by somebody", site.holding)
+        assert janitor(site) == 0
+        assert tree(site.holding) == {"a/b": b"put here by somebody"}
+        assert statuses(site) == {"a/b": "HELD"}
+
+
+def test_a_target_that_has_ingested_it_lets_it_go(site: Site) -> None:
+    configure(site, confirm_targets=["a"])
+    deliver(site)
+    change(
+        site,
+        "INSERT INTO target (site, name, storage, plugin, created_at)"
+        " SELECT 'summit', 'a', storage, 'null', '2026-11-24 00:00:00' FROM file",
+    )
+    change(
+        site,
+        "INSERT INTO ingest_state (file_id, target_id, status, changed_at)"
+        " SELECT f.id, t.id, 'SUCCESS', '2026-11-24 00:00:00' FROM file f, target t",
+    )
+    janitor(site)
+    assert statuses(site) == {"a/b": "PURGED"}
+
+
+def test_names_are_data(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    site.put_all(contents(HOSTILE))
+    make_pass(site)
+    store(site)
+    janitor(site)
+    assert set(statuses(site).values()) == {"PURGED"}
+    assert tree(site.holding) == {}
+
+
+def test_thousands_are_confirmed_in_one_connection(ssh_site: Site, own_ssh_server: Any) -> None:
+    ssh_site.ssh = own_ssh_server
+    configure(ssh_site)
+    deliver(ssh_site, *(f"night/{number}" for number in range(1000)))
+    before = own_ssh_server.connections()
+    janitor(ssh_site)
+    assert tree(ssh_site.holding) == {}
+    assert own_ssh_server.connections() - before == 2  # to confirm, and to look after staging
+
+
+def test_while_space_is_lacking_younger_files_go_oldest_first(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dbbbatch.files import place
+
+    configure(site, purge_after="1h", holding_free=1000)
+    for name in ("first", "second", "third"):
+        site.put(name, b"x" * 100)
+        make_pass(site)
+    store(site)
+    monkeypatch.setattr(place, "free_bytes", lambda path: 850)
+    janitor(site)
+    assert set(tree(site.holding)) == {"third"}
+
+
+def test_a_version_is_purged_by_the_name_that_it_got(site: Site) -> None:
+    site.put("a", b"elsewhere", site.holding)
+    deliver(site, "a")
+    janitor(site)
+    assert tree(site.holding) == {"a": b"elsewhere"}
+
+
+def test_a_kill_between_removing_and_recording_is_made_good(site: Site) -> None:
+    deliver(site)
+    (site.holding / "a" / "b").unlink()
+    janitor(site)
+    assert statuses(site) == {"a/b": "PURGED"}
+
+
+@pytest.fixture
+def leave(site: Site) -> Callable[[str], None]:
+    def in_staging(name: str) -> None:
+        site.put(f"{name}/t/a", b"left", site.staging)
+        os.utime(site.staging / name, (1e9, 1e9))
+
+    return in_staging
+
+
+def test_old_leftovers_of_ours_leave_staging(site: Site, leave: Callable[[str], None]) -> None:
+    for name in ("dbb-summit-latiss-old", "dbb-summit-latiss-older.r", "dbb-summit-other-old"):
+        leave(name)
+    (site.staging / "dbb-summit-latiss-fresh").mkdir()
+    janitor(site)
+    assert sorted(os.listdir(site.staging)) == ["dbb-summit-latiss-fresh", "dbb-summit-other-old"]
+
+
+def test_what_recovery_will_ask_for_stays_in_staging(
+    site: Site, leave: Callable[[str], None]
+) -> None:
+    deliver(site)
+    (attempt,) = rows(site, "attempt", "transfer_batch")
+    change(site, "UPDATE transfer_batch SET status = 'OPEN'")
+    leave(attempt)
+    janitor(site)
+    assert os.listdir(site.staging) == [attempt]
+
+
+def test_empty_directories_go_but_never_a_root(site: Site) -> None:
+    for root in (site.buffer, site.holding):
+        (root / "empty").mkdir()
+        for path in (root / "empty", root):
+            os.utime(path, (1e9, 1e9))
+    janitor(site)
+    assert (os.listdir(site.buffer), os.listdir(site.holding)) == ([], [])
+
+
+def test_old_rows_of_passes_go_but_the_last_of_each_script(site: Site) -> None:
+    for _ in range(2):
+        make_pass(site)
+    change(site, "UPDATE run SET started = '2020-01-01 00:00:00.000000'")
+    janitor(site)
+    assert sorted(rows(site, "script", "run")) == ["handoff", "janitor"]
+
+
+def test_a_dry_run_says_what_would_be_asked(site: Site) -> None:
+    deliver(site)
+    ran = site.run("dbb-janitor", "--dry-run")
+    assert ran.out.splitlines() == ["purge, if the endpoint confirms it: a/b"]
+    assert set(tree(site.holding)) == {"a/b"}
+
+
+def test_confirm_refuses_what_is_no_question(site: Site) -> None:
+    assert site.run("dbb", "confirm", stdin=b"hello\n").code == 64
