@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
-from dbbbatch.database.models.ingest import IngestState, Status
+from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.storage import INODE, Arriving, File, FileChecksum, Known, Name, Row
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
@@ -191,7 +191,7 @@ def adopt(
     area: Area,
     arrivals: Sequence[Arrival],
     also: Callable[[], None] = lambda: None,
-    status: Status = Status.UNTRIED,
+    arrive: Callable[[list[int]], None] | None = None,
 ) -> int:
     """Record files that storage has already: their status and checksums are those found there.
 
@@ -203,8 +203,8 @@ def adopt(
         The files; those with a row have it brought up to date.
     also : `~collections.abc.Callable`
         Further work in the same transaction.
-    status : `Status`
-        What they are for every target that does not know them.
+    arrive : `~collections.abc.Callable`, optional
+        Makes files due, given their ids; for every target of the storage by default.
 
     Returns
     -------
@@ -219,7 +219,7 @@ def adopt(
         if arrivals:
             numbers = _intend(area, area.algorithms[0], arrivals)
             ours = [numbers[each.name] for each in arrivals if each.name in numbers]
-            _record(area, ours, [], status)
+            _record(area, ours, [], arrive)
         also()
         return len(ours)
 
@@ -319,7 +319,10 @@ def _intend(area: Area, algorithm: str, arrivals: Sequence[Arrival]) -> dict[Nam
 
 
 def _record(
-    area: Area, there: list[int], originals: list[Left], status: Status = Status.UNTRIED
+    area: Area,
+    there: list[int],
+    originals: list[Left],
+    arrive: Callable[[list[int]], None] | None = None,
 ) -> None:
     """Record files as stored and as due, and which originals are now to be removed."""
     if not there:
@@ -328,7 +331,10 @@ def _record(
         raise TryLater(
             f"[finder.{area.finder}]: another finder of this name changed our rows; run one a site"
         )
-    IngestState.arrive(there, area.storage, area.run_id or None, status)
+    if arrive is None:
+        IngestState.arrive(there, area.storage, area.run_id or None)
+    else:
+        arrive(there)
     FinderLeft.remember(area.site, area.finder, originals)
 
 

@@ -1,4 +1,4 @@
-"""Recording files that a log says are in storage: read, compared with the table, recorded."""
+"""Recording files that a log says are in storage: read, and compared with the table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dbbbatch.config import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left
 from dbbbatch.database.models.finder import Verdict as Memory
-from dbbbatch.database.models.ingest import IngestState, Status
+from dbbbatch.database.models.ingest import IngestState
+from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import INODE, File, FileStatus, Known
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, rsync_log

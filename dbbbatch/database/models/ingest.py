@@ -58,6 +58,7 @@ class IngestState(Table):
         storage: str,
         run_id: int | None = None,
         status: Status = Status.UNTRIED,
+        targets: Sequence[int] | None = None,
     ) -> None:
         """Make files due for each target of their storage; in the transaction that stores them.
 
@@ -71,16 +72,22 @@ class IngestState(Table):
             The pass that stores them, for the history.
         status : `Status`
             UNTRIED, or BACKFILL for files that are taken to be ingested.
+        targets : sequence of `int`, optional
+            Only for these targets.
         """
         if not file_ids:
             return
         if connect.on_postgresql():
             connect.execute("SELECT pg_advisory_xact_lock_shared(?)", [ARRIVALS])
         files, values = bulk.listed(file_ids)
+        only, those = "", []
+        if targets is not None:
+            where, value = bulk.among(targets)
+            only, those = f" AND t.id {where}", [value]
         add_states(
             f"SELECT f.number AS file_id, t.id AS target_id FROM {files} f"
-            " CROSS JOIN target t WHERE t.storage = ? AND t.retired_at IS NULL",
-            [values, storage],
+            f" CROSS JOIN target t WHERE t.storage = ? AND t.retired_at IS NULL{only}",
+            [values, storage, *those],
             status,
             run_id,
         )

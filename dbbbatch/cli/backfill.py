@@ -1,0 +1,98 @@
+"""`dbb backfill`: record files that were in storage before us."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.script import DURATION, set_up_logging
+from dbbbatch.config import Finder
+from dbbbatch.errors import UsageError
+
+
+@click.command()
+@click.argument("label", metavar="finder.NAME")
+@click.argument("globs", metavar="[GLOB]...", nargs=-1)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME",
+    help="Only this target is taken to hold them; the others are offered them as new.",
+)
+@click.option(
+    "--as",
+    "becomes",
+    type=click.Choice(["BACKFILL", "RERUN"]),
+    default="BACKFILL",
+    show_default=True,
+    help="RERUN: offer them to the targets as well.",
+)
+@click.option("--jobs", type=click.IntRange(1, 64), default=2, help="Files read at a time.")
+@click.option("--limit", type=click.IntRange(1), help="Record at most so many files.")
+@click.option("--max-time", type=DURATION, help="Start no further batch after so long.")
+@click.option("--dry-run", is_flag=True, help="Say what would be recorded; change nothing.")
+@click.option("-v", "--verbose", count=True, help="Say more.")
+@click.pass_obj
+def command(
+    operator: Operator,
+    label: str,
+    globs: tuple[str, ...],
+    targets: tuple[str, ...],
+    becomes: str,
+    jobs: int,
+    limit: int | None,
+    max_time: float | None,
+    dry_run: bool,
+    verbose: int,
+) -> int:
+    """Record the files in the storage of finder.NAME that the table does not know.
+
+    GLOB is relative to storage, and its * also crosses /; without one, everything is meant. Each
+    file is read for its checksum, and taken to be ingested already: no target is offered it. What
+    is recorded is not read again, so the command can be interrupted, and run again.
+    """
+    from dbbbatch.database.models.status import Status
+    from dbbbatch.passes.backfill import BackfillWork
+    from dbbbatch.passes.base import Options
+
+    finder = finder_of(operator, label)
+    work = BackfillWork(finder, globs or ("*",), targets, Status(becomes), jobs)
+    options = Options(verbose=verbose, limit=limit, max_time=max_time, progress=True, strict=True)
+    set_up_logging(verbose, None)
+    return carry_out(operator, finder, work, options, dry_run)
+
+
+def finder_of(operator: Operator, label: str) -> Finder:
+    """Return the finder that a label names.
+
+    Raises
+    ------
+    UsageError
+        It names none.
+    """
+    section = operator.settings.labelled(label)
+    if not isinstance(section, Finder):
+        raise UsageError(f"{label}: storage is a finder's matter; finder.NAME is wanted")
+    return section
+
+
+def carry_out(operator: Operator, finder: Finder, work: Any, options: Any, dry_run: bool) -> int:
+    """Run a pass over what storage holds, and print its summary; return the exit code."""
+    from dbbbatch.passes import base
+
+    if dry_run:
+        for line in base.plan(work, operator.settings, finder, options):
+            click.echo(line)
+        return 0
+    code = base.run(work, operator.settings, finder, options)
+    for trouble in work.troubles:
+        click.echo(trouble, err=True)
+    counts = work.counts
+    click.echo(
+        f"{counts['recorded']} recorded, {counts['known']} already known, "
+        f"{counts['failed'] - counts['unreadable']} failed, {counts['unreadable']} unreadable"
+    )
+    return code

@@ -1,0 +1,156 @@
+"""Recording what was in storage before us: `dbb backfill`."""
+
+import os
+
+import pytest
+
+from dbbbatch.files import checksum
+from tests.support.site import Site
+
+
+@pytest.fixture
+def stored(site: Site) -> Site:
+    """A site with two targets and three files in storage that the table does not know."""
+    site.write(targets={"one": {}, "two": {}})
+    (site.storage / ".dbb-storage").touch()
+    for rel in ("2026-11-23/a.fits", "2026-11-24/b.fits", "2026-11-24/c d.fits"):
+        site.put(rel, rel.encode(), site.storage)
+    return site
+
+
+def ask(site, sql):
+    from dbbbatch.database import connect
+
+    connect.connect(site.settings().database)
+    rows = [tuple(row) for row in connect.execute(sql).fetchall()]
+    connect.disconnect()
+    return rows
+
+
+FILES = "SELECT relpath, filename, status FROM file ORDER BY relpath, filename"
+STATES = (
+    "SELECT DISTINCT t.name, s.status FROM ingest_state s JOIN target t ON t.id = s.target_id"
+    " ORDER BY t.name"
+)
+
+
+def test_everything_is_recorded_and_taken_to_be_ingested(stored):
+    ran = stored.run("dbb", "backfill", "finder.latiss")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == "3 recorded, 0 already known, 0 failed, 0 unreadable\n"
+    assert ask(stored, FILES) == [
+        ("2026-11-23", "a.fits", "STORED"),
+        ("2026-11-24", "b.fits", "STORED"),
+        ("2026-11-24", "c d.fits", "STORED"),
+    ]
+    assert ask(stored, STATES) == [("one", "BACKFILL"), ("two", "BACKFILL")]
+
+
+def test_row_says_what_the_file_is(stored):
+    stored.run("dbb", "backfill", "finder.latiss", "2026-11-23/*")
+    digest = checksum.compute(str(stored.storage / "2026-11-23/a.fits"))["blake2b"]
+    assert ask(stored, "SELECT filename, size_bytes, checksum, finder FROM file") == [
+        ("a.fits", 17, f"blake2b:{digest}", "backfill")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("globs", "count"),
+    [
+        (["2026-11-24/*"], 2),
+        (["**/b.fits"], 1),
+        (["2026-11-23/a.fits", "*/c d.fits"], 2),
+        (["2026-11-2?/**", "2026-11-24/*"], 3),
+        (["2025/*"], 0),
+        (["**"], 3),
+    ],
+)
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_globs_say_which_files(stored, globs, count):
+    ran = stored.run("dbb", "backfill", "finder.latiss", *globs)
+    assert ran.out.startswith(f"{count} recorded, 0 already known")
+
+
+@pytest.mark.parametrize("glob", ["/etc/*", "../*"])
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_globs_that_lead_out_of_storage_are_refused(stored, glob):
+    ran = stored.run("dbb", "backfill", "finder.latiss", glob)
+    assert ran.code == 64
+    assert "a glob relative to" in ran.err
+
+
+def test_other_targets_than_the_named_one_are_offered_the_files(stored):
+    stored.run("dbb", "backfill", "finder.latiss", "--target", "one")
+    assert ask(stored, STATES) == [("one", "BACKFILL"), ("two", "UNTRIED")]
+
+
+def test_as_rerun_makes_the_files_due(stored):
+    stored.run("dbb", "backfill", "finder.latiss", "--target", "one", "--as", "RERUN")
+    assert ask(stored, STATES) == [("one", "RERUN"), ("two", "UNTRIED")]
+
+
+@pytest.mark.promise
+def test_no_ingester_takes_what_is_backfilled(stored):
+    stored.run("dbb", "backfill", "finder.latiss")
+    assert stored.run("dbb-ingester", "one").code == 0
+    assert ask(stored, STATES) == [("one", "BACKFILL"), ("two", "BACKFILL")]
+
+
+def test_what_is_recorded_is_not_read_again(stored):
+    stored.run("dbb", "backfill", "finder.latiss", "--limit", "2")
+    os.chmod(stored.storage, 0o755)
+    ran = stored.run("dbb", "backfill", "finder.latiss")
+    assert ran.out == "1 recorded, 2 already known, 0 failed, 0 unreadable\n"
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_links_are_not_followed(stored):
+    os.symlink("2026-11-23/a.fits", stored.storage / "link")
+    ran = stored.run("dbb", "backfill", "finder.latiss")
+    assert ran.out.startswith("3 recorded")
+
+
+def test_dry_run_records_nothing(stored):
+    ran = stored.run("dbb", "backfill", "finder.latiss", "--dry-run")
+    assert ran.out.splitlines()[0] == "would record 2026-11-23/a.fits, 17 bytes"
+    assert len(ran.out.splitlines()) == 3
+    assert ask(stored, FILES) == []
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_storage_without_its_sentinel_is_left_alone(stored):
+    (stored.storage / ".dbb-storage").unlink()
+    ran = stored.run("dbb", "backfill", "finder.latiss")
+    assert ran.code == 75
+    assert ask(stored, FILES) == []
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("label", ["handoff.latiss", "finder.none", "latiss"])
+def test_label_that_is_no_finder_is_refused(stored, label):
+    assert stored.run("dbb", "backfill", label).code == 64
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_target_of_another_storage_is_refused(stored):
+    ran = stored.run("dbb", "backfill", "finder.latiss", "--target", "three")
+    assert ran.code == 64
+    assert "no target reads" in ran.err
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_file_that_cannot_be_read_is_counted_and_the_rest_recorded(stored, monkeypatch):
+    from dbbbatch.passes import base
+    from dbbbatch.passes.backfill import BackfillWork
+
+    def compute(path, *more, real=checksum.compute):
+        if path.endswith("a.fits"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *more)
+
+    monkeypatch.setattr(checksum, "compute", compute)
+    settings = stored.settings()
+    work = BackfillWork(settings.finder["latiss"])
+    assert base.run(work, settings, settings.finder["latiss"], base.Options()) == 1
+    assert (work.counts["recorded"], work.counts["unreadable"]) == (2, 1)
+    assert work.troubles == ["2026-11-23/a.fits: Permission denied"]
