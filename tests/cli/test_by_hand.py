@@ -1,0 +1,130 @@
+"""`dbb retry`, `dbb ignore` and `dbb target`: what an operator changes by hand."""
+
+import json
+from typing import Any
+
+import pytest
+
+from dbbbatch.database import connect
+from tests.passes.ingesting import Ingesting
+from tests.support.scripts import Ran
+from tests.support.site import Site
+
+
+@pytest.fixture
+def ingesting(site: Site) -> Any:
+    made = Ingesting(site).configure("command", max_attempts=1, config={"command": "false {file}"})
+    made.store("night/x.fits", "night/y.log")
+    made.run()
+    yield made
+    connect.disconnect()
+
+
+def dbb(ingesting: Ingesting, *arguments: str) -> Ran:
+    return ingesting.site.run("dbb", *arguments)
+
+
+class TestRetry:
+    def test_failures_are_due_again(self, ingesting: Ingesting) -> None:
+        ran = dbb(ingesting, "retry", "target.a")
+        assert ran == (0, "2 files of target.a are due again\n", "")
+        assert set(ingesting.statuses().values()) == {"RERUN"}
+
+    def test_next_pass_takes_them(self, ingesting: Ingesting) -> None:
+        dbb(ingesting, "retry", "target.a")
+        ingesting.configure()
+        assert ingesting.run() == 0
+        assert set(ingesting.statuses().values()) == {"SUCCESS"}
+
+    def test_only_files_that_match(self, ingesting: Ingesting) -> None:
+        ran = dbb(ingesting, "retry", "target.a", "--match", "*.fits")
+        assert ran.out.startswith("1 files")
+        assert ingesting.statuses() == {"night/x.fits": "RERUN", "night/y.log": "FAILURE"}
+
+    def test_only_files_of_a_status(self, ingesting: Ingesting) -> None:
+        assert dbb(ingesting, "retry", "target.a", "--status", "unknown").out.startswith("0 files")
+
+    def test_only_files_changed_since(self, ingesting: Ingesting) -> None:
+        connect.execute("UPDATE ingest_state SET changed_at = '2026-01-01 00:00:00.000000'")
+        assert dbb(ingesting, "retry", "target.a", "--since", "1d").out.startswith("0 files")
+        assert dbb(ingesting, "retry", "target.a", "--since", "2025-12-31").out.startswith("2")
+
+    def test_dry_run_only_counts(self, ingesting: Ingesting) -> None:
+        ran = dbb(ingesting, "retry", "target.a", "--dry-run")
+        assert ran.out == "2 files of target.a would be due again\n"
+        assert set(ingesting.statuses().values()) == {"FAILURE"}
+
+    def test_history_says_who_asked(self, ingesting: Ingesting) -> None:
+        dbb(ingesting, "retry", "target.a")
+        assert ingesting.events("night/x.fits")[-1] == "RERUN"
+        assert ingesting.state("night/x.fits")["message"].startswith("`dbb retry` by ")
+
+    def test_unknown_status_is_a_usage_error(self, ingesting: Ingesting) -> None:
+        ran = dbb(ingesting, "retry", "target.a", "--status", "FAILED")
+        assert ran.code == 64
+        assert "FAILURE" in ran.err
+
+    def test_success_must_be_asked_for(self, ingesting: Ingesting) -> None:
+        ingesting.configure()
+        dbb(ingesting, "retry", "target.a")
+        ingesting.run()
+        assert dbb(ingesting, "retry", "target.a").out.startswith("0 files")
+        assert dbb(ingesting, "retry", "target.a", "--status", "SUCCESS").out.startswith("2 files")
+
+    def test_target_that_never_ran_is_a_usage_error(self, ingesting: Ingesting) -> None:
+        ingesting.site.write(targets={"b": {}})
+        assert dbb(ingesting, "retry", "target.b").code == 64
+
+    def test_finder_is_referred_to_quarantine(self, ingesting: Ingesting) -> None:
+        ran = dbb(ingesting, "retry", "finder.latiss")
+        assert ran.code == 64
+        assert "dbb quarantine" in ran.err
+
+    def test_handoff_files_that_wait_are_due_at_once(self, ingesting: Ingesting) -> None:
+        connect.execute(
+            "INSERT INTO handoff_file (site, handoff, relpath, filename, size_bytes, mtime_ns,"
+            " inode, status, attempts, next_try_at, discovered_at) VALUES ('summit', 'latiss', '',"
+            " 'x', 1, 1, 1, 'FOUND', 3, '2099-01-01 00:00:00.000000',"
+            " '2026-01-01 00:00:00.000000')"
+        )
+        assert dbb(ingesting, "retry", "handoff.latiss").out.startswith("1 files")
+        rows = connect.execute("SELECT attempts, next_try_at FROM handoff_file").fetchall()
+        assert [tuple(row) for row in rows] == [(0, None)]
+
+
+class TestIgnore:
+    def test_ignored_files_are_left_alone(self, ingesting: Ingesting) -> None:
+        ran = dbb(ingesting, "ignore", "target.a", "--match", "*.log", "--reason", "no data")
+        assert ran == (0, "1 files of target.a are ignored\n", "")
+        assert ingesting.statuses()["night/y.log"] == "IGNORED"
+        assert ingesting.state("night/y.log")["message"].endswith(": no data")
+
+    def test_which_files_must_be_said(self, ingesting: Ingesting) -> None:
+        assert dbb(ingesting, "ignore", "target.a").code == 64
+
+    def test_retry_undoes_it(self, ingesting: Ingesting) -> None:
+        dbb(ingesting, "ignore", "target.a", "--match", "*")
+        assert dbb(ingesting, "retry", "target.a", "--status", "IGNORED").out.startswith("2 files")
+
+
+class TestTarget:
+    def test_list_says_what_waits(self, ingesting: Ingesting) -> None:
+        (found,) = json.loads(dbb(ingesting, "target", "list", "--json").out)
+        assert (found["target"], found["new_files"], found["for_a_person"]) == ("a", 0, 2)
+
+    def test_list_is_a_table_for_people(self, ingesting: Ingesting) -> None:
+        ran = dbb(ingesting, "target", "list")
+        assert ran.code == 0
+        assert "for a person" in ran.out
+
+    def test_retired_target_gets_no_more_files_and_keeps_its_history(
+        self, ingesting: Ingesting
+    ) -> None:
+        assert dbb(ingesting, "target", "retire", "a").code == 0
+        ingesting.store("night/z.fits")
+        assert set(ingesting.statuses()) == {"night/x.fits", "night/y.log"}
+        assert dbb(ingesting, "target", "retire", "target.a", "--undo").code == 0
+        assert ingesting.statuses()["night/z.fits"] == "UNTRIED"
+
+    def test_unknown_target_is_a_usage_error(self, ingesting: Ingesting) -> None:
+        assert dbb(ingesting, "target", "retire", "b").code == 64

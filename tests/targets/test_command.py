@@ -1,0 +1,92 @@
+"""The plugin that runs a command: exit codes, names as data, time limits."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from dbbbatch.keys import defaults
+from dbbbatch.targets import registry
+from dbbbatch.targets.base import Context, Misconfigured, StoredFile
+from dbbbatch.targets.command import Command, Settings
+from tests.targets.offering import offered, results, started
+
+EXIT = f"{sys.executable} -c 'import sys; sys.exit(int(sys.argv[1]))' {{filename}}"
+
+
+def put(directory: Path, *names: str) -> list[Path]:
+    paths = [directory / name for name in names]
+    for path in paths:
+        path.write_bytes(b"data")
+    return paths
+
+
+def test_exit_codes_mean_what_is_configured(tmp_path: Path) -> None:
+    with started(
+        "command", tmp_path, command=EXIT, done=[0, 10], already=[11], later=[12], never=[13]
+    ) as plugin:
+        outcomes = offered(plugin, *put(tmp_path, "0", "10", "11", "12", "13", "14"))
+    assert results(outcomes) == ["done", "done", "already", "later", "never", "failed"]
+
+
+def test_failure_says_what_the_command_said(tmp_path: Path) -> None:
+    command = "sh -c 'echo the repository is read-only >&2; exit 9' {file}"
+    with started("command", tmp_path, command=command) as plugin:
+        (outcome,) = offered(plugin, *put(tmp_path, "x"))
+    assert outcome.message == "exit code 9: the repository is read-only"
+
+
+def test_success_says_what_the_command_printed(tmp_path: Path) -> None:
+    with started("command", tmp_path, command="echo registered as 17 {file}") as plugin:
+        (outcome,) = offered(plugin, *put(tmp_path, "x"))
+    assert outcome.message.startswith("registered as 17")
+
+
+@pytest.mark.promise
+def test_names_are_data(tmp_path: Path) -> None:
+    names = ["a b", "$(touch evil)", "`touch evil`", ";touch evil", "new\nline", "-n", "*", "'\""]
+    names.append(os.fsdecode(b"\xff\xfe"))
+    (tmp_path / "out").mkdir()
+    command = f"cp -- {{file}} {tmp_path}/out/"
+    with started("command", tmp_path, command=command) as plugin:
+        assert set(results(offered(plugin, *put(tmp_path, *names)))) == {"done"}
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(names)
+
+
+def test_placeholders_are_filled(tmp_path: Path) -> None:
+    (tmp_path / "night").mkdir()
+    command = "printf %s| {relpath} {filename} {storage} {target} {size_bytes} {checksum} {{file}}"
+    with started("command", tmp_path, command=command) as plugin:
+        (path,) = put(tmp_path / "night", "x.fits")
+        file = StoredFile(1, str(path), "night", path.name, 4, {"md5": "ab"})
+        (outcome,) = plugin.ingest([file])
+    said = outcome.message.split("|")
+    assert said == ["night", "x.fits", str(tmp_path), "here", "4", "md5:ab", "{file}", ""]
+
+
+def test_command_that_exceeds_the_time_limit_failed(tmp_path: Path) -> None:
+    context = Context("here", "site", str(tmp_path), str(tmp_path), 0.5)
+    plugin = Command(defaults(Settings, command="sh -c 'sleep 60' {file}"), context)
+    plugin.start()
+    (outcome,) = offered(plugin, *put(tmp_path, "x"))
+    assert outcome.result.value == "failed"
+    assert "time limit" in outcome.message
+
+
+def test_missing_program_is_said_at_the_start(tmp_path: Path) -> None:
+    with (
+        pytest.raises(Misconfigured, match="no-such-program"),
+        started("command", tmp_path, command="no-such-program {file}"),
+    ):
+        pass
+
+
+def test_unknown_placeholder_is_a_problem_of_the_configuration() -> None:
+    (problem,) = registry.problems("command", {"command": "register {flie}"})
+    assert "did you mean 'file'" in problem
+
+
+def test_command_without_the_file_is_a_problem_of_the_configuration() -> None:
+    (problem,) = registry.problems("command", {"command": "register"})
+    assert "{file} is missing" in problem

@@ -1,0 +1,141 @@
+"""The plugin that links or copies into a second tree, and never overwrites."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, StoredFile
+from tests.targets.offering import results, started
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    (tmp_path / "storage").mkdir()
+    (tmp_path / "tree").mkdir()
+    return tmp_path / "storage"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return tmp_path / "tree"
+
+
+def stored(storage: Path, name: str, content: bytes = b"data", **more: Any) -> StoredFile:
+    path = storage / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    relpath, _, filename = name.rpartition("/")
+    return StoredFile(1, str(path), relpath, filename, len(content), **more)
+
+
+def ingest(storage: Path, file: StoredFile, **config: Any) -> Outcome:
+    with started("link", storage, root=str(storage.parent / "tree"), **config) as plugin:
+        (outcome,) = plugin.ingest([file])
+    return outcome
+
+
+HOW = pytest.mark.parametrize("how", ["hard", "symbolic", "copy"])
+
+
+@HOW
+def test_file_appears_under_its_path(storage: Path, tree: Path, how: str) -> None:
+    outcome = ingest(storage, stored(storage, "night/x.fits"), how=how)
+    assert (outcome.result.value, outcome.message) == ("done", "night/x.fits")
+    assert (tree / "night/x.fits").read_bytes() == b"data"
+
+
+def test_each_way_makes_what_it_says(storage: Path, tree: Path) -> None:
+    for how in ("hard", "symbolic", "copy"):
+        ingest(storage, stored(storage, how), how=how)
+    assert (tree / "hard").samefile(storage / "hard")
+    assert os.readlink(tree / "symbolic") == str(storage / "symbolic")
+    assert not (tree / "copy").samefile(storage / "copy")
+
+
+@HOW
+def test_second_time_it_is_there_already(storage: Path, how: str) -> None:
+    file = stored(storage, "x.fits")
+    ingest(storage, file, how=how)
+    assert ingest(storage, file, how=how).result.value == "already"
+
+
+@HOW
+@pytest.mark.promise
+def test_another_file_is_never_overwritten(storage: Path, tree: Path, how: str) -> None:
+    (tree / "x.fits").write_bytes(b"DATA")
+    outcome = ingest(storage, stored(storage, "x.fits"), how=how)
+    assert (outcome.result.value, outcome.message) == ("failed", "x.fits: another file is there")
+    assert (tree / "x.fits").read_bytes() == b"DATA"
+    assert os.listdir(tree) == ["x.fits"]
+
+
+def test_path_by_date(storage: Path, tree: Path) -> None:
+    file = stored(storage, "x.fits", added_on=datetime(2026, 11, 24))
+    ingest(storage, file, path="{added_on:%Y/%m/%d}/{stem}-{target}{suffix}")
+    assert (tree / "2026/11/24/x-here.fits").exists()
+
+
+def test_path_by_a_pattern(storage: Path, tree: Path) -> None:
+    file = stored(storage, "raw/LATISS_20261124_1.fits")
+    pattern = r"(?P<camera>[A-Z]+)_(?P<night>\d{8})"
+    ingest(storage, file, pattern=pattern, path="{night}/{camera}/{filename}")
+    assert (tree / "20261124/LATISS/LATISS_20261124_1.fits").exists()
+
+
+def test_file_that_the_pattern_does_not_match_is_invalid(storage: Path) -> None:
+    outcome = ingest(storage, stored(storage, "x.log"), pattern="fits$")
+    assert outcome.result.value == "never"
+
+
+def test_path_cannot_leave_the_root(storage: Path, tmp_path: Path) -> None:
+    file = stored(storage, "x.fits")
+    outcome = ingest(storage, file, path="../{filename}")
+    assert outcome.result.value == "never"
+    assert not (tmp_path / "x.fits").exists()
+
+
+@pytest.mark.promise
+def test_names_are_data(storage: Path, tree: Path) -> None:
+    for name in ("{0}", "{relpath}", "a b", "new\nline", os.fsdecode(b"\xff")):
+        assert ingest(storage, stored(storage, name)).result.value == "done"
+        assert (tree / name).exists()
+
+
+def test_copy_of_an_altered_file_is_refused(storage: Path, tree: Path) -> None:
+    file = stored(storage, "x.fits", checksums={"md5": "0" * 32})
+    outcome = ingest(storage, file, how="copy")
+    assert outcome.result.value == "failed"
+    assert os.listdir(tree) == []
+
+
+def test_field_without_a_value_is_said_at_the_start(storage: Path) -> None:
+    with pytest.raises(Misconfigured, match="night"):
+        ingest(storage, stored(storage, "x"), path="{night}/{filename}")
+
+
+def test_root_that_is_not_there_is_not_mounted(storage: Path, tree: Path) -> None:
+    tree.rmdir()
+    with pytest.raises(NotReady, match="mounted"):
+        ingest(storage, stored(storage, "x"))
+
+
+def test_link_to_another_file_system_says_what_to_do(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **more: Any) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(Misconfigured, match="symbolic"):
+        ingest(storage, stored(storage, "x"))
+
+
+def test_auditor_is_told_what_the_tree_holds(storage: Path, tree: Path) -> None:
+    file = stored(storage, "x.fits")
+    with started("link", storage, root=str(tree)) as plugin:
+        assert list(plugin.known([file])) == [(1, False)]
+        assert results(list(plugin.ingest([file]))) == ["done"]
+        assert list(plugin.known([file])) == [(1, True)]
