@@ -15,7 +15,8 @@ from dbbbatch.passes import handoff_sources as sources
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff_transfer import Sent, changed
 from dbbbatch.passes.judge import wait_before_try
-from dbbbatch.passes.quarantine import Aside, Quarantining
+from dbbbatch.passes.quarantine import Aside
+from dbbbatch.passes.release import Explained
 
 
 class Outcomes:
@@ -25,7 +26,7 @@ class Outcomes:
         self._p = p
         self._section = section
         self._site = p.settings.site.name
-        self._quarantining = Quarantining(
+        self._quarantining = Explained(
             self._site, section.label, section.quarantine, section.buffer
         )
 
@@ -140,7 +141,7 @@ class Outcomes:
         connect.transact(lambda: HandoffFile.failed(again))
         self._p.counts["failed"] += len(rows)
         given_up = [
-            (row, f"gave up after {row.attempts + 1} attempts: {why}")
+            (row, f"gave up after attempt {row.attempts + 1}: {why}")
             for row, why in rows
             if row.attempts + 1 >= section.max_attempts
         ]

@@ -362,9 +362,9 @@ def test_after_the_last_attempt_it_is_quarantined_with_its_reason(site: Site) ->
     make_pass(site)
     assert (tree(site.buffer), tree(site.quarantine)["a/b"]) == ({}, b"content")
     assert rows(site, "status, error") == [
-        ("QUARANTINED", "gave up after 2 attempts: false: exit code 1")
+        ("QUARANTINED", "gave up after attempt 2: false: exit code 1")
     ]
-    assert rows(site, "reason", "quarantine") == ["gave up after 2 attempts: false: exit code 1"]
+    assert rows(site, "reason", "quarantine") == ["gave up after attempt 2: false: exit code 1"]
 
 
 def test_a_second_pass_with_everything_undelivered_reads_nothing_again(

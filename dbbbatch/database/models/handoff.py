@@ -12,6 +12,7 @@ import peewee
 from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
+from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.storage import among_paths
 from dbbbatch.files import names
 
@@ -354,6 +355,23 @@ class HandoffFile(Table):
             (site, handoff, *statuses, after, limit),
         ).fetchall()
         return [(row[0], row[1], row[2]) for row in rows]
+
+    @classmethod
+    def released(cls, quarantine: Quarantine) -> None:
+        """Let a version be sent as if it were new: it was put back from quarantine."""
+        execute(
+            "UPDATE handoff_file SET status = 'FOUND', attempts = 0, next_try_at = NULL,"
+            " conflict_since = NULL, error = NULL WHERE site = ? AND handoff = ? AND relpath = ?"
+            " AND filename = ? AND size_bytes = ? AND mtime_ns = ? AND status = 'QUARANTINED'",
+            (
+                quarantine.site,
+                quarantine.label.partition(".")[2],
+                quarantine.relpath,
+                quarantine.filename,
+                quarantine.size_bytes,
+                quarantine.mtime_ns,
+            ),
+        )
 
     @classmethod
     def again(cls, ids: Sequence[int]) -> int:
