@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ class Element:
     client: Any
     rse: str
     scope: str
-    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -70,41 +69,51 @@ class Element:
 
 
 @pytest.fixture
-def element(rucio_server: RucioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Element:
-    """Give a storage element of the test's own for `tmp_path`/storage."""
+def make_element(
+    rucio_server: RucioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path], Element]:
+    """Give what makes a storage element for a directory, and a scope."""
     from rucio.client import Client
 
     # Rucio keeps tokens in the temporary directory, and asks for no password while it finds one.
     prefix = "rucio.client.baseclient.BaseClient.TOKEN_PATH_PREFIX"
-    monkeypatch.setattr(prefix, f"{tmp_path}/ours-")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     for name in ("RUCIO_CONFIG", "RUCIO_HOME", "RUCIO_ACCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    directory = tmp_path / "storage"
-    directory.mkdir()
-    client = Client(
-        rucio_host=rucio_server.url,
-        auth_host=rucio_server.url,
-        account=ACCOUNT,
-        auth_type="userpass",
-        creds={"username": USER, "password": PASSWORD},
-        timeout=30,
-    )
-    number = next(_numbers)
-    rse, scope = f"DISK{number}", f"raw{number}"
-    client.add_scope(ACCOUNT, scope)
-    client.add_rse(rse, deterministic=False, rse_type="DISK")
-    operations = {"read": 1, "write": 1, "delete": 1}
-    client.add_protocol(
-        rse,
-        {
+
+    def make(directory: Path) -> Element:
+        monkeypatch.setattr(prefix, f"{tmp_path}/ours-")
+        client = Client(
+            rucio_host=rucio_server.url,
+            auth_host=rucio_server.url,
+            account=ACCOUNT,
+            auth_type="userpass",
+            creds={"username": USER, "password": PASSWORD},
+            timeout=30,
+        )
+        monkeypatch.setattr(prefix, f"{tmp_path}/plugin-")
+        number = next(_numbers)
+        rse, scope = f"DISK{number}", f"raw{number}"
+        client.add_scope(ACCOUNT, scope)
+        client.add_rse(rse, deterministic=False, rse_type="DISK")
+        operations = {"read": 1, "write": 1, "delete": 1}
+        protocol = {
             "scheme": "file",
             "hostname": "localhost",
             "port": 0,
             "prefix": f"{directory}/",
             "impl": "rucio.rse.protocols.posix.Default",
             "domains": {"lan": operations, "wan": operations},
-        },
-    )
-    monkeypatch.setattr(prefix, f"{tmp_path}/plugin-")
-    return Element(rucio_server, directory, client, rse, scope)
+        }
+        client.add_protocol(rse, protocol)
+        return Element(rucio_server, directory, client, rse, scope)
+
+    return make
+
+
+@pytest.fixture
+def element(make_element: Callable[[Path], Element], tmp_path: Path) -> Element:
+    """Give a storage element of the test's own for `tmp_path`/storage."""
+    directory = tmp_path / "storage"
+    directory.mkdir()
+    return make_element(directory)
