@@ -248,13 +248,13 @@ def rucio(directory: Path, files: int, repeats: int) -> None:
             config = {"url": server.url, "account": ACCOUNT, **login, "rse": "BENCH"}
             config |= {"scope": scope, "dataset": "night"}
             with offering.started("rucio", paths[0].parent, **config) as started:
-                started._client = Calls(started._client)
+                started._registrar._client = Calls(started._registrar._client)
                 begin = time.perf_counter()
                 outcomes = offering.offered(
                     started, *paths, storage=paths[0].parent, checksums=sums
                 )
                 took = time.perf_counter() - begin
-                calls.append(dict(started._client.made))
+                calls.append(dict(started._registrar._client.made))
             _check(offering.results(outcomes), files)
             return took
 

@@ -120,7 +120,7 @@ def test_a_dataset_a_night(element: Element) -> None:
 def test_dataset_that_was_removed_meanwhile_is_made_again(element: Element) -> None:
     with started("rucio", element.directory, **element.config | NIGHTLY) as plugin:
         offered(plugin, made(element, "20251123/1.fits"), storage=element.directory)
-        plugin._ready.add((element.scope, "night-20251124"))
+        plugin._registrar._ready.add((element.scope, "night-20251124"))
         second = made(element, "20251124/1.fits")
         (outcome,) = offered(plugin, second, storage=element.directory)
         assert outcome.result.value == "partly"
@@ -203,14 +203,14 @@ def test_bulks_are_as_large_as_configured(element: Element) -> None:
 def _counted(plugin: Any) -> Counter[str]:
     """Count the calls that a plugin makes from now on."""
     calls: Counter[str] = Counter()
-    client = plugin._client
+    client = plugin._registrar._client
 
     class Counting:
         def __getattr__(self, name: str) -> Any:
             calls[name] += 1
             return getattr(client, name)
 
-    plugin._client = Counting()
+    plugin._registrar._client = Counting()
     return calls
 
 
@@ -233,6 +233,16 @@ def test_rule_for_each_new_dataset(element: Element) -> None:
         ingest(element, made(element), **NIGHTLY, **rule)
     (found,) = element.client.list_did_rules(element.scope, "night-20251123")
     assert (found["rse_expression"], found["copies"]) == (element.rse, 1)
+
+
+def test_rule_for_each_file_without_a_dataset(element: Element) -> None:
+    element.client.set_local_account_limit("root", element.rse, 10**12)
+    first, second = made(element, "1.fits"), made(element, "2.fits")
+    ingest(element, first)
+    for _ in range(2):
+        ingest(element, first, second, rule_rses=element.rse)
+    for name in ("1.fits", "2.fits"):
+        assert len(list(element.client.list_did_rules(element.scope, name))) == 1
 
 
 def test_rule_beyond_the_quota_is_for_later(element: Element) -> None:

@@ -1,0 +1,53 @@
+"""A file as it is registered with Rucio: its names, checksums, and how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dbbbatch.targets.base import Outcome, Result, StoredFile
+
+__all__ = ["DATASET", "REPLICA", "Did", "Entry"]
+
+#: Scope and name.
+Did = tuple[str, str]
+
+#: Parts of an attempt.
+REPLICA, DATASET = "replica", "dataset"
+
+
+@dataclass(slots=True)
+class Entry:
+    """A file as it is registered."""
+
+    file: StoredFile
+    scope: str
+    name: str
+    sums: dict[str, str]
+    pfn: str
+    dataset: Did | None
+    metadata: dict[str, str]
+    computed: dict[str, str] = field(default_factory=dict)
+    #: What was found or done, in this batch or an earlier attempt.
+    parts: set[str] = field(default_factory=set)
+    new: bool = False
+
+    @property
+    def did(self) -> Did:
+        """Scope and name."""
+        return self.scope, self.name
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the server is told of the file itself."""
+        return {"scope": self.scope, "name": self.name, "bytes": self.file.size_bytes} | self.sums
+
+    def outcome(self, result: Result, message: str) -> Outcome:
+        """Say what became of it, with what was done and computed on the way."""
+        return Outcome(
+            self.file.number,
+            result,
+            message,
+            parts_done=frozenset(self.parts) if result is Result.PARTLY else frozenset(),
+            checksums=self.computed,
+        )

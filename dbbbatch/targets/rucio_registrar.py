@@ -1,0 +1,288 @@
+"""Registers files with a Rucio server in bulk; wants the package `rucio-clients`.
+
+A batch costs three calls: what is there, registration, attachment. The server accepts a replica
+that contradicts the one it has and silently keeps the old one, so what is there is compared here.
+Every step can be repeated; a bulk that is refused is taken apart by halves.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from rucio.common import exception as rucio
+
+from dbbbatch.targets import rucio_errors
+from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Result
+from dbbbatch.targets.rucio_entry import DATASET, REPLICA, Did, Entry
+
+__all__ = ["Registrar"]
+
+#: Tries of a call that met another in the server's database.
+TRIES = 5
+
+
+class Registrar:
+    """Takes files through the steps of their registration.
+
+    Parameters
+    ----------
+    client : `rucio.client.Client`
+        Logged in.
+    settings : `dbbbatch.targets.rucio.Settings`
+        Where and how.
+    """
+
+    def __init__(self, client: Any, settings: Any) -> None:
+        self._client = client
+        self._settings = settings
+        #: Datasets known to be there with their rule, and those that are not (there at all?).
+        self._ready: set[Did] = set()
+        self._unready: dict[Did, bool] = {}
+
+    def register(self, entries: list[Entry]) -> Iterator[Outcome]:
+        """Take files through all steps; if a step is refused, halves of them.
+
+        Parameters
+        ----------
+        entries : `list` [`Entry`]
+            At most as many as one call may name, no two of one name.
+
+        Yields
+        ------
+        outcome : `Outcome`
+            One for each.
+
+        Raises
+        ------
+        NotReady, Misconfigured
+            If no file could be registered now, or as configured.
+        """
+        step = REPLICA
+        try:
+            entries, refused = self._compare(entries)
+            yield from refused
+            if not entries:
+                return
+            self._make_datasets()
+            self._add([entry for entry in entries if REPLICA not in entry.parts])
+            step = DATASET
+            self._attach([entry for entry in entries if DATASET not in entry.parts])
+            step = "rule"
+            self._add_rules([entry for entry in entries if entry.dataset is None])
+            step = "metadata"
+            self._describe(entries)
+        except (NotReady, Misconfigured):
+            raise
+        except Exception as error:  # noqa: BLE001 (sorted in _explain)
+            if isinstance(error, rucio.DataIdentifierNotFound):
+                # Somebody has removed a dataset; it is made again.
+                self._ready.clear()
+            if len(entries) == 1:
+                yield self._explain(entries[0], step, error)
+                return
+            half = len(entries) // 2
+            yield from self.register(entries[:half])
+            yield from self.register(entries[half:])
+        else:
+            for entry in entries:
+                yield entry.outcome(
+                    Result.DONE if entry.new else Result.ALREADY,
+                    f"{entry.scope}:{entry.name} on {self._settings.rse}"
+                    + (f", in {':'.join(entry.dataset)}" if entry.dataset else "")
+                    + ("" if entry.new else ", registered before"),
+                )
+
+    def _explain(self, entry: Entry, step: str, error: Exception) -> Outcome:
+        """Say what a refusal means for the one file that it is about."""
+        text = rucio_errors.said(error)
+        kind = rucio_errors.sort(error)
+        if kind is rucio_errors.Sort.BUSY:
+            return entry.outcome(Result.LATER, text)
+        if entry.parts:
+            return entry.outcome(Result.PARTLY, f"{step}: {text}")
+        if kind is rucio_errors.Sort.NEVER:
+            return entry.outcome(Result.NEVER, f"{entry.scope}:{entry.name}: {text}")
+        return entry.outcome(Result.FAILED, text)
+
+    # ---- steps ----
+
+    def _compare(self, entries: list[Entry]) -> tuple[list[Entry], list[Outcome]]:
+        """Mark what the server has; refuse what contradicts it."""
+        asked = [entry for entry in entries if REPLICA not in entry.parts]
+        datasets = {entry.dataset for entry in entries if entry.dataset} - self._ready
+        there = self.there([*(entry.did for entry in asked), *sorted(datasets)])
+        self._unready = {dataset: dataset in there for dataset in sorted(datasets)}
+        refused: dict[int, Outcome] = {}
+        same = []
+        for entry in asked:
+            if (held := there.get(entry.did)) is not None:
+                if difference := _difference(held, entry.described):
+                    refused[entry.file.number] = entry.outcome(
+                        Result.FAILED,
+                        f"{entry.scope}:{entry.name} is there already and differs: {difference}",
+                    )
+                else:
+                    same.append(entry)
+        for entry, pfn in self._pfns(same):
+            if pfn is None:
+                continue
+            if _plain(pfn) == _plain(entry.pfn):
+                entry.parts.add(REPLICA)
+            else:
+                refused[entry.file.number] = entry.outcome(
+                    Result.FAILED,
+                    f"{entry.scope}:{entry.name} is on {self._settings.rse} already, "
+                    f"at {pfn}, not at {entry.pfn}",
+                )
+        left = [entry for entry in entries if entry.file.number not in refused]
+        return left, list(refused.values())
+
+    def there(self, dids: Sequence[Did]) -> dict[Did, dict[str, Any]]:
+        """Give what the server knows of these names, files and datasets alike."""
+        if not dids:
+            return {}
+        asked = [{"scope": scope, "name": name} for scope, name in dids]
+        found = self._call(lambda: list(self._client.get_metadata_bulk(asked)))
+        return {(held["scope"], held["name"]): held for held in found}
+
+    def _pfns(self, entries: list[Entry]) -> Iterator[tuple[Entry, str | None]]:
+        """Give where the storage element has files that the server knows; None if it has not."""
+        if not entries:
+            return
+        asked = [{"scope": entry.scope, "name": entry.name} for entry in entries]
+        rse = self._settings.rse
+        found = self._call(
+            lambda: list(self._client.list_replicas(asked, rse_expression=rse, all_states=True))
+        )
+        pfns = {
+            (replica["scope"], replica["name"]): replica.get("rses", {}).get(rse, [])
+            for replica in found
+        }
+        for entry in entries:
+            some = pfns.get(entry.did) or []
+            yield entry, some[0] if some else None
+
+    def _make_datasets(self) -> None:
+        """Make the datasets that were found missing, each with its rule."""
+        for (scope, name), there in self._unready.items():
+            if not there:
+                with suppress(rucio.DataIdentifierAlreadyExists):
+                    self._make_dataset(scope, name)
+            # Also for one that is there: a kill may have come between the two.
+            if self._settings.rule_rses:
+                with suppress(rucio.DuplicateRule):
+                    self._add_rule([{"scope": scope, "name": name}])
+            self._ready.add((scope, name))
+        self._unready = {}
+
+    def _make_dataset(self, scope: str, name: str) -> None:
+        self._call(lambda: self._client.add_dataset(scope, name))
+
+    def _add_rules(self, entries: list[Entry]) -> None:
+        """Give each file a rule of its own, if it has none yet."""
+        if not entries or not self._settings.rule_rses:
+            return
+        dids = [{"scope": entry.scope, "name": entry.name} for entry in entries]
+        try:
+            self._add_rule(dids)
+        except rucio.DuplicateRule:
+            for did in dids:
+                with suppress(rucio.DuplicateRule):
+                    self._add_rule([did])
+
+    def _add_rule(self, dids: list[dict[str, str]]) -> None:
+        settings = self._settings
+        lifetime = int(settings.rule_lifetime) or None
+        self._call(
+            lambda: self._client.add_replication_rule(
+                dids, settings.rule_copies, settings.rule_rses, lifetime=lifetime
+            )
+        )
+
+    def _add(self, entries: list[Entry]) -> None:
+        if not entries:
+            return
+        files = [entry.described | {"pfn": entry.pfn} for entry in entries]
+        self._call(lambda: self._client.add_replicas(self._settings.rse, files))
+        for entry in entries:
+            entry.parts.add(REPLICA)
+            entry.new = True
+
+    def _attach(self, entries: list[Entry]) -> None:
+        by_dataset: dict[Did, list[Entry]] = {}
+        for entry in entries:
+            if entry.dataset is not None:
+                by_dataset.setdefault(entry.dataset, []).append(entry)
+        if not by_dataset:
+            return
+        attachments = [
+            # Without the element: with it, this call would register what it does not know.
+            {"scope": scope, "name": name, "dids": [entry.described for entry in some]}
+            for (scope, name), some in by_dataset.items()
+        ]
+        self._call(lambda: self._client.add_files_to_datasets(attachments, ignore_duplicate=True))
+        for some in by_dataset.values():
+            for entry in some:
+                entry.parts.add(DATASET)
+
+    def _describe(self, entries: list[Entry]) -> None:
+        described = [
+            {"scope": entry.scope, "name": entry.name, "meta": entry.metadata}
+            for entry in entries
+            if entry.metadata
+        ]
+        if described:
+            self._call(lambda: self._client.set_dids_metadata_bulk(described))
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        """Make a call, again if it met another one in the server's database.
+
+        Parameters
+        ----------
+        call : callable
+            Makes it.
+
+        Raises
+        ------
+        NotReady
+            The server is away.
+        Misconfigured
+            It would refuse every file.
+        Exception
+            It refuses these files.
+        """
+        for attempt in range(1, TRIES + 1):
+            try:
+                return call()
+            except Exception as error:
+                kind = rucio_errors.sort(error)
+                if kind is rucio_errors.Sort.AWAY:
+                    raise NotReady(f"Rucio: {rucio_errors.said(error)}") from error
+                if kind is rucio_errors.Sort.WRONG:
+                    raise Misconfigured(f"Rucio: {rucio_errors.said(error)}") from error
+                if kind is not rucio_errors.Sort.BUSY or attempt == TRIES:
+                    raise
+                time.sleep(random.uniform(0.02, 0.05) * 2**attempt)
+        raise AssertionError("the last try returns or raises")
+
+
+def _difference(held: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Say in what the server's record of a file and ours differ: both values."""
+    if str(held.get("did_type", "FILE")).upper() not in ("FILE", "F"):
+        return f"it is a {held['did_type']}"
+    found = []
+    for name in ("bytes", "adler32", "md5"):
+        there, here = held.get(name), ours.get(name)
+        if there is not None and here is not None and str(there).lower() != str(here).lower():
+            found.append(f"{name} {there} there, {here} here")
+    return "; ".join(found)
+
+
+def _plain(pfn: str) -> str:
+    """Write a PFN so that equal ones are equal texts."""
+    return re.sub(r"^file://(?:localhost)?(?::0)?/+", "file:///", pfn)
