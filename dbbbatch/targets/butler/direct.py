@@ -52,7 +52,9 @@ class _Plan:
 
     @property
     def exposure(self) -> tuple[str, int]:
-        return self.infos[0].instrument, self.infos[0].exposure_id
+        info = self.infos[0]
+        # Required of headers, but not by their type.
+        return str(info.instrument), int(info.exposure_id or 0)
 
     def outcome(self, result: Result, message: str) -> Outcome:
         return Outcome(self.file.number, result, message)
@@ -89,7 +91,8 @@ class DirectIngest:
         # Two files of one batch that claim to be the same dataset: the second is judged once the
         # first is in.
         claimed: set[DataCoordinate] = set()
-        first, again = [], []
+        first: list[_Plan] = []
+        again: list[_Plan] = []
         for plan in plans:
             ids = {ref.dataId for ref in plan.refs}
             (again if ids & claimed else first).append(plan)
@@ -187,7 +190,7 @@ class DirectIngest:
 
     def _filter(self, info: ObservationInfo) -> str | None:
         """Register the filter of an exposure if need be; say what is wrong if that may not be."""
-        instrument, name = info.instrument, info.physical_filter
+        instrument, name = info.instrument, str(info.physical_filter)
         if self._trying(self._repository.has_filter, instrument, name):
             return None
         if not self._settings.register_filters:
@@ -216,7 +219,7 @@ class DirectIngest:
         ids = defaultdict(set)
         for plan in plans:
             ids[plan.refs[0].run, plan.exposure[0]].add(plan.exposure[1])
-        held = {}
+        held: dict[DataCoordinate, DatasetRef] = {}
         for (run, instrument), exposures in ids.items():
             held |= self._repository.datasets(self._dataset_type, run, instrument, exposures)
         return held

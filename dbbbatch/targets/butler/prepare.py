@@ -76,7 +76,8 @@ def prepare(
     if instrument not in instruments.KNOWN and not files:
         raise ConfigError(
             f"instrument {instrument!r} is not known; known: "
-            f"{', '.join(sorted(instruments.KNOWN))}; for another one, give a file of each of its detectors with --files"
+            f"{', '.join(sorted(instruments.KNOWN))}; "
+            "for another one, give a file of each of its detectors with --files"
         )
     if os.path.isabs(where) and not (os.path.isdir(where) and os.listdir(where)):
         yield _make(where, database, namespace)

@@ -134,13 +134,6 @@ class Repository:
         # A release without Butler.close lets go when collected.
         getattr(self.butler, "close", lambda: None)()
 
-    def reopen(self) -> None:
-        """Open it anew after its database was away: a broken connection is not always noticed."""
-        self.close()
-        self.butler = self._open()
-        self._detectors.clear()
-        self._filters.clear()
-
     # ---- what is registered ----
 
     def dataset_type(self, name: str) -> DatasetType:

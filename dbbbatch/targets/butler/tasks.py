@@ -21,6 +21,9 @@ from dbbbatch.targets.butler.repository import Repository, database_away, first_
 
 __all__ = ["RAW", "TaskIngest", "Visits"]
 
+#: Instrument and number.
+_Exposure = tuple[str, int]
+
 #: The part of an attempt that is done when the file itself is ingested.
 RAW = "raw"
 
@@ -88,7 +91,9 @@ class TaskIngest:
         config = configured(
             "task_config", task, {"transfer": settings.transfer} | dict(settings.task_config)
         )
+        #: What it said of each path: what was wrong, or nothing; and which failed as an exposure.
         self._said: dict[str, Exception | None] = {}
+        self._together: set[str] = set()
         self._task = task(
             config,
             butler=repository.butler,
@@ -111,7 +116,9 @@ class TaskIngest:
 
     def _refused(self, exposure: Any, error: Exception) -> None:
         for file in exposure.files:
-            self._said[_path(file.filename)] = error
+            path = _path(file.filename)
+            self._said[path] = error
+            self._together.add(path)
 
     # ---- ingesting ----
 
@@ -127,31 +134,34 @@ class TaskIngest:
                 yield Outcome(file.number, Result.FAILED, f"cannot be read: {error.strerror}")
             else:
                 whole.append(file)
-        # An exposure succeeds or fails as a whole: one file that is there already takes its
-        # neighbours along, which are then tried without it.
-        for last in (False, True):
-            left = []
-            for file, error in self._run(whole):
-                if error is None:
-                    run = self._settings.run
-                    yield Outcome(
-                        file.number, Result.DONE, f"by {type(self._task).__name__} ({run})"
-                    )
-                elif judged := self._look_up(file, error):
-                    yield judged
-                elif not last and isinstance(error, Exception) and len(whole) > 1:
-                    left.append(file)
-                else:
-                    yield Outcome(file.number, Result.FAILED, _why(error))
-            whole = left
-            if not whole:
-                return
+        alone = []
+        for file, error in self._run(whole):
+            outcome = self._outcome(file, error)
+            # An exposure succeeds or fails as a whole: the neighbours of one bad file, or of one
+            # that is there already, are innocent. They are tried again, each alone.
+            if outcome.result is Result.FAILED and file.path in self._together and len(whole) > 1:
+                alone.append(file)
+            else:
+                yield outcome
+        for file in alone:
+            ((_, error),) = self._run([file])
+            yield self._outcome(file, error)
+
+    def _outcome(self, file: StoredFile, error: Exception | None) -> Outcome:
+        """Say what became of a file that was given to the task."""
+        if error is None:
+            words = f"by {type(self._task).__name__} ({self._settings.run})"
+            return Outcome(file.number, Result.DONE, words)
+        if judged := self._look_up(file, error):
+            return judged
+        return Outcome(file.number, Result.FAILED, f"{type(error).__name__}: {first_line(error)}")
 
     def _run(self, files: Sequence[StoredFile]) -> list[tuple[StoredFile, Exception | None]]:
         """Run the task once; give each file with what is wrong with it, or None."""
         if not files:
             return []
         self._said.clear()
+        self._together.clear()
         raised: Exception | None = None
         more = {} if "run" in self._options else self._run_name(files)
         try:
@@ -160,11 +170,11 @@ class TaskIngest:
             )
         except Exception as error:  # noqa: BLE001 (it raises whenever anything failed)
             raised = error
-        for error in (raised, *self._said.values()):
-            if error is not None and (away := database_away(error)):
+        for wrong in (raised, *self._said.values()):
+            if wrong is not None and (away := database_away(wrong)):
                 raise NotReady(
                     f"repository {self._repository.where}: its database is away: {away}"
-                ) from error
+                ) from wrong
         silent = raised or LookupError(f"{type(self._task).__name__} said nothing about it")
         return [(file, self._said.get(file.path, silent)) for file in files]
 
@@ -225,7 +235,7 @@ class Visits:
                 ingested[outcome.number] = outcome
             else:
                 yield outcome
-        exposures: dict[tuple[str, int], list[Outcome]] = {}
+        exposures: dict[_Exposure, list[Outcome]] = {}
         for number, outcome in ingested.items():
             try:
                 info = headers.observations(by_number[number].path, count=False)[0]
@@ -243,9 +253,7 @@ class Visits:
                     )
                 )
 
-    def _define(
-        self, exposures: list[tuple[str, int]]
-    ) -> Iterator[tuple[tuple[str, int], Exception | None]]:
+    def _define(self, exposures: list[_Exposure]) -> Iterator[tuple[_Exposure, Exception | None]]:
         """Define the visits of all, or of each alone if that fails."""
         if not exposures:
             return
@@ -278,7 +286,3 @@ def _partly(outcome: Outcome, message: str) -> Outcome:
 
 def _path(named: Any) -> str:
     return str(ResourcePath(named).ospath)
-
-
-def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"

@@ -338,3 +338,23 @@ def _wait_no_longer(plugin: Any) -> None:
 
     engine = plugin._repository.butler._registry._db._engine
     event.listen(engine, "checkout", lambda c, *_: c.execute("PRAGMA busy_timeout = 0"))
+
+
+def test_batch_that_is_refused_is_taken_apart_by_halves(
+    sqlite_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [latiss(tmp_path, sequence=n) for n in range(1, 65)]
+    with started("butler-gen3", tmp_path, repo=str(sqlite_repo)) as plugin:
+        butler = plugin._repository.butler
+        calls = []
+
+        def refusing(*datasets: Any, **more: Any) -> None:
+            calls.append(len(datasets))
+            files[17].unlink(missing_ok=True)
+            type(butler).ingest(butler, *datasets, **more)
+
+        monkeypatch.setattr(butler, "ingest", refusing)
+        outcomes = offered(plugin, *files)
+    assert results(outcomes) == ["done"] * 17 + ["failed"] + ["done"] * 46
+    assert "FileNotFoundError" in outcomes[17].message
+    assert len(calls) == 1 + 2 * 6

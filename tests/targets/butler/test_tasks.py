@@ -125,3 +125,20 @@ class TestVisits:
             # The file itself was not offered to the repository again.
             assert dict(plugin.known([file]) or ()) == {1: False}
         assert double.DefineVisitsTask.defined == [2025112300001]
+
+
+def test_neighbours_of_a_bad_file_are_ingested(
+    sqlite_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [cam(tmp_path, slot) for slot in ("S00", "S01", "S02")]
+    ingest_exposure = double.RawIngestTask._ingest_exposure
+
+    def refuse(self: Any, some: Any, *more: Any) -> Any:
+        if any(file.ospath == str(files[1]) for file, _ in some):
+            raise ValueError("S01 is cursed")
+        return ingest_exposure(self, some, *more)
+
+    monkeypatch.setattr(double.RawIngestTask, "_ingest_exposure", refuse)
+    outcomes = ingest(sqlite_repo, *files, **RAWS)
+    assert results(outcomes) == ["done", "failed", "done"]
+    assert outcomes[1].message == "ValueError: S01 is cursed"
