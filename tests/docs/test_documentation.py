@@ -109,6 +109,7 @@ def toml_blocks() -> list[tuple[str, str]]:
         for number, block in enumerate(
             re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL), 1
         )
+        if not block.startswith("[project")
     ]
 
 
