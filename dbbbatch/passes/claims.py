@@ -77,7 +77,8 @@ class Claims:
         """Take so many due files in hand; none means that nothing is due."""
         while True:
             taken = self._take(count)
-            self._p.counts["ignored"] += taken.ignored
+            if taken.ignored:
+                self._p.counts["ignored"] += taken.ignored
             if self._p.options.match:
                 # What --match leaves stays due, so the next look must begin behind it.
                 self._place = taken.place

@@ -200,7 +200,8 @@ class Crew:
         for seat in self._seats:
             if seat.worker is not None:
                 handlers[seat.worker.connection.fileno()] = (self._hear, seat)
-                handlers[seat.worker.output] = (self._drain, seat)
+                if seat.worker.talks:
+                    handlers[seat.worker.output] = (self._drain, seat)
         for descriptor in handlers:
             poll.register(descriptor, select.POLLIN)
         # Rounded up, so that a limit has passed when the wait for it is over.
@@ -296,9 +297,13 @@ class Crew:
         words = worker.last_words()
         how = worker.end()
         reason = reason or seat.excuse or f"the plugin's process was {how}"
+        if worker.unkillable:
+            reason += f"; process {worker.pid} is {how}"
         seat.excuse = ""
         if words:
             reason += f"; it said: {words}"
+        if worker.unkillable:
+            self._refuse(None, NotReady(reason))
         if self._interrupted:
             self.interrupted += (file.number for file in seat.leave_off())
         elif seat.ready:
@@ -306,9 +311,10 @@ class Crew:
         elif seat.busy:
             self._refuse(seat, NotReady(f"the plugin cannot start: {reason}"))
 
-    def _refuse(self, seat: _Seat, refusal: NotReady | Misconfigured) -> None:
+    def _refuse(self, seat: _Seat | None, refusal: NotReady | Misconfigured) -> None:
         self._refusal = self._refusal or refusal
-        self._unoffer(seat)
+        if seat is not None:
+            self._unoffer(seat)
         self.stop()
 
     def _unoffer(self, seat: _Seat) -> None:

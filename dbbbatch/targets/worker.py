@@ -74,6 +74,10 @@ class Worker:
         Descriptor from which to `drain` what the plugin prints.
     heard : `float`
         When it last said something, by `time.monotonic`.
+    talks : `bool`
+        Whether there is more to `drain`, sooner or later.
+    unkillable : `bool`
+        It was to be ended and did not.
     """
 
     def __init__(self, launch: Launch, log: logging.Logger) -> None:
@@ -81,6 +85,8 @@ class Worker:
         self._frames = channel.Frames()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._partial = b""
+        self.talks = True
+        self.unkillable = False
         self._mark = os.urandom(8).hex()
         ours, theirs = socket.socketpair()
         lifeline, self._life = os.pipe()
@@ -153,6 +159,7 @@ class Worker:
             data = os.read(self.output, 1 << 16)
         except BlockingIOError:
             return True
+        self.talks = bool(data)
         if data:
             *lines, rest = (self._partial + data).split(b"\n")
             self._partial = rest[-4096:]
@@ -161,7 +168,7 @@ class Worker:
                 if text:
                     self._lines.append(text)
                     self._log.debug("plugin: %s", text)
-        return bool(data)
+        return self.talks
 
     def last_words(self) -> str:
         """Give the last lines that the plugin printed, as one, shortened."""
@@ -189,27 +196,41 @@ class Worker:
                 process.kill()
             except psutil.Error:
                 continue
-        code = self._process.wait()
         self._release()
+        try:
+            code = self._process.wait(CLOSING)
+        except subprocess.TimeoutExpired:
+            self.unkillable = True
+            return "not to be killed: it waits for a disk, or for a server that does not answer"
         if code < 0:
-            return f"killed by {signal.Signals(-code).name}"
+            return f"killed by {signal.strsignal(-code) or 'signal'} ({_signal_name(-code)})"
         return f"ended with exit code {code}"
 
     def close(self) -> None:
-        """Ask the plugin to close, wait a little, and end the child."""
+        """Ask the plugin to close, and wait a little before the child is ended."""
         self.say(channel.CLOSE)
         self.connection.settimeout(CLOSING)
         try:
             while self.connection.recv(1 << 16):
                 pass
-        except OSError:
+            self._process.wait(CLOSING)
+        except (OSError, subprocess.TimeoutExpired):
             self._log.warning("the plugin did not close within %.0f s", CLOSING)
-        self.end()
+            self.end()
+        else:
+            self._release()
 
     def _release(self) -> None:
         self.connection.close()
         for descriptor in (self._life, self.output):
             os.close(descriptor)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _started_by(pid: int, mark: str) -> list[Any]:
