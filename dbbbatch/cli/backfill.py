@@ -79,15 +79,15 @@ def finder_of(operator: Operator, label: str) -> Finder:
     return section
 
 
-def carry_out(operator: Operator, finder: Finder, work: Any, options: Any, dry_run: bool) -> int:
-    """Run a pass over what storage holds, and print its summary; return the exit code."""
+def carry_out(operator: Operator, section: Any, work: Any, options: Any, dry_run: bool) -> int:
+    """Run a pass over what is on disk, and print its summary; return the exit code."""
     from dbbbatch.passes import base
 
     if dry_run:
-        for line in base.plan(work, operator.settings, finder, options):
+        for line in base.plan(work, operator.settings, section, options):
             click.echo(line)
         return 0
-    code = base.run(work, operator.settings, finder, options)
+    code = base.run(work, operator.settings, section, options)
     for trouble in work.troubles:
         click.echo(trouble, err=True)
     counts = work.counts
@@ -95,4 +95,6 @@ def carry_out(operator: Operator, finder: Finder, work: Any, options: Any, dry_r
         f"{counts['recorded']} recorded, {counts['known']} already known, "
         f"{counts['failed'] - counts['unreadable']} failed, {counts['unreadable']} unreadable"
     )
+    if counts["quarantined"]:
+        click.echo(f"{counts['quarantined']} in quarantine recorded")
     return code

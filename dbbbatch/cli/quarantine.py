@@ -47,14 +47,26 @@ def list_(
 @click.argument("label", metavar="KIND.NAME")
 @click.option("--match", multiple=True, metavar="GLOB", help="Only such relative paths (any of).")
 @click.option("--reason", metavar="TEXT", help="Only where the reason holds this text.")
+@click.option(
+    "--as-new",
+    metavar="NAME",
+    default="",
+    help="Accept the file, which must be one, under this name or relative path.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say which files it would be.")
 @click.pass_obj
 def release(
-    operator: Operator, label: str, match: tuple[str, ...], reason: str | None, dry_run: bool
+    operator: Operator,
+    label: str,
+    match: tuple[str, ...],
+    reason: str | None,
+    as_new: str,
+    dry_run: bool,
 ) -> None:
     """Put files of KIND.NAME back where they came from, to be tried again as if they were new.
 
-    Which ones must be said by --match or --reason ('*' matches all).
+    Which ones must be said by --match or --reason ('*' matches all). A corrected version of a file
+    that storage holds is accepted under a name of its own: --as-new.
     """
     if not (match or reason):
         raise click.UsageError("which files? Give --match or --reason ('*' matches all)")
@@ -63,13 +75,14 @@ def release(
     from dbbbatch.passes import release as way_back
 
     way_back.source_of(section)
-    count = _release(
-        section, connect.look(lambda: list(_waiting(operator, label, match, reason))), dry_run
-    )
+    rows = connect.look(lambda: list(_waiting(operator, label, match, reason)))
+    if as_new and len(rows) != 1:
+        raise UsageError(f"--as-new goes with one file, and {len(rows)} match")
+    count = _release(section, rows, as_new, dry_run)
     click.echo(f"{count} files of {label} {'would be' if dry_run else 'are'} back")
 
 
-def _release(section: Section, rows: list[Quarantine], dry_run: bool) -> int:
+def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: bool) -> int:
     from dbbbatch.passes import release as way_back
 
     refused = []
@@ -78,7 +91,7 @@ def _release(section: Section, rows: list[Quarantine], dry_run: bool) -> int:
             click.echo(names.printable(names.from_text(row.path)))
             continue
         try:
-            way_back.release(section, row)
+            way_back.release(section, row, as_new)
         except UsageError as error:
             refused.append(str(error))
     if refused:

@@ -182,6 +182,27 @@ def remove_if_there(path: str) -> None:
         os.unlink(path)
 
 
+def write_new(path: str, text: str) -> None:
+    """Write a small text file as a whole, under a name that is free.
+
+    Raises
+    ------
+    FileExistsError
+        The name is taken.
+    """
+    temporary = temporary_path(path, "text")
+    descriptor = _create(temporary)
+    try:
+        os.fchmod(descriptor, 0o644)
+        _write(descriptor, memoryview(text.encode("utf-8", "surrogateescape")))
+        place(temporary, path)
+    except BaseException:
+        remove_if_there(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+
+
 def touch(path: str) -> None:
     """Make an empty file, if there is none of that name."""
     with contextlib.suppress(FileExistsError):

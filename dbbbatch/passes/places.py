@@ -10,6 +10,7 @@ from dbbbatch.files import faults, place
 from dbbbatch.passes.arrival import Area
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.quarantine import Quarantining
+from dbbbatch.passes.release import Explained
 
 
 def area_of(finder: Finder, p: Pass) -> Area:
@@ -29,7 +30,7 @@ def area_of(finder: Finder, p: Pass) -> Area:
 
 def quarantining(finder: Finder, p: Pass) -> Quarantining:
     """Return the way to a finder's quarantine."""
-    return Quarantining(p.settings.site.name, finder.label, finder.quarantine, finder.source)
+    return Explained(p.settings.site.name, finder.label, finder.quarantine, finder.source)
 
 
 def must_be_there(finder: Finder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 
@@ -23,8 +24,8 @@ class Explained(Quarantining):
     def _record(self, done: list[Quarantine], stayed: list[Quarantine]) -> None:
         for row in done:
             # Not worth a failure: the table has the reason too, and some names are too long.
-            with suppress(OSError), open(_reason(row), "x", encoding="utf-8") as file:
-                file.write(f"{row.reason}\n")
+            with suppress(OSError):
+                place.write_new(_reason(row), f"{row.reason}\n")
         super()._record(done, stayed)
 
 
@@ -42,8 +43,18 @@ def source_of(section: Section) -> str:
     return str(source)
 
 
-def release(section: Section, row: Quarantine) -> str:
+def release(section: Section, row: Quarantine, new_name: str = "") -> str:
     """Move a file back to where it came from, so that the next pass takes it again.
+
+    Parameters
+    ----------
+    section : `Section`
+        Whose file it is.
+    row : `Quarantine`
+        Which file.
+    new_name : `str`
+        The name under which it is accepted as a new file: in the same
+        directory, or a relative path. Its own by default.
 
     Returns
     -------
@@ -53,18 +64,18 @@ def release(section: Section, row: Quarantine) -> str:
     Raises
     ------
     UsageError
-        Its place is taken, or it is no longer in quarantine.
+        Its place is taken, its new name is of no use, or it is no longer in quarantine.
     """
-    relpath, filename = names.from_text(row.relpath), names.from_text(row.filename)
+    rel = _target(row, new_name)
     source = source_of(section)
-    path = os.path.join(source, names.join(relpath, filename))
+    path = os.path.join(source, rel)
     aside = names.from_text(row.path)
     shown = names.printable(path)
     connect.transact(lambda: row.releasing(names.to_text(path)))
     try:
         if os.path.lexists(aside):
-            place.make_directories(source, relpath)
-            place.place(aside, path)
+            place.make_directories(source, os.path.dirname(rel))
+            _move(aside, path)
             place.sync_directory(os.path.dirname(path))
         elif not _is_back(path, row):
             raise UsageError(f"{names.printable(aside)}: is no longer there")
@@ -76,11 +87,34 @@ def release(section: Section, row: Quarantine) -> str:
 
     def write() -> None:
         row.released(connect.now())
-        if isinstance(section, Handoff):
+        if isinstance(section, Handoff) and not new_name:
             HandoffFile.released(row)
 
     connect.transact(write)
     return path
+
+
+def _target(row: Quarantine, new_name: str) -> str:
+    relpath = names.from_text(row.relpath)
+    if not new_name:
+        return names.join(relpath, names.from_text(row.filename))
+    parts = new_name.split("/")
+    if {"", ".", ".."} & set(parts):
+        raise UsageError(f"{new_name}: a name, or a relative path, is wanted")
+    if parts[-1].startswith(place.TEMPORARY_PREFIX):
+        raise UsageError(f"{new_name}: the names of unfinished copies begin so")
+    return new_name if "/" in new_name else names.join(relpath, new_name)
+
+
+def _move(aside: str, path: str) -> None:
+    try:
+        place.place(aside, path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        place.copy_into(aside, path, owner="release")
+        place.sync_directory(os.path.dirname(path))
+        os.unlink(aside)
 
 
 def _is_back(path: str, row: Quarantine) -> bool:

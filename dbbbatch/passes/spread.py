@@ -14,7 +14,10 @@ _HANDFUL_BYTES = 8 << 20
 class Sized(Protocol):
     """Something that tells how many bytes it has."""
 
-    size_bytes: int
+    @property
+    def size_bytes(self) -> int:
+        """Its size."""
+        ...
 
 
 File = TypeVar("File", bound=Sized)

@@ -10,6 +10,7 @@ from dbbbatch.database import connect
 from dbbbatch.keys import defaults
 from dbbbatch.passes import base
 from dbbbatch.passes.finder import FinderWork
+from dbbbatch.passes.release import REASON
 
 SENTINEL = ".dbb-storage"
 
@@ -93,12 +94,12 @@ class Finding:
 
 
 def tree(directory):
-    """Give the content of every file below a directory but the sentinel, by relative path."""
+    """Give the content of files below a directory by relative path: not sentinel and reasons."""
     found = {}
     for top, _, names in os.walk(directory):
         for name in names:
             path = os.path.join(top, name)
-            if name != SENTINEL:
+            if name != SENTINEL and not name.endswith(REASON):
                 with open(path, "rb") as file:
                     found[os.path.relpath(path, directory)] = file.read()
     return found

@@ -227,6 +227,16 @@ class File(Table):
         )
 
     @classmethod
+    def forget(cls, ids: Sequence[int], why: str) -> None:
+        """Take files out of the truth; their rows and their history stay."""
+        where, value = bulk.among(ids)
+        execute(
+            f"UPDATE file SET status = 'FORGOTTEN', error = ? WHERE id {where}"
+            " AND status IN ('STORED', 'MISSING', 'CORRUPT', 'QUARANTINED')",
+            (bulk.clean(why), value),
+        )
+
+    @classmethod
     def withdraw(cls, ids: Sequence[int]) -> None:
         """Take intents back: what was stored before is MISSING again, the rest never was."""
         if not ids:

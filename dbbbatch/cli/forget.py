@@ -1,0 +1,35 @@
+"""`dbb forget`: take a file out of the truth about storage."""
+
+from __future__ import annotations
+
+import click
+
+from dbbbatch.cli import by_hand
+from dbbbatch.cli.backfill import finder_of
+from dbbbatch.cli.dbb import Operator
+
+
+@click.command()
+@click.argument("label", metavar="finder.NAME")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--remove", is_flag=True, help="Remove it from storage as well, for good.")
+@click.option("--yes", is_flag=True, help="Do not ask before removing.")
+@click.pass_obj
+def command(
+    operator: Operator, label: str, files: tuple[str, ...], remove: bool, yes: bool
+) -> None:
+    """Take each FILE, a path relative to the storage of finder.NAME, out of the truth.
+
+    Storage must not have it any more, or --remove takes it away. What happened to it stays in the
+    history. No ingester is offered it any more; that a target holds it is not changed.
+    """
+    finder = finder_of(operator, label)
+    if remove and not yes:
+        shown = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+        click.confirm(f"Remove {shown} from {finder.storage} for good?", abort=True)
+    operator.connect()
+    from dbbbatch.passes.forget import forget
+
+    why = f"`dbb forget` by {by_hand.who()}"
+    for file in files:
+        click.echo(forget(operator.settings.site.name, finder, file, remove, why))

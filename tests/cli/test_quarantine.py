@@ -1,0 +1,110 @@
+"""`dbb quarantine`: what was moved aside, and what becomes of it."""
+
+import json
+import os
+
+import pytest
+
+from dbbbatch.passes import release
+from tests.support.site import Site
+
+
+@pytest.fixture
+def conflict(site: Site) -> Site:
+    """A site whose storage holds a file of which another content is in quarantine."""
+    (site.storage / ".dbb-storage").touch()
+    site.put("2026/a.fits", b"first", site.far_buffer)
+    assert site.run("dbb-finder").code == 0
+    site.put("2026/a.fits", b"corrected", site.far_buffer)
+    assert site.run("dbb-finder").code == 1
+    return site
+
+
+def waiting(site):
+    return json.loads(site.run("dbb", "quarantine", "list", "--json").out)
+
+
+def let_go(site, *options, match="2026/a.fits"):
+    return site.run("dbb", "quarantine", "release", "finder.latiss", "--match", match, *options)
+
+
+def test_list_says_what_waits_and_why(conflict):
+    ran = conflict.run("dbb", "quarantine", "list", "finder.latiss")
+    assert ran.code == 0
+    assert "2026/a.fits: storage holds other content under this name" in ran.out
+    (row,) = waiting(conflict)
+    assert row["label"] == "finder.latiss"
+    assert row["path"] == str(conflict.storage_quarantine / "2026/a.fits")
+
+
+def test_reason_stands_beside_the_file(conflict):
+    reason = conflict.storage_quarantine / "2026/a.fits.reason"
+    assert reason.read_text() == "storage holds other content under this name\n"
+    assert sorted(os.listdir(reason.parent)) == ["a.fits", "a.fits.reason"]
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("name", ["a-v2.fits", "2026/a-v2.fits"])
+def test_corrected_version_is_accepted_under_a_new_name(conflict, name):
+    ran = let_go(conflict, "--as-new", name)
+    assert (ran.code, ran.err) == (0, "")
+    assert conflict.run("dbb-finder").code == 0
+    assert (conflict.storage / "2026/a.fits").read_bytes() == b"first"
+    assert (conflict.storage / "2026/a-v2.fits").read_bytes() == b"corrected"
+    assert waiting(conflict) == []
+
+
+def test_file_comes_back_when_the_reason_is_gone(conflict):
+    (conflict.storage / "2026/a.fits").unlink()
+    assert conflict.run("dbb", "forget", "finder.latiss", "2026/a.fits").code == 0
+    assert let_go(conflict).code == 0
+    assert conflict.run("dbb-finder").code == 0
+    assert (conflict.storage / "2026/a.fits").read_bytes() == b"corrected"
+
+
+@pytest.mark.promise
+def test_name_that_is_taken_is_refused(conflict):
+    conflict.put("2026/b.fits", b"another", conflict.far_buffer)
+    assert let_go(conflict, "--as-new", "b.fits").code == 64
+    assert (conflict.far_buffer / "2026/b.fits").read_bytes() == b"another"
+    assert len(waiting(conflict)) == 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("name", ["/etc/a", "../a", "a/", ".dbb~x"])
+def test_names_that_lead_astray_are_refused(conflict, name):
+    assert let_go(conflict, "--as-new", name).code == 64
+    assert len(waiting(conflict)) == 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_new_name_goes_with_one_file(conflict):
+    conflict.put("2026/a.fits", b"again", conflict.far_buffer)
+    conflict.run("dbb-finder")
+    assert let_go(conflict, "--as-new", "b.fits", match="*").code == 64
+    assert len(waiting(conflict)) == 2
+
+
+@pytest.mark.promise
+def test_release_that_was_killed_is_finished_by_the_next(conflict, monkeypatch):
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.quarantine import Quarantine
+
+    settings = conflict.settings()
+    section = settings.finder["latiss"]
+    connect.connect(settings.database)
+    monkeypatch.setattr(Quarantine, "released", lambda self, when: exec("raise SystemExit"))
+    with pytest.raises(SystemExit):
+        release.release(section, Quarantine.get(), "b.fits")
+    monkeypatch.undo()
+    path = str(conflict.far_buffer / "2026/b.fits")
+    assert release.release(section, Quarantine.get(), "b.fits") == path
+    connect.disconnect()
+    assert waiting(conflict) == []
+
+
+def test_release_across_file_systems_copies(conflict, other_file_system):
+    conflict.write(finder={"source": other_file_system})
+    assert let_go(conflict).code == 0
+    assert (other_file_system / "2026/a.fits").read_bytes() == b"corrected"
+    assert os.listdir(conflict.storage_quarantine / "2026") == []
