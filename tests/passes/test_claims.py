@@ -1,0 +1,100 @@
+"""Claims: each file ingested once, whatever dies and whatever is repeated."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from dbbbatch.database import connect
+from dbbbatch.database.models.claim import IngestClaim
+from dbbbatch.passes import claims
+from tests.passes.ingesting import Ingesting
+from tests.support.scripts import TOP
+from tests.support.site import Site
+
+
+@pytest.fixture
+def ingesting(site: Site) -> Any:
+    yield Ingesting(site).configure()
+    connect.disconnect()
+
+
+@pytest.mark.promise
+def test_each_file_is_ingested_once_though_passes_are_killed(ingesting: Ingesting) -> None:
+    ingesting.configure(passes=3, batch_files=5)
+    ingesting.run()
+    names = [f"{number:03}.fits" for number in range(200)]
+    ingesting.store(*names)
+    argv = [sys.executable, TOP / "bin" / "dbb-ingester", "-c", ingesting.site.config]
+    passes: list[subprocess.Popen[bytes]] = []
+    try:
+        for wanted in (20, 60, 100, 140):
+            while len(passes) < 3:
+                passes.append(subprocess.Popen(argv, stderr=subprocess.DEVNULL))
+            while done(ingesting) < wanted and any(one.poll() is None for one in passes):
+                pass
+            for one in passes[:2]:
+                one.kill()
+                one.wait()
+            passes = passes[2:]
+    finally:
+        for one in passes:
+            one.wait()
+    assert ingesting.run() == 0
+    assert set(ingesting.statuses().values()) == {"SUCCESS"}
+    assert done(ingesting) == len(names)
+    assert IngestClaim.select().count() == 0
+
+
+def done(ingesting: Ingesting) -> int:
+    found = connect.execute("SELECT count(*) FROM ingest_event WHERE status = 'SUCCESS'")
+    return int(found.fetchone()[0])
+
+
+@pytest.mark.promise
+def test_transactions_whose_answer_is_lost_are_written_once(
+    ingesting: Ingesting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingesting.store("1.fits", "2.fits", "3.fits")
+    really = connect.transact
+
+    def transact(function: Callable[[], Any]) -> Any:
+        really(function)
+        return really(function)
+
+    monkeypatch.setattr(connect, "transact", transact)
+    assert ingesting.run() == 0
+    for name in ("1.fits", "2.fits", "3.fits"):
+        assert ingesting.events(name) == ["UNTRIED", "PENDING", "SUCCESS"]
+
+
+class TestLives:
+    def test_running_process_lives(self) -> None:
+        parent = psutil.Process().parent()
+        assert parent is not None
+        assert claims.lives(parent.pid, parent.create_time())
+
+    def test_another_process_of_the_same_number_is_not_it(self) -> None:
+        parent = psutil.Process().parent()
+        assert parent is not None
+        assert not claims.lives(parent.pid, parent.create_time() - 3600)
+
+    def test_ended_process_does_not_live(self) -> None:
+        child = subprocess.Popen([sys.executable, "-c", ""])
+        born = psutil.Process(child.pid).create_time()
+        child.wait()
+        assert not claims.lives(child.pid, born)
+
+    def test_zombie_does_not_live(self) -> None:
+        child = subprocess.Popen([sys.executable, "-c", ""])
+        born = psutil.Process(child.pid).create_time()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not claims.lives(child.pid, born)
+        child.wait()
+
+    def test_earlier_pass_of_this_very_process_is_over(self) -> None:
+        assert not claims.lives(os.getpid(), psutil.Process().create_time())
