@@ -52,7 +52,7 @@ def command(
                 if becomes == "UNTRIED"
                 else " (they are taken to be)"
             )
-            + "; why files are in quarantine; which were forgotten"
+            + "; which were forgotten"
         )
     elif isinstance(section, Handoff):
         from dbbbatch.passes.rebuild import HandoffRebuild
@@ -60,7 +60,7 @@ def command(
         work = HandoffRebuild(section, jobs)
         unknown = (
             "when the files were delivered, which of them the endpoint has confirmed (the janitor "
-            "asks again), what was purged, and why files are in quarantine"
+            "asks again), and what was purged"
         )
     else:
         raise UsageError(f"{label}: there is nothing on disk to rebuild a target from")

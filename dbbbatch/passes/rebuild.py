@@ -20,6 +20,7 @@ from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.finder import name_of
+from dbbbatch.passes.release import is_reason, reason_beside
 from dbbbatch.passes.spread import spread
 
 _VERSION = re.compile(r"\.~\d+~$")
@@ -150,7 +151,11 @@ def restore_quarantine(site: str, label: str, root: str) -> int:
     """Record the files of a quarantine that the table does not know; return how many."""
     count = 0
     for batch in _scanned(root):
-        paths = {names.to_text(os.path.join(root, found.rel)): found for found in batch}
+        paths = {
+            names.to_text(os.path.join(root, found.rel)): found
+            for found in batch
+            if not is_reason(os.path.join(root, found.rel))
+        }
         known = connect.look(
             lambda paths=paths: {
                 row.path
@@ -180,7 +185,7 @@ def _restore(site: str, label: str, files: dict[str, Found]) -> None:
             mtime_ns=found.mtime_ns,
             inode=found.inode & INODE,
             checksum=None,
-            reason="not known any more: the database was rebuilt",
+            reason=reason_beside(names.from_text(path)) or "not known: the database was rebuilt",
         )
         row.arrived(when)
 

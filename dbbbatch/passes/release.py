@@ -29,6 +29,20 @@ class Explained(Quarantining):
         super()._record(done, stayed)
 
 
+def is_reason(path: str) -> bool:
+    """Tell whether a file of a quarantine is the reason of another one."""
+    return path.endswith(REASON) and os.path.lexists(path.removesuffix(REASON))
+
+
+def reason_beside(path: str) -> str:
+    """Return what stands beside a file of a quarantine as its reason; '' if nothing does."""
+    try:
+        with open(path + REASON, encoding="utf-8", errors="replace") as file:
+            return file.read(2000).strip()
+    except OSError:
+        return ""
+
+
 def source_of(section: Section) -> str:
     """Give the directory that the files of a quarantine came from.
 
