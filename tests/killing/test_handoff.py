@@ -59,4 +59,13 @@ def look(site: Site) -> Mapping[str, Any]:
 
 
 def test_a_handoff_by_cp(sweep: Callable[..., Swept], databases: Databases, backend: str) -> None:
-    sweep(sites(databases, backend), command, look, every=8)
+    sweep(sites(databases, backend), command, look, every=16)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_handoff_by_rsync_over_ssh(
+    sweep: Callable[..., Swept], databases: Databases, backend: str, ssh_server: SshServer
+) -> None:
+    # The far end is no child of the pass: it lives on, and goes on with what it was told.
+    make = sites(databases, backend, ssh_server, transfer=ssh_server.rsync)
+    sweep(make, command, look, every=16)
