@@ -165,7 +165,7 @@ class Handoff:
     )
     batch_files: int = key(2000, "most files in one transfer", keys.number(1))
     batch_bytes: int = key(
-        "4 GiB", "most bytes in one transfer (a single file may be larger)", keys.size
+        "512 MiB", "most bytes in one transfer (a single file may be larger)", keys.size
     )
     streams: int = key(2, "transfers at a time", keys.number(1, 64))
     timeout: float = key(
