@@ -200,6 +200,12 @@ class Rucio(Plugin):
             fields = self._namer.fields(file)
         except naming.NoName as error:
             return Outcome(file.number, Result.NEVER, str(error))
+        scope, name = self._did(fields)
+        pfn = self.settings.pfn.format(**fields)
+        try:
+            f"{scope}{name}{pfn}".encode()
+        except UnicodeEncodeError:
+            return Outcome(file.number, Result.NEVER, "Rucio takes no names but UTF-8")
         wanted = ["adler32", "md5"] if self.settings.md5 else ["adler32"]
         missing = [name for name in wanted if name not in file.checksums]
         try:
@@ -212,13 +218,12 @@ class Rucio(Plugin):
         known = {name: file.checksums[name].lower() for name in wanted if name in file.checksums}
         dataset = self.settings.dataset.format(**fields)
         dataset_scope = self.settings.dataset_scope or self.settings.scope
-        scope, name = self._did(fields)
         return Entry(
             file,
             scope,
             name,
             known | computed,
-            self.settings.pfn.format(**fields),
+            pfn,
             (dataset_scope.format(**fields), dataset) if dataset else None,
             {name: text.format(**fields) for name, text in self.settings.metadata.items()},
             computed,

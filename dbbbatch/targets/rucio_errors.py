@@ -53,15 +53,20 @@ _NEVER = (rucio.InvalidObject, rucio.InvalidPath)
 _MET = re.compile(
     r"database is locked|deadlock|UniqueViolation|UNIQUE constraint|IntegrityError", re.I
 )
-_STATUS = re.compile(r"http status code: (?:429|502|503|504)")
+#: What a proxy says for a server that is away, and a server for its database.
+_NOBODY = re.compile(
+    r"http status code: (?:429|502|503|504)|OperationalError|InterfaceError|unable to open database"
+)
 
 
 def sort(error: Exception) -> Sort:
     """Say what an error means."""
-    if isinstance(error, _AWAY) or _STATUS.search(str(error)):
+    if isinstance(error, _AWAY):
         return Sort.AWAY
     if _MET.search(str(error)):
         return Sort.BUSY
+    if _NOBODY.search(str(error)):
+        return Sort.AWAY
     if isinstance(error, _WRONG):
         return Sort.WRONG
     if isinstance(error, _NEVER):

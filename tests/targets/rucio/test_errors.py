@@ -21,6 +21,7 @@ from dbbbatch.targets.rucio_errors import Sort, said, sort
         (exception.InsufficientAccountLimit("quota"), Sort.AWAY),
         (exception.DatabaseException("(sqlite3.OperationalError) database is locked"), Sort.BUSY),
         (exception.RucioException("(psycopg.errors.UniqueViolation) DIDS_PK"), Sort.BUSY),
+        (exception.DatabaseException("(psycopg.OperationalError) server closed"), Sort.AWAY),
         (exception.RSENotFound("X"), Sort.WRONG),
         (exception.ScopeNotFound("X"), Sort.WRONG),
         (exception.AccessDenied("X"), Sort.WRONG),

@@ -168,6 +168,12 @@ def test_bad_names_do_not_stop_their_neighbours(element: Element) -> None:
     assert len(element.content("night-20251123")) == 8
 
 
+def test_name_that_is_not_utf8_is_refused(element: Element) -> None:
+    path = made(element, os.fsdecode(b"20251123/\xff.fits"))
+    (outcome,) = ingest(element, path)
+    assert outcome.result.value == "never"
+
+
 def test_two_files_of_one_name(element: Element) -> None:
     pair = made(element, "a/x.fits"), made(element, "b/x.fits")
     outcomes = ingest(element, *pair, name="{filename}")
@@ -344,6 +350,10 @@ class TestStartRefuses:
     def test_a_wrong_key(self, element: Element, config: dict[str, Any], says: str) -> None:
         with pytest.raises(Misconfigured, match=says):
             ingest(element, made(element), **config)
+
+    def test_neither_a_server_nor_a_rucio_cfg(self, element: Element, tmp_path: Path) -> None:
+        with pytest.raises(Misconfigured, match=r"the server of rucio.cfg: \w+"):
+            ingest(element, made(element), url="")
 
     def test_a_scope_that_does_not_exist(self, element: Element) -> None:
         with pytest.raises(Misconfigured, match="ScopeNotFound"):
