@@ -43,6 +43,7 @@ def scan(
     settle: float = 0,
     now: float = 0,
     odd: Callable[[str, str], None] = _ignore,
+    unfinished: Callable[[str], None] | None = None,
 ) -> Iterator[Found]:
     """Yield the regular files below a directory.
 
@@ -66,6 +67,8 @@ def scan(
     odd : `~collections.abc.Callable`
         Called with relative path and description of what is neither a
         regular file nor a directory, or cannot be read.
+    unfinished : `~collections.abc.Callable`, optional
+        Called with the relative path of each unfinished copy of ours.
 
     Raises
     ------
@@ -95,6 +98,8 @@ def scan(
                 name = entry.name
                 rel = prefix + name
                 if name.startswith(TEMPORARY_PREFIX):
+                    if unfinished is not None:
+                        unfinished(rel)
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     if not any(pattern.search(rel + "/") for pattern in exclude):

@@ -28,6 +28,15 @@ class Complaints:
         """Note a file that could not be stored."""
         self._add("failed", rel, f"{names.printable(rel)}: {message}")
 
+    def orphan(self, rel: str) -> None:
+        """Note a file of storage that the table does not know."""
+        self._add(
+            "orphan",
+            rel,
+            f"{names.printable(rel)}: is in storage, but the table does not know it; dbb-auditor "
+            "--adopt records it",
+        )
+
     def about_quarantine(self, site: str, label: str) -> None:
         """Note the files that wait in quarantine, the oldest of them."""
         waiting = connect.look(lambda: list(islice(Quarantine.waiting(site, label), MOST_SAID + 1)))

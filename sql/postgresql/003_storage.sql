@@ -48,6 +48,7 @@ CREATE TABLE finder_left (
     seen_at     TIMESTAMP NOT NULL,
     PRIMARY KEY (site, finder, relpath, filename)
 );
+CREATE INDEX finder_left_verdict ON finder_left (site, finder, verdict, relpath, filename);
 
 -- What was moved aside and waits for a person; written by handoffs and finders. On its way there
 -- while quarantined_at is empty.

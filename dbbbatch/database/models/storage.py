@@ -72,6 +72,20 @@ class Arriving(NamedTuple):
     was_stored: bool
 
 
+class Audited(NamedTuple):
+    """A file as an auditor compares it with the disk."""
+
+    id: int
+    relpath: str
+    filename: str
+    size_bytes: int
+    checksum: str
+    status: str
+
+
+_AUDITED = ", ".join(Audited._fields)
+
+
 class File(Table):
     """A file in storage, or on its way there.
 
@@ -251,6 +265,56 @@ class File(Table):
         execute(f"UPDATE file SET copy_of = NULL WHERE copy_of IN {new}", (value,))
         execute(f"DELETE FROM file_checksum WHERE file_id IN {new}", (value,))
         execute(f"DELETE FROM file WHERE id IN {new}", (value,))
+
+    # ---- what the auditor asks and marks ---------------------------------------------------------
+
+    @classmethod
+    def how_many(cls, storage: str) -> int:
+        """Return how many files a storage area should hold."""
+        row = execute(
+            "SELECT count(*) FROM file WHERE storage = ? AND status = 'STORED'", (storage,)
+        ).fetchone()
+        return int(row[0])
+
+    @classmethod
+    def page(cls, storage: str, after: int, most: int) -> list[Audited]:
+        """Return files that should be in storage or were once, in the order of their ids."""
+        rows = execute(
+            f"SELECT {_AUDITED} FROM file WHERE storage = ? AND id > ?"
+            " AND status IN ('STORED', 'MISSING', 'CORRUPT') ORDER BY id LIMIT ?",
+            (storage, after, most),
+        )
+        return [Audited(*row) for row in rows.fetchall()]
+
+    @classmethod
+    def longest_unverified(cls, storage: str, most: int) -> list[Audited]:
+        """Return the stored files whose last verification is the oldest."""
+        rows = execute(
+            f"SELECT {_AUDITED} FROM file WHERE storage = ? AND status = 'STORED'"
+            " ORDER BY verified_at, id LIMIT ?",
+            (storage, most),
+        )
+        return [Audited(*row) for row in rows.fetchall()]
+
+    @classmethod
+    def verified(cls, ids: Sequence[int]) -> None:
+        """Record that files are there with the right content, also those that were not."""
+        where, value = bulk.among(ids)
+        execute(
+            "UPDATE file SET status = 'STORED', error = NULL, verified_at = ?"
+            f" WHERE id {where} AND status IN ('STORED', 'MISSING', 'CORRUPT')",
+            (bulk.moment(now()), value),
+        )
+
+    @classmethod
+    def wrong(cls, status: FileStatus, files: Sequence[tuple[int, str]]) -> None:
+        """Record that files are MISSING or CORRUPT: id, and what was found."""
+        bulk.for_each(
+            "UPDATE file SET status = new.status, error = new.error FROM {new}"
+            " WHERE file.id = new.id AND file.status IN ('STORED', 'MISSING', 'CORRUPT')",
+            {"id": "bigint", "status": "text", "error": "text"},
+            [(number, status, bulk.clean(why)) for number, why in files],
+        )
 
 
 #: A `Row` for `dbbbatch.database.bulk.for_each`.

@@ -1,0 +1,103 @@
+"""Whether targets hold what the table calls ingested, for targets that can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dbbbatch.config import Finder, Target
+from dbbbatch.database import connect
+from dbbbatch.database.models.target import Target as TargetRow
+from dbbbatch.files import checksum, names
+from dbbbatch.passes.base import Pass
+from dbbbatch.passes.complaints import Complaints
+from dbbbatch.targets.base import Context, Misconfigured, NotReady, StoredFile
+
+#: Files that a target is asked about at a time.
+_TOGETHER = 1000
+
+
+def compare_targets(p: Pass, finder: Finder, complaints: Complaints) -> None:
+    """Report the files that the table calls ingested and a target of this storage does not hold.
+
+    A target that is away or cannot tell is passed over; nothing is changed.
+    """
+    for section in p.settings.target.values():
+        if section.storage != finder.storage or p.stopping:
+            continue
+        row = connect.look(
+            lambda section=section: TargetRow.named(p.settings.site.name, section.name)
+        )
+        if row is None or row.retired_at is not None:
+            continue
+        try:
+            _compare(p, section, row.id, complaints)
+        except (NotReady, Misconfigured) as error:
+            p.log.warning("%s was not audited: %s", section.label, error)
+            complaints.failed(section.label, f"was not audited: {error}")
+
+
+def _compare(p: Pass, section: Target, target_id: int, complaints: Complaints) -> None:
+    if not _ingested(section, target_id, 0):
+        return
+    from dbbbatch.targets.asking import held
+    from dbbbatch.targets.worker import Launch
+
+    context = Context(
+        target=section.name,
+        site=p.settings.site.name,
+        storage=section.storage,
+        state=p.settings.site.state,
+        timeout=section.timeout,
+    )
+    launch = Launch(section.plugin, section.config, context, section.memory_limit)
+    asked: list[list[StoredFile]] = []
+
+    def batches() -> Iterator[list[StoredFile]]:
+        after = 0
+        while (files := _ingested(section, target_id, after)) and not p.stopping:
+            after = files[-1].number
+            asked.append([file for file in files if p.matches(_rel(file))])
+            yield asked[-1]
+
+    for answer in held(launch, batches(), p.log):
+        if answer is None:
+            p.log.info("%s cannot tell what it holds", section.label)
+            return
+        for file in asked.pop():
+            if not answer.get(file.number, True):
+                p.counts["failed"] += 1
+                p.counts["unknown_to_target"] += 1
+                complaints.failed(
+                    _rel(file),
+                    f"is ingested according to the table, but {section.label} does not hold it; "
+                    f"`dbb retry {section.label} --status SUCCESS` offers it again",
+                )
+
+
+def _ingested(section: Target, target_id: int, after: int) -> Sequence[StoredFile]:
+    rows = connect.look(
+        lambda: connect.execute(
+            "SELECT f.id, f.relpath, f.filename, f.size_bytes, f.checksum FROM ingest_state s"
+            " JOIN file f ON f.id = s.file_id WHERE s.target_id = ? AND s.status = 'SUCCESS'"
+            " AND s.file_id > ? AND f.status = 'STORED' ORDER BY s.file_id LIMIT ?",
+            (target_id, after, _TOGETHER),
+        ).fetchall()
+    )
+    files = []
+    for number, relpath, filename, size, stored in rows:
+        relpath, filename = names.from_text(relpath), names.from_text(filename)
+        files.append(
+            StoredFile(
+                number=number,
+                path=f"{section.storage}/{names.join(relpath, filename)}",
+                relpath=relpath,
+                filename=filename,
+                size_bytes=size,
+                checksums=dict([checksum.parse(stored)]),
+            )
+        )
+    return files
+
+
+def _rel(file: StoredFile) -> str:
+    return names.join(file.relpath, file.filename)
