@@ -210,7 +210,7 @@ class ButlerGen2(Plugin):
         there = os.path.lexists(destination)
         moved = self.settings.mode == "move" and not os.path.exists(file.path)
         if registered and there and (moved or _same(destination, file.path)):
-            return Outcome(file.number, Result.ALREADY, f"{name}, ingested before")
+            return Outcome(file.number, Result.ALREADY, f"{name}, registered before")
         if not registered and os.path.islink(destination) and _same(destination, file.path):
             # A kill came between the link and the row; the task would stumble over it for ever.
             os.unlink(destination)

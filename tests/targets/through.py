@@ -23,6 +23,9 @@ from tests.support.site import Site
 #: How long a script may take before a test gives up.
 PATIENCE = 120
 
+#: So that a plugin can import doubles of the tests.
+OURS = {"PYTHONPATH": str(TOP)}
+
 
 class System(ABC):
     """A data management system that a test can look into and switch off."""
@@ -70,7 +73,7 @@ class ThroughTheIngester:
 
     def ingest(self, code: int = 0) -> str:
         """Make a pass, check its exit code, and give what it said."""
-        ran = self.site.run("dbb-ingester", "a")
+        ran = self.site.run("dbb-ingester", "a", env=OURS)
         assert ran.code == code, ran
         return ran.err
 
@@ -93,7 +96,7 @@ class ThroughTheIngester:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=CRON_ENVIRONMENT | {"TMPDIR": os.environ.get("TMPDIR", "/tmp")},
+            env=CRON_ENVIRONMENT | OURS | {"TMPDIR": os.environ.get("TMPDIR", "/tmp")},
         )
 
     def test_first_ingest_and_repeat(self) -> None:

@@ -358,3 +358,13 @@ def test_batch_that_is_refused_is_taken_apart_by_halves(
     assert results(outcomes) == ["done"] * 17 + ["failed"] + ["done"] * 46
     assert "FileNotFoundError" in outcomes[17].message
     assert len(calls) == 1 + 2 * 6
+
+
+def test_into_another_run_that_does_not_exist_yet(sqlite_repo: Path, tmp_path: Path) -> None:
+    from lsst.daf.butler import Butler
+
+    path = latiss(tmp_path)
+    assert results(ingest(sqlite_repo, path)) == ["done"]
+    assert results(ingest(sqlite_repo, path, run="u/me/{instrument}")) == ["done"]
+    assert results(ingest(sqlite_repo, path, run="u/me/{instrument}")) == ["already"]
+    assert len(held(Butler.from_config(str(sqlite_repo)), "u/me/LATISS")) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,22 @@ class TestStartRefuses:
     def test_a_stack_that_is_not_installed(self, sqlite_repo: Path) -> None:
         with pytest.raises(Misconfigured, match=r"task = 'lsst.obs.base.RawIngestTask'"):
             self.start(sqlite_repo, task="lsst.obs.base.RawIngestTask")
+
+
+class OfTheStack:
+    """As a class of the LSST stack for an instrument."""
+
+    def register(self, registry: object) -> None:
+        row = {"name": "LATISS", "class_name": "a.b", "visit_system": 2}
+        limits = dict.fromkeys(("visit_max", "exposure_max", "detector_max"), 10)
+        registry.syncDimensionData("instrument", row | limits)  # type: ignore[attr-defined]
+
+
+def test_class_of_the_stack_registers_its_instrument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = f"{__name__}.{OfTheStack.__name__}"
+    known = replace(instruments.KNOWN["LATISS"], class_name=ours)
+    monkeypatch.setitem(instruments.KNOWN, "LATISS", known)
+    done = list(prepare(str(tmp_path / "repo"), "LATISS"))
+    assert done[1] == f"instrument LATISS, its detectors and filters (by {ours})"
