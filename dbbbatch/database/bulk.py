@@ -33,7 +33,11 @@ def for_each(statement: str, columns: Mapping[str, str], rows: Sequence[Sequence
     if connect.on_postgresql():
         arrays = ", ".join(f"?::{kind}[]" for kind in columns.values())
         new = f"unnest({arrays}) AS new ({', '.join(columns)})"
-        connect.execute(statement.format(new=new), [list(v) for v in zip(*rows, strict=True)])
+        lists = zip(*rows, strict=True)
+        connect.execute(
+            statement.format(new=new),
+            [_array(kind, values) for kind, values in zip(columns.values(), lists, strict=True)],
+        )
         return
     new = f"(SELECT {', '.join(f'? AS {name}' for name in columns)}) AS new"
     times = [at for at, kind in enumerate(columns.values()) if kind == "timestamp"]
@@ -71,6 +75,20 @@ def clean(message: str, most: int = 2000) -> str:
     """Make a text fit for a column whatever is in it: UTF-8 without NUL, not endless."""
     text = message.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _array(kind: str, values: Sequence[Any]) -> str:
+    """Write PostgreSQL's literal for an array: psycopg's own writing takes ten times as long."""
+    if kind == "text":
+        elements = (
+            "NULL"
+            if value is None
+            else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+            for value in values
+        )
+    else:
+        elements = ("NULL" if value is None else str(value) for value in values)
+    return "{" + ",".join(elements) + "}"
 
 
 def _with_texts(row: Sequence[Any], times: Sequence[int]) -> list[Any]:

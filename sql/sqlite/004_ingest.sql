@@ -49,8 +49,8 @@ CREATE INDEX ingest_claim_target ON ingest_claim (target_id);
 -- Append-only history.
 CREATE TABLE ingest_event (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
-    file_id     INTEGER NOT NULL REFERENCES file (id),
-    target_id   INTEGER NOT NULL REFERENCES target (id),
+    file_id     INTEGER NOT NULL,
+    target_id   INTEGER NOT NULL,
     status      TEXT NOT NULL,
     start_time  TEXT NOT NULL,
     duration    REAL,
@@ -58,6 +58,7 @@ CREATE TABLE ingest_event (
     message     TEXT NOT NULL DEFAULT '',
     run_id      INTEGER,
     number      INTEGER NOT NULL,
-    UNIQUE (run_id, number)
+    UNIQUE (run_id, number),
+    FOREIGN KEY (file_id, target_id) REFERENCES ingest_state (file_id, target_id)
 );
 CREATE INDEX ingest_event_file ON ingest_event (file_id, target_id, id);

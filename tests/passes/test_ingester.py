@@ -167,6 +167,12 @@ class TestOutcomes:
         # Were it in one batch with the others, these would have been taken twice.
         assert sorted(journal.read_text().split()) == ["done.1", "done.2", "vanish.1"]
 
+    def test_whatever_a_plugin_says_can_be_recorded(self, ingesting: Ingesting) -> None:
+        words = r"printf '\000\377 x' >&2; exit 1"
+        ingesting.configure("command", config={"command": f'sh -c "{words}" {{file}}'})
+        ingesting.store("x.fits")
+        assert ingesting.run() == 1
+
     def test_empty_file_is_invalid(self, ingesting: Ingesting) -> None:
         ingesting.store("empty.fits", content=b"")
         assert ingesting.run() == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import peewee
@@ -200,7 +200,7 @@ class IngestClaim(Table):
             ).fetchall()
         }
         now = connect.now()
-        written = [judgement for judgement in judgements if judgement.file_id in ours]
+        written = [_fit(judgement) for judgement in judgements if judgement.file_id in ours]
         bulk.for_each(
             "UPDATE ingest_state SET status = new.status, attempts = new.attempts,"
             " next_try_at = new.due, claim = NULL, parts_done = new.parts, changed_at = new.at,"
@@ -313,6 +313,14 @@ class IngestClaim(Table):
             " AND NOT EXISTS (SELECT 1 FROM ingest_state s WHERE s.claim = ?)",
             [run_id, run_id],
         )
+
+
+def _fit(judgement: Judgement) -> Judgement:
+    """Make fit for columns what a plugin has said."""
+    message, version = bulk.clean(judgement.message), bulk.clean(judgement.version)
+    if message == judgement.message and version == judgement.version:
+        return judgement
+    return replace(judgement, message=message, version=version)
 
 
 def _unwritten(run_id: int, missing: Sequence[Judgement]) -> set[int]:

@@ -161,6 +161,7 @@ class IngestState(Table):
         becomes: Status,
         why: str,
     ) -> int:
+        why = bulk.clean(why)
         asked = [Status(status) for status in statuses]
         for status in asked:
             must_be_possible(status, becomes)
@@ -270,17 +271,17 @@ def add_states(pairs: str, values: list[object], status: Status, run_id: int | N
         else "CAST(? AS BIGINT) + row_number() OVER (ORDER BY p.target_id, p.file_id)"
     )
     connect.execute(
-        "INSERT INTO ingest_event (file_id, target_id, status, start_time, run_id, number)"
-        f" SELECT p.file_id, p.target_id, ?, CAST(? AS {time}), CAST(? AS BIGINT), {number}"
-        f" FROM ({pairs}) p"
-        " WHERE NOT EXISTS (SELECT 1 FROM ingest_state s"
-        " WHERE s.file_id = p.file_id AND s.target_id = p.target_id)"
-        " ORDER BY p.target_id, p.file_id",
-        [status, now, run_id, *([] if run_id is None else [first]), *values],
-    )
-    connect.execute(
         "INSERT INTO ingest_state (file_id, target_id, status, changed_at)"
         f" SELECT p.file_id, p.target_id, ?, CAST(? AS {time}) FROM ({pairs}) p WHERE true"
         " ON CONFLICT (file_id, target_id) DO NOTHING",
         [status, now, *values],
+    )
+    connect.execute(
+        "INSERT INTO ingest_event (file_id, target_id, status, start_time, run_id, number)"
+        f" SELECT p.file_id, p.target_id, ?, CAST(? AS {time}), CAST(? AS BIGINT), {number}"
+        f" FROM ({pairs}) p"
+        " WHERE NOT EXISTS (SELECT 1 FROM ingest_event e"
+        " WHERE e.file_id = p.file_id AND e.target_id = p.target_id)"
+        " ORDER BY p.target_id, p.file_id",
+        [status, now, run_id, *([] if run_id is None else [first]), *values],
     )
