@@ -16,6 +16,7 @@ from lsst.daf.butler import (
     DatasetRef,
     DatasetType,
     DimensionRecord,
+    MissingCollectionError,
     MissingDatasetTypeError,
 )
 from lsst.resources import ResourcePath
@@ -198,7 +199,10 @@ class Repository:
         self, dataset_type: DatasetType, run: str, instrument: str, exposures: Iterable[int]
     ) -> dict[DataCoordinate, DatasetRef]:
         """Give the datasets of these exposures that a run holds, by data id."""
-        if not self._has_run(run):
+        try:
+            self.butler.collections.get_info(run)
+        except MissingCollectionError:
+            # The first file makes it.
             return {}
         found = {}
         for some in _chunks(sorted(set(exposures))):
@@ -213,9 +217,6 @@ class Repository:
             ):
                 found[ref.dataId] = ref
         return found
-
-    def _has_run(self, run: str) -> bool:
-        return bool(self.butler.collections.query(run))
 
     def artifact(self, ref: DatasetRef) -> str | None:
         """Give the path that is recorded for a dataset; None if its file was forgotten.
