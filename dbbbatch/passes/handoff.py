@@ -55,7 +55,7 @@ class HandoffWork(Work):
         """Finish what an earlier pass left."""
         from dbbbatch.passes.handoff_recovery import recover
 
-        sources.check(self._section)
+        sources.check(self._section, p.settings.site.state)
         self._trouble = recover(p, self._section)
 
     def work(self, p: Pass) -> None:
@@ -67,7 +67,7 @@ class HandoffWork(Work):
         """Say what would be recovered and sent."""
         from dbbbatch.passes.handoff_plan import plan
 
-        sources.check(self._section)
+        sources.check(self._section, p.settings.site.state)
         yield from plan(p, self._section)
 
     def due(self, p: Pass) -> bool:

@@ -137,7 +137,7 @@ class Outcomes:
         again = []
         for row, why in rows:
             wait = wait_before_try(row.attempts + 1, section.retry_wait, section.retry_wait_max)
-            again.append((row.id, why, wait))
+            again.append((row.id, why, wait, row.attempts + 1))
         connect.transact(lambda: HandoffFile.failed(again))
         self._p.counts["failed"] += len(rows)
         given_up = [

@@ -14,15 +14,22 @@ from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.passes.handoff_transfer import Item, changed
 
+#: Space that the database and the lists of files need, in the state directory.
+_STATE_BYTES = 16 << 20
 
-def check(section: Handoff) -> None:
-    """See that the buffer and the areas beside it are there.
+
+def check(section: Handoff, state: str) -> None:
+    """See that the buffer and the areas beside it are there, and that there is room for our notes.
+
+    Moving files on one file system needs no room, and is what makes room on a full one.
 
     Raises
     ------
     TryLater
-        One is missing, or on another file system than the others: not mounted.
+        One is missing, or on another file system than the others: not mounted. Or a full disk.
     """
+    if os.path.isdir(state) and (free := place.free_bytes(state)) < _STATE_BYTES:
+        raise TryLater(f"{state}: only {free >> 10} KiB free; what is done could not be recorded")
     for key in ("buffer", "holding", "quarantine"):
         path = getattr(section, key)
         if not os.path.isdir(path):
@@ -134,7 +141,7 @@ def hold(section: Handoff, rows: Sequence[Waiting]) -> Holding:
                 name = place.place_versioned(path, directory, filename)
                 if changed(section.holding, row, names.join(relpath, name)):
                     # A writer was faster than the rename: what was moved is the next version.
-                    place.place(os.path.join(directory, name), path)
+                    place.place_versioned(os.path.join(directory, name), *os.path.split(path))
                     result.gone.append((row.id, "delivered, but replaced by another version"))
                     continue
             directories[relpath] = directory

@@ -166,6 +166,9 @@ class Sender:
             sent.trouble, sent.unknown, sent.error = error, True, str(error)
         except DbbError as error:
             sent.trouble, sent.error = error, str(error)
+        except OSError as error:  # of the list of files
+            sent.trouble = TryLater(f"{error.filename or self._lists}: {error.strerror}")
+            sent.error = str(sent.trouble)
         except Exception as error:  # noqa: BLE001  (a thread that ended unheard would hang the pass)
             sent.trouble = DbbError(f"sending failed: {type(error).__name__}: {error}")
             sent.unknown, sent.error = True, str(sent.trouble)

@@ -34,6 +34,9 @@ _CHUNK = 1 << 16
 
 _live: weakref.WeakSet[Process] = weakref.WeakSet()
 
+#: How often `end_all` was called: what was just being started then must end too.
+_ended_all = 0
+
 
 class ToolMissing(DbbError):
     """A program of the configuration is not there, or cannot be started."""
@@ -113,6 +116,7 @@ class Process:
     ) -> None:
         self.argv = [bytes(argument) for argument in argv]
         self._began = time.monotonic()
+        ended_all = _ended_all
         self._ends = _Ends()
         try:
             self._command = _start(self.argv, self._ends, cwd, env)
@@ -127,6 +131,8 @@ class Process:
         self._open = set(self._output)
         self._ended: Finished | None = None
         _live.add(self)
+        if ended_all != _ended_all:
+            self.end()
 
     def __enter__(self) -> Process:
         return self
@@ -361,6 +367,8 @@ def run(
 
 def end_all() -> None:
     """End every program that runs now: a second signal does not wait for a transfer."""
+    global _ended_all
+    _ended_all += 1
     for process in list(_live):
         process.end()
 

@@ -184,6 +184,25 @@ def test_a_hung_transfer_is_ended_here_and_there(far: Site) -> None:
     assert not [p for p in psutil.process_iter(["cmdline"]) if attempt in str(p.info["cmdline"])]
 
 
+def test_a_large_file_whose_transfer_broke_is_resumed(far: Site, tmp_path: Path) -> None:
+    content = os.urandom(8 << 20)
+    far.put("a/b", content)
+    resuming = far.ssh.rsync.replace("--whole-file", "--partial-dir={staging}/dbb-partial --stats")
+    slow = resuming.replace("--stats", "--bwlimit=1M")
+    far.write(handoff={**KEYS, "timeout": "3s", "min_rate": "1 TB"}, endpoint={"transfer": slow})
+    assert make_pass(far) == 1
+    (partial,) = (far.staging / "dbb-partial").iterdir()
+    assert partial.stat().st_size > 1 << 20
+    stats = tmp_path / "stats"
+    logged = resuming.replace("--stats", f"--log-file={stats} --log-file-format='%b bytes sent'")
+    far.write(handoff=KEYS, endpoint={"transfer": logged})
+    wait_over(far)
+    assert make_pass(far) == 0
+    assert tree(far.far_buffer) == {"a/b": content}
+    sent = int(stats.read_text().split(" bytes sent")[0].split()[-1].replace(",", ""))
+    assert sent < len(content) - (1 << 20)
+
+
 def test_a_hung_far_end_ends_the_pass(far: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     far.put("a/b")
     monkeypatch.setattr(receive, "SPARE", 0)
@@ -438,6 +457,33 @@ def test_a_source_that_is_replaced_after_it_was_sent_is_not_held(
     (site.far_buffer / "a" / "b").unlink()  # the endpoint's finder
     goes_on(site)
     assert tree(site.far_buffer) == {"a/b": b"afterwards"}
+
+
+def test_a_source_that_is_replaced_in_the_moment_of_holding_is_not_lost(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.put("a/b", b"before")
+    real = place.place_versioned
+
+    def replaced_just_before(source: str, *arguments: str) -> str:
+        monkeypatch.undo()
+        site.put("a/b", b"afterwards")
+        return real(source, *arguments)
+
+    monkeypatch.setattr(place, "place_versioned", replaced_just_before)
+    make_pass(site)
+    assert (tree(site.buffer), tree(site.holding)) == ({"a/b": b"afterwards"}, {})
+
+
+def test_too_little_space_for_our_own_notes(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.put("a/b")
+    with monkeypatch.context() as patched:
+        patched.setattr(place, "free_bytes", lambda path: 1 << 20)
+        assert make_pass(site) == 75
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    goes_on(site)
 
 
 def test_a_file_that_cannot_be_read_is_quarantined_at_last(site: Site) -> None:

@@ -311,25 +311,41 @@ class HandoffFile(Table):
         )
 
     @classmethod
-    def failed(cls, files: Sequence[tuple[int, str, float]]) -> None:
-        """Record failures that count: id, reason, seconds until the next attempt."""
-        cls._put_off(files, counts=True)
-
-    @classmethod
-    def later(cls, files: Sequence[tuple[int, str, float]]) -> None:
-        """Record why files are not sent now, which is no fault of theirs: id, reason, seconds."""
-        cls._put_off(files, counts=False)
+    def failed(cls, files: Sequence[tuple[int, str, float, int]]) -> None:
+        """Record failures that count: id, reason, seconds until the next attempt, how many now."""
+        when = now()
+        bulk.for_each(
+            "UPDATE handoff_file SET next_try_at = new.next_try_at, error = new.error,"
+            " attempts = new.attempts FROM {new}"
+            " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'",
+            {"id": "bigint", "error": "text", "next_try_at": "timestamp", "attempts": "integer"},
+            [
+                (number, bulk.clean(error), when + timedelta(seconds=wait), attempts)
+                for number, error, wait, attempts in files
+            ],
+        )
 
     @classmethod
     def conflicting(cls, files: Sequence[tuple[int, str, float]]) -> None:
-        """Record that the endpoint's buffer has another content under the name."""
+        """Record that the endpoint's buffer has another content under the name, which may pass.
+
+        Id, reason, and seconds until the next look.
+        """
         when = now()
-        cls._put_off(files, counts=False)
-        where, value = bulk.among([file[0] for file in files])
-        execute(
-            f"UPDATE handoff_file SET conflict_since = ? WHERE id {where}"
-            " AND conflict_since IS NULL",
-            (bulk.moment(when), value),
+        bulk.for_each(
+            "UPDATE handoff_file SET next_try_at = new.next_try_at, error = new.error,"
+            " conflict_since = COALESCE(handoff_file.conflict_since, new.conflict_since) FROM {new}"
+            " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'",
+            {
+                "id": "bigint",
+                "error": "text",
+                "next_try_at": "timestamp",
+                "conflict_since": "timestamp",
+            },
+            [
+                (number, bulk.clean(error), when + timedelta(seconds=wait), when)
+                for number, error, wait in files
+            ],
         )
 
     @classmethod
@@ -415,20 +431,6 @@ class HandoffFile(Table):
             f"UPDATE handoff_file SET status = 'PURGED', purged_at = ? WHERE id {where}"
             " AND status = 'HELD'",
             (bulk.moment(now()), value),
-        )
-
-    @classmethod
-    def _put_off(cls, files: Sequence[tuple[int, str, float]], counts: bool) -> None:
-        when = now()
-        bulk.for_each(
-            "UPDATE handoff_file SET next_try_at = new.next_try_at, error = new.error,"
-            f" attempts = attempts + {int(counts)} FROM {{new}}"
-            " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'",
-            {"id": "bigint", "error": "text", "next_try_at": "timestamp"},
-            [
-                (number, bulk.clean(error), when + timedelta(seconds=wait))
-                for number, error, wait in files
-            ],
         )
 
     @classmethod
