@@ -96,11 +96,14 @@ class ButlerGen3(Plugin):
         except ImportError as error:
             raise Misconfigured(f"translators: {error}") from None
         self._repository = Repository(self.settings.repo)
-        if not self._repository.instruments():
+        instruments = self._repository.instruments()
+        if not instruments:
             raise Misconfigured(
                 f"repository {self.settings.repo} has no instrument; complete it with: "
                 f"dbb butler prepare --repo {self.settings.repo} --instrument NAME"
             )
+        for run in {self.settings.run.format(instrument=name) for name in instruments}:
+            self._repository.check_run(run)
         from dbbbatch.targets.butler.direct import DirectIngest
 
         if self.settings.task:

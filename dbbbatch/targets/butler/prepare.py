@@ -121,6 +121,11 @@ def _make(where: str, database: str, namespace: str) -> str:
         hint = ""
         if "btree_gist" in str(error):
             hint = "; an administrator of the database must run CREATE EXTENSION btree_gist in it"
+        elif type(error).__name__ == "SchemaAlreadyDefinedError":
+            hint = (
+                " It holds a repository, or the rest of an interrupted attempt: drop that schema, "
+                "or choose another one with --namespace"
+            )
         raise ConfigError(
             f"repository {where} cannot be made: {type(error).__name__}: {first_line(error)}{hint}"
         ) from error

@@ -12,6 +12,7 @@ import sqlalchemy.exc
 from lsst.daf.butler import (
     Butler,
     ButlerConfig,
+    CollectionType,
     DataCoordinate,
     DatasetRef,
     DatasetType,
@@ -38,6 +39,8 @@ _AWAY = {
     errno.ENFILE,
     errno.ENOMEM,
 }
+#: Dimensions of a raw file.
+RAW = {"instrument", "exposure", "detector"}
 #: Ids that one query asks for at most (SQLite takes 32766 values in a statement).
 _IDS = 5000
 
@@ -138,14 +141,36 @@ class Repository:
     # ---- what is registered ----
 
     def dataset_type(self, name: str) -> DatasetType:
-        """Give a dataset type that must be there."""
+        """Give a dataset type that must be there, and be one of raw files."""
         try:
-            return self.butler.get_dataset_type(name)
+            found = self.butler.get_dataset_type(name)
         except (MissingDatasetTypeError, KeyError):
             raise Misconfigured(
                 f"repository {self.where} has no dataset type {name!r}; complete it with: "
                 f"dbb butler prepare --repo {self.where} --instrument NAME --dataset-type {name}"
             ) from None
+
+        if set(found.dimensions.required) != RAW:
+            raise Misconfigured(
+                f"dataset_type: {name!r} in {self.where} is of {', '.join(found.dimensions.required)}, "
+                f"not of {', '.join(sorted(RAW))}"
+            )
+        return found
+
+    def check_run(self, run: str) -> None:
+        """See that a collection that exists can take files.
+
+        Raises
+        ------
+        Misconfigured
+            If it is one of other collections.
+        """
+        try:
+            kind = self.butler.collections.get_info(run).type
+        except MissingCollectionError:
+            return
+        if kind is not CollectionType.RUN:
+            raise Misconfigured(f"run: collection {run!r} in {self.where} is {kind.name}, not RUN")
 
     def instruments(self) -> list[str]:
         """Name the instruments that are registered."""

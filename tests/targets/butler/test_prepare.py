@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lsst.daf.butler import Butler
+from lsst.daf.butler import Butler, CollectionType, DatasetType
 
 from dbbbatch.errors import ConfigError
 from dbbbatch.targets.base import Misconfigured, NotReady
@@ -162,6 +162,19 @@ class TestStartRefuses:
     def test_no_such_dataset_type(self, sqlite_repo: Path) -> None:
         with pytest.raises(Misconfigured, match="has no dataset type 'frame'"):
             self.start(sqlite_repo, dataset_type="frame")
+
+    def test_a_dataset_type_of_other_things(self, sqlite_repo: Path) -> None:
+        butler = Butler.from_config(str(sqlite_repo), writeable=True)
+        wanted = DatasetType("flat", {"instrument"}, "RawFits", universe=butler.dimensions)
+        butler.registry.registerDatasetType(wanted)
+        with pytest.raises(Misconfigured, match=r"dataset_type: 'flat' .* is of instrument, not of"):
+            self.start(sqlite_repo, dataset_type="flat")
+
+    def test_a_collection_of_collections(self, sqlite_repo: Path) -> None:
+        butler = Butler.from_config(str(sqlite_repo), writeable=True)
+        butler.collections.register("LATISS/defaults", CollectionType.CHAINED)
+        with pytest.raises(Misconfigured, match=r"run: collection 'LATISS/defaults' .* is CHAINED"):
+            self.start(sqlite_repo, run="{instrument}/defaults")
 
     def test_a_formatter_that_cannot_be_imported(self, sqlite_repo: Path) -> None:
         with pytest.raises(Misconfigured, match=r"formatter = 'no.Such'"):
