@@ -150,9 +150,10 @@ class Repository:
                 f"dbb butler prepare --repo {self.where} --instrument NAME --dataset-type {name}"
             ) from None
 
-        if set(found.dimensions.required) != RAW:
+        required = set(found.dimensions.required)
+        if required != RAW:
             raise Misconfigured(
-                f"dataset_type: {name!r} in {self.where} is of {', '.join(found.dimensions.required)}, "
+                f"dataset_type: {name!r} in {self.where} is of {', '.join(sorted(required))}, "
                 f"not of {', '.join(sorted(RAW))}"
             )
         return found
