@@ -252,3 +252,18 @@ def test_can_place_finds_a_rename_that_overwrites(tmp_path, monkeypatch):
 def test_can_place_needs_a_directory(tmp_path):
     with pytest.raises(FileNotFoundError):
         place.can_place(str(tmp_path / "gone"))
+
+
+def test_write_new_writes_as_a_whole_and_overwrites_nothing(tmp_path):
+    place.write_new(str(tmp_path / "a"), "text")
+    with pytest.raises(FileExistsError):
+        place.write_new(str(tmp_path / "a"), "other")
+    assert os.listdir(tmp_path) == ["a"]
+    assert read(tmp_path / "a") == "text"
+
+
+def test_touch_leaves_what_is_there(tmp_path):
+    write(tmp_path / "a", "text")
+    place.touch(str(tmp_path / "a"))
+    place.touch(str(tmp_path / "b"))
+    assert (read(tmp_path / "a"), read(tmp_path / "b")) == ("text", "")

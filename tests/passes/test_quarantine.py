@@ -1,0 +1,118 @@
+"""Moving files aside: killed at each step, finished by recovery."""
+
+import os
+
+import pytest
+
+from dbbbatch.database import connect
+from dbbbatch.database.models.quarantine import Quarantine
+from dbbbatch.files import checksum, place
+from dbbbatch.passes.quarantine import Aside, Quarantining
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+@pytest.fixture(params=["one file system", "two file systems"])
+def places(request, tmp_path, database):
+    """A quarantine and a source, which may be on another file system."""
+    source = tmp_path / "source"
+    if request.param == "two file systems":
+        source = request.getfixturevalue("other_file_system")
+    source.mkdir(exist_ok=True)
+    (tmp_path / "quarantine").mkdir()
+    return source, tmp_path / "quarantine"
+
+
+def quarantining(places):
+    source, root = places
+    return Quarantining("site", "finder.x", str(root), str(source))
+
+
+def aside(places, content=b"data"):
+    path = places[0] / "d" / "a"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    digest = checksum.compute(str(path))["blake2b"]
+    return Aside(str(path), "d/a", os.lstat(path), f"blake2b:{digest}", "because")
+
+
+def files(directory):
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def rows():
+    return [(row.path, row.quarantined_at is not None) for row in Quarantine.select()]
+
+
+def test_file_is_moved_and_its_reason_recorded(places):
+    source, root = places
+    assert quarantining(places).move([aside(places)]) == []
+    assert (files(source), files(root)) == (set(), {"d/a"})
+    row = Quarantine.get()
+    assert (row.label, row.relpath, row.filename, row.reason) == ("finder.x", "d", "a", "because")
+    assert rows() == [(str(root / "d/a"), True)]
+
+
+def test_file_that_changed_meanwhile_stays(places):
+    file = aside(places)
+    with open(file.source, "ab") as more:
+        more.write(b"more")
+    ((_, error),) = quarantining(places).move([file])
+    assert isinstance(error, checksum.Changed)
+    assert files(places[0]) == {"d/a"}
+    assert rows() == []
+
+
+def test_two_files_of_one_name_in_one_batch_get_two_places(places):
+    first = aside(places)
+    other = places[0] / "other"
+    other.write_bytes(b"other")
+    second = Aside(str(other), "d/a", os.lstat(other), None, "because")
+    assert quarantining(places).move([first, second]) == []
+    assert files(places[1]) == {"d/a", "d/a.~1~"}
+
+
+@pytest.mark.parametrize("places", ["two file systems"], indirect=True)
+def test_source_that_may_not_be_removed_leaves_no_copy(places, monkeypatch):
+    source, root = places
+    file = aside(places)
+
+    def unlink(path, real=os.unlink, **keywords):
+        if path == file.source:
+            raise PermissionError(1, "Operation not permitted")
+        real(path, **keywords)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    ((_, error),) = quarantining(places).move([file])
+    assert isinstance(error, PermissionError)
+    assert (files(source), files(root), rows()) == ({"d/a"}, set(), [])
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("step", ["place", "sync_file_system", "unlink", "record"])
+def test_kill_at_any_step_is_finished_by_recovery(places, monkeypatch, step):
+    source, root = places
+    file = aside(places)
+
+    def kill(*arguments, **keywords):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        if step == "record":
+            patched.setattr(Quarantine, "arrived", kill)
+        elif step == "unlink":
+            patched.setattr(os, "unlink", kill)
+        else:
+            patched.setattr(place, step, kill)
+        try:
+            quarantining(places).move([file])
+        except Killed:
+            connect.disconnect()
+    quarantining(places).recover()
+    if files(source):
+        assert (files(root), rows()) == (set(), [])
+        assert quarantining(places).move([file]) == []
+    assert (files(source), files(root)) == (set(), {"d/a"})
+    assert rows() == [(str(root / "d/a"), True)]
