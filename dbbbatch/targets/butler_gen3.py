@@ -113,7 +113,8 @@ class ButlerGen3(Plugin):
             self._engine = TaskIngest(self._repository, self.settings, task)
         else:
             formatter = imported("formatter", self.settings.formatter)
-            self._engine = DirectIngest(self._repository, self.settings, formatter)
+            patience = self.context.timeout / 4
+            self._engine = DirectIngest(self._repository, self.settings, formatter, patience)
         if self.settings.visits:
             from dbbbatch.targets.butler.tasks import Visits
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -71,9 +72,19 @@ class DirectIngest:
         How.
     formatter : `type`
         The class whose name is recorded with each file, to read it.
+    patience : `float`
+        Seconds after which files that were read are ingested, rather than more of them read: the
+        ingester waits for outcomes only so long.
     """
 
-    def __init__(self, repository: Repository, settings: Any, formatter: type) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        settings: Any,
+        formatter: type,
+        patience: float = float("inf"),
+    ) -> None:
+        self._patience = patience
         self._repository = repository
         self._settings = settings
         self._formatter = formatter
@@ -81,13 +92,21 @@ class DirectIngest:
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
         """Ingest a batch; as `dbbbatch.targets.base.Plugin.ingest`."""
-        plans = []
+        plans: list[_Plan] = []
+        begun = time.monotonic()
         for file in files:
             read = self.read(file)
             if isinstance(read, Outcome):
                 yield read
             else:
                 plans.append(read)
+            if time.monotonic() - begun > self._patience:
+                yield from self._ingest_together(plans)
+                plans = []
+                begun = time.monotonic()
+        yield from self._ingest_together(plans)
+
+    def _ingest_together(self, plans: list[_Plan]) -> Iterator[Outcome]:
         # Two files of one batch that claim to be the same dataset: the second is judged once the
         # first is in.
         claimed: set[DataCoordinate] = set()

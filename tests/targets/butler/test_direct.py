@@ -368,3 +368,15 @@ def test_into_another_run_that_does_not_exist_yet(sqlite_repo: Path, tmp_path: P
     assert results(ingest(sqlite_repo, path, run="u/me/{instrument}")) == ["done"]
     assert results(ingest(sqlite_repo, path, run="u/me/{instrument}")) == ["already"]
     assert len(held(Butler.from_config(str(sqlite_repo)), "u/me/LATISS")) == 1
+
+
+def test_slow_reading_does_not_keep_outcomes_back(
+    sqlite_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [latiss(tmp_path, sequence=n) for n in range(1, 5)]
+    with started("butler-gen3", tmp_path, repo=str(sqlite_repo)) as plugin:
+        monkeypatch.setattr(plugin._engine, "_patience", -1.0)
+        outcomes = plugin.ingest(stored(*files))
+        assert next(outcomes).result.value == "done"
+        files[3].unlink()
+        assert [outcome.result.value for outcome in outcomes] == ["done", "done", "failed"]
