@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import click
@@ -111,14 +112,12 @@ class OfTarget:
 
     def pages(self, selection: Selection, statuses: Sequence[str]) -> Iterator[list[int]]:
         """Find the files that are meant, a few thousand at a time."""
-        after = 0
-        while rows := connect.look(
-            lambda after=after: IngestState.page(
+        return _pages(
+            selection,
+            lambda after: IngestState.page(
                 self._target, statuses, selection.since, after, _TOGETHER
-            )
-        ):
-            after = rows[-1][0]
-            yield [row[0] for row in rows if selection.includes(row[1], row[2])]
+            ),
+        )
 
     def retry(self, ids: Sequence[int], statuses: Sequence[str], why: str) -> int:
         """Make files due again."""
@@ -143,12 +142,10 @@ class OfHandoff:
         """Find the files that are meant, a few thousand at a time."""
         if selection.since is not None:
             raise UsageError("--since goes with a target: a handoff's files have their own times")
-        after = 0
-        while rows := connect.look(
-            lambda after=after: HandoffFile.page(self._site, self._name, statuses, after, _TOGETHER)
-        ):
-            after = rows[-1][0]
-            yield [row[0] for row in rows if selection.includes(row[1], row[2])]
+        return _pages(
+            selection,
+            lambda after: HandoffFile.page(self._site, self._name, statuses, after, _TOGETHER),
+        )
 
     def retry(self, ids: Sequence[int], statuses: Sequence[str], why: str) -> int:
         """Let files be sent as if they were new."""
@@ -157,6 +154,15 @@ class OfHandoff:
     def ignore(self, ids: Sequence[int], statuses: Sequence[str], why: str) -> int:
         """Leave files in the buffer."""
         return HandoffFile.ignored(ids, why)
+
+
+def _pages(
+    selection: Selection, page: Callable[[int], list[tuple[int, str, str]]]
+) -> Iterator[list[int]]:
+    rows = connect.look(partial(page, 0))
+    while rows:
+        yield [row[0] for row in rows if selection.includes(row[1], row[2])]
+        rows = connect.look(partial(page, rows[-1][0]))
 
 
 def side(operator: Operator, label: str) -> OfTarget | OfHandoff:

@@ -31,7 +31,7 @@ def command(
     operator.connect(readonly=dry_run)
     side = by_hand.side(operator, label)
     selection = by_hand.Selection(statuses, match, since, dry_run)
-    usual = side.retried
+    usual: tuple[str, ...] = side.retried
     if isinstance(side, by_hand.OfTarget) and statuses:
         usual = (*usual, Status.SUCCESS, Status.IGNORED, Status.BACKFILL, Status.UNTRIED)
     meant = by_hand.chosen(selection, usual)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from dbbbatch.config import Target as TargetSection
 from dbbbatch.database import connect
@@ -52,12 +53,11 @@ def _files(p: Pass, section: TargetSection, target_id: int) -> Iterator[str]:
     until = connect.look(connect.now)
     place = Place()
     while not p.stopping:
-        found, place = connect.look(
-            lambda at=place: due(target_id, _PAGE, _PAGE, until, at, lock=False)
-        )
+        look = partial(due, target_id, _PAGE, _PAGE, until, place, lock=False)
+        found, place = connect.look(look)
         if not found:
             return
-        for held in connect.look(lambda rows=found: with_names(rows)):
+        for held in connect.look(partial(with_names, found)):
             name = names.from_text(names.join(held.relpath, held.filename))
             if not p.matches(name) or p.take(1) == 0:
                 continue

@@ -6,6 +6,7 @@ import logging
 import select
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from dbbbatch.targets import channel
 from dbbbatch.targets.base import Misconfigured, NotReady, StoredFile
@@ -53,7 +54,7 @@ def held(
         worker.end()
 
 
-def _answer(worker: Worker, awaited: str, seconds: float) -> list[object]:
+def _answer(worker: Worker, awaited: str, seconds: float) -> list[Any]:
     poll = select.poll()
     poll.register(worker.connection, select.POLLIN)
     poll.register(worker.output, select.POLLIN)

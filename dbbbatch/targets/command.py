@@ -35,7 +35,7 @@ def _command(value: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class CommandSettings:
     """The keys of ``[target.NAME.config]``."""
 
     command: str = key(
@@ -56,12 +56,12 @@ class Command(Plugin):
     """Runs a command for each file. Any exit code that is not configured costs an attempt."""
 
     name = "command"
-    Settings = Settings
+    Settings = CommandSettings
     one_at_a_time = True
 
-    settings: Settings
+    settings: CommandSettings
 
-    def __init__(self, settings: Settings, context: Context) -> None:
+    def __init__(self, settings: CommandSettings, context: Context) -> None:
         super().__init__(settings, context)
         self._results = {
             code: result

@@ -54,7 +54,7 @@ def _pattern(value: Any) -> re.Pattern[str] | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class LinkSettings:
     """The keys of ``[target.NAME.config]``."""
 
     root: str = key(
@@ -82,9 +82,9 @@ class Link(Plugin):
     """Links or copies each file to the path that the template gives."""
 
     name = "link"
-    Settings = Settings
+    Settings = LinkSettings
 
-    settings: Settings
+    settings: LinkSettings
 
     def start(self) -> None:
         groups = self.settings.pattern.groupindex if self.settings.pattern else {}
@@ -192,7 +192,7 @@ class Link(Plugin):
             return False
 
 
-def _explained(error: OSError, settings: Settings) -> str:
+def _explained(error: OSError, settings: LinkSettings) -> str:
     """Say what is wrong with one file, or raise what is wrong with all."""
     if error.errno == errno.EXDEV:
         raise Misconfigured(

@@ -18,9 +18,11 @@ def words(section: str, head: str) -> list[str]:
     return re.findall(r"^\| `\{?(\w+)\}?`", table, re.MULTILINE)
 
 
-@pytest.mark.parametrize(("section", "module"), [("command", command), ("link", link)])
-def test_every_key_is_explained(section: str, module: object) -> None:
-    keys = [field.name for field in declared(module.Settings)]  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("section", "settings"), [("command", command.CommandSettings), ("link", link.LinkSettings)]
+)
+def test_every_key_is_explained(section: str, settings: type) -> None:
+    keys = [field.name for field in declared(settings)]
     assert words(section, "key") == keys
 
 

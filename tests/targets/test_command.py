@@ -9,7 +9,7 @@ import pytest
 from dbbbatch.keys import defaults
 from dbbbatch.targets import registry
 from dbbbatch.targets.base import Context, Misconfigured, StoredFile
-from dbbbatch.targets.command import Command, Settings
+from dbbbatch.targets.command import Command, CommandSettings
 from tests.targets.offering import offered, results, started
 
 EXIT = f"{sys.executable} -c 'import sys; sys.exit(int(sys.argv[1]))' {{filename}}"
@@ -67,7 +67,7 @@ def test_placeholders_are_filled(tmp_path: Path) -> None:
 
 def test_command_that_exceeds_the_time_limit_failed(tmp_path: Path) -> None:
     context = Context("here", "site", str(tmp_path), str(tmp_path), 0.5)
-    plugin = Command(defaults(Settings, command="sh -c 'sleep 60' {file}"), context)
+    plugin = Command(defaults(CommandSettings, command="sh -c 'sleep 60' {file}"), context)
     plugin.start()
     (outcome,) = offered(plugin, *put(tmp_path, "x"))
     assert outcome.result.value == "failed"

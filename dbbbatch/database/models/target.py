@@ -112,15 +112,15 @@ class Target(Table):
         ).fetchall()
         return [
             Backlog(
-                *row[:4],
-                retired_at=bulk.read_moment(row[4]),
-                new_files=row[5] or 0,
-                tried_again=row[6] or 0,
-                in_hand=row[7] or 0,
-                for_a_person=row[8] or 0,
-                oldest_new_file=bulk.read_moment(row[9]),
+                *(site, name, plugin, storage),
+                retired_at=bulk.read_moment(retired),
+                new_files=new or 0,
+                tried_again=again or 0,
+                in_hand=in_hand or 0,
+                for_a_person=stuck or 0,
+                oldest_new_file=bulk.read_moment(oldest),
             )
-            for row in rows
+            for site, name, plugin, storage, retired, new, again, in_hand, stuck, oldest in rows
         ]
 
     def retire(self) -> None:
