@@ -11,10 +11,10 @@ from dbbbatch.passes.base import Work
 
 def _work(section: Any, since: datetime | None = None) -> Work:
     if section.search == "rsync-logs":
-        from dbbbatch.passes.rsync_finder import RsyncWork
+        from dbbbatch.passes.finder.rsync import RsyncWork
 
         return RsyncWork(section, since.date() if since else None)
-    from dbbbatch.passes.finder import FinderWork
+    from dbbbatch.passes.finder.work import FinderWork
 
     return FinderWork(section)
 

@@ -7,7 +7,7 @@ from dbbbatch.passes.base import Work
 
 
 def _work(section: Any) -> Work:
-    from dbbbatch.passes.handoff import HandoffWork
+    from dbbbatch.passes.handoff.work import HandoffWork
 
     return HandoffWork(section)
 

@@ -7,7 +7,7 @@ from dbbbatch.passes.base import Work
 
 
 def _work(section: Any) -> Work:
-    from dbbbatch.passes.ingester import IngesterWork
+    from dbbbatch.passes.ingester.work import IngesterWork
 
     return IngesterWork(section)
 

@@ -9,7 +9,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.target import Target as TargetRow
 from dbbbatch.files import checksum, names
 from dbbbatch.passes.base import Pass
-from dbbbatch.passes.complaints import Complaints
+from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.targets.base import Context, Misconfigured, NotReady, StoredFile
 
 #: Files that a target is asked about at a time.

@@ -19,12 +19,12 @@ from dbbbatch.database.models.storage import Audited, File, FileStatus, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import Found, scan
-from dbbbatch.passes.arrival import Arrival, adopt
 from dbbbatch.passes.audit_targets import compare_targets
 from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.complaints import Complaints
-from dbbbatch.passes.finder import name_of
-from dbbbatch.passes.places import area_of
+from dbbbatch.passes.finder.arrival import Arrival, adopt
+from dbbbatch.passes.finder.complaints import Complaints
+from dbbbatch.passes.finder.places import area_of
+from dbbbatch.passes.finder.work import name_of
 
 #: Rows compared, or files verified, between two looks at whether to stop.
 _PAGE = 5000

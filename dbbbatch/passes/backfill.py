@@ -18,10 +18,10 @@ from dbbbatch.database.models.target import Target
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.scan import Found, scan
-from dbbbatch.passes.arrival import Arrival, adopt
 from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.finder import name_of
-from dbbbatch.passes.places import area_of
+from dbbbatch.passes.finder.arrival import Arrival, adopt
+from dbbbatch.passes.finder.places import area_of
+from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.spread import spread
 
 _WILD = re.compile(r"[*?\[]")

@@ -21,7 +21,7 @@ from dbbbatch.database import bulk, connect
 from dbbbatch.database.models.storage import File, FileStatus, Known
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import names
-from dbbbatch.passes.handoff_transfer import far_end
+from dbbbatch.passes.handoff.transfer import far_end
 from dbbbatch.remote import execute, template
 
 #: In storage with the same size and checksum, and ingested by the targets that were named.

@@ -13,7 +13,7 @@ from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import File, FileStatus, Known
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import faults, names, place, rsync_log
-from dbbbatch.passes.finder import name_of
+from dbbbatch.passes.finder.work import name_of
 
 #: An ingest that is to come, or to be tried again, comes no more.
 _TO_COME = (Status.UNTRIED, Status.RERUN, Status.FAILURE, Status.UNKNOWN, Status.BACKFILL)

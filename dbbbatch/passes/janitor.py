@@ -17,10 +17,10 @@ from dbbbatch.database.models.run import Run
 from dbbbatch.errors import TryLater
 from dbbbatch.files import names, place
 from dbbbatch.passes import confirm
-from dbbbatch.passes import handoff_sources as sources
 from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.handoff_outcomes import attempt_prefix
-from dbbbatch.passes.handoff_transfer import far_end
+from dbbbatch.passes.handoff import sources
+from dbbbatch.passes.handoff.outcomes import attempt_prefix
+from dbbbatch.passes.handoff.transfer import far_end
 from dbbbatch.remote.receive import Session
 
 #: Files that the endpoint is asked about in one connection.

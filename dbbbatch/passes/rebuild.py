@@ -19,7 +19,7 @@ from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.finder import name_of
+from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.release import is_reason, reason_beside
 from dbbbatch.passes.spread import spread
 

@@ -9,7 +9,7 @@ from dbbbatch.config import Finder
 from dbbbatch.database import connect
 from dbbbatch.keys import defaults
 from dbbbatch.passes import base
-from dbbbatch.passes.finder import FinderWork
+from dbbbatch.passes.finder.work import FinderWork
 from dbbbatch.passes.release import REASON
 
 SENTINEL = ".dbb-storage"

@@ -9,7 +9,7 @@ from typing import Any
 from dbbbatch.database import connect
 from dbbbatch.files import names
 from dbbbatch.passes import base
-from dbbbatch.passes.handoff import HandoffWork
+from dbbbatch.passes.handoff.work import HandoffWork
 from tests.support.site import Site
 
 #: Names that a careless program would execute, split, mistake for an option or refuse.

@@ -9,7 +9,7 @@ from dbbbatch.config import Settings
 from dbbbatch.database import connect
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.passes import base
-from dbbbatch.passes.ingester import IngesterWork
+from dbbbatch.passes.ingester.work import IngesterWork
 from tests.support.site import Site
 
 

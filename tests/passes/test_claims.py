@@ -11,7 +11,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.claim import IngestClaim
-from dbbbatch.passes import claims
+from dbbbatch.passes.ingester import claims
 from tests.passes.ingesting import Ingesting
 from tests.support.scripts import TOP
 from tests.support.site import Site

@@ -11,9 +11,9 @@ from dbbbatch import config
 from dbbbatch.database import connect
 from dbbbatch.files import checksum, names, place
 from dbbbatch.keys import defaults
-from dbbbatch.passes import arrival, batch, examine
 from dbbbatch.passes.base import Options, Pass
-from dbbbatch.passes.finder import FinderWork
+from dbbbatch.passes.finder import arrival, batch, examine
+from dbbbatch.passes.finder.work import FinderWork
 from tests.passes.finding import SENTINEL, Finding, tree
 
 

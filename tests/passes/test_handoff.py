@@ -258,7 +258,7 @@ def test_a_dry_run_says_what_would_be_sent_and_changes_nothing(site: Site) -> No
 def test_lingering_wakes_for_a_new_file_only(site: Site) -> None:
     from dbbbatch.database import connect
     from dbbbatch.passes import base
-    from dbbbatch.passes.handoff import HandoffWork
+    from dbbbatch.passes.handoff.work import HandoffWork
 
     site.put("a")
     settings = site.settings()

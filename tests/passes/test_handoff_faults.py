@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from dbbbatch.files import place
-from dbbbatch.passes import handoff_transfer
+from dbbbatch.passes.handoff import transfer as handoff_transfer
 from dbbbatch.remote import execute, receive
 from tests.passes.handing import change, make_pass, rows, statuses, wait_over
 from tests.support.scripts import TOP

@@ -3,7 +3,7 @@
 import pytest
 
 from dbbbatch.database.models.storage import FileStatus, Known
-from dbbbatch.passes.judge import Verdict, judge, wait_before_try
+from dbbbatch.passes.finder.judge import Verdict, judge, wait_before_try
 
 SIZE = 4
 

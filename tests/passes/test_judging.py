@@ -8,8 +8,8 @@ import pytest
 
 from dbbbatch.database.models.due import Held
 from dbbbatch.database.models.status import TRANSITIONS, Status
-from dbbbatch.passes import judging
-from dbbbatch.passes.judging import Policy
+from dbbbatch.passes.ingester import judging
+from dbbbatch.passes.ingester.judging import Policy
 from dbbbatch.targets.verdict import Kind, Verdict
 
 NOW = datetime(2026, 11, 24, 12)

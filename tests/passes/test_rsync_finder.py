@@ -11,8 +11,9 @@ import pytest
 from dbbbatch import config
 from dbbbatch.files import checksum
 from dbbbatch.keys import defaults
-from dbbbatch.passes import base, logged
-from dbbbatch.passes.rsync_finder import RsyncWork
+from dbbbatch.passes import base
+from dbbbatch.passes.finder import logged
+from dbbbatch.passes.finder.rsync import RsyncWork
 from tests.passes.finding import Finding, tree
 
 TODAY = datetime.datetime.now(datetime.UTC).date()

@@ -14,12 +14,12 @@ from dbbbatch.database.models.storage import INODE, File, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import names, place
 from dbbbatch.files.scan import Found, scan
-from dbbbatch.passes.arrival import recover
 from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.batch import Batch, Fresh
-from dbbbatch.passes.complaints import Complaints
-from dbbbatch.passes.judge import wait_before_try
-from dbbbatch.passes.places import area_of, must_be_there, must_have_room, quarantining
+from dbbbatch.passes.finder.arrival import recover
+from dbbbatch.passes.finder.batch import Batch, Fresh
+from dbbbatch.passes.finder.complaints import Complaints
+from dbbbatch.passes.finder.judge import wait_before_try
+from dbbbatch.passes.finder.places import area_of, must_be_there, must_have_room, quarantining
 
 
 class FinderWork(Work):

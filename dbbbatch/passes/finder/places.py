@@ -7,8 +7,8 @@ import os
 from dbbbatch.config import Finder
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files import faults, place
-from dbbbatch.passes.arrival import Area
 from dbbbatch.passes.base import Pass
+from dbbbatch.passes.finder.arrival import Area
 from dbbbatch.passes.quarantine import Quarantining
 from dbbbatch.passes.release import Explained
 

@@ -18,12 +18,12 @@ from dbbbatch.database.models.storage import INODE, File, FileStatus, Known
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, rsync_log
 from dbbbatch.files.scan import kind
-from dbbbatch.passes.arrival import Arrival, adopt
 from dbbbatch.passes.base import Pass
-from dbbbatch.passes.complaints import MOST_SAID, Complaints
-from dbbbatch.passes.finder import name_of
-from dbbbatch.passes.judge import wait_before_try
-from dbbbatch.passes.places import area_of
+from dbbbatch.passes.finder.arrival import Arrival, adopt
+from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
+from dbbbatch.passes.finder.judge import wait_before_try
+from dbbbatch.passes.finder.places import area_of
+from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.spread import spread
 
 #: Where an ingest that was over begins anew because the file has other content now.

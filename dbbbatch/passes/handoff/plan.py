@@ -9,8 +9,9 @@ from dbbbatch.config import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, BatchStatus, HandoffFile, TransferBatch
 from dbbbatch.files import names
-from dbbbatch.passes import handoff_sources as sources
 from dbbbatch.passes.base import Pass
+from dbbbatch.passes.handoff import sources
+from dbbbatch.passes.handoff.scanning import scanned
 
 #: Files looked up at a time.
 _PAGE = 5000
@@ -33,8 +34,6 @@ def plan(p: Pass, section: Handoff) -> Iterator[str]:
 
 
 def _sending(p: Pass, section: Handoff, site: str) -> Iterator[str]:
-    from dbbbatch.passes.handoff import scanned
-
     count = size = 0
     for chunk in scanned(p, section):
         for seen in connect.look(

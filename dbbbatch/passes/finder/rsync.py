@@ -18,9 +18,9 @@ from dbbbatch.database.models.finder import FinderLeft, RsyncLog
 from dbbbatch.errors import TryLater
 from dbbbatch.files import names, place, rsync_log
 from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.complaints import Complaints
-from dbbbatch.passes.logged import Logged, tries_due
-from dbbbatch.passes.places import must_be_there
+from dbbbatch.passes.finder.complaints import Complaints
+from dbbbatch.passes.finder.logged import Logged, tries_due
+from dbbbatch.passes.finder.places import must_be_there
 
 
 class Log(NamedTuple):

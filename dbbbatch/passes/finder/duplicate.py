@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from dbbbatch.files import checksum, place
-from dbbbatch.passes.arrival import Arrival
+from dbbbatch.passes.finder.arrival import Arrival
 
 
 def remove(arrival: Arrival, algorithm: str, digest: str) -> None:

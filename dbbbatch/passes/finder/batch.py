@@ -15,13 +15,13 @@ from dbbbatch.database.models.storage import INODE, File, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.scan import Found
-from dbbbatch.passes import duplicate
-from dbbbatch.passes.arrival import Arrival, adopt, store
 from dbbbatch.passes.base import Pass
-from dbbbatch.passes.complaints import Complaints
-from dbbbatch.passes.examine import Examined, Examiner
-from dbbbatch.passes.judge import Verdict
-from dbbbatch.passes.places import apart, area_of, quarantining
+from dbbbatch.passes.finder import duplicate
+from dbbbatch.passes.finder.arrival import Arrival, adopt, store
+from dbbbatch.passes.finder.complaints import Complaints
+from dbbbatch.passes.finder.examine import Examined, Examiner
+from dbbbatch.passes.finder.judge import Verdict
+from dbbbatch.passes.finder.places import apart, area_of, quarantining
 from dbbbatch.passes.quarantine import Aside
 
 #: The name itself is what storage cannot take: trying again would not help.

@@ -18,9 +18,9 @@ from dbbbatch.database.models.due import Held, due_count, due_now
 from dbbbatch.database.models.target import Target
 from dbbbatch.errors import ConfigError, DbbError, TryLater
 from dbbbatch.files import faults, names
-from dbbbatch.passes import judging
 from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.claims import Claims
+from dbbbatch.passes.ingester import judging
+from dbbbatch.passes.ingester.claims import Claims
 from dbbbatch.targets.base import Context, Misconfigured, NotReady, StoredFile
 from dbbbatch.targets.verdict import Kind, Verdict
 
@@ -73,7 +73,7 @@ class IngesterWork(Work):
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be taken from dead passes, and which files would be offered."""
-        from dbbbatch.passes.ingester_plan import plan
+        from dbbbatch.passes.ingester.plan import plan
 
         target = connect.look(lambda: Target.named(p.settings.site.name, self.section.name))
         return plan(p, self.section, target)

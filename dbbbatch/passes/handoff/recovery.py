@@ -20,11 +20,11 @@ from dbbbatch.database.models.handoff import (
 )
 from dbbbatch.errors import DbbError
 from dbbbatch.files import checksum
-from dbbbatch.passes import handoff_sources as sources
 from dbbbatch.passes.base import Pass
-from dbbbatch.passes.handoff_outcomes import Outcomes
-from dbbbatch.passes.handoff_streams import lists_directory
-from dbbbatch.passes.handoff_transfer import Batch, Item, Sender, Sent
+from dbbbatch.passes.handoff import sources
+from dbbbatch.passes.handoff.outcomes import Outcomes
+from dbbbatch.passes.handoff.streams import lists_directory
+from dbbbatch.passes.handoff.transfer import Batch, Item, Sender, Sent
 from dbbbatch.remote import execute
 
 #: Originals moved to holding in one transaction.

@@ -16,8 +16,8 @@ from dbbbatch.database.models.ingest import IngestEvent
 from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.target import Target
 from dbbbatch.files import names
-from dbbbatch.passes import judging
 from dbbbatch.passes.base import Pass
+from dbbbatch.passes.ingester import judging
 from dbbbatch.targets.verdict import Verdict
 
 #: Seconds for which a claim is good, and between two times that a pass renews its own.

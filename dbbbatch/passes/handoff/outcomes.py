@@ -11,10 +11,10 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, TransferBatch, Waiting
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
-from dbbbatch.passes import handoff_sources as sources
 from dbbbatch.passes.base import Pass
-from dbbbatch.passes.handoff_transfer import Sent, changed
-from dbbbatch.passes.judge import wait_before_try
+from dbbbatch.passes.finder.judge import wait_before_try
+from dbbbatch.passes.handoff import sources
+from dbbbatch.passes.handoff.transfer import Sent, changed
 from dbbbatch.passes.quarantine import Aside
 from dbbbatch.passes.release import Explained
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
-from dbbbatch.passes.arrival import Area, Arrival
-from dbbbatch.passes.judge import Verdict, judge
+from dbbbatch.passes.finder.arrival import Area, Arrival
+from dbbbatch.passes.finder.judge import Verdict, judge
 from dbbbatch.passes.spread import spread
 
 

@@ -12,7 +12,7 @@ from dbbbatch.database.models.due import Place, due, with_names
 from dbbbatch.database.models.target import Target
 from dbbbatch.files import faults, names
 from dbbbatch.passes.base import Pass
-from dbbbatch.passes.claims import is_wanted, lives, machine
+from dbbbatch.passes.ingester.claims import is_wanted, lives, machine
 
 _PAGE = 1000
 

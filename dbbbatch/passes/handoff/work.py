@@ -1,8 +1,8 @@
 """The handoff: everything in a buffer goes to the endpoint, and the originals to the holding area.
 
-A pass first finishes what an earlier one left (`handoff_recovery`). Then the scan records what is
+A pass first finishes what an earlier one left (`recovery`). Then the scan records what is
 in the buffer, and batches go out in the order that an index of the database gives: while `streams`
-of them are under way (`handoff_transfer`), this thread hashes the next one and moves the originals
+of them are under way (`transfer`), this thread hashes the next one and moves the originals
 of the last one to holding. Only this thread uses the database.
 """
 
@@ -23,17 +23,14 @@ from dbbbatch.database.models.handoff import (
     TransferBatch,
     Waiting,
 )
-from dbbbatch.database.models.storage import INODE
 from dbbbatch.errors import DbbError, TryLater
-from dbbbatch.files import names, place, scan
-from dbbbatch.passes import handoff_sources as sources
+from dbbbatch.files import place
 from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.handoff_outcomes import Outcomes, attempt_prefix
-from dbbbatch.passes.handoff_streams import Streams
-from dbbbatch.passes.handoff_transfer import Batch, Item, Sent
-
-#: Files recorded in one transaction while scanning.
-CHUNK = 5000
+from dbbbatch.passes.handoff import sources
+from dbbbatch.passes.handoff.outcomes import Outcomes, attempt_prefix
+from dbbbatch.passes.handoff.scanning import scanned
+from dbbbatch.passes.handoff.streams import Streams
+from dbbbatch.passes.handoff.transfer import Batch, Item, Sent
 
 #: Seconds of scanning before the first batch goes, in whatever order is known by then.
 HEAD_START = 10.0
@@ -53,7 +50,7 @@ class HandoffWork(Work):
 
     def recover(self, p: Pass) -> None:
         """Finish what an earlier pass left."""
-        from dbbbatch.passes.handoff_recovery import recover
+        from dbbbatch.passes.handoff.recovery import recover
 
         sources.check(self._section, p.settings.site.state)
         self._trouble = recover(p, self._section)
@@ -65,7 +62,7 @@ class HandoffWork(Work):
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be recovered and sent."""
-        from dbbbatch.passes.handoff_plan import plan
+        from dbbbatch.passes.handoff.plan import plan
 
         sources.check(self._section, p.settings.site.state)
         yield from plan(p, self._section)
@@ -85,45 +82,6 @@ class HandoffWork(Work):
     def watched(self) -> list[str]:
         """Give the buffer."""
         return [self._section.buffer]
-
-
-def scanned(p: Pass, section: Handoff) -> Iterator[list[Seen]]:
-    """Scan a buffer, in chunks of files that --match lets through."""
-
-    def odd(rel: str, what: str) -> None:
-        shown = names.printable(os.path.join(section.buffer, rel))
-        p.trouble(f"{shown}: {what}; it is left there", key=f"odd {rel}")
-
-    chunk: list[Seen] = []
-    newest_first = section.order == "newest"
-    for found in scan.scan(section.buffer, section.exclude, section.settle, time.time(), odd):
-        if not p.matches(found.rel):
-            continue
-        relpath, filename = names.split(found.rel)
-        chunk.append(
-            Seen(
-                names.to_text(relpath),
-                names.to_text(filename),
-                found.size_bytes,
-                found.mtime_ns,
-                found.inode & INODE,
-                priority(section, found.rel),
-                -found.mtime_ns if newest_first else found.mtime_ns,
-            )
-        )
-        if len(chunk) >= CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def priority(section: Handoff, rel: str) -> int:
-    """Return the number of the first pattern that is found in a relative path."""
-    for number, pattern in enumerate(section.priority):
-        if pattern.search(rel):
-            return number
-    return len(section.priority)
 
 
 class Line:

@@ -1,0 +1,55 @@
+"""What a handoff finds in its buffer, in the order in which it will go."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+from dbbbatch.config import Handoff
+from dbbbatch.database.models.handoff import Seen
+from dbbbatch.database.models.storage import INODE
+from dbbbatch.files import names, scan
+from dbbbatch.passes.base import Pass
+
+#: Files recorded in one transaction while scanning.
+CHUNK = 5000
+
+
+def scanned(p: Pass, section: Handoff) -> Iterator[list[Seen]]:
+    """Scan a buffer, in chunks of files that --match lets through."""
+
+    def odd(rel: str, what: str) -> None:
+        shown = names.printable(os.path.join(section.buffer, rel))
+        p.trouble(f"{shown}: {what}; it is left there", key=f"odd {rel}")
+
+    chunk: list[Seen] = []
+    newest_first = section.order == "newest"
+    for found in scan.scan(section.buffer, section.exclude, section.settle, time.time(), odd):
+        if not p.matches(found.rel):
+            continue
+        relpath, filename = names.split(found.rel)
+        chunk.append(
+            Seen(
+                names.to_text(relpath),
+                names.to_text(filename),
+                found.size_bytes,
+                found.mtime_ns,
+                found.inode & INODE,
+                priority(section, found.rel),
+                -found.mtime_ns if newest_first else found.mtime_ns,
+            )
+        )
+        if len(chunk) >= CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def priority(section: Handoff, rel: str) -> int:
+    """Return the number of the first pattern that is found in a relative path."""
+    for number, pattern in enumerate(section.priority):
+        if pattern.search(rel):
+            return number
+    return len(section.priority)

@@ -1,0 +1,1 @@
+"""The ingester: from storage to a target; `work` is the pass."""
