@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import tenacity
 from astro_metadata_translator import ObservationInfo
 from lsst.daf.butler import (
     DataCoordinate,
@@ -32,15 +31,11 @@ from dbbbatch.targets.butler import fits, headers, records
 from dbbbatch.targets.butler.instruments import band
 from dbbbatch.targets.butler.repository import (
     Repository,
-    database_away,
     disk_away,
     first_line,
 )
 
 __all__ = ["DirectIngest"]
-
-#: Tries of a database that says it is away, before the pass is ended.
-TRIES = 3
 
 
 @dataclass(slots=True)
@@ -125,7 +120,7 @@ class DirectIngest:
         plan = self.read(file)
         if isinstance(plan, Outcome):
             return None
-        held = self._trying(self._held, [plan])
+        held = self._repository.asking(self._held, [plan])
         return self._judge(plan, held) if held else None
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
@@ -181,7 +176,7 @@ class DirectIngest:
         for plan in plans:
             instrument, _ = plan.exposure
             detectors = {info.detector_num for info in plan.infos}
-            missing = self._trying(self._repository.missing, instrument, detectors)
+            missing = self._repository.asking(self._repository.missing, instrument, detectors)
             missing = missing or self._filter(plan.infos[0])
             if missing:
                 yield plan.outcome(Result.FAILED, missing)
@@ -189,8 +184,10 @@ class DirectIngest:
                 ready.append(plan)
         if not ready:
             return
-        exposures = self._trying(self._exposures, ready)
-        held = self._trying(self._held, [plan for plan in ready if plan.exposure in exposures])
+        exposures = self._repository.asking(self._exposures, ready)
+        held = self._repository.asking(
+            self._held, [plan for plan in ready if plan.exposure in exposures]
+        )
         new = []
         for plan in ready:
             judged = self._judge(plan, held)
@@ -210,13 +207,15 @@ class DirectIngest:
     def _filter(self, info: ObservationInfo) -> str | None:
         """Register the filter of an exposure if need be; say what is wrong if that may not be."""
         instrument, name = info.instrument, str(info.physical_filter)
-        if self._trying(self._repository.has_filter, instrument, name):
+        if self._repository.asking(self._repository.has_filter, instrument, name):
             return None
         if not self._settings.register_filters:
             return f"filter {name!r} of {instrument} is not registered in {self._repository.where}"
         row = {"instrument": instrument, "name": name, "band": band(name)}
         try:
-            self._trying(self._repository.butler.registry.syncDimensionData, "physical_filter", row)
+            self._repository.asking(
+                self._repository.butler.registry.syncDimensionData, "physical_filter", row
+            )
         except NotReady:
             raise
         except Exception as error:  # noqa: BLE001 (a name too long for the database, say)
@@ -249,7 +248,9 @@ class DirectIngest:
         same = "registered before"
         for ref in plan.refs:
             there = held.get(ref.dataId)
-            path = None if there is None else self._trying(self._repository.artifact, there)
+            path = (
+                None if there is None else self._repository.asking(self._repository.artifact, there)
+            )
             if path is None:
                 # Not there, or there with its file forgotten: then it may be given a new one.
                 new.append(there or ref)
@@ -291,7 +292,7 @@ class DirectIngest:
                     )
         if new:
             try:
-                self._trying(self._insert, list(new.values()))
+                self._repository.asking(self._insert, list(new.values()))
             except NotReady:
                 raise
             except Exception:  # noqa: BLE001 (found out one by one whose record it is)
@@ -322,7 +323,7 @@ class DirectIngest:
         registry = self._repository.butler.registry
         try:
             for element, row in rows.items():
-                self._trying(registry.syncDimensionData, element, row, update=update)
+                self._repository.asking(registry.syncDimensionData, element, row, update=update)
         except NotReady:
             raise
         except Exception as error:  # noqa: BLE001
@@ -340,7 +341,7 @@ class DirectIngest:
             for plan in plans
         ]
         try:
-            self._trying(
+            self._repository.asking(
                 self._repository.butler.ingest, *datasets, transfer=self._settings.transfer
             )
         except NotReady:
@@ -360,39 +361,12 @@ class DirectIngest:
         """Say what an error means for the one file that it came from."""
         if isinstance(error, ConflictingDefinitionError):
             # Another pass was quicker, or another file was ingested as this dataset.
-            judged = self._judge(plan, self._trying(self._held, [plan]))
+            judged = self._judge(plan, self._repository.asking(self._held, [plan]))
             if judged is not None:
                 return judged
         if isinstance(error, OSError) and disk_away(error):
             return plan.outcome(Result.LATER, str(error))
         return plan.outcome(Result.FAILED, f"{type(error).__name__}: {first_line(error)}")
-
-    def _trying(self, ask: Any, *args: Any, **more: Any) -> Any:
-        """Ask the repository's database, again if it is away for a moment.
-
-        Raises
-        ------
-        NotReady
-            If it stays away.
-        """
-        try:
-            for attempt in tenacity.Retrying(
-                stop=tenacity.stop_after_attempt(TRIES),
-                wait=tenacity.wait_random(0.05, 0.5),
-                # A locked SQLite database was waited for already, for minutes.
-                retry=tenacity.retry_if_exception(
-                    lambda error: "locked" not in (database_away(error) or "locked")
-                ),
-                reraise=True,
-            ):
-                with attempt:
-                    return ask(*args, **more)
-        except Exception as error:
-            if why := database_away(error):
-                raise NotReady(
-                    f"repository {self._repository.where}: its database is away: {why}"
-                ) from error
-            raise
 
     # ---- words ----
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
 import sqlalchemy.exc
+import tenacity
 from lsst.daf.butler import (
     Butler,
     ButlerConfig,
@@ -39,6 +40,8 @@ _AWAY = {
     errno.ENFILE,
     errno.ENOMEM,
 }
+#: Tries of a database that says it is away, before the pass is ended.
+TRIES = 3
 #: Dimensions of a raw file.
 RAW = {"instrument", "exposure", "detector"}
 #: Ids that one query asks for at most (SQLite takes 32766 values in a statement).
@@ -137,6 +140,37 @@ class Repository:
         """Let go of the database."""
         # A release without Butler.close lets go when collected.
         getattr(self.butler, "close", lambda: None)()
+
+    def asking(self, call: Callable[..., Any], *args: Any, **more: Any) -> Any:
+        """Make a call that asks the database, again if that is away for a moment.
+
+        Raises
+        ------
+        NotReady
+            If it stays away.
+        Exception
+            Whatever else the call raises.
+        """
+        try:
+            for attempt in tenacity.Retrying(
+                stop=tenacity.stop_after_attempt(TRIES),
+                wait=tenacity.wait_random(0.05, 0.5),
+                # A locked SQLite database was waited for already, for minutes.
+                retry=tenacity.retry_if_exception(
+                    lambda error: "locked" not in (database_away(error) or "locked")
+                ),
+                reraise=True,
+            ):
+                with attempt:
+                    return call(*args, **more)
+        except Exception as error:
+            self.raise_if_away(error)
+            raise
+
+    def raise_if_away(self, error: BaseException) -> None:
+        """Raise `NotReady` if an error means that the database is away."""
+        if why := database_away(error):
+            raise NotReady(f"repository {self.where}: its database is away: {why}") from error
 
     # ---- what is registered ----
 

@@ -14,10 +14,10 @@ from typing import Any
 from lsst.resources import ResourcePath
 
 from dbbbatch import keys
-from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Result, StoredFile
+from dbbbatch.targets.base import Misconfigured, Outcome, Result, StoredFile
 from dbbbatch.targets.butler import fits, headers
 from dbbbatch.targets.butler.direct import DirectIngest
-from dbbbatch.targets.butler.repository import Repository, database_away, first_line
+from dbbbatch.targets.butler.repository import Repository, first_line
 
 __all__ = ["RAW", "TaskIngest", "Visits"]
 
@@ -171,10 +171,8 @@ class TaskIngest:
         except Exception as error:  # noqa: BLE001 (it raises whenever anything failed)
             raised = error
         for wrong in (raised, *self._said.values()):
-            if wrong is not None and (away := database_away(wrong)):
-                raise NotReady(
-                    f"repository {self._repository.where}: its database is away: {away}"
-                ) from wrong
+            if wrong is not None:
+                self._repository.raise_if_away(wrong)
         silent = raised or LookupError(f"{type(self._task).__name__} said nothing about it")
         return [(file, self._said.get(file.path, silent)) for file in files]
 
@@ -261,11 +259,8 @@ class Visits:
         try:
             # By position: the name of this argument has changed.
             self._task.run(ids, **self._options)
-        except Exception as error:
-            if away := database_away(error):
-                raise NotReady(
-                    f"repository {self._repository.where}: its database is away: {away}"
-                ) from error
+        except Exception as error:  # noqa: BLE001 (a task raises what it likes)
+            self._repository.raise_if_away(error)
             if len(exposures) == 1:
                 yield exposures[0], error
                 return
