@@ -62,6 +62,9 @@ class IngestState(Table):
     ) -> None:
         """Make files due for each target of their storage; in the transaction that stores them.
 
+        A file that storage had before and has again is due again where it was INVALID, and at once
+        where it waited.
+
         Parameters
         ----------
         file_ids : sequence of `int`
@@ -91,6 +94,8 @@ class IngestState(Table):
             status,
             run_id,
         )
+        if status is Status.UNTRIED:
+            _revive(file_ids, run_id)
 
     @classmethod
     def page(
@@ -284,4 +289,44 @@ def add_states(pairs: str, values: list[object], status: Status, run_id: int | N
         " WHERE e.file_id = p.file_id AND e.target_id = p.target_id)"
         " ORDER BY p.target_id, p.file_id",
         [status, now, run_id, *([] if run_id is None else [first]), *values],
+    )
+
+
+def _revive(file_ids: Sequence[int], run_id: int | None) -> None:
+    """Make due what was given up or put off because storage did not have it."""
+    must_be_possible(Status.INVALID, Status.UNTRIED)
+    where, values = bulk.among(file_ids)
+    now = connect.now()
+    connect.execute(
+        f"UPDATE ingest_state SET next_try_at = ? WHERE file_id {where} AND next_try_at > ?",
+        [bulk.moment(now), values, bulk.moment(now)],
+    )
+    found = connect.execute(
+        f"SELECT file_id, target_id FROM ingest_state WHERE file_id {where}"
+        " AND status = 'INVALID' AND target_id IN"
+        " (SELECT id FROM target WHERE retired_at IS NULL) ORDER BY target_id, file_id",
+        [values],
+    ).fetchall()
+    if not found:
+        return
+    why = "storage has the file again"
+    first = 0 if run_id is None else IngestEvent.last_number(run_id) + 1
+    bulk.for_each(
+        "UPDATE ingest_state SET status = new.status, attempts = 0, changed_at = new.at,"
+        " message = new.message FROM {new}"
+        " WHERE ingest_state.file_id = new.file_id AND ingest_state.target_id = new.target_id",
+        {
+            "file_id": "bigint",
+            "target_id": "bigint",
+            "status": "text",
+            "at": "timestamp",
+            "message": "text",
+        },
+        [(*pair, Status.UNTRIED, now, why) for pair in found],
+    )
+    IngestEvent.record(
+        [
+            (*pair, Status.UNTRIED, now, None, "", why, run_id, first + at if first else 0)
+            for at, pair in enumerate(found)
+        ]
     )

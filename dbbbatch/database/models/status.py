@@ -20,7 +20,7 @@ class Status(StrEnum):
     UNKNOWN = "UNKNOWN"
     #: Not wanted: by the patterns of the configuration, or by an operator.
     IGNORED = "IGNORED"
-    #: Can never be ingested: empty, gone from storage, or so says the plugin.
+    #: Can never be ingested: empty, no longer in storage, or so says the plugin.
     INVALID = "INVALID"
     #: To be offered again because an operator asked for it.
     RERUN = "RERUN"
@@ -42,6 +42,7 @@ TRANSITIONS: dict[tuple[Status | None, Status], str] = {
     (Status.PENDING, Status.INVALID): "never to be ingested",
     (Status.PENDING, Status.UNTRIED): "the target was not to be had, or the pass stopped before it",
     (Status.PENDING, Status.RERUN): "the target was not to be had, or the pass stopped before it",
+    (Status.INVALID, Status.UNTRIED): "storage has the file again",
     (Status.UNTRIED, Status.IGNORED): "`include` and `exclude`, or `dbb ignore`",
     (Status.RERUN, Status.IGNORED): "`include` and `exclude`, or `dbb ignore`",
     (Status.FAILURE, Status.IGNORED): "`include` and `exclude`, or `dbb ignore`",

@@ -94,6 +94,21 @@ class TestArrival:
         connect.transact(lambda: IngestState.arrive(other, STORAGE, 3, Status.BACKFILL))
         assert statuses(gen3) == {other[0]: "BACKFILL"}
 
+    def test_file_that_is_there_again_is_due_again_where_it_was_invalid(self) -> None:
+        gen3 = target()
+        stored = store("x.fits", "y.fits")
+        connect.execute("UPDATE ingest_state SET status = 'INVALID' WHERE file_id = ?", stored[:1])
+        connect.transact(lambda: IngestState.arrive(stored, STORAGE, 9))
+        assert statuses(gen3) == dict.fromkeys(stored, "UNTRIED")
+        assert events(gen3)[2:] == [(stored[0], "UNTRIED")]
+
+    def test_file_that_is_there_again_does_not_wait(self) -> None:
+        target()
+        stored = store("x.fits")
+        connect.execute("UPDATE ingest_state SET next_try_at = '2099-01-01 00:00:00.000000'")
+        connect.transact(lambda: IngestState.arrive(stored, STORAGE))
+        assert IngestState.get(file_id=stored[0]).next_try_at <= connect.now()
+
     def test_retired_target_gets_no_files(self) -> None:
         gen3 = target()
         connect.transact(gen3.retire)
