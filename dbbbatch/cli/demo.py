@@ -1,5 +1,6 @@
 """`dbb demo`: two sites in a directory, with files going through, to look at."""
 
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,10 @@ Look at
   {root}/summit.toml         the configuration of each site
   {root}/archive.toml
 and try, in {root},
-  dbb history -c archive.toml {broken}
-  dbb-ingester -c archive.toml catalog -v
-  sqlite3 dbb.sqlite .tables
-Run `dbb demo {given}` again for more files.
+  {scripts}dbb history -c archive.toml {broken}
+  {scripts}dbb-ingester -c archive.toml catalog -v
+  sqlite3 dbb.sqlite 'SELECT path, target, status FROM ingest_current'
+Run `{scripts}dbb demo {root}` again for more files.
 """
 
 
@@ -84,9 +85,9 @@ def command(
     ctx.obj = Operator(str(demo.archive))
     ctx.invoke(status.command)
     ctx.invoke(history.command, file=written[0])
-    click.echo(
-        _NEXT.format(root=directory, given=directory, broken=Path(written[-1]).name), nl=False
-    )
+    scripts = "" if shutil.which("dbb") else f"{demo.scripts}/"
+    broken = Path(written[-1]).name
+    click.echo(_NEXT.format(root=directory, scripts=scripts, broken=broken), nl=False)
 
 
 def _run(demo: "Demo") -> None:

@@ -47,6 +47,13 @@ class Demo:
     root : `pathlib.Path`
         Where they are built; used again if it is ours already.
 
+    Attributes
+    ----------
+    scripts : `str`
+        The directory of the script that runs now, where the others are too.
+    summit, archive : `pathlib.Path`
+        The configuration of each site.
+
     Raises
     ------
     UsageError
@@ -55,7 +62,7 @@ class Demo:
 
     def __init__(self, root: Path) -> None:
         # Asked before anything else: packages of the targets may change sys.argv.
-        self._scripts = os.path.dirname(os.path.realpath(sys.argv[0]))
+        self.scripts = os.path.dirname(os.path.realpath(sys.argv[0]))
         self.root = root.absolute()
         self.summit = self.root / "summit.toml"
         self.archive = self.root / "archive.toml"
@@ -167,7 +174,7 @@ class Demo:
     def _step(self, script: str, *arguments: str) -> Step:
         from dbbbatch.remote import execute
 
-        argv = [sys.executable, os.path.join(self._scripts, script), *arguments]
+        argv = [sys.executable, os.path.join(self.scripts, script), *arguments]
         environment = {"HOME": "/", "LOGNAME": "dbb", "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
         ended = execute.run(
             [os.fsencode(word) for word in argv],
