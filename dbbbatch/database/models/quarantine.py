@@ -26,7 +26,7 @@ class Quarantine(Table):
     released_at : `datetime.datetime` or `None`
         When a person decided.
     released_as : `str` or `None`
-        Where it went then.
+        Where it goes, or went, then.
     """
 
     id = peewee.BigAutoField()
@@ -83,8 +83,12 @@ class Quarantine(Table):
             type(self).id == self.id, type(self).quarantined_at.is_null()
         ).execute()
 
-    def release(self, when: datetime, where: str) -> None:
-        """Record that a person let it go, and where to."""
-        self.released_at = when
+    def releasing(self, where: str) -> None:
+        """Record that a person lets it go, and where to, before it is moved."""
         self.released_as = where
-        self.save(only=[type(self).released_at, type(self).released_as])
+        self.save(only=[type(self).released_as])
+
+    def released(self, when: datetime) -> None:
+        """Record that it has been moved to where a person let it go."""
+        self.released_at = when
+        self.save(only=[type(self).released_at])
