@@ -15,6 +15,7 @@ from dbbbatch.config import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left
 from dbbbatch.database.models.finder import Verdict as Memory
+from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.storage import Audited, File, FileStatus, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
@@ -265,9 +266,17 @@ class AuditorWork(Work):
                 self._keep_pace(p, begun, read)
             self._must_be_there()
 
-            def mark(right: list[int] = right, wrong: list[tuple[int, str]] = wrong) -> None:
+            again = [row.id for row in some if row.status != FileStatus.STORED and row.id in right]
+
+            def mark(
+                right: list[int] = right,
+                wrong: list[tuple[int, str]] = wrong,
+                again: list[int] = again,
+            ) -> None:
                 File.verified(right)
                 File.wrong(FileStatus.CORRUPT, wrong)
+                # What targets gave up because it was not there is due again.
+                IngestState.arrive(again, self._finder.storage, p.run_id)
 
             connect.transact(mark)
             p.counts["verified"] += len(right)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ class Ingesting:
                     "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status,"
                     " finder, added_on) VALUES (?, ?, ?, ?, ?, 'STORED', 'f',"
                     " '2026-01-01 00:00:00.000000')",
-                    [str(self.site.storage), relpath, filename, len(content), f"md5:{name}"],
+                    [str(self.site.storage), relpath, filename, len(content), _checksum(content)],
                 )
                 (ids[name],) = connect.execute("SELECT max(id) FROM file").fetchone()
             IngestState.arrive(list(ids.values()), str(self.site.storage))
@@ -98,3 +99,7 @@ class Ingesting:
             "UPDATE ingest_state SET next_try_at = '2026-01-01 00:00:00.000000'"
             " WHERE next_try_at IS NOT NULL"
         )
+
+
+def _checksum(content: bytes) -> str:
+    return f"blake2b:{hashlib.blake2b(content).hexdigest()}"

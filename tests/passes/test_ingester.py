@@ -254,14 +254,18 @@ class TestStorageTrouble:
         assert ingesting.run() == 75
         assert set(ingesting.statuses().values()) == {"UNTRIED"}
 
-    def test_file_that_the_auditor_misses_waits(self, ingesting: Ingesting) -> None:
+    def test_file_that_the_auditor_misses_is_given_up_until_it_is_there_again(
+        self, ingesting: Ingesting
+    ) -> None:
         ingesting.run()
         ingesting.store("x.fits")
         connect.execute("UPDATE file SET status = 'MISSING'")
+        assert ingesting.run() == 1
+        assert ingesting.state("x.fits")["message"] == "is MISSING in the storage area"
+        auditor = ingesting.site.run("dbb-auditor")
+        assert ingesting.statuses() == {"x.fits": "UNTRIED"}, auditor
         assert ingesting.run() == 0
-        state = ingesting.state("x.fits")
-        assert (state["status"], state["attempts"]) == ("UNTRIED", 0)
-        assert "MISSING" in state["message"]
+        assert ingesting.statuses() == {"x.fits": "SUCCESS"}
 
 
 class TestPluginThatCannotStart:

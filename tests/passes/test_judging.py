@@ -1,7 +1,7 @@
 """What a verdict makes of a file: pure decisions."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -78,11 +78,6 @@ def test_parts_add_up() -> None:
     held = replace(HELD, parts_done=frozenset({"ingest"}))
     judgement = judge(Kind.PARTLY, held, parts_done=frozenset({"visits"}))
     assert judgement.parts_done == {"ingest", "visits"}
-
-
-def test_file_that_storage_does_not_hold_waits_long() -> None:
-    judgement = judge(Kind.LATER, replace(HELD, file_status="MISSING"))
-    assert judgement.next_try_at == NOW + timedelta(seconds=POLICY.longest_wait)
 
 
 def test_waits_double_up_to_the_longest() -> None:

@@ -84,8 +84,6 @@ def judge(
         else:
             # Looked for so often, with the storage area in place, it is gone.
             status = Status.INVALID if verdict.kind is Kind.MISSING else Status.FAILURE
-    elif held.file_status != "STORED":
-        due = now + timedelta(seconds=policy.longest_wait)
     else:
         due = now + timedelta(seconds=waiting_time(policy, 1, chance))
     return Judgement(

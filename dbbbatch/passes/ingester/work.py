@@ -173,10 +173,10 @@ class _Offering:
         together = []
         for one in held:
             if one.file_status != "STORED":
+                # On its way there once more, or no longer there: then it is due again when it is.
+                kind = Kind.LATER if one.file_status == "ARRIVING" else Kind.NEVER
                 message = f"is {one.file_status} in the storage area"
-                self._waiting.append(
-                    Verdict(one.file_id, Kind.LATER, message, begun=time.monotonic())
-                )
+                self._waiting.append(Verdict(one.file_id, kind, message, begun=time.monotonic()))
             elif judging.must_go_alone(one):
                 crew.offer([self._stored(one)])
             else:
