@@ -584,7 +584,10 @@ def _finder_relations(finder: Finder) -> list[str]:
 def _target_relations(target: Target) -> list[str]:
     from dbbbatch.targets import registry
 
-    return registry.problems(target.plugin, target.config)
+    problems = registry.problems(target.plugin, target.config)
+    if target.timeout == 0:
+        problems.append("timeout: must be longer than 0; without it one file can hold up all")
+    return problems
 
 
 _RELATIONS: dict[str, Callable[[Any], list[str]]] = {

@@ -154,3 +154,9 @@ def test_a_bad_utf8_file_is_one_line(tmp_path):
     path.write_bytes(b"\xff" + os.urandom(0))
     with pytest.raises(ConfigError, match="is not TOML"):
         config.load(path)
+
+
+def test_a_target_without_a_time_limit_is_refused(write):
+    section = '[target.x]\nstorage = "/s"\nplugin = "null"\ntimeout = 0\n'
+    with pytest.raises(ConfigError, match="timeout: must be longer than 0"):
+        config.load(write(SITE + section))

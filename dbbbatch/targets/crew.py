@@ -175,7 +175,12 @@ class Crew:
                 seat.worker = None
             if seat.worker is None:
                 seat.ready = False
-                seat.worker = Worker(self._launch, self._log)
+                try:
+                    seat.worker = Worker(self._launch, self._log)
+                except OSError as error:
+                    reason = f"the plugin's process cannot be started: {error.strerror}"
+                    self._refuse(seat, NotReady(reason))
+                    return
             if seat.ready:
                 self._send(seat)
 

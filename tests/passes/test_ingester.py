@@ -393,6 +393,21 @@ class TestKilled:
         process.communicate()
         assert ingesting.events("1.fits") == ["UNTRIED", "PENDING", "SUCCESS"]
 
+    def test_files_of_a_pass_on_another_machine_are_its_own_until_its_time_is_up(
+        self, ingesting: Ingesting, tmp_path: Path
+    ) -> None:
+        ingesting.store("1.fits")
+        process = self.start(ingesting, tmp_path / "fifo")
+        process.kill()
+        process.communicate()
+        connect.execute("UPDATE ingest_claim SET machine = 'another'")
+        ingesting.configure()
+        assert ingesting.run() == 0
+        assert ingesting.state("1.fits")["status"] == "PENDING"
+        connect.execute("UPDATE ingest_claim SET expires_at = '2026-01-01 00:00:00.000000'")
+        assert ingesting.run() == 0
+        assert ingesting.state("1.fits")["status"] == "SUCCESS"
+
     def test_claim_that_ran_out_is_noticed_before_writing(
         self, ingesting: Ingesting, tmp_path: Path
     ) -> None:

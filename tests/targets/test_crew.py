@@ -241,6 +241,19 @@ class TestStart:
         assert crew.unoffered == [1, 2]
         assert not crew.busy
 
+    def test_host_that_can_start_no_process_stops_everything(
+        self, make_crew: MakeCrew, stored: Stored, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*arguments: object, **more: object) -> None:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        monkeypatch.setattr(subprocess, "Popen", refuse)
+        crew = make_crew()
+        crew.offer(stored("done"))
+        with pytest.raises(NotReady, match="temporarily unavailable"):
+            tell(crew)
+        assert crew.unoffered == [1]
+
     def test_plugin_that_gives_up_leaves_the_rest_unoffered(
         self, make_crew: MakeCrew, stored: Stored
     ) -> None:
