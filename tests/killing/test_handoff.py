@@ -69,3 +69,20 @@ def test_a_handoff_by_rsync_over_ssh(
     # The far end is no child of the pass: it lives on, and goes on with what it was told.
     make = sites(databases, backend, ssh_server, transfer=ssh_server.rsync)
     sweep(make, command, look, every=16)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_handoff_that_gives_up_a_file(
+    sweep: Callable[..., Swept], databases: Databases, backend: str
+) -> None:
+    # One of two files never arrives: it is found by halves, and moved aside with its reason.
+    tool = 'sh -c \'for f; do case $f in *"image 2"*) exit 9;; esac; done; cp -p -- "$@"\' sh'
+    make = sites(databases, backend, transfer=f"{tool} {{batch}} {{dest}}")
+
+    @contextmanager
+    def giving_up(directory: Path) -> Iterator[Site]:
+        with make(directory) as site:
+            endpoint = {"transfer": f"{tool} {{batch}} {{dest}}"}
+            yield site.write(handoff={**KEYS, "max_attempts": 1}, endpoint=endpoint)
+
+    sweep(giving_up, command, look, exit_codes=(0, 1), every=32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 from dbbbatch.config import Handoff
@@ -34,15 +35,18 @@ class Outcomes:
         """Record what was found out about files before they are sent."""
         by_id = {row.id: row for row in rows}
         failed = [(by_id[number], reason) for number, reason in taken.failed]
-        if taken.hashed or taken.gone:
+        given_up = self._given_up(failed)
+        if taken.hashed or taken.gone or failed:
 
             def write() -> None:
                 HandoffFile.hashed(taken.hashed)
                 HandoffFile.vanished(taken.gone)
+                self._record_failures(failed, given_up)
 
             connect.transact(write)
         self._p.counts["vanished"] += len(taken.gone)
-        self._fail(failed)
+        self._p.counts["failed"] += len(failed)
+        self.move_aside(given_up)
 
     def settle(self, sent: Sent, again: Collection[int]) -> None:
         """Record what came of a batch; those in `again` are sent again in this pass."""
@@ -54,6 +58,9 @@ class Outcomes:
         gone = [(item.row.id, reason) for item, reason in sent.gone]
         wait = self._section.retry_wait
         conflicts = [(item.row.id, reason, wait) for item, reason in sent.conflicts]
+        failed = [(item.row, why) for item, why in sent.failed if item.row.id not in again]
+        old_conflicts = self._old_conflicts(sent)
+        given_up = self._given_up(failed) + old_conflicts
         outcomes = [(number, "DELIVERED", "") for number in delivered]
         for name in ("failed", "gone", "conflicts", "later"):
             outcomes += [(item.row.id, _OUTCOME[name], why) for item, why in getattr(sent, name)]
@@ -63,15 +70,20 @@ class Outcomes:
             HandoffFile.delivered(delivered)
             HandoffFile.vanished(gone)
             HandoffFile.conflicting(conflicts)
+            self._record_failures(failed, given_up)
             TransferBatch.settle(
                 sent.batch.number, outcomes, error=sent.error or None, rate=sent.rate, **values
             )
 
         connect.transact(write)
-        for name in ("delivered", "gone", "conflicts"):
-            self._p.counts["vanished" if name == "gone" else name] += len(getattr(sent, name))
-        self._fail([(item.row, why) for item, why in sent.failed if item.row.id not in again])
-        self._quarantine_conflicts(sent)
+        for name, count in (
+            ("delivered", len(delivered)),
+            ("vanished", len(gone)),
+            ("conflicts", len(conflicts)),
+            ("failed", len(failed) + len(old_conflicts)),
+        ):
+            self._p.counts[name] += count
+        self.move_aside(given_up)
         self.hold([item.row for item in sent.delivered])
 
     def cleaned(self, batches: Sequence[int]) -> None:
@@ -100,18 +112,14 @@ class Outcomes:
             self._p.counts["failed"] += 1
             self._p.trouble(message, key=f"hold {rel}")
 
-    def quarantine(self, rows: Sequence[tuple[Waiting, str]]) -> None:
-        """Move files aside that a person must look at; the decision is recorded before."""
-        connect.transact(lambda: HandoffFile.quarantined([(row.id, why) for row, why in rows]))
-        self.move_aside(rows)
-
     def move_aside(self, rows: Sequence[tuple[Waiting, str]]) -> None:
         """Move quarantined files out of the buffer, those of them that are still there."""
         files = []
         for row, why in rows:
             rel, path = sources.path_of(self._section, row)
             if not changed(self._section.buffer, row, rel):
-                files.append(Aside(path, rel, os.lstat(path), row.checksum, why))
+                with suppress(FileNotFoundError):
+                    files.append(Aside(path, rel, os.lstat(path), row.checksum, why))
         for file, error in self._quarantining.move(files):
             shown = names.printable(file.source)
             self._p.trouble(
@@ -129,36 +137,38 @@ class Outcomes:
             reasons = connect.look(lambda: HandoffFile.reasons([row.id for row in rows]))
             self.move_aside([(row, reasons[row.id]) for row in rows])
 
-    def _fail(self, rows: Sequence[tuple[Waiting, str]]) -> None:
-        """Record failures that count, and give up those files that failed too often."""
-        if not rows:
-            return
-        section = self._section
-        again = []
-        for row, why in rows:
-            wait = wait_before_try(row.attempts + 1, section.retry_wait, section.retry_wait_max)
-            again.append((row.id, why, wait, row.attempts + 1))
-        connect.transact(lambda: HandoffFile.failed(again))
-        self._p.counts["failed"] += len(rows)
-        given_up = [
-            (row, f"gave up after attempt {row.attempts + 1}: {why}")
-            for row, why in rows
-            if row.attempts + 1 >= section.max_attempts
-        ]
-        if given_up:
-            self.quarantine(given_up)
+    def _record_failures(
+        self, failed: Sequence[tuple[Waiting, str]], given_up: Sequence[tuple[Waiting, str]]
+    ) -> None:
+        """Record failures that count and, with them, the decision to move files aside."""
+        first, most = self._section.retry_wait, self._section.retry_wait_max
+        HandoffFile.failed(
+            [
+                (row.id, why, wait_before_try(row.attempts + 1, first, most), row.attempts + 1)
+                for row, why in failed
+            ]
+        )
+        HandoffFile.quarantined([(row.id, why) for row, why in given_up])
 
-    def _quarantine_conflicts(self, sent: Sent) -> None:
+    def _given_up(self, failed: Sequence[tuple[Waiting, str]]) -> list[tuple[Waiting, str]]:
+        """Choose the files that have failed too often."""
+        return [
+            (row, f"gave up after attempt {row.attempts + 1}: {why}")
+            for row, why in failed
+            if row.attempts + 1 >= self._section.max_attempts
+        ]
+
+    def _old_conflicts(self, sent: Sent) -> list[tuple[Waiting, str]]:
+        """Choose the files whose name the endpoint's buffer has had for too long."""
+        if not sent.conflicts:
+            return []
         now = connect.look(connect.now)
-        old = [
+        return [
             (item.row, f"{why}, since {item.row.conflict_since:%Y-%m-%d %H:%M} UTC")
             for item, why in sent.conflicts
             if item.row.conflict_since
             and (now - item.row.conflict_since).total_seconds() >= self._section.conflict_after
         ]
-        if old:
-            self._p.counts["failed"] += len(old)
-            self.quarantine(old)
 
     def _log(self, sent: Sent) -> None:
         self._p.log.info(
