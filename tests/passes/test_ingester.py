@@ -444,6 +444,27 @@ class TestKilled:
         assert ingesting.state("1.fits")["attempts"] == 0
 
 
+class TestWorkers:
+    def test_each_worker_has_a_file_in_hand(self, ingesting: Ingesting, tmp_path: Path) -> None:
+        ingesting.configure(
+            "command",
+            workers=2,
+            batch_files=1,
+            config={"command": f"cat {tmp_path}/{{filename}} {{file}}"},
+        )
+        ingesting.store("1", "2")
+        for name in ("1", "2"):
+            os.mkfifo(tmp_path / name)
+        process = subprocess.Popen(
+            [sys.executable, TOP / "bin" / "dbb-ingester", "-c", ingesting.site.config]
+        )
+        writers = [open_when_read(tmp_path / name, meanwhile=process.poll) for name in ("1", "2")]
+        for writer in writers:
+            os.close(writer)
+        assert process.wait() == 0
+        assert ingesting.statuses() == {"1": "SUCCESS", "2": "SUCCESS"}
+
+
 class TestFairness:
     def test_retries_do_not_starve_new_files(self, ingesting: Ingesting) -> None:
         ingesting.configure("naughty", batch_files=4)

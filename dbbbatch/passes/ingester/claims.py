@@ -146,12 +146,11 @@ class Claims:
         def transaction() -> Taken:
             nonlocal tries
             tries += 1
-            self._renew()
             if tries > 1:
                 found = IngestClaim.held_besides(self._p.run_id, self._held)
                 if found:
                     return Taken(found, 0, len(found), self._place)
-            return IngestClaim.take(
+            taken = IngestClaim.take(
                 self._p.run_id,
                 self._target.id,
                 new=new,
@@ -162,11 +161,15 @@ class Claims:
                 chosen=self._chosen,
                 wanted=self._wanted,
             )
+            if taken.held:
+                self._renew()
+            return taken
 
         taken = connect.transact(transaction)
         self._number += count
         self._turn += 1
-        self._renewed = time.monotonic()
+        if taken.held:
+            self._renewed = time.monotonic()
         return taken
 
     def _renew(self) -> None:

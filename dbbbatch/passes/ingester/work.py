@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MOST_WAITING = 1000
 LONGEST_WAITING = 1.0
 
+#: Seconds between two looks for more while some workers have nothing to do.
+LOOKING = 1.0
+
 #: After so many verdicts in a row that the target is not to be had, the pass gives up.
 MOST_LATER = 50
 
@@ -92,6 +95,7 @@ class _Offering:
         self._oldest = 0.0
         self._judged = 0
         self._measured = time.monotonic()
+        self._found_nothing = float("-inf")
         self._laters = 0
         self._done = 0
         self._total: int | None = None
@@ -120,7 +124,9 @@ class _Offering:
     def _loop(self, crew: Crew, held: list[Held]) -> None:
         while held or crew.busy:
             if held:
-                self._offer(crew, held)
+                while held:
+                    self._offer(crew, held)
+                    held = self._next(crew)
                 # While the plugin has the next batch, the last one is recorded.
                 self._record()
             self._hear(crew)
@@ -129,7 +135,7 @@ class _Offering:
             self._claims.renew()
             if self._trouble is not None or self._p.interrupted:
                 crew.stop()
-            held = self._take() if crew.free and not self._ending else []
+            held = self._next(crew)
         self._record()
         self._claims.give_back(crew.unoffered, "the pass ended before it was offered")
         self._claims.let_go(crew.interrupted, "the pass was interrupted with it in hand")
@@ -139,6 +145,14 @@ class _Offering:
         return self._trouble is not None or self._p.stopping
 
     # ---- to the plugin ---------------------------------------------------------------------------
+
+    def _next(self, crew: Crew) -> list[Held]:
+        """Take a batch for a worker that is free; while others work, look only now and then."""
+        if not crew.free or self._ending:
+            return []
+        if crew.busy and time.monotonic() - self._found_nothing < LOOKING:
+            return []
+        return self._take()
 
     def _take(self) -> list[Held]:
         now = time.monotonic()
@@ -152,6 +166,8 @@ class _Offering:
         remaining = self._p.remaining
         held = self._claims.take(self._count if remaining is None else min(self._count, remaining))
         self._p.take(len(held))
+        if not held:
+            self._found_nothing = now
         return held
 
     def _crew(self) -> Crew:
