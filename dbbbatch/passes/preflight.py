@@ -4,6 +4,7 @@ Whatever a pass would trip over at night is tried here by day, as the user that 
 """
 
 import grp
+import logging
 import os
 import secrets
 import shutil
@@ -11,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dbbbatch.config import Finder, Handoff, Settings, Target
+from dbbbatch.config import Finder, Handoff, Settings, Site, Target
 from dbbbatch.errors import DbbError
 from dbbbatch.files import place
+
+logger = logging.getLogger("dbbbatch")
 
 #: File systems of other hosts: SQLite and kernel locks do not work reliably there.
 NETWORK = {
@@ -56,7 +59,7 @@ def check(settings: Settings) -> Iterator[Checked]:
     for finder in settings.finder.values():
         yield from _finder(finder)
     for target in settings.target.values():
-        yield from _target(target)
+        yield from _target(target, settings)
 
 
 def file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str:
@@ -133,10 +136,11 @@ def _finder(finder: Finder) -> Iterator[Checked]:
         yield _group(f"{where} group", finder.group)
 
 
-def _target(target: Target) -> Iterator[Checked]:
+def _target(target: Target, settings: Settings) -> Iterator[Checked]:
     where = f"[{target.label}]"
     yield _directory(f"{where} storage", target.storage, writable=False)
     yield _sentinel(f"{where} sentinel", target.storage, target.sentinel)
+    yield _plugin(f"{where} plugin", target, settings.site)
 
 
 def _directory(where: str, path: str, advice: str = "", writable: bool = True) -> Checked:
@@ -193,6 +197,30 @@ def _group(where: str, group: str) -> Checked:
     except KeyError:
         problem = f"there is no group {group!r}"
     return Checked(where, f"files can be given to the group {group!r}", problem)
+
+
+def _plugin(where: str, target: Target, site: Site) -> Checked:
+    """Start the plugin as a pass does, in a process of its own, and give it nothing to do."""
+    from dbbbatch.targets.asking import held
+    from dbbbatch.targets.base import Context, Misconfigured, NotReady
+    from dbbbatch.targets.worker import Launch
+
+    context = Context(
+        target=target.name,
+        site=site.name,
+        storage=target.storage,
+        state=site.state,
+        timeout=target.timeout,
+    )
+    problem = ""
+    try:
+        for _ in held(
+            Launch(target.plugin, target.config, context, target.memory_limit), (), logger
+        ):
+            pass
+    except (NotReady, Misconfigured) as error:
+        problem = str(error)
+    return Checked(where, f"the plugin {target.plugin} starts", problem)
 
 
 def _commands(handoff: Handoff) -> Iterator[Checked]:

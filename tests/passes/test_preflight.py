@@ -102,6 +102,20 @@ def test_a_missing_command_is_told(good: Site) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ({"plugin": "command", "config": {"command": "no-such-tool {file}"}}, "no such program"),
+        ({"plugin": "link", "config": {"root": "/no/such/directory"}}, "is not there"),
+    ],
+)
+def test_a_plugin_that_cannot_start_is_told(good: Site, target: dict[str, Any], told: str) -> None:
+    good.write(targets={"a": target})
+    (problem,) = problems(good)
+    assert problem.startswith("[target.a] plugin: ")
+    assert told in problem
+
+
 def test_a_missing_group_is_told(good: Site) -> None:
     good.write(finder={"group": "no-such-group"})
     assert problems(good) == ["[finder.latiss] group: there is no group 'no-such-group'"]
