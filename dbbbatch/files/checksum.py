@@ -16,7 +16,7 @@ from typing import Any
 #: What a file is hashed with unless the configuration says otherwise.
 DEFAULT = "blake2b"
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 _buffers = threading.local()
 
 

@@ -31,6 +31,10 @@ _UNFIT = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.E
 _NOT_YET = (FileNotFoundError, FileExistsError, checksum.Changed)
 
 
+#: Mean size in bytes from which a second thread hashes more than it costs.
+_LARGE = 1 << 20
+
+
 class Fresh(NamedTuple):
     """A file to be stored, and what earlier passes met with it."""
 
@@ -86,7 +90,7 @@ class Batch:
             arrival.known = known.get(arrival.name)
         ready, same, orphans = [], [], []
         examiner = Examiner(self._area, apart(self._finder))
-        for examined in examiner.examine(self._arrivals, self._finder.jobs):
+        for examined in examiner.examine(self._arrivals, self._jobs()):
             if examined.verdict in (Verdict.ARRIVES, Verdict.RETURNS):
                 ready.append(examined.arrival)
             elif examined.verdict is Verdict.DUPLICATE:
@@ -106,6 +110,11 @@ class Batch:
             self._set_aside_duplicate(arrival)
         self._move_aside()
         self._remember()
+
+    def _jobs(self) -> int:
+        """Return how many threads are to read: for small files, they would only wait in turn."""
+        size = sum(arrival.size_bytes for arrival in self._arrivals)
+        return self._finder.jobs if size >= _LARGE * len(self._arrivals) else 1
 
     def _put_off(self, examined: Examined) -> None:
         """Deal with a file that is not to be stored, or not now."""
