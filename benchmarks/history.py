@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
-Execute = Callable[[str], object]
+Execute = Callable[[str], Any]
 
 #: what happened to each old file, in order
 EVENTS = ("UNTRIED", "PENDING", "FAILURE", "PENDING", "SUCCESS")
@@ -80,8 +81,13 @@ def target_is_known(url: str, storage: Path, target: str) -> None:
 
 def count(url: str, query: str) -> int:
     """The number that a query gives."""
+    return int(rows(url, query)[0][0])
+
+
+def rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    """The rows that a query gives."""
     with _connected(url) as execute:
-        return execute(query).fetchone()[0]  # type: ignore[attr-defined]
+        return execute(query).fetchall()
 
 
 def _numbers(url: str, count: int) -> str:

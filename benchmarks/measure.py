@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,8 @@ def arguments(description: str | None, parts: Sequence[str] = ()) -> argparse.Na
     if parts:
         parser.add_argument("part", nargs="*", metavar="PART", help=f"of {', '.join(parts)}")
     given = parser.parse_args()
+    # So that servers and files are cleared away then too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if parts and (unknown := set(given.part) - set(parts)):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     return given

@@ -184,7 +184,7 @@ def rucio(directory: Path, files: int, repeats: int) -> None:
     """Registration of files whose checksums are known, in datasets that are there."""
     from rucio.client import Client
 
-    from dbbbatch.targets.rucio_server import ACCOUNT, PASSWORD, USER
+    from dbbbatch.targets.rucio.server import ACCOUNT, PASSWORD, USER
     from tests.targets import offering
     from tests.targets.rucio.server import RucioServer, environment
 
