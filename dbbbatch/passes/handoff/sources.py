@@ -90,7 +90,8 @@ def take(section: Handoff, row: Waiting, taken: Taken) -> None:
             digest = checksum.compute(path, [section.checksum])[section.checksum]
             if changed(section.buffer, row, rel):
                 return  # the next scan sees the new version
-            taken.hashed.append((row.id, checksum.format(section.checksum, digest)))
+            row = row._replace(checksum=checksum.format(section.checksum, digest))
+            taken.hashed.append((row.id, row.checksum or ""))
         taken.items.append(Item(row, rel, digest))
     except checksum.Changed:
         return

@@ -20,7 +20,7 @@ from dbbbatch.passes.handoff.transfer import Batch, Sender, Sent
 from dbbbatch.remote import execute
 
 #: Seconds after which a waiting pass looks whether it is to stop.
-_LOOK = 0.5
+_LOOK = 0.2
 
 
 @dataclass(frozen=True)
@@ -126,34 +126,30 @@ class Streams:
             thread.join(2 * execute.GRACE)
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._serve, args=(not self._threads,), daemon=True)
+        sender = Sender(self._section, self._lists)
+        first = not self._threads
+        thread = threading.Thread(target=self._serve, args=(sender, first), daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _serve(self, first: bool) -> None:
-        sender = None
-        try:
-            sender = Sender(self._section, self._lists)
-            if first:
+    def _serve(self, sender: Sender, first: bool) -> None:
+        if first:
+            try:
                 sender.session.open()
                 sender.check_space()
-        except DbbError as error:
-            self._results.put(error)
-        except Exception as error:  # noqa: BLE001  (see Sender.send)
-            self._results.put(DbbError(f"connecting failed: {type(error).__name__}: {error}"))
-        finally:
-            if first:
-                self._connected.set()
+            except DbbError as error:
+                self._results.put(error)
+            except Exception as error:  # noqa: BLE001  (see Sender.send)
+                self._results.put(DbbError(f"connecting failed: {type(error).__name__}: {error}"))
+            self._connected.set()
         while (job := self._jobs.get()) is not None:
-            assert sender is not None
             if isinstance(job, _Clean):
                 self._results.put(_clean(sender, job))
             elif self._p.interrupted:
                 self._results.put(Sent.not_begun(job, "the pass was asked to end"))
             else:
                 self._results.put(sender.send(job))
-        if sender is not None:
-            sender.session.close()
+        sender.session.close()
 
     def _collect(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -182,6 +178,6 @@ def _clean(sender: Sender, job: _Clean) -> _Cleaned | None:
     """Clean up; if that fails, the next pass does it."""
     try:
         sender.clean(job.batch.attempt)
-    except (DbbError, OSError):
+    except Exception:  # noqa: BLE001  (whatever it was, the next pass says it)
         return None
     return _Cleaned(job.batch.number)

@@ -204,7 +204,7 @@ class Line:
             suspects = bool(row.attempts)
             rows.append(row)
             sources.take(self._section, row, taken)
-            if taken.items and taken.items[-1].row is row:
+            if taken.items and taken.items[-1].row.id == row.id:
                 size += row.size_bytes
         self._outcomes.note_taken(taken, rows)
         return taken.items
