@@ -80,7 +80,7 @@ def rucio(root: Path, server: Path | None) -> Iterator[Tables]:
         _make_element(_configured(Client), storage)
         yield tables
         return
-    from dbbbatch.targets.rucio_server import ACCOUNT, PASSWORD, USER
+    from dbbbatch.targets.rucio.server import ACCOUNT, PASSWORD, USER
 
     with _started(root / "rucio", server) as url:
         login = {"username": USER, "password": PASSWORD}
@@ -108,13 +108,13 @@ def _configured(client: Any) -> Any:
 def _started(work: Path, environment: Path) -> Iterator[str]:
     """Run a throw-away server as long as the context lasts."""
     from dbbbatch.remote import execute
-    from dbbbatch.targets import rucio_server
+    from dbbbatch.targets.rucio import server
 
     python = environment.absolute() / "bin" / "python"
     work.mkdir(exist_ok=True)
     ready = work / "ready"
     ready.unlink(missing_ok=True)
-    argv = [str(python), "-P", rucio_server.__file__, str(work)]
+    argv = [str(python), "-P", server.__file__, str(work)]
     with execute.start([os.fsencode(word) for word in argv], cwd=str(work)) as process:
         deadline = time.monotonic() + _PATIENCE
         while not ready.exists():

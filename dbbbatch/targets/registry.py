@@ -22,7 +22,7 @@ BUILT_IN = {
     "link": "dbbbatch.targets.link:Link",
     "butler-gen3": "dbbbatch.targets.butler_gen3:ButlerGen3",
     "butler-gen2": "dbbbatch.targets.butler_gen2:ButlerGen2",
-    "rucio": "dbbbatch.targets.rucio:Rucio",
+    "rucio": "dbbbatch.targets.rucio.plugin:Rucio",
 }
 
 

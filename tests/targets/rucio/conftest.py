@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.targets.rucio_server import ACCOUNT, PASSWORD, USER
+from dbbbatch.targets.rucio.server import ACCOUNT, PASSWORD, USER
 from tests.targets.extras import give_up, without
 from tests.targets.rucio.server import RucioServer, environment
 

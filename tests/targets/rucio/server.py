@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dbbbatch.targets import rucio_server
+from dbbbatch.targets.rucio import server
 
 VERSION = "41.5.1"
 #: Names an environment that holds the package `rucio`, instead of the one that is made here.
@@ -60,7 +60,7 @@ class RucioServer:
         ready = self._work / "ready"
         ready.unlink(missing_ok=True)
         self._process = subprocess.Popen(
-            [self._python, "-P", rucio_server.__file__, self._work],
+            [self._python, "-P", server.__file__, self._work],
             stdin=subprocess.DEVNULL,
             cwd=self._work,
             env=os.environ | {"PYTHONWARNINGS": "ignore"},

@@ -6,7 +6,7 @@ import pytest
 import requests
 from rucio.common import exception
 
-from dbbbatch.targets.rucio_errors import Sort, said, sort
+from dbbbatch.targets.rucio.errors import Sort, said, sort
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from typing import Any
 
 from rucio.common import exception as rucio
 
-from dbbbatch.targets import rucio_errors
 from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Result
-from dbbbatch.targets.rucio_entry import DATASET, REPLICA, Did, Entry
+from dbbbatch.targets.rucio import errors
+from dbbbatch.targets.rucio.entry import DATASET, REPLICA, Did, Entry
 
 __all__ = ["Registrar"]
 
@@ -33,7 +33,7 @@ class Registrar:
     ----------
     client : `rucio.client.Client`
         Logged in.
-    settings : `dbbbatch.targets.rucio.Settings`
+    settings : `dbbbatch.targets.rucio.plugin.Settings`
         Where and how.
     """
 
@@ -99,13 +99,13 @@ class Registrar:
 
     def _explain(self, entry: Entry, step: str, error: Exception) -> Outcome:
         """Say what a refusal means for the one file that it is about."""
-        text = rucio_errors.said(error)
-        kind = rucio_errors.sort(error)
-        if kind is rucio_errors.Sort.BUSY:
+        text = errors.said(error)
+        kind = errors.sort(error)
+        if kind is errors.Sort.BUSY:
             return entry.outcome(Result.LATER, text)
         if entry.parts:
             return entry.outcome(Result.PARTLY, f"{step}: {text}")
-        if kind is rucio_errors.Sort.NEVER:
+        if kind is errors.Sort.NEVER:
             return entry.outcome(Result.NEVER, f"{entry.scope}:{entry.name}: {text}")
         return entry.outcome(Result.FAILED, text)
 
@@ -260,12 +260,12 @@ class Registrar:
             try:
                 return call()
             except Exception as error:
-                kind = rucio_errors.sort(error)
-                if kind is rucio_errors.Sort.AWAY:
-                    raise NotReady(f"Rucio: {rucio_errors.said(error)}") from error
-                if kind is rucio_errors.Sort.WRONG:
-                    raise Misconfigured(f"Rucio: {rucio_errors.said(error)}") from error
-                if kind is not rucio_errors.Sort.BUSY or attempt == TRIES:
+                kind = errors.sort(error)
+                if kind is errors.Sort.AWAY:
+                    raise NotReady(f"Rucio: {errors.said(error)}") from error
+                if kind is errors.Sort.WRONG:
+                    raise Misconfigured(f"Rucio: {errors.said(error)}") from error
+                if kind is not errors.Sort.BUSY or attempt == TRIES:
                     raise
                 time.sleep(random.uniform(0.02, 0.05) * 2**attempt)
         raise AssertionError("the last try returns or raises")

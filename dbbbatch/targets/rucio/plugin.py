@@ -1,6 +1,6 @@
 """The plugin ``rucio``: registers files as replicas where they lie, and attaches them to datasets.
 
-Here a file gets its names and checksums; `targets.rucio_registrar` talks to the server.
+Here a file gets its names and checksums; `registrar` talks to the server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dbbbatch.targets.base import (
     Result,
     StoredFile,
 )
-from dbbbatch.targets.rucio_entry import Did, Entry
+from dbbbatch.targets.rucio.entry import Did, Entry
 
 _AWAY = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE}
 
@@ -99,8 +99,8 @@ class Rucio(Plugin):
         try:
             from rucio.client import Client
 
-            from dbbbatch.targets import rucio_errors
-            from dbbbatch.targets.rucio_registrar import Registrar
+            from dbbbatch.targets.rucio import errors
+            from dbbbatch.targets.rucio.registrar import Registrar
         except ImportError as error:
             raise Misconfigured(
                 f"Rucio's client is not installed ({error}): pip install 'dbbbatch[rucio]'"
@@ -110,9 +110,9 @@ class Rucio(Plugin):
             client.get_rse(settings.rse)
         except Exception as error:
             server = settings.url or "the server of rucio.cfg"
-            text = f"{server}: {rucio_errors.said(error)}"
+            text = f"{server}: {errors.said(error)}"
             refused = type(error).__name__ == "CannotAuthenticate"
-            if rucio_errors.sort(error) in (rucio_errors.Sort.AWAY, rucio_errors.Sort.BUSY):
+            if errors.sort(error) in (errors.Sort.AWAY, errors.Sort.BUSY):
                 raise (Misconfigured if refused else NotReady)(text) from error
             raise Misconfigured(text) from error
         self._registrar = Registrar(client, settings)

@@ -1,7 +1,7 @@
-"""A throw-away Rucio server on loopback, for trials and tests: rucio_server.py WORKDIR [DATABASE]
+"""A throw-away Rucio server on loopback, for trials and tests: server.py WORKDIR [DATABASE]
 
 Run by the Python of an environment that holds the package `rucio` (which cannot share one with
-`rucio-clients`): ``VENV/bin/python -P rucio_server.py WORKDIR``. When it listens, WORKDIR/url holds
+`rucio-clients`): ``VENV/bin/python -P server.py WORKDIR``. When it listens, WORKDIR/url holds
 its address; user ddmlab, password secret, account root. SQLite in WORKDIR, unless DATABASE says
 otherwise. Never to be reached from elsewhere, and never to be relied on.
 """
