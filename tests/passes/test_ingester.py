@@ -11,6 +11,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.claim import IngestClaim
+from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.files.names import to_text
 from tests.passes.ingesting import Ingesting
 from tests.support.scripts import TOP
@@ -45,6 +46,21 @@ class TestHistory:
         connect.execute("DELETE FROM ingest_state")
         ingesting.run()
         assert ingesting.statuses() == {"x.fits": "SUCCESS"}
+
+    def test_file_that_is_committed_late_with_an_early_number_is_due(
+        self, ingesting: Ingesting
+    ) -> None:
+        ingesting.store("early.fits", "late.fits")
+        ingesting.run()
+        connect.execute("DELETE FROM ingest_event")
+        connect.execute("DELETE FROM ingest_state")
+        numbers = dict(connect.execute("SELECT filename, id FROM file").fetchall())
+        for name in ("late.fits", "early.fits"):
+            connect.transact(
+                lambda name=name: IngestState.arrive([numbers[name]], str(ingesting.site.storage))
+            )
+            ingesting.run()
+        assert set(ingesting.statuses().values()) == {"SUCCESS"}
 
     def test_final_event_tells_version_and_duration(self, misbehaving: Ingesting) -> None:
         misbehaving.store("done.1")

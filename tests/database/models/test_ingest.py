@@ -1,11 +1,12 @@
 """Targets, states and events: on both databases."""
 
+import threading
 from typing import Any
 
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.ingest import IngestEvent, IngestState
+from dbbbatch.database.models.ingest import ARRIVALS, IngestEvent, IngestState
 from dbbbatch.database.models.status import ImpossibleTransition, Status, must_be_possible
 from dbbbatch.database.models.target import Target
 from dbbbatch.errors import ConfigError
@@ -131,6 +132,38 @@ class TestArrival:
         target()
         with pytest.raises(ConfigError, match="another storage area needs"):
             target(storage="/moved")
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_adding_a_target_waits_for_files_that_are_being_stored(
+    database: Any, database_url: str
+) -> None:
+    """A finder that began before the target was added does not know of it: nor is it missed."""
+    import psycopg
+
+    with psycopg.connect(database_url) as finder:
+        finder.execute("SELECT pg_advisory_xact_lock_shared(%s)", [ARRIVALS])
+        finder.execute(
+            "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder,"
+            " added_on) VALUES (%s, '', 'x.fits', 3, 'blake2b:00', 'STORED', 'f', now())",
+            [STORAGE],
+        )
+        added: list[Target] = []
+
+        def add() -> None:
+            added.append(target())
+            connect.disconnect()
+
+        adding = threading.Thread(target=add)
+        adding.start()
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while not connect.execute(waits).fetchone()[0]:
+            assert adding.is_alive()
+        assert not added
+        finder.commit()
+    adding.join()
+    assert list(statuses(added[0]).values()) == ["UNTRIED"]
 
 
 @pytest.mark.usefixtures("database")
