@@ -13,6 +13,7 @@ import os
 import secrets
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -88,7 +89,8 @@ def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
     except (ValueError, KeyError, TypeError):
         raise UsageError("what stands on stdin is not the question of a dbb-janitor") from None
     storages = sorted(
-        {one.storage for one in (*settings.finder.values(), *settings.target.values())}
+        {one.storage for one in settings.finder.values()}
+        | {one.storage for one in settings.target.values()}
     )
     ids = _targets(settings.site.name, targets)
     count = 0
@@ -114,10 +116,10 @@ def _targets(site: str, targets: Sequence[str]) -> list[int]:
     found = []
     for name in targets:
         row = connect.look(
-            lambda name=name: connect.execute(
-                "SELECT id FROM target WHERE site = ? AND name = ?", (site, name)
-            ).fetchone()
-        )
+            partial(
+                connect.execute, "SELECT id FROM target WHERE site = ? AND name = ?", (site, name)
+            )
+        ).fetchone()
         if row is None:
             raise UsageError(f"no target {name!r} has ever run at site {site}")
         found.append(int(row[0]))
@@ -128,7 +130,7 @@ def _words(
     storages: Sequence[str], targets: Sequence[int], questions: Sequence[Question]
 ) -> Iterator[str]:
     paths = [(question.relpath, question.filename) for question in questions]
-    known = {s: connect.look(lambda s=s: File.known(s, paths)) for s in storages}
+    known = {s: connect.look(partial(File.known, s, paths)) for s in storages}
     ids = [found[path].id for found in known.values() for path in paths if path in found]
     ingested = connect.look(lambda: _ingested(ids, targets)) if targets else set(ids)
     for question in questions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
@@ -22,6 +23,9 @@ from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.outcomes import attempt_prefix
 from dbbbatch.passes.handoff.transfer import far_end
 from dbbbatch.remote.receive import Session
+
+#: Where the documented rsync command leaves what it has of a file when it is cut off.
+PARTIAL = "dbb-partial"
 
 #: Files that the endpoint is asked about in one connection.
 _TOGETHER = 5000
@@ -95,8 +99,12 @@ class JanitorWork(Work):
         after = None
         while True:
             page = connect.look(
-                lambda after=after: HandoffFile.held_files(
-                    p.settings.site.name, self._section.name, after, _TOGETHER
+                partial(
+                    HandoffFile.held_files,
+                    p.settings.site.name,
+                    self._section.name,
+                    after,
+                    _TOGETHER,
                 )
             )
             for file in page:
@@ -167,6 +175,9 @@ class JanitorWork(Work):
                 if age >= section.stale_after and attempt not in in_use:
                     session.clean(attempt, section.timeout)
                     p.counts["staging removed"] += 1
+            for name, age in session.attempts(PARTIAL).items():
+                if age >= section.stale_after:
+                    session.clean(name, section.timeout)
 
     def _sweep_here(self, p: Pass) -> None:
         """Remove old empty directories, and old rows of passes."""

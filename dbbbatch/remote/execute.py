@@ -437,7 +437,7 @@ def _start(argv: list[bytes], ends: _Ends, cwd: str | None, env: Mapping[str, st
     try:
         if not program.isascii():
             raise ToolMissing(f"cannot run {program!r}: the path of a program must be ASCII")
-        command = sh.Command(program)
+        command: Any = sh.Command(program)
         return command(
             *(argument.decode("latin-1") for argument in argv[1:]),
             _encoding="latin-1",

@@ -88,7 +88,9 @@ class Command:
         filled: list[bytes] = []
         for argument in self.arguments:
             if argument == (_Slot(_MANY),):
-                filled.extend(values[_MANY])
+                sources = values[_MANY]
+                assert not isinstance(sources, bytes)
+                filled.extend(sources)
             else:
                 filled.append(b"".join(_fill(part, values) for part in argument))
         return filled

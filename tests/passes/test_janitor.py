@@ -229,7 +229,8 @@ def test_while_space_is_lacking_younger_files_go_oldest_first(
         site.put(name, b"x" * 100)
         make_pass(site)
     store(site)
-    monkeypatch.setattr(place, "free_bytes", lambda path: 850)
+    holding = str(site.holding)
+    monkeypatch.setattr(place, "free_bytes", lambda path: 850 if path == holding else 1 << 40)
     janitor(site)
     assert set(tree(site.holding)) == {"third"}
 
@@ -263,6 +264,14 @@ def test_old_leftovers_of_ours_leave_staging(site: Site, leave: Callable[[str], 
     (site.staging / "dbb-summit-latiss-fresh").mkdir()
     janitor(site)
     assert sorted(os.listdir(site.staging)) == ["dbb-summit-latiss-fresh", "dbb-summit-other-old"]
+
+
+def test_what_rsync_left_of_files_long_ago_leaves_staging(
+    site: Site, leave: Callable[[str], None]
+) -> None:
+    leave("dbb-partial")
+    janitor(site)
+    assert os.listdir(site.staging) == []
 
 
 def test_what_recovery_will_ask_for_stays_in_staging(

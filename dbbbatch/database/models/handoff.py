@@ -233,7 +233,7 @@ class HandoffFile(Table):
             f" ORDER BY held_at, id LIMIT {limit:d}",
             (site, handoff, bulk.moment(held_at), number),
         ).fetchall()
-        return [Held(*row[:-1], bulk.read_moment(row[-1])) for row in rows]
+        return [Held(*row)._replace(held_at=bulk.read_moment(row[-1])) for row in rows]
 
     @classmethod
     def reasons(cls, ids: Sequence[int]) -> dict[int, str]:

@@ -24,9 +24,7 @@ def plan(p: Pass, section: Handoff) -> Iterator[str]:
         what = "ask the endpoint about" if batch.status == BatchStatus.OPEN else "tidy up after"
         yield f"recover: {what} batch {batch.id}, {batch.files} files of {batch.started} UTC"
     for status, what in (("DELIVERED", "move to holding"), ("QUARANTINED", "move to quarantine")):
-        for row in connect.look(
-            lambda status=status: HandoffFile.in_buffer(site, section.name, status)
-        ):
+        for row in connect.look(partial(HandoffFile.in_buffer, site, section.name, status)):
             rel, path = sources.path_of(section, row)
             if sources.is_there(path):
                 yield f"recover: {what} {names.printable(rel)}"
@@ -36,9 +34,7 @@ def plan(p: Pass, section: Handoff) -> Iterator[str]:
 def _sending(p: Pass, section: Handoff, site: str) -> Iterator[str]:
     count = size = 0
     for chunk in scanned(p, section):
-        for seen in connect.look(
-            lambda chunk=chunk: HandoffFile.unknown(site, section.name, chunk)
-        ):
+        for seen in connect.look(partial(HandoffFile.unknown, site, section.name, chunk)):
             count, size = count + 1, size + seen.size_bytes
             yield f"send: {names.join(seen.relpath, seen.filename)} (new)"
     after = FIRST

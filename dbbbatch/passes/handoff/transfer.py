@@ -302,7 +302,7 @@ class Sender:
 
     def _transfer(self, batch: Batch, items: Sequence[Item], sent: Sent) -> str:
         """Run the transfer command, or one for each directory or file; return what went wrong."""
-        failures = []
+        failures: list[str] = []
         for argv, size in self._commands(batch, items):
             finished = execute.run(argv, timeout=self.limit(size))
             status = finished.exit_code if finished.signal is None else -finished.signal

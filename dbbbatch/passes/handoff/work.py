@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
@@ -75,7 +76,7 @@ class HandoffWork(Work):
         if not os.path.isdir(section.buffer):
             return False
         return any(
-            connect.look(lambda chunk=chunk: HandoffFile.unknown(site, section.name, chunk))
+            connect.look(partial(HandoffFile.unknown, site, section.name, chunk))
             for chunk in scanned(p, section)
         )
 
