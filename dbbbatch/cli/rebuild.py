@@ -36,15 +36,17 @@ def command(
     could not know.
     """
     from dbbbatch.passes.base import Options
+    from dbbbatch.passes.rebuild import HandoffRebuild, StorageRebuild
 
     section = operator.settings.labelled(label)
     set_up_logging(verbose, None)
     options = Options(verbose=verbose, progress=True, strict=True)
     if isinstance(section, Finder):
         from dbbbatch.database.models.status import Status
-        from dbbbatch.passes.rebuild import StorageRebuild
 
-        work = StorageRebuild(section, becomes=Status(becomes), jobs=jobs)
+        work: StorageRebuild | HandoffRebuild = StorageRebuild(
+            section, becomes=Status(becomes), jobs=jobs
+        )
         unknown = (
             "when and by which finder the files were stored, and which were ingested"
             + (
@@ -55,8 +57,6 @@ def command(
             + "; which were forgotten"
         )
     elif isinstance(section, Handoff):
-        from dbbbatch.passes.rebuild import HandoffRebuild
-
         work = HandoffRebuild(section, jobs)
         unknown = (
             "when the files were delivered, which of them the endpoint has confirmed (the janitor "

@@ -44,8 +44,8 @@ def for_each(statement: str, columns: Mapping[str, str], rows: Sequence[Sequence
     connect.execute_many(statement.format(new=new), (_with_texts(row, times) for row in rows))
 
 
-def among(numbers: Sequence[int]) -> tuple[str, Any]:
-    """Give the end of a condition that a number is among many, and its one value.
+def among(numbers: Sequence[int] | Sequence[str]) -> tuple[str, Any]:
+    """Give the end of a condition that a number (or text) is among many, and its one value.
 
     As in ``where, value = among(ids)`` and ``f"SELECT … WHERE id {where}"``.
     """

@@ -6,10 +6,12 @@ right content, and, where asked to, a file without a row.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
@@ -75,15 +77,15 @@ class AuditorWork(Work):
         try:
             back = self._compare_rows(p)
             for duty in (
-                lambda: self._compare_files(p),
-                lambda: self._verify(p, back),
-                lambda: self._verify(p, self._longest_unverified()),
-                lambda: compare_targets(p, self._finder, self._complaints),
-                lambda: self._forget_what_left(p),
+                self._compare_files,
+                partial(self._verify, rows=back),
+                self._verify_a_share,
+                partial(compare_targets, finder=self._finder, complaints=self._complaints),
+                self._forget_what_left,
             ):
                 if p.stopping:
                     break
-                duty()
+                duty(p)
         finally:
             self._complaints.say(p)
 
@@ -244,10 +246,11 @@ class AuditorWork(Work):
 
     # ---- content ---------------------------------------------------------------------------------
 
-    def _longest_unverified(self) -> list[Audited]:
+    def _verify_a_share(self, p: Pass) -> None:
+        """Verify the share that was not for longest."""
         total = connect.look(lambda: File.how_many(self._finder.storage))
-        share = -int(-self._share * total // 1)  # rounded up
-        return connect.look(lambda: File.longest_unverified(self._finder.storage, share))
+        most = math.ceil(self._share * total)
+        self._verify(p, connect.look(lambda: File.longest_unverified(self._finder.storage, most)))
 
     def _verify(self, p: Pass, rows: Sequence[Audited]) -> None:
         """Read files and mark those whose content is not what it was, no faster than is allowed."""

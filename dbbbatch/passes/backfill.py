@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from dbbbatch.config import Finder, Settings
 from dbbbatch.database import connect
@@ -215,7 +215,7 @@ def _starts(globs: Sequence[str]) -> list[str]:
     return sorted(starts, key=len)
 
 
-def _scan(finder: Finder, start: str, odd: object) -> Iterator[Found]:
+def _scan(finder: Finder, start: str, odd: Callable[[str, str], None]) -> Iterator[Found]:
     """Scan from a directory of storage on, with paths relative to storage."""
     below = start + "/" if start else ""
     root = os.path.join(finder.storage, start) if start else finder.storage

@@ -45,7 +45,7 @@ class Left(NamedTuple):
 
 
 def _left(row: Any) -> Left:
-    return Left(*row[:-1], seen_at=bulk.read_moment(row[-1]))
+    return Left._make((*row[:-1], bulk.read_moment(row[-1])))
 
 
 class FinderLeft(Table):

@@ -237,13 +237,13 @@ def recover(area: Area, most: int) -> int:
     count = 0
     while rows := connect.look(lambda: File.arriving(area.storage, area.finder, most)):
         there: list[int] = []
-        originals: list[Left] = []
+        left: list[Left] = []
         back: list[int] = []
         for row in rows:
             try:
                 if _was_placed(area, row):
                     there.append(row.id)
-                    originals += _left_behind(area, row)
+                    left += _left_behind(area, row)
                 else:
                     back.append(row.id)
             except OSError as error:
@@ -252,19 +252,19 @@ def recover(area: Area, most: int) -> int:
             _sync(area.storage)
 
         def record(
-            there: list[int] = there, originals: list[Left] = originals, back: list[int] = back
+            there: list[int] = there, left: list[Left] = left, back: list[int] = back
         ) -> None:
             File.withdraw(back)
-            _record(area, there, originals)
+            _record(area, there, left)
 
         connect.transact(record)
         count += len(rows)
-    while rows := connect.look(
+    while originals := connect.look(
         lambda: FinderLeft.all_with(area.site, area.finder, Verdict.MOVED, most)
     ):
-        if not remove_originals(area, rows):
+        if not remove_originals(area, originals):
             break
-        count += len(rows)
+        count += len(originals)
     return count
 
 
