@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dbbbatch.config import Settings
@@ -93,7 +93,7 @@ class Ingesting:
         ).fetchall()
         return [row[0] for row in rows]
 
-    def wait_is_over(self, names: Iterable[str] = ()) -> None:
+    def wait_is_over(self) -> None:
         """Let the time of every further try have come."""
         connect.execute(
             "UPDATE ingest_state SET next_try_at = '2026-01-01 00:00:00.000000'"
