@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbbbatch.errors import DbbError
+from dbbbatch.remote import family
+from dbbbatch.remote.pipes import Descriptor, Ends, poll, watch
 
 #: Bytes kept of each output stream by `run`: the last ones, where a program says why it failed.
 KEPT = 1 << 20
@@ -117,7 +119,7 @@ class Process:
         self.argv = [bytes(argument) for argument in argv]
         self._began = time.monotonic()
         ended_all = _ended_all
-        self._ends = _Ends()
+        self._ends = Ends()
         try:
             self._command = _start(self.argv, self._ends, cwd, env)
         except BaseException:
@@ -126,7 +128,7 @@ class Process:
         finally:
             self._ends.close_theirs()
         self.pid: int = self._command.process.pid
-        self._watch = _watch(self.pid)
+        self._watch = watch(self.pid)
         self._output = {self._ends.output: bytearray(), self._ends.error: bytearray()}
         self._open = set(self._output)
         self._ended: Finished | None = None
@@ -226,47 +228,28 @@ class Process:
 
     def end(self, how: int = signal.SIGKILL) -> None:
         """Send a signal (kill, by default) to the program, its session and its descendants."""
-        for pid in self._family():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, how)
+        family.end(self._family(), how)
 
     def _family(self) -> list[int]:
-        """Find the processes of the session that we made for the program, and what left it.
-
-        The program itself is not yet waited for while it is in `_live`, or its number would
-        perhaps be another's by now.
-        """
-        import psutil
-
-        family = set()
-        if self._ended is None and self._command.process.exit_code is None:
-            family.add(self.pid)
-            with contextlib.suppress(psutil.Error):
-                family |= {p.pid for p in psutil.Process(self.pid).children(recursive=True)}
-        for pid in psutil.pids():
-            with contextlib.suppress(OSError):
-                if os.getsid(pid) == self.pid:
-                    family.add(pid)
-        return sorted(family, reverse=True)
+        running = self._ended is None and self._command.process.exit_code is None
+        return family.members(self.pid, running=running)
 
     def _end_gently(self, keep: int) -> None:
         """Ask the program to end, so that it may tidy up at both ends; then end it."""
-        family = self._family()
+        before = self._family()
         self.end(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             self._await_end(time.monotonic() + GRACE)
         self.end()
-        for pid in family:  # also those that lost their parent just now
-            if _descends(pid, family):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+        # Also those that lost their parent just now.
+        family.end([pid for pid in before if family.descends(pid, before)])
 
     def _await_end(self, deadline: float) -> None:
         while self._alive():
             if time.monotonic() >= deadline:
                 raise TimeoutError
             watched = {self._watch: select.POLLIN} if self._watch >= 0 else {}
-            _poll(watched, deadline, short=None if watched else 0.05)
+            poll(watched, deadline, short=None if watched else 0.05)
 
     def _alive(self) -> bool:
         if self._watch >= 0:
@@ -280,7 +263,7 @@ class Process:
         if not writing and not self._alive():
             # Whoever still holds the pipes open is not the program.
             deadline = min(deadline, time.monotonic() + _LINGERING)
-            if not self._take(_poll(dict.fromkeys(self._open, select.POLLIN), deadline), keep):
+            if not self._take(poll(dict.fromkeys(self._open, select.POLLIN), deadline), keep):
                 self._open.clear()
             return
         wanted = dict.fromkeys(self._open, select.POLLIN)
@@ -288,14 +271,14 @@ class Process:
             wanted[self._ends.input] = select.POLLOUT
         elif self._watch >= 0:
             wanted[self._watch] = select.POLLIN
-        ready = _poll(wanted, deadline, short=0.05 if self._watch < 0 else None)
+        ready = poll(wanted, deadline, short=0.05 if self._watch < 0 else None)
         self._take(ready, keep)
         if not ready and time.monotonic() >= deadline:
             raise TimeoutError
 
     def _drain(self, keep: int) -> None:
         """Take what is left in the pipes of a program that has ended."""
-        while self._open and self._take(_poll(dict.fromkeys(self._open, select.POLLIN), 0), keep):
+        while self._open and self._take(poll(dict.fromkeys(self._open, select.POLLIN), 0), keep):
             pass
 
     def _take(self, ready: Iterable[int], keep: int) -> bool:
@@ -373,60 +356,7 @@ def end_all() -> None:
         process.end()
 
 
-def end_naming(token: bytes) -> int:
-    """End the processes of this user whose command line holds `token`.
-
-    So a transfer goes that a killed pass left behind: its arguments hold a path that no other
-    transfer ever has.
-
-    Returns
-    -------
-    count : `int`
-        Processes ended.
-    """
-    count = 0
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        if not name.isdecimal() or int(name) == os.getpid():
-            continue
-        try:
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                if token not in file.read():
-                    continue
-            os.kill(int(name), signal.SIGKILL)
-            count += 1
-        except OSError:
-            continue  # gone, or another user's
-    return count
-
-
-class _Ends:
-    """The three pipes between us and a program: our ends and theirs."""
-
-    def __init__(self) -> None:
-        self.their_input, self.input = os.pipe()
-        self.output, self.their_output = os.pipe()
-        self.error, self.their_error = os.pipe()
-        os.set_blocking(self.input, False)
-
-    def close_theirs(self) -> None:
-        for name in ("their_input", "their_output", "their_error"):
-            self._close(name)
-
-    def close_input(self) -> None:
-        self._close("input")
-
-    def close(self) -> None:
-        self.close_theirs()
-        for name in ("input", "output", "error"):
-            self._close(name)
-
-    def _close(self, name: str) -> None:
-        if (descriptor := getattr(self, name)) >= 0:
-            setattr(self, name, -1)
-            os.close(descriptor)
-
-
-def _start(argv: list[bytes], ends: _Ends, cwd: str | None, env: Mapping[str, str] | None) -> Any:
+def _start(argv: list[bytes], ends: Ends, cwd: str | None, env: Mapping[str, str] | None) -> Any:
     """Start a program by `sh`, which encodes each argument as latin-1: byte for byte."""
     import logging
 
@@ -441,9 +371,9 @@ def _start(argv: list[bytes], ends: _Ends, cwd: str | None, env: Mapping[str, st
         return command(
             *(argument.decode("latin-1") for argument in argv[1:]),
             _encoding="latin-1",
-            _in=_Descriptor(ends.their_input),
-            _out=_Descriptor(ends.their_output),
-            _err=_Descriptor(ends.their_error),
+            _in=Descriptor(ends.their_input),
+            _out=Descriptor(ends.their_output),
+            _err=Descriptor(ends.their_error),
             _tty_out=False,
             _new_session=True,
             _close_fds=True,
@@ -462,44 +392,8 @@ def _start(argv: list[bytes], ends: _Ends, cwd: str | None, env: Mapping[str, st
         raise ToolMissing(f"cannot run {program!r}: {reason}") from None
 
 
-class _Descriptor:
-    """What `sh` takes for a file: it passes the descriptor on, and starts no thread to copy."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-
-def _watch(pid: int) -> int:
-    """Open a descriptor that becomes readable when the program ends; -1 where there is none."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):  # an old kernel, or it has ended already
-        return -1
-
-
-def _poll(wanted: Mapping[int, int], deadline: float, short: float | None = None) -> set[int]:
-    """Wait for descriptors until `deadline`, at most `short` seconds."""
-    poller = select.poll()
-    for descriptor, events in wanted.items():
-        poller.register(descriptor, events)
-    left = max(0.0, deadline - time.monotonic())
-    if short is not None:
-        left = min(left, short)
-    return {descriptor for descriptor, _ in poller.poll(min(left, 3600.0) * 1000)}
-
-
 def _pieces(data: bytes | Iterable[bytes]) -> Iterator[bytes]:
     if isinstance(data, bytes | bytearray | memoryview):
         yield bytes(data)
     else:
         yield from data
-
-
-def _descends(pid: int, family: Sequence[int]) -> bool:
-    """Tell whether a process number still belongs to the family that it was taken from."""
-    with contextlib.suppress(OSError):
-        return os.getsid(pid) in family
-    return False

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dbbbatch.remote import execute
+from dbbbatch.remote import execute, family
 
 FOREVER = 60
 EVERY_BYTE = bytes(range(256))
@@ -140,7 +140,7 @@ def test_a_process_is_ended_by_what_it_names(tmp_path: Path) -> None:
     token = b"attempt-0123456789"
     argv = [b"sh", b"-c", b'setsid sh -c "sleep 60; : $1" >/dev/null 2>&1 & echo $!', b"sh", token]
     pid = int(execute.run(argv, timeout=FOREVER).stdout)
-    assert execute.end_naming(token) >= 1
+    assert family.end_naming(token) >= 1
     wait_for(pid)
 
 

@@ -25,7 +25,7 @@ from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.outcomes import Outcomes
 from dbbbatch.passes.handoff.streams import lists_directory
 from dbbbatch.passes.handoff.transfer import Batch, Item, Sender, Sent
-from dbbbatch.remote import execute
+from dbbbatch.remote import family
 
 #: Originals moved to holding in one transaction.
 _CHUNK = 2000
@@ -65,7 +65,7 @@ def _recover_batch(
     p: Pass, section: Handoff, sender: Sender, outcomes: Outcomes, row: TransferBatch
 ) -> None:
     if row.status == BatchStatus.OPEN:
-        execute.end_naming(row.attempt.encode())
+        family.end_naming(row.attempt.encode())
         files = connect.look(lambda: HandoffFile.of_batch(row.id))
         sent = _ask(section, sender, row, [_item(section, file) for file in files])
         p.counts["recovered"] += len(sent.delivered)

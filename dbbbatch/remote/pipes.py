@@ -1,0 +1,64 @@
+"""The pipes between us and a program, and waiting for what happens to them and to it."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Mapping
+
+
+class Ends:
+    """The three pipes between us and a program: our ends and theirs."""
+
+    def __init__(self) -> None:
+        self.their_input, self.input = os.pipe()
+        self.output, self.their_output = os.pipe()
+        self.error, self.their_error = os.pipe()
+        os.set_blocking(self.input, False)
+
+    def close_theirs(self) -> None:
+        for name in ("their_input", "their_output", "their_error"):
+            self._close(name)
+
+    def close_input(self) -> None:
+        self._close("input")
+
+    def close(self) -> None:
+        self.close_theirs()
+        for name in ("input", "output", "error"):
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        if (descriptor := getattr(self, name)) >= 0:
+            setattr(self, name, -1)
+            os.close(descriptor)
+
+
+class Descriptor:
+    """What `sh` takes for a file: it passes the descriptor on, and starts no thread to copy."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+
+def watch(pid: int) -> int:
+    """Open a descriptor that becomes readable when the program ends; -1 where there is none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # an old kernel, or it has ended already
+        return -1
+
+
+def poll(wanted: Mapping[int, int], deadline: float, short: float | None = None) -> set[int]:
+    """Wait for descriptors until `deadline`, at most `short` seconds."""
+    poller = select.poll()
+    for descriptor, events in wanted.items():
+        poller.register(descriptor, events)
+    left = max(0.0, deadline - time.monotonic())
+    if short is not None:
+        left = min(left, short)
+    return {descriptor for descriptor, _ in poller.poll(min(left, 3600.0) * 1000)}
