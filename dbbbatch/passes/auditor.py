@@ -248,9 +248,18 @@ class AuditorWork(Work):
 
     def _verify_a_share(self, p: Pass) -> None:
         """Verify the share that was not for longest."""
-        total = connect.look(lambda: File.how_many(self._finder.storage))
-        most = math.ceil(self._share * total)
-        self._verify(p, connect.look(lambda: File.longest_unverified(self._finder.storage, most)))
+        storage = self._finder.storage
+        most = math.ceil(self._share * connect.look(lambda: File.how_many(storage)))
+        begun = connect.look(connect.now)
+        after = None
+        while most > 0 and not p.stopping:
+            rows, after = connect.look(
+                partial(File.longest_unverified, storage, begun, after, min(most, _PAGE))
+            )
+            if not rows:
+                break
+            self._verify(p, rows)
+            most -= len(rows)
 
     def _verify(self, p: Pass, rows: Sequence[Audited]) -> None:
         """Read files and mark those whose content is not what it was, no faster than is allowed."""

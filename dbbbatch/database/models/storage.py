@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -287,14 +288,35 @@ class File(Table):
         return [Audited(*row) for row in rows.fetchall()]
 
     @classmethod
-    def longest_unverified(cls, storage: str, most: int) -> list[Audited]:
-        """Return the stored files whose last verification is the oldest."""
+    def longest_unverified(
+        cls, storage: str, before: datetime, after: tuple[Any, int] | None, most: int
+    ) -> tuple[list[Audited], tuple[Any, int] | None]:
+        """Return stored files in the order of their last verification, the oldest first.
+
+        Parameters
+        ----------
+        before : `datetime.datetime`
+            Only those that were last verified before.
+        after : `tuple` or `None`
+            Where an earlier call left off.
+
+        Returns
+        -------
+        files : `list` [ `Audited` ]
+            No more than `most`.
+        after : `tuple` or `None`
+            Where it left off.
+        """
+        time = "TIMESTAMP" if on_postgresql() else "TEXT"
         rows = execute(
-            f"SELECT {_AUDITED} FROM file WHERE storage = ? AND status = 'STORED'"
-            " ORDER BY verified_at, id LIMIT ?",
-            (storage, most),
-        )
-        return [Audited(*row) for row in rows.fetchall()]
+            f"SELECT verified_at, {_AUDITED} FROM file WHERE storage = ? AND status = 'STORED'"
+            f" AND verified_at < CAST(? AS {time})"
+            + (f" AND (verified_at, id) > (CAST(? AS {time}), ?)" if after else "")
+            + " ORDER BY verified_at, id LIMIT ?",
+            (storage, bulk.moment(before), *(after or ()), most),
+        ).fetchall()
+        files = [Audited(*row[1:]) for row in rows]
+        return files, (rows[-1][0], files[-1].id) if rows else None
 
     @classmethod
     def verified(cls, ids: Sequence[int]) -> None:
