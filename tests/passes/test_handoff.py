@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.passes.handing import HOSTILE, contents, make_pass, rows, statuses
+from tests.passes.handing import HOSTILE, change, contents, make_pass, rows, statuses
 from tests.support.site import Site, tree
 
 
@@ -253,6 +253,20 @@ def test_a_dry_run_says_what_would_be_sent_and_changes_nothing(site: Site) -> No
     ran = site.run("dbb-handoff", "--dry-run")
     assert ran.out.splitlines()[:2] == ["send: c (new)", "send: a/b (new)"]
     assert (ran.code, tree(site.far_buffer), rows(site, "id")) == (0, {}, [])
+
+
+def test_a_dry_run_says_first_what_would_be_recovered(site: Site) -> None:
+    site.put_all(["a/b", "c"])
+    make_pass(site)
+    os.rename(site.holding / "c", site.buffer / "c")
+    change(site, "UPDATE handoff_file SET status = 'DELIVERED' WHERE filename = 'c'")
+    change(site, "UPDATE transfer_batch SET status = 'OPEN'")
+    lines = site.run("dbb-handoff", "--dry-run").out.splitlines()
+    assert lines[0].startswith("recover: ask the endpoint about batch 1, 2 files of ")
+    assert lines[1:] == [
+        "recover: move to holding c",
+        f"in all 0 files, 0 bytes, to {site.far_buffer}",
+    ]
 
 
 def test_lingering_wakes_for_a_new_file_only(site: Site) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from tests.support.site import tree
 
 NAMES = (
     b"a b/$(touch x)",
-    b"a b/it's \"quoted\"",
+    b'a b/it\'s "quoted"',
     b"a b/new\nline",
     b"c/d/e/-rf",
     b"c/d/e/#hash;",
@@ -162,6 +164,32 @@ def test_an_attempt_that_was_taken_over_is_fenced(far: Far) -> None:
     old.close()
 
 
+@pytest.mark.promise
+def test_a_far_end_still_at_work_for_a_killed_pass_does_no_harm(
+    tmp_path: Path, program: Callable[[str, str], Path]
+) -> None:
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    for fifo in (begun, go):
+        os.mkfifo(fifo)
+    once = f'mkdir "{tmp_path}/once" 2>/dev/null && echo >"{begun}" && read -r _ <"{go}"'
+    program("cp", f'{once}; exec {shutil.which("cp")} "$@"')
+    far = Far(tmp_path / "far")
+    old = Session(far.place)
+    with far.session, old, ThreadPoolExecutor(1) as threads:
+        far.session.verify("one", far.send("one"), 10)
+        placing = threads.submit(old.place_files, "one")
+        begun.read_bytes()  # it is about to link the files
+        assert far.session.ask("one") == "verified"
+        assert not far.session.place_files("one.r").kept
+        for path in far.buffer.iterdir():  # the endpoint's finder
+            path.rename(tmp_path / path.name)
+        far.session.clean("one")
+        go.write_bytes(b"\n")
+        assert isinstance(placing.exception(), Refused)
+    assert tree(far.buffer) == {}
+    assert os.listdir(far.staging) == []
+
+
 def test_the_receipt_says_what_was_verified(far: Far) -> None:
     far.session.verify("one", far.send("one"), 10)
     assert far.session.ask("one") == "verified"
@@ -227,8 +255,6 @@ def test_a_noisy_start_up_file_does_no_harm(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "dash", "csh", "tcsh", "ksh", "zsh", "fish"])
 def test_the_command_line_is_read_alike_by_every_shell(tmp_path: Path, shell: str) -> None:
-    import shutil
-
     if not shutil.which(shell):
         pytest.skip(f"no {shell} here")
     far = Far(tmp_path / "far", f"{shell} -c {{command}}")
