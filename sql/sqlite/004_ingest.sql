@@ -62,3 +62,4 @@ CREATE TABLE ingest_event (
     FOREIGN KEY (file_id, target_id) REFERENCES ingest_state (file_id, target_id)
 );
 CREATE INDEX ingest_event_file ON ingest_event (file_id, target_id, id);
+CREATE INDEX ingest_event_time ON ingest_event (start_time);

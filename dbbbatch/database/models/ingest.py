@@ -18,6 +18,10 @@ from dbbbatch.database.models.status import ImpossibleTransition, Status, must_b
 #: PostgreSQL's advisory lock: shared by transactions that store files, whole for adding a target.
 ARRIVALS = 0x646262_02
 
+#: What the index `ingest_state_trouble` holds.
+_TROUBLED = "status IN ('FAILURE', 'UNKNOWN', 'INVALID')"
+_TROUBLES = {Status.FAILURE, Status.UNKNOWN, Status.INVALID}
+
 
 class IngestState(Table):
     """Where one file stands with one target.
@@ -121,10 +125,12 @@ class IngestState(Table):
             Id, relpath, filename.
         """
         marks = ", ".join("?" for _ in statuses)
+        # Said in its own words, the partial index of the troubled is used whatever the history.
+        troubled = f" AND s.{_TROUBLED}" if set(statuses) <= _TROUBLES else ""
         found = connect.execute(
             "SELECT s.file_id, f.relpath, f.filename FROM ingest_state s"
             " JOIN file f ON f.id = s.file_id"
-            f" WHERE s.target_id = ? AND s.status IN ({marks}) AND s.file_id > ?"
+            f" WHERE s.target_id = ? AND s.status IN ({marks}){troubled} AND s.file_id > ?"
             + (" AND s.changed_at >= ?" if since else "")
             + " ORDER BY s.file_id LIMIT ?",
             [target_id, *statuses, after, *([bulk.moment(since)] if since else []), count],
