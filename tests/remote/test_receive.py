@@ -262,6 +262,27 @@ def test_the_command_line_is_read_alike_by_every_shell(tmp_path: Path, shell: st
         far.session.open()
 
 
+@pytest.mark.parametrize("shell", ["dash", "bash", "ksh", "zsh"])
+def test_the_script_runs_in_whatever_sh_is(
+    tmp_path: Path, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (path := shutil.which(shell)):
+        pytest.skip(f"no {shell} here")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sh").symlink_to(path)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    far = Far(tmp_path / "far")
+    with far.session:
+        put(os.fsencode(far.buffer) + b"/-n", b"other")
+        files = far.send("one")
+        os.unlink(os.fsencode(far.staging / "one" / "t") + b"/\xff\xfe")
+        assert len(far.session.verify("one", files, 10)) == len(NAMES) - 1
+        assert far.session.ask("one") == "verified"
+        assert far.session.place_files("one.r").kept == {b"-n"}
+        far.session.clean("one")
+    assert (len(tree(far.buffer)), os.listdir(far.staging)) == (len(NAMES) - 1, [])
+
+
 def test_a_command_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
     far = Far(tmp_path / "far", "sh -c 'echo no route >&2; exit 255' {command}", host="far.example")
     with pytest.raises(Away, match=r"far.example cannot be reached: exit code 255: no route"):
