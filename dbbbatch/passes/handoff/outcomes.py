@@ -15,7 +15,7 @@ from dbbbatch.files import faults, names
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.judge import wait_before_try
 from dbbbatch.passes.handoff import sources
-from dbbbatch.passes.handoff.transfer import Sent, changed
+from dbbbatch.passes.handoff.batch import Sent, changed
 from dbbbatch.passes.quarantine import Aside
 from dbbbatch.passes.release import Explained
 

@@ -22,9 +22,10 @@ from dbbbatch.errors import DbbError
 from dbbbatch.files import checksum
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff import sources
+from dbbbatch.passes.handoff.batch import Batch, Item, Sent
 from dbbbatch.passes.handoff.outcomes import Outcomes
 from dbbbatch.passes.handoff.streams import lists_directory
-from dbbbatch.passes.handoff.transfer import Batch, Item, Sender, Sent
+from dbbbatch.passes.handoff.transfer import Sender
 from dbbbatch.remote import family
 
 #: Originals moved to holding in one transaction.

@@ -12,7 +12,7 @@ from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.database.models.storage import INODE
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
-from dbbbatch.passes.handoff.transfer import Item, changed
+from dbbbatch.passes.handoff.batch import Item, changed
 
 #: Space that the database and the lists of files need, in the state directory.
 _STATE_BYTES = 16 << 20

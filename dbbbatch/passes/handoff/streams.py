@@ -16,7 +16,8 @@ from pathlib import Path
 from dbbbatch.config import Handoff
 from dbbbatch.errors import DbbError
 from dbbbatch.passes.base import Pass
-from dbbbatch.passes.handoff.transfer import Batch, Sender, Sent
+from dbbbatch.passes.handoff.batch import Batch, Sent
+from dbbbatch.passes.handoff.transfer import Sender
 from dbbbatch.remote import execute
 
 #: Seconds after which a waiting pass looks whether it is to stop.

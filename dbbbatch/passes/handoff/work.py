@@ -28,10 +28,10 @@ from dbbbatch.errors import DbbError, TryLater
 from dbbbatch.files import place
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.handoff import sources
+from dbbbatch.passes.handoff.batch import Batch, Item, Sent
 from dbbbatch.passes.handoff.outcomes import Outcomes, attempt_prefix
 from dbbbatch.passes.handoff.scanning import scanned
 from dbbbatch.passes.handoff.streams import Streams
-from dbbbatch.passes.handoff.transfer import Batch, Item, Sent
 
 #: Seconds of scanning before the first batch goes, in whatever order is known by then.
 HEAD_START = 10.0

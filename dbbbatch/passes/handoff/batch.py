@@ -1,0 +1,129 @@
+"""What is sent together, and what came of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dbbbatch.database.models.handoff import Waiting
+from dbbbatch.database.models.storage import INODE
+from dbbbatch.errors import DbbError
+from dbbbatch.remote.receive import Expected
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file of a batch.
+
+    Attributes
+    ----------
+    row : `Waiting`
+        What the table says about it.
+    rel : `str`
+        Its path relative to the buffer.
+    digest : `str`
+        Hexadecimal, by the configured algorithm.
+    """
+
+    row: Waiting
+    rel: str
+    digest: str
+
+    @property
+    def raw(self) -> bytes:
+        """Its relative path as bytes."""
+        return os.fsencode(self.rel)
+
+    @property
+    def expected(self) -> Expected:
+        """The file as it must arrive."""
+        return Expected(self.raw, self.row.size_bytes, self.digest)
+
+
+@dataclass
+class Batch:
+    """Files that are sent together.
+
+    Attributes
+    ----------
+    attempt : `str`
+        Name of its directory in staging.
+    number : `int`
+        Its row in `transfer_batch`.
+    """
+
+    attempt: str
+    items: list[Item]
+    number: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How much there is to send."""
+        return sum(item.row.size_bytes for item in self.items)
+
+
+@dataclass
+class Sent:
+    """What came of a batch.
+
+    Attributes
+    ----------
+    delivered : `list` [ `Item` ]
+        Verified in the endpoint's buffer.
+    failed, gone, conflicts, later : `list` [ `tuple` [ `Item`, `str` ] ]
+        With the reason: did not arrive though all else is well; no longer the same here; another
+        content is in the endpoint's buffer; to be sent another time through no fault of theirs.
+    trouble : `DbbError` or `None`
+        What ends the pass.
+    unknown : `bool`
+        What the far end did is not known: recovery must ask.
+    cut_off : `bool`
+        A transfer command did not end by itself.
+    exit_status : `int` or `None`
+        Of the transfer command that failed, or of the last one; minus a signal.
+    """
+
+    batch: Batch
+    delivered: list[Item] = field(default_factory=list)
+    failed: list[tuple[Item, str]] = field(default_factory=list)
+    gone: list[tuple[Item, str]] = field(default_factory=list)
+    conflicts: list[tuple[Item, str]] = field(default_factory=list)
+    later: list[tuple[Item, str]] = field(default_factory=list)
+    trouble: DbbError | None = None
+    unknown: bool = False
+    cut_off: bool = False
+    exit_status: int | None = None
+    error: str = ""
+    prepare_duration: float | None = None
+    transfer_started: datetime | None = None
+    transfer_duration: float | None = None
+    place_started: datetime | None = None
+    place_duration: float | None = None
+
+    @classmethod
+    def not_begun(cls, batch: Batch, why: str) -> Sent:
+        """Tell that a batch was not begun."""
+        return cls(batch, later=[(item, why) for item in batch.items], error=why)
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second of the transfer."""
+        if not self.transfer_duration:
+            return None
+        return self.batch.size_bytes / self.transfer_duration
+
+
+def changed(buffer: str, row: Waiting, rel: str) -> str:
+    """Say what became of a file of the buffer, or nothing if it is the same version."""
+    try:
+        status = os.lstat(os.path.join(buffer, rel))
+    except (FileNotFoundError, NotADirectoryError):
+        return "no longer in the buffer"
+    if (status.st_size, status.st_mtime_ns, status.st_ino & INODE) != (
+        row.size_bytes,
+        row.mtime_ns,
+        row.inode,
+    ):
+        return "replaced in the buffer by another version"
+    return ""
