@@ -93,7 +93,7 @@ def program(thread: int) -> str:
             argv = [os.path.basename(os.fsdecode(word)) for word in words.read().split(b"\0")]
     except OSError:
         return "?"
-    if argv[0].startswith("python") and "-c" not in argv:
+    if argv[0].startswith("python") and argv[1:2] != ["-c"]:
         return next((word for word in argv[1:] if word and not word.startswith("-")), argv[0])
     return argv[0]
 

@@ -5,7 +5,8 @@ this supervisor lets it go on. The calls are thus counted in one order over the 
 the Nth comes it is never answered, so it does not happen, and neither does any other: whatever
 else the tree wants to change waits for an answer too, until SIGKILL ends it.
 
-`supervise` runs the supervisor in a process of its own. That process adopts orphans
+`supervise` runs the supervisor in a process of its own: a new one, or the fork of one that has
+imported everything (`preloaded`), which is much quicker. That process adopts orphans
 (PR_SET_CHILD_SUBREAPER), so a child that starts a session of its own or outlives its parent is
 still found. What is started by a server outside the tree, as the far end of ssh by its sshd, is
 not a child and lives on, as in life.
@@ -37,6 +38,9 @@ from tests.killing import calls, processes
 
 #: what an address of the database's socket holds; a sendto or write to such a socket is counted
 DATABASE = (".s.PGSQL.", ":5432")
+
+#: what a process does to become the command of a request
+Become = Callable[[dict[str, Any]], None]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -103,6 +107,8 @@ def supervise(
     spare: Sequence[str] = (),
     trace: bool = False,
     timeout: float = 120,
+    held: bool = True,
+    start: Callable[[dict[str, Any]], None] | None = None,
 ) -> Report:
     """Run `command` and kill its whole tree before its `kill_at`-th change (1 is the first).
 
@@ -118,6 +124,10 @@ def supervise(
         a far end that in life is another machine. They end before this returns.
     timeout
         Seconds, after which everything is killed and TimeoutError is raised.
+    held
+        False lets the command run freely: nothing is counted or prevented.
+    start
+        Has a request served, in another way than by a new process: `preloaded.Preloaded.serve`.
 
     Raises
     ------
@@ -136,17 +146,10 @@ def supervise(
             "spare": list(spare),
             "trace": trace,
             "timeout": timeout,
+            "held": held,
             "folder": directory,
         }
-        own = subprocess.run(
-            [sys.executable, "-m", "tests.killing.supervisor"],
-            input=json.dumps(request).encode(),
-            cwd=_ROOT,
-            capture_output=True,
-            check=False,
-        )
-        if own.returncode:
-            raise RuntimeError(f"the supervisor failed: {own.stderr.decode(errors='replace')}")
+        (start or _in_a_new_process)(request)
         answer = json.loads((folder / "report").read_bytes())
         stdout, stderr = (
             (folder / name).read_text(errors="replace") for name in ("stdout", "stderr")
@@ -164,10 +167,42 @@ def supervise(
     )
 
 
+def _in_a_new_process(request: dict[str, Any]) -> None:
+    own = subprocess.run(
+        [sys.executable, "-m", "tests.killing.supervisor"],
+        input=json.dumps(request).encode(),
+        cwd=_ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if own.returncode:
+        raise RuntimeError(f"the supervisor failed: {own.stderr.decode(errors='replace')}")
+
+
+def serve(request: dict[str, Any], become: Become | None = None) -> None:
+    """Supervise in this process, which has no other children, and write the report.
+
+    Parameters
+    ----------
+    become
+        What the command's process does instead of `os.execvpe`; it does not return.
+    """
+    supervisor = _Supervisor(request, become or _execute)
+    supervisor.run()
+    report = {
+        "counted": supervisor.counted,
+        "killed": supervisor.killed,
+        "exit_code": supervisor.exit_code,
+        "calls": supervisor.recorded,
+        "timed_out": supervisor.timed_out,
+    }
+    Path(request["folder"], "report").write_text(json.dumps(report))
+
+
 class _Supervisor:
     """The process that answers for the held calls of one command."""
 
-    def __init__(self, request: dict[str, Any]) -> None:
+    def __init__(self, request: dict[str, Any], become: Become) -> None:
         self.kill_at: int | None = request["kill_at"]
         self.database: list[str] = request["database"]
         self.streams: bool = request["streams"]
@@ -182,7 +217,8 @@ class _Supervisor:
         self.killed = False
         self.timed_out = False
         self.exit_code: int | None = None
-        self.child, self.listener = _start(request)
+        self.name = Path(request["command"][min(1, len(request["command"]) - 1)]).name
+        self.child, self.listener = _start(request, become)
 
     def run(self) -> None:
         """Answer until everything below has ended; then nothing of the tree is left."""
@@ -192,7 +228,8 @@ class _Supervisor:
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         poll = select.poll()
-        poll.register(self.listener, select.POLLIN)
+        if self.listener is not None:
+            poll.register(self.listener, select.POLLIN)
         poll.register(awake, select.POLLIN)
         while self._reap():
             left = self.give_up_at - time.monotonic()
@@ -222,6 +259,7 @@ class _Supervisor:
 
     def _answer(self) -> None:
         """Take one held call and let it go on, or kill the tree instead."""
+        assert self.listener is not None
         buffer = bytearray(80)
         try:
             fcntl.ioctl(self.listener, _RECEIVE, buffer)
@@ -234,7 +272,7 @@ class _Supervisor:
             self.counted += 1
             last = self.counted == self.kill_at
             if last or self.trace:
-                self.recorded.append((self.counted, held.name, about, processes.program(thread)))
+                self.recorded.append((self.counted, held.name, about, self._program(thread)))
             if last:
                 self.killed = True
                 self._kill(spare=True)
@@ -278,6 +316,11 @@ class _Supervisor:
                     return None
                 paths.append(path)
         return paths
+
+    def _program(self, thread: int) -> str:
+        if processes.process(thread) == self.child:
+            return self.name  # not that of a process which was forked and runs a script
+        return processes.program(thread)
 
     def _opening_changes(
         self, name: str, thread: int, arguments: list[int], mode: int | None
@@ -330,7 +373,7 @@ class _Supervisor:
         return False
 
 
-def _start(request: dict[str, Any]) -> tuple[int, int]:
+def _start(request: dict[str, Any], become: Become) -> tuple[int, int | None]:
     """Start the command under the filter: its process and the filter's descriptor."""
     here, there = socket.socketpair()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -345,11 +388,12 @@ def _start(request: dict[str, Any]) -> tuple[int, int]:
                 path = os.path.join(request["folder"], name)
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), target)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            listener = calls.install()
-            socket.send_fds(there, [b"filter"], [listener])
-            there.recv(1)
-            os.close(listener)
-            os.execvpe(request["command"][0], request["command"], request["env"])
+            if request["held"]:
+                listener = calls.install()
+                socket.send_fds(there, [b"filter"], [listener])
+                there.recv(1)
+                os.close(listener)
+            become(request)
         except BaseException as error:  # noqa: BLE001 - a forked child must not return
             trouble = f"{request['command'][0]}: {error}\n".encode()
             try:
@@ -359,6 +403,9 @@ def _start(request: dict[str, Any]) -> tuple[int, int]:
         finally:
             os._exit(127)
     there.close()
+    if not request["held"]:
+        here.close()
+        return child, None
     message, descriptors, _, _ = socket.recv_fds(here, 4096, 1)
     if not descriptors:
         raise RuntimeError(message.decode())
@@ -369,6 +416,10 @@ def _start(request: dict[str, Any]) -> tuple[int, int]:
     here.send(b"!")
     here.close()
     return child, descriptors[0]
+
+
+def _execute(request: dict[str, Any]) -> None:
+    os.execvpe(request["command"][0], request["command"], request["env"])
 
 
 def _flags_of_openat2(thread: int, arguments: list[int]) -> int:
@@ -386,21 +437,11 @@ _OPENS: dict[str, Callable[[int, list[int]], int]] = {
 
 
 def main() -> None:
-    """Read a request on stdin, supervise, write the report into the request's folder."""
-    request = json.loads(sys.stdin.buffer.read())
+    """Serve the request on stdin."""
     try:
-        supervisor = _Supervisor(request)
+        serve(json.loads(sys.stdin.buffer.read()))
     except (OSError, RuntimeError, KeyError) as error:
         sys.exit(f"{error}")
-    supervisor.run()
-    report = {
-        "counted": supervisor.counted,
-        "killed": supervisor.killed,
-        "exit_code": supervisor.exit_code,
-        "calls": supervisor.recorded,
-        "timed_out": supervisor.timed_out,
-    }
-    Path(request["folder"], "report").write_text(json.dumps(report))
 
 
 if __name__ == "__main__":

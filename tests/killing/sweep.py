@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.killing.picture import difference
-from tests.killing.supervisor import DATABASE, supervise
+from tests.killing.preloaded import Preloaded, is_script
+from tests.killing.supervisor import DATABASE, Report, supervise
 
 SiteType = TypeVar("SiteType")
 
@@ -89,43 +89,39 @@ def sweep(
         "database": database,
         "streams": streams,
         "spare": spare,
-        "timeout": timeout,
     }
+
+    def run(command: Sequence[str | os.PathLike[str]], **more: Any) -> Report:
+        start = server.serve if is_script(command) else None
+        return supervise(command, start=start, timeout=timeout, **more)
 
     def undisturbed() -> tuple[int, Mapping[str, Any]]:
         with _directory() as directory, make_site(directory) as site:
-            report = supervise(command(site), **supervising)
+            report = run(command(site), **supervising)
             assert report.exit_code in exit_codes, f"undisturbed: {report}"
             return report.counted, look(site)
 
     def killed_at(point: int) -> tuple[bool, str]:
         """Whether the point was reached, and what is wrong after a clean pass."""
         with _directory() as directory, make_site(directory) as site:
-            report = supervise(command(site), kill_at=point, **supervising)
-            clean = subprocess.run(
-                (finish or command)(site),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout,
-                check=False,
-            )
+            report = run(command(site), kill_at=point, **supervising)
+            clean = run((finish or command)(site), held=False)
             wrong = difference(expected, look(site))
-            if clean.returncode not in exit_codes:
-                wrong.insert(0, f"the clean pass gave {clean.returncode}")
+            if clean.exit_code not in exit_codes:
+                wrong.insert(0, f"the clean pass gave {clean.exit_code}")
             said = f"{clean.stdout}{clean.stderr}".strip()
             if wrong and said:
                 wrong.append(f"it said: {said}")
             text = "\n    ".join([f"killed before {report.killed}:", *wrong]) if wrong else ""
             return report.killed is not None, text
 
-    counted, expected = undisturbed()
-    if points is None:
-        points = {*range(1, counted + 1, density(every)), counted}
-    chosen = sorted(points)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        results = list(pool.map(killed_at, chosen))
+    with Preloaded() as server:
+        counted, expected = undisturbed()
+        if points is None:
+            points = {*range(1, counted + 1, density(every)), counted}
+        chosen = sorted(points)
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            results = list(pool.map(killed_at, chosen))
     failures = [text for _, text in results if text]
     if failures:
         shown = "\n".join(failures[:_SHOWN])

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.killing import calls
+from tests.killing.preloaded import Preloaded
 from tests.killing.supervisor import supervise, unavailable
 
 pytestmark = [
@@ -265,3 +266,42 @@ def test_no_number_stands_for_two_calls(machine: str) -> None:
     numbers = [row[column] for row in calls.CALLS.values() if row[column] is not None]
     assert len(numbers) == len(set(numbers))
     assert len(calls.program(machine)) % 8 == 0
+
+
+SCRIPT = """
+import os, sys, threading
+os.mkdir(sys.argv[1])
+threading.Thread(target=lambda: os.mkdir(sys.argv[1] + "/thread")).start()
+print(os.environ.get("MARK"), len(os.listdir("/proc/self/fd")))
+sys.exit(int(sys.argv[2]))
+"""
+
+
+def test_a_fork_of_what_is_preloaded_runs_a_script_like_python(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text(SCRIPT)
+    reports = []
+    with Preloaded() as server:
+        for start, name in ((None, "new"), (server.serve, "fork")):
+            command = [sys.executable, script, tmp_path / name, "3"]
+            environment = os.environ | {"MARK": "here"}
+            reports.append(supervise(command, env=environment, start=start, trace=True))
+            report = supervise(
+                [sys.executable, script, tmp_path / f"{name} killed", "3"], start=start, kill_at=2
+            )
+            assert os.listdir(tmp_path / f"{name} killed") == []
+            assert report.killed is not None
+    new, fork = reports
+    assert (fork.exit_code, fork.stdout, fork.stderr) == (3, new.stdout, "")
+    assert [(call.name, call.program) for call in fork.calls] == [
+        (call.name, call.program) for call in new.calls
+    ]
+
+
+def test_a_script_that_fails_in_a_fork_says_so(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("raise ValueError('of no use')")
+    with Preloaded() as server:
+        report = supervise([sys.executable, script], start=server.serve, held=False)
+    assert report.exit_code == 1
+    assert "ValueError: of no use" in report.stderr
