@@ -127,3 +127,53 @@ def test_a_finder_across_file_systems(
 ) -> None:
     make = sites(databases, backend, apart=True, alternative=alternative)
     sweep(make, command, look, exit_codes=CODES, every=8)
+
+
+@contextmanager
+def logging_site(databases: Databases, backend: str, directory: Path) -> Iterator[Site]:
+    """A site whose storage was filled by rsync, which left two logs about it."""
+    with databases.fresh(backend, directory) as url:
+        site = Site(directory / "site", url)
+        keys = {"search": "rsync-logs", "standard": "none", "date": "20261124", "delay": 0}
+        site.write(finder={**keys, "batch_files": 2, "jobs": 1, "done_suffix": ".done"})
+        (site.storage / ".dbb-storage").touch()
+        updated = "2026-11-23/image 1.fits"
+        named = [*FOUND, "not there yet"]
+        for number, some in enumerate((named[::2], named[1::2])):
+            lines = "".join(f"<f+++++++++ {rel}\n" for rel in some)
+            site.put(f"20261124/rsync-{number}.log", lines.encode(), site.far_buffer)
+        for rel, content in FOUND.items():
+            site.put(rel, content, site.storage)
+        picture.execute(
+            url,
+            [
+                row(site, updated, b"before it was updated"),
+                "INSERT INTO target (site, name, storage, plugin, created_at) VALUES"
+                f" ('summit', 'a', '{site.storage}', 'null', '2026-11-24 00:00:00')",
+                "INSERT INTO ingest_state (file_id, target_id, status, changed_at)"
+                " SELECT file.id, target.id, 'SUCCESS', '2026-11-24 00:00:00' FROM file, target",
+            ],
+        )
+        yield site
+
+
+def test_a_finder_by_rsyncs_logs(
+    sweep: Callable[..., Swept], databases: Databases, backend: str
+) -> None:
+    def make(directory: Path) -> AbstractContextManager[Site]:
+        return logging_site(databases, backend, directory)
+
+    sweep(make, command, look, every=4)
+
+
+def test_a_backfill(sweep: Callable[..., Swept], databases: Databases, backend: str) -> None:
+    def make(directory: Path) -> AbstractContextManager[Site]:
+        return logging_site(databases, backend, directory)
+
+    def backfill(site: Site) -> list[str]:
+        return [
+            *(sys.executable, str(TOP / "bin" / "dbb"), "backfill", "finder.latiss"),
+            *("--jobs", "1", "-c", str(site.config)),
+        ]
+
+    sweep(make, backfill, look, every=4)
