@@ -57,14 +57,37 @@ def options(command: click.Command) -> set[str]:
 
 
 def command_page() -> str:
-    """Write docs/commands.md."""
+    """Write docs/commands.md, in words that do not depend on the version of click."""
     parts = [_HEAD]
     for name, command in commands():
-        settings = {**command.context_settings, "terminal_width": 96, "max_content_width": 96}
-        context = click.Context(command, info_name=name, **settings)
-        text = inspect.cleandoc(command.get_help(context))
-        parts.append(f"## `{name}`\n\n```text\n{text}\n```\n")
+        arguments = [_argument(p) for p in command.params if isinstance(p, click.Argument)]
+        usage = " ".join([name, "[OPTIONS]", *arguments])
+        if isinstance(command, click.Group):
+            usage += f" {'|'.join(command.commands)}"
+        parts.append(f"## `{name}`\n\n    {usage}\n\n{inspect.cleandoc(command.help or '')}\n")
+        rows = [_row(p) for p in command.params if isinstance(p, click.Option)]
+        parts.append("\n".join(["| option | |", "| --- | --- |", *rows]) + "\n")
     return "\n".join(parts)
+
+
+def _argument(argument: click.Argument) -> str:
+    word = argument.metavar or (argument.name or "").upper()
+    if not argument.required and not word.startswith("["):
+        word = f"[{word}]"
+    return word + ("..." if argument.nargs == -1 and not word.endswith("...") else "")
+
+
+def _row(option: click.Option) -> str:
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    if not option.is_flag and not option.count:
+        names += f" {option.metavar or _kind(option.type)}"
+    return f"| {names} | {(option.help or '').replace('|', chr(92) + '|')} |"
+
+
+def _kind(given: click.ParamType) -> str:
+    if isinstance(given, click.Choice):
+        return " or ".join(str(choice) for choice in given.choices)
+    return given.name.removesuffix(" range").upper()
 
 
 PAGES = {"commands.md": command_page, "dbb.sample.toml": sample.sample}
