@@ -236,22 +236,8 @@ def _commands(handoff: Handoff) -> Iterator[Checked]:
             )
 
 
-#: Tried at the far end: the buffer takes a file of staging, and takes it only once.
-_TRIAL = """
-file=.dbb-check-{nonce}
-cd -- {staging} && : >"$file" || exit
-if ln -- "$file" {buffer}/"$file"; then
-    if ln -- "$file" {buffer}/"$file" 2>/dev/null
-    then echo a name that was taken was taken again >&2
-    else echo {nonce} placed
-    fi
-fi
-rm -f -- "$file" {buffer}/"$file"
-"""
-
-
 def _far_end(handoff: Handoff) -> Checked:
-    from dbbbatch.remote import execute, receive, template
+    from dbbbatch.remote import receive, template
 
     endpoint = handoff.endpoint
     far = receive.Place(
@@ -263,17 +249,12 @@ def _far_end(handoff: Handoff) -> Checked:
     )
     where = f"[{handoff.label}.endpoint]"
     what = f"{far.name} answers, has its tools and directories, and places without overwriting"
-    nonce = secrets.token_hex(8)
-    script = _TRIAL.format(nonce=nonce, staging=endpoint.staging, buffer=endpoint.buffer)
     try:
         with receive.Session(far) as session:
-            session.open()
-        done = execute.run(far.argv("exec sh -s"), stdin=script.encode(), timeout=receive.PATIENCE)
+            session.trial(f"dbb-check-{secrets.token_hex(8)}")
     except DbbError as error:
         return Checked(where, what, str(error))
-    if f"{nonce} placed".encode() in done.stdout:
-        return Checked(where, what)
-    return Checked(where, what, f"{far.name}: a file cannot be placed: {done.said()}")
+    return Checked(where, what)
 
 
 def _confirm(handoff: Handoff) -> Checked:

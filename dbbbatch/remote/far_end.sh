@@ -127,6 +127,23 @@ durable() {
     (cd "$buffer" && limited xargs -0 -r sync -- <"$work/dirs")
 }
 
+# Try with two files of ours whether op_place places, and refuses a name that is taken.
+op_trial() {
+    roots && mkdir -- "$work" && cd "$work" || return
+    name=.dbb~$attempt
+    echo first >"$name"
+    problem=$(limited cp -lP --parents -t "$buffer" -- "./$name" 2>&1)
+    if [ -z "$problem" ]; then
+        rm -f -- "$name"
+        echo second >"$name"
+        limited cp -lP --parents -t "$buffer" -- "./$name" 2>/dev/null
+        [ "$(cat -- "$buffer/$name")" = first ] || problem="cp -l overwrites a file in $buffer"
+    fi
+    rm -f -- "$buffer/$name"
+    cd / && rm -rf -- "$work"
+    [ -z "$problem" ] || fail "$problem"
+}
+
 # Take an attempt over from a pass that was killed. Answers "verified", "arrived" or "nothing".
 op_ask() {
     roots && cd "$staging" || return

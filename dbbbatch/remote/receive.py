@@ -243,6 +243,16 @@ class Session:
         kept, taken, message = _records(answer)
         return Placed(frozenset(kept), taken, message)
 
+    def trial(self, attempt: str) -> None:
+        """Try with two files of ours whether a file can be placed there, and is never overwritten.
+
+        Raises
+        ------
+        Refused
+            It cannot, or it would be.
+        """
+        self._ask([self._request("trial", attempt)])
+
     def ask(self, attempt: str) -> str:
         """Take over the attempt of a pass that was killed; from now on it is ``ATTEMPT.r``.
 

@@ -129,6 +129,28 @@ def test_a_file_in_the_buffer_is_not_overwritten(far: Far) -> None:
     assert (far.buffer / "-n").read_bytes() == b"other"
 
 
+def test_a_trial_leaves_nothing(far: Far) -> None:
+    far.session.trial("try")
+    assert os.listdir(far.buffer) == os.listdir(far.staging) == []
+
+
+@pytest.mark.parametrize(
+    ("cp", "complaint"),
+    [
+        ("echo no links here >&2; exit 1", "no links here"),
+        ('for f do :; done; cat "$f" >"$4/$f"', "cp -l overwrites a file"),
+    ],
+)
+def test_a_trial_tells_of_a_cp_that_will_not_do(
+    tmp_path: Path, program: Callable[[str, str], Path], cp: str, complaint: str
+) -> None:
+    program("cp", cp)
+    far = Far(tmp_path / "far")
+    with far.session, pytest.raises(Refused, match=complaint):
+        far.session.trial("try")
+    assert os.listdir(far.buffer) == os.listdir(far.staging) == []
+
+
 def test_what_the_buffer_has_is_told_before_anything_is_sent(far: Far) -> None:
     put(os.fsencode(far.buffer) + b"/a b/new\nline")
     (far.buffer / "-n").symlink_to("nowhere")
