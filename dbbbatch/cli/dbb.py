@@ -18,6 +18,7 @@ from dbbbatch.config import Settings, load
 #: ``dbb --help`` imports none of them.
 COMMANDS = {
     "init": ("init", "Create or upgrade the database; mark storage areas as mounted."),
+    "check": ("check", "Check the configuration against the world."),
     "config": ("config", "Check the configuration against the world, or print a sample."),
     "status": ("status", "Backlog, last passes, and what needs a person."),
     "history": ("history", "Everything that happened to a file."),
