@@ -39,6 +39,10 @@ class Adler32:
         return f"{self._value:08x}"
 
 
+class NotRegular(OSError):
+    """It is a link, a FIFO or another thing that is never read."""
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """How to compute a checksum here, and with which command elsewhere.
@@ -128,15 +132,21 @@ def open_regular(path: str) -> int:
 
     Raises
     ------
+    NotRegular
+        It is a symbolic link, or anything else that is no regular file.
     OSError
-        `errno.ELOOP` for a symbolic link, `errno.EINVAL` for anything else
-        that is no regular file, or the kernel's own reason.
+        It cannot be opened.
     """
     # O_NONBLOCK: a FIFO put in the file's place since the scan must not block.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise NotRegular(error.errno, "not a regular file", path) from None
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
+        raise NotRegular(errno.EINVAL, "not a regular file", path)
     return descriptor
 
 

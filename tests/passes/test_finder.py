@@ -313,8 +313,9 @@ class TestOddThings:
             return real(self, arrival_)
 
         monkeypatch.setattr(examine.Examiner, "_one", swap)
-        either.run()
-        assert tree(either.storage) == {}
+        assert either.run() == 0
+        assert tree(either.storage) == tree(either.quarantine) == {}
+        assert path.is_symlink()
 
     def test_unreadable_file_fails_alone(self, either, monkeypatch, capsys):
         either.put("a")
@@ -379,6 +380,7 @@ class TestAlreadyThere:
         finding.put("a", b"new content")
         assert finding.run() == 1
         assert tree(finding.quarantine) == {"a": b"new content"}
+        assert finding.rows("SELECT * FROM finder_left") == []
 
     def test_duplicate_is_deleted(self, either):
         self.stored(either)

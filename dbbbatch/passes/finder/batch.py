@@ -27,8 +27,8 @@ from dbbbatch.passes.quarantine import Aside
 #: The name itself is what storage cannot take: trying again would not help.
 _UNFIT = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL}
 
-#: Gone, or being written, since the scan came by: the next pass looks again.
-_NOT_YET = (FileNotFoundError, FileExistsError, checksum.Changed)
+#: Gone, being written, or something else since the scan came by: the next pass looks again.
+_NOT_YET = (FileNotFoundError, FileExistsError, checksum.Changed, checksum.NotRegular)
 
 
 #: Mean size in bytes from which a second thread hashes more than it costs.
@@ -36,11 +36,12 @@ _LARGE = 1 << 20
 
 
 class Fresh(NamedTuple):
-    """A file to be stored, and what earlier passes met with it."""
+    """A file to be stored, and what earlier passes met with it, or with another of its name."""
 
     found: Found
     name: Name
     memory: Left | None = None
+    stale: bool = False
 
 
 class Batch:
@@ -67,7 +68,8 @@ class Batch:
         self._area = area_of(finder, p)
         self._arrivals = []
         self._tries: dict[Name, int] = {}
-        for found, name, memory in files:
+        self._stale = [fresh.name for fresh in files if fresh.stale]
+        for found, name, memory, _ in files:
             self._arrivals.append(
                 Arrival(
                     found.rel,
@@ -223,7 +225,7 @@ class Batch:
     def _remember(self) -> None:
         """Keep in mind what stays, and no more what has gone."""
         kept = {(memory.relpath, memory.filename) for memory in self._memories}
-        gone = [name for name in self._tries if name not in kept]
+        gone = [name for name in (*self._tries, *self._stale) if name not in kept]
         if not self._memories and not gone:
             return
 

@@ -72,7 +72,7 @@ class FinderWork(Work):
         unsaid = Complaints()
         for batch in self._batches(p, unsaid):
             fresh = self._fresh(p, batch, unsaid)
-            for found, _, before in fresh[: p.take(len(fresh))]:
+            for found, _, before, _ in fresh[: p.take(len(fresh))]:
                 again = f" (again: {before.message})" if before else ""
                 yield f"would store {names.to_text(found.rel)}, {found.size_bytes} bytes{again}"
             if p.stopping:
@@ -118,8 +118,10 @@ class FinderWork(Work):
         fresh = []
         for found, key in zip(batch, keys, strict=True):
             memory = left.get(key)
-            if memory is None or not _is_version(memory, found):
+            if memory is None:
                 fresh.append(Fresh(found, key))
+            elif not _is_version(memory, found):
+                fresh.append(Fresh(found, key, stale=True))
             elif memory.verdict == Memory.FAILED:
                 wait = wait_before_try(
                     memory.tries, self._finder.retry_wait, self._finder.retry_wait_max
