@@ -98,6 +98,9 @@ class Held(NamedTuple):
         return names.join(names.from_text(self.relpath), names.from_text(self.held_as))
 
 
+#: SQLite uses a partial index only where its condition stands in the query word for word.
+_IN_HAND = "status = '{status}' AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
+
 _WAITING = ", ".join(Waiting._fields)
 
 #: Before the first file in the order of sending: priority, rank, id.
@@ -198,7 +201,7 @@ class HandoffFile(Table):
     def due(cls, site: str, handoff: str, after: tuple[int, int, int], limit: int) -> list[Waiting]:
         """Return the next files to be sent, in their order, after a (priority, rank, id)."""
         return cls._waiting(
-            "status = 'FOUND' AND (next_try_at IS NULL OR next_try_at <= ?)"
+            f"{_IN_HAND.format(status='FOUND')} AND (next_try_at IS NULL OR next_try_at <= ?)"
             " AND (priority, rank, id) > (?, ?, ?)",
             (site, handoff, bulk.moment(now()), *after),
             limit,
@@ -214,11 +217,9 @@ class HandoffFile(Table):
         limit: int = 100_000,
     ) -> list[Waiting]:
         """Return files of a status in which they may still be in the buffer: the next ones."""
+        condition = _IN_HAND.format(status=HandoffStatus(status))
         return cls._waiting(
-            "status = ? AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
-            " AND (priority, rank, id) > (?, ?, ?)",
-            (site, handoff, status, *after),
-            limit,
+            f"{condition} AND (priority, rank, id) > (?, ?, ?)", (site, handoff, *after), limit
         )
 
     @classmethod
@@ -514,7 +515,7 @@ class TransferBatch(Table):
             .where(
                 cls.site == site,
                 cls.handoff == handoff,
-                cls.status.in_([BatchStatus.OPEN, BatchStatus.SETTLED]),
+                peewee.SQL("status IN ('OPEN', 'SETTLED')"),  # as the index has it
             )
             .order_by(cls.id)
         )

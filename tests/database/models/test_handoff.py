@@ -1,0 +1,176 @@
+"""The rows of a handoff: what a scan records, and that no question reads the history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import peewee
+import pytest
+
+from dbbbatch.database import connect
+from dbbbatch.database.models import handoff
+from dbbbatch.database.models.handoff import FIRST, HandoffFile, HandoffStatus, Seen, TransferBatch
+
+FILE = Seen("night", "a.fits", 10, 1000, 1, 0, 1000)
+
+
+def found(*files: Seen) -> None:
+    connect.transact(lambda: HandoffFile.found("summit", "latiss", files))
+
+
+def row() -> HandoffFile:
+    return HandoffFile.get()
+
+
+def put(**values: Any) -> None:
+    connect.transact(lambda: HandoffFile.update(**values).execute())
+
+
+@pytest.mark.usefixtures("database")
+class TestFound:
+    """What a scan makes of a file, and of one that is known."""
+
+    def test_a_new_file(self) -> None:
+        found(FILE)
+        assert (row().relpath, row().filename, row().status) == ("night", "a.fits", "FOUND")
+
+    def test_a_known_file_is_recorded_once(self) -> None:
+        for _ in range(2):
+            found(FILE)
+        assert HandoffFile.select().count() == 1
+
+    def test_another_version_is_another_row(self) -> None:
+        found(FILE, FILE._replace(mtime_ns=2000))
+        assert HandoffFile.select().count() == 2
+
+    def test_waiting_for_a_further_try_is_not_shortened(self) -> None:
+        found(FILE)
+        put(attempts=2, next_try_at=connect.now(), error="why")
+        found(FILE)
+        assert (row().attempts, row().error) == (2, "why")
+        assert row().next_try_at is not None
+
+    def test_a_checksum_holds_while_the_inode_does(self) -> None:
+        found(FILE)
+        put(checksum="blake2b:00")
+        found(FILE)
+        assert row().checksum == "blake2b:00"
+        found(FILE._replace(inode=2))
+        assert row().checksum is None
+
+    @pytest.mark.parametrize("status", ["HELD", "PURGED", "VANISHED"])
+    def test_what_comes_back_is_sent_again(self, status: str) -> None:
+        found(FILE)
+        put(status=status, attempts=3, error="why")
+        found(FILE)
+        assert (row().status, row().attempts, row().error) == ("FOUND", 0, None)
+
+    @pytest.mark.parametrize("status", ["DELIVERED", "QUARANTINED", "IGNORED"])
+    def test_what_is_decided_stays(self, status: str) -> None:
+        found(FILE)
+        put(status=status)
+        found(FILE)
+        assert row().status == status
+
+    def test_a_delivered_file_that_was_written_again_is_sent_again(self) -> None:
+        found(FILE)
+        put(status="DELIVERED", checksum="blake2b:00")
+        found(FILE._replace(inode=2))
+        assert (row().status, row().checksum) == ("FOUND", None)
+
+    def test_the_order_follows_the_configuration(self) -> None:
+        found(FILE)
+        found(FILE._replace(priority=3, rank=-1000))
+        assert (row().priority, row().rank) == (3, -1000)
+
+
+@pytest.mark.usefixtures("database")
+class TestOrder:
+    """The next files, page by page."""
+
+    @pytest.fixture(autouse=True)
+    def _files(self, database: peewee.Database) -> None:
+        found(*(FILE._replace(filename=str(n), rank=n, priority=n % 2) for n in range(6)))
+
+    def test_it_is_priority_then_rank(self) -> None:
+        files = HandoffFile.due("summit", "latiss", FIRST, 10)
+        assert [file.filename for file in files] == ["0", "2", "4", "1", "3", "5"]
+
+    def test_a_page_goes_on_where_the_last_one_ended(self) -> None:
+        first = HandoffFile.due("summit", "latiss", FIRST, 4)
+        last = first[-1]
+        rest = HandoffFile.due("summit", "latiss", (last.priority, last.rank, last.id), 4)
+        assert [file.filename for file in (*first, *rest)] == ["0", "2", "4", "1", "3", "5"]
+
+    def test_what_waits_is_left_out(self) -> None:
+        ids = [file.id for file in HandoffFile.due("summit", "latiss", FIRST, 10)]
+        connect.transact(lambda: HandoffFile.failed([(n, "why", 60.0, 1) for n in ids[:5]]))
+        (left,) = HandoffFile.due("summit", "latiss", FIRST, 10)
+        assert left.id == ids[5]
+
+
+@pytest.mark.usefixtures("database")
+def test_recording_a_failure_twice_is_recording_it_once() -> None:
+    found(FILE)
+    for _ in range(2):  # a commit whose answer was lost
+        connect.transact(lambda: HandoffFile.failed([(row().id, "why", 60.0, 1)]))
+    assert row().attempts == 1
+
+
+@pytest.mark.usefixtures("database")
+def test_beginning_a_batch_twice_is_beginning_it_once() -> None:
+    found(FILE)
+    numbers = {
+        connect.transact(
+            lambda: TransferBatch.begin(1, "summit", "latiss", "attempt", [row().id], 10)
+        )
+        for _ in range(2)
+    }
+    assert len(numbers) == TransferBatch.select().count() == 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(
+    ("question", "index"),
+    [
+        (lambda: HandoffFile.due("summit", "latiss", FIRST, 10), "handoff_file_due"),
+        *(
+            (
+                lambda status=status: HandoffFile.in_buffer("summit", "latiss", status),
+                "handoff_file_due",
+            )
+            for status in (HandoffStatus.DELIVERED, HandoffStatus.QUARANTINED)
+        ),
+        (lambda: HandoffFile.held_files("summit", "latiss", None, 10), "handoff_file_held"),
+        (lambda: HandoffFile.unknown("summit", "latiss", [FILE]), "autoindex_handoff_file"),
+        (lambda: TransferBatch.unfinished("summit", "latiss"), "transfer_batch_open"),
+    ],
+)
+def test_no_question_of_a_pass_reads_the_history(
+    database: peewee.Database,
+    question: Callable[[], object],
+    index: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plans = []
+    real = database.execute_sql
+
+    def explained(sql: str, params: Any = None, *more: Any) -> Any:
+        if sql.startswith("SELECT"):
+            plans.extend(row[-1] for row in real(f"EXPLAIN QUERY PLAN {sql}", params))
+        return real(sql, params, *more)
+
+    monkeypatch.setattr(database, "execute_sql", explained)
+    question()
+    assert any(index in line and line.startswith("SEARCH") for line in plans), plans
+    assert not any("TEMP B-TREE" in line or line.startswith("SCAN handoff") for line in plans), (
+        plans
+    )
+
+
+def test_every_status_says_when_it_is_entered() -> None:
+    source = handoff.__loader__.get_source(handoff.__name__)  # type: ignore[union-attr]
+    for status in (*HandoffStatus, *handoff.BatchStatus):
+        before = source.partition(f'    {status.name} = "{status}"')[0].rstrip().splitlines()[-1]
+        assert before.strip().startswith("#:"), status
