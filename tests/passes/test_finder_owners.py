@@ -1,0 +1,111 @@
+"""Files of another owner, met by a finder that is not root."""
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from dbbbatch import config
+from dbbbatch.keys import defaults
+from tests.passes.finding import Finding, tree
+
+NOBODY = 65534
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user"),
+    pytest.mark.parametrize("backend", ["sqlite"]),
+]
+
+
+@pytest.fixture
+def finding(database_url, databases):
+    """A finder whose directories and database belong to another user than the files."""
+    top = Path(tempfile.mkdtemp(prefix="owners-"))
+    top.chmod(0o755)
+    with databases.fresh("sqlite", top) as url:
+        settings = config.Settings(
+            path=top / "dbb.toml",
+            site=defaults(config.Site, name="archive", state=str(top / "state")),
+            database=defaults(config.Database, url=url),
+            handoff={},
+            finder={},
+            target={},
+        )
+        made = Finding(settings, top)
+        (top / "state").mkdir()
+        for path in (top, *top.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        yield made
+    shutil.rmtree(top)
+
+
+def run_as_nobody(finding):
+    """Make a pass as another user; give its exit code."""
+    import psutil  # that user may not be able to read where Python is
+
+    psutil.Process().create_time()
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            code = finding.run()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def owner_and_mode(path):
+    status = os.stat(path)
+    return status.st_uid, stat.S_IMODE(status.st_mode)
+
+
+def test_file_of_another_owner_is_renamed_as_it_is(finding):
+    finding.put("a").chmod(0o644)
+    assert run_as_nobody(finding) == 0
+    assert tree(finding.source) == {}
+    assert owner_and_mode(finding.storage / "a") == (0, 0o644)
+
+
+def test_file_whose_mode_is_not_ours_to_set_becomes_ours(finding):
+    finding.put("a").chmod(0o644)
+    finding.change(file_mode=0o444)
+    assert run_as_nobody(finding) == 0
+    assert tree(finding.source) == {}
+    assert owner_and_mode(finding.storage / "a") == (NOBODY, 0o444)
+
+
+def test_file_that_may_not_be_read_fails_alone(finding):
+    finding.put("a").chmod(0o600)
+    finding.put("b", b"other").chmod(0o644)
+    assert run_as_nobody(finding) == 1
+    assert tree(finding.source) == {"a": b"data"}
+    assert finding.rows("SELECT filename, message FROM finder_left") == [("a", "Permission denied")]
+
+
+def test_file_that_may_not_be_moved_fails_and_stays(finding):
+    finding.put("a").chmod(0o644)
+    os.chown(finding.source, 0, 0)
+    finding.source.chmod(0o1777)
+    assert run_as_nobody(finding) == 1
+    assert tree(finding.source) == {"a": b"data"}
+    assert tree(finding.storage) == {}
+    assert finding.rows("SELECT status FROM file") == []
+    assert finding.rows("SELECT message FROM finder_left") == [("Operation not permitted",)]
+
+
+def test_copy_whose_original_may_not_be_removed_is_stored_once(finding):
+    finding.put("a").chmod(0o644)
+    os.chown(finding.source, 0, 0)
+    finding.source.chmod(0o1777)
+    finding.change(file_mode=0o444)
+    for _ in range(2):
+        assert run_as_nobody(finding) == 0
+        assert tree(finding.source) == tree(finding.storage) == {"a": b"data"}
+    assert finding.rows() == [("", "a", "STORED")]
+    assert finding.rows("SELECT verdict FROM finder_left") == [("MOVED",)]
