@@ -14,30 +14,27 @@ from dbbbatch import __version__
 from dbbbatch.cli.script import leave
 from dbbbatch.config import Settings, load
 
-#: Subcommand to its module below `dbbbatch.cli` and a line of help, kept here so that
+#: Subcommand, which is also its module below `dbbbatch.cli`, to a line of help, kept here so that
 #: ``dbb --help`` imports none of them.
 COMMANDS = {
-    "init": ("init", "Create or upgrade the database; mark storage areas as mounted."),
-    "check": ("check", "Check the configuration against the world."),
-    "config": ("config", "Check the configuration against the world, or print a sample."),
-    "status": ("status", "Backlog, last passes, and what needs a person."),
-    "history": ("history", "Everything that happened to a file."),
-    "pause": ("pause", "Keep a script's passes from working for a while."),
-    "resume": ("resume", "End a pause."),
-    "demo": ("demo", "Two sites in a directory, with real files going through."),
-    "retry": ("retry", "Make failed or quarantined files due again."),
-    "ignore": ("ignore", "Leave files alone for good."),
-    "quarantine": ("quarantine", "List and release what was moved aside."),
-    "target": ("target", "List or retire targets."),
-    "backfill": ("backfill", "Record files that were in storage before us."),
-    "forget": ("forget", "Take a file out of the truth about storage."),
-    "rebuild": ("rebuild", "Restore rows of a lost database from the disk."),
-    "backup": ("backup", "Copy an SQLite database while passes run."),
-    "confirm": (
-        "confirm",
-        "Answer a far site's janitor which files are stored here.",
-    ),
-    "butler": ("butler", "Prepare a Butler repository."),
+    "init": "Create or upgrade the database; mark storage areas as mounted.",
+    "check": "Check the configuration against the world.",
+    "config": "Check the configuration against the world, or print a sample.",
+    "status": "Backlog, last passes, and what needs a person.",
+    "history": "Everything that happened to a file.",
+    "pause": "Keep a script's passes from working for a while.",
+    "resume": "End a pause.",
+    "demo": "Two sites in a directory, with real files going through.",
+    "retry": "Make failed or quarantined files due again.",
+    "ignore": "Leave files alone for good.",
+    "quarantine": "List and release what was moved aside.",
+    "target": "List or retire targets.",
+    "backfill": "Record files that were in storage before us.",
+    "forget": "Take a file out of the truth about storage.",
+    "rebuild": "Restore rows of a lost database from the disk.",
+    "backup": "Copy an SQLite database while passes run.",
+    "confirm": "Answer a far site's janitor which files are stored here.",
+    "butler": "Prepare a Butler repository.",
 }
 
 #: Kinds of pass that work by the section of another kind.
@@ -61,7 +58,7 @@ class Operator:
         """The configuration, read when it is first asked for."""
         return load(self.given)
 
-    def pass_named(self, label: str) -> str:
+    def must_run(self, label: str) -> None:
         """Hold a pass's KIND.NAME to the configuration; janitors and auditors have no own section.
 
         Raises
@@ -71,7 +68,6 @@ class Operator:
         """
         kind, _, name = label.partition(".")
         self.settings.labelled(f"{_SECTION_OF.get(kind, kind)}.{name}")
-        return label
 
     def connect(self, *, readonly: bool = False) -> Any:
         """Connect to the database of the configuration; its models are bound then."""
@@ -89,16 +85,14 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(
-            f"dbbbatch.cli.{COMMANDS[name][0]}"
-        ).command
+        command: click.Command = importlib.import_module(f"dbbbatch.cli.{name}").command
         command.name = name
         _let_take_a_configuration(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 def _note_configuration(ctx: click.Context, _: click.Parameter, value: str | None) -> None:

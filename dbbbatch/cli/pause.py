@@ -57,7 +57,7 @@ def command(operator: Operator, label: str, end: datetime | None, reason: str) -
     A pass at work ends as usual; later ones leave at once, with exit code 0. Without --until the
     pause lasts until `dbb resume`.
     """
-    operator.pass_named(label)
+    operator.must_run(label)
     operator.connect()
     from dbbbatch.database import connect
     from dbbbatch.database.models.run import Pause

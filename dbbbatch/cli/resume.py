@@ -10,7 +10,7 @@ from dbbbatch.cli.dbb import Operator
 @click.pass_obj
 def command(operator: Operator, label: str) -> None:
     """Let the passes of KIND.NAME work again."""
-    operator.pass_named(label)
+    operator.must_run(label)
     operator.connect()
     from dbbbatch.database import connect
     from dbbbatch.database.models.run import Pause
