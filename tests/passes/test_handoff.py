@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dbbbatch.passes.handoff import scanning, work
 from tests.passes.handing import HOSTILE, change, contents, make_pass, rows, statuses
 from tests.support.site import Site, tree
 
@@ -141,6 +142,18 @@ def test_several_batches_are_delivered_by_several_streams(site: Site) -> None:
     assert make_pass(site) == 0
     assert rows(site, "count(*), sum(files)", "transfer_batch") == [(7, 20)]
     assert len(tree(site.far_buffer)) == 20
+
+
+def test_what_is_sent_while_the_scan_goes_on_is_sent_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "CHUNK", 7)
+    monkeypatch.setattr(work, "HEAD_START", 0)
+    site.write(handoff={"min_free": 0, "batch_files": 5})
+    site.put_all(f"{number % 4}/{number:02}" for number in range(60))
+    assert make_pass(site) == 0
+    assert len(tree(site.far_buffer)) == len(rows(site, "outcome", "transfer_attempt")) == 60
+    assert '"vanished": 0' in rows(site, "counts", "run")[0]
 
 
 def test_a_batch_is_bounded_by_bytes(site: Site) -> None:
@@ -277,11 +290,11 @@ def test_lingering_wakes_for_a_new_file_only(site: Site) -> None:
     site.put("a")
     settings = site.settings()
     section = settings.handoff[site.name]
-    work = HandoffWork(section)
+    handoff = HandoffWork(section)
     look = base.Pass(settings, section, base.Options(), None, None)
     connect.connect(settings.database)
-    due = [work.due(look)]
+    due = [handoff.due(look)]
     make_pass(site)
     connect.connect(settings.database)
-    due.append(work.due(look))
+    due.append(handoff.due(look))
     assert due == [True, False]

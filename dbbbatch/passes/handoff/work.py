@@ -243,9 +243,10 @@ class Line:
         again = {item.row.id for some in retry for item in some}
         self._outcomes.settle(sent, again)
         self._again.extend(retry)
-        self._under_way.difference_update(
-            i.row.id for i in sent.batch.items if i.row.id not in again
-        )
+        done = {item.row.id for item in sent.batch.items} - again
+        self._under_way -= done
+        # They may have been read once more while they were under way.
+        self._page = deque(row for row in self._page if row.id not in done)
         if not sent.unknown:
             self._streams.clean(sent.batch)
         self._p.progress(self._p.counts["delivered"], None if self._scan else self._scanned)
