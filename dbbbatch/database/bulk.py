@@ -41,7 +41,10 @@ def for_each(statement: str, columns: Mapping[str, str], rows: Sequence[Sequence
         return
     new = f"(SELECT {', '.join(f'? AS {name}' for name in columns)}) AS new"
     times = [at for at, kind in enumerate(columns.values()) if kind == "timestamp"]
-    connect.execute_many(statement.format(new=new), (_with_texts(row, times) for row in rows))
+    texts: dict[Any, Any] = {None: None}
+    connect.execute_many(
+        statement.format(new=new), (_with_texts(row, times, texts) for row in rows)
+    )
 
 
 def among(numbers: Sequence[int] | Sequence[str]) -> tuple[str, Any]:
@@ -91,9 +94,12 @@ def _array(kind: str, values: Sequence[Any]) -> str:
     return "{" + ",".join(elements) + "}"
 
 
-def _with_texts(row: Sequence[Any], times: Sequence[int]) -> list[Any]:
+def _with_texts(row: Sequence[Any], times: Sequence[int], texts: dict[Any, Any]) -> list[Any]:
+    """Replace moments by their texts; most rows of a batch share theirs."""
     values = list(row)
     for at in times:
-        if values[at] is not None:
-            values[at] = time_text(values[at])
+        moment = values[at]
+        if moment not in texts:
+            texts[moment] = time_text(moment)
+        values[at] = texts[moment]
     return values

@@ -35,6 +35,8 @@ def from_text(text: str) -> str:
         If the text holds a backslash that `to_text` never writes.
     """
     raw = text.encode("utf-8")
+    if b"\\" not in raw:
+        return os.fsdecode(raw)
     if raw.count(b"\\") != sum(2 if m[1] == b"\\" else 1 for m in _ESCAPED.finditer(raw)):
         raise ValueError(f"not a name written by this program: {text!r}")
     return os.fsdecode(
