@@ -68,7 +68,8 @@ def test_a_handoff_by_rsync_over_ssh(
 ) -> None:
     # The far end is no child of the pass: it lives on, and goes on with what it was told.
     make = sites(databases, backend, ssh_server, transfer=ssh_server.rsync)
-    sweep(make, command, look, every=16)
+    # Each thing said to it counts too: the conversation breaks off anywhere.
+    sweep(make, command, look, every=16, streams=True)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
