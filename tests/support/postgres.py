@@ -47,10 +47,8 @@ class Postgres:
 
     def restart(self) -> None:
         """End every connection and begin anew, as an upgrade of the server would."""
-        self._server._stop()
-        self._server.pgdata.chmod(0o700)
-        self._server.ensure_postgres_running()
-        self._let_in()
+        with self.down():
+            pass
 
     @contextmanager
     def down(self) -> Iterator[None]:
@@ -59,7 +57,9 @@ class Postgres:
         try:
             yield
         finally:
+            self._server.pgdata.chmod(0o700)
             self._server.ensure_postgres_running()
+            self._let_in()
 
     def create(self, template: str = "template1") -> str:
         """Make a database, a copy of ``template``, and give its name."""
