@@ -212,12 +212,10 @@ def _base_name(rel: str) -> tuple[Name, str]:
 
 def _known(site: str, handoff: str, files: Sequence[_Held]) -> dict[tuple[str, str, int, int], int]:
     """Return the ids of the versions that the table knows, in whatever status."""
-    found = {}
-    for where, values in among_paths({held.name for held in files}):
-        rows = connect.execute(
-            "SELECT relpath, filename, size_bytes, mtime_ns, id FROM handoff_file"
-            f" WHERE site = ? AND handoff = ? AND (relpath, filename) {where}",
-            (site, handoff, *values),
-        ).fetchall()
-        found.update({tuple(row[:4]): row[4] for row in rows})
-    return found
+    where, values = among_paths({held.name for held in files})
+    rows = connect.execute(
+        "SELECT relpath, filename, size_bytes, mtime_ns, id FROM handoff_file"
+        f" WHERE site = ? AND handoff = ? AND (relpath, filename) {where}",
+        (site, handoff, *values),
+    ).fetchall()
+    return {tuple(row[:4]): row[4] for row in rows}

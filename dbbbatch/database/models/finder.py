@@ -77,17 +77,14 @@ class FinderLeft(Table):
     @classmethod
     def among(cls, site: str, finder: str, paths: Collection[Name]) -> dict[Name, Left]:
         """Return what a finder has in mind about the given paths."""
-        found = {}
-        for where, values in among_paths(paths):
-            rows = execute(
-                "SELECT relpath, filename, size_bytes, mtime_ns, inode, verdict, tries, message,"
-                f" seen_at FROM finder_left WHERE site = ? AND finder = ?"
-                f" AND (relpath, filename) {where}",
-                (site, finder, *values),
-            )
-            for row in rows.fetchall():
-                found[row[0], row[1]] = _left(row)
-        return found
+        where, values = among_paths(paths)
+        rows = execute(
+            "SELECT relpath, filename, size_bytes, mtime_ns, inode, verdict, tries, message,"
+            " seen_at FROM finder_left WHERE site = ? AND finder = ?"
+            f" AND (relpath, filename) {where}",
+            (site, finder, *values),
+        )
+        return {(row[0], row[1]): _left(row) for row in rows.fetchall()}
 
     @classmethod
     def all_with(
@@ -160,12 +157,12 @@ class FinderLeft(Table):
     @classmethod
     def drop(cls, site: str, finder: str, paths: Collection[Name]) -> None:
         """Forget about paths."""
-        for where, values in among_paths(paths):
-            execute(
-                "DELETE FROM finder_left WHERE site = ? AND finder = ?"
-                f" AND (relpath, filename) {where}",
-                (site, finder, *values),
-            )
+        where, values = among_paths(paths)
+        execute(
+            "DELETE FROM finder_left WHERE site = ? AND finder = ?"
+            f" AND (relpath, filename) {where}",
+            (site, finder, *values),
+        )
 
 
 class RsyncLog(Table):

@@ -246,15 +246,14 @@ class HandoffFile(Table):
     @classmethod
     def unknown(cls, site: str, handoff: str, files: Sequence[Seen]) -> list[Seen]:
         """Return those of scanned files that `found` would record as new or as back again."""
-        known = set()
-        for where, values in among_paths([(file.relpath, file.filename) for file in files]):
-            rows = execute(
-                "SELECT relpath, filename, size_bytes, mtime_ns FROM handoff_file WHERE site = ?"
-                " AND handoff = ? AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED', 'IGNORED')"
-                f" AND (relpath, filename) {where}",
-                (site, handoff, *values),
-            )
-            known |= {tuple(row) for row in rows.fetchall()}
+        where, values = among_paths([(file.relpath, file.filename) for file in files])
+        rows = execute(
+            "SELECT relpath, filename, size_bytes, mtime_ns FROM handoff_file WHERE site = ?"
+            " AND handoff = ? AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED', 'IGNORED')"
+            f" AND (relpath, filename) {where}",
+            (site, handoff, *values),
+        )
+        known = {tuple(row) for row in rows.fetchall()}
         return [file for file in files if file[:4] not in known]
 
     @classmethod

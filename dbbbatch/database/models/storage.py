@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import json
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import peewee
 
 from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
-from dbbbatch.database.connect import MOST_VALUES, execute, now, on_postgresql
+from dbbbatch.database.connect import execute, now, on_postgresql
 
 #: A path in a table: relpath and filename, as `dbbbatch.files.names.to_text` writes them.
 Name = tuple[str, str]
@@ -132,17 +133,13 @@ class File(Table):
     @classmethod
     def known(cls, storage: str, paths: Collection[Name]) -> dict[Name, Known]:
         """Return what the table says about the paths that it knows."""
-        found = {}
-        for where, values in among_paths(paths):
-            rows = execute(
-                "SELECT relpath, filename, id, size_bytes, checksum, status, finder, mtime_ns,"
-                " inode FROM file"
-                f" WHERE storage = ? AND (relpath, filename) {where}",
-                (storage, *values),
-            )
-            for relpath, filename, *rest in rows.fetchall():
-                found[relpath, filename] = Known(*rest)
-        return found
+        where, values = among_paths(paths)
+        rows = execute(
+            "SELECT relpath, filename, id, size_bytes, checksum, status, finder, mtime_ns, inode"
+            f" FROM file WHERE storage = ? AND (relpath, filename) {where}",
+            (storage, *values),
+        )
+        return {(relpath, name): Known(*rest) for relpath, name, *rest in rows.fetchall()}
 
     @classmethod
     def intend(cls, storage: str, finder: str, rows: Collection[Row]) -> None:
@@ -376,23 +373,17 @@ class FileChecksum(Table):
         )
 
 
-def among_paths(paths: Collection[Name]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def among_paths(paths: Collection[Name]) -> tuple[str, tuple[Any, ...]]:
     """Give the end of a condition that (relpath, filename) is among many, and its values.
 
-    In parts, where one statement of SQLite would hold too many.
+    Written so that both databases search an index for each of them, however many rows there are:
+    SQLite would scan for ``IN (VALUES …)``.
     """
     everything = list(paths)
     if on_postgresql():
-        if everything:
-            yield (
-                "IN (SELECT * FROM unnest(?::text[], ?::text[]))",
-                tuple(map(list, zip(*everything, strict=True))),
-            )
-        return
-    size = MOST_VALUES // 2 - 50
-    for start in range(0, len(everything), size):
-        some = everything[start : start + size]
-        yield (
-            f"IN (VALUES {', '.join(['(?, ?)'] * len(some))})",
-            tuple(part for path in some for part in path),
-        )
+        columns = ([path[part] for path in everything] for part in (0, 1))
+        return "IN (SELECT * FROM unnest(?::text[], ?::text[]))", tuple(columns)
+    return (
+        "IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
+        (json.dumps(everything),),
+    )

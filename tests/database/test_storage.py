@@ -1,0 +1,77 @@
+"""What storage holds: questions that cost what they ask about, not what there is."""
+
+import pytest
+
+from dbbbatch.database import connect
+from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
+from dbbbatch.database.models.storage import File, Row
+
+NAMES = [("", "a"), ("2026", "b c"), ("2026", "q\"'\\\\"), ("é\n", "💫\t"), ("1", "2")]
+
+
+@pytest.fixture
+def known(database):
+    """A database that knows files of two storage areas."""
+    for storage in ("/one", "/two"):
+        rows = [Row(*name, 1, f"md5:{storage}{name}", 0, 0) for name in NAMES]
+        connect.transact(lambda storage=storage, rows=rows: File.intend(storage, "x", rows))
+
+
+def test_known_finds_any_name_of_its_storage_only(known):
+    asked = [*NAMES, ("2026", "a"), ("", "b c")]
+    found = File.known("/one", asked)
+    assert set(found) == set(NAMES)
+    assert {row.checksum for row in found.values()} == {f"md5:/one{name}" for name in NAMES}
+    assert File.known("/three", asked) == File.known("/one", []) == {}
+
+
+def test_what_a_finder_remembers_is_found_and_dropped_by_name(database):
+    rows = [Left(*name, 1, 2, 3, Verdict.DUPLICATE) for name in NAMES]
+    connect.transact(lambda: FinderLeft.remember("s", "x", rows))
+    assert set(FinderLeft.among("s", "x", NAMES)) == set(NAMES)
+    assert FinderLeft.among("s", "y", NAMES) == {}
+    connect.transact(lambda: FinderLeft.drop("s", "x", NAMES[1:]))
+    assert set(FinderLeft.among("s", "x", NAMES)) == {NAMES[0]}
+
+
+def test_an_intent_twice_is_one_row(known):
+    row = Row(*NAMES[0], 5, "md5:other", 0, 0)
+    connect.transact(lambda: File.intend("/one", "x", [row]))
+    assert File.known("/one", NAMES)[NAMES[0]].size_bytes == 1
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(
+    ("ask", "wanted"),
+    [
+        (lambda: File.known("/one", NAMES), "(storage=? AND relpath=? AND filename=?)"),
+        (
+            lambda: FinderLeft.among("s", "x", NAMES),
+            "(site=? AND finder=? AND relpath=? AND filename=?)",
+        ),
+        (
+            lambda: FinderLeft.drop("s", "x", NAMES),
+            "(site=? AND finder=? AND relpath=? AND filename=?)",
+        ),
+        (lambda: File.arriving("/one", "x"), "(storage=? AND finder=?)"),
+        (lambda: File.note_copies(File.arriving("/one", "x")), "(checksum=?)"),
+        (
+            lambda: FinderLeft.all_with("s", "x", Verdict.MOVED, 9),
+            "(site=? AND finder=? AND verdict=? AND (relpath,filename)>(?,?))",
+        ),
+    ],
+)
+def test_history_makes_no_difference(known, database, ask, wanted):
+    asked = []
+    database.connection().set_trace_callback(asked.append)
+    ask()
+    database.connection().set_trace_callback(None)
+    plans = [
+        [row[3] for row in database.execute_sql(f"EXPLAIN QUERY PLAN {sql}").fetchall()]
+        for sql in asked
+        if sql.startswith(("SELECT", "DELETE"))
+    ]
+    steps = [step for plan in plans for step in plan]
+    assert not any(step.startswith("SCAN") and "json_each" not in step for step in steps), steps
+    assert any(wanted in step for step in steps), steps
