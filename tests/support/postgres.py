@@ -45,11 +45,6 @@ class Postgres:
         atexit.unregister(self._server._cleanup)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def restart(self) -> None:
-        """End every connection and begin anew, as an upgrade of the server would."""
-        with self.down():
-            pass
-
     @contextmanager
     def down(self) -> Iterator[None]:
         """Have no server for a while."""
