@@ -113,8 +113,11 @@ def test_the_time_limit_is_told() -> None:
     assert shell("sleep 60", timeout=0.1).said().startswith("ended at its time limit")
 
 
-def test_a_program_asked_to_end_may_tidy_up(tmp_path: Path) -> None:
-    script = f"trap 'touch {tmp_path}/tidy; exit' TERM; echo up; sleep 60 & wait"
+def test_a_program_asked_to_end_may_tidy_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "GRACE", FOREVER)
+    script = f"trap 'echo >{tmp_path}/tidy; exit' TERM; echo up; while :; do sleep 1; done"
     with execute.start([b"sh", b"-c", script.encode()]) as process:
         process.read(time.monotonic() + FOREVER)
         assert process.finish(time.monotonic()).timed_out
