@@ -4,11 +4,14 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
 
 from dbbbatch import config, errors, keys, toml
+from dbbbatch.database.models.handoff import HandoffStatus
+from dbbbatch.database.models.storage import FileStatus
 from dbbbatch.passes import base
 from dbbbatch.targets import registry
 from tests.docs import reference
@@ -94,6 +97,16 @@ def exit_codes() -> set[int]:
 def test_the_table_of_exit_codes_is_complete(page: str) -> None:
     table = (TOP / page).read_text().partition("| code |")[2].partition("\n\n")[0]
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == exit_codes()
+
+
+@pytest.mark.parametrize(
+    ("heading", "statuses"),
+    [("Statuses at the handoff site:", HandoffStatus), ("Statuses in storage:", FileStatus)],
+)
+def test_the_tables_of_statuses_are_complete(heading: str, statuses: type[StrEnum]) -> None:
+    table = (TOP / "docs" / "history.md").read_text().partition(heading)[2].partition("\n\n|")[2]
+    named = re.findall(r"^\|? ?([A-Z]+) \|", table.partition("\n\n")[0], re.MULTILINE)
+    assert set(named) == set(statuses)
 
 
 def settings_of(text: str, directory: Path) -> config.Settings:
