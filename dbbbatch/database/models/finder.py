@@ -114,15 +114,8 @@ class FinderLeft(Table):
     def remember(cls, site: str, finder: str, rows: Collection[Left]) -> None:
         """Keep, or replace, what is known about paths."""
         when = now()
-        bulk.for_each(
-            "INSERT INTO finder_left (site, finder, relpath, filename, size_bytes, mtime_ns,"
-            " inode, verdict, tries, message, seen_at) SELECT new.site, new.finder, new.relpath,"
-            " new.filename, new.size_bytes, new.mtime_ns, new.inode, new.verdict, new.tries,"
-            " new.message, new.seen_at FROM {new} WHERE true"
-            " ON CONFLICT (site, finder, relpath, filename) DO UPDATE SET"
-            " size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns,"
-            " inode = excluded.inode, verdict = excluded.verdict, tries = excluded.tries,"
-            " message = excluded.message, seen_at = excluded.seen_at",
+        bulk.insert(
+            "finder_left",
             {
                 "site": "text",
                 "finder": "text",
@@ -152,6 +145,10 @@ class FinderLeft(Table):
                 )
                 for row in rows
             ],
+            "ON CONFLICT (site, finder, relpath, filename) DO UPDATE SET"
+            " size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns,"
+            " inode = excluded.inode, verdict = excluded.verdict, tries = excluded.tries,"
+            " message = excluded.message, seen_at = excluded.seen_at",
         )
 
     @classmethod

@@ -144,13 +144,11 @@ class File(Table):
     @classmethod
     def intend(cls, storage: str, finder: str, rows: Collection[Row]) -> None:
         """Record that files are about to be placed, where the paths are free in the table."""
-        bulk.for_each(
-            "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder,"
-            " mtime_ns, inode) SELECT new.storage, new.relpath, new.filename, new.size_bytes,"
-            " new.checksum, 'ARRIVING', new.finder, new.mtime_ns, new.inode FROM {new}"
-            " WHERE true ON CONFLICT (storage, relpath, filename) DO NOTHING",
-            {"storage": "text", "finder": "text", **_COLUMNS},
-            [(storage, finder, *_values(row)) for row in rows],
+        bulk.insert(
+            "file",
+            {"storage": "text", "finder": "text", "status": "text", **_COLUMNS},
+            [(storage, finder, FileStatus.ARRIVING, *_values(row)) for row in rows],
+            "ON CONFLICT (storage, relpath, filename) DO NOTHING",
         )
 
     @classmethod
@@ -364,12 +362,11 @@ class FileChecksum(Table):
     @classmethod
     def keep(cls, rows: Sequence[tuple[int, str, str]]) -> None:
         """Record checksums: id of the file, algorithm, hexadecimal digest."""
-        bulk.for_each(
-            "INSERT INTO file_checksum (file_id, algorithm, value)"
-            " SELECT new.file_id, new.algorithm, new.value FROM {new} WHERE true"
-            " ON CONFLICT (file_id, algorithm) DO UPDATE SET value = excluded.value",
+        bulk.insert(
+            "file_checksum",
             {"file_id": "bigint", "algorithm": "text", "value": "text"},
             rows,
+            "ON CONFLICT (file_id, algorithm) DO UPDATE SET value = excluded.value",
         )
 
 

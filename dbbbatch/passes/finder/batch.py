@@ -86,8 +86,8 @@ class Batch:
 
     def store(self) -> None:
         """Take every file of the batch as far as it can go."""
-        names_ = [arrival.name for arrival in self._arrivals]
-        known = connect.look(lambda: File.known(self._area.storage, names_))
+        asked = [arrival.name for arrival in self._arrivals]
+        known = connect.look(lambda: File.known(self._area.storage, asked))
         for arrival in self._arrivals:
             arrival.known = known.get(arrival.name)
         ready, same, orphans = [], [], []
