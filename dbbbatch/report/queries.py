@@ -122,6 +122,7 @@ def _status() -> Status:
         trouble=[
             *_handoff_failing(handoffs),
             *_ingest_failing(),
+            *_finder_failing(),
             *_quarantined(),
             *_storage_wrong(),
         ],
@@ -272,6 +273,28 @@ def _ingest_failing() -> list[Trouble]:
         Trouble(site, f"target.{name}", what, files, message, advice[what].format(name))
         for site, name, what, files, message in rows.fetchall()
     ]
+
+
+#: What a finder has in mind that is not well, in words, and what deals with it.
+_FINDER_TROUBLE = {
+    "FAILED": ("failing", ""),
+    "MOVED": ("stored, original not removed", "let the finder's user remove it from the source"),
+    "GIVEN_UP": ("gave up", "put it into storage, or: dbb forget finder.{} FILE"),
+}
+
+
+def _finder_failing() -> list[Trouble]:
+    rows = connect.execute(
+        "SELECT site, finder, verdict, COUNT(*), MAX(message) FROM finder_left"
+        " WHERE verdict IN ('FAILED', 'MOVED', 'GIVEN_UP') GROUP BY site, finder, verdict"
+        " ORDER BY 1, 2, 3"
+    )
+    found = []
+    for site, finder, verdict, files, message in rows.fetchall():
+        what, advice = _FINDER_TROUBLE[verdict]
+        label = f"finder.{finder}"
+        found.append(Trouble(site, label, what, files, message, advice.format(finder)))
+    return found
 
 
 def _quarantined() -> list[Trouble]:

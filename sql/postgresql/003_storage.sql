@@ -49,6 +49,8 @@ CREATE TABLE finder_left (
     PRIMARY KEY (site, finder, relpath, filename)
 );
 CREATE INDEX finder_left_verdict ON finder_left (site, finder, verdict, relpath, filename);
+CREATE INDEX finder_left_trouble ON finder_left (site, finder, verdict)
+    WHERE verdict IN ('FAILED', 'MOVED', 'GIVEN_UP');
 
 -- What was moved aside and waits for a person; written by handoffs and finders. On its way there
 -- while quarantined_at is empty.

@@ -155,3 +155,19 @@ def test_no_question_reads_a_whole_table(
                 whole.append((sql, step))
     assert len(asked) > 10
     assert whole == []
+
+
+@pytest.mark.usefixtures("database")
+def test_what_a_finder_could_not_store_is_told_but_not_its_duplicates() -> None:
+    from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
+
+    rows = [
+        Left("", "a", 1, 2, 3, Verdict.FAILED, 2, "Permission denied"),
+        Left("", "b", 1, 2, 3, Verdict.DUPLICATE, 1, "storage has the same file already"),
+        Left("", "c", 0, 0, 0, Verdict.GIVEN_UP, 8, "given up after 8 tries"),
+    ]
+    connect.transact(lambda: FinderLeft.remember("archive", "latiss", rows))
+    assert [(one.label, one.what, one.files, one.message) for one in queries.status().trouble] == [
+        ("finder.latiss", "failing", 1, "Permission denied"),
+        ("finder.latiss", "gave up", 1, "given up after 8 tries"),
+    ]
