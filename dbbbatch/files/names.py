@@ -22,6 +22,8 @@ def to_text(path: str) -> str:
     text : `str`
         The same as UTF-8; bytes that are not UTF-8 become ``\xHH`` and a backslash becomes two.
     """
+    if path.isascii() and "\\" not in path:
+        return path
     raw = os.fsencode(path).replace(b"\\", b"\\\\")
     return raw.decode("utf-8", "backslashreplace")
 
