@@ -4,6 +4,7 @@ A kind of pass is a `Work`; `run` takes it through. Nothing here prints but the 
 `dbbbatch.passes.voice`), and nothing of one pass is kept in memory for the next.
 """
 
+import errno
 import fnmatch
 import logging
 import os
@@ -315,6 +316,8 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
             voice.keep()
             return held.exit_code if p.options.strict else EXIT_OK
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
+                raise TryLater(f"{error.filename}: {error.strerror}") from None
             raise ConfigError(
                 f"{error.filename}: {error.strerror}; this user must be able to write in "
                 f"{p.settings.site.state} ([site] state)"
@@ -323,12 +326,17 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
         if _paused(p, label):
             voice.keep()
             return EXIT_OK
-        return _recorded(work, p)
+        code = _recorded(work, p)
+        if p.stopping or p.options.match:
+            voice.break_off()
+        return code
     except DbbError as error:
         p.trouble(str(error), key=_key(error))
+        voice.break_off()
         return error.exit_code
     except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
         p.trouble(_unforeseen(error, state, label), key=f"unforeseen {type(error).__name__}")
+        voice.break_off()
         return EXIT_UNFORESEEN
     finally:
         connect.disconnect()

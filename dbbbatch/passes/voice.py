@@ -30,6 +30,7 @@ class Voice:
         self._always = always or sys.stderr.isatty()
         self._troubles: dict[str, str] = {}
         self._kept = False
+        self._broken_off = False
 
     def trouble(self, message: str, key: str | None = None) -> None:
         """Note a trouble of this pass.
@@ -57,16 +58,23 @@ class Voice:
         for key, message in self._troubles.items():
             if self._always or key not in before:
                 self._say(message)
+        if self._broken_off:
+            self._troubles = {**before, **self._troubles}
         for key, message in before.items():
             if key not in self._troubles:
                 self._say(f"is over: {message}")
         if before != self._troubles:
             self._remember(self._troubles)
         self._troubles = {}
+        self._broken_off = False
 
     def keep(self) -> None:
         """Let what was said stand: this pass did not look whether a trouble is over."""
         self._kept = True
+
+    def break_off(self) -> None:
+        """Say of no earlier trouble that it is over: this pass ended before it had seen all."""
+        self._broken_off = True
 
     def aside(self, message: str) -> None:
         """Say something that is no trouble: only on a terminal or with -v."""

@@ -1,5 +1,6 @@
 """What every pass does, whatever its work: locks, exit codes, the row in `run`."""
 
+import errno
 import json
 import os
 import signal
@@ -297,3 +298,19 @@ def test_a_database_that_goes_away_in_mid_pass_is_one_line_and_75(run, capfd, da
 
         assert run(Work(work)) == 75
     assert capfd.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [{"match": ("b*",)}, {"limit": 1}])
+def test_a_pass_over_some_files_says_of_no_trouble_that_it_is_over(run, capfd, options):
+    run(Work(lambda p: p.trouble("a.fits: odd")))
+    capfd.readouterr()
+    run(Work(lambda p: p.take(1)), **options)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_full_disk_under_the_lock_is_75(run, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "lock")
+
+    monkeypatch.setattr(Lock, "acquire", full)
+    assert run(Work()) == 75

@@ -67,3 +67,13 @@ def test_a_memory_that_was_cut_short_is_no_trouble(a_pass, tmp_path):
     a_pass("disk full")
     (tmp_path / "said" / "handoff.a.json").write_text('{"dis')
     assert a_pass("disk full") == "handoff.a: disk full\n"
+
+
+def test_a_pass_that_broke_off_says_of_no_trouble_that_it_is_over(a_pass, tmp_path, capsys):
+    a_pass("disk full")
+    voice = Voice(tmp_path, "handoff.a")
+    voice.trouble("no route")
+    voice.break_off()
+    voice.end_pass()
+    assert capsys.readouterr().err == "handoff.a: no route\n"
+    assert a_pass("no route") == "handoff.a: is over: disk full\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
@@ -23,6 +23,9 @@ from dbbbatch.passes.finder.examine import Examined, Examiner
 from dbbbatch.passes.finder.judge import Verdict
 from dbbbatch.passes.finder.places import apart, area_of, quarantining
 from dbbbatch.passes.quarantine import Aside
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 #: The name itself is what storage cannot take: trying again would not help.
 _UNFIT = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL}
@@ -81,18 +84,24 @@ class Batch:
             )
             if memory is not None:
                 self._tries[name] = memory.tries
+        self._examined: Future[list[Examined]]
         self._asides: list[Aside] = []
         self._memories: list[Left] = []
 
-    def store(self) -> None:
-        """Take every file of the batch as far as it can go."""
+    def read(self, reader: Executor) -> None:
+        """Have the files read by another thread, which does not use the database."""
         asked = [arrival.name for arrival in self._arrivals]
         known = connect.look(lambda: File.known(self._area.storage, asked))
         for arrival in self._arrivals:
             arrival.known = known.get(arrival.name)
-        ready, same, orphans = [], [], []
         examiner = Examiner(self._area, apart(self._finder))
-        for examined in examiner.examine(self._arrivals, self._jobs()):
+        jobs = self._jobs()
+        self._examined = reader.submit(lambda: list(examiner.examine(self._arrivals, jobs)))
+
+    def store(self) -> None:
+        """Take every file of the batch, which was given to be read, as far as it can go."""
+        ready, same, orphans = [], [], []
+        for examined in self._examined.result():
             if examined.verdict in (Verdict.ARRIVES, Verdict.RETURNS):
                 ready.append(examined.arrival)
             elif examined.verdict is Verdict.DUPLICATE:

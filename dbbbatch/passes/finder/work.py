@@ -49,16 +49,10 @@ class FinderWork(Work):
     def work(self, p: Pass) -> None:
         """Store what the source holds, in batches."""
         try:
-            for batch in self._batches(p, self._complaints):
-                fresh = self._fresh(p, batch, self._complaints)
-                fresh = fresh[: p.take(len(fresh))]
-                if fresh:
-                    must_be_there(self._finder)
-                    must_have_room(self._finder, sum(each.found.size_bytes for each in fresh))
-                    Batch(p, self._finder, self._complaints, fresh).store()
-                    p.progress(p.counts["stored"])
-                if p.stopping:
-                    break
+            for batch in self._read(p):
+                must_be_there(self._finder)
+                batch.store()
+                p.progress(p.counts["stored"])
             place.remove_empty_directories(self._finder.source, self._finder.expiration)
             self._complaints.about_quarantine(p.settings.site.name, self._finder.label)
         finally:
@@ -87,6 +81,28 @@ class FinderWork(Work):
     def watched(self) -> list[str]:
         """Give the source: what appears there may be a file."""
         return [self._finder.source]
+
+    def _read(self, p: Pass) -> Iterator[Batch]:
+        """Give batches one after the other; while one is stored, the next one is read."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        before: Batch | None = None
+        with ThreadPoolExecutor(1) as reader:
+            for files in self._batches(p, self._complaints):
+                fresh = self._fresh(p, files, self._complaints)
+                fresh = fresh[: p.take(len(fresh))]
+                if fresh:
+                    must_be_there(self._finder)
+                    must_have_room(self._finder, sum(each.found.size_bytes for each in fresh))
+                    batch = Batch(p, self._finder, self._complaints, fresh)
+                    batch.read(reader)
+                    if before:
+                        yield before
+                    before = batch
+                if p.stopping:
+                    break
+            if before:
+                yield before
 
     def _batches(self, p: Pass, complaints: Complaints) -> Iterator[list[Found]]:
         finder = self._finder
