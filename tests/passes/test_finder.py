@@ -648,6 +648,16 @@ class TestTransient:
         assert "min_free" in capsys.readouterr().err
         assert tree(finding.source) == {"a": b"data"}
 
+    def test_a_batch_that_has_room_is_stored_though_the_next_one_has_none(
+        self, settings, tmp_path, other_file_system, monkeypatch
+    ):
+        finding = Finding(settings, tmp_path, other_file_system, batch_files=1, min_free=1)
+        finding.put("a", b"data")
+        finding.put("b", b"data")
+        monkeypatch.setattr(place, "free_bytes", lambda path: 6)
+        assert finding.run() == 75
+        assert len(tree(finding.source)) == 1
+
     def test_quarantine_that_is_full_leaves_the_file(self, finding, monkeypatch):
         TestAlreadyThere().stored(finding)
         finding.put("a", b"other")

@@ -87,22 +87,32 @@ class FinderWork(Work):
         from concurrent.futures import ThreadPoolExecutor
 
         before: Batch | None = None
+        size_before = 0
+        trouble: TryLater | None = None
         with ThreadPoolExecutor(1) as reader:
-            for files in self._batches(p, self._complaints):
-                fresh = self._fresh(p, files, self._complaints)
-                fresh = fresh[: p.take(len(fresh))]
-                if fresh:
-                    must_be_there(self._finder)
-                    must_have_room(self._finder, sum(each.found.size_bytes for each in fresh))
-                    batch = Batch(p, self._finder, self._complaints, fresh)
-                    batch.read(reader)
-                    if before:
-                        yield before
-                    before = batch
-                if p.stopping:
-                    break
+            try:
+                for files in self._batches(p, self._complaints):
+                    fresh = self._fresh(p, files, self._complaints)
+                    fresh = fresh[: p.take(len(fresh))]
+                    if fresh:
+                        size = sum(each.found.size_bytes for each in fresh)
+                        must_be_there(self._finder)
+                        # What is being read still needs its room.
+                        must_have_room(self._finder, size_before + size)
+                        batch = Batch(p, self._finder, self._complaints, fresh)
+                        batch.read(reader)
+                        if before:
+                            yield before
+                        before, size_before = batch, size
+                    if p.stopping:
+                        break
+            except TryLater as error:
+                # What was read already, and copied, is stored first: else no pass would get on.
+                trouble = error
             if before:
                 yield before
+        if trouble:
+            raise trouble
 
     def _batches(self, p: Pass, complaints: Complaints) -> Iterator[list[Found]]:
         finder = self._finder
