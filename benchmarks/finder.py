@@ -135,7 +135,7 @@ def across(bench: Bench) -> None:
     if not other.is_dir() or other.stat().st_dev == bench.directory.stat().st_dev:
         print("\nacross file systems: no second one here")
         return
-    files = max(2, 12 // bench.less)
+    files = max(2, 24 // bench.less)
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=other) as name:
         source = Path(name)
         pool = source / "pool"

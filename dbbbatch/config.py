@@ -165,7 +165,7 @@ class Handoff:
     )
     batch_files: int = key(2000, "most files in one transfer", keys.number(1))
     batch_bytes: int = key(
-        "512 MiB", "most bytes in one transfer (a single file may be larger)", keys.size
+        "1 GiB", "most bytes in one transfer (a single file may be larger)", keys.size
     )
     streams: int = key(2, "transfers at a time", keys.number(1, 64))
     timeout: float = key(
@@ -247,7 +247,7 @@ class Finder:
     )
     settle: float = key(0, "how long a file must be unchanged before it is taken", keys.duration)
     batch_files: int = key(1000, "most files in one transaction", keys.number(1))
-    batch_bytes: int = key("4 GiB", "most bytes in one transaction", keys.size)
+    batch_bytes: int = key("1 GiB", "most bytes in one transaction", keys.size)
     jobs: int = key(2, "files read and hashed at a time", keys.number(1, 64))
     checksum: str = key("blake2b", "algorithm of the `file` table", keys.choice(*ALGORITHMS))
     checksums: tuple[str, ...] = key(

@@ -10,6 +10,9 @@ from typing import Protocol, TypeVar
 _HANDFUL = 32
 _HANDFUL_BYTES = 8 << 20
 
+#: Mean size in bytes from which a second thread hashes more than it costs.
+_LARGE = 1 << 20
+
 
 class Sized(Protocol):
     """Something that tells how many bytes it has."""
@@ -38,6 +41,11 @@ def spread(
 
     with ThreadPoolExecutor(jobs) as pool:
         yield from chain.from_iterable(pool.map(several, _handfuls(files)))
+
+
+def worthwhile(files: Sequence[Sized], jobs: int) -> int:
+    """Return how many threads, at most `jobs`, are to hash: small files' would wait in turn."""
+    return jobs if sum(file.size_bytes for file in files) >= _LARGE * len(files) else 1
 
 
 def _handfuls(files: Sequence[File]) -> Iterable[Sequence[File]]:

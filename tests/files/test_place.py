@@ -172,6 +172,27 @@ def test_copy_into_leaves_nothing_on_a_full_disk(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.promise
+def test_copy_beside_asks_for_the_error_of_what_the_disk_was_given_early(tmp_path, monkeypatch):
+    """Told once, to this descriptor: no later sync of the file system would have to say it."""
+    source = write(tmp_path / "a", "x" * (5 << 20))
+
+    def broken(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        place.copy_beside(source, str(tmp_path / "b"), ["md5"])
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_copy_beside_copies_what_the_disk_is_given_in_parts(tmp_path, other_file_system):
+    source, destination = write(tmp_path / "a", "0123456789" * (1 << 20)), other_file_system / "b"
+    sums = place.copy_beside(source, str(destination), ["md5"])
+    assert sums == checksum.compute(source, ["md5"])
+    assert read(place.temporary_path(str(destination))) == read(source)
+
+
 def test_copy_into_does_not_follow_a_link(tmp_path):
     write(tmp_path / "a")
     os.symlink("a", tmp_path / "link")

@@ -23,6 +23,7 @@ from dbbbatch.passes.finder.examine import Examined, Examiner
 from dbbbatch.passes.finder.judge import Verdict
 from dbbbatch.passes.finder.places import apart, area_of, quarantining
 from dbbbatch.passes.quarantine import Aside
+from dbbbatch.passes.spread import worthwhile
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -32,10 +33,6 @@ _UNFIT = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.E
 
 #: Gone, being written, or something else since the scan came by: the next pass looks again.
 _NOT_YET = (FileNotFoundError, FileExistsError, checksum.Changed, checksum.NotRegular)
-
-
-#: Mean size in bytes from which a second thread hashes more than it costs.
-_LARGE = 1 << 20
 
 
 class Fresh(NamedTuple):
@@ -95,7 +92,7 @@ class Batch:
         for arrival in self._arrivals:
             arrival.known = known.get(arrival.name)
         examiner = Examiner(self._area, apart(self._finder))
-        jobs = self._jobs()
+        jobs = worthwhile(self._arrivals, self._finder.jobs)
         self._examined = reader.submit(lambda: list(examiner.examine(self._arrivals, jobs)))
 
     def store(self) -> None:
@@ -121,11 +118,6 @@ class Batch:
             self._set_aside_duplicate(arrival)
         self._move_aside()
         self._remember()
-
-    def _jobs(self) -> int:
-        """Return how many threads are to read: for small files, they would only wait in turn."""
-        size = sum(arrival.size_bytes for arrival in self._arrivals)
-        return self._finder.jobs if size >= _LARGE * len(self._arrivals) else 1
 
     def _put_off(self, examined: Examined) -> None:
         """Deal with a file that is not to be stored, or not now."""

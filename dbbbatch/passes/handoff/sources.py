@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 from dbbbatch.config import Handoff
 from dbbbatch.database.models.handoff import Waiting
@@ -13,9 +15,13 @@ from dbbbatch.database.models.storage import INODE
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.passes.handoff.batch import Item, changed
+from dbbbatch.passes.spread import spread, worthwhile
 
 #: Space that the database and the lists of files need, in the state directory.
 _STATE_BYTES = 16 << 20
+
+#: Files hashed at a time: until the first batch is hashed there is nothing else to do.
+_JOBS = 2
 
 
 def check(section: Handoff, state: str) -> None:
@@ -72,35 +78,56 @@ class Taken:
     failed: list[tuple[int, str]] = field(default_factory=list)
 
 
-def take(section: Handoff, row: Waiting, taken: Taken) -> None:
-    """Look at a file, and hash it unless that was done for this very version.
+def take(section: Handoff, rows: Sequence[Waiting]) -> Taken:
+    """Look at files, and hash each of them unless that was done for this very version.
 
     Raises
     ------
     TryLater
-        The disk, not this file, is at fault.
+        The disk, not these files, is at fault.
     """
+    taken = Taken()
+    looked = spread(partial(_look, section), rows, worthwhile(rows, _JOBS))
+    for row, (item, hashed, gone, failed) in zip(rows, looked, strict=True):
+        if item:
+            taken.items.append(item)
+        if hashed:
+            taken.hashed.append((row.id, hashed))
+        elif gone:
+            taken.gone.append((row.id, gone))
+        elif failed:
+            taken.failed.append((row.id, failed))
+    return taken
+
+
+class _Looked(NamedTuple):
+    item: Item | None = None
+    hashed: str = ""
+    gone: str = ""
+    failed: str = ""
+
+
+def _look(section: Handoff, row: Waiting) -> _Looked:
     rel, path = path_of(section, row)
     try:
         if what := changed(section.buffer, row, rel):
-            taken.gone.append((row.id, what))
-            return
+            return _Looked(gone=what)
         algorithm, digest = _known(row)
-        if algorithm != section.checksum:
-            digest = checksum.compute(path, [section.checksum])[section.checksum]
-            if changed(section.buffer, row, rel):
-                return  # the next scan sees the new version
-            row = row._replace(checksum=checksum.format(section.checksum, digest))
-            taken.hashed.append((row.id, row.checksum or ""))
-        taken.items.append(Item(row, rel, digest))
+        if algorithm == section.checksum:
+            return _Looked(Item(row, rel, digest))
+        digest = checksum.compute(path, [section.checksum])[section.checksum]
+        if changed(section.buffer, row, rel):
+            return _Looked()  # the next scan sees the new version
+        stored = checksum.format(section.checksum, digest)
+        return _Looked(Item(row._replace(checksum=stored), rel, digest), hashed=stored)
     except checksum.Changed:
-        return
+        return _Looked()
     except FileNotFoundError:
-        taken.gone.append((row.id, "no longer in the buffer"))
+        return _Looked(gone="no longer in the buffer")
     except OSError as error:
         if faults.is_general(error):
             raise TryLater(f"{names.printable(path)}: {error.strerror}") from None
-        taken.failed.append((row.id, f"cannot be read: {error.strerror}"))
+        return _Looked(failed=f"cannot be read: {error.strerror}")
 
 
 @dataclass

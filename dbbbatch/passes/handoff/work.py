@@ -185,28 +185,25 @@ class Line:
         return row is not None
 
     def _take(self) -> list[Item]:
-        """Hash the next files, in order, until a batch is full."""
-        taken = sources.Taken()
+        """Choose the next files, in order, until a batch is full; look at them and hash them."""
+        rows: list[Waiting] = []
         size = 0
-        suspects: bool | None = None
-        rows = []
-        while len(taken.items) < self._section.batch_files:
+        while len(rows) < self._section.batch_files:
             row = self._next()
             if row is None:
                 break
             # What failed before goes apart from what is only new.
-            if taken.items and (
-                size + row.size_bytes > self._section.batch_bytes or suspects != bool(row.attempts)
+            if rows and (
+                size + row.size_bytes > self._section.batch_bytes
+                or bool(row.attempts) != bool(rows[0].attempts)
             ):
                 self._page.appendleft(row)
                 break
             if not self._p.take(1):
                 break
-            suspects = bool(row.attempts)
             rows.append(row)
-            sources.take(self._section, row, taken)
-            if taken.items and taken.items[-1].row.id == row.id:
-                size += row.size_bytes
+            size += row.size_bytes
+        taken = sources.take(self._section, rows)
         self._outcomes.note_taken(taken, rows)
         return taken.items
 
