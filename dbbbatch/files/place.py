@@ -25,6 +25,9 @@ from dbbbatch.files import checksum
 #: Names that begin so are ours and unfinished: no scan reports them.
 TEMPORARY_PREFIX = ".dbb~"
 
+#: Bytes to leave free wherever a pass keeps its notes, or copies what nobody awaits.
+RESERVE = 16 << 20
+
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _NAME_MAX = 255

@@ -100,6 +100,7 @@ class BackfillWork(Work):
 
         done = 0
         for batch in self._batches(p):
+            p.must_have_room()
             new = self._unknown(batch)
             p.counts["known"] += len(batch) - len(new)
             new = new[: p.take(len(new))]

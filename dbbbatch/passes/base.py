@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from dbbbatch import __version__
 from dbbbatch.config import Settings
 from dbbbatch.errors import ConfigError, DbbError, Interrupted, LockHeld, TryLater
+from dbbbatch.files import place
 from dbbbatch.files.lock import Lock
 from dbbbatch.passes.signals import Signals
 from dbbbatch.passes.voice import Voice
@@ -170,6 +171,26 @@ class Pass:
         return not self.options.match or any(
             fnmatch.fnmatchcase(rel, glob) for glob in self.options.match
         )
+
+    def must_have_room(self) -> None:
+        """See before a batch that what is done with it can be recorded.
+
+        Raises
+        ------
+        TryLater
+            The disk of the state directory, or of an SQLite database, is all but full.
+        """
+        from dbbbatch.database import connect
+
+        url = self.settings.database.url
+        places = {self.settings.site.state}
+        if connect.is_sqlite(url):
+            places.add(os.path.dirname(connect.sqlite_path(url)))
+        for path in sorted(places):
+            if os.path.isdir(path) and (free := place.free_bytes(path)) < place.RESERVE:
+                raise TryLater(
+                    f"{path}: only {free >> 10} KiB free; what is done could not be recorded"
+                )
 
     def trouble(self, message: str, key: str | None = None) -> None:
         """Tell the operator of something, once when it begins and once when it ends.

@@ -41,7 +41,7 @@ class JanitorWork(Work):
 
     def recover(self, p: Pass) -> None:
         """Have nothing to finish: a file that is gone from holding is found again by `work`."""
-        sources.check(self._section, p.settings.site.state)
+        sources.check(self._section)
 
     def work(self, p: Pass) -> None:
         """Purge the holding area, then sweep up."""

@@ -167,6 +167,8 @@ class Quarantining:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
+            if place.free_bytes(self._root) - file.status.st_size < place.RESERVE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from None
             place.copy_into(file.source, path, owner=self._owner)
 
     def _record(self, done: list[Quarantine], stayed: list[Quarantine]) -> None:

@@ -58,6 +58,15 @@ NAMES = [
 ]
 
 
+def free_in_storage(finding, monkeypatch, count):
+    """Let storage have so many bytes free, and all else plenty."""
+
+    def free(path):
+        return count if path == str(finding.storage) else 1 << 40
+
+    monkeypatch.setattr(place, "free_bytes", free)
+
+
 class TestStoring:
     def test_files_are_moved_and_recorded(self, either):
         either.put("2026/a.fits", b"one")
@@ -643,7 +652,7 @@ class TestTransient:
     ):
         finding = Finding(settings, tmp_path, other_file_system)
         finding.put("a")
-        monkeypatch.setattr(place, "free_bytes", lambda path: 10)
+        free_in_storage(finding, monkeypatch, 10)
         assert finding.run() == 75
         assert "min_free" in capsys.readouterr().err
         assert tree(finding.source) == {"a": b"data"}
@@ -654,9 +663,32 @@ class TestTransient:
         finding = Finding(settings, tmp_path, other_file_system, batch_files=1, min_free=1)
         finding.put("a", b"data")
         finding.put("b", b"data")
-        monkeypatch.setattr(place, "free_bytes", lambda path: 6)
+        free_in_storage(finding, monkeypatch, 6)
         assert finding.run() == 75
         assert len(tree(finding.source)) == 1
+
+    def test_no_room_for_our_own_notes_begins_nothing(self, either, monkeypatch, capsys):
+        either.put("a")
+        monkeypatch.setattr(place, "free_bytes", lambda path: 1 << 20)
+        assert either.run() == 75
+        assert "could not be recorded" in capsys.readouterr().err
+        assert tree(either.source) == {"a": b"data"}
+        assert either.rows() == []
+
+    def test_copy_that_would_fill_quarantine_is_not_begun(
+        self, settings, tmp_path, other_file_system, monkeypatch
+    ):
+        finding = Finding(settings, tmp_path, other_file_system)
+        TestAlreadyThere().stored(finding)
+        finding.put("a", b"other")
+
+        def free(path, real=place.free_bytes):
+            return 1 << 20 if path == str(finding.quarantine) else real(path)
+
+        monkeypatch.setattr(place, "free_bytes", free)
+        assert finding.run() in (1, 75)
+        assert tree(finding.source) == {"a": b"other"}
+        assert tree(finding.quarantine) == {}
 
     def test_quarantine_that_is_full_leaves_the_file(self, finding, monkeypatch):
         TestAlreadyThere().stored(finding)

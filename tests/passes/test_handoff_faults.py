@@ -486,6 +486,22 @@ def test_too_little_space_for_our_own_notes(
     goes_on(site)
 
 
+def test_space_for_our_own_notes_is_asked_for_before_each_batch(
+    site: Site, monkeypatch: pytest.MonkeyPatch, before_transfer: Any
+) -> None:
+    site.write(handoff={**KEYS, "batch_files": 1})
+    for name in "abcd":
+        site.put(f"a/{name}")
+    before_transfer(lambda: monkeypatch.setattr(place, "free_bytes", lambda path: 1 << 20))
+    assert make_pass(site) == 75
+    sent = tree(site.far_buffer)
+    assert 0 < len(sent) < 4
+    assert tree(site.holding) == sent
+    monkeypatch.undo()
+    assert make_pass(site) == 0
+    assert len(tree(site.holding)) == 4
+
+
 def test_a_file_that_cannot_be_read_is_quarantined_at_last(site: Site) -> None:
     path = site.put("a/b", b"secret")
     os.chmod(path, 0)

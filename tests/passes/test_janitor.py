@@ -235,6 +235,17 @@ def test_while_space_is_lacking_younger_files_go_oldest_first(
     assert set(tree(site.holding)) == {"third"}
 
 
+def test_a_full_disk_does_not_keep_the_janitor_from_making_room(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dbbbatch.files import place
+
+    deliver(site)
+    monkeypatch.setattr(place, "free_bytes", lambda path: 0)
+    janitor(site)
+    assert tree(site.holding) == {}
+
+
 def test_a_version_is_purged_by_the_name_that_it_got(site: Site) -> None:
     site.put("a", b"elsewhere", site.holding)
     deliver(site, "a")

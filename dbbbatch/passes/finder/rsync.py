@@ -68,6 +68,7 @@ class RsyncWork(Work):
             for log in self._logs(p):
                 if p.stopping:
                     break
+                p.must_have_room()
                 try:
                     self._read(p, log, logged)
                     self._mark_done(p, log)

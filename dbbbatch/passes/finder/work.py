@@ -97,6 +97,7 @@ class FinderWork(Work):
                     if fresh:
                         size = sum(each.found.size_bytes for each in fresh)
                         must_be_there(self._finder)
+                        p.must_have_room()
                         # What is being read still needs its room.
                         must_have_room(self._finder, size_before + size)
                         batch = Batch(p, self._finder, self._complaints, fresh)

@@ -17,25 +17,21 @@ from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.passes.handoff.batch import Item, changed
 from dbbbatch.passes.spread import spread, worthwhile
 
-#: Space that the database and the lists of files need, in the state directory.
-_STATE_BYTES = 16 << 20
-
 #: Files hashed at a time: until the first batch is hashed there is nothing else to do.
 _JOBS = 2
 
 
-def check(section: Handoff, state: str) -> None:
-    """See that the buffer and the areas beside it are there, and that there is room for our notes.
+def check(section: Handoff) -> None:
+    """See that the buffer and the areas beside it are there.
 
-    Moving files on one file system needs no room, and is what makes room on a full one.
+    How full they are is not asked: moving files on one file system needs no room, and is what
+    makes room on a full one.
 
     Raises
     ------
     TryLater
-        One is missing, or on another file system than the others: not mounted. Or a full disk.
+        One is missing, or on another file system than the others: not mounted.
     """
-    if os.path.isdir(state) and (free := place.free_bytes(state)) < _STATE_BYTES:
-        raise TryLater(f"{state}: only {free >> 10} KiB free; what is done could not be recorded")
     for key in ("buffer", "holding", "quarantine"):
         path = getattr(section, key)
         if not os.path.isdir(path):

@@ -53,7 +53,7 @@ class HandoffWork(Work):
         """Finish what an earlier pass left."""
         from dbbbatch.passes.handoff.recovery import recover
 
-        sources.check(self._section, p.settings.site.state)
+        sources.check(self._section)
         self._trouble = recover(p, self._section)
 
     def work(self, p: Pass) -> None:
@@ -65,7 +65,7 @@ class HandoffWork(Work):
         """Say what would be recovered and sent."""
         from dbbbatch.passes.handoff.plan import plan
 
-        sources.check(self._section, p.settings.site.state)
+        sources.check(self._section)
         yield from plan(p, self._section)
 
     def due(self, p: Pass) -> bool:
@@ -159,6 +159,11 @@ class Line:
     def _send_next(self) -> bool:
         """Put together the next batch and send it off; False if there is none."""
         if not self._again and not self._peek():
+            return False
+        try:
+            self._p.must_have_room()
+        except TryLater as error:
+            self._streams.trouble = error  # what is under way is still settled
             return False
         self._streams.start()
         items = self._again.popleft() if self._again else self._take()

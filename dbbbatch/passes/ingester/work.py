@@ -155,6 +155,11 @@ class _Offering:
         return self._take()
 
     def _take(self) -> list[Held]:
+        try:
+            self._p.must_have_room()
+        except TryLater as error:
+            self._trouble = error  # what the plugin has in hand is still recorded
+            return []
         now = time.monotonic()
         if self._judged:
             self._count = judging.next_count(
