@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import fnmatch
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ _LINE = re.compile(
 )
 _ESCAPED = re.compile(rb"\\#([0-7]{3})")
 _DAY = re.compile(r"\d{8}")
+
+#: Bytes by which a log is known again.
+_TAIL = 4096
 
 
 class Entry(NamedTuple):
@@ -85,6 +89,14 @@ def complete(path: str) -> int:
                 return start + found + 1
             position = start
     return 0
+
+
+def tail(path: str, position: int) -> str:
+    """Return a digest of the last bytes before a position: one log's are not another's."""
+    with open(path, "rb") as log:
+        start = max(0, position - _TAIL)
+        log.seek(start)
+        return hashlib.blake2b(log.read(position - start), digest_size=16).hexdigest()
 
 
 def logs(

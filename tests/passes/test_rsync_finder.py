@@ -9,7 +9,7 @@ import time
 import pytest
 
 from dbbbatch import config
-from dbbbatch.files import checksum
+from dbbbatch.files import checksum, rsync_log
 from dbbbatch.keys import defaults
 from dbbbatch.passes import base
 from dbbbatch.passes.finder import logged
@@ -137,6 +137,36 @@ class TestRecording:
         logs.log("b")
         logs.run()
         assert len(logs.rows()) == 2
+
+    @pytest.mark.promise
+    def test_log_that_was_written_anew_in_its_place_is_read_from_its_beginning(self, logs):
+        """Its inode is the same and it is no smaller: only what stands in it tells."""
+        logs.store("a")
+        path = logs.log("a")
+        logs.run()
+        logs.store("b", b"two")
+        logs.store("c", b"three")
+        first = path.read_bytes()
+        with open(path, "r+b") as file:
+            file.write(first.replace(b" a", b" b") + first.replace(b" a", b" c"))
+        assert logs.run() == 0
+        assert [name for _, name, _ in logs.rows()] == ["a", "b", "c"]
+
+    def test_log_read_before_tails_were_recorded_is_continued(self, logs, monkeypatch):
+        logs.store("a")
+        logs.log("a")
+        logs.run()
+        logs.change_rows("UPDATE rsync_log SET tail = ''")
+        logs.store("b", b"two")
+        logs.log("b")
+        positions = []
+        real = rsync_log.read
+        monkeypatch.setattr(
+            rsync_log, "read", lambda path, offset: positions.append(offset) or real(path, offset)
+        )
+        logs.run()
+        assert len(logs.rows()) == 2
+        assert positions[0] > 0
 
     @pytest.mark.promise
     def test_file_named_twice_is_recorded_once_and_kept(self, logs):

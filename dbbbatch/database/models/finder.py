@@ -169,6 +169,8 @@ class RsyncLog(Table):
     ----------
     position : `int`
         Offset of the first line that is not dealt with, bytes.
+    tail : `str`
+        Digest of what stood before it, by which the log is known again.
     """
 
     site = peewee.TextField()
@@ -177,22 +179,32 @@ class RsyncLog(Table):
     inode = peewee.BigIntegerField()
     size_bytes = peewee.BigIntegerField()
     position = peewee.BigIntegerField()
+    tail = peewee.TextField()
     read_at = TimeField()
 
     class Meta:
         primary_key = peewee.CompositeKey("site", "finder", "path")
 
     @classmethod
-    def read_so_far(cls, site: str, finder: str, path: str, inode: int, size_bytes: int) -> int:
-        """Return the position from which to read a log: its beginning if it is another one."""
+    def read_so_far(
+        cls, site: str, finder: str, path: str, inode: int, size_bytes: int
+    ) -> tuple[int, str]:
+        """Return position and tail of a log: its beginning if it is certain to be another one."""
         row = cls.get_or_none(site=site, finder=finder, path=path)
         if row is None or row.inode != inode & INODE or row.position > size_bytes:
-            return 0
-        return int(row.position)
+            return 0, ""
+        return int(row.position), str(row.tail)
 
     @classmethod
     def keep(
-        cls, site: str, finder: str, path: str, inode: int, size_bytes: int, position: int
+        cls,
+        site: str,
+        finder: str,
+        path: str,
+        inode: int,
+        size_bytes: int,
+        position: int,
+        tail: str,
     ) -> None:
         """Record how far a log has been dealt with."""
         cls.insert(
@@ -202,8 +214,9 @@ class RsyncLog(Table):
             inode=inode & INODE,
             size_bytes=size_bytes,
             position=position,
+            tail=tail,
             read_at=now(),
         ).on_conflict(
             conflict_target=(cls.site, cls.finder, cls.path),
-            preserve=(cls.inode, cls.size_bytes, cls.position, cls.read_at),
+            preserve=(cls.inode, cls.size_bytes, cls.position, cls.tail, cls.read_at),
         ).execute()

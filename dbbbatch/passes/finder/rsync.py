@@ -6,6 +6,7 @@ a log that grew is continued and a file is never recorded twice.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import time
@@ -115,18 +116,23 @@ class RsyncWork(Work):
                     continue
                 if time.time() - status.st_mtime < finder.delay:
                     continue
-                position = connect.look(
-                    lambda path=path, status=status: RsyncLog.read_so_far(
-                        p.settings.site.name,
-                        finder.name,
-                        names.to_text(path),
-                        status.st_ino,
-                        status.st_size,
-                    )
-                )
-                yield Log(day, path, status, position)
+                yield Log(day, path, status, self._position(p, path, status))
         except OSError as error:
             raise TryLater(f"{finder.source}: {error.strerror}; is it mounted?") from None
+
+    def _position(self, p: Pass, path: str, status: os.stat_result) -> int:
+        """Return from where a log is to be read: its beginning if it is another one by now."""
+        site, finder = p.settings.site.name, self._finder.name
+        position, tail = connect.look(
+            lambda: RsyncLog.read_so_far(
+                site, finder, names.to_text(path), status.st_ino, status.st_size
+            )
+        )
+        # One that cannot be read is told of when there is something new to read.
+        with contextlib.suppress(OSError):
+            if tail and tail != rsync_log.tail(path, position):
+                return 0
+        return position
 
     def _read(self, p: Pass, log: Log, logged: Logged) -> None:
         """Record, in batches, what a log tells from its position on."""
@@ -143,6 +149,7 @@ class RsyncWork(Work):
             position = end if whole else ([log.position, *batch.values()][allowed])
             # What --match left out is still to be read.
             skipping = bool(p.options.match)
+            tail = rsync_log.tail(log.path, position)
             logged.record(
                 rels,
                 log.key,
@@ -156,6 +163,7 @@ class RsyncWork(Work):
                         log.status.st_ino,
                         log.status.st_size,
                         position,
+                        tail,
                     )
                 ),
             )
@@ -185,12 +193,7 @@ class RsyncWork(Work):
         if not suffix or os.path.exists(log.path + suffix):
             return
         site, finder = p.settings.site.name, self._finder.name
-        position = connect.look(
-            lambda: RsyncLog.read_so_far(
-                site, finder, log.key, log.status.st_ino, log.status.st_size
-            )
-        )
-        if position < log.status.st_size:
+        if self._position(p, log.path, log.status) < log.status.st_size:
             return
         if not connect.look(lambda: FinderLeft.awaits(site, finder, log.key)):
             place.touch(log.path + suffix)
