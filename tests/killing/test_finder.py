@@ -129,6 +129,20 @@ def test_a_finder_across_file_systems(
     sweep(make, command, look, exit_codes=CODES, every=8)
 
 
+def test_a_finder_of_a_large_file_across_file_systems(
+    sweep: Callable[..., Swept], databases: Databases
+) -> None:
+    """The disk is given parts of the copy while the rest is still read."""
+
+    @contextmanager
+    def make(directory: Path) -> Iterator[Site]:
+        with sites(databases, "sqlite", apart=True)(directory) as site:
+            site.put("2026-11-24/large.fits", bytes(range(256)) * (20 << 10), site.far_buffer)
+            yield site
+
+    sweep(make, command, look, exit_codes=CODES, every=16)
+
+
 @contextmanager
 def logging_site(databases: Databases, backend: str, directory: Path) -> Iterator[Site]:
     """A site whose storage was filled by rsync, which left two logs about it."""
