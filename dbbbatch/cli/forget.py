@@ -7,6 +7,7 @@ import click
 from dbbbatch.cli import by_hand
 from dbbbatch.cli.backfill import finder_of
 from dbbbatch.cli.dbb import Operator
+from dbbbatch.errors import UsageError
 
 
 @click.command()
@@ -31,5 +32,11 @@ def command(
     from dbbbatch.passes.forget import forget
 
     why = f"`dbb forget` by {by_hand.who()}"
+    refused = []
     for file in files:
-        click.echo(forget(operator.settings.site.name, finder, file, remove, why))
+        try:
+            click.echo(forget(operator.settings.site.name, finder, file, remove, why))
+        except UsageError as error:
+            refused.append(str(error))
+    if refused:
+        raise UsageError("\n".join(refused))

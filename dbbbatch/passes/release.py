@@ -6,12 +6,12 @@ import errno
 import os
 from contextlib import suppress
 
-from dbbbatch.config import Handoff, Section
+from dbbbatch.config import Section
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import UsageError
-from dbbbatch.files import names, place
+from dbbbatch.files import checksum, names, place
 from dbbbatch.passes.quarantine import Quarantining
 
 #: Added to the name of a quarantined file: the text file that says why it is there.
@@ -20,6 +20,14 @@ REASON = ".reason"
 
 class Explained(Quarantining):
     """A quarantine in which the reason stands beside each file."""
+
+    def recover(self) -> int:
+        """Finish also the releases that were cut off when their files were back."""
+        count = 0
+        for row in connect.look(lambda: Quarantine.on_the_way_back(self._site, self._label)):
+            with suppress(OSError):  # it waits on
+                count += bool(_finish(row, self._source))
+        return count + super().recover()
 
     def _record(self, done: list[Quarantine], stayed: list[Quarantine]) -> None:
         for row in done:
@@ -82,30 +90,64 @@ def release(section: Section, row: Quarantine, new_name: str = "") -> str:
     """
     rel = _target(row, new_name)
     source = source_of(section)
-    path = os.path.join(source, rel)
     aside = names.from_text(row.path)
+    path = os.path.join(source, rel)
     shown = names.printable(path)
-    connect.transact(lambda: row.releasing(names.to_text(path)))
     try:
+        if earlier := _finish(row, source):
+            if earlier != path:
+                raise UsageError(
+                    f"{shown}: an earlier release had put it back as {names.printable(earlier)}"
+                )
+            return path
+        if not os.path.lexists(aside) and not _is_back(path, row):
+            raise UsageError(f"{names.printable(aside)}: is no longer there")
+        connect.transact(lambda: row.releasing(names.to_text(path)))
         if os.path.lexists(aside):
             place.make_directories(source, os.path.dirname(rel))
             _move(aside, path)
             place.sync_directory(os.path.dirname(path))
-        elif not _is_back(path, row):
-            raise UsageError(f"{names.printable(aside)}: is no longer there")
     except FileExistsError:
+        connect.transact(lambda: row.releasing(None))
         raise UsageError(f"{shown}: another file has this name; move it away first") from None
     except OSError as error:
         raise UsageError(f"{shown}: cannot be put back: {error.strerror}") from None
-    place.remove_if_there(_reason(row))
+    _record(row, source)
+    return path
+
+
+def _finish(row: Quarantine, source: str) -> str:
+    """Finish a release that was cut off; return where it put the file, '' if it did not."""
+    if row.released_as is None:
+        return ""
+    aside, path = names.from_text(row.path), names.from_text(row.released_as)
+    if os.path.lexists(aside):
+        if not _is_copied(aside, path):
+            return ""
+        if os.path.samestat(os.lstat(aside), os.lstat(path)):
+            place.place(aside, path)  # a second link
+        else:
+            place.sync_file(path)
+            place.sync_directory(os.path.dirname(path))
+            place.remove_if_there(aside)
+    elif not (_is_back(path, row) or os.path.lexists(_reason(row))):
+        return ""  # nothing shows that the quarantine is mounted
+    _record(row, source)
+    return path
+
+
+def _record(row: Quarantine, source: str) -> None:
+    """Record that a file is back where its row says that it goes."""
+    _remove_reason(row)
+    own = names.join(names.from_text(row.relpath), names.from_text(row.filename))
+    again = names.from_text(row.released_as) == os.path.join(source, own)
 
     def write() -> None:
         row.released(connect.now())
-        if isinstance(section, Handoff) and not new_name:
+        if row.label.startswith("handoff.") and again:
             HandoffFile.released(row)
 
     connect.transact(write)
-    return path
 
 
 def _target(row: Quarantine, new_name: str) -> str:
@@ -128,15 +170,36 @@ def _move(aside: str, path: str) -> None:
             raise
         place.copy_into(aside, path, owner="release")
         place.sync_directory(os.path.dirname(path))
-        os.unlink(aside)
+        place.remove_if_there(aside)  # a pass may have finished this
+
+
+def _is_copied(aside: str, path: str) -> bool:
+    """Tell whether a file in quarantine has a second link, or a whole copy, under a path."""
+    try:
+        one, other = os.lstat(aside), os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if one.st_size != other.st_size:
+        return False
+    return os.path.samestat(one, other) or checksum.compute(aside) == checksum.compute(path)
 
 
 def _is_back(path: str, row: Quarantine) -> bool:
-    """Tell whether an earlier release was cut off after it had moved the file."""
+    """Tell whether a file is where a release puts it, and no pass has taken it yet."""
     with suppress(OSError):
         status = os.lstat(path)
         return (status.st_size, status.st_mtime_ns) == (row.size_bytes, row.mtime_ns)
     return False
+
+
+def _remove_reason(row: Quarantine) -> None:
+    """Remove the reason beside a file, unless that is a file of somebody's with such a name."""
+    path = _reason(row)
+    with suppress(OSError):
+        with open(path, "rb") as file:
+            found = file.read()
+        if found == f"{row.reason}\n".encode("utf-8", "surrogateescape"):
+            os.unlink(path)
 
 
 def _reason(row: Quarantine) -> str:

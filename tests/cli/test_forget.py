@@ -82,6 +82,14 @@ def test_what_is_no_stored_file_is_refused(stored, file):
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
+def test_others_are_forgotten_beside_one_that_is_refused(stored):
+    files = ("no/such", "2026/a.fits")
+    ran = stored.run("dbb", "forget", "finder.latiss", *files, "--remove", "--yes")
+    assert (ran.code, "no/such" in ran.err) == (64, True)
+    assert ask(stored, "SELECT status FROM file") == [("FORGOTTEN",)]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
 def test_nothing_is_forgotten_while_storage_is_away(stored):
     (stored.storage / ".dbb-storage").unlink()
     (stored.storage / "2026/a.fits").unlink()

@@ -108,3 +108,13 @@ def test_release_across_file_systems_copies(conflict, other_file_system):
     assert let_go(conflict).code == 0
     assert (other_file_system / "2026/a.fits").read_bytes() == b"corrected"
     assert os.listdir(conflict.storage_quarantine / "2026") == []
+
+
+@pytest.mark.promise
+def test_file_that_is_named_like_a_reason_is_not_removed(conflict):
+    for name in ("b", "b.reason"):
+        conflict.put(f"2026/{name}", b"other content", conflict.storage)
+        conflict.put(f"2026/{name}", b"data", conflict.far_buffer)
+    assert conflict.run("dbb-finder").code == 1
+    assert let_go(conflict, "--as-new", "c", match="2026/b").code == 0
+    assert (conflict.storage_quarantine / "2026/b.reason").read_bytes() == b"data"

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +23,15 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Swept:
-    """How a sweep went: the calls of an undisturbed pass, and the points at which it was killed."""
+    """How a sweep went: the calls of an undisturbed pass, and the points at which it was killed.
+
+    `seen` is what the site looked like after the undisturbed pass, and so after all the others.
+    """
 
     counted: int
     tried: int
     reached: int
+    seen: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         text = f"killed before {self.reached} of {self.counted} changes"
@@ -49,6 +53,7 @@ def sweep(
     every: int = 1,
     points: Iterable[int] | None = None,
     finish: Callable[[SiteType], Sequence[str | os.PathLike[str]]] | None = None,
+    then: Callable[[SiteType], Sequence[str | os.PathLike[str]]] | None = None,
     exit_codes: Sequence[int] = (0,),
     workers: int | None = None,
     database: Sequence[str] = DATABASE,
@@ -73,6 +78,8 @@ def sweep(
         These points instead.
     finish
         The command line of the one clean pass that follows, if it is another.
+    then
+        The command line of a pass that cron makes after each of them, the killed one too.
     exit_codes
         What the undisturbed and the clean pass may return.
     workers
@@ -99,13 +106,19 @@ def sweep(
         with _directory() as directory, make_site(directory) as site:
             report = run(command(site), **supervising)
             assert report.exit_code in exit_codes, f"undisturbed: {report}"
+            if then:
+                run(then(site), held=False)
             return report.counted, look(site)
 
     def killed_at(point: int) -> tuple[bool, str]:
         """Whether the point was reached, and what is wrong after a clean pass."""
         with _directory() as directory, make_site(directory) as site:
             report = run(command(site), kill_at=point, **supervising)
+            if then:
+                run(then(site), held=False)
             clean = run((finish or command)(site), held=False)
+            if then:
+                run(then(site), held=False)
             wrong = difference(expected, look(site))
             if clean.exit_code not in exit_codes:
                 wrong.insert(0, f"the clean pass gave {clean.exit_code}")
@@ -128,7 +141,7 @@ def sweep(
         raise AssertionError(
             f"{len(failures)} of {len(chosen)} kills were not made good by a clean pass:\n{shown}"
         )
-    return Swept(counted, len(chosen), sum(reached for reached, _ in results))
+    return Swept(counted, len(chosen), sum(reached for reached, _ in results), expected)
 
 
 @contextmanager

@@ -45,11 +45,20 @@ def look(directory: Path) -> Mapping[str, str]:
 def test_a_pass_that_finishes_what_was_begun_is_sound(sweep: Callable[..., Swept]) -> None:
     swept = sweep(make, running(REMEMBERS), look, points=[1, 2])
     assert (swept.counted, swept.tried, swept.reached) == (2, 2, 2)
+    assert sorted(swept.seen) == ["done", "kept"]
 
 
 def test_a_pass_that_forgets_is_found_out_at_the_point(sweep: Callable[..., Swept]) -> None:
     with pytest.raises(AssertionError, match=r"1 of 2 kills(.|\n)*#2 open(.|\n)*done: expected"):
         sweep(make, running(FORGETS), look, points=[1, 2])
+
+
+def test_a_pass_that_follows_comes_after_the_killed_one_too(sweep: Callable[..., Swept]) -> None:
+    def then(directory: Path) -> list[str]:
+        return ["sh", "-c", f"printf . >> '{directory}/passes'"]
+
+    with pytest.raises(AssertionError, match=r"passes: expected .* 1 bytes .* found .* 2 bytes"):
+        sweep(make, running(REMEMBERS), look, points=[1], then=then)
 
 
 def test_a_point_that_does_not_come_is_told(sweep: Callable[..., Swept]) -> None:

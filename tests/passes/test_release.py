@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 
 import pytest
 
-from tests.passes.handing import make_pass, rows, statuses
+from tests.passes.handing import change, make_pass, rows, statuses
 from tests.support.site import Site, tree
 
 KEYS = {"min_free": 0, "max_attempts": 1}
@@ -66,6 +68,42 @@ def test_a_release_that_was_cut_off_is_finished(site: Site) -> None:
     site.run("dbb", "quarantine", "release", "handoff.latiss", "--match", "c")
     make_pass(site)
     assert statuses(site)["c"] == "HELD"
+
+
+def cut_off(site: Site) -> None:
+    """Leave of a release what is recorded before the file is moved."""
+    back = str(site.buffer / "c")
+    change(site, "UPDATE quarantine SET released_as = ? WHERE filename = 'c'", back)
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("move", [os.rename, os.link, shutil.copy2])
+def test_a_release_that_was_cut_off_is_finished_by_a_pass(
+    site: Site, move: Callable[..., object]
+) -> None:
+    cut_off(site)
+    move(site.quarantine / "c", site.buffer / "c")
+    make_pass(site)
+    assert statuses(site) == {"a/b": "QUARANTINED", "c": "HELD"}
+    assert set(tree(site.quarantine)) == {"a/b", "a/b.reason"}
+    assert rows(site, "filename", "quarantine WHERE released_at IS NULL") == ["b"]
+
+
+@pytest.mark.promise
+def test_a_file_that_was_not_moved_waits_on(site: Site) -> None:
+    cut_off(site)
+    make_pass(site)
+    assert set(tree(site.quarantine)) == {"a/b", "a/b.reason", "c", "c.reason"}
+    assert len(rows(site, "filename", "quarantine WHERE released_at IS NULL")) == 2
+
+
+@pytest.mark.promise
+def test_a_quarantine_that_is_not_mounted_was_not_emptied_by_a_release(site: Site) -> None:
+    cut_off(site)
+    site.quarantine.rename(site.root / "unmounted")
+    site.quarantine.mkdir()
+    make_pass(site)
+    assert len(rows(site, "filename", "quarantine WHERE released_at IS NULL")) == 2
 
 
 def test_which_files_must_be_said(site: Site) -> None:

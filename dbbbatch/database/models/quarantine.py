@@ -72,6 +72,20 @@ class Quarantine(Table):
             query = query.where(cls.label == label)
         yield from query.order_by(cls.id).iterator()
 
+    @classmethod
+    def on_the_way_back(cls, site: str, label: str) -> list[Quarantine]:
+        """Return the files that a person let go, and of which it is not recorded that they went."""
+        return list(
+            cls.select()
+            .where(
+                cls.site == site,
+                cls.label == label,
+                cls.released_at.is_null(),
+                cls.released_as.is_null(False),
+            )
+            .order_by(cls.id)
+        )
+
     def arrived(self, when: datetime) -> None:
         """Record that it has been moved aside."""
         self.quarantined_at = when
@@ -83,8 +97,8 @@ class Quarantine(Table):
             type(self).id == self.id, type(self).quarantined_at.is_null()
         ).execute()
 
-    def releasing(self, where: str) -> None:
-        """Record that a person lets it go, and where to, before it is moved."""
+    def releasing(self, where: str | None) -> None:
+        """Record that a person lets it go, and where to, before it is moved; or that it stays."""
         self.released_as = where
         self.save(only=[type(self).released_as])
 
