@@ -8,6 +8,8 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import permutations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,8 +38,12 @@ def _safe_directory(value: Any) -> str:
 
 def _day(value: Any) -> str:
     day = keys.text(value)
-    if day and not re.fullmatch(r"\d{8}", day):
-        raise ValueError(f"YYYYMMDD is wanted, not {day!r}")
+    if day:
+        try:
+            # strptime alone takes 2026111 too.
+            datetime.strptime(day if len(day) == 8 else "", "%Y%m%d")
+        except ValueError:
+            raise ValueError(f"a day as YYYYMMDD is wanted, not {day!r}") from None
     return day
 
 
@@ -474,6 +480,8 @@ def _read_all(path: Path, tables: Mapping[str, Any], problems: list[str]) -> Set
             section = _read_section(kind, name, content, f"{path}: [{kind}.{name}]", problems)
             if section is not None:
                 made[name] = section
+    for between in _overlaps(sections["handoff"]):
+        problems.append(f"{path}: {between}")
     if site is None or database is None or problems:
         return None
     return Settings(path=path, site=site, database=_with_url(database, site, path), **sections)
@@ -540,6 +548,25 @@ def _read_endpoint(content: Any, where: str, problems: list[str]) -> Endpoint | 
 
 def _inside(path: str, root: str) -> bool:
     return path == root or path.startswith(root + "/")
+
+
+def _overlaps(handoffs: Mapping[str, Handoff]) -> list[str]:
+    """Say where two handoffs would take each other's files.
+
+    A holding area may serve several: names that are taken there get a number.
+    """
+    problems = []
+    for one, other in permutations(handoffs.values(), 2):
+        for place in ("buffer", "holding", "quarantine"):
+            path = getattr(one, place)
+            if place == "buffer" and one.name > other.name:
+                continue  # said already
+            if _inside(path, other.buffer) or _inside(other.buffer, path):
+                problems.append(
+                    f"[{one.label}] {place} ({path}) and [{other.label}] buffer ({other.buffer}): "
+                    "neither may lie in the other: what is put into the one is taken from the other"
+                )
+    return problems
 
 
 def _apart(section: Any, *pairs: tuple[str, str]) -> list[str]:

@@ -72,6 +72,40 @@ def test_every_problem_names_the_file(write):
     assert all(problem.startswith(f"{path}: [") for problem in caught.value.problems)
 
 
+def second(**directories):
+    """Give a second handoff beside that of HANDOFF."""
+    text = HANDOFF.replace("handoff.a", "handoff.b").replace("/d/", "/d2/").replace("/e/", "/e2/")
+    for key, path in directories.items():
+        text = text.replace(f'{key} = "/d2/{key}"', f'{key} = "{path}"')
+    return HANDOFF + text
+
+
+@pytest.mark.parametrize("key", ["buffer", "holding", "quarantine"])
+@pytest.mark.parametrize("path", ["/d/buffer", "/d/buffer/below", "/d"])
+def test_two_handoffs_that_would_take_each_others_files_are_refused(write, key, path):
+    with pytest.raises(ConfigError) as caught:
+        config.load(write(SITE + second(**{key: path})))
+    problems = caught.value.problems
+    assert any("[handoff.a]" in said and f"[handoff.b] {key}" in said for said in problems) or (
+        key == "buffer" and "[handoff.b] buffer" in problems[0]
+    )
+
+
+def test_an_overlap_of_two_buffers_is_said_once(write):
+    with pytest.raises(ConfigError) as caught:
+        config.load(write(SITE + second(buffer="/d/buffer")))
+    assert len(caught.value.problems) == 1
+
+
+def test_two_handoffs_may_share_what_is_not_a_buffer(write):
+    shared = second(holding="/d/holding", quarantine="/d/quarantine")
+    assert set(config.load(write(SITE + shared)).handoff) == {"a", "b"}
+
+
+def test_handoffs_with_buffers_side_by_side_are_two(write):
+    assert set(config.load(write(SITE + second(buffer="/d/buffer2"))).handoff) == {"a", "b"}
+
+
 def test_a_file_that_is_not_toml_is_one_line(write):
     with pytest.raises(ConfigError, match="is not TOML"):
         config.load(write("[site"))
@@ -117,7 +151,7 @@ def test_a_name_may_be_left_out_where_there_is_one_section(write):
 
 
 def test_a_name_must_be_given_where_there_are_two(write):
-    settings = config.load(write(SITE + HANDOFF + HANDOFF.replace("handoff.a", "handoff.b")))
+    settings = config.load(write(SITE + second()))
     with pytest.raises(UsageError, match="which one"):
         settings.select("handoff", None)
     assert len(settings.select("handoff", None, every=True)) == 2

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from dbbbatch.files import names
 from dbbbatch.files.place import TEMPORARY_PREFIX
 
 
@@ -21,7 +22,7 @@ class Found(NamedTuple):
     size_bytes : `int`
         Its size.
     mtime_ns : `int`
-        When its content last changed, nanoseconds since 1970, UTC.
+        When its content last changed, nanoseconds since 1970, UTC, as `mtime_ns` gives it.
     inode, device : `int`
         Which file it is, whatever its name.
     """
@@ -31,6 +32,19 @@ class Found(NamedTuple):
     mtime_ns: int
     inode: int
     device: int
+
+
+#: The largest number of a database, and what it may be the negative of.
+_MOST = (1 << 63) - 1
+
+
+def mtime_ns(status: os.stat_result) -> int:
+    """Return when a file's content last changed, nanoseconds since 1970, as it is recorded.
+
+    A file system keeps times that the 64 bits of a database do not: after 2262, or before 1677.
+    They count as the last, or the first, that it does.
+    """
+    return max(-_MOST, min(status.st_mtime_ns, _MOST))
 
 
 def _ignore(rel: str, what: str) -> None:
@@ -117,11 +131,29 @@ def scan(
                 if not stat.S_ISREG(status.st_mode):
                     odd(rel, kind(status.st_mode))
                     continue
-                if limit_ns is not None and _changed_ns(status, now_ns) > limit_ns:
+                if limit_ns is not None and changed_ns(status, now_ns) > limit_ns:
                     continue
-                yield Found(rel, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+                yield Found(rel, status.st_size, mtime_ns(status), status.st_ino, status.st_dev)
         below.sort(reverse=True)
         pending.extend(below)
+
+
+def detour(root: str, relpath: str) -> str:
+    """Say which part of a relative path below `root` is no directory itself, or nothing.
+
+    A scan enters none but real directories; this asks whether they still are.
+    """
+    path = root
+    for part in relpath.split("/") if relpath else ():
+        path = os.path.join(path, part)
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return ""
+        if not stat.S_ISDIR(mode):
+            what = "a file" if stat.S_ISREG(mode) else kind(mode)
+            return f"{names.printable(os.path.relpath(path, root))} is {what}"
+    return ""
 
 
 def kind(mode: int) -> str:
@@ -139,6 +171,6 @@ def kind(mode: int) -> str:
     return "no regular file"
 
 
-def _changed_ns(status: os.stat_result, now_ns: int) -> int:
+def changed_ns(status: os.stat_result, now_ns: int) -> int:
     """Return when a file last changed; a date in the future says nothing, its inode's does."""
     return status.st_mtime_ns if status.st_mtime_ns <= now_ns else status.st_ctime_ns

@@ -151,9 +151,14 @@ class Pass:
         return self._signals.seen > 0
 
     @property
+    def out_of_time(self) -> bool:
+        """Whether not even what was taken is to be gone on with: a signal, or --max-time."""
+        return self.interrupted or time.monotonic() >= self._end
+
+    @property
     def stopping(self) -> bool:
         """Whether no further batch is to be started: a signal, --max-time or --limit."""
-        return self.interrupted or time.monotonic() >= self._end or self.remaining == 0
+        return self.out_of_time or self.remaining == 0
 
     @property
     def remaining(self) -> int | None:

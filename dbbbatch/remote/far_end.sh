@@ -12,6 +12,7 @@
 #   dirs       the directories of the batch       names   its files
 #   verified   the names that were verified here and are durable. This is the receipt: what stands
 #              in it and is no longer in t/ has been placed.
+#   single     is there if each of these was then the only name of its file
 # A pass that takes over the attempt of a killed one first renames it to ATTEMPT.r: whatever is
 # still at work for the killed pass finds its paths gone before its next step, and each step may
 # run twice at the same time. ATTEMPT.x is being removed.
@@ -19,6 +20,8 @@
 LC_ALL=C
 export LC_ALL
 umask 022
+newline="
+"
 
 fail() {
     printf '%s\n' "$*" >&2
@@ -28,6 +31,17 @@ fail() {
 # Run a command, at most until the time limit of the request.
 limited() {
     timeout -k 5 "$limit" "$@"
+}
+
+# Add to the answer what a command says of files. Those that are not there are left out, which is no
+# failure; that the disk is full is one.
+answer() {
+    problem=$(limited "$@" 2>&1 >>"$work/answer")
+    case $newline$problem in
+    *"$newline$sum: write error"* | *"${newline}stat: write error"*)
+        fail "$work: the answer cannot be written; is the disk full?"
+        ;;
+    esac
 }
 
 roots() {
@@ -62,7 +76,7 @@ op_put() {
 # the buffer has of the batch already.
 op_look() {
     if [ "$1" = links ]; then
-        (cd "$work/t" && limited xargs -0 -r mkdir -p -- <"$work/dirs") &&
+        made "$work/t" &&
             (cd "$work" && limited xargs -0 -r -n 20 sh -c '
                 while [ $# -gt 1 ]; do ln -s -- "t/$2" "$1" || exit; shift 2; done
                 ' sh <"$work/numbered") || return
@@ -71,60 +85,120 @@ op_look() {
         cd "$buffer" && there <"$work/names" >>"$work/answer"
 }
 
-# Of the names on stdin answer those that are here: "E", name and NUL for each; then their sums.
+# Make the directories of the batch in $1. One that cannot be made is no failure of the others: what
+# is to go there will fail by itself.
+made() {
+    problem=$(cd "$1" && limited xargs -0 -r mkdir -p -- <"$work/dirs" 2>&1) && return
+    [ $? = 123 ] || fail "$1: the directories of a batch cannot be made: $problem" || return
+    case $problem in
+    *": No space left on device"* | *": Disk quota exceeded"*) fail "$1: $problem" ;;
+    esac
+}
+
+# Of the names on stdin answer those that something here keeps from being placed: "D", name and NUL
+# where something that is no directory has the name of its directory, "E", name and NUL where
+# something has its own name; then the sums of the latter.
 there() {
+    : >"$work/there"
     limited xargs -0 -r sh -c '
-        for f do if [ -e "$f" ] || [ -L "$f" ]; then printf "%s\0" "$f"; fi; done
-        ' sh >"$work/there" || return
-    limited xargs -0 -r sh -c 'for f do printf "E%s\0" "$f"; done' sh <"$work/there"
-    limited xargs -0 -r "$sum" -z -- <"$work/there" 2>/dev/null
-    return 0
+        there=$1
+        shift
+        for f do
+            if [ -e "$f" ] || [ -L "$f" ]; then printf "%s\0" "$f" >&3 || exit; fi
+            above=${f%/*}
+            while [ ! -d "$above" ]; do
+                if [ -e "$above" ] || [ -L "$above" ]; then
+                    printf "D%s\0" "$f" || exit
+                    break
+                fi
+                above=${above%/*}
+            done
+        done 3>>"$there"' sh "$work/there" || return
+    limited xargs -0 -r sh -c 'for f do printf "E%s\0" "$f" || exit; done' sh <"$work/there" &&
+        answer xargs -0 -r "$sum" -z -- <"$work/there"
 }
 
 # Hash what arrived. If the list of sums and sizes has the sum $1, make the data durable and turn
 # the names into the receipt; else answer the list.
 op_verify() {
     [ -d "$work/t" ] && cd "$work/t" || fail "$work is gone" || return
-    {
-        limited xargs -0 -r "$sum" -z -- <"$work/names"
-        limited xargs -0 -r stat --printf='%s\0' -- <"$work/names"
-    } >"$work/answer" 2>/dev/null
+    answer xargs -0 -r "$sum" -z -- <"$work/names" &&
+        answer xargs -0 -r stat --printf='%s\0' -- <"$work/names" || return
     found=$("$sum" <"$work/answer")
     [ "${found%% *}" = "$1" ] || return 0
-    limited sync -f . && rm -f -- "$work/answer" && mv -- "$work/names" "$work/verified" &&
-        sync "$work/verified" "$work" && printf verified
+    limited sync -f . && rm -f -- "$work/answer" "$work/single" || return
+    if limited xargs -0 -r stat -c %h -- <"$work/names" |
+        (while read -r links; do [ "$links" = 1 ] || exit; done); then
+        : >"$work/single"
+    fi
+    mv -- "$work/names" "$work/verified" && sync "$work/verified" "$work" && printf verified
 }
 
 # Place what was verified: link it into the buffer (the kernel refuses a name that is taken), make
-# that durable, then take it from staging. Answers what could not be placed: "K", name and NUL; what
-# the buffer has of these, and "M" with what cp had to say.
+# that durable, then take it from staging. Answers what could not be placed: "M" with what cp had to
+# say, "K", name and NUL for each; then what the buffer has of these. Fails if the buffer takes none.
 op_place() {
     [ -e "$work/verified" ] && cd "$work/t" || fail "attempt $attempt was not verified" || return
-    (cd "$buffer" && limited xargs -0 -r mkdir -p -- <"$work/dirs") || return
-    if limited xargs -0 -r cp -lP --parents -t "$buffer" -- <"$work/verified" 2>"$work/message"; then
+    case $attempt in
+    *.r) take_placed || return ;;
+    esac
+    made "$buffer" || return
+    if limited xargs -0 -r cp -lP --parents -t "$buffer" -- <"$work/verified" 2>/dev/null; then
         durable && limited xargs -0 -r rm -f -- <"$work/verified"
         return
     fi
+    take_placed || return
     : >"$work/kept"
     limited xargs -0 -r sh -c '
         buffer=$1 kept=$2
         shift 2
         for f do
-            if [ "$f" -ef "$buffer/$f" ]; then printf "%s\0" "$f"
-            elif [ -e "$f" ]; then printf "%s\0" "$f" >&3
-            fi
-        done 3>>"$kept"' sh "$buffer" "$work/kept" <"$work/verified" >"$work/placed" || return
-    durable && limited xargs -0 -r rm -f -- <"$work/placed" || return
+            [ -e "$f" ] || continue
+            why=$(cp -lP --parents -t "$buffer" -- "$f" 2>&1) && continue
+            printf "M%s\0K%s\0" "$why" "$f" && printf "%s\0" "$f" >&3 || exit
+        done 3>>"$kept"' sh "$buffer" "$work/kept" <"$work/left" >"$work/answer" || return
+    take_placed || return
     [ -s "$work/kept" ] || return 0
-    read -r line <"$work/message" || :
-    printf 'M%s\0' "$line" >"$work/answer"
-    limited xargs -0 -r sh -c 'for f do printf "K%s\0" "$f"; done' sh <"$work/kept" >>"$work/answer"
+    takes || return
     cd "$buffer" && there <"$work/kept" >>"$work/answer" && limited sync -f .
 }
 
-# The names in the buffer's directories of this batch survive a power cut.
+# Take from t/ what was placed: what the buffer has, and what it had until the finder there moved it
+# on. Whose only name was in t/ when it was verified, and who has another one now, was linked by us.
+# (Where files of a batch were one file under several names, as rsync -H makes them, and where the
+# finder copied and removed our link, nothing is known: placing once more is the lesser evil.)
+take_placed() {
+    limited xargs -0 -r sh -c '
+        for f do if [ -e "$f" ]; then printf "%s\0" "$f" || exit; fi; done' sh \
+        <"$work/verified" >"$work/left" &&
+        limited xargs -0 -r stat -c %h -- <"$work/left" >"$work/links" &&
+        limited xargs -0 -r sh -c '
+            work=$1 buffer=$2
+            shift 2
+            for f do
+                read -r links <&3 || exit
+                if [ "$f" -ef "$buffer/$f" ] || { [ -e "$work/single" ] && [ "$links" -gt 1 ]; }
+                then printf "%s\0" "$f" || exit
+                fi
+            done' sh "$work" "$buffer" <"$work/left" 3<"$work/links" >"$work/placed" &&
+        durable && limited xargs -0 -r rm -f -- <"$work/placed"
+}
+
+# Try with a file of ours, after others could not be placed, whether the buffer takes any.
+takes() {
+    roots || return
+    name=.dbb~${attempt%.r}
+    problem=$(rm -f -- "$buffer/$name" && cd "$work" && : >"$name" &&
+        limited cp -lP --parents -t "$buffer" -- "./$name" 2>&1) ||
+        problem=${problem:-nothing can be written}
+    rm -f -- "$buffer/$name"
+    [ -z "$problem" ] || fail "no file can be placed in $buffer: $problem"
+}
+
+# The names in the buffer's directories of this batch survive a power cut. Where one of these is not
+# there, or cannot be opened, all of the file system is asked for.
 durable() {
-    (cd "$buffer" && limited xargs -0 -r sync -- <"$work/dirs")
+    (cd "$buffer" && { limited xargs -0 -r sync -- <"$work/dirs" 2>/dev/null || limited sync -f .; })
 }
 
 # Try with two files of ours whether op_place places, and refuses a name that is taken.
@@ -159,9 +233,7 @@ op_ask() {
 
 # Answer time of modification and permissions of what arrived: "SECONDS MODE  NAME" and NUL.
 op_shapes() {
-    cd "$work/t" && limited xargs -0 -r stat --printf='%Y %a  %n\0' -- <"$work/names" \
-        >"$work/answer" 2>/dev/null
-    return 0
+    cd "$work/t" && answer xargs -0 -r stat --printf='%Y %a  %n\0' -- <"$work/names"
 }
 
 # Answer the receipt of an attempt that was taken over.
@@ -175,6 +247,7 @@ op_space() {
 
 # Remove an attempt: first under a name that says nothing any more.
 op_clean() {
+    [ ! -e "$buffer/.dbb~$attempt" ] || rm -f -- "$buffer/.dbb~$attempt"
     cd "$staging" || return
     for each in "$attempt" "$attempt.r"; do
         [ ! -d "$each" ] || { limited rm -rf -- "$each.x" && mv -T -- "$each" "$each.x"; } || return
@@ -213,6 +286,10 @@ while read -r op attempt limit bytes argument; do
     fi
     code=$?
     if [ "$code" != 0 ]; then
+        case $text in
+        *"$staging"* | *"$buffer"*) ;;
+        *) text="$staging: $text" ;;
+        esac
         printf '%s no %s\n%s' "$nonce" "${#text}" "$text"
         [ "$op" != put ] || exit
     elif [ "$op" != put ] && [ -s "$work/answer" ]; then

@@ -40,6 +40,10 @@ class Refused(TryLater):
     """The far end answers, but cannot do what it is asked."""
 
 
+#: Instead of a digest: something that is no directory has the name of the file's directory.
+NO_DIRECTORY = "no directory"
+
+
 @dataclass(frozen=True)
 class Expected:
     """A file as it must arrive.
@@ -73,7 +77,7 @@ class Look:
         At the staging area.
     taken : `dict` [ `bytes`, `str` or `None` ]
         Relative paths that the buffer has already, with their digest (None: no file, or it could
-        not be read).
+        not be read), and those below `NO_DIRECTORY`.
     """
 
     free_bytes: int
@@ -86,17 +90,14 @@ class Placed:
 
     Attributes
     ----------
-    kept : `frozenset` [ `bytes` ]
-        Relative paths of files that could not be placed and are still in staging.
+    kept : `dict` [ `bytes`, `str` ]
+        Relative paths of files that could not be placed and are still in staging, and why.
     taken : `dict` [ `bytes`, `str` or `None` ]
-        Those of them whose name the buffer has, with the digest of what is there.
-    message : `str`
-        Why the first one could not be placed.
+        Those of them whose name is taken, as in `Look`.
     """
 
-    kept: frozenset[bytes] = frozenset()
+    kept: Mapping[bytes, str] = field(default_factory=dict)
     taken: Mapping[bytes, str | None] = field(default_factory=dict)
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ class Session:
             limit=limit,
         )
         space, _, rest = answer.partition(b"\n")
-        _, taken, _ = _records(rest)
+        _, taken = _records(rest)
         return Look(_bytes(space), taken)
 
     def verify(
@@ -230,7 +231,7 @@ class Session:
             answer = self._ask(requests, answers=len(requests) if not again else 2, limit=limit)
             if answer == b"verified":
                 return list(files)
-            _, sums, _ = _records(answer)
+            _, sums = _records(answer)
             right = [file for file in files if sums.get(file.rel) == file.digest]
             if len(right) == len(files):
                 raise Refused(f"{self.place.name}: sizes differ although checksums are right")
@@ -238,10 +239,15 @@ class Session:
         return []
 
     def place_files(self, attempt: str, limit: float = 0) -> Placed:
-        """Move what was verified into the buffer, never onto another file, durably."""
-        answer = self._ask([self._request("place", attempt, limit)], limit=limit)
-        kept, taken, message = _records(answer)
-        return Placed(frozenset(kept), taken, message)
+        """Move what was verified into the buffer, never onto another file, durably.
+
+        Raises
+        ------
+        Refused
+            Also if some could not be placed, and a file of ours cannot be either.
+        """
+        kept, taken = _records(self._ask([self._request("place", attempt, limit)], limit=limit))
+        return Placed(kept, taken)
 
     def trial(self, attempt: str) -> None:
         """Try with two files of ours whether a file can be placed there, and is never overwritten.
@@ -345,20 +351,27 @@ class Session:
         self.open()
         assert self._process is not None
         deadline = time.monotonic() + self._patience + limit + SPARE
+        found: list[tuple[bool, bytes]] = []
         try:
             self._process.write(b"".join(requests), deadline)
-            found = [self._answer(deadline) for _ in range(answers)]
+            while len(found) < answers:
+                found.append(self._answer(deadline))
         except TimeoutError:
             seconds = self._patience + limit
             self._drop()
             raise Away(f"{self.place.name} has not answered for {seconds:.0f} s") from None
         except _Ended:
-            raise Away(self._why(self._drop())) from None
+            # It ends itself where a block of data is refused: that is the reason, then.
+            finished = self._drop()
+            if all(fine for fine, _ in found):
+                raise Away(self._why(finished)) from None
         for fine, text in found:
             if not fine:
-                if requests and len(found) > 1:
+                if len(found) > 1 and self._process is not None:
                     self._drop()  # a refused block of data may have left some of it unread
-                reason = execute.last_lines(text) or "no reason given"
+                # An attempt has another name each time, and it is the same trouble.
+                attempt = b"/" + requests[-1].split(b" ", 2)[1]
+                reason = execute.last_lines(text.replace(attempt, b"/*")) or "no reason given"
                 raise Refused(f"{self.place.name}: {reason}")
         return found[-1][1]
 
@@ -414,20 +427,22 @@ def _bytes(space: bytes) -> int:
     return blocks * size
 
 
-def _records(answer: bytes) -> tuple[list[bytes], dict[bytes, str | None], str]:
-    """Take an answer apart: kept names, names with their sums, message."""
-    kept: list[bytes] = []
+def _records(answer: bytes) -> tuple[dict[bytes, str], dict[bytes, str | None]]:
+    """Take an answer apart: kept names and why, names that are taken with their sums."""
+    kept: dict[bytes, str] = {}
     sums: dict[bytes, str | None] = {}
     message = ""
     for record in answer.split(b"\0"):
         kind, rest = record[:1], record[1:]
-        if kind == b"K":
-            kept.append(rest[2:])
+        if kind == b"M":
+            message = execute.last_lines(rest)
+        elif kind == b"K":
+            kept[rest[2:]] = message
+        elif kind == b"D":
+            sums[rest[2:]] = NO_DIRECTORY
         elif kind == b"E":
             sums.setdefault(rest[2:])
-        elif kind == b"M":
-            message = execute.last_lines(rest)
         elif b"  ./" in record:
             digest, _, name = record.partition(b"  ./")
             sums[name] = digest.decode("ascii", "replace")
-    return kept, sums, message
+    return kept, sums

@@ -33,7 +33,11 @@ Make = Callable[[Path], AbstractContextManager[Site]]
 
 
 def sites(
-    databases: Databases, backend: str, ssh: SshServer | None = None, **endpoint: str
+    databases: Databases,
+    backend: str,
+    ssh: SshServer | None = None,
+    endpoint: Mapping[str, str] | None = None,
+    **keys: Any,
 ) -> Make:
     """Sites with the files in the buffer, and an earlier version of one in holding."""
 
@@ -41,7 +45,7 @@ def sites(
     def make(directory: Path) -> Iterator[Site]:
         with databases.fresh(backend, directory) as url:
             site = Site(directory / "site", url, ssh)
-            site.write(handoff=KEYS, endpoint=endpoint)
+            site.write(handoff={**KEYS, **keys}, endpoint=endpoint)
             for path, content in FILES.items():
                 os.utime(site.put(path, content), (WHEN, WHEN))
             site.put(HELD, b"another night", site.holding)
@@ -63,11 +67,33 @@ def test_a_handoff_by_cp(sweep: Callable[..., Swept], databases: Databases, back
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_handoff_by_two_streams(
+    sweep: Callable[..., Swept], databases: Databases, backend: str
+) -> None:
+    make = sites(databases, backend, streams=2, batch_files=1)
+    sweep(make, command, look, every=64)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_handoff_whose_files_the_finder_takes_at_once(
+    sweep: Callable[..., Swept], databases: Databases, backend: str
+) -> None:
+    # It does so before the next pass asks what came of them: none is placed a second time.
+    def finder(site: Site) -> list[str]:
+        return [sys.executable, str(TOP / "bin" / "dbb-finder"), "-c", str(site.config)]
+
+    swept = sweep(sites(databases, backend), command, look, then=finder, every=8)
+    names = [name for name in FILES if not name.endswith(".tmp")]
+    assert {f"archive/storage/{name}" for name in names} <= swept.seen.keys()
+    assert not {f"archive/buffer/{name}" for name in names} & swept.seen.keys()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
 def test_a_handoff_by_rsync_over_ssh(
     sweep: Callable[..., Swept], databases: Databases, backend: str, ssh_server: SshServer
 ) -> None:
     # The far end is no child of the pass: it lives on, and goes on with what it was told.
-    make = sites(databases, backend, ssh_server, transfer=ssh_server.rsync)
+    make = sites(databases, backend, ssh_server, {"transfer": ssh_server.rsync})
     # Each thing said to it counts too: the conversation breaks off anywhere.
     sweep(make, command, look, every=16, streams=True)
 
@@ -78,12 +104,6 @@ def test_a_handoff_that_gives_up_a_file(
 ) -> None:
     # One of two files never arrives: it is found by halves, and moved aside with its reason.
     tool = 'sh -c \'for f; do case $f in *"image 2"*) exit 9;; esac; done; cp -p -- "$@"\' sh'
-    make = sites(databases, backend, transfer=f"{tool} {{batch}} {{dest}}")
-
-    @contextmanager
-    def giving_up(directory: Path) -> Iterator[Site]:
-        with make(directory) as site:
-            endpoint = {"transfer": f"{tool} {{batch}} {{dest}}"}
-            yield site.write(handoff={**KEYS, "max_attempts": 1}, endpoint=endpoint)
-
-    sweep(giving_up, command, look, exit_codes=(0, 1), every=32)
+    endpoint = {"transfer": f"{tool} {{batch}} {{dest}}"}
+    make = sites(databases, backend, endpoint=endpoint, max_attempts=1)
+    sweep(make, command, look, exit_codes=(0, 1), every=32)

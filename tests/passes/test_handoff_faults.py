@@ -270,12 +270,14 @@ def test_the_far_end_fills_while_sending(
     goes_on(site)
 
 
-def test_placing_is_refused_where_nothing_can_be_linked(site: Site) -> None:
+def test_a_file_where_a_directory_should_be_is_later(site: Site) -> None:
     site.put("a/b")
     site.far_buffer.joinpath("a").write_text("a file where a directory should be")
-    assert make_pass(site) == 75
+    assert make_pass(site) == 0
     assert rows(site, "status, attempts") == [("FOUND", 0)]
+    assert "no directory" in rows(site, "error")[0]
     site.far_buffer.joinpath("a").unlink()
+    wait_over(site)
     goes_on(site)
 
 

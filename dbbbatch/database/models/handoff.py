@@ -30,7 +30,7 @@ class HandoffStatus(StrEnum):
     PURGED = "PURGED"
     #: To be, or already, moved aside: a person must look. Left for FOUND when it is released.
     QUARANTINED = "QUARANTINED"
-    #: A person decided that it is not to be sent.
+    #: A person decided that it is left alone where it is, and neither sent nor purged.
     IGNORED = "IGNORED"
     #: No longer in the buffer, or replaced there by another version; FOUND again if it comes back.
     VANISHED = "VANISHED"
@@ -83,8 +83,10 @@ class Held(NamedTuple):
     filename: str
     size_bytes: int
     mtime_ns: int
+    inode: int
     checksum: str | None
     held_as: str
+    confirmed_at: datetime | None
     held_at: datetime
 
     @property
@@ -97,6 +99,9 @@ class Held(NamedTuple):
         """Its path relative to the holding area."""
         return names.join(names.from_text(self.relpath), names.from_text(self.held_as))
 
+
+#: The error of files that failed together and were not yet tried alone.
+SUSPECTED = "failed together with others; the culprit is still to be found"
 
 #: SQLite uses a partial index only where its condition stands in the query word for word.
 _IN_HAND = "status = '{status}' AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
@@ -179,7 +184,8 @@ class HandoffFile(Table):
             " error = CASE WHEN old.status = 'FOUND' THEN old.error END,"
             " status = 'FOUND'"
             " WHERE old.status IN ('HELD', 'PURGED', 'VANISHED')"
-            " OR old.status IN ('FOUND', 'DELIVERED') AND old.inode <> excluded.inode"
+            " OR old.status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
+            " AND old.inode <> excluded.inode"
             " OR old.status = 'FOUND'"
             " AND (old.priority <> excluded.priority OR old.rank <> excluded.rank)",
             {
@@ -198,14 +204,32 @@ class HandoffFile(Table):
         )
 
     @classmethod
-    def due(cls, site: str, handoff: str, after: tuple[int, int, int], limit: int) -> list[Waiting]:
-        """Return the next files to be sent, in their order, after a (priority, rank, id)."""
-        return cls._waiting(
-            f"{_IN_HAND.format(status='FOUND')} AND (next_try_at IS NULL OR next_try_at <= ?)"
-            " AND (priority, rank, id) > (?, ?, ?)",
-            (site, handoff, bulk.moment(now()), *after),
-            limit,
-        )
+    def due(
+        cls,
+        site: str,
+        handoff: str,
+        after: tuple[int, int, int],
+        limit: int,
+        tried: bool | None = None,
+    ) -> list[Waiting]:
+        """Return the next files to be sent, in their order, after a (priority, rank, id).
+
+        With `tried` only those that failed before, alone or together with others, or only those
+        that did not.
+        """
+        condition, values = _IN_HAND.format(status="FOUND"), [bulk.moment(now()), *after]
+        condition += " AND (next_try_at IS NULL OR next_try_at <= ?)"
+        condition += " AND (priority, rank, id) > (?, ?, ?)"
+        if tried is not None:
+            condition += f" AND {'' if tried else 'NOT '}(attempts > 0 OR COALESCE(error, '') = ?)"
+            values.append(SUSPECTED)
+        return cls._waiting(condition, (site, handoff, *values), limit)
+
+    @classmethod
+    def newest(cls) -> int:
+        """Return the number of the version that was recorded last, whosever it is."""
+        (number,) = execute("SELECT MAX(id) FROM handoff_file").fetchone()
+        return int(number or 0)
 
     @classmethod
     def in_buffer(
@@ -234,7 +258,12 @@ class HandoffFile(Table):
             f" ORDER BY held_at, id LIMIT {limit:d}",
             (site, handoff, bulk.moment(held_at), number),
         ).fetchall()
-        return [Held(*row)._replace(held_at=bulk.read_moment(row[-1])) for row in rows]
+        return [
+            Held(*row)._replace(
+                confirmed_at=bulk.read_moment(row[-2]), held_at=bulk.read_moment(row[-1])
+            )
+            for row in rows
+        ]
 
     @classmethod
     def reasons(cls, ids: Sequence[int]) -> dict[int, str]:
@@ -248,22 +277,28 @@ class HandoffFile(Table):
         """Return those of scanned files that `found` would record as new or as back again."""
         where, values = among_paths([(file.relpath, file.filename) for file in files])
         rows = execute(
-            "SELECT relpath, filename, size_bytes, mtime_ns FROM handoff_file WHERE site = ?"
-            " AND handoff = ? AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED', 'IGNORED')"
+            "SELECT relpath, filename, size_bytes, mtime_ns, inode, status FROM handoff_file"
+            " WHERE site = ? AND handoff = ?"
+            " AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED', 'IGNORED')"
             f" AND (relpath, filename) {where}",
             (site, handoff, *values),
         )
-        known = {tuple(row) for row in rows.fetchall()}
-        return [file for file in files if file[:4] not in known]
+        known = {tuple(row[:4]): row[4:] for row in rows.fetchall()}
+
+        def is_known(file: Seen) -> bool:
+            inode, status = known.get(file[:4], (None, ""))
+            return status == "IGNORED" or inode == file.inode
+
+        return [file for file in files if not is_known(file)]
 
     @classmethod
     def of_batch(cls, batch: int) -> list[Waiting]:
-        """Return the files of a batch that are still to be sent."""
+        """Return the files of a batch that are still to be sent, and have the content it sent."""
         columns = ", ".join(f"f.{name}" for name in Waiting._fields)
         rows = execute(
             f"SELECT {columns} FROM transfer_attempt AS a JOIN handoff_file AS f"
             " ON f.id = a.handoff_file_id WHERE a.batch_id = ? AND f.status = 'FOUND'"
-            " ORDER BY f.id",
+            " AND f.checksum = a.checksum ORDER BY f.id",
             (batch,),
         ).fetchall()
         return [_as_waiting(row) for row in rows]
@@ -279,20 +314,70 @@ class HandoffFile(Table):
         )
 
     @classmethod
-    def delivered(cls, ids: Sequence[int]) -> None:
-        """Record that files are verified in the endpoint's buffer."""
-        where, value = bulk.among(ids)
-        execute(
-            "UPDATE handoff_file SET status = 'DELIVERED', delivered_at = ?, next_try_at = NULL,"
-            f" conflict_since = NULL, error = NULL WHERE id {where} AND status = 'FOUND'",
-            (bulk.moment(now()), value),
+    def delivered(cls, files: Sequence[tuple[int, int, str | None]]) -> set[int]:
+        """Record that files are verified in the endpoint's buffer: id, inode and checksum as sent.
+
+        Returns
+        -------
+        ids : `set` [ `int` ]
+            Those that are DELIVERED now. A file that is another version by now stays FOUND; what a
+            person decided about one meanwhile stays too.
+        """
+        when = now()
+        bulk.for_each(
+            "UPDATE handoff_file SET status = 'DELIVERED', delivered_at = new.delivered_at,"
+            " next_try_at = NULL, conflict_since = NULL, error = NULL FROM {new}"
+            " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'"
+            " AND handoff_file.inode = new.inode AND handoff_file.checksum = new.checksum",
+            {"id": "bigint", "inode": "bigint", "checksum": "text", "delivered_at": "timestamp"},
+            [(*file, when) for file in files],
         )
+        where, value = bulk.among([number for number, _, _ in files])
+        rows = execute(
+            "SELECT id, inode, checksum FROM handoff_file"
+            f" WHERE id {where} AND status = 'DELIVERED'",
+            (value,),
+        )
+        sent = set(files)
+        return {row[0] for row in rows.fetchall() if tuple(row) in sent}
+
+    @classmethod
+    def delivered_times(cls, ids: Sequence[int]) -> dict[int, datetime]:
+        """Return when files were delivered."""
+        where, value = bulk.among(ids)
+        rows = execute(
+            f"SELECT id, delivered_at FROM handoff_file WHERE id {where}"
+            " AND delivered_at IS NOT NULL",
+            (value,),
+        )
+        return {number: bulk.read_moment(when) for number, when in rows.fetchall()}
+
+    @classmethod
+    def delivered_versions(
+        cls, site: str, handoffs: Sequence[str], relpath: str
+    ) -> set[tuple[int, int, int]]:
+        """Return size, time and inode of what was delivered of a directory and not purged.
+
+        Parameters
+        ----------
+        site : `str`
+        handoffs : `~collections.abc.Sequence` [ `str` ]
+            Those that may have a holding area in common.
+        relpath : `str`
+        """
+        where, value = bulk.among(handoffs)
+        rows = execute(
+            "SELECT size_bytes, mtime_ns, inode FROM handoff_file WHERE site = ?"
+            f" AND handoff {where} AND relpath = ? AND status IN ('DELIVERED', 'HELD')",
+            (site, value, relpath),
+        )
+        return {(row[0], row[1], row[2]) for row in rows.fetchall()}
 
     @classmethod
     def held(cls, files: Sequence[tuple[int, str]]) -> None:
         """Record that originals are in the holding area: id and the name there."""
         bulk.for_each(
-            "UPDATE handoff_file SET status = 'HELD', held_at = new.held_at,"
+            "UPDATE handoff_file SET status = 'HELD', held_at = new.held_at, confirmed_at = NULL,"
             " held_as = new.held_as, error = NULL FROM {new} WHERE handoff_file.id = new.id"
             " AND handoff_file.status = 'DELIVERED'",
             {"id": "bigint", "held_as": "text", "held_at": "timestamp"},
@@ -323,6 +408,16 @@ class HandoffFile(Table):
                 (number, bulk.clean(error), when + timedelta(seconds=wait), attempts)
                 for number, error, wait, attempts in files
             ],
+        )
+
+    @classmethod
+    def suspected(cls, ids: Sequence[int]) -> None:
+        """Record that one of these files, not yet known which, had others fail: no attempt."""
+        where, value = bulk.among(ids)
+        execute(
+            f"UPDATE handoff_file SET error = ? WHERE id {where} AND status = 'FOUND'"
+            " AND attempts = 0",
+            (SUSPECTED, value),
         )
 
     @classmethod
@@ -362,65 +457,75 @@ class HandoffFile(Table):
     @classmethod
     def page(
         cls, site: str, handoff: str, statuses: Sequence[str], after: int, limit: int
-    ) -> list[tuple[int, str, str]]:
-        """Give id, relpath and filename of files by status, in order of their ids."""
+    ) -> list[tuple[int, str, str, str]]:
+        """Give id, relpath, filename and error of files by status, in order of their ids."""
         marks = ", ".join("?" for _ in statuses)
         rows = execute(
-            "SELECT id, relpath, filename FROM handoff_file WHERE site = ? AND handoff = ?"
+            "SELECT id, relpath, filename, error FROM handoff_file WHERE site = ? AND handoff = ?"
             f" AND status IN ({marks}) AND id > ? ORDER BY id LIMIT ?",
             (site, handoff, *statuses, after, limit),
         ).fetchall()
-        return [(row[0], row[1], row[2]) for row in rows]
+        return [(row[0], row[1], row[2], row[3] or "") for row in rows]
 
     @classmethod
     def released(cls, quarantine: Quarantine) -> None:
         """Let a version be sent as if it were new: it was put back from quarantine."""
         execute(
             "UPDATE handoff_file SET status = 'FOUND', attempts = 0, next_try_at = NULL,"
-            " conflict_since = NULL, error = NULL WHERE site = ? AND handoff = ? AND relpath = ?"
-            " AND filename = ? AND size_bytes = ? AND mtime_ns = ? AND status = 'QUARANTINED'",
-            (
-                quarantine.site,
-                quarantine.label.partition(".")[2],
-                quarantine.relpath,
-                quarantine.filename,
-                quarantine.size_bytes,
-                quarantine.mtime_ns,
-            ),
+            f" conflict_since = NULL, error = NULL WHERE {_QUARANTINED}",
+            _version(quarantine),
         )
 
     @classmethod
-    def again(cls, ids: Sequence[int]) -> int:
-        """Let files be sent as if they were new; return how many were waiting or given up."""
+    def left_aside(cls, quarantine: Quarantine, reason: str) -> None:
+        """Record a person's decision that a version stays where it was moved to."""
+        execute(
+            f"UPDATE handoff_file SET status = 'IGNORED', error = ? WHERE {_QUARANTINED}",
+            (bulk.clean(reason), *_version(quarantine)),
+        )
+
+    @classmethod
+    def again(cls, ids: Sequence[int], statuses: Sequence[str]) -> int:
+        """Let files that have one of the statuses be sent as if they were new; return how many."""
         where, value = bulk.among(ids)
+        marks = ", ".join("?" for _ in statuses)
         return int(
             execute(
                 "UPDATE handoff_file SET status = 'FOUND', attempts = 0, next_try_at = NULL,"
-                f" conflict_since = NULL, error = NULL WHERE id {where}"
-                " AND status IN ('FOUND', 'QUARANTINED', 'IGNORED', 'VANISHED')",
-                (value,),
+                f" conflict_since = NULL, error = NULL WHERE id {where} AND status IN ({marks})",
+                (value, *statuses),
             ).rowcount
         )
 
     @classmethod
-    def ignored(cls, ids: Sequence[int], reason: str) -> int:
-        """Record a person's decision that files are not to be sent; return how many were."""
+    def ignored(cls, ids: Sequence[int], statuses: Sequence[str], reason: str) -> int:
+        """Record a person's decision to leave files of these statuses alone; return how many."""
         where, value = bulk.among(ids)
+        marks = ", ".join("?" for _ in statuses)
         return int(
             execute(
                 "UPDATE handoff_file SET status = 'IGNORED', next_try_at = NULL, error = ?"
-                f" WHERE id {where} AND status IN ('FOUND', 'QUARANTINED')",
-                (bulk.clean(reason), value),
+                f" WHERE id {where} AND status IN ({marks})",
+                (bulk.clean(reason), value, *statuses),
             ).rowcount
         )
 
     @classmethod
     def confirmed(cls, ids: Sequence[int]) -> None:
-        """Record that the endpoint has stored files with the same checksum."""
+        """Record, before originals are removed, that the endpoint has stored these files."""
         where, value = bulk.among(ids)
         execute(
             f"UPDATE handoff_file SET confirmed_at = ? WHERE id {where} AND status = 'HELD'",
             (bulk.moment(now()), value),
+        )
+
+    @classmethod
+    def kept(cls, ids: Sequence[int]) -> None:
+        """Record that originals stayed in the holding area although their removal was begun."""
+        where, value = bulk.among(ids)
+        execute(
+            f"UPDATE handoff_file SET confirmed_at = NULL WHERE id {where} AND status = 'HELD'",
+            (value,),
         )
 
     @classmethod
@@ -499,12 +604,24 @@ class TransferBatch(Table):
             started=now(),
         )
         bulk.for_each(
-            "INSERT INTO transfer_attempt (batch_id, handoff_file_id)"
-            " SELECT new.batch_id, new.handoff_file_id FROM {new}",
+            "INSERT INTO transfer_attempt (batch_id, handoff_file_id, checksum)"
+            " SELECT new.batch_id, new.handoff_file_id, f.checksum FROM {new}"
+            " JOIN handoff_file AS f ON f.id = new.handoff_file_id",
             {"batch_id": "bigint", "handoff_file_id": "bigint"},
             [(batch.id, number) for number in ids],
         )
         return int(batch.id)
+
+    @classmethod
+    def failed_with(cls, file: int) -> int:
+        """Return how many files were in the batch in which a file failed last; 0 if in none."""
+        row = execute(
+            "SELECT b.files FROM transfer_attempt AS a JOIN transfer_batch AS b"
+            " ON b.id = a.batch_id WHERE a.handoff_file_id = ? AND a.outcome = 'FAILED'"
+            " ORDER BY a.batch_id DESC LIMIT 1",
+            (file,),
+        ).fetchone()
+        return int(row[0]) if row else 0
 
     @classmethod
     def unfinished(cls, site: str, handoff: str) -> list[TransferBatch]:
@@ -520,16 +637,25 @@ class TransferBatch(Table):
         )
 
     @classmethod
-    def settle(cls, batch: int, outcomes: Sequence[tuple[int, str, str]], **values: Any) -> None:
-        """Record what came of a batch, and of each file: id, outcome, reason."""
+    def told(cls, batch: int, error: str, **values: Any) -> None:
+        """Record what is known of a batch: its first error, and times and numbers by column."""
+        known = {name: value for name, value in values.items() if value is not None}
+        if error:
+            known["error"] = peewee.fn.COALESCE(cls.error, bulk.clean(error))
+        if known:
+            cls.update(**known).where(cls.id == batch).execute()
+
+    @classmethod
+    def settle(cls, batch: int, outcomes: Sequence[tuple[int, str, str]]) -> None:
+        """Record that it is known what came of a batch, and of each file: id, outcome, reason."""
         bulk.for_each(
-            "UPDATE transfer_attempt SET outcome = new.outcome, error = new.error FROM {new}"
-            " WHERE transfer_attempt.batch_id = new.batch_id"
+            "UPDATE transfer_attempt SET outcome = new.outcome, error = new.error,"
+            " checksum = NULL FROM {new} WHERE transfer_attempt.batch_id = new.batch_id"
             " AND transfer_attempt.handoff_file_id = new.handoff_file_id",
             {"batch_id": "bigint", "handoff_file_id": "bigint", "outcome": "text", "error": "text"},
             [(batch, n, outcome, bulk.clean(error) or None) for n, outcome, error in outcomes],
         )
-        cls.update(status=BatchStatus.SETTLED, **values).where(cls.id == batch).execute()
+        cls.update(status=BatchStatus.SETTLED).where(cls.id == batch).execute()
 
     @classmethod
     def done(cls, batches: Sequence[int]) -> None:
@@ -545,15 +671,36 @@ class TransferAttempt(Table):
     ----------
     outcome : `str` or `None`
         DELIVERED, FAILED, CONFLICT, VANISHED or LATER.
+    checksum : `str` or `None`
+        Of what is sent, until the outcome is known; the file may be replaced meanwhile.
     """
 
     batch_id = peewee.BigIntegerField()
     handoff_file_id = peewee.BigIntegerField()
     outcome = peewee.TextField(null=True)
     error = peewee.TextField(null=True)
+    checksum = peewee.TextField(null=True)
 
     class Meta:
         primary_key = peewee.CompositeKey("batch_id", "handoff_file_id")
+
+
+#: The version that a file of a quarantine is; its values are those of `_version`.
+_QUARANTINED = (
+    "site = ? AND handoff = ? AND relpath = ? AND filename = ? AND size_bytes = ? AND mtime_ns = ?"
+    " AND status = 'QUARANTINED'"
+)
+
+
+def _version(quarantine: Quarantine) -> tuple[Any, ...]:
+    return (
+        quarantine.site,
+        quarantine.label.partition(".")[2],
+        quarantine.relpath,
+        quarantine.filename,
+        quarantine.size_bytes,
+        quarantine.mtime_ns,
+    )
 
 
 def _as_waiting(row: Sequence[Any]) -> Waiting:

@@ -9,6 +9,7 @@ from datetime import datetime
 from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.database.models.storage import INODE
 from dbbbatch.errors import DbbError
+from dbbbatch.files.scan import mtime_ns
 from dbbbatch.remote.receive import Expected
 
 
@@ -51,11 +52,14 @@ class Batch:
         Name of its directory in staging.
     number : `int`
         Its row in `transfer_batch`.
+    tried : `bool`
+        Its files failed before.
     """
 
     attempt: str
     items: list[Item]
     number: int = 0
+    tried: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -71,13 +75,16 @@ class Sent:
     ----------
     delivered : `list` [ `Item` ]
         Verified in the endpoint's buffer.
-    failed, gone, conflicts, later : `list` [ `tuple` [ `Item`, `str` ] ]
-        With the reason: did not arrive though all else is well; no longer the same here; another
-        content is in the endpoint's buffer; to be sent another time through no fault of theirs.
+    failed, unplaced, gone, conflicts, later : `list` [ `tuple` [ `Item`, `str` ] ]
+        With the reason: did not arrive though all else is well; arrived and cannot be placed
+        though others can; no longer the same here; something else has the name in the endpoint's
+        buffer; to be sent another time through no fault of theirs.
     trouble : `DbbError` or `None`
         What ends the pass.
     unknown : `bool`
         What the far end did is not known: recovery must ask.
+    no_room : `bool`
+        There is not room enough for all of them at the far end, though for something.
     cut_off : `bool`
         A transfer command did not end by itself.
     exit_status : `int` or `None`
@@ -87,11 +94,13 @@ class Sent:
     batch: Batch
     delivered: list[Item] = field(default_factory=list)
     failed: list[tuple[Item, str]] = field(default_factory=list)
+    unplaced: list[tuple[Item, str]] = field(default_factory=list)
     gone: list[tuple[Item, str]] = field(default_factory=list)
     conflicts: list[tuple[Item, str]] = field(default_factory=list)
     later: list[tuple[Item, str]] = field(default_factory=list)
     trouble: DbbError | None = None
     unknown: bool = False
+    no_room: bool = False
     cut_off: bool = False
     exit_status: int | None = None
     error: str = ""
@@ -107,11 +116,37 @@ class Sent:
         return cls(batch, later=[(item, why) for item in batch.items], error=why)
 
     @property
+    def told(self) -> set[int]:
+        """The ids of the files of which is known what came of them."""
+        groups = (self.failed, self.unplaced, self.gone, self.conflicts, self.later)
+        told = {item.row.id for group in groups for item, _ in group}
+        return told.union(item.row.id for item in self.delivered)
+
+    @property
     def rate(self) -> float | None:
         """Bytes a second of the transfer."""
         if not self.transfer_duration:
             return None
         return self.batch.size_bytes / self.transfer_duration
+
+
+@dataclass(frozen=True)
+class Left:
+    """What recovery could not finish.
+
+    Attributes
+    ----------
+    trouble : `DbbError` or `None`
+        The far end could not be asked: nothing may be sent.
+    refused : `DbbError` or `None`
+        It could not do what it was asked for some batches.
+    files : `frozenset` [ `int` ]
+        Ids of the files of these batches, of which is not known whether they are there.
+    """
+
+    trouble: DbbError | None = None
+    refused: DbbError | None = None
+    files: frozenset[int] = frozenset()
 
 
 def changed(buffer: str, row: Waiting, rel: str) -> str:
@@ -120,7 +155,7 @@ def changed(buffer: str, row: Waiting, rel: str) -> str:
         status = os.lstat(os.path.join(buffer, rel))
     except (FileNotFoundError, NotADirectoryError):
         return "no longer in the buffer"
-    if (status.st_size, status.st_mtime_ns, status.st_ino & INODE) != (
+    if (status.st_size, mtime_ns(status), status.st_ino & INODE) != (
         row.size_bytes,
         row.mtime_ns,
         row.inode,

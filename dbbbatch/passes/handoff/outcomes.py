@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from datetime import UTC
+from functools import partial
 from typing import Any
 
 from dbbbatch.config import Handoff
@@ -15,9 +17,12 @@ from dbbbatch.files import faults, names
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.judge import wait_before_try
 from dbbbatch.passes.handoff import sources
-from dbbbatch.passes.handoff.batch import Sent, changed
+from dbbbatch.passes.handoff.batch import Item, Sent
 from dbbbatch.passes.quarantine import Aside
 from dbbbatch.passes.release import Explained
+
+#: Seconds by which the clocks of the database and of the disk may differ.
+_SKEW = 300.0
 
 
 class Outcomes:
@@ -51,40 +56,50 @@ class Outcomes:
     def settle(self, sent: Sent, again: Collection[int]) -> None:
         """Record what came of a batch; those in `again` are sent again in this pass."""
         self._log(sent)
+        values = {name: getattr(sent, name) for name in _TIMINGS}
+        told = partial(TransferBatch.told, sent.batch.number, sent.error, rate=sent.rate, **values)
         if sent.unknown:
             self._p.counts["unknown"] += len(sent.batch.items)
+            connect.transact(told)
             return
-        delivered = [item.row.id for item in sent.delivered]
+        delivered = [(i.row.id, i.row.inode, i.row.checksum) for i in sent.delivered]
         gone = [(item.row.id, reason) for item, reason in sent.gone]
         wait = self._section.retry_wait
         conflicts = [(item.row.id, reason, wait) for item, reason in sent.conflicts]
         failed = [(item.row, why) for item, why in sent.failed if item.row.id not in again]
+        failed += [(item.row, why) for item, why in sent.unplaced]
         old_conflicts = self._old_conflicts(sent)
         given_up = self._given_up(failed) + old_conflicts
-        outcomes = [(number, "DELIVERED", "") for number in delivered]
-        for name in ("failed", "gone", "conflicts", "later"):
+        outcomes = [(item.row.id, "DELIVERED", "") for item in sent.delivered]
+        for name in _OUTCOME:
             outcomes += [(item.row.id, _OUTCOME[name], why) for item, why in getattr(sent, name)]
-        values = {name: getattr(sent, name) for name in _TIMINGS}
 
-        def write() -> None:
-            HandoffFile.delivered(delivered)
+        def write() -> set[int]:
+            recorded = HandoffFile.delivered(delivered)
             HandoffFile.vanished(gone)
             HandoffFile.conflicting(conflicts)
             self._record_failures(failed, given_up)
-            TransferBatch.settle(
-                sent.batch.number, outcomes, error=sent.error or None, rate=sent.rate, **values
-            )
+            told()
+            TransferBatch.settle(sent.batch.number, outcomes)
+            return recorded
 
-        connect.transact(write)
+        recorded = connect.transact(write)
         for name, count in (
-            ("delivered", len(delivered)),
+            ("delivered", len(recorded)),
             ("vanished", len(gone)),
             ("conflicts", len(conflicts)),
             ("failed", len(failed) + len(old_conflicts)),
         ):
             self._p.counts[name] += count
         self.move_aside(given_up)
-        self.hold([item.row for item in sent.delivered])
+        self.hold([item.row for item in sent.delivered if item.row.id in recorded])
+
+    def suspected(self, batches: Sequence[Sequence[Item]]) -> None:
+        """Record that files failed together, and will not go alone in this pass."""
+        ids = [item.row.id for items in batches for item in items]
+        if ids:
+            connect.transact(lambda: HandoffFile.suspected(ids))
+            self._p.counts["failed"] += len(ids)
 
     def cleaned(self, batches: Sequence[int]) -> None:
         """Record that nothing of some batches is left in staging."""
@@ -96,15 +111,20 @@ class Outcomes:
         if not rows:
             return
         result = sources.hold(self._section, rows)
+        if result.strays:
+            self._put_back(result)
+        stuck = {row.id for row, _ in result.stuck}
+        gone = [(number, why) for number, why in result.gone if number not in stuck]
 
         def write() -> None:
             HandoffFile.held(result.held)
-            HandoffFile.vanished(result.gone)
+            HandoffFile.vanished(gone)
 
-        if result.held or result.gone:
+        if result.held or gone:
             connect.transact(write)
         self._p.counts["held"] += len(result.held)
-        for rel, error in result.stuck:
+        for row, error in result.stuck:
+            rel, _ = sources.path_of(self._section, row)
             where = names.printable(os.path.join(self._section.holding, rel))
             message = f"{where}: delivered, but cannot be moved to holding: {error.strerror}"
             if faults.is_general(error, writing=True):
@@ -112,20 +132,57 @@ class Outcomes:
             self._p.counts["failed"] += 1
             self._p.trouble(message, key=f"hold {rel}")
 
+    def _put_back(self, result: sources.Holding) -> None:
+        """Put back what was moved to holding instead of a delivered original, and is not delivered.
+
+        A writer may replace a file in the moment in which it is moved; the pass that moved it was
+        killed before it saw that.
+        """
+        handoffs = list(self._p.settings.handoff)
+        times = connect.look(
+            lambda: HandoffFile.delivered_times([stray.row.id for stray in result.strays])
+        )
+        delivered: dict[str, set[tuple[int, int, int]]] = {}
+        for stray in result.strays:
+            row = stray.row
+            when = times.get(row.id)
+            if when and stray.since + _SKEW < when.replace(tzinfo=UTC).timestamp():
+                continue
+            if row.relpath not in delivered:
+                delivered[row.relpath] = connect.look(
+                    partial(HandoffFile.delivered_versions, self._site, handoffs, row.relpath)
+                )
+            if stray.version in delivered[row.relpath]:
+                continue
+            try:
+                sources.put_back(self._section, row, stray.name)
+            except OSError as error:
+                result.stuck.append((row, error))
+
     def move_aside(self, rows: Sequence[tuple[Waiting, str]]) -> None:
         """Move quarantined files out of the buffer, those of them that are still there."""
         files = []
+        stayed: list[tuple[str, OSError]] = []
+        buffer = sources.Buffer(self._section)
         for row, why in rows:
             rel, path = sources.path_of(self._section, row)
-            if not changed(self._section.buffer, row, rel):
-                with suppress(FileNotFoundError):
+            try:
+                if not buffer.gone(row, rel):
                     files.append(Aside(path, rel, os.lstat(path), row.checksum, why))
-        for file, error in self._quarantining.move(files):
-            shown = names.printable(file.source)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                stayed.append((rel, error))
+        not_moved = self._quarantining.move(files)
+        self._p.counts["quarantined"] += len(files) - len(not_moved)
+        stayed += [(file.rel, why) for file, why in not_moved]
+        for rel, fault in stayed:
+            if faults.is_general(fault, writing=True):
+                raise TryLater(f"{self._section.quarantine}: {fault.strerror}; nothing is lost")
+            shown = names.printable(os.path.join(self._section.buffer, rel))
             self._p.trouble(
-                f"{shown}: cannot be moved to quarantine: {error.strerror}", key=f"aside {file.rel}"
+                f"{shown}: cannot be moved to quarantine: {fault.strerror}", key=f"aside {rel}"
             )
-        self._p.counts["quarantined"] += len(files)
 
     def recover_quarantine(self) -> None:
         """Finish moving aside what an earlier pass decided about."""
@@ -177,7 +234,7 @@ class Outcomes:
             len(sent.batch.items),
             sent.batch.size_bytes,
             len(sent.delivered),
-            len(sent.failed),
+            len(sent.failed) + len(sent.unplaced),
             f", {sent.rate / 1e6:.1f} MB/s" if sent.rate else "",
             f": {sent.error}" if sent.error else "",
         )
@@ -195,6 +252,7 @@ _TIMINGS: Sequence[str] = (
 
 _OUTCOME: dict[str, Any] = {
     "failed": "FAILED",
+    "unplaced": "FAILED",
     "gone": "VANISHED",
     "conflicts": "CONFLICT",
     "later": "LATER",
@@ -202,6 +260,7 @@ _OUTCOME: dict[str, Any] = {
 
 
 def attempt_prefix(site: str, handoff: str) -> str:
-    """Give what the names of a handoff's directories in staging begin with."""
+    """Give what the names of a handoff's directories in staging begin with, and no other's do."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in site)
-    return f"dbb-{safe}-{handoff}-"
+    whole = hashlib.blake2b(f"{site}\0{handoff}".encode(), digest_size=4).hexdigest()
+    return f"dbb-{safe}-{handoff}-{whole}-"

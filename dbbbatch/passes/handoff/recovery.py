@@ -22,24 +22,19 @@ from dbbbatch.errors import DbbError
 from dbbbatch.files import checksum
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff import sources
-from dbbbatch.passes.handoff.batch import Batch, Item, Sent
+from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
 from dbbbatch.passes.handoff.outcomes import Outcomes
 from dbbbatch.passes.handoff.streams import lists_directory
 from dbbbatch.passes.handoff.transfer import Sender
 from dbbbatch.remote import family
+from dbbbatch.remote.receive import Refused
 
 #: Originals moved to holding in one transaction.
 _CHUNK = 2000
 
 
-def recover(p: Pass, section: Handoff) -> DbbError | None:
-    """Finish what earlier passes left.
-
-    Returns
-    -------
-    trouble : `dbbbatch.errors.DbbError` or `None`
-        The far end could not be asked.
-    """
+def recover(p: Pass, section: Handoff) -> Left:
+    """Finish what earlier passes left, and tell what could not be finished."""
     outcomes = Outcomes(p, section)
     outcomes.recover_quarantine()
     site = p.settings.site.name
@@ -51,28 +46,51 @@ def recover(p: Pass, section: Handoff) -> DbbError | None:
         after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
     batches = connect.look(lambda: TransferBatch.unfinished(site, section.name))
     if not batches:
-        return None
+        return Left()
+    refused: DbbError | None = None
+    files: set[int] = set()
     sender = Sender(section, lists_directory(p.settings.site.state))
     try:
         with sender.session:
+            sender.session.open()
             for batch in batches:
-                _recover_batch(p, section, sender, outcomes, batch)
+                if batch.status == BatchStatus.OPEN:
+                    try:
+                        _recover_batch(p, section, sender, outcomes, batch)
+                    except Refused as error:
+                        refused = refused or error
+                        files.update(row.id for row in _files(batch))
+                        continue
+                _tidy(p, section, sender, outcomes, batch)
     except DbbError as error:
-        return error
-    return None
+        return Left(trouble=error)
+    return Left(refused=refused, files=frozenset(files))
 
 
 def _recover_batch(
     p: Pass, section: Handoff, sender: Sender, outcomes: Outcomes, row: TransferBatch
 ) -> None:
-    if row.status == BatchStatus.OPEN:
-        family.end_naming(row.attempt.encode())
-        files = connect.look(lambda: HandoffFile.of_batch(row.id))
-        sent = _ask(section, sender, row, [_item(section, file) for file in files])
-        p.counts["recovered"] += len(sent.delivered)
-        outcomes.settle(sent, again=())
-    sender.clean(row.attempt)
-    outcomes.cleaned([row.id])
+    family.end_naming(row.attempt.encode())
+    sent = _ask(section, sender, row, [_item(section, file) for file in _files(row)])
+    p.counts["recovered"] += len(sent.delivered)
+    outcomes.settle(sent, again=())
+
+
+def _files(row: TransferBatch) -> list[Waiting]:
+    return connect.look(lambda: HandoffFile.of_batch(row.id))
+
+
+def _tidy(
+    p: Pass, section: Handoff, sender: Sender, outcomes: Outcomes, row: TransferBatch
+) -> None:
+    """Remove what is left of a batch in staging; if that is refused, it is no hindrance."""
+    try:
+        sender.clean(row.attempt)
+    except Refused as error:
+        where = f"{section.endpoint.staging}/{row.attempt}*"
+        p.trouble(f"{where} cannot be removed, which is tried again: {error}", key=f"tidy {row.id}")
+    else:
+        outcomes.cleaned([row.id])
 
 
 def _ask(section: Handoff, sender: Sender, row: TransferBatch, items: list[Item]) -> Sent:
@@ -86,13 +104,13 @@ def _ask(section: Handoff, sender: Sender, row: TransferBatch, items: list[Item]
         sender.place(taken_over, [item for item in items if item.raw in receipt], sent)
     elif state == "arrived" and items:
         sender.verify_and_place(taken_over, items, sent, cut_off=True)
-    told = {item.row.id for item in sent.delivered}
-    told.update(item.row.id for item, _ in sent.conflicts)
+    told = sent.told
     sent.later = [(item, sent.error) for item in items if item.row.id not in told]
     return sent
 
 
 def _item(section: Handoff, row: Waiting) -> Item:
     """Make an item of a file that was in a batch, so it was hashed."""
-    _, digest = checksum.parse(row.checksum or f"{section.checksum}:")
+    assert row.checksum is not None
+    _, digest = checksum.parse(row.checksum)
     return Item(row, sources.path_of(section, row)[0], digest)

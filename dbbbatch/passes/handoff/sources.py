@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections.abc import Sequence
+import re
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -13,12 +16,16 @@ from dbbbatch.config import Handoff
 from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.database.models.storage import INODE
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files import checksum, faults, names, place, scan
 from dbbbatch.passes.handoff.batch import Item, changed
 from dbbbatch.passes.spread import spread, worthwhile
 
 #: Files hashed at a time: until the first batch is hashed there is nothing else to do.
 _JOBS = 2
+
+#: What makes NAME.~N~ of a name; and most digits of N.
+_VERSION = re.compile(r"\.~\d+~$")
+_DIGITS = 7
 
 
 def check(section: Handoff) -> None:
@@ -54,6 +61,31 @@ def path_of(section: Handoff, row: Waiting) -> tuple[str, str]:
     return rel, os.path.join(section.buffer, rel)
 
 
+class Buffer:
+    """One look at files of a buffer, and at each of their directories only once."""
+
+    def __init__(self, section: Handoff) -> None:
+        self._root = section.buffer
+        self._detours: dict[str, str] = {}
+
+    def gone(self, row: Waiting, rel: str) -> str:
+        """Say why a file is no longer in the buffer as this version, or nothing if it is.
+
+        What is behind a link is another tree's, as it is for the scan.
+
+        Raises
+        ------
+        OSError
+            It cannot be looked at.
+        """
+        relpath = os.path.dirname(rel)
+        if relpath not in self._detours:
+            self._detours[relpath] = scan.detour(self._root, relpath)
+        if what := self._detours[relpath]:
+            return f"no longer in the buffer: {what}"
+        return changed(self._root, row, rel)
+
+
 @dataclass
 class Taken:
     """Files that were looked at before they are sent.
@@ -83,7 +115,8 @@ def take(section: Handoff, rows: Sequence[Waiting]) -> Taken:
         The disk, not these files, is at fault.
     """
     taken = Taken()
-    looked = spread(partial(_look, section), rows, worthwhile(rows, _JOBS))
+    look = partial(_look, section, Buffer(section))
+    looked = spread(look, rows, worthwhile(rows, _JOBS))
     for row, (item, hashed, gone, failed) in zip(rows, looked, strict=True):
         if item:
             taken.items.append(item)
@@ -103,10 +136,10 @@ class _Looked(NamedTuple):
     failed: str = ""
 
 
-def _look(section: Handoff, row: Waiting) -> _Looked:
+def _look(section: Handoff, buffer: Buffer, row: Waiting) -> _Looked:
     rel, path = path_of(section, row)
     try:
-        if what := changed(section.buffer, row, rel):
+        if what := buffer.gone(row, rel):
             return _Looked(gone=what)
         algorithm, digest = _known(row)
         if algorithm == section.checksum:
@@ -126,6 +159,27 @@ def _look(section: Handoff, row: Waiting) -> _Looked:
         return _Looked(failed=f"cannot be read: {error.strerror}")
 
 
+class Stray(NamedTuple):
+    """A file of the holding area that may have been moved there instead of an original.
+
+    Attributes
+    ----------
+    row : `Waiting`
+        The original, whose name it has, or a version of it.
+    name : `str`
+        Of the file.
+    version : `tuple` [ `int`, `int`, `int` ]
+        Its size, time and inode, as the table keeps them.
+    since : `float`
+        Since when it has the name, or longer; seconds since 1970.
+    """
+
+    row: Waiting
+    name: str
+    version: tuple[int, int, int]
+    since: float
+
+
 @dataclass
 class Holding:
     """What became of originals.
@@ -135,65 +189,134 @@ class Holding:
     held : `list` [ `tuple` [ `int`, `str` ] ]
         With the name in the holding area, as the table keeps it.
     gone : `list` [ `tuple` [ `int`, `str` ] ]
-        With the reason.
-    stuck : `list` [ `tuple` [ `str`, `OSError` ] ]
+        Neither in the buffer nor in the holding area, with the reason.
+    strays : `list` [ `Stray` ]
+        What has the names of those that are gone.
+    stuck : `list` [ `tuple` [ `Waiting`, `OSError` ] ]
         Those that could not be moved.
     """
 
     held: list[tuple[int, str]] = field(default_factory=list)
     gone: list[tuple[int, str]] = field(default_factory=list)
-    stuck: list[tuple[str, OSError]] = field(default_factory=list)
+    strays: list[Stray] = field(default_factory=list)
+    stuck: list[tuple[Waiting, OSError]] = field(default_factory=list)
 
 
 def hold(section: Handoff, rows: Sequence[Waiting]) -> Holding:
     """Move delivered originals to the holding area, under names that are free, durably."""
     result = Holding()
-    directories: dict[str, str] = {}
+    buffer = Buffer(section)
+    absent: dict[str, list[tuple[Waiting, str]]] = {}
+    directories: set[str] = set()
     for row in rows:
         rel, path = path_of(section, row)
         relpath, filename = names.split(rel)
-        directory = os.path.join(section.holding, relpath) if relpath else section.holding
+        directory = _below(section.holding, relpath)
         try:
-            if what := changed(section.buffer, row, rel):
-                name = _held_already(directory, filename, row)
-                if name is None:
-                    result.gone.append((row.id, f"delivered, but {what}"))
-                    continue
-            else:
-                if relpath not in directories:
-                    place.make_directories(section.holding, relpath)
-                name = place.place_versioned(path, directory, filename)
-                if changed(section.holding, row, names.join(relpath, name)):
-                    # A writer was faster than the rename: what was moved is the next version.
-                    place.place_versioned(os.path.join(directory, name), *os.path.split(path))
-                    result.gone.append((row.id, "delivered, but replaced by another version"))
-                    continue
-            directories[relpath] = directory
+            if what := buffer.gone(row, rel):
+                absent.setdefault(relpath, []).append((row, what))
+                continue
+            if directory not in directories:
+                place.make_directories(section.holding, relpath)
+            name = place.place_versioned(path, directory, filename)
+            if changed(section.holding, row, names.join(relpath, name)):
+                # A writer was faster than the rename: what was moved is the next version.
+                put_back(section, row, name)
+                result.gone.append((row.id, "delivered, but replaced by another version"))
+                continue
+            directories.add(directory)
             result.held.append((row.id, names.to_text(name)))
         except OSError as error:
-            result.stuck.append((rel, error))
-    for directory in directories.values():
+            result.stuck.append((row, error))
+    for relpath, some in absent.items():
+        try:
+            if _find(section, relpath, some, result):
+                directories.add(_below(section.holding, relpath))
+        except OSError as error:
+            result.stuck += [(row, error) for row, _ in some]
+    for directory in directories:
         place.sync_directory(directory)
     return result
 
 
-def _held_already(directory: str, filename: str, row: Waiting) -> str | None:
-    """Find the original where a pass that was killed put it: the name and its versions in turn."""
-    number = 0
-    name = filename
-    while True:
-        try:
+def _find(
+    section: Handoff, relpath: str, absent: Sequence[tuple[Waiting, str]], result: Holding
+) -> bool:
+    """Find where a pass that was killed put originals, or others instead; True if it did.
+
+    One look through the directory, whatever is missing of it.
+    """
+    directory = _below(section.holding, relpath)
+    inodes = {row.inode for row, _ in absent}
+    bases = {base: row for row, _ in absent for base in _bases(names.from_text(row.filename))}
+    same: dict[int, list[str]] = {}
+    alike: list[tuple[str, Waiting]] = []
+    for name, inode in _entries(directory):
+        if inode in inodes:
+            same.setdefault(inode, []).append(name)
+        if row := bases.get(name) or bases.get(_VERSION.sub("", name)):
+            alike.append((name, row))
+    held, gone = [], []
+    for row, what in absent:
+        for name in same.get(row.inode, ()):
+            if not changed(section.holding, row, names.join(relpath, name)):
+                held.append((row.id, names.to_text(name)))
+                break
+        else:
+            gone.append((row.id, f"delivered, but {what}"))
+    lost = {number for number, _ in gone}
+    for name, row in alike:
+        if row.id in lost:
             status = os.lstat(os.path.join(directory, name))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        if (status.st_size, status.st_mtime_ns, status.st_ino & INODE) == (
-            row.size_bytes,
-            row.mtime_ns,
-            row.inode,
-        ):
-            return name
-        number += 1
-        name = place.versioned(filename, number)
+            if stat.S_ISREG(status.st_mode):
+                version = (status.st_size, scan.mtime_ns(status), status.st_ino & INODE)
+                result.strays.append(Stray(row, name, version, status.st_ctime))
+    result.held += held
+    result.gone += gone
+    return bool(held)
+
+
+def put_back(section: Handoff, row: Waiting, name: str) -> None:
+    """Move a file that was not delivered from the holding area back to the buffer, durably.
+
+    Raises
+    ------
+    OSError
+        It cannot be.
+    """
+    rel, path = path_of(section, row)
+    relpath, filename = names.split(rel)
+    if what := scan.detour(section.buffer, relpath):
+        raise OSError(errno.ENOTDIR, f"{os.strerror(errno.ENOTDIR)}: {what}", path)
+    place.make_directories(section.buffer, relpath)
+    directory = _below(section.holding, relpath)
+    place.place_versioned(os.path.join(directory, name), os.path.dirname(path), filename)
+    for each in (os.path.dirname(path), directory):
+        place.sync_directory(each)
+
+
+def _entries(directory: str) -> Iterator[tuple[str, int]]:
+    """Yield the names and inodes of a directory, which need not be there."""
+    try:
+        entries = os.scandir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            yield entry.name, entry.inode() & INODE
+
+
+def _bases(filename: str) -> set[str]:
+    """Give what the versions of a name begin with: the name, or what is left of a long one."""
+    found = {filename}
+    for digits in range(_DIGITS):
+        suffix = place.versioned("", 10**digits)
+        found.add(place.versioned(filename, 10**digits).removesuffix(suffix))
+    return found
+
+
+def _below(root: str, relpath: str) -> str:
+    return os.path.join(root, relpath) if relpath else root
 
 
 def _known(row: Waiting) -> tuple[str, str]:

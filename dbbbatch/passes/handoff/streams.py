@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from dbbbatch.config import Handoff
 from dbbbatch.errors import DbbError
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff.batch import Batch, Sent
+from dbbbatch.passes.handoff.room import Room
 from dbbbatch.passes.handoff.transfer import Sender
 from dbbbatch.remote import execute
 
@@ -47,10 +49,12 @@ class Streams:
         self._p = p
         self._section = section
         self._lists = lists_directory(p.settings.site.state)
+        self._room = Room()
         self._jobs: queue.Queue[Batch | _Clean | None] = queue.Queue()
         self._results: queue.Queue[Sent | _Cleaned | DbbError | None] = queue.Queue()
         self._threads: list[threading.Thread] = []
         self._connected = threading.Event()
+        self._closing = False
         self._batches = 0
         self._cleaning = 0
         self._cleaned: list[int] = []
@@ -119,15 +123,18 @@ class Streams:
 
     def close(self) -> None:
         """End the sessions; what is still under way (the pass failed) is ended too."""
-        if self._batches or self._cleaning:
-            execute.end_all()
+        self._closing = True
         for _ in self._threads:
             self._jobs.put(None)
+        end = time.monotonic() + 2 * execute.GRACE
         for thread in self._threads:
-            thread.join(2 * execute.GRACE)
+            while thread.is_alive() and time.monotonic() < end:
+                if self._batches or self._cleaning:
+                    execute.end_all()  # a thread may have been about to start something
+                thread.join(_LOOK)
 
     def _start_thread(self) -> None:
-        sender = Sender(self._section, self._lists)
+        sender = Sender(self._section, self._lists, self._room)
         first = not self._threads
         thread = threading.Thread(target=self._serve, args=(sender, first), daemon=True)
         self._threads.append(thread)
@@ -144,6 +151,8 @@ class Streams:
                 self._results.put(DbbError(f"connecting failed: {type(error).__name__}: {error}"))
             self._connected.set()
         while (job := self._jobs.get()) is not None:
+            if self._closing:
+                continue
             if isinstance(job, _Clean):
                 self._results.put(_clean(sender, job))
             elif self._p.interrupted:

@@ -18,7 +18,11 @@ from dbbbatch.config import Handoff
 from dbbbatch.errors import DbbError, TryLater
 from dbbbatch.files import names
 from dbbbatch.passes.handoff.batch import Batch, Item, Sent, changed
+from dbbbatch.passes.handoff.room import Room
 from dbbbatch.remote import execute, receive, template
+
+#: What a transfer command says last where there is no room, though there may be free bytes.
+_FULL = ("No space left on device", "Disk quota exceeded")
 
 
 def far_end(section: Handoff) -> receive.Place:
@@ -41,10 +45,13 @@ class Sender:
     section : `dbbbatch.config.Handoff`
     lists : `str`
         Directory for the lists that ``{files_from}`` names.
+    room : `Room`, optional
+        Shared by those that send at the same time.
     """
 
-    def __init__(self, section: Handoff, lists: str) -> None:
+    def __init__(self, section: Handoff, lists: str, room: Room | None = None) -> None:
         self._section = section
+        self._room = room or Room()
         self._command = template.parse(section.endpoint.transfer)
         self._lists = lists
         self.session = receive.Session(far_end(section))
@@ -69,11 +76,11 @@ class Sender:
             sent.trouble = DbbError(f"sending failed: {type(error).__name__}: {error}")
             sent.unknown, sent.error = True, str(sent.trouble)
             sent.trouble.__cause__ = error
+        finally:
+            self._room.leave(batch.attempt)
         if not sent.unknown:
-            told = {id(item) for item in sent.delivered}
-            for group in (sent.failed, sent.gone, sent.conflicts, sent.later):
-                told.update(id(item) for item, _ in group)
-            sent.later += [(i, sent.error or "not sent") for i in batch.items if id(i) not in told]
+            told, why = sent.told, sent.error or "not sent"
+            sent.later += [(item, why) for item in batch.items if item.row.id not in told]
         return sent
 
     def clean(self, attempt: str) -> None:
@@ -128,16 +135,16 @@ class Sender:
         """Place files that were verified."""
         limit = self.limit(sum(item.row.size_bytes for item in items))
         placed = self.session.place_files(attempt, limit)
+        if placed.kept:
+            self._must_have_spare()
         for item in items:
             if item.raw not in placed.kept:
                 sent.delivered.append(item)
             elif item.raw in placed.taken:
                 self._compare(item, placed.taken[item.raw], sent)
             else:
-                raise receive.Refused(
-                    f"{self.session.place.name}: {names.printable(item.rel)} cannot be placed in "
-                    f"{self._section.endpoint.buffer}: {placed.message}"
-                )
+                where, why = self._section.endpoint.buffer, placed.kept[item.raw]
+                sent.unplaced.append((item, f"cannot be placed in {where}: {why}"))
 
     def limit(self, size_bytes: int) -> float:
         """Give the time limit of whatever handles so many bytes, in seconds."""
@@ -150,8 +157,10 @@ class Sender:
         if not to_send:
             return
         sent.transfer_started, began = _now(), time.monotonic()
-        failure = self._transfer(batch, to_send, sent)
-        sent.transfer_duration = time.monotonic() - began
+        try:
+            failure = self._transfer(batch, to_send, sent)
+        finally:
+            sent.transfer_duration = time.monotonic() - began
         if failure:
             sent.error = failure
             self.session.end(batch.attempt)
@@ -169,35 +178,55 @@ class Sender:
         names_ = [item.raw for item in batch.items]
         # What the buffer has already is read there.
         look = self.session.begin(batch.attempt, names_, links, self.limit(batch.size_bytes))
-        self._guard(look.free_bytes, batch.size_bytes)
         to_send = []
         for item in batch.items:
             if item.raw in look.taken:
                 self._compare(item, look.taken[item.raw], sent)
             else:
                 to_send.append(item)
-        return to_send
-
-    def _guard(self, free: int, wanted: int) -> None:
-        if free < self._section.min_free + wanted:
-            raise receive.Refused(
-                f"{self.session.place.name}: {free >> 20} MiB free in "
-                f"{self._section.endpoint.staging}: too little for {wanted >> 20} MiB and "
-                f"min_free ({self._section.min_free >> 20} MiB)"
-            )
+        wanted = sum(item.row.size_bytes for item in to_send)
+        spare = self._room.take(
+            batch.attempt, wanted, self._spare(look.free_bytes), self._must_have_spare
+        )
+        if wanted <= spare:
+            return to_send
+        rel = names.printable(to_send[0].rel)
+        what = rel if len(to_send) == 1 else f"{len(to_send)} files from {rel} on"
+        sent.error = self._too_little(
+            spare + self._section.min_free, f"{what} ({wanted >> 20} MiB)"
+        )
+        sent.no_room = True
+        return []
 
     def check_space(self) -> None:
         """Raise `receive.Refused` if the far end has less free space than it must keep."""
-        self._guard(self.session.free_bytes(), 0)
+        self._must_have_spare()
+
+    def _must_have_spare(self) -> int:
+        return self._spare(self.session.free_bytes())
+
+    def _spare(self, free: int) -> int:
+        """Give how much of the free space may be filled, or raise `receive.Refused`."""
+        if free < self._section.min_free:
+            raise receive.Refused(self._too_little(free, "anything"))
+        return free - self._section.min_free
+
+    def _too_little(self, free: int, what: str) -> str:
+        return (
+            f"{self.session.place.name}: {free >> 20} MiB free in "
+            f"{self._section.endpoint.staging}: too little for {what} and min_free "
+            f"({self._section.min_free >> 20} MiB)"
+        )
 
     def _compare(self, item: Item, digest: str | None, sent: Sent) -> None:
         """Decide about a file whose name the endpoint's buffer has already."""
         if digest == item.digest:
             sent.delivered.append(item)
-        else:
-            sent.conflicts.append(
-                (item, "the endpoint's buffer has a file of this name with another content")
-            )
+            return
+        what = "a file of this name with another content"
+        if digest == receive.NO_DIRECTORY:
+            what = "something that is no directory where its directory should be"
+        sent.conflicts.append((item, f"the endpoint's buffer has {what}"))
 
     def _transfer(self, batch: Batch, items: Sequence[Item], sent: Sent) -> str:
         """Run the transfer command, or one for each directory or file; return what went wrong."""
@@ -270,13 +299,20 @@ class Sender:
 
     def _account(self, items: Sequence[Item], sent: Sent, failure: str) -> None:
         """Say why what did not arrive did not; the far end answers, so it is not the network."""
-        told = {id(item) for item in sent.delivered}
-        told.update(id(item) for item, _ in sent.conflicts)
-        missing = [item for item in items if id(item) not in told]
+        told = sent.told
+        missing = [item for item in items if item.row.id not in told]
         if missing and failure:
-            self._guard(self.session.free_bytes(), 0)
+            self._must_have_spare()
+        if any(words in failure for words in _FULL):
+            # Of the quota, or of the table of files: free bytes do not tell of these.
+            sent.no_room = True
+            sent.error = f"{self.session.place.name}: {self._section.endpoint.staging}: {failure}"
+            return
         for item in missing:
-            if what := changed(self._section.buffer, item.row, item.rel):
+            what = ""
+            with contextlib.suppress(OSError):  # it is there, but cannot be looked at
+                what = changed(self._section.buffer, item.row, item.rel)
+            if what:
                 sent.gone.append((item, what))
             else:
                 reason = (

@@ -4,6 +4,10 @@ A pass first finishes what an earlier one left (`recovery`). Then the scan recor
 in the buffer, and batches go out in the order that an index of the database gives: while `streams`
 of them are under way (`transfer`), this thread hashes the next one and moves the originals
 of the last one to holding. Only this thread uses the database.
+
+Of files that failed together one is the culprit, or a few are, and they are looked for by halves,
+each half to its end before the other. That is done when nothing else is left to send, and now and
+then before.
 """
 
 from __future__ import annotations
@@ -11,33 +15,45 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections import deque
 from collections.abc import Iterator
 from functools import partial
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import (
-    FIRST,
-    HandoffFile,
-    Seen,
-    TransferBatch,
-    Waiting,
-)
-from dbbbatch.errors import DbbError, TryLater
+from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen, TransferBatch
+from dbbbatch.errors import TryLater
 from dbbbatch.files import place
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.handoff import sources
-from dbbbatch.passes.handoff.batch import Batch, Item, Sent
+from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
 from dbbbatch.passes.handoff.outcomes import Outcomes, attempt_prefix
 from dbbbatch.passes.handoff.scanning import scanned
 from dbbbatch.passes.handoff.streams import Streams
+from dbbbatch.passes.handoff.waiting import Queue
 
 #: Seconds of scanning before the first batch goes, in whatever order is known by then.
 HEAD_START = 10.0
 
+#: The buffer is scanned again while what the first scan found is still being sent: at most every so
+#: many seconds, within which a new night may wait behind an old one, and for a tenth of the time.
+RESCAN = 60.0
+RESCAN_SHARE = 0.1
+
 #: Batches of which nothing arrives, one after the other, until the transfer command is to blame.
 FRUITLESS = 16
+
+#: Batches for which there is no room, one after the other, until the far end counts as full.
+NO_ROOM = 8
+
+#: Files of a batch that failed before, alone or with others: halved four times they are alone. It
+#: doubles while they arrive, since then it was not they.
+TRIED = 16
+
+#: Batches of files that failed together that are kept in memory; the others are for the next pass.
+MOST_SUSPECTS = 16
+
+#: Batches of other files between two in which a culprit is looked for.
+OTHERS_FIRST = 8
 
 
 class HandoffWork(Work):
@@ -47,18 +63,18 @@ class HandoffWork(Work):
 
     def __init__(self, section: Handoff) -> None:
         self._section = section
-        self._trouble: DbbError | None = None
+        self._left = Left()
 
     def recover(self, p: Pass) -> None:
         """Finish what an earlier pass left."""
         from dbbbatch.passes.handoff.recovery import recover
 
         sources.check(self._section)
-        self._trouble = recover(p, self._section)
+        self._left = recover(p, self._section)
 
     def work(self, p: Pass) -> None:
         """Record what is in the buffer, and send it."""
-        Line(p, self._section, self._trouble).run()
+        Line(p, self._section, self._left).run()
         place.remove_empty_directories(self._section.buffer, self._section.expiration)
 
     def plan(self, p: Pass) -> Iterator[str]:
@@ -88,22 +104,34 @@ class HandoffWork(Work):
 class Line:
     """One pass over the buffer: scan, batches, and what comes of them."""
 
-    def __init__(self, p: Pass, section: Handoff, trouble: DbbError | None) -> None:
+    def __init__(self, p: Pass, section: Handoff, left: Left) -> None:
         self._p = p
         self._section = section
         self._site = p.settings.site.name
+        self._left = left
         self._outcomes = Outcomes(p, section)
         self._streams = Streams(p, section)
         # Nothing is sent while the far end cannot be asked what it has; the scan is recorded.
-        self._streams.trouble = trouble
+        self._streams.trouble = left.trouble
         self._scan: Iterator[list[Seen]] | None = scanned(p, section)
         self._scanned = 0
-        self._cursor = FIRST
-        self._page: deque[Waiting] = deque()
-        self._exhausted = False
-        self._again: deque[list[Item]] = deque()
+        self._scanning = 0.0
+        self._total: int | None = None
+        self._next_scan = float("inf")
+        self._backlog = 0
+        self._backlog_goes = False
+        # Also those that are not to be sent in this pass, or not again.
+        self._under_way = set(left.files)
+        self._new = Queue(p, section, False, self._under_way)
+        self._tried = Queue(p, section, True, self._under_way)
+        self._most_tried = TRIED
+        self._others = 0
+        # The next one is the last.
+        self._suspects: list[list[Item]] = []
+        self._smaller: list[list[Item]] = []
         self._fruitless = 0
-        self._under_way: set[int] = set()
+        self._roomless = 0
+        self._no_room: TryLater | None = None
 
     def run(self) -> None:
         """Scan and send until nothing is left to send, or the pass is to stop."""
@@ -121,44 +149,74 @@ class Line:
                 self._settle(sent)
             if self._may_send() and self._streams.hungry and self._send_next():
                 continue
-            if self._scan and not self._p.stopping:
+            if self._scan_due() and not self._p.stopping:
                 self._scan_on()
             elif self._streams.busy:
                 self._streams.wait()
             elif not self._may_send() or not self._more():
                 break
+        self._outcomes.suspected(self._suspects)
         self._outcomes.cleaned(self._streams.finish())
-        if self._streams.trouble and not self._p.interrupted:
-            raise self._streams.trouble
+        if self._p.interrupted:
+            return
+        if trouble := self._streams.trouble or self._no_room or self._left.refused:
+            raise trouble
         if self._fruitless >= FRUITLESS:
             raise TryLater("the transfer command fails for every file; `dbb status` says why")
 
     def _may_send(self) -> bool:
-        return not self._p.stopping and not self._streams.trouble and self._fruitless < FRUITLESS
+        return (
+            not self._p.out_of_time
+            and not self._streams.trouble
+            and self._fruitless < FRUITLESS
+            and self._roomless < NO_ROOM
+        )
+
+    def _scan_due(self) -> bool:
+        """Tell whether there is something to scan; begin to scan again if it is time.
+
+        Only if something of the first scan has gone since: a writer that is faster than we must
+        not keep the pass from ending.
+        """
+        due = self._backlog_goes and time.monotonic() >= self._next_scan
+        if not self._scan and due and self._may_send():
+            self._backlog_goes = False
+            self._scan = scanned(self._p, self._section)
+            self._scanned, self._scanning = self._p.counts["delivered"], 0.0
+        return self._scan is not None
 
     def _scan_on(self) -> None:
         """Record the next chunk of the buffer."""
         assert self._scan is not None
+        began = time.monotonic()
         try:
             chunk = next(self._scan, None)
         except OSError as error:
             raise TryLater(f"{self._section.buffer}: {error.strerror}") from None
-        if chunk is None:
-            self._scan = None
-        else:
+        if chunk is not None:
             connect.transact(lambda: HandoffFile.found(self._site, self._section.name, chunk))
             self._scanned += len(chunk)
+        now = time.monotonic()
+        self._scanning += now - began
+        if chunk is None:
+            self._scan, self._total = None, self._scanned
+            self._backlog = self._backlog or connect.look(HandoffFile.newest)
+            self._next_scan = now + max(RESCAN, self._scanning / RESCAN_SHARE)
+            self._tried.rewind()
         # What was just found may come before what was sent last.
-        self._cursor, self._exhausted = FIRST, False
-        self._page.clear()
+        self._new.rewind()
 
     def _more(self) -> bool:
-        """Tell whether there may be something left to send."""
-        return bool(self._again or self._page or not self._exhausted)
+        """Tell whether there is something left to send."""
+        return bool(self._smaller or self._suspects or self._peek(self._new, self._tried))
+
+    def _peek(self, *queues: Queue) -> bool:
+        """Tell whether one has a file that is to be taken."""
+        return not self._p.stopping and any(queue.peek() for queue in queues)
 
     def _send_next(self) -> bool:
         """Put together the next batch and send it off; False if there is none."""
-        if not self._again and not self._peek():
+        if not self._more():
             return False
         try:
             self._p.must_have_room()
@@ -166,11 +224,11 @@ class Line:
             self._streams.trouble = error  # what is under way is still settled
             return False
         self._streams.start()
-        items = self._again.popleft() if self._again else self._take()
+        items, tried = self._choose()
         if not items or not self._streams.connected():
             return False
         prefix = attempt_prefix(self._site, self._section.name)
-        batch = Batch(f"{prefix}{secrets.token_hex(8)}", items)
+        batch = Batch(f"{prefix}{secrets.token_hex(8)}", items, tried=tried)
         ids = [item.row.id for item in items]
         size = batch.size_bytes
         batch.number = connect.transact(
@@ -182,81 +240,81 @@ class Line:
         self._streams.send(batch)
         return True
 
-    def _peek(self) -> bool:
-        """Tell whether there is a file to send."""
-        row = self._next()
-        if row is not None:
-            self._page.appendleft(row)
-        return row is not None
+    def _choose(self) -> tuple[list[Item], bool]:
+        """Choose the files of the next batch; also tell whether they failed before."""
+        if self._smaller:
+            return self._smaller.pop(), False
+        others = self._peek(self._new)
+        if others and self._others < OTHERS_FIRST:
+            self._others += 1
+            return self._take(self._new, self._section.batch_files), False
+        self._others = 0
+        if self._suspects:
+            return self._suspects.pop(), True
+        if self._peek(self._tried):
+            return self._take(self._tried, self._fewer()), True
+        return self._take(self._new, self._section.batch_files), False
 
-    def _take(self) -> list[Item]:
-        """Choose the next files, in order, until a batch is full; look at them and hash them."""
-        rows: list[Waiting] = []
-        size = 0
-        while len(rows) < self._section.batch_files:
-            row = self._next()
-            if row is None:
-                break
-            # What failed before goes apart from what is only new.
-            if rows and (
-                size + row.size_bytes > self._section.batch_bytes
-                or bool(row.attempts) != bool(rows[0].attempts)
-            ):
-                self._page.appendleft(row)
-                break
-            if not self._p.take(1):
-                break
-            rows.append(row)
-            size += row.size_bytes
+    def _fewer(self) -> int:
+        """Tell how many that failed before go together: a search goes on where a pass left it."""
+        most = min(self._most_tried, self._section.batch_files)
+        row = self._tried.peek()
+        together = connect.look(lambda: TransferBatch.failed_with(row.id)) if row else 0
+        return min(most, together // 2) if together > 1 else most
+
+    def _take(self, queue: Queue, files: int) -> list[Item]:
+        """Take the next files, in order, until a batch is full; look at them and hash them."""
+        rows = queue.take(files, self._section.batch_bytes)
+        # Those of a conflict come back again and again.
+        if any(row.id <= self._backlog and not row.conflict_since for row in rows):
+            self._backlog_goes = self._backlog_goes or queue is self._new
         taken = sources.take(self._section, rows)
         self._outcomes.note_taken(taken, rows)
         return taken.items
 
-    def _next(self) -> Waiting | None:
-        """Give the next file that is due and not under way."""
-        while True:
-            while self._page:
-                row = self._page.popleft()
-                if row.id not in self._under_way and self._matches(row):
-                    return row
-            if self._exhausted:
-                return None
-            page = connect.look(
-                lambda: HandoffFile.due(
-                    self._site, self._section.name, self._cursor, self._section.batch_files
-                )
-            )
-            if not page:
-                self._exhausted = True
-                return None
-            self._cursor = (page[-1].priority, page[-1].rank, page[-1].id)
-            self._page.extend(page)
-
-    def _matches(self, row: Waiting) -> bool:
-        return not self._p.options.match or self._p.matches(sources.path_of(self._section, row)[0])
-
     def _settle(self, sent: Sent) -> None:
-        """Record what came of a batch, and move delivered originals on; split what failed."""
-        retry = self._split(sent) if len(sent.batch.items) > 1 else []
+        """Record what came of a batch, and move delivered originals on; divide what failed."""
+        again: list[list[Item]] = []
+        if sent.no_room:
+            left = [item for item, _ in sent.later]
+            self._roomless += 1
+            if len(left) > 1:
+                again = _halves(left)
+                self._smaller += reversed(again)
+            if len(left) == 1 or self._roomless == NO_ROOM:
+                self._no_room = self._no_room or TryLater(sent.error)
+        elif sent.transfer_started:
+            self._roomless = 0
+        elif sent.batch.tried and sent.later:  # the pass ends
+            self._suspects.append([item for item, _ in sent.later])
+        if len(sent.batch.items) > 1 and sent.failed:
+            items = [item for item, _ in sent.failed]
+            again = [items] if sent.delivered else _halves(items)
+            self._suspects += reversed(again)
+            self._outcomes.suspected(self._suspects[:-MOST_SUSPECTS])
+            del self._suspects[:-MOST_SUSPECTS]
         if sent.delivered:
             self._fruitless = 0
         elif sent.failed:
             self._fruitless += 1
-        again = {item.row.id for some in retry for item in some}
-        self._outcomes.settle(sent, again)
-        self._again.extend(retry)
-        done = {item.row.id for item in sent.batch.items} - again
-        self._under_way -= done
+        if sent.failed:
+            self._most_tried = TRIED
+        elif sent.delivered and sent.batch.tried:
+            self._most_tried *= 2
+        ids = {item.row.id for items in again for item in items}
+        self._outcomes.settle(sent, ids)
+        done = {item.row.id for item in sent.batch.items} - ids
+        if not sent.no_room:
+            self._under_way -= done
         # They may have been read once more while they were under way.
-        self._page = deque(row for row in self._page if row.id not in done)
+        self._new.drop(done)
+        self._tried.drop(done)
         if not sent.unknown:
             self._streams.clean(sent.batch)
-        self._p.progress(self._p.counts["delivered"], None if self._scan else self._scanned)
+        self._p.progress(self._p.counts["delivered"], self._total)
 
-    def _split(self, sent: Sent) -> list[list[Item]]:
-        """Look for the culprit among files that failed together: halve what did not arrive."""
-        items = [item for item, _ in sent.failed]
-        if sent.delivered or len(items) < 2:
-            return [items] if items else []
-        middle = len(items) // 2
-        return [items[:middle], items[middle:]]
+
+def _halves(items: list[Item]) -> list[list[Item]]:
+    """Divide files in two, or one file in itself."""
+    middle = len(items) // 2
+    return [some for some in (items[:middle], items[middle:]) if some]
