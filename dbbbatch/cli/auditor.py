@@ -31,7 +31,8 @@ main = script(
         click.Option(
             ["--missing"],
             type=click.FloatRange(0, 1),
-            help="Mark missing files up to this share of all, instead of audit_missing.",
+            help="Mark missing files up to this share of those looked at, instead of "
+            "audit_missing; 1: whole directories too.",
         ),
     ],
 )

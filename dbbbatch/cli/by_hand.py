@@ -1,25 +1,27 @@
-"""Which files `dbb retry` and `dbb ignore` are about, and how that is asked for."""
+"""Which files `dbb retry`, `ignore` and `quarantine` are about, and how that is asked for."""
 
 from __future__ import annotations
 
 import fnmatch
 import getpass
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from dbbbatch import keys
 from dbbbatch.cli.dbb import Operator
-from dbbbatch.config import Handoff, Target
+from dbbbatch.config import Finder, Handoff, Target
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.ingest import IngestState
+from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.target import Target as TargetRow
 from dbbbatch.errors import UsageError
@@ -39,23 +41,34 @@ class Selection:
         Only files with one of these.
     match : `tuple` [`str`]
         Only relative paths that match one of these globs.
+    reason : `str` or `None`
+        Only files whose recorded reason or error holds this text; ``*`` stands for anything.
     since : `datetime.datetime` or `None`
         Only files whose status changed then or later (UTC).
-    dry_run : `bool`
-        Only count them.
     """
 
-    statuses: tuple[str, ...]
     match: tuple[str, ...]
-    since: datetime | None
-    dry_run: bool
+    reason: str | None
+    statuses: tuple[str, ...] = ()
+    since: datetime | None = None
 
-    def includes(self, relpath: str, filename: str) -> bool:
-        """Tell whether a file, named as in the database, is meant by its path."""
+    def includes(self, relpath: str, filename: str, reason: str) -> bool:
+        """Tell whether a file, named as in the database, is meant by its path and reason."""
+        # No glob: reasons have brackets in them, and must be able to be pasted.
+        wanted = ".*".join(map(re.escape, (self.reason or "").split("*")))
+        if not re.search(wanted, reason, re.DOTALL):
+            return False
         if not self.match:
             return True
         name = names.from_text(names.join(relpath, filename))
         return any(fnmatch.fnmatchcase(name, glob) for glob in self.match)
+
+
+class Change(NamedTuple):
+    """A change of some files, to be made in one transaction."""
+
+    files: int
+    make: Callable[[], int]
 
 
 class Since(click.ParamType):
@@ -81,6 +94,22 @@ class Since(click.ParamType):
         return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
+def by_name_and_reason(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --match and --reason."""
+    for option in (
+        click.option(
+            "--reason",
+            metavar="TEXT",
+            help="Only where the recorded reason holds this text; * stands for anything.",
+        ),
+        click.option(
+            "--match", multiple=True, metavar="GLOB", help="Only such relative paths (any of)."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that make a `Selection`."""
     for option in (
@@ -88,9 +117,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--since", type=Since(), help="Only what changed since then: a date, or 12h, 7d."
         ),
-        click.option(
-            "--match", multiple=True, metavar="GLOB", help="Only such relative paths (any of)."
-        ),
+        by_name_and_reason,
         click.option("--status", "statuses", multiple=True, help="Only such files (any of)."),
         click.argument("label", metavar="KIND.NAME"),
     ):
@@ -102,7 +129,9 @@ class OfTarget:
     """The files of a target, as a person may change them."""
 
     retried = (Status.FAILURE, Status.UNKNOWN, Status.INVALID)
+    retried_if_named = (Status.SUCCESS, Status.IGNORED, Status.BACKFILL, Status.UNTRIED)
     left_alone = (Status.UNTRIED, Status.RERUN, *retried, Status.BACKFILL)
+    left_alone_if_named = ()
 
     def __init__(self, site: str, section: Target) -> None:
         found = connect.look(lambda: TargetRow.named(site, section.name))
@@ -110,8 +139,17 @@ class OfTarget:
             raise UsageError(f"{section.label} has never run: nothing is known of any file")
         self._target: int = found.id
 
-    def pages(self, selection: Selection, statuses: Sequence[str]) -> Iterator[list[int]]:
-        """Find the files that are meant, a few thousand at a time."""
+    def retry(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
+        """Make files due again."""
+        for ids in self._pages(selection, statuses):
+            yield Change(len(ids), partial(IngestState.rerun, self._target, ids, statuses, why))
+
+    def ignore(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
+        """Leave files alone."""
+        for ids in self._pages(selection, statuses):
+            yield Change(len(ids), partial(IngestState.ignore, self._target, ids, statuses, why))
+
+    def _pages(self, selection: Selection, statuses: Sequence[str]) -> Iterator[list[int]]:
         return _pages(
             selection,
             lambda after: IngestState.page(
@@ -119,70 +157,118 @@ class OfTarget:
             ),
         )
 
-    def retry(self, ids: Sequence[int], statuses: Sequence[str], why: str) -> int:
-        """Make files due again."""
-        return IngestState.rerun(self._target, ids, statuses, why)
-
-    def ignore(self, ids: Sequence[int], statuses: Sequence[str], why: str) -> int:
-        """Leave files alone."""
-        return IngestState.ignore(self._target, ids, statuses, why)
-
 
 class OfHandoff:
     """The files of a handoff, as a person may change them."""
 
-    retried = ("FOUND", "IGNORED", "VANISHED")
+    retried = ("FOUND", "VANISHED")
+    retried_if_named = ("IGNORED",)
     left_alone = ("FOUND",)
+    left_alone_if_named = ("HELD", "QUARANTINED")
 
     def __init__(self, site: str, section: Handoff) -> None:
         self._site = site
         self._name = section.name
+        self._aside = OfFinder(site, section)
 
-    def pages(self, selection: Selection, statuses: Sequence[str]) -> Iterator[list[int]]:
-        """Find the files that are meant, a few thousand at a time."""
-        if selection.since is not None:
-            raise UsageError("--since goes with a target: a handoff's files have their own times")
+    def retry(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
+        """Let files be sent as if they were new."""
+        for ids in self._pages(selection, statuses):
+            yield Change(len(ids), partial(HandoffFile.again, ids, statuses))
+
+    def ignore(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
+        """Leave files where they are."""
+        # The table of the quarantine has all that is in it, also after a rebuild.
+        others = [status for status in statuses if status != "QUARANTINED"]
+        for ids in self._pages(selection, others):
+            yield Change(len(ids), partial(HandoffFile.ignored, ids, others, why))
+        if len(others) < len(statuses):
+            yield from self._aside.ignore(selection, statuses, why)
+
+    def _pages(self, selection: Selection, statuses: Sequence[str]) -> Iterator[list[int]]:
+        _without_since(selection)
+        if not statuses:
+            return iter(())
         return _pages(
             selection,
             lambda after: HandoffFile.page(self._site, self._name, statuses, after, _TOGETHER),
         )
 
-    def retry(self, ids: Sequence[int], statuses: Sequence[str], why: str) -> int:
-        """Let files be sent as if they were new."""
-        return HandoffFile.again(ids)
 
-    def ignore(self, ids: Sequence[int], statuses: Sequence[str], why: str) -> int:
-        """Leave files in the buffer."""
-        return HandoffFile.ignored(ids, why)
+class OfFinder:
+    """The files that a finder, or a handoff, moved aside, as a person may change them."""
+
+    retried = ()
+    retried_if_named = ()
+    left_alone = ("QUARANTINED",)
+    left_alone_if_named = ()
+
+    def __init__(self, site: str, section: Finder | Handoff) -> None:
+        self._site = site
+        self._label = section.label
+
+    def retry(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
+        """Refer to the command that puts them back."""
+        raise UsageError(f"{self._label}: `dbb quarantine release` puts back what was moved aside")
+
+    def ignore(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
+        """Leave files in quarantine; they wait no longer."""
+        _without_since(selection)
+        rows = waiting(self._site, self._label, selection)
+        for begin in range(0, len(rows), _TOGETHER):
+            some = rows[begin : begin + _TOGETHER]
+            yield Change(len(some), partial(_leave_aside, some, why))
+
+
+def waiting(site: str, label: str | None, selection: Selection) -> list[Quarantine]:
+    """Give the files of a quarantine that wait for a person and are meant."""
+    return connect.look(
+        lambda: [
+            row
+            for row in Quarantine.waiting(site, label)
+            if row.quarantined_at is not None
+            and selection.includes(row.relpath, row.filename, row.reason)
+        ]
+    )
+
+
+def _leave_aside(rows: Sequence[Quarantine], why: str) -> int:
+    when = connect.now()
+    count = 0
+    for row in rows:
+        if row.left(when, why):
+            count += 1
+            if row.label.startswith("handoff."):
+                HandoffFile.left_aside(row, why)
+    return count
+
+
+def _without_since(selection: Selection) -> None:
+    if selection.since is not None:
+        raise UsageError("--since goes with a target: other files have their own times")
 
 
 def _pages(
-    selection: Selection, page: Callable[[int], list[tuple[int, str, str]]]
+    selection: Selection, page: Callable[[int], list[tuple[int, str, str, str]]]
 ) -> Iterator[list[int]]:
     rows = connect.look(partial(page, 0))
     while rows:
-        yield [row[0] for row in rows if selection.includes(row[1], row[2])]
+        yield [row[0] for row in rows if selection.includes(*row[1:])]
         rows = connect.look(partial(page, rows[-1][0]))
 
 
-def side(operator: Operator, label: str) -> OfTarget | OfHandoff:
-    """Give the files of KIND.NAME.
-
-    Raises
-    ------
-    UsageError
-        If files of this kind are looked after in another way.
-    """
+def side(operator: Operator, label: str) -> OfTarget | OfHandoff | OfFinder:
+    """Give the files of KIND.NAME."""
     section = operator.settings.labelled(label)
     site = operator.settings.site.name
     if isinstance(section, Target):
         return OfTarget(site, section)
     if isinstance(section, Handoff):
         return OfHandoff(site, section)
-    raise UsageError(f"{label}: `dbb quarantine` looks after the files that a finder moved aside")
+    return OfFinder(site, section)
 
 
-def chosen(selection: Selection, usual: Sequence[str]) -> list[str]:
+def chosen(selection: Selection, usual: Sequence[str], if_named: Sequence[str]) -> list[str]:
     """Give the statuses that are meant: those asked for, which a person may change, or the usual.
 
     Raises
@@ -192,25 +278,25 @@ def chosen(selection: Selection, usual: Sequence[str]) -> list[str]:
     """
     asked = [word.upper() for word in selection.statuses]
     for word in asked:
-        if word not in usual:
-            raise UsageError(f"--status {word}: not for this{keys.nearest(word, list(usual))}")
+        if word not in (known := [*usual, *if_named]):
+            raise UsageError(f"--status {word}: not for this{keys.nearest(word, known)}")
     return asked or list(usual)
 
 
-def apply(pages: Iterable[list[int]], dry_run: bool, change: Callable[[Sequence[int]], int]) -> int:
-    """Change the files of each page in a transaction, and count them."""
+def apply(changes: Iterable[Change], dry_run: bool) -> int:
+    """Make each change in a transaction, unless they are only to be counted; count the files."""
     count = 0
-    for ids in pages:
-        if not ids:
+    for change in changes:
+        if not change.files:
             continue
         # The first try of a transaction counts: a repeated one may find its work done.
         tries: list[int] = []
 
-        def once(ids: list[int] = ids, tries: list[int] = tries) -> None:
-            tries.append(change(ids))
+        def once(change: Change = change, tries: list[int] = tries) -> None:
+            tries.append(change.make())
 
         if dry_run:
-            tries.append(len(ids))
+            tries.append(change.files)
         else:
             connect.transact(once)
         count += max(tries)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from dbbbatch.cli.script import script
+from dbbbatch.errors import UsageError
 from dbbbatch.passes.base import Work
 
 
@@ -14,6 +15,8 @@ def _work(section: Any, since: datetime | None = None) -> Work:
         from dbbbatch.passes.finder.rsync import RsyncWork
 
         return RsyncWork(section, since.date() if since else None)
+    if since:
+        raise UsageError(f"--since: [{section.label}] reads no logs: it scans its whole source")
     from dbbbatch.passes.finder.work import FinderWork
 
     return FinderWork(section)

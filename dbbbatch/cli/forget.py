@@ -21,8 +21,9 @@ def command(
 ) -> None:
     """Take each FILE, a path relative to the storage of finder.NAME, out of the truth.
 
-    Storage must not have it any more, or --remove takes it away. What happened to it stays in the
-    history. No ingester is offered it any more; that a target holds it is not changed.
+    Storage must not have it any more, or --remove takes it away; a link or a directory in its place
+    is not followed, and stays. What happened to it stays in the history. No ingester is offered it
+    any more; that a target holds it is not changed.
     """
     finder = finder_of(operator, label)
     if remove and not yes:

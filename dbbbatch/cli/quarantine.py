@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterator
+import os
 
 import click
 
+from dbbbatch.cli import by_hand
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Section
-from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import UsageError
 from dbbbatch.files import names
@@ -22,31 +21,34 @@ def command() -> None:
 
 @command.command("list")
 @click.argument("label", metavar="[KIND.NAME]", required=False)
-@click.option("--match", multiple=True, metavar="GLOB", help="Only such relative paths (any of).")
-@click.option("--reason", metavar="TEXT", help="Only where the reason holds this text.")
+@by_hand.by_name_and_reason
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
 def list_(
     operator: Operator, label: str | None, match: tuple[str, ...], reason: str | None, as_json: bool
 ) -> None:
-    """Show the files that wait, why, and where they are: of KIND.NAME, or all."""
+    """Show the files that wait, why, and where they are: of KIND.NAME, or all.
+
+    `dbb ignore KIND.NAME --status QUARANTINED` ends the waiting of those that are disposed of.
+    """
     operator.connect(readonly=True)
-    rows = connect.look(lambda: list(_waiting(operator, label, match, reason)))
+    rows = _waiting(operator, label, match, reason)
     if as_json:
         import json
 
         click.echo(json.dumps([_fields(row) for row in rows], indent=2))
         return
     for row in rows:
-        click.echo(f"{row.label}  {names.printable(names.from_text(row.path))}: {row.reason}")
+        gone = "" if _is_there(row) else " (it is not there)"
+        shown = names.printable(names.from_text(row.path))
+        click.echo(f"{row.label}  {shown}{gone}: {row.reason}")
     if not rows:
         click.echo("nothing is in quarantine")
 
 
 @command.command()
 @click.argument("label", metavar="KIND.NAME")
-@click.option("--match", multiple=True, metavar="GLOB", help="Only such relative paths (any of).")
-@click.option("--reason", metavar="TEXT", help="Only where the reason holds this text.")
+@by_hand.by_name_and_reason
 @click.option(
     "--as-new",
     metavar="NAME",
@@ -75,7 +77,7 @@ def release(
     from dbbbatch.passes import release as way_back
 
     way_back.source_of(section)
-    rows = connect.look(lambda: list(_waiting(operator, label, match, reason)))
+    rows = _waiting(operator, label, match, reason)
     if as_new and len(rows) != 1:
         raise UsageError(f"--as-new goes with one file, and {len(rows)} match")
     count = _release(section, rows, as_new, dry_run)
@@ -101,13 +103,13 @@ def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: boo
 
 def _waiting(
     operator: Operator, label: str | None, match: tuple[str, ...], reason: str | None
-) -> Iterator[Quarantine]:
-    for row in Quarantine.waiting(operator.settings.site.name, label):
-        rel = names.from_text(names.join(row.relpath, row.filename))
-        if match and not any(fnmatch.fnmatchcase(rel, glob) for glob in match):
-            continue
-        if row.quarantined_at is not None and (reason or "") in row.reason:
-            yield row
+) -> list[Quarantine]:
+    site = operator.settings.site.name
+    return by_hand.waiting(site, label, by_hand.Selection(match, reason))
+
+
+def _is_there(row: Quarantine) -> bool:
+    return os.path.lexists(names.from_text(row.path))
 
 
 def _fields(row: Quarantine) -> dict[str, object]:
@@ -116,6 +118,7 @@ def _fields(row: Quarantine) -> dict[str, object]:
         "relpath": row.relpath,
         "filename": row.filename,
         "path": row.path,
+        "is_there": _is_there(row),
         "size_bytes": row.size_bytes,
         "checksum": row.checksum,
         "reason": row.reason,

@@ -167,7 +167,11 @@ def set_up_logging(verbose: int, log_file: str | None) -> None:
 def _run(factory: Factory, settings: Settings, sections: list[Section], options: Options) -> int:
     from dbbbatch.passes import base
 
-    return max(base.run(factory(section), settings, section, options) for section in sections)
+    works = [factory(section) for section in sections]
+    return max(
+        base.run(work, settings, section, options)
+        for work, section in zip(works, sections, strict=True)
+    )
 
 
 def _plan(factory: Factory, settings: Settings, sections: list[Section], options: Options) -> int:

@@ -2,8 +2,9 @@
 
 The question is lines of JSON on stdin: a header with a nonce and the names of targets, then for
 each file its relpath, filename (as in the tables), size in bytes and checksum. Each answer is a
-line that begins with the nonce, so that a banner does no harm: the number of the file and a word;
-after the last one "end" and their count. Without that line nothing was answered.
+line that begins with the nonce, so that a banner does no harm: the number of the file and a word,
+in the order of the question; after the last one "end" and their count. Anything else, or an exit
+code other than 0, is no answer.
 """
 
 from __future__ import annotations
@@ -68,10 +69,16 @@ def ask(section: Handoff, files: Sequence[Question]) -> list[str]:
         stdin="".join(f"{line}\n" for line in lines).encode(),
         keep=200 * (len(files) + 1000),
     )
-    words = dict(_answers(finished.stdout.decode("utf-8", "replace"), nonce))
-    if words.pop("end", None) != str(len(files)) or len(words) != len(files):
+    answers = _answers(finished.stdout.decode("utf-8", "replace"), nonce)
+    wanted = [*(str(number) for number in range(len(files))), "end"]
+    if finished.exit_code != 0 or finished.timed_out:
         raise TryLater(f"{place.name} did not confirm: {finished.said()}")
-    return [words[str(number)] for number in range(len(files))]
+    words = [answer[1] for answer in answers if len(answer) == 2]
+    if [answer[0] for answer in answers] != wanted or words[len(files) :] != [str(len(files))]:
+        raise TryLater(
+            f"{place.name} did not confirm: its answer is not one word for each file, then the end"
+        )
+    return words[:-1]
 
 
 def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
@@ -105,11 +112,10 @@ def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
     yield f"{nonce} end {count}"
 
 
-def _answers(text: str, nonce: str) -> Iterator[tuple[str, str]]:
-    for line in text.splitlines():
-        words = line.partition(nonce)[2].split()
-        if len(words) == 2:
-            yield words[0], words[1]
+def _answers(text: str, nonce: str) -> list[list[str]]:
+    """Return the words after the nonce, line by line."""
+    lines = (line.partition(f"{nonce} ")[2].split() for line in text.splitlines())
+    return [words for words in lines if words]
 
 
 def _targets(site: str, targets: Sequence[str]) -> list[int]:

@@ -7,16 +7,20 @@ file with the same size and checksum. No answer, no purge.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, Held, TransferBatch
 from dbbbatch.database.models.run import Run
+from dbbbatch.database.models.storage import INODE
 from dbbbatch.errors import TryLater
-from dbbbatch.files import names, place
+from dbbbatch.files import checksum, names, place
+from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes import confirm
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.handoff import sources
@@ -30,6 +34,9 @@ PARTIAL = "dbb-partial"
 #: Files that the endpoint is asked about in one connection.
 _TOGETHER = 5000
 
+#: Files marked in one transaction, then removed: so few are in doubt after a kill.
+_MARKED = 500
+
 
 class JanitorWork(Work):
     """What `dbb-janitor` does for one handoff."""
@@ -38,6 +45,14 @@ class JanitorWork(Work):
 
     def __init__(self, section: Handoff) -> None:
         self._section = section
+        self._old = datetime.min
+        self._lacking = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._there = self._missing = 0
+        self._first_missing = ""
+        self._gone: list[int] = []
 
     def recover(self, p: Pass) -> None:
         """Have nothing to finish: a file that is gone from holding is found again by `work`."""
@@ -61,6 +76,7 @@ class JanitorWork(Work):
             return
         for file in self._candidates(p):
             yield f"purge, if the endpoint confirms it: {file.path}"
+            self._lacking -= file.size_bytes
 
     def due(self, p: Pass) -> bool:
         """Tell whether a held file is old enough."""
@@ -69,24 +85,19 @@ class JanitorWork(Work):
     def _purge(self, p: Pass) -> None:
         if not self._section.endpoint.confirm:
             return
-        page: list[Held] = []
-        for file in self._candidates(p):
-            page.append(file)
-            if len(page) >= _TOGETHER:
-                self._purge_page(p, page)
-                page = []
-            if p.stopping:
-                break
-        if page:
-            self._purge_page(p, page)
-        if self._needed():
+        self._begin()
+        candidates = self._candidates(p)
+        while not p.stopping and (files := list(islice(candidates, _TOGETHER))):
+            self._purge_confirmed(p, files[: p.take(len(files))])
+        if self._lacking > 0 and not p.stopping and not p.options.match:
             p.trouble(
                 f"{self._section.holding}: less than holding_free is free, and the endpoint "
                 "confirms no more files",
                 key="holding is full",
             )
+        self._settle_missing(p)
 
-    def _needed(self) -> int:
+    def _space_lacking(self) -> int:
         """Return how much space is lacking."""
         if not self._section.holding_free:
             return 0
@@ -94,8 +105,8 @@ class JanitorWork(Work):
 
     def _candidates(self, p: Pass) -> Iterator[Held]:
         """Yield held files, oldest first: those of age, and while space is lacking others too."""
-        old = connect.look(connect.now) - timedelta(seconds=self._section.purge_after)
-        needed = self._needed()
+        self._old = connect.look(connect.now) - timedelta(seconds=self._section.purge_after)
+        self._lacking = self._space_lacking()
         after = None
         while True:
             page = connect.look(
@@ -108,19 +119,16 @@ class JanitorWork(Work):
                 )
             )
             for file in page:
-                if file.held_at > old and needed <= 0:
+                if file.held_at > self._old and self._lacking <= 0:
                     return
-                needed -= file.size_bytes
                 if p.matches(file.rel):
                     yield file
             if not page:
                 return
             after = (page[-1].held_at, page[-1].id)
 
-    def _purge_page(self, p: Pass, files: Sequence[Held]) -> None:
-        files = files[: p.take(len(files))]
-        if not files:
-            return
+    def _purge_confirmed(self, p: Pass, files: Sequence[Held]) -> None:
+        """Ask the endpoint about files, and purge those that it has stored and are to go."""
         words = confirm.ask(
             self._section,
             [
@@ -130,10 +138,69 @@ class JanitorWork(Work):
         )
         stored = [file for file, word in zip(files, words, strict=True) if word == confirm.STORED]
         p.counts["not confirmed"] += len(files) - len(stored)
-        connect.transact(lambda: HandoffFile.confirmed([file.id for file in stored]))
-        purged = [file.id for file in stored if self._remove(p, file)]
-        connect.transact(lambda: HandoffFile.purged(purged))
+        while some := self._to_go(stored[:_MARKED]):
+            stored = stored[len(some) :]
+            self._purge_stored(p, some)
+
+    def _to_go(self, files: Sequence[Held]) -> Sequence[Held]:
+        """Give the first of stored files: those of age, and what makes the space that lacks."""
+        lacking = self._lacking
+        for number, file in enumerate(files):
+            if file.held_at > self._old and lacking <= 0:
+                return files[:number]
+            lacking -= file.size_bytes
+        return files
+
+    def _purge_stored(self, p: Pass, files: Sequence[Held]) -> None:
+        """Mark files that are there, remove them, and record it.
+
+        A file that is not there was removed by a pass that was killed, if it is marked. If it is
+        not, it may be on a disk that is not mounted.
+        """
+        there, purged, kept = [], [], []
+        for file in files:
+            if not _is_gone(os.path.join(self._section.holding, file.path)):
+                there.append(file)
+            elif file.confirmed_at:
+                self._gone.append(file.id)
+            else:
+                self._first_missing = self._first_missing or file.path
+                self._missing += 1
+        self._there += len(there)
+        connect.transact(lambda: HandoffFile.confirmed([file.id for file in there]))
+        for file in there:
+            if self._remove(p, file):
+                self._lacking -= file.size_bytes
+                purged.append(file.id)
+            else:
+                kept.append(file.id)
+
+        def write() -> None:
+            HandoffFile.purged(purged)
+            HandoffFile.kept(kept)
+
+        connect.transact(write)
         p.counts["purged"] += len(purged)
+
+    def _settle_missing(self, p: Pass) -> None:
+        """Record what a killed pass removed, and say what else is not there.
+
+        Raises
+        ------
+        TryLater
+            So much is not there that this looks like an empty mount point.
+        """
+        message = (
+            f"{self._section.holding}: {self._missing} held files are not there, and no pass "
+            f"removed them ({names.printable(self._first_missing)}): is it mounted? If a person "
+            f"removed them: `dbb ignore {self._section.label} --status HELD --match …`"
+        )
+        if self._missing > self._there:
+            raise TryLater(message)
+        connect.transact(lambda: HandoffFile.purged(self._gone))
+        p.counts["purged"] += len(self._gone)
+        if self._missing:
+            p.trouble(message, key="missing from holding")
 
     def _remove(self, p: Pass, file: Held) -> bool:
         """Remove a held file if it is the one that the table tells of; True if it is gone."""
@@ -145,13 +212,13 @@ class JanitorWork(Work):
         except OSError as error:
             p.trouble(f"{names.printable(path)}: {error.strerror}", key=f"purge {file.id}")
             return False
-        if (status.st_size, status.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
-            p.trouble(
-                f"{names.printable(path)}: is not the file that was delivered; it stays",
-                key=f"purge {file.id}",
-            )
-            return False
         try:
+            if not _is_delivered(path, status, file):
+                p.trouble(
+                    f"{names.printable(path)}: is not the file that was delivered; it stays",
+                    key=f"purge {file.id}",
+                )
+                return False
             os.unlink(path)
         except OSError as error:
             p.trouble(
@@ -165,19 +232,20 @@ class JanitorWork(Work):
         """Remove what passes left in staging that the database no longer tells of."""
         site, section = p.settings.site.name, self._section
         with Session(far_end(section)) as session:
-            found = session.attempts(attempt_prefix(site, section.name))
+            prefix = attempt_prefix(site, section.name)
+            ours = re.compile(rf"({re.escape(prefix)}[0-9a-f]{{16}})(\.r)?(\.x)?")
+            found = session.attempts(prefix)
             in_use = {
                 batch.attempt
                 for batch in connect.look(lambda: TransferBatch.unfinished(site, section.name))
             }
             for name, age in found.items():
-                attempt = name.partition(".")[0]
-                if age >= section.stale_after and attempt not in in_use:
-                    session.clean(attempt, section.timeout)
+                match = ours.fullmatch(name)
+                if match and age >= section.stale_after and match[1] not in in_use:
+                    session.clean(match[1], section.timeout)
                     p.counts["staging removed"] += 1
-            for name, age in session.attempts(PARTIAL).items():
-                if age >= section.stale_after:
-                    session.clean(name, section.timeout)
+            if session.attempts(PARTIAL).get(PARTIAL, -1.0) >= section.stale_after:
+                session.clean(PARTIAL, section.timeout)
 
     def _sweep_here(self, p: Pass) -> None:
         """Remove old empty directories, and old rows of passes."""
@@ -188,3 +256,30 @@ class JanitorWork(Work):
         keep = timedelta(seconds=p.settings.site.keep_runs)
         old = connect.look(connect.now) - keep
         p.counts["runs removed"] += connect.transact(lambda: Run.forget(p.settings.site.name, old))
+
+
+def _is_delivered(path: str, status: os.stat_result, file: Held) -> bool:
+    """Tell whether a file of the holding area is the one that the table tells of.
+
+    One of another inode was written since, or the disk is a restored one: its content decides.
+    """
+    if (status.st_size, mtime_ns(status)) != (file.size_bytes, file.mtime_ns):
+        return False
+    if status.st_ino & INODE == file.inode:
+        return True
+    try:
+        algorithm, digest = checksum.parse(file.checksum or "")
+    except ValueError:
+        return False
+    return checksum.compute(path, [algorithm])[algorithm] == digest
+
+
+def _is_gone(path: str) -> bool:
+    """Tell whether nothing has a path; that it cannot be looked at does not tell so."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False

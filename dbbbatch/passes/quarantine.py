@@ -15,6 +15,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.storage import INODE
 from dbbbatch.files import checksum, names, place
+from dbbbatch.files.scan import mtime_ns
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Quarantining:
     def recover(self) -> int:
         """Finish what an earlier pass left; return how many files were on their way."""
         rows = connect.look(lambda: Quarantine.moving(self._site, self._label))
-        done, stayed = [], []
+        done, stayed, left = [], [], []
         for row in rows:
             path = names.from_text(row.path)
             source = os.path.join(
@@ -117,14 +118,16 @@ class Quarantining:
             )
             place.remove_temporary(path, self._owner)
             if _is_there(path, row):
-                if _is_version(source, row):
-                    _finish(source, path)
                 done.append(row)
+                if _is_version(source, row):
+                    left.append((source, path))
             else:
                 stayed.append(row)
         if rows:
             if done:
                 place.sync_file_system(self._root)
+            for source, path in left:
+                _finish(source, path)
             self._record(done, stayed)
         return len(rows)
 
@@ -138,11 +141,17 @@ class Quarantining:
         place.make_directories(self._root, relpath)
         directory = os.path.join(self._root, relpath) if relpath else self._root
         name, number = filename, 0
-        while (path := os.path.join(directory, name)) in taken or os.path.lexists(path):
+        while (path := os.path.join(directory, name)) in taken or not self._is_free(
+            path, file.reason
+        ):
             number += 1
             name = place.versioned(filename, number)
         taken.add(path)
         return path
+
+    def _is_free(self, path: str, reason: str) -> bool:
+        """Tell whether a file that goes aside for a reason may have a path."""
+        return not os.path.lexists(path)
 
     def _intend(self, file: Aside, path: str) -> Quarantine:
         relpath, filename = names.split(file.rel)
@@ -153,7 +162,7 @@ class Quarantining:
             filename=names.to_text(filename),
             path=names.to_text(path),
             size_bytes=file.status.st_size,
-            mtime_ns=file.status.st_mtime_ns,
+            mtime_ns=mtime_ns(file.status),
             inode=file.status.st_ino & INODE,
             checksum=file.checksum,
             reason=file.reason,
@@ -190,10 +199,10 @@ def _is_there(path: str, row: Quarantine) -> bool:
         return False
     if status.st_size != row.size_bytes:
         return False
-    if status.st_ino & INODE == row.inode and status.st_mtime_ns == row.mtime_ns:
+    if status.st_ino & INODE == row.inode and mtime_ns(status) == row.mtime_ns:
         return True
     if row.checksum is None:
-        return status.st_mtime_ns == row.mtime_ns
+        return mtime_ns(status) == row.mtime_ns
     algorithm, digest = checksum.parse(row.checksum)
     return checksum.compute(path, [algorithm])[algorithm] == digest
 
@@ -204,7 +213,7 @@ def _is_version(path: str, row: Quarantine) -> bool:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return (status.st_size, status.st_mtime_ns, status.st_ino & INODE) == (
+    return (status.st_size, mtime_ns(status), status.st_ino & INODE) == (
         row.size_bytes,
         row.mtime_ns,
         row.inode,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 
 from dbbbatch.config import Section
@@ -12,6 +13,7 @@ from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import UsageError
 from dbbbatch.files import checksum, names, place
+from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.quarantine import Quarantining
 
 #: Added to the name of a quarantined file: the text file that says why it is there.
@@ -19,7 +21,10 @@ REASON = ".reason"
 
 
 class Explained(Quarantining):
-    """A quarantine in which the reason stands beside each file."""
+    """A quarantine in which the reason stands beside each file.
+
+    No file is given a name that a reason might have, nor one beside which something else stands.
+    """
 
     def recover(self) -> int:
         """Finish also the releases that were cut off when their files were back."""
@@ -29,11 +34,19 @@ class Explained(Quarantining):
                 count += bool(_finish(row, self._source))
         return count + super().recover()
 
+    def _is_free(self, path: str, reason: str) -> bool:
+        beside = path + REASON
+        return (
+            super()._is_free(path, reason)
+            and not path.endswith(REASON)
+            and (not os.path.lexists(beside) or _is_ours(beside, reason))
+        )
+
     def _record(self, done: list[Quarantine], stayed: list[Quarantine]) -> None:
         for row in done:
             # Not worth a failure: the table has the reason too, and some names are too long.
             with suppress(OSError):
-                place.write_new(_reason(row), f"{row.reason}\n")
+                place.write_new(_reason(row), _text(row.reason))
         super()._record(done, stayed)
 
 
@@ -101,7 +114,10 @@ def release(section: Section, row: Quarantine, new_name: str = "") -> str:
                 )
             return path
         if not os.path.lexists(aside) and not _is_back(path, row):
-            raise UsageError(f"{names.printable(aside)}: is no longer there")
+            raise UsageError(
+                f"{names.printable(aside)}: is no longer there; `dbb ignore {row.label} --status "
+                "QUARANTINED --match …` closes the matter"
+            )
         connect.transact(lambda: row.releasing(names.to_text(path)))
         if os.path.lexists(aside):
             place.make_directories(source, os.path.dirname(rel))
@@ -138,9 +154,11 @@ def _finish(row: Quarantine, source: str) -> str:
 
 def _record(row: Quarantine, source: str) -> None:
     """Record that a file is back where its row says that it goes."""
-    _remove_reason(row)
+    if _is_ours(_reason(row), row.reason):
+        with suppress(OSError):
+            os.unlink(_reason(row))
     own = names.join(names.from_text(row.relpath), names.from_text(row.filename))
-    again = names.from_text(row.released_as) == os.path.join(source, own)
+    again = row.released_as == names.to_text(os.path.join(source, own))
 
     def write() -> None:
         row.released(connect.now())
@@ -188,19 +206,28 @@ def _is_back(path: str, row: Quarantine) -> bool:
     """Tell whether a file is where a release puts it, and no pass has taken it yet."""
     with suppress(OSError):
         status = os.lstat(path)
-        return (status.st_size, status.st_mtime_ns) == (row.size_bytes, row.mtime_ns)
+        return (status.st_size, mtime_ns(status)) == (row.size_bytes, row.mtime_ns)
     return False
-
-
-def _remove_reason(row: Quarantine) -> None:
-    """Remove the reason beside a file, unless that is a file of somebody's with such a name."""
-    path = _reason(row)
-    with suppress(OSError):
-        with open(path, "rb") as file:
-            found = file.read()
-        if found == f"{row.reason}\n".encode("utf-8", "surrogateescape"):
-            os.unlink(path)
 
 
 def _reason(row: Quarantine) -> str:
     return names.from_text(row.path) + REASON
+
+
+def _text(reason: str) -> str:
+    return f"{reason}\n"
+
+
+def _is_ours(path: str, reason: str) -> bool:
+    """Tell whether a file is what we wrote, and no quarantined file that has this name."""
+    written = _text(reason).encode("utf-8", "surrogateescape")
+    try:
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != len(written):
+            return False
+        with open(path, "rb") as file:
+            if file.read(len(written) + 1) != written:
+                return False
+    except OSError:
+        return False
+    return not connect.look(lambda: Quarantine.is_at(names.to_text(path)))

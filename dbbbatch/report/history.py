@@ -206,7 +206,8 @@ def _add_quarantine(result: History, relpath: str, filename: str) -> None:
         if at:
             result.events.append(Event(at, where, "quarantined", None, row["reason"]))
         if released:
-            result.events.append(Event(released, where, "released", None, row["released_as"] or ""))
+            what = "released" if row["released_as"] else "ignored"
+            result.events.append(Event(released, where, what, None, row["released_as"] or ""))
         else:
             result.versions.append(
                 Version(where, "QUARANTINED", row["size_bytes"], row["checksum"] or "", row["path"])

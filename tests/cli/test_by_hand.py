@@ -24,6 +24,19 @@ def dbb(ingesting: Ingesting, *arguments: str) -> Ran:
     return ingesting.site.run("dbb", *arguments)
 
 
+def handoff_file(name: str, status: str, error: str | None = None) -> None:
+    connect.execute(
+        "INSERT INTO handoff_file (site, handoff, relpath, filename, size_bytes, mtime_ns,"
+        " inode, status, error, attempts, next_try_at, discovered_at) VALUES ('summit', 'latiss',"
+        " '', ?, 1, 1, 1, ?, ?, 3, '2099-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000')",
+        (name, status, error),
+    )
+
+
+def handoff_statuses() -> dict[str, str]:
+    return dict(connect.execute("SELECT filename, status FROM handoff_file").fetchall())
+
+
 class TestRetry:
     def test_failures_are_due_again(self, ingesting: Ingesting) -> None:
         ran = dbb(ingesting, "retry", "target.a")
@@ -81,20 +94,63 @@ class TestRetry:
         assert "dbb quarantine" in ran.err
 
     def test_handoff_files_that_wait_are_due_at_once(self, ingesting: Ingesting) -> None:
-        connect.execute(
-            "INSERT INTO handoff_file (site, handoff, relpath, filename, size_bytes, mtime_ns,"
-            " inode, status, attempts, next_try_at, discovered_at) VALUES ('summit', 'latiss', '',"
-            " 'x', 1, 1, 1, 'FOUND', 3, '2099-01-01 00:00:00.000000',"
-            " '2026-01-01 00:00:00.000000')"
-        )
+        handoff_file("x", "FOUND")
         assert dbb(ingesting, "retry", "handoff.latiss").out.startswith("1 files")
         rows = connect.execute("SELECT attempts, next_try_at FROM handoff_file").fetchall()
         assert [tuple(row) for row in rows] == [(0, None)]
 
+    def test_ignored_handoff_files_must_be_asked_for(self, ingesting: Ingesting) -> None:
+        for name in ("FOUND", "IGNORED", "VANISHED", "HELD"):
+            handoff_file(name, name)
+        assert dbb(ingesting, "retry", "handoff.latiss").out.startswith("2 files")
+        assert handoff_statuses() == {
+            "FOUND": "FOUND",
+            "IGNORED": "IGNORED",
+            "VANISHED": "FOUND",
+            "HELD": "HELD",
+        }
+        ran = dbb(ingesting, "retry", "handoff.latiss", "--status", "IGNORED")
+        assert ran.out.startswith("1 files")
+        assert handoff_statuses()["IGNORED"] == "FOUND"
+        assert dbb(ingesting, "retry", "handoff.latiss", "--status", "HELD").code == 64
+
+
+class TestReason:
+    """--reason selects by what is recorded, with every command alike."""
+
+    @pytest.mark.parametrize("text", ["exit code 1", "exit*1", "*", "[exit]", "xit"])
+    @pytest.mark.parametrize("command", ["retry", "ignore"])
+    def test_only_files_of_a_target_that_failed_so(
+        self, ingesting: Ingesting, command: str, text: str
+    ) -> None:
+        connect.execute(
+            "UPDATE ingest_state SET message = 'the disk is full' WHERE file_id ="
+            " (SELECT id FROM file WHERE filename = 'y.log')"
+        )
+        connect.execute(
+            "UPDATE ingest_state SET message = 'tool: exit code 1 [exit]' WHERE file_id ="
+            " (SELECT id FROM file WHERE filename = 'x.fits')"
+        )
+        ran = dbb(ingesting, command, "target.a", "--reason", text)
+        assert ran.out.startswith("2 files" if text == "*" else "1 files")
+        if text != "*":
+            assert ingesting.statuses()["night/y.log"] == "FAILURE"
+
+    @pytest.mark.parametrize(("command", "becomes"), [("retry", "FOUND"), ("ignore", "IGNORED")])
+    def test_only_files_of_a_handoff_that_failed_so(
+        self, ingesting: Ingesting, command: str, becomes: str
+    ) -> None:
+        handoff_file("one", "FOUND", "scp: exit code 1")
+        handoff_file("two", "FOUND", "the disk is full")
+        handoff_file("three", "FOUND")
+        ran = dbb(ingesting, command, "handoff.latiss", "--reason", "exit code")
+        assert ran.out.startswith("1 files")
+        assert handoff_statuses() == {"one": becomes, "two": "FOUND", "three": "FOUND"}
+
 
 class TestIgnore:
     def test_ignored_files_are_left_alone(self, ingesting: Ingesting) -> None:
-        ran = dbb(ingesting, "ignore", "target.a", "--match", "*.log", "--reason", "no data")
+        ran = dbb(ingesting, "ignore", "target.a", "--match", "*.log", "--remark", "no data")
         assert ran == (0, "1 files of target.a are ignored\n", "")
         assert ingesting.statuses()["night/y.log"] == "IGNORED"
         assert ingesting.state("night/y.log")["message"].endswith(": no data")

@@ -1,5 +1,7 @@
 """`dbb forget`: out of the truth, but not out of the history."""
 
+import os
+
 import pytest
 
 from tests.support.site import Site
@@ -55,8 +57,6 @@ def test_removal_is_asked_about(stored):
 
 @pytest.mark.promise
 def test_removal_that_was_killed_is_finished_by_the_next(stored, monkeypatch):
-    import os
-
     from dbbbatch.database import connect
     from dbbbatch.passes.forget import forget
 
@@ -107,3 +107,105 @@ def test_file_that_an_ingester_has_in_hand_is_left(stored):
     ran = stored.run("dbb", "forget", "finder.latiss", "2026/a.fits", "--remove", "--yes")
     assert ran.code == 75
     assert (stored.storage / "2026/a.fits").exists()
+
+
+def away(stored, kind):
+    """Have something else in the place of the stored file; give what must stay."""
+    inside, outside = stored.storage / "2026/a.fits", stored.root / "outside"
+    outside.mkdir()
+    inside.rename(outside / "a.fits")
+    if kind == "link":
+        inside.symlink_to(outside / "a.fits")
+    elif kind == "dangling link":
+        inside.symlink_to(outside / "none")
+    elif kind == "directory":
+        inside.mkdir()
+    elif kind == "link above":
+        inside.parent.rmdir()
+        inside.parent.symlink_to(outside)
+    return (inside, outside / "a.fits")
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("options", [[], ["--remove", "--yes"]])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "directory", "link above"])
+def test_what_is_in_the_place_of_a_file_is_neither_followed_nor_removed(stored, kind, options):
+    there = away(stored, kind)
+    ran = stored.run("dbb", "forget", "finder.latiss", "2026/a.fits", *options)
+    assert ran.code == 0
+    assert "forgotten; its history stays; " in ran.out
+    assert all(os.path.lexists(path) for path in there)
+    assert ask(stored, "SELECT status FROM file") == [("FORGOTTEN",)]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "link/x"])
+def test_path_that_was_refused_is_forgotten(stored, name):
+    (stored.root / "x").write_bytes(b"not ours")
+    (stored.storage / "link").symlink_to(stored.root)
+    stored.put("20261124/rsync.log", f"<f+++++++++ {name}\n".encode(), stored.far_buffer)
+    keys = {"search": "rsync-logs", "standard": "none", "date": "20261124", "delay": 0}
+    stored.write(finder=keys, targets={"a": {}})
+    assert stored.run("dbb-finder").code == 1
+    ran = stored.run("dbb", "forget", "finder.latiss", name, "--remove", "--yes")
+    assert (ran.code, ran.out) == (
+        0,
+        f"{name}: was never stored; finder.latiss has it in mind no more\n",
+    )
+    assert stored.run("dbb-finder").code == 0
+    assert (stored.root / "x").exists()
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_no_ingester_takes_it_while_it_is_forgotten(stored, monkeypatch):
+    import psycopg
+
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.ingest import IngestState
+    from dbbbatch.passes.forget import forget
+
+    real = IngestState.ignore
+
+    def ignore(*arguments):
+        with psycopg.connect(stored.database_url) as other:
+            other.execute("SET lock_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                other.execute("UPDATE ingest_state SET status = 'PENDING'")
+        return real(*arguments)
+
+    monkeypatch.setattr(IngestState, "ignore", ignore)
+    settings = stored.settings()
+    connect.connect(settings.database)
+    forget("summit", settings.finder["latiss"], "2026/a.fits", True, "why")
+    connect.disconnect()
+    assert ask(stored, "SELECT status FROM ingest_state") == [("IGNORED",)]
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("happens", ["another file", "a finder"])
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_file_that_comes_back_meanwhile_is_not_removed(stored, monkeypatch, happens):
+    from dbbbatch.database import connect
+    from dbbbatch.errors import TryLater
+    from dbbbatch.passes import forget
+
+    path = stored.storage / "2026/a.fits"
+    real = forget._remove
+
+    def remove(*arguments):
+        if happens == "a finder":
+            connect.execute("UPDATE file SET status = 'STORED'")
+        else:
+            path.rename(stored.root / "away")
+            path.write_bytes(b"other")
+        real(*arguments)
+
+    monkeypatch.setattr(forget, "_remove", remove)
+    settings = stored.settings()
+    connect.connect(settings.database)
+    with pytest.raises(TryLater):
+        forget.forget("summit", settings.finder["latiss"], "2026/a.fits", True, "why")
+    connect.disconnect()
+    assert path.exists()

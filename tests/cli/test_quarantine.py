@@ -103,6 +103,46 @@ def test_release_that_was_killed_is_finished_by_the_next(conflict, monkeypatch):
     assert waiting(conflict) == []
 
 
+def test_list_marks_what_is_no_longer_there(conflict):
+    (row,) = waiting(conflict)
+    assert row["is_there"] is True
+    os.unlink(row["path"])
+    (row,) = waiting(conflict)
+    assert row["is_there"] is False
+    ran = conflict.run("dbb", "quarantine", "list")
+    assert f"{row['path']} (it is not there): storage holds other content" in ran.out
+    ran = let_go(conflict)
+    assert ran.code == 64
+    assert "dbb ignore finder.latiss --status QUARANTINED" in ran.err
+
+
+def test_what_a_finder_moved_aside_is_closed_and_left_there(conflict):
+    ran = conflict.run("dbb", "ignore", "finder.latiss", "--reason", "other content")
+    assert ran.out.splitlines() == [
+        "1 files of finder.latiss are ignored",
+        f"those in {conflict.storage_quarantine} stay there; remove them by hand",
+    ]
+    assert waiting(conflict) == []
+    assert (conflict.storage_quarantine / "2026/a.fits").read_bytes() == b"corrected"
+    assert conflict.run("dbb-finder").code == 0
+    history = conflict.run("dbb", "history", "2026/a.fits").out
+    assert "ignored" in history
+    assert "released" not in history
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_dry_run_closes_nothing(conflict):
+    ran = conflict.run("dbb", "ignore", "finder.latiss", "--match", "*", "--dry-run")
+    assert ran.out.startswith("1 files of finder.latiss would be ignored")
+    assert len(waiting(conflict)) == 1
+
+
+def test_reason_may_be_a_pattern(conflict):
+    for text, count in (("storage*name", 1), ("*", 1), ("storage name", 0)):
+        ran = conflict.run("dbb", "quarantine", "list", "--reason", text, "--json")
+        assert len(json.loads(ran.out)) == count
+
+
 def test_release_across_file_systems_copies(conflict, other_file_system):
     conflict.write(finder={"source": other_file_system})
     assert let_go(conflict).code == 0
@@ -117,4 +157,4 @@ def test_file_that_is_named_like_a_reason_is_not_removed(conflict):
         conflict.put(f"2026/{name}", b"data", conflict.far_buffer)
     assert conflict.run("dbb-finder").code == 1
     assert let_go(conflict, "--as-new", "c", match="2026/b").code == 0
-    assert (conflict.storage_quarantine / "2026/b.reason").read_bytes() == b"data"
+    assert (conflict.storage_quarantine / "2026/b.reason.~1~").read_bytes() == b"data"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.passes import base
+from dbbbatch.passes.handoff.outcomes import attempt_prefix
 from dbbbatch.passes.janitor import JanitorWork
 from tests.passes.handing import HOSTILE, change, contents, make_pass, rows, statuses
 from tests.support.scripts import TOP
@@ -147,6 +151,42 @@ class TestRefusal:
         )
         stays(site, 75)
 
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            "say('0 stored', '7 stored', 'end 2')",
+            "say('0 stored', '0 stored', 'end 2')",
+            "say('0 stored', '1 stored', '2 stored', 'end 2')",
+            "say('0 unknown', '0 stored', '1 stored', 'end 2')",
+            "say('0 stored', '0 unknown', '1 stored', 'end 2')",
+            "say('00 stored', '1 stored', 'end 2')",
+            "say('0 stored', '1 stored', 'end 3')",
+            "say('0 stored', '1 stored', 'end 2', 'end 2')",
+            "say('0 stored indeed', '1 stored', 'end 2')",
+            "say('end 2', '0 stored', '1 stored')",
+            "say('0 stored', '1 stored', 'end 2'); sys.exit(1)",
+        ],
+    )
+    def test_an_answer_that_is_not_one_word_for_each_file(
+        self, site: Site, answer: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        deliver(site, "a/b", "c")
+        program = site.root / "confirm.py"
+        program.write_text(
+            "import json, sys\n"
+            "nonce = json.loads(sys.stdin.readline())['nonce']\n"
+            "sys.stdin.read()\n"
+            "def say(*lines):\n"
+            "    for line in lines: print(nonce, line)\n"
+            f"{answer}\n"
+        )
+        configure(site, confirm=f"{sys.executable} {program}")
+        assert janitor(site) == 75
+        assert set(tree(site.holding)) == {"a/b", "c"}
+        assert rows(site, "status, confirmed_at") == [("HELD", None)] * 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "did not confirm" in line
+
     def test_an_endpoint_that_is_away(
         self, ssh_site: Site, own_ssh_server: Any, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -235,6 +275,78 @@ def test_while_space_is_lacking_younger_files_go_oldest_first(
     assert set(tree(site.holding)) == {"third"}
 
 
+class TestSpace:
+    """Space is lacking for two files of 100 bytes; all are younger than purge_after."""
+
+    @pytest.fixture
+    def site(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+        from dbbbatch.files import place
+
+        configure(site, purge_after="1h", holding_free=1000)
+        for name in ("first", "second", "third", "fourth"):
+            site.put(name, b"x" * 100)
+            make_pass(site)
+        store(site)
+        holding = str(site.holding)
+
+        def free(path: str) -> int:
+            return 1200 - 100 * len(tree(site.holding)) if path == holding else 1 << 40
+
+        monkeypatch.setattr(place, "free_bytes", free)
+        return site
+
+    @pytest.mark.parametrize("together", [1, 2, 5000])
+    def test_what_is_not_confirmed_is_passed_over(
+        self,
+        site: Site,
+        together: int,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr("dbbbatch.passes.janitor._TOGETHER", together)
+        change(site, "UPDATE file SET status = 'QUARANTINED' WHERE filename = 'first'")
+        assert janitor(site) == 0
+        assert set(tree(site.holding)) == {"first", "fourth"}
+        assert capsys.readouterr().err == ""
+
+    def test_what_does_not_match_makes_no_space(self, site: Site) -> None:
+        janitor(site, match=("*th",))
+        assert set(tree(site.holding)) == {"first", "second", "third"}
+
+    def test_what_cannot_be_removed_makes_no_space(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unlink(path: str, real: Callable[[str], None] = os.unlink) -> None:
+            if path.endswith("first"):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+            real(path)
+
+        monkeypatch.setattr(os, "unlink", unlink)
+        janitor(site)
+        assert set(tree(site.holding)) == {"first", "fourth"}
+
+    def test_it_is_said_when_nothing_more_is_confirmed(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        change(site, "UPDATE file SET status = 'QUARANTINED' WHERE filename <> 'third'")
+        janitor(site)
+        assert set(tree(site.holding)) == {"first", "second", "fourth"}
+        assert "confirms no more files" in capsys.readouterr().err
+
+    def test_it_is_not_said_when_not_all_were_asked_about(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        janitor(site, limit=1)
+        assert set(tree(site.holding)) == {"second", "third", "fourth"}
+        assert capsys.readouterr().err == ""
+
+    def test_a_dry_run_stops_where_there_would_be_space(self, site: Site) -> None:
+        settings = site.settings()
+        section = settings.handoff[site.name]
+        said = list(base.plan(JanitorWork(section), settings, section, base.Options()))
+        assert [line.rpartition(" ")[2] for line in said] == ["first", "second"]
+
+
 def test_a_full_disk_does_not_keep_the_janitor_from_making_room(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,11 +365,130 @@ def test_a_version_is_purged_by_the_name_that_it_got(site: Site) -> None:
     assert tree(site.holding) == {"a": b"elsewhere"}
 
 
-def test_a_kill_between_removing_and_recording_is_made_good(site: Site) -> None:
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+@pytest.mark.promise
+def test_a_kill_between_removing_and_recording_is_made_good(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: Any) -> None:
+        raise Killed
+
     deliver(site)
-    (site.holding / "a" / "b").unlink()
-    janitor(site)
+    with monkeypatch.context() as patched:
+        patched.setattr(HandoffFile, "purged", kill)
+        with pytest.raises(Killed):
+            janitor(site)
+    assert tree(site.holding) == {}
+    assert statuses(site) == {"a/b": "HELD"}
+    assert janitor(site) == 0
     assert statuses(site) == {"a/b": "PURGED"}
+
+
+class TestMissing:
+    """Held files that are not where they should be, and that no pass removed."""
+
+    @pytest.mark.promise
+    def test_a_holding_area_that_is_away_was_not_purged(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        deliver(site, "a/b", "c")
+        away = unmount(site)
+        for _ in range(2):
+            assert janitor(site) == 75
+        assert set(statuses(site).values()) == {"HELD"}
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{site.holding}: 2 held files are not there" in line
+        assert "is it mounted?" in line
+        mount(site, away)
+        assert janitor(site) == 0
+        assert tree(site.holding) == {}
+        assert set(statuses(site).values()) == {"PURGED"}
+
+    @pytest.mark.promise
+    def test_nor_was_it_if_earlier_passes_could_not_remove_the_files(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(path: str) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+        deliver(site)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "unlink", refuse)
+            janitor(site)
+        unmount(site)
+        assert janitor(site) == 75
+        assert statuses(site) == {"a/b": "HELD"}
+
+    @pytest.mark.promise
+    def test_nor_was_a_version_that_was_purged_and_sent_once_more(self, site: Site) -> None:
+        deliver(site)
+        written = os.lstat(site.holding / "a" / "b").st_mtime_ns
+        janitor(site)
+        path = site.put("a/b", b"a/b")
+        os.utime(path, ns=(written, written))
+        assert make_pass(site) == 0
+        assert rows(site, "status") == ["HELD"]
+        unmount(site)
+        assert janitor(site) == 75
+        assert statuses(site) == {"a/b": "HELD"}
+
+    @pytest.mark.promise
+    def test_nor_was_it_by_a_pass_that_was_killed(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def kill(*_: Any) -> None:
+            raise Killed
+
+        monkeypatch.setattr("dbbbatch.passes.janitor._MARKED", 1)
+        deliver(site, "a", "b")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "unlink", kill)
+            with pytest.raises(Killed):
+                janitor(site)
+        away = unmount(site)
+        assert janitor(site) == 75
+        assert set(statuses(site).values()) == {"HELD"}
+        mount(site, away)
+        assert janitor(site) == 0
+        assert tree(site.holding) == {}
+
+    def test_a_few_of_many_are_told_and_left(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        deliver(site, "a", "b", "c")
+        (site.holding / "b").unlink()
+        assert janitor(site) == 0
+        assert statuses(site) == {"a": "PURGED", "b": "HELD", "c": "PURGED"}
+        assert "1 held files are not there" in capsys.readouterr().err
+
+    def test_a_person_who_removed_them_says_so(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        deliver(site)
+        (site.holding / "a" / "b").unlink()
+        assert janitor(site) == 75
+        assert "dbb ignore handoff.latiss --status HELD --match" in capsys.readouterr().err
+        ran = site.run("dbb", "ignore", "handoff.latiss", "--status", "HELD", "--match", "*")
+        assert ran.code == 0
+        assert janitor(site) == 0
+        assert statuses(site) == {"a/b": "IGNORED"}
+
+
+def unmount(site: Site) -> Path:
+    """Take the disk of the near end away; empty directories stay below its mount points."""
+    away = site.root / "away"
+    (site.root / "summit").rename(away)
+    for directory in (site.buffer, site.holding, site.quarantine):
+        directory.mkdir(parents=True)
+    return away
+
+
+def mount(site: Site, away: Path) -> None:
+    shutil.rmtree(site.root / "summit")
+    away.rename(site.root / "summit")
 
 
 @pytest.fixture
@@ -270,11 +501,49 @@ def leave(site: Site) -> Callable[[str], None]:
 
 
 def test_old_leftovers_of_ours_leave_staging(site: Site, leave: Callable[[str], None]) -> None:
-    for name in ("dbb-summit-latiss-old", "dbb-summit-latiss-older.r", "dbb-summit-other-old"):
-        leave(name)
-    (site.staging / "dbb-summit-latiss-fresh").mkdir()
+    for number, end in enumerate(("", ".r", ".x", ".r.x")):
+        leave(attempt("latiss", number) + end)
+    fresh = attempt("latiss", 9)
+    (site.staging / fresh).mkdir()
     janitor(site)
-    assert sorted(os.listdir(site.staging)) == ["dbb-summit-latiss-fresh", "dbb-summit-other-old"]
+    assert os.listdir(site.staging) == [fresh]
+
+
+def attempt(handoff: str, number: int, site: str = "summit") -> str:
+    return f"{attempt_prefix(site, handoff)}{number:016x}"
+
+
+@pytest.mark.promise
+def test_what_other_handoffs_have_in_staging_stays(
+    site: Site, leave: Callable[[str], None]
+) -> None:
+    own = attempt_prefix("summit", "latiss")
+    others = {
+        attempt("latiss-2", 1),
+        attempt("latiss-0123456789abcdef", 1),
+        attempt("latiss", 1, "summit-latiss"),
+        f"{own}2-0123456789abcdef",
+        f"{own}0123456789abcdef-0123456789abcdef",
+        f"{own}kept-by-a-person",
+        attempt("latiss", 1, "partial"),
+        "dbb-partial-results",
+    }
+    for name in others:
+        leave(name)
+    janitor(site)
+    assert set(os.listdir(site.staging)) == others
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(("a", "b-c"), ("a-b", "c")), (("é", "x"), ("_", "x")), (("a", "b"), ("a", "b-2"))],
+)
+def test_no_two_handoffs_have_the_same_names_in_staging(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    first, second = attempt_prefix(*one), attempt_prefix(*other)
+    assert not first.startswith(second)
+    assert not second.startswith(first)
 
 
 def test_what_rsync_left_of_files_long_ago_leaves_staging(

@@ -109,7 +109,7 @@ class IngestState(Table):
         since: datetime | None,
         after: int,
         count: int,
-    ) -> list[tuple[int, str, str]]:
+    ) -> list[tuple[int, str, str, str]]:
         """Give files of a target by status, in order of their ids.
 
         Parameters
@@ -122,20 +122,20 @@ class IngestState(Table):
         Returns
         -------
         files : `list`
-            Id, relpath, filename.
+            Id, relpath, filename, message.
         """
         marks = ", ".join("?" for _ in statuses)
         # Said in its own words, the partial index of the troubled is used whatever the history.
         troubled = f" AND s.{_TROUBLED}" if set(statuses) <= _TROUBLES else ""
         found = connect.execute(
-            "SELECT s.file_id, f.relpath, f.filename FROM ingest_state s"
+            "SELECT s.file_id, f.relpath, f.filename, s.message FROM ingest_state s"
             " JOIN file f ON f.id = s.file_id"
             f" WHERE s.target_id = ? AND s.status IN ({marks}){troubled} AND s.file_id > ?"
             + (" AND s.changed_at >= ?" if since else "")
             + " ORDER BY s.file_id LIMIT ?",
             [target_id, *statuses, after, *([bulk.moment(since)] if since else []), count],
         ).fetchall()
-        return [(row[0], row[1], row[2]) for row in found]
+        return [(row[0], row[1], row[2], row[3]) for row in found]
 
     @classmethod
     def rerun(

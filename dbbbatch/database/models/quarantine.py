@@ -26,7 +26,7 @@ class Quarantine(Table):
     released_at : `datetime.datetime` or `None`
         When a person decided.
     released_as : `str` or `None`
-        Where it goes, or went, then.
+        Where it goes, or went, then; `None` if it was left where it was.
     """
 
     id = peewee.BigAutoField()
@@ -86,6 +86,19 @@ class Quarantine(Table):
             .order_by(cls.id)
         )
 
+    @classmethod
+    def is_at(cls, path: str) -> bool:
+        """Tell whether a file that is not released has a path, under the name that it had."""
+        return bool(
+            cls.select()
+            .where(
+                cls.filename == path.rpartition("/")[2],
+                cls.path == path,
+                cls.released_at.is_null(),
+            )
+            .exists()
+        )
+
     def arrived(self, when: datetime) -> None:
         """Record that it has been moved aside."""
         self.quarantined_at = when
@@ -106,3 +119,11 @@ class Quarantine(Table):
         """Record that it has been moved to where a person let it go."""
         self.released_at = when
         self.save(only=[type(self).released_at])
+
+    def left(self, when: datetime, why: str) -> bool:
+        """Record that a person leaves it where it is; False if one has decided already."""
+        table = type(self)
+        values = {"released_at": when, "released_as": None, "reason": f"{self.reason}; {why}"}
+        return bool(
+            table.update(values).where(table.id == self.id, table.released_at.is_null()).execute()
+        )
