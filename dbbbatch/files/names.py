@@ -47,14 +47,14 @@ def from_text(text: str) -> str:
 
 
 def split(rel: str) -> tuple[str, str]:
-    """Split a relative path into its directory ('' for the top) and its last part."""
-    relpath, _, filename = rel.rpartition("/")
-    return relpath, filename
+    """Split a path into its directory ('' for the top of a relative one) and its last part."""
+    relpath, slash, filename = rel.rpartition("/")
+    return relpath or slash, filename
 
 
 def join(relpath: str, filename: str) -> str:
     """Put back together what `split` took apart."""
-    return f"{relpath}/{filename}" if relpath else filename
+    return f"{'' if relpath == '/' else relpath}/{filename}" if relpath else filename
 
 
 def printable(path: str) -> str:

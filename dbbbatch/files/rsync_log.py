@@ -4,11 +4,14 @@ Understood are the itemized lines of ``rsync --log-file=FILE`` (its default
 format, ``%i %n%L``) and of ``rsync --itemize-changes > FILE``, as rsync(1)
 describes them under --itemize-changes and --8-bit-output: a letter for what
 is done, one for the kind of file, seven to nine for what differs, a space, and
-the name up to the end of the line, with odd bytes as ``\#ooo``.
+the name up to the end of the line, with odd bytes as ``\#ooo``. The letters of
+a new file are all ``+``; those of a link to something that is the same already
+are all blank.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fnmatch
 import hashlib
@@ -19,49 +22,62 @@ from typing import NamedTuple
 
 _LINE = re.compile(
     rb"(?:\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\d+\] )?"  # only in a log file
-    rb"([<>ch])f[.+?a-zA-Z ]{7,9} (.+)",
+    rb"([<>ch])f([.+?a-zA-Z]{7,9}| {7,9}) (.+)",
     re.DOTALL,
 )
 _ESCAPED = re.compile(rb"\\#([0-7]{3})")
 _DAY = re.compile(r"\d{8}")
+
+#: Letters for what differs, of a file of which nothing else was there before.
+_NOT_UPDATED = frozenset(b"+ ")
 
 #: Bytes by which a log is known again.
 _TAIL = 4096
 
 
 class Entry(NamedTuple):
-    """A line of a log that tells of a file.
+    """A complete line of a log.
 
     Attributes
     ----------
-    name : `str`
-        Path as rsync printed it, decoded with surrogateescape.
     end : `int`
         Offset of the next line, bytes.
+    name : `str` or `None`
+        Path of the file that it says was sent, received or linked, as rsync printed it, decoded
+        with surrogateescape. None if it is about anything else: directories, links, deletions,
+        mere changes of attributes, messages and sums.
+    updated : `bool`
+        Whether it says that the file was there before, with another content.
+    damaged : `bool`
+        Whether something is lost that the line, or lines before it, told.
     """
 
-    name: str
     end: int
+    name: str | None = None
+    updated: bool = False
+    damaged: bool = False
 
 
-def parse(line: bytes) -> str | None:
-    """Return the name of the file that a line says was sent, received or linked.
-
-    None for a line about anything else: directories, links, deletions, mere
-    changes of attributes, messages and sums.
-    """
-    match = _LINE.fullmatch(line)
+def parse(line: bytes, end: int = 0) -> Entry:
+    """Tell what a line, without its end, is about."""
+    # A power cut leaves NULs where something had been written; no path holds one.
+    whole = line.rpartition(b"\0")[2]
+    damaged = len(whole) < len(line)
+    match = _LINE.fullmatch(whole)
     if match is None:
-        return None
-    what, name = match.groups()
+        return Entry(end, damaged=damaged)
+    what, flags, name = match.groups()
     if what == b"h":
         # Followed by the name that it is a further link of.
         name = name.partition(b" => ")[0]
-    return os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), name))
+    name = _ESCAPED.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), name)
+    if b"\0" in name:
+        return Entry(end, damaged=True)
+    return Entry(end, os.fsdecode(name), not set(flags) <= _NOT_UPDATED, damaged)
 
 
 def read(path: str, offset: int = 0) -> Iterator[Entry]:
-    """Yield what the complete lines of a log tell, from an offset on.
+    """Yield the complete lines of a log, from an offset on.
 
     A last line without its end is left for the next time.
     """
@@ -71,9 +87,7 @@ def read(path: str, offset: int = 0) -> Iterator[Entry]:
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            name = parse(line[:-1])
-            if name is not None:
-                yield Entry(name, offset)
+            yield parse(line[:-1], offset)
 
 
 def complete(path: str) -> int:
@@ -99,33 +113,33 @@ def tail(path: str, position: int) -> str:
         return hashlib.blake2b(log.read(position - start), digest_size=16).hexdigest()
 
 
-def logs(
-    source: str, first: datetime.date, last: datetime.date, pattern: str = "rsync*.log"
-) -> Iterator[tuple[datetime.date, str]]:
-    """Yield date and path of the logs in ``source/YYYYMMDD/``, oldest day first.
+def days(source: str) -> list[tuple[datetime.date, str]]:
+    """Return date and path of the directories ``source/YYYYMMDD``, the oldest first.
 
     Raises
     ------
     OSError
         The source cannot be read.
     """
-    days = []
-    for name in os.listdir(source):
+    found = []
+    for name in sorted(os.listdir(source)):
         if _DAY.fullmatch(name):
-            try:
+            with contextlib.suppress(ValueError):
                 day = datetime.datetime.strptime(name, "%Y%m%d").date()
-            except ValueError:
-                continue
-            if first <= day <= last:
-                days.append((day, name))
-    for day, name in sorted(days):
-        directory = os.path.join(source, name)
-        try:
-            files = sorted(os.listdir(directory))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        for file in fnmatch.filter(files, pattern):
-            yield day, os.path.join(directory, file)
+                found.append((day, os.path.join(source, name)))
+    return found
+
+
+def logs(directory: str, pattern: str = "rsync*.log") -> list[str]:
+    """Return the paths of what is named as a log in the directory of a day.
+
+    Raises
+    ------
+    OSError
+        The directory cannot be read.
+    """
+    files = sorted(os.listdir(directory))
+    return [os.path.join(directory, file) for file in fnmatch.filter(files, pattern)]
 
 
 def inside(root: str, rel: str) -> bool:

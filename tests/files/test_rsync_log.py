@@ -18,7 +18,10 @@ PREFIX = b"2026/11/24 07:03:13 [8979] "
         (PREFIX + b"<f+++++++++ a", "a"),
         (PREFIX + b">f.st...... updated", "updated"),
         (b"<fcsTpogua x", "x"),
-        (b">f+++++++ of an older rsync", "of an older rsync"),
+        (b">f+++++++ a b.fits of an older rsync", "a b.fits of an older rsync"),
+        (b">f.st.... a b.fits", "a b.fits"),
+        (b"hf          the same => there", "the same"),
+        (b"hf        a b of an older rsync => there", "a b of an older rsync"),
         (b"cf+++++++++ copied", "copied"),
         (b"hf+++++++++ d/hard.fits => d/plain.fits", "d/hard.fits"),
         (b">f+++++++++   two blanks ", "  two blanks "),
@@ -36,33 +39,62 @@ PREFIX = b"2026/11/24 07:03:13 [8979] "
         (PREFIX + b"sent 1076 bytes  received 317 bytes  total size 25", None),
         (PREFIX + b"rsync error: some files could not be transferred (code 23)", None),
         (b"two words", None),
+        (b">f+++++++++ lost\0\0\0", None),
+        (b"\0\0" + PREFIX + b">f+++++++++ after a hole", "after a hole"),
+        (rb">f+++++++++ no\#000name", None),
         (b"", None),
     ],
 )
 def test_parse_finds_transferred_files_only(line, name):
-    assert rsync_log.parse(line) == name
+    assert rsync_log.parse(line).name == name
+
+
+@pytest.mark.parametrize(
+    ("line", "updated"),
+    [
+        (b">f+++++++++ a", False),
+        (b">f+++++++ a", False),
+        (b"hf          a => b", False),
+        (PREFIX + b">f.st...... a", True),
+        (b"<fcsTpogua a", True),
+        (b">f..T.... a", True),
+    ],
+)
+def test_letters_tell_an_update_from_a_new_file(line, updated):
+    assert rsync_log.parse(line).updated == updated
+
+
+@pytest.mark.parametrize("line", [b"\0", b"a\0", b"\0>f+++++++++ a", rb">f+++++++++ a\#000"])
+def test_what_was_lost_to_nuls_is_told(line):
+    assert rsync_log.parse(line).damaged
+    assert not rsync_log.parse(b">f+++++++++ a").damaged
 
 
 def test_read_goes_on_where_it_was_and_leaves_an_unfinished_line(tmp_path):
     log = tmp_path / "rsync.log"
     log.write_bytes(b"building\n>f+++++++++ a\n>f+++++++++ b")
-    assert list(rsync_log.read(str(log))) == [("a", 23)]
+    assert list(rsync_log.read(str(log))) == [(9, None, False, False), (23, "a", False, False)]
     assert rsync_log.complete(str(log)) == 23
     with open(log, "ab") as file:
         file.write(b"b\nsent\n")
-    assert list(rsync_log.read(str(log), 23)) == [("bb", 38)]
+    assert [tuple(entry)[:2] for entry in rsync_log.read(str(log), 23)] == [(38, "bb"), (43, None)]
     assert rsync_log.complete(str(log)) == 43
 
 
-def test_logs_are_those_of_the_days_asked_for(tmp_path):
-    for name in ("20261122", "20261123", "20261124", "20261199", "other"):
+def test_days_are_the_directories_that_are_named_so(tmp_path):
+    for name in ("20261124", "20261123", "20261199", "other"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "rsync-1.log").touch()
-        (tmp_path / name / "else.log").touch()
-    found = rsync_log.logs(str(tmp_path), datetime.date(2026, 11, 23), datetime.date(2026, 11, 24))
-    assert list(found) == [
-        (datetime.date(2026, 11, day), str(tmp_path / f"202611{day}" / "rsync-1.log"))
-        for day in (23, 24)
+    assert rsync_log.days(str(tmp_path)) == [
+        (datetime.date(2026, 11, day), str(tmp_path / f"202611{day}")) for day in (23, 24)
+    ]
+
+
+def test_logs_are_those_that_are_named_so(tmp_path):
+    for name in ("rsync.log", "rsync-1.log", "else.log", "rsync.log.done"):
+        (tmp_path / name).touch()
+    assert rsync_log.logs(str(tmp_path)) == [
+        str(tmp_path / "rsync-1.log"),
+        str(tmp_path / "rsync.log"),
     ]
 
 
@@ -113,5 +145,7 @@ def test_read_understands_the_installed_rsync(tmp_path, how):
     out = subprocess.run(argv, check=True, capture_output=True).stdout
     if how == "standard output":
         log.write_bytes(out)
-    found = sorted(os.fsencode(entry.name) for entry in rsync_log.read(str(log)))
+    entries = [entry for entry in rsync_log.read(str(log)) if entry.name is not None]
+    found = sorted(os.fsencode(entry.name) for entry in entries)
     assert found == sorted(b"d/" + name for name in [*names, b"hard.fits"])
+    assert not any(entry.updated or entry.damaged for entry in entries)

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +14,9 @@ from dbbbatch import config
 from dbbbatch.files import checksum, rsync_log
 from dbbbatch.keys import defaults
 from dbbbatch.passes import base
-from dbbbatch.passes.finder import logged
+from dbbbatch.passes.finder import logged, rsync
 from dbbbatch.passes.finder.rsync import RsyncWork
+from dbbbatch.passes.forget import forget
 from tests.passes.finding import Finding, tree
 
 TODAY = datetime.datetime.now(datetime.UTC).date()
@@ -45,6 +48,12 @@ class Logs(Finding):
                 file.write(rel if b"\n" in rel else b"<f+++++++++ " + rel + b"\n")
         return path
 
+    def is_due(self):
+        """Tell whether a lingering pass would begin anew."""
+        look = base.Pass(self.settings, self.finder, base.Options(), None, None)
+        with self.database():
+            return self._work(self.finder).due(look)
+
     def store(self, rel, content=b"data"):
         """Put a file in storage, as rsync does."""
         return self.put(rel, content, self.storage)
@@ -65,6 +74,40 @@ def settings(tmp_path, database_url):
 @pytest.fixture
 def logs(settings, tmp_path):
     return Logs(settings, tmp_path)
+
+
+@contextmanager
+def at(monkeypatch, now, zone="UTC0"):
+    """Let it be another time, in another zone."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        patch.setattr(rsync, "time", SimpleNamespace(time=lambda: now))
+        yield
+    time.tzset()
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """Paths that were read for their checksum."""
+    paths = []
+    real = checksum.compute
+    monkeypatch.setattr(
+        checksum, "compute", lambda path, *more: paths.append(path) or real(path, *more)
+    )
+    return paths
+
+
+def refuse(monkeypatch, module, name, *paths):
+    """Let a function of a module fail for some paths, as it does for who may not read them."""
+    real = getattr(module, name, open)
+
+    def function(path, *more):
+        if str(path) in map(str, paths):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *more)
+
+    monkeypatch.setattr(module, name, function, raising=False)
 
 
 class TestRecording:
@@ -99,20 +142,40 @@ class TestRecording:
         logs.run()
         assert logs.rows() == [(f"raw/{TODAY:%Y%m%d}", "a", "STORED")]
 
-    def test_log_that_grew_is_continued(self, logs, monkeypatch):
+    def test_log_that_grew_is_continued(self, logs, hashed):
         logs.store("a")
         logs.log("a")
         logs.run()
         logs.store("b", b"two")
         logs.log("b")
-        read = []
-        real = checksum.compute
-        monkeypatch.setattr(
-            checksum, "compute", lambda path, *more: read.append(path) or real(path, *more)
-        )
         logs.run()
-        assert read == [str(logs.storage / "b")]
+        assert hashed == [str(logs.storage / name) for name in "ab"]
         assert len(logs.rows()) == 2
+
+    @pytest.mark.promise
+    @pytest.mark.parametrize("first", ["a", "building file list\n"])
+    def test_line_that_is_written_while_the_log_is_read_is_not_skipped(
+        self, logs, monkeypatch, first
+    ):
+        for name in ("a", "b"):
+            logs.store(name, name.encode())
+        logs.log(first)
+        real = rsync_log.read
+
+        def read(path, offset):
+            yield from real(path, offset)
+            monkeypatch.undo()
+            logs.log("b")
+
+        monkeypatch.setattr(rsync_log, "read", read)
+        logs.run()
+        logs.run()
+        assert ("", "b", "STORED") in logs.rows()
+
+    def test_lines_that_name_no_file_are_read_once(self, logs):
+        path = logs.log("building file list\n", "sent 10 bytes\n")
+        logs.run()
+        assert logs.rows("SELECT position FROM rsync_log") == [(path.stat().st_size,)]
 
     def test_line_without_its_end_waits(self, logs):
         logs.store("a")
@@ -192,19 +255,6 @@ class TestRecording:
         ]
         assert logs.rows("SELECT status FROM ingest_state") == [("RERUN",)]
 
-    def test_logs_of_other_days_are_not_read(self, logs):
-        logs.store("a")
-        logs.log("a", day=TODAY - datetime.timedelta(days=9))
-        logs.run()
-        assert logs.rows() == []
-
-    def test_since_catches_up(self, logs):
-        logs.store("a")
-        logs.log("a", day=TODAY - datetime.timedelta(days=9))
-        logs.since = TODAY - datetime.timedelta(days=10)
-        logs.run()
-        assert logs.rows() == [("", "a", "STORED")]
-
     def test_log_that_still_changes_waits(self, settings, tmp_path):
         logs = Logs(settings, tmp_path, delay="1h")
         logs.store("a")
@@ -214,6 +264,25 @@ class TestRecording:
         os.utime(path, (time.time() - 7200,) * 2)
         logs.run()
         assert logs.rows() == [("", "a", "STORED")]
+
+    def test_log_dated_in_the_future_waits_from_when_it_was_written(self, settings, tmp_path):
+        logs = Logs(settings, tmp_path, delay="1h")
+        logs.store("a")
+        path = logs.log("a")
+        os.utime(path, (time.time() + 30 * 86400,) * 2)
+        logs.run()
+        assert logs.rows() == []
+        logs.change(delay=0)
+        logs.run()
+        assert logs.rows() == [("", "a", "STORED")]
+
+    def test_what_no_scan_would_take_is_passed_over(self, logs):
+        for name in (".dbb~0123", "d/.dbb~0123", ".dbb~d/a"):
+            logs.store(name)
+        logs.log(".dbb-storage", "./.dbb-storage", ".dbb~0123", "d/.dbb~0123", ".dbb~d/a")
+        assert logs.run() == 0
+        assert logs.rows() == []
+        assert logs.rows("SELECT * FROM finder_left") == []
 
     def test_limit_leaves_the_rest_for_the_next_pass(self, logs):
         for name in ("a", "b", "c"):
@@ -309,6 +378,215 @@ class TestAwaiting:
         assert logs.rows() == []
 
 
+class TestUpdates:
+    """A log may tell of an update before it is in its place."""
+
+    def update(self, logs, content=b"updated"):
+        """Put another file in the place of one, as rsync does."""
+        os.replace(logs.store(".a.x1y2z3", content), logs.storage / "a")
+
+    def size(self, logs):
+        return logs.rows("SELECT size_bytes FROM file")
+
+    @pytest.fixture
+    def stored(self, logs):
+        logs.store("a")
+        logs.log("a")
+        logs.run()
+        return logs
+
+    @pytest.mark.promise
+    def test_update_that_comes_after_its_line_is_recorded(self, stored, capsys):
+        stored.log("<f.st...... a\n")
+        assert [stored.run(), stored.run()] == [0, 0]
+        self.update(stored)
+        assert stored.run() == 0
+        assert self.size(stored) == [(7,)]
+        assert stored.rows("SELECT * FROM finder_left") == []
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.promise
+    @pytest.mark.parametrize("before", [[], ["a"]])
+    def test_update_of_a_file_that_is_new_to_us_is_awaited(self, logs, before):
+        logs.store("a")
+        logs.log(*before, "<f.st...... a\n")
+        logs.run()
+        assert self.size(logs) == [(4,)]
+        self.update(logs)
+        logs.run()
+        assert self.size(logs) == [(7,)]
+
+    @pytest.mark.promise
+    def test_each_of_two_updates_is_awaited(self, stored):
+        self.update(stored)
+        stored.log("<f.st...... a\n", "<f.st...... a\n")
+        stored.run()
+        assert self.size(stored) == [(7,)]
+        self.update(stored, b"once more")
+        stored.run()
+        assert self.size(stored) == [(9,)]
+
+    @pytest.mark.promise
+    def test_update_named_while_another_one_is_awaited_is_awaited_too(self, stored):
+        stored.log("<f.st...... a\n")
+        stored.run()
+        self.update(stored)
+        stored.log("<f.st...... a\n")
+        stored.change(retry_wait=3600)
+        stored.run()
+        assert self.size(stored) == [(7,)]
+        stored.change(retry_wait=0)
+        self.update(stored, b"once more")
+        stored.run()
+        assert self.size(stored) == [(9,)]
+
+    def test_update_that_came_before_its_line_was_read_is_not_awaited(self, stored):
+        self.update(stored)
+        stored.log("<f.st...... a\n")
+        stored.run()
+        assert self.size(stored) == [(7,)]
+        assert stored.rows("SELECT * FROM finder_left") == []
+
+    def test_update_that_does_not_show_is_dropped_quietly(self, stored, hashed, capsys):
+        stored.change(max_attempts=3)
+        stored.log("<f.st...... a\n")
+        tries = []
+        for _ in range(4):
+            assert stored.run() == 0
+            tries += stored.rows("SELECT verdict, tries FROM finder_left")
+        assert tries == [("AWAITED", 1), ("AWAITED", 2)]
+        assert hashed == []
+        assert capsys.readouterr().err == ""
+
+    def test_looks_for_an_update_are_some_time_apart(self, stored):
+        stored.change(retry_wait=3600)
+        stored.log("<f.st...... a\n")
+        stored.run()
+        stored.run()
+        assert stored.rows("SELECT tries FROM finder_left") == [(1,)]
+
+
+class TestDays:
+    """Which days' logs are read: a day's log names a file of that day."""
+
+    DAYS = tuple(datetime.date(2026, 11, day) for day in range(20, 29))
+
+    def read(self, logs, monkeypatch, hour=12, zone="UTC0"):
+        """Make a pass on 2026-11-24; give the days of November whose logs were read."""
+        now = datetime.datetime(2026, 11, 24, hour, tzinfo=datetime.UTC).timestamp()
+        for day in self.DAYS:
+            logs.store(f"{day:%d}", f"{day}".encode())
+            os.utime(logs.log(f"{day:%d}", day=day), (now - 60,) * 2)
+        with at(monkeypatch, now, zone):
+            assert logs.run() == 0
+        return [int(name) for _, name, _ in logs.rows()]
+
+    @pytest.mark.parametrize(
+        ("keys", "days"),
+        [
+            ({}, [23, 24, 25]),
+            ({"past_days": 0, "future_days": 0}, [24]),
+            ({"past_days": 2, "future_days": 0}, [22, 23, 24]),
+            ({"past_days": 0, "future_days": 2}, [24, 25, 26]),
+            ({"date": "20261122"}, [21, 22, 23]),
+            ({"date": "20261122", "past_days": 0, "future_days": 3}, [22, 23, 24, 25]),
+            ({"past_days": 10**9, "future_days": 10**9}, list(range(20, 29))),
+        ],
+    )
+    def test_days_are_those_around_today(self, settings, tmp_path, monkeypatch, keys, days):
+        assert self.read(Logs(settings, tmp_path, **keys), monkeypatch) == days
+
+    @pytest.mark.parametrize(("hour", "zone"), [(11, "KIRITIMATI-14"), (5, "PAGO11")])
+    def test_today_is_that_of_utc(self, logs, monkeypatch, hour, zone):
+        assert self.read(logs, monkeypatch, hour, zone) == [23, 24, 25]
+
+    def test_since_catches_up(self, logs, monkeypatch):
+        logs.since = datetime.date(2026, 11, 21)
+        assert self.read(logs, monkeypatch) == [21, 22, 23, 24, 25]
+
+
+class TestDatabaseThatWasLost:
+    """Storage is as it was: what the logs name is recorded again, and nothing else happens."""
+
+    FILES = "SELECT relpath, filename, size_bytes, checksum, status FROM file ORDER BY filename"
+
+    @pytest.fixture
+    def recorded(self, logs):
+        """Two files, of which one was updated, and one of a day long ago."""
+        logs.add_target()
+        logs.store("a")
+        logs.log("a")
+        logs.run()
+        logs.store("a", b"updated")
+        logs.store("b", b"two")
+        logs.store("old", b"three")
+        logs.log("<f.st...... a\n", "b")
+        logs.log("old", day=TODAY - datetime.timedelta(days=9))
+        logs.since = TODAY - datetime.timedelta(days=10)
+        assert logs.run() == 0
+        assert len(logs.rows()) == 3
+        return logs
+
+    @pytest.mark.promise
+    def test_all_is_recorded_again(self, recorded, capsys):
+        files, there = recorded.rows(self.FILES), tree(recorded.storage)
+        for table in ("ingest_event", "ingest_state", "file_checksum", "file", "rsync_log"):
+            recorded.change_rows(f"DELETE FROM {table}")
+        assert recorded.run() == 0
+        assert recorded.rows(self.FILES) == files
+        assert tree(recorded.storage) == there
+        assert recorded.rows("SELECT status FROM ingest_state") == [("UNTRIED",)] * 3
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.promise
+    def test_positions_alone_are_lost(self, recorded, hashed, capsys):
+        files, there = recorded.rows(self.FILES), tree(recorded.storage)
+        recorded.change_rows("UPDATE ingest_state SET status = 'SUCCESS'")
+        recorded.change_rows("DELETE FROM rsync_log")
+        hashed.clear()
+        assert [recorded.run() for _ in range(9)] == [0] * 9
+        assert recorded.rows(self.FILES) == files
+        assert tree(recorded.storage) == there
+        assert hashed == []
+        assert recorded.rows("SELECT status FROM ingest_state") == [("SUCCESS",)] * 3
+        assert recorded.rows("SELECT * FROM finder_left") == []
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.promise
+    def test_database_restored_from_last_night(self, logs, capsys):
+        logs.add_target()
+        logs.store("a")
+        logs.log("a")
+        logs.run()
+        last_night = {
+            table: logs.rows(f"SELECT {columns} FROM {table}")[0]
+            for table, columns in {
+                "file": "size_bytes, checksum, mtime_ns, inode",
+                "rsync_log": "size_bytes, position, tail",
+            }.items()
+        }
+        logs.store("a", b"updated")
+        logs.store("b", b"two")
+        logs.log("<f.st...... a\n", "b")
+        logs.run()
+        files, there = logs.rows(self.FILES), tree(logs.storage)
+        for table in ("ingest_event", "ingest_state", "file_checksum"):
+            logs.change_rows(f"DELETE FROM {table}")
+        logs.change_rows("DELETE FROM file WHERE filename = 'b'")
+        logs.change_rows(
+            "UPDATE file SET size_bytes = ?, checksum = ?, mtime_ns = ?, inode = ?",
+            last_night["file"],
+        )
+        logs.change_rows(
+            "UPDATE rsync_log SET size_bytes = ?, position = ?, tail = ?", last_night["rsync_log"]
+        )
+        assert logs.run() == 0
+        assert logs.rows(self.FILES) == files
+        assert tree(logs.storage) == there
+        assert logs.rows("SELECT status FROM ingest_state") == [("UNTRIED",)] * 2
+        assert capsys.readouterr().err == ""
+
+
 class TestRefusing:
     @pytest.mark.promise
     @pytest.mark.parametrize("name", ["/etc/passwd", "../outside", "d/../../outside", "out/file"])
@@ -326,6 +604,93 @@ class TestRefusing:
         (logs.storage / ".dbb-storage").unlink()
         assert logs.run() == 75
         assert logs.rows("SELECT * FROM rsync_log") == []
+
+    def test_refused_path_is_not_taken_for_a_file_of_storage(self, logs, capsys):
+        logs.store("a")
+        logs.log("/a", "//a", "a", "..//a", "../a")
+        assert logs.run() == 1
+        said = capsys.readouterr().err
+        assert ": /a: a log names it" in said
+        assert ": ../a: a log names it" in said
+        assert logs.rows() == [("", "a", "STORED")]
+
+    @pytest.mark.promise
+    @pytest.mark.parametrize(
+        "line", [b"\0\0\0", b"<f+++++++++ half\0\0", b"<f+++++++++ a\\#000b\n"]
+    )
+    def test_log_with_nuls_is_reported_and_read_on(self, logs, capsys, line):
+        for name in ("a", "b", "half"):
+            logs.store(name, name.encode())
+        path = logs.log("a")
+        with open(path, "ab") as file:
+            file.write(line)
+        logs.log("b")
+        assert logs.run() == 1
+        assert f"{path}: NUL bytes before byte" in capsys.readouterr().err
+        assert logs.rows() == [("", "a", "STORED"), ("", "b", "STORED")]
+        assert logs.run() == 0
+        assert capsys.readouterr().err.endswith("files failed; `dbb status` says which and why\n")
+
+    @pytest.mark.parametrize("name", ["/etc/passwd", "/passwd", "../outside", "d/../../outside"])
+    def test_refused_path_can_be_forgotten(self, logs, capsys, name):
+        logs.log(name)
+        logs.run()
+        capsys.readouterr()
+        with logs.database():
+            forget("archive", logs.finder, name, False, "why")
+        assert logs.run() == 0
+        assert f"is over: {name}: a log names it" in capsys.readouterr().err
+        assert logs.rows("SELECT * FROM finder_left") == []
+
+    def test_nuls_in_a_log_can_be_forgotten(self, logs, capsys):
+        path = logs.log(b"\0\n")
+        logs.run()
+        capsys.readouterr()
+        with logs.database():
+            forget("archive", logs.finder, str(path), False, "why")
+        assert logs.run() == 0
+        assert f"is over: {path}: NUL bytes" in capsys.readouterr().err
+
+
+class TestWhatIsNoLog:
+    @pytest.mark.parametrize(("make", "what"), [(os.mkdir, "a directory"), (os.mkfifo, "a FIFO")])
+    def test_it_is_reported_and_never_opened(self, logs, capsys, make, what):
+        logs.store("a")
+        directory = logs.log("a").parent
+        make(directory / "rsync-0.log")
+        assert logs.run() == 0
+        assert logs.rows() == [("", "a", "STORED")]
+        assert f"{directory}/rsync-0.log: {what}, not a log" in capsys.readouterr().err
+        assert logs.plan() == []
+        assert not logs.is_due()
+
+    def test_log_that_cannot_be_read_keeps_none_from_being_read(self, logs, monkeypatch, capsys):
+        logs.store("a")
+        logs.log("a")
+        path = logs.log("b", name="rsync-0.log")
+        refuse(monkeypatch, rsync_log, "open", path)
+        assert logs.run() == 1
+        assert logs.rows() == [("", "a", "STORED")]
+        assert f"{path}: cannot be read: Permission denied" in capsys.readouterr().err
+        assert logs.plan() == [f"cannot read {path}: Permission denied"]
+        assert not logs.is_due()
+
+    def test_day_that_cannot_be_read_keeps_none_from_being_read(self, logs, monkeypatch, capsys):
+        logs.store("a")
+        logs.log("a")
+        day = logs.log("b", day=TODAY - datetime.timedelta(days=1)).parent
+        refuse(monkeypatch, os, "listdir", day)
+        assert logs.run() == 1
+        assert logs.rows() == [("", "a", "STORED")]
+        assert f"{day}: cannot be read: Permission denied" in capsys.readouterr().err
+
+    def test_log_that_cannot_be_looked_at_is_reported(self, logs, capsys):
+        logs.store("a")
+        path = logs.log("a").with_name("rsync-0.log")
+        path.symlink_to(path)
+        assert logs.run() == 1
+        assert logs.rows() == [("", "a", "STORED")]
+        assert f"{path}: cannot be read: Too many levels" in capsys.readouterr().err
 
 
 class TestDoneMarks:
@@ -353,15 +718,37 @@ class TestLookingOnly:
         assert logs.plan() == ["would look again for a", "would look again for b"]
 
     def test_pass_without_news_is_not_due(self, logs):
-        work = RsyncWork(logs.finder)
-        look = base.Pass(logs.settings, logs.finder, base.Options(), None, None)
         logs.store("a")
         logs.log("a")
-        with logs.database():
-            assert work.due(look)
+        assert logs.is_due()
         logs.run()
-        with logs.database():
-            assert not work.due(look)
+        assert not logs.is_due()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+class TestCommandLine:
+    def test_since_reads_the_logs_of_every_day_from_then_on(self, site):
+        site.write(finder={"search": "rsync-logs", "standard": "none", "delay": 0})
+        for day in ("20250304", "20250305", "20250306"):
+            site.put(f"{day}/rsync.log", b"<f+++++++++ a\n", site.far_buffer)
+        assert site.run("dbb-finder", "--dry-run") == (0, "", "")
+        for since in ("2025-03-05", "20250305"):
+            ran = site.run("dbb-finder", "--dry-run", "--since", since)
+            assert ran.out == "".join(
+                f"would read {site.far_buffer}/{day}/rsync.log from byte 0: 1 files\n"
+                for day in ("20250305", "20250306")
+            )
+
+    def test_since_has_no_meaning_for_a_scan(self, site):
+        ran = site.run("dbb-finder", "--since", "2025-03-05")
+        assert (ran.code, ran.out) == (64, "")
+        assert "--since: [finder.latiss] reads no logs" in ran.err
+
+    def test_date_that_is_no_day_is_a_fault_of_the_configuration(self, site):
+        site.write(finder={"search": "rsync-logs", "standard": "none", "date": "20261332"})
+        ran = site.run("dbb-finder")
+        assert ran.code == 78
+        assert "[finder.latiss] date: a day as YYYYMMDD is wanted, not '20261332'" in ran.err
 
 
 @pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed")
@@ -374,3 +761,41 @@ def test_what_the_installed_rsync_sends_is_recorded(logs, tmp_path):
     subprocess.run(argv, check=True)
     assert logs.run() == 0
     assert logs.rows("SELECT count(*) FROM file WHERE status = 'STORED'") == [(len(names),)]
+
+
+@pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed")
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("how", ["--delay-updates", "--itemize-changes"])
+def test_what_the_installed_rsync_updates_is_recorded_when_it_is_there(settings, tmp_path, how):
+    """Passes meet the line while the old content is still there."""
+    logs = Logs(settings, tmp_path, retry_wait=0.5)
+    summit = tmp_path / "summit"
+    logs.put("a", b"first", summit)
+    log = logs.log()
+
+    def start(*more):
+        argv = ["rsync", "-a", *more, f"{summit}/", f"{logs.storage}/"]
+        if how == "--delay-updates":
+            return subprocess.Popen([*argv, how, f"--log-file={log}"])
+        with open(log, "ab") as out:
+            return subprocess.Popen([*argv, how, "--outbuf=L"], stdout=out)
+
+    assert start().wait() == 0
+    logs.run()
+    big = os.urandom(2 << 20)
+    logs.put("a", b"second" + (big if how == "--itemize-changes" else b""), summit)
+    logs.put("b", big, summit)
+    at_work = start("--bwlimit=1000")
+    early = 0
+    while at_work.poll() is None:
+        logs.run()
+        early += logs.rows("SELECT inode FROM finder_left WHERE filename = 'a'") != []
+        time.sleep(0.1)
+    assert at_work.returncode == 0
+    assert early
+    deadline = time.monotonic() + 30
+    size = [((logs.storage / "a").stat().st_size,)]
+    while logs.rows("SELECT size_bytes FROM file WHERE filename = 'a'") != size:
+        assert time.monotonic() < deadline
+        assert logs.run() == 0
+        time.sleep(0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dbbbatch.config import Finder
@@ -14,10 +14,10 @@ from dbbbatch.database.models.finder import FinderLeft, Left
 from dbbbatch.database.models.finder import Verdict as Memory
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.status import Status
-from dbbbatch.database.models.storage import INODE, File, FileStatus, Known
+from dbbbatch.database.models.storage import INODE, File, FileStatus, Known, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, rsync_log
-from dbbbatch.files.scan import kind
+from dbbbatch.files.scan import kind, mtime_ns
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.arrival import Arrival, adopt
 from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
@@ -56,25 +56,33 @@ class Logged:
                 return
             batch = batch[: self._p.take(len(batch))]
             memories = {(left.relpath, left.filename): left for left in batch}
-            rels = [_rel(left) for left in batch]
-            self._record(rels, memories, "", lambda: None)
+            self._record(dict.fromkeys(map(_rel, batch), 0), memories, "", [], lambda: None)
 
-    def record(self, rels: Sequence[str], log: str, also: Callable[[], None]) -> None:
+    def record(
+        self,
+        named: Mapping[str, int],
+        log: str,
+        damage: Sequence[Left],
+        also: Callable[[], None],
+    ) -> None:
         """Record the files that a log names, and in the same transaction how far it was read.
 
         Parameters
         ----------
-        rels : `~collections.abc.Sequence` [ `str` ]
-            Paths relative to storage, as far as they lead there.
+        named : mapping [ `str`, `int` ]
+            Paths relative to storage, as far as they lead there, and how many lines say of each
+            that it was updated.
         log : `str`
             The log, as the tables have it.
+        damage : `~collections.abc.Sequence` [ `Left` ]
+            What is to be told of the log itself.
         also : `~collections.abc.Callable`
             Records how far it was read.
         """
-        keys = [name_of(rel) for rel in rels]
+        keys = [name_of(rel) for rel in named]
         site, finder = self._area.site, self._area.finder
         memories = connect.look(lambda: FinderLeft.among(site, finder, keys))
-        self._record(rels, memories, log, also)
+        self._record(named, memories, log, damage, also)
 
     def complain(self) -> None:
         """Tell of what was given up and still waits for a person."""
@@ -86,12 +94,13 @@ class Logged:
 
     def _record(
         self,
-        rels: Sequence[str],
-        memories: dict[tuple[str, str], Left],
+        named: Mapping[str, int],
+        memories: dict[Name, Left],
         log: str,
+        damage: Sequence[Left],
         also: Callable[[], None],
     ) -> None:
-        inside = [rel for rel in rels if rsync_log.inside(self._area.storage, rel)]
+        inside = [rel for rel in named if rsync_log.inside(self._area.storage, rel)]
         arrivals = [self._arrival(rel) for rel in inside]
         known = connect.look(
             lambda: File.known(self._area.storage, [each.name for each in arrivals])
@@ -100,23 +109,30 @@ class Logged:
             arrival.known = known.get(arrival.name)
         ready: list[Arrival] = []
         changed: list[int] = []
-        kept: list[Left] = []
-        for rel in set(rels) - set(inside):
-            kept.append(_given_up(rel, "a log names it, but it is not inside storage: refused"))
+        kept = list(damage)
+        refusal = (
+            "a log names it, but it is not inside storage: refused; see who sends it; "
+            f"`dbb forget {self._finder.label} FILE` ends this message"
+        )
+        for rel in set(named) - set(inside):
+            kept.append(given_up(rel, refusal))
         for read in spread(self._read, arrivals, self._finder.jobs):
+            memory = memories.get(read.arrival.name)
             if read.error is not None:
-                kept += self._keep(read, memories.get(read.arrival.name), log)
-            elif read.news:
+                kept += self._keep(read, memory, log)
+                continue
+            kept += self._await_update(read.arrival, named[read.arrival.rel], memory, log)
+            if read.news:
                 ready.append(read.arrival)
                 if _has_other_content(read.arrival):
                     changed.append(read.arrival.known.id)  # type: ignore[union-attr]
         self._p.counts["failed"] += sum(left.verdict == Memory.GIVEN_UP for left in kept)
-        names_kept = {(left.relpath, left.filename) for left in kept}
-        gone = [name for name in memories if name not in names_kept]
+        remembered = {(left.relpath, left.filename): left for left in kept}
+        gone = [name for name in memories if name not in remembered]
 
         def write() -> None:
             FinderLeft.drop(self._area.site, self._area.finder, gone)
-            FinderLeft.remember(self._area.site, self._area.finder, kept)
+            FinderLeft.remember(self._area.site, self._area.finder, remembered.values())
             if changed:
                 for target in _targets(self._area.storage):
                     IngestState.rerun(target, changed, _OVER, "rsync brought other content")
@@ -136,6 +152,7 @@ class Logged:
             status = os.lstat(arrival.destination)
             if not stat.S_ISREG(status.st_mode):
                 return _Read(arrival, error=OSError(0, f"it is {kind(status.st_mode)}"))
+            arrival.status = status
             if arrival.known is not None and _is_recorded(arrival.known, status):
                 return _Read(arrival)
             algorithms = list(self._area.algorithms)
@@ -165,10 +182,32 @@ class Logged:
         if not isinstance(read.error, FileNotFoundError):
             why = str(read.error.strerror) if read.error else why
         return [
-            _given_up(
+            given_up(
                 read.arrival.rel, f"named by {log}; given up after {tries} tries: {why}", tries
             )
         ]
+
+    def _await_update(
+        self, arrival: Arrival, updates: int, memory: Left | None, log: str
+    ) -> list[Left]:
+        """Keep a file in mind that a log says was updated, if it may still be what it was before.
+
+        rsync may log a file before it puts it into its place (--delay-updates, and what it prints
+        for --itemize-changes). The version that is there is kept in mind; an update that
+        does not show in the end had come before the log was read.
+        """
+        there, awaited = _version(arrival.status), updates
+        before: Known | Left | None = arrival.known
+        if memory is not None and memory.inode:
+            before, awaited = memory, updates + 1
+        if before is not None and before.inode is not None and _version_of(before) != there:
+            awaited -= 1
+        tries = memory.tries + 1 if memory is not None and not updates else 1
+        if awaited <= 0 or tries >= self._finder.max_attempts:
+            return []
+        self._p.counts["awaited"] += 1
+        log = log or (memory.message if memory is not None else "")
+        return [Left(*arrival.name, *there, Memory.AWAITED, tries, log)]
 
 
 class _Read(NamedTuple):
@@ -211,11 +250,15 @@ def _batches(lefts: Iterator[Left], size: int) -> Iterator[list[Left]]:
 
 
 def _is_recorded(known: Known, status: os.stat_result) -> bool:
-    return known.status == FileStatus.STORED and (
-        known.size_bytes,
-        known.mtime_ns,
-        known.inode,
-    ) == (status.st_size, status.st_mtime_ns, status.st_ino & INODE)
+    return known.status == FileStatus.STORED and _version_of(known) == _version(status)
+
+
+def _version_of(row: Known | Left) -> tuple[int, int | None, int | None]:
+    return row.size_bytes, row.mtime_ns, row.inode
+
+
+def _version(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, mtime_ns(status), status.st_ino & INODE
 
 
 def _has_other_content(arrival: Arrival) -> bool:
@@ -232,7 +275,8 @@ def _targets(storage: str) -> list[int]:
     return [row[0] for row in rows.fetchall()]
 
 
-def _given_up(rel: str, message: str, tries: int = 1) -> Left:
+def given_up(rel: str, message: str, tries: int = 1) -> Left:
+    """Return what a finder has in mind of what a person must look at."""
     return Left(*name_of(rel), 0, 0, 0, Memory.GIVEN_UP, tries, message)
 
 

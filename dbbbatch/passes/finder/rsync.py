@@ -9,25 +9,27 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import stat
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft, RsyncLog
+from dbbbatch.database.models.finder import FinderLeft, Left, RsyncLog
 from dbbbatch.errors import TryLater
 from dbbbatch.files import names, place, rsync_log
+from dbbbatch.files.scan import changed_ns, kind
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.finder.complaints import Complaints
-from dbbbatch.passes.finder.logged import Logged, tries_due
+from dbbbatch.passes.finder.logged import Logged, given_up, tries_due
 from dbbbatch.passes.finder.places import must_be_there
 
 
 class Log(NamedTuple):
     """A log that may hold something new."""
 
-    day: datetime.date
     path: str
     status: os.stat_result
     position: int
@@ -74,8 +76,7 @@ class RsyncWork(Work):
                     self._read(p, log, logged)
                     self._mark_done(p, log)
                 except OSError as error:
-                    p.counts["failed"] += 1
-                    self._complaints.failed(log.path, f"log cannot be read: {error.strerror}")
+                    self._cannot_be_read(p, log.path, error)
             logged.complain()
         finally:
             self._complaints.say(p)
@@ -86,15 +87,19 @@ class RsyncWork(Work):
         for left in tries_due(p, self._finder):
             yield f"would look again for {names.join(left.relpath, left.filename)}"
         for log in self._logs(p):
-            count = sum(1 for _ in rsync_log.read(log.path, log.position))
+            try:
+                count = sum(
+                    entry.name is not None for entry in rsync_log.read(log.path, log.position)
+                )
+            except OSError as error:
+                yield f"cannot read {log.key}: {error.strerror}"
+                continue
             if count:
                 yield f"would read {log.key} from byte {log.position}: {count} files"
 
     def due(self, p: Pass) -> bool:
         """Tell whether a log has grown, or a file is to be looked for again."""
-        return any(log.position < rsync_log.complete(log.path) for log in self._logs(p)) or any(
-            tries_due(p, self._finder)
-        )
+        return any(map(_has_grown, self._logs(p))) or any(tries_due(p, self._finder))
 
     def watched(self) -> list[str]:
         """Give the directory of logs."""
@@ -103,22 +108,53 @@ class RsyncWork(Work):
     def _logs(self, p: Pass) -> Iterator[Log]:
         """Yield the logs of the days asked for that have not changed for a while."""
         finder = self._finder
-        today = datetime.datetime.now(datetime.UTC).date()
-        if finder.date:
-            today = datetime.datetime.strptime(finder.date, "%Y%m%d").date()
-        first = self._since or today - datetime.timedelta(finder.past_days)
-        last = today + datetime.timedelta(finder.future_days)
+        now = time.time()
         try:
-            for day, path in rsync_log.logs(finder.source, first, last):
-                try:
-                    status = os.stat(path)
-                except FileNotFoundError:
-                    continue
-                if time.time() - status.st_mtime < finder.delay:
-                    continue
-                yield Log(day, path, status, self._position(p, path, status))
+            days = rsync_log.days(finder.source)
         except OSError as error:
             raise TryLater(f"{finder.source}: {error.strerror}; is it mounted?") from None
+        for day, directory in days:
+            if not self._is_asked_for(day, now):
+                continue
+            for path, status in self._files(p, directory):
+                if now - changed_ns(status, int(now * 1e9)) / 1e9 >= finder.delay:
+                    yield Log(path, status, self._position(p, path, status))
+
+    def _is_asked_for(self, day: datetime.date, now: float) -> bool:
+        """Tell whether the logs of a day are to be read."""
+        finder = self._finder
+        today = datetime.datetime.fromtimestamp(now, datetime.UTC).date()
+        if finder.date:
+            today = datetime.datetime.strptime(finder.date, "%Y%m%d").date()
+        ahead = (day - today).days
+        begun = day >= self._since if self._since else ahead >= -finder.past_days
+        return begun and ahead <= finder.future_days
+
+    def _files(self, p: Pass, directory: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield the logs of a day; what cannot be read there keeps nobody from the others."""
+        try:
+            paths = rsync_log.logs(directory)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            self._cannot_be_read(p, directory, error)
+            return
+        for path in paths:
+            try:
+                status = os.stat(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._cannot_be_read(p, path, error)
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield path, status
+            else:
+                self._complaints.odd(path, f"{kind(status.st_mode)}, not a log")
+
+    def _cannot_be_read(self, p: Pass, path: str, error: OSError) -> None:
+        p.counts["failed"] += 1
+        self._complaints.failed(path, f"cannot be read: {error.strerror}")
 
     def _position(self, p: Pass, path: str, status: os.stat_result) -> int:
         """Return from where a log is to be read: its beginning if it is another one by now."""
@@ -139,20 +175,23 @@ class RsyncWork(Work):
         if log.position >= log.status.st_size:
             return
         prefix = self._finder.prefix.replace("{date}", os.path.basename(os.path.dirname(log.path)))
-        batch: dict[str, int] = {}
+        # The end of the line that named a file first, and how many lines say that it was updated.
+        batch: dict[str, tuple[int, int]] = {}
+        damage: list[Left] = []
 
         def flush(end: int) -> bool:
             """Deal with the batch; False if a limit did not let it be dealt with as a whole."""
             allowed = p.take(len(batch))
-            rels = list(batch)[:allowed]
+            named = {rel: updates for rel, (_, updates) in islice(batch.items(), allowed)}
             whole = allowed == len(batch)
-            position = end if whole else ([log.position, *batch.values()][allowed])
+            position = end if whole else [log.position, *(at for at, _ in batch.values())][allowed]
             # What --match left out is still to be read.
             skipping = bool(p.options.match)
             tail = rsync_log.tail(log.path, position)
             logged.record(
-                rels,
+                named,
                 log.key,
+                damage,
                 lambda: (
                     None
                     if skipping
@@ -168,24 +207,48 @@ class RsyncWork(Work):
                 ),
             )
             batch.clear()
+            damage.clear()
             return whole and not p.stopping
 
         end = log.position
         for entry in rsync_log.read(log.path, log.position):
             end = entry.end
-            rel = self._rel(prefix, entry.name)
-            if any(pattern.search(rel) for pattern in self._finder.exclude) or not p.matches(rel):
+            if entry.damaged:
+                damage[:] = [self._damage(log, end)]
+            if entry.name is None:
                 continue
-            batch.setdefault(rel, end)
+            rel = self._rel(prefix, entry.name)
+            if self._is_passed_over(rel) or not p.matches(rel):
+                continue
+            first, updates = batch.get(rel, (end, 0))
+            batch[rel] = first, updates + entry.updated
             if len(batch) >= self._finder.batch_files and not flush(end):
                 return
-        flush(max(end, rsync_log.complete(log.path)))
+        flush(end)
+
+    def _is_passed_over(self, rel: str) -> bool:
+        """Tell whether a file is none to be recorded, as for a scan."""
+        return (
+            rel == self._finder.sentinel
+            or f"/{place.TEMPORARY_PREFIX}" in f"/{rel}"
+            or any(pattern.search(rel) for pattern in self._finder.exclude)
+        )
+
+    def _damage(self, log: Log, end: int) -> Left:
+        """Return what is to be told of a log in which something is lost."""
+        return given_up(
+            log.path,
+            f"NUL bytes before byte {end}, as a power cut leaves them: what this log said there is "
+            f"lost; `dbb-auditor {self._finder.name} --adopt` records files that no log names, and "
+            f"`dbb forget {self._finder.label} FILE` ends this message",
+        )
 
     def _rel(self, prefix: str, name: str) -> str:
         """Return a logged name relative to storage; one that leads out keeps what gives it away."""
-        if name.startswith("/") or ".." in name.split("/"):
-            return name
-        return names.join(prefix, rsync_log.normal(name))
+        rel = rsync_log.normal(name)
+        if name.startswith("/"):
+            return "/" + rel
+        return rel if ".." in rel.split("/") else names.join(prefix, rel) or name
 
     def _mark_done(self, p: Pass, log: Log) -> None:
         """Write a mark beside a log of which nothing is left to do, where a site relies on it."""
@@ -197,3 +260,11 @@ class RsyncWork(Work):
             return
         if not connect.look(lambda: FinderLeft.awaits(site, finder, log.key)):
             place.touch(log.path + suffix)
+
+
+def _has_grown(log: Log) -> bool:
+    """Tell whether there is something new to read in a log; one that cannot be read waits."""
+    try:
+        return log.position < rsync_log.complete(log.path)
+    except OSError:
+        return False
