@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 import time
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 
 from dbbbatch.config import Finder
@@ -22,6 +22,7 @@ from dbbbatch.database.models.storage import Audited, File, FileStatus, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import Found, scan
+from dbbbatch.passes.audit_rows import Rows, must_be_there, rel_of
 from dbbbatch.passes.audit_targets import compare_targets
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.finder.arrival import Arrival, adopt
@@ -29,12 +30,15 @@ from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.finder.places import area_of
 from dbbbatch.passes.finder.work import name_of
 
-#: Rows compared, or files verified, between two looks at whether to stop.
+#: Rows read at a time, and files verified between two looks at whether to stop.
 _PAGE = 5000
 _TOGETHER = 100
 
-#: Age in seconds of an unfinished copy that nobody can be at work on any more.
-_ABANDONED = 86400.0
+#: Seconds for which nobody has touched a copy, so that nobody can be at work on it any more.
+_ABANDONED = 7 * 86400.0
+
+#: For so long a finder may have made no pass before it is said what that leaves unfinished.
+_LONG = timedelta(days=1)
 
 
 class AuditorWork(Work):
@@ -70,15 +74,18 @@ class AuditorWork(Work):
     def recover(self, p: Pass) -> None:
         """Leave where storage looks unmounted: nothing is left half-done."""
         self._complaints = Complaints()
-        self._must_be_there()
+        must_be_there(self._finder)
 
     def work(self, p: Pass) -> None:
         """Compare rows with files, files with rows, content with checksums, targets with rows."""
+        rows = Rows(self._finder, self._missing)
         try:
-            back = self._compare_rows(p)
+            rows.compare(p)
+            rows.mark(p, self._complaints)
             for duty in (
+                self._report_what_waits,
                 self._compare_files,
-                partial(self._verify, rows=back),
+                partial(self._verify, rows=rows.back),
                 self._verify_a_share,
                 partial(compare_targets, finder=self._finder, complaints=self._complaints),
                 self._forget_what_left,
@@ -88,95 +95,30 @@ class AuditorWork(Work):
                 duty(p)
         finally:
             self._complaints.say(p)
+        if away := rows.say_away():
+            raise TryLater(away)
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what is wrong as far as it can be seen without reading files."""
         self.recover(p)
-        wrong, back = self._look_at_rows(p)
-        for row, status, why in wrong:
+        rows = Rows(self._finder, self._missing)
+        rows.compare(p)
+        for row, status, why in rows.wrong:
             yield f"would mark {names.join(row.relpath, row.filename)} {status}: {why}"
-        for row in back:
+        for row in rows.back:
             yield f"would verify {names.join(row.relpath, row.filename)}, which is there again"
+        for rel, why in rows.unseen:
+            yield f"{names.printable(rel)}: {why}"
         for orphans in self._orphans(p):
             for orphan in orphans:
                 verb = "adopt" if self._adopt else "report"
                 yield f"would {verb} {names.join(*orphan.name)}, which the table does not know"
+        if away := rows.say_away():
+            raise TryLater(away)
 
     def due(self, p: Pass) -> bool:
         """Tell that there is always something to audit, so nothing to wait for."""
         return False
-
-    # ---- rows without a file ---------------------------------------------------------------------
-
-    def _compare_rows(self, p: Pass) -> list[Audited]:
-        """Mark what storage does not have as the table says; return what is there again."""
-        wrong, back = self._look_at_rows(p)
-        self._must_be_there()
-        for status in (FileStatus.MISSING, FileStatus.CORRUPT):
-            files = [(row.id, why) for row, becomes, why in wrong if becomes == status]
-            connect.transact(lambda status=status, files=files: File.wrong(status, files))
-            p.counts[status.lower()] += len(files)
-        p.counts["failed"] += len(wrong)
-        for row, _, why in wrong:
-            self._complaints.failed(_rel(row), why)
-        return back
-
-    def _must_be_there(self) -> None:
-        """Leave where storage looks unmounted; also just before rows are marked."""
-        if why := faults.away(self._finder.storage, self._finder.sentinel):
-            raise TryLater(why)
-
-    def _look_at_rows(self, p: Pass) -> tuple[list[tuple[Audited, FileStatus, str]], list[Audited]]:
-        """Return the rows that storage contradicts, and those of files that are there again.
-
-        Raises
-        ------
-        TryLater
-            So many are missing that storage looks unmounted.
-        """
-        total = connect.look(lambda: File.how_many(self._finder.storage))
-        wrong: list[tuple[Audited, FileStatus, str]] = []
-        back: list[Audited] = []
-        missing = done = after = 0
-        while not p.stopping:
-            page = connect.look(lambda after=after: File.page(self._finder.storage, after, _PAGE))
-            if not page:
-                break
-            after = page[-1].id
-            for row in page:
-                if not p.matches(_rel(row)):
-                    continue
-                becomes, why = self._look(row)
-                if becomes is not None:
-                    wrong.append((row, becomes, why))
-                    missing += becomes == FileStatus.MISSING and row.status == FileStatus.STORED
-                elif row.status != FileStatus.STORED:
-                    back.append(row)
-            if missing > self._missing * total:
-                raise TryLater(
-                    f"{self._finder.storage}: {missing} of {total} files are not there, more than "
-                    f"[{self._finder.label}] audit_missing: it looks unmounted, and nothing was "
-                    "changed (if they are lost, run dbb-auditor with --missing 1)"
-                )
-            done += len(page)
-            p.progress(done, total, "rows compared")
-        return wrong, back
-
-    def _look(self, row: Audited) -> tuple[FileStatus | None, str]:
-        """Compare a row with what storage has under its name, without reading it."""
-        try:
-            status = os.lstat(os.path.join(self._finder.storage, _rel(row)))
-        except (FileNotFoundError, NotADirectoryError):
-            return FileStatus.MISSING, "is not in storage"
-        except OSError as error:
-            if faults.is_general(error):
-                raise TryLater(f"{self._finder.storage}: {error.strerror}") from None
-            return None, ""
-        if not stat.S_ISREG(status.st_mode):
-            return FileStatus.CORRUPT, "is no regular file in storage"
-        if status.st_size != row.size_bytes:
-            return FileStatus.CORRUPT, f"has {status.st_size} bytes instead of {row.size_bytes}"
-        return None, ""
 
     # ---- files without a row ---------------------------------------------------------------------
 
@@ -239,7 +181,8 @@ class AuditorWork(Work):
         """Remove a copy of ours that nobody finishes: what it was a copy of is gone."""
         path = os.path.join(self._finder.storage, rel)
         try:
-            if time.time() - os.lstat(path).st_mtime > _ABANDONED:
+            # A copy has the mtime of its original from early on.
+            if time.time() - os.lstat(path).st_ctime > _ABANDONED:
                 place.remove_if_there(path)
         except OSError as error:
             self._complaints.odd(rel, f"an unfinished copy, not to be removed: {error.strerror}")
@@ -264,59 +207,67 @@ class AuditorWork(Work):
     def _verify(self, p: Pass, rows: Sequence[Audited]) -> None:
         """Read files and mark those whose content is not what it was, no faster than is allowed."""
         begun, read = time.monotonic(), 0
-        rows = [row for row in rows if p.matches(_rel(row))]
+        rows = [row for row in rows if p.matches(rel_of(row))]
         for start in range(0, len(rows), _TOGETHER):
             if p.stopping:
                 break
             some = rows[start : start + _TOGETHER]
             some = some[: p.take(len(some))]
-            right: list[int] = []
-            wrong: list[tuple[int, str]] = []
+            right: list[Audited] = []
+            wrong: list[tuple[Audited, FileStatus, str]] = []
             for row in some:
                 self._verify_one(p, row, right, wrong)
                 read += row.size_bytes
                 self._keep_pace(p, begun, read)
-            self._must_be_there()
-
-            again = [row.id for row in some if row.status != FileStatus.STORED and row.id in right]
+            must_be_there(self._finder)
 
             def mark(
-                right: list[int] = right,
-                wrong: list[tuple[int, str]] = wrong,
-                again: list[int] = again,
-            ) -> None:
-                File.verified(right)
-                File.wrong(FileStatus.CORRUPT, wrong)
+                right: list[Audited] = right,
+                wrong: list[tuple[Audited, FileStatus, str]] = wrong,
+            ) -> tuple[set[int], set[int]]:
+                verified = File.verified(right)
                 # What targets gave up because it was not there is due again.
-                IngestState.arrive(again, self._finder.storage, p.run_id)
+                again = {row.id for row in right if row.status != FileStatus.STORED} & verified
+                IngestState.arrive(sorted(again), self._finder.storage, p.run_id)
+                return verified, File.wrong(wrong)
 
-            connect.transact(mark)
-            p.counts["verified"] += len(right)
-            p.counts["corrupt"] += len(wrong)
-            p.counts["failed"] += len(wrong)
+            verified, corrupt = connect.transact(mark)
+            for row, _, why in wrong:
+                if row.id in corrupt:
+                    self._complaints.failed(
+                        rel_of(row), f"its content is not what was stored: {why}"
+                    )
+            p.counts["verified"] += len(verified)
+            p.counts["corrupt"] += len(corrupt)
+            p.counts["failed"] += len(corrupt)
             p.progress(start + len(some), len(rows), "files verified")
 
     def _verify_one(
-        self, p: Pass, row: Audited, right: list[int], wrong: list[tuple[int, str]]
+        self,
+        p: Pass,
+        row: Audited,
+        right: list[Audited],
+        wrong: list[tuple[Audited, FileStatus, str]],
     ) -> None:
-        path = os.path.join(self._finder.storage, _rel(row))
+        path = os.path.join(self._finder.storage, rel_of(row))
         algorithm, digest = checksum.parse(row.checksum)
         try:
+            before = os.lstat(path)
             found = checksum.compute(path, [algorithm])[algorithm]
-        except FileNotFoundError:
-            return  # it was there a moment ago; the next pass tells
+            checksum.same(before, os.lstat(path), path)
+        except (FileNotFoundError, NotADirectoryError, checksum.Changed):
+            return  # it was there a moment ago, or is being replaced; the next pass tells
         except OSError as error:
             if faults.is_general(error):
                 raise TryLater(f"{names.printable(path)}: {error.strerror}") from None
             p.counts["failed"] += 1
-            self._complaints.failed(_rel(row), f"cannot be read: {error.strerror}")
+            self._complaints.failed(rel_of(row), f"cannot be read: {error.strerror}")
             return
         if found == digest:
-            right.append(row.id)
+            right.append(row)
         else:
             why = f"has {algorithm} {found} instead of {digest}"
-            wrong.append((row.id, why))
-            self._complaints.failed(_rel(row), f"its content is not what was stored: {why}")
+            wrong.append((row, FileStatus.CORRUPT, why))
 
     def _keep_pace(self, p: Pass, begun: float, read: int) -> None:
         if not self._finder.audit_rate:
@@ -325,7 +276,24 @@ class AuditorWork(Work):
         while (left := end - time.monotonic()) > 0 and not p.stopping:
             time.sleep(min(left, 0.5))
 
-    # ---- what a finder has in mind ---------------------------------------------------------------
+    # ---- what a finder has begun, and has in mind ------------------------------------------------
+
+    def _report_what_waits(self, p: Pass) -> None:
+        """Report files on their way to storage whose finder makes no passes: nobody else may."""
+        now = connect.look(connect.now)
+        for name, count, begun in connect.look(
+            lambda: File.unfinished(p.settings.site.name, self._finder.storage)
+        ):
+            if begun is not None and begun > now - _LONG:
+                continue
+            since = f"its pass of {begun:%Y-%m-%d %H:%M} UTC" if begun else "a pass long ago"
+            p.counts["failed"] += count
+            self._complaints.failed(
+                f"finder.{name}",
+                f"{count} files are on their way since {since}: run `dbb-finder {name}` once more, "
+                "which finishes each or takes it back (if it was renamed or removed, with its "
+                "old section put back for that pass)",
+            )
 
     def _forget_what_left(self, p: Pass) -> None:
         """Forget what a finder remembers about files that somebody took out of its source."""
@@ -348,5 +316,5 @@ class AuditorWork(Work):
                 connect.transact(lambda gone=gone: FinderLeft.drop(site, finder.name, gone))
 
 
-def _rel(row: Audited | Left) -> str:
-    return names.join(names.from_text(row.relpath), names.from_text(row.filename))
+def _rel(left: Left) -> str:
+    return names.join(names.from_text(left.relpath), names.from_text(left.filename))

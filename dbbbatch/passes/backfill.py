@@ -17,7 +17,7 @@ from dbbbatch.database.models.storage import File, FileStatus
 from dbbbatch.database.models.target import Target
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import checksum, faults, names
-from dbbbatch.files.scan import Found, scan
+from dbbbatch.files.scan import Found, detour, scan
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.finder.arrival import Arrival, adopt
 from dbbbatch.passes.finder.places import area_of
@@ -221,6 +221,10 @@ def _scan(finder: Finder, start: str, odd: Callable[[str, str], None]) -> Iterat
     below = start + "/" if start else ""
     root = os.path.join(finder.storage, start) if start else finder.storage
     try:
+        if why := detour(finder.storage, start):
+            raise UsageError(
+                f"{start}: {why}; only what lies in {finder.storage} itself is recorded"
+            )
         for found in scan(
             root, (), finder.settle, time.time(), lambda rel, what: odd(below + rel, what)
         ):

@@ -101,7 +101,9 @@ class HandoffRebuild(Work):
             known = connect.look(
                 lambda held=held: _known(p.settings.site.name, self._section.name, held)
             )
-            new = [each for each in held if each.version not in known]
+            # Of versions that the table cannot tell apart one is recorded; the others just stay.
+            first = {each.version: each for each in reversed(held)}
+            new = [each for version, each in first.items() if version not in known]
             p.counts["known"] += len(held) - len(new)
             if new:
                 yield new
@@ -122,7 +124,7 @@ class HandoffRebuild(Work):
         numbers = _known(site, handoff, [held for held, _ in ready])
         mine = [(numbers[held.version], held, digest) for held, digest in ready]
         HandoffFile.hashed([(number, digest) for number, _, digest in mine])
-        HandoffFile.delivered([number for number, _, _ in mine])
+        HandoffFile.delivered([(number, held.seen.inode, digest) for number, held, digest in mine])
         HandoffFile.held([(number, held.held_as) for number, held, _ in mine])
 
 
@@ -160,7 +162,10 @@ def restore_quarantine(site: str, label: str, root: str) -> int:
             lambda paths=paths: {
                 row.path
                 for row in Quarantine.select(Quarantine.path).where(
-                    Quarantine.site == site, Quarantine.path.in_(list(paths))
+                    Quarantine.site == site,
+                    Quarantine.path.in_(list(paths)),
+                    # What was let go from there is not what is there now.
+                    Quarantine.released_at.is_null(),
                 )
             }
         )

@@ -1,11 +1,20 @@
 """The auditor: what it finds, what it marks, and what it leaves alone."""
 
 import os
+import shutil
+import time
+import types
 
 import pytest
 
+from dbbbatch import config
 from dbbbatch.database import connect
+from dbbbatch.database.models.storage import File, Row
 from dbbbatch.files import checksum, place
+from dbbbatch.keys import defaults
+from dbbbatch.passes import audit_rows, auditor, base
+from dbbbatch.passes.auditor import AuditorWork
+from tests.passes.finding import SENTINEL, Finding, tree
 from tests.support.site import Site
 
 FILES = {f"2026/{name}.fits": name.encode() for name in "abcdefghijkl"}
@@ -171,15 +180,17 @@ def test_links_in_storage_are_said_and_not_followed(stored):
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-def test_unfinished_copy_is_removed_once_abandoned(stored):
-    old, young = (place.temporary_path(str(stored.storage / name)) for name in ("old", "young"))
-    for path in (old, young):
-        with open(path, "w") as file:
-            file.write("half")
-    os.utime(old, (1, 1))
-    assert audit(stored).code == 0
-    assert not os.path.exists(old)
-    assert os.path.exists(young)
+def test_unfinished_copy_is_removed_once_abandoned_however_old_its_original(finding, monkeypatch):
+    original = finding.put("a")
+    os.utime(original, (1, 1))
+    place.copy_beside(str(original), str(finding.storage / "a"))
+    copy = place.temporary_path(str(finding.storage / "a"))
+    assert inside(finding) == 0
+    assert os.path.exists(copy)
+    later = time.time() + 8 * 86400
+    monkeypatch.setattr(auditor, "time", clock(lambda: later))
+    assert inside(finding) == 0
+    assert not os.path.exists(copy)
 
 
 def test_file_that_a_target_does_not_hold_is_reported(stored):
@@ -230,3 +241,285 @@ def test_only_matching_files_are_audited(stored):
         (stored.storage / f"2026/{name}.fits").unlink()
     audit(stored, "--match", "2026/a*", "--missing", "1")
     assert ask(stored, WRONG) == [("a.fits", "MISSING")]
+
+
+# ---- passes in this process, between whose steps something happens -------------------------------
+
+
+@pytest.fixture
+def finding(database_url, tmp_path):
+    """A finder and its directories, without a target."""
+    settings = config.Settings(
+        path=tmp_path / "dbb.toml",
+        site=defaults(config.Site, name="archive", state=str(tmp_path / "state")),
+        database=defaults(config.Database, url=database_url, patience=0.2),
+        handoff={},
+        finder={},
+        target={},
+    )
+    return Finding(settings, tmp_path, retry_wait=0, audit_rate=0)
+
+
+def inside(finding, *, match=(), **keys):
+    """Audit in this process; give the exit code."""
+    work = AuditorWork(finding.finder, **keys)
+    return base.run(work, finding.settings, finding.finder, base.Options(match=match))
+
+
+def clock(now, sleep=time.sleep):
+    """Give a module `time` with its own idea of the time."""
+    return types.SimpleNamespace(time=now, monotonic=now, sleep=sleep)
+
+
+def fill(finding, **directories):
+    """Store so many files in each directory."""
+    for directory, count in directories.items():
+        for number in range(count):
+            finding.put(f"{directory}/{number}", f"{directory} {number}".encode())
+    assert finding.run() == 0
+
+
+def wrong(finding):
+    return finding.rows(WRONG)
+
+
+def between(monkeypatch, module, name, happens):
+    """Have something happen once, just before a function of the pass is called."""
+    real, todo = getattr(module, name), [happens]
+
+    def function(*arguments, **more):
+        if todo:
+            todo.pop()()
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(module, name, function)
+
+
+class TestUnmounted:
+    @pytest.mark.promise
+    def test_bare_directory_is_said_and_the_rest_is_marked(self, finding, capsys):
+        fill(finding, d2025=4, d2026=96)
+        shutil.rmtree(finding.storage / "d2025")
+        (finding.storage / "d2025").mkdir()
+        (finding.storage / "d2026/0").unlink()
+        assert inside(finding) == 75
+        said = capsys.readouterr().err
+        assert "not there or empty: d2025 (4 files); that looks unmounted" in said
+        assert "dbb-auditor latiss --missing 1 --match 'd2025/*'" in said
+        assert wrong(finding) == [("0", "MISSING")]
+
+    def test_outermost_bare_directory_is_the_one_that_looks_unmounted(self, finding, capsys):
+        for number in range(12):
+            finding.put(f"m [1]/{number}/a", b"%d" % number)
+        fill(finding, rest=200)
+        shutil.rmtree(finding.storage / "m [1]")
+        assert inside(finding) == 75
+        assert "empty: m [1] (12 files)" in (said := capsys.readouterr().err)
+        assert "--match 'm [[]1]/*'" in said
+        assert inside(finding, missing=1, match=("m [[]1]/*",)) == 1
+        assert wrong(finding) == [("a", "MISSING")] * 12
+
+    def test_directory_of_a_few_files_may_be_lost(self, finding):
+        fill(finding, few=3, rest=97)
+        shutil.rmtree(finding.storage / "few")
+        assert inside(finding) == 1
+        assert len(wrong(finding)) == 3
+
+    def test_directory_that_was_believed_to_be_lost_is_not_unmounted(self, finding, capsys):
+        fill(finding, lost=4, rest=96)
+        shutil.rmtree(finding.storage / "lost")
+        assert inside(finding, missing=1, match=("lost/*",)) == 1
+        assert inside(finding) == 1
+        assert "unmounted" not in capsys.readouterr().err
+
+    def test_dry_run_says_it_too(self, finding):
+        from dbbbatch.errors import TryLater
+
+        fill(finding, lost=4, rest=96)
+        shutil.rmtree(finding.storage / "lost")
+        (finding.storage / "rest/0").unlink()
+        plan = base.plan(
+            AuditorWork(finding.finder), finding.settings, finding.finder, base.Options()
+        )
+        assert next(plan) == "would mark rest/0 MISSING: is not in storage"
+        with pytest.raises(TryLater, match="looks unmounted"):
+            next(plan)
+
+    @pytest.mark.promise
+    def test_share_is_that_of_the_files_that_were_looked_at(self, finding, capsys):
+        fill(finding, a=5, b=95)
+        for number in range(5):
+            (finding.storage / f"a/{number}").unlink()
+        assert inside(finding, match=("a/*",)) == 75
+        assert "5 of 5 files are not there" in capsys.readouterr().err
+        assert wrong(finding) == []
+
+    @pytest.mark.promise
+    @pytest.mark.parametrize("page", [5, 5000])
+    @pytest.mark.parametrize("backend", ["sqlite"])
+    def test_pass_that_was_broken_off_marks_nothing(self, finding, monkeypatch, page):
+        fill(finding, a=100)
+        for number in range(100 if page == 5 else 1):
+            (finding.storage / f"a/{number}").unlink()
+        monkeypatch.setattr(audit_rows, "_PAGE", page)
+        between(monkeypatch, audit_rows, "_look", lambda: os.kill(os.getpid(), 15))
+        assert inside(finding) == 75
+        assert wrong(finding) == []
+
+    @pytest.mark.promise
+    def test_storage_is_there_still_before_anything_is_marked(self, finding, monkeypatch):
+        fill(finding, a=20)
+        (finding.storage / "a/0").unlink()
+        gone = lambda: (finding.storage / SENTINEL).unlink()  # noqa: E731
+        between(monkeypatch, audit_rows, "_look", gone)
+        assert inside(finding) == 75
+        assert wrong(finding) == []
+
+    @pytest.mark.promise
+    def test_storage_is_there_still_before_content_is_called_wrong(self, finding, monkeypatch):
+        fill(finding, a=20)
+        (finding.storage / "a/0").write_bytes(b"A 0")
+        gone = lambda: (finding.storage / SENTINEL).unlink()  # noqa: E731
+        between(monkeypatch, checksum, "compute", gone)
+        assert inside(finding, share=1) == 75
+        assert wrong(finding) == []
+
+
+@pytest.mark.promise
+class TestMeanwhile:
+    """What happens between the look at the disk and the mark."""
+
+    @pytest.fixture
+    def lost(self, finding):
+        """One of twenty files is lost, and has come once more."""
+        fill(finding, a=20)
+        (finding.storage / "a/0").unlink()
+        finding.put("a/0", b"a 0")
+        return finding
+
+    def elsewhere(self, function):
+        """Call a function in another process, with a connection of its own."""
+        pid = os.fork()
+        if pid == 0:
+            code = 99
+            try:
+                connect.proxy.obj = None
+                code = function() or 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    @pytest.mark.parametrize("when", [(audit_rows.Rows, "mark"), (audit_rows, "must_be_there")])
+    def test_file_that_is_stored_is_not_missing(self, lost, monkeypatch, when):
+        between(monkeypatch, *when, lambda: self.elsewhere(lost.run))
+        assert inside(lost) == 0
+        assert wrong(lost) == []
+
+    def test_file_that_somebody_puts_back_is_not_missing(self, finding, monkeypatch):
+        fill(finding, a=20)
+        path, away = finding.storage / "a/0", finding.storage.parent / "away"
+        path.rename(away)
+        between(monkeypatch, audit_rows.Rows, "mark", lambda: away.rename(path))
+        assert inside(finding) == 0
+        assert wrong(finding) == []
+
+    def test_content_that_is_recorded_is_not_corrupt(self, finding, monkeypatch):
+        fill(finding, a=20)
+        path = finding.storage / "a/0"
+
+        def update():
+            path.unlink()
+            path.write_bytes(b"updated")
+            digest = checksum.compute(str(path))["blake2b"]
+            sql = "UPDATE file SET size_bytes = 7, checksum = ? WHERE filename = '0'"
+            self.elsewhere(lambda: finding.change_rows(sql, [f"blake2b:{digest}"]))
+
+        between(monkeypatch, audit_rows, "_look", update)
+        assert inside(finding) == 0
+        assert wrong(finding) == []
+        assert inside(finding, share=1) == 0
+
+    def test_content_that_is_replaced_while_it_is_read_is_not_corrupt(self, finding, monkeypatch):
+        fill(finding, a=20)
+        path = finding.storage / "a/0"
+        real = checksum.compute
+
+        def compute(source, *more):
+            sums = real(source, *more)
+            if source == str(path):
+                path.unlink()
+                path.write_bytes(b"a 0")
+                return dict.fromkeys(sums, "0")
+            return sums
+
+        monkeypatch.setattr(checksum, "compute", compute)
+        assert inside(finding, share=1) == 0
+        assert wrong(finding) == []
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("status", ["STORED", "MISSING"])
+def test_file_that_cannot_be_looked_at_is_said_and_not_marked(finding, monkeypatch, capsys, status):
+    fill(finding, a=20)
+    finding.change_rows("UPDATE file SET status = ? WHERE filename = '0'", [status])
+    real = os.lstat
+
+    def lstat(path, *more, **keys):
+        if str(path).endswith("a/0"):
+            raise OSError(5, "Input/output error")
+        return real(path, *more, **keys)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    assert inside(finding, share=0) == 1
+    assert finding.counts()["failed"] == 1
+    assert "a/0: cannot be looked at: Input/output error" in capsys.readouterr().err
+    assert wrong(finding) == ([] if status == "STORED" else [("0", status)])
+
+
+class TestFinderWithoutPasses:
+    def intend(self, finding, name):
+        row = Row("", "a", 4, "blake2b:00", 0, 0)
+        with finding.database():
+            connect.transact(lambda: File.intend(str(finding.storage), name, [row]))
+
+    def test_what_it_left_on_the_way_is_said(self, finding, capsys):
+        self.intend(finding, "before")
+        assert inside(finding) == 1
+        said = capsys.readouterr().err
+        assert "finder.before: 1 files are on their way since a pass long ago" in said
+        assert "run `dbb-finder before` once more" in said
+
+    def test_a_pass_of_that_name_helps(self, finding, capsys):
+        self.intend(finding, "before")
+        finding.put("a")
+        renamed = finding.finder
+        finding.change(name="before")
+        assert finding.run() == 0
+        finding.finder = renamed
+        assert inside(finding) == 0
+        assert finding.rows() == [("", "a", "STORED")]
+
+    def test_one_that_makes_passes_is_let_work(self, finding, capsys):
+        assert finding.run() == 0
+        self.intend(finding, "latiss")
+        assert inside(finding) == 0
+        finding.change_rows("UPDATE run SET started = '2020-01-01 00:00:00'")
+        assert inside(finding) == 1
+        assert "since its pass of 2020-01-01 00:00 UTC" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_no_more_is_read_than_the_rate_allows(finding, monkeypatch):
+    fill(finding, a=10)
+    size = sum(len(content) for content in tree(finding.storage).values())
+    finding.change(audit_rate=2)
+    now, naps = [1000.0], []
+
+    def sleep(seconds):
+        naps.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(auditor, "time", clock(lambda: now[0], sleep))
+    assert inside(finding, share=1) == 0
+    assert now[0] - 1000 == size / 2
+    assert max(naps) <= 0.5

@@ -1,10 +1,17 @@
 """Recording what was in storage before us: `dbb backfill`."""
 
 import os
+import pty
+import subprocess
+import sys
+import threading
 
 import pytest
 
 from dbbbatch.files import checksum
+from dbbbatch.passes import base, spread
+from dbbbatch.passes.backfill import BackfillWork
+from tests.support.scripts import TOP
 from tests.support.site import Site
 
 
@@ -110,6 +117,18 @@ def test_links_are_not_followed(stored):
     assert ran.out.startswith("3 recorded")
 
 
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("glob", ["link/*", "link/2026-11-23/*"])
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_globs_that_lead_through_a_link_are_refused(stored, glob, options):
+    stored.put("2026-11-23/x.fits", b"outside", stored.root / "outside")
+    os.symlink(stored.root / "outside", stored.storage / "link")
+    ran = stored.run("dbb", "backfill", "finder.latiss", glob, *options)
+    assert ran.code == 64
+    assert "link is a symbolic link; only what lies in" in ran.err
+    assert ask(stored, FILES) == []
+
+
 def test_dry_run_records_nothing(stored):
     ran = stored.run("dbb", "backfill", "finder.latiss", "--dry-run")
     assert ran.out.splitlines()[0] == "would record 2026-11-23/a.fits, 17 bytes"
@@ -140,9 +159,6 @@ def test_target_of_another_storage_is_refused(stored):
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_file_that_cannot_be_read_is_counted_and_the_rest_recorded(stored, monkeypatch):
-    from dbbbatch.passes import base
-    from dbbbatch.passes.backfill import BackfillWork
-
     def compute(path, *more, real=checksum.compute):
         if path.endswith("a.fits"):
             raise PermissionError(13, "Permission denied")
@@ -154,3 +170,44 @@ def test_file_that_cannot_be_read_is_counted_and_the_rest_recorded(stored, monke
     assert base.run(work, settings, settings.finder["latiss"], base.Options()) == 1
     assert (work.counts["recorded"], work.counts["unreadable"]) == (2, 1)
     assert work.troubles == ["2026-11-23/a.fits: Permission denied"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_so_many_files_are_read_at_a_time_as_there_are_jobs(stored, monkeypatch):
+    stored.put("2026-11-24/d.fits", b"four", stored.storage)
+    together = threading.Barrier(2, timeout=20)
+
+    def compute(path, *more, real=checksum.compute):
+        together.wait()
+        return real(path, *more)
+
+    monkeypatch.setattr(spread, "_HANDFUL", 1)
+    monkeypatch.setattr(checksum, "compute", compute)
+    settings = stored.settings()
+    work = BackfillWork(settings.finder["latiss"], jobs=2)
+    assert base.run(work, settings, settings.finder["latiss"], base.Options()) == 0
+    monkeypatch.undo()
+    assert dict(ask(stored, "SELECT filename, checksum FROM file")) == {
+        path.name: checksum.format("blake2b", checksum.compute(str(path))["blake2b"])
+        for path in stored.storage.rglob("*.fits")
+    }
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_progress_is_shown_on_a_terminal(stored):
+    ours, theirs = pty.openpty()
+    ran = subprocess.run(
+        [sys.executable, TOP / "bin/dbb", "-c", stored.config, "backfill", "finder.latiss"],
+        env={**os.environ, "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        timeout=120,
+        check=False,
+    )
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert (ran.returncode, ran.stdout[:10]) == (0, b"3 recorded")
+    assert "files seen" in shown
+    assert "3/" in shown

@@ -1,11 +1,15 @@
 """A database that was lost, or is last night's: `dbb rebuild`, and passes over it."""
 
+import os
+import shlex
 import shutil
+import sys
 
 import pytest
 
 from dbbbatch.database import connect
-from tests.support.site import Site
+from tests.support.scripts import TOP
+from tests.support.site import Site, tree
 
 FILES = {"2026/a.fits": b"one", "2026/b.fits": b"two", "c.fits": b"three"}
 
@@ -13,7 +17,12 @@ FILES = {"2026/a.fits": b"one", "2026/b.fits": b"two", "c.fits": b"three"}
 @pytest.fixture
 def lived(site: Site) -> Site:
     """A site whose files were delivered, stored and ingested, with one more in each quarantine."""
-    site.write(targets={"a": {}}, handoff={"min_free": 0})
+    confirm = shlex.join([sys.executable, f"{TOP}/bin/dbb", "-c", str(site.config), "confirm"])
+    site.write(
+        targets={"a": {}},
+        handoff={"min_free": 0, "purge_after": 0},
+        endpoint={"confirm": confirm},
+    )
     (site.storage / ".dbb-storage").touch()
     site.put_all(FILES)
     for script in ("dbb-ingester", "dbb-handoff", "dbb-finder", "dbb-ingester"):
@@ -85,6 +94,28 @@ def test_rows_of_quarantine_come_back_with_the_reason_beside_the_file(lived):
     assert ask(lived, ASIDE) == before
 
 
+def test_file_of_quarantine_comes_back_though_another_was_released_from_there(lived):
+    assert lived.run("dbb", "quarantine", "release", "finder.latiss", "--match", "*").code == 0
+    assert lived.run("dbb-finder").code == 1
+    waiting = f"{ASIDE.replace('ORDER', 'WHERE released_at IS NULL ORDER')}"
+    before = ask(lived, waiting)
+    connect.connect(lived.settings().database)
+    connect.transact(lambda: connect.execute("DELETE FROM quarantine WHERE released_at IS NULL"))
+    connect.disconnect()
+    assert "1 in quarantine recorded" in lived.run("dbb", "rebuild", "finder.latiss").out
+    assert ask(lived, waiting) == before
+    assert "in quarantine" not in lived.run("dbb", "rebuild", "finder.latiss").out
+
+
+def test_versions_in_holding_that_look_alike_are_no_obstacle(lived):
+    for name in ("2026/e.fits", "2026/e.fits.~1~"):
+        path = lived.put(name, name[-1].encode(), lived.holding)
+        os.utime(path, (1_795_000_000, 1_795_000_000))
+    assert lived.run("dbb", "rebuild", "handoff.latiss").out.startswith("1 recorded")
+    assert lived.run("dbb", "rebuild", "handoff.latiss").out.startswith("0 recorded")
+    assert len(ask(lived, HELD)) == 4
+
+
 def test_what_is_known_is_left_as_it_is(lived):
     before = [ask(lived, sql) for sql in (STORED, HELD, ASIDE, STATES)]
     for label in ("finder.latiss", "handoff.latiss"):
@@ -115,8 +146,26 @@ def contents(*directories):
     return found
 
 
+SCRIPTS = [
+    "dbb-handoff",
+    "dbb-finder",
+    "dbb-ingester",
+    "dbb-janitor",
+    "dbb-auditor --adopt --share 1",
+    "dbb backfill finder.latiss",
+]
+
+
+def restore(site, backup):
+    """Put a backup in the place of the database."""
+    database = site.database_url.removeprefix("sqlite:///")
+    shutil.copy(backup, database)
+    for suffix in ("-wal", "-shm"):
+        (site.root / (database + suffix)).unlink(missing_ok=True)
+
+
 @pytest.mark.promise
-@pytest.mark.parametrize("script", ["dbb-handoff", "dbb-finder", "dbb-ingester"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_pass_over_a_lost_database_loses_and_overwrites_nothing(lived, script):
     lived.put_all({"2026/a.fits": b"one", "2026/b.fits": b"two, corrected"})
     lived.put("2026/a.fits", b"one", lived.far_buffer)
@@ -126,7 +175,7 @@ def test_a_pass_over_a_lost_database_loses_and_overwrites_nothing(lived, script)
     stored = {path: path.read_bytes() for path in lived.storage.rglob("*") if path.is_file()}
     before = contents(lived.root / "summit", lived.root / "archive")
     for _ in range(2):
-        assert lived.run(script).code in (0, 1)
+        assert lived.run(*script.split()).code in (0, 1)
     assert contents(lived.root / "summit", lived.root / "archive") >= before
     assert all(path.read_bytes() == content for path, content in held.items())
     assert all(path.read_bytes() == content for path, content in stored.items())
@@ -134,7 +183,7 @@ def test_a_pass_over_a_lost_database_loses_and_overwrites_nothing(lived, script)
 
 @pytest.mark.promise
 @pytest.mark.parametrize("backend", ["sqlite"])
-@pytest.mark.parametrize("script", ["dbb-handoff", "dbb-finder", "dbb-ingester"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_pass_over_last_nights_database_loses_and_overwrites_nothing(lived, script):
     backup = lived.root / "backup.sqlite"
     assert lived.run("dbb", "backup", str(backup)).code == 0
@@ -142,14 +191,74 @@ def test_a_pass_over_last_nights_database_loses_and_overwrites_nothing(lived, sc
     for each in ("dbb-handoff", "dbb-finder", "dbb-ingester"):
         lived.run(each)
     before = contents(lived.root / "summit", lived.root / "archive")
-    database = lived.database_url.removeprefix("sqlite:///")
-    shutil.copy(backup, database)
-    for suffix in ("-wal", "-shm"):
-        (lived.root / (database + suffix)).unlink(missing_ok=True)
+    restore(lived, backup)
     for _ in range(2):
-        assert lived.run(script).code in (0, 1)
+        assert lived.run(*script.split()).code in (0, 1)
     assert contents(lived.root / "summit", lived.root / "archive") >= before
     assert (lived.storage / "2026/a.fits").read_bytes() == b"one"
+
+
+@pytest.mark.promise
+def test_janitor_purges_nothing_that_a_lost_database_cannot_confirm(lived):
+    held = tree(lived.holding)
+    lose(lived)
+    assert lived.run("dbb-janitor").code == 0
+    assert lived.run("dbb", "rebuild", "handoff.latiss").code == 0
+    assert lived.run("dbb-janitor").code == 0
+    assert tree(lived.holding) == held
+    assert lived.run("dbb", "rebuild", "finder.latiss").code == 0
+    assert lived.run("dbb-janitor").code == 0
+    assert tree(lived.holding) == {}
+    assert tree(lived.storage) == FILES
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_janitor_purges_nothing_else_for_what_last_nights_database_has_held(lived):
+    backup = lived.root / "backup.sqlite"
+    assert lived.run("dbb", "backup", str(backup)).code == 0
+    assert lived.run("dbb-janitor").code == 0
+    assert tree(lived.holding) == {}
+    # Another file has the name of a purged one by now.
+    lived.put("2026/a.fits", b"ONE")
+    assert lived.run("dbb-handoff").code == 0
+    restore(lived, backup)
+    assert ask(lived, "SELECT DISTINCT status FROM handoff_file") == [("HELD",)]
+    # 75: so many are gone from holding that it may not be mounted.
+    assert lived.run("dbb-janitor").code in (0, 75)
+    assert tree(lived.holding) == {"2026/a.fits": b"ONE"}
+    assert tree(lived.storage) == FILES
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("script", ["dbb-auditor --adopt", "dbb backfill finder.latiss"])
+def test_storage_is_recorded_as_it_is_over_a_lost_database(lived, script):
+    before = ask(lived, STORED)
+    lose(lived)
+    assert lived.run(*script.split()).code == 0
+    assert ask(lived, STORED) == before
+    assert tree(lived.storage) == FILES
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(
+    "script", ["dbb-auditor --adopt --missing 1", "dbb backfill finder.latiss"]
+)
+def test_storage_is_recorded_as_it_is_over_last_nights_database(lived, script):
+    backup = lived.root / "backup.sqlite"
+    assert lived.run("dbb", "backup", str(backup)).code == 0
+    assert lived.run("dbb", "forget", "finder.latiss", "c.fits", "--remove", "--yes").code == 0
+    lived.put("d.fits", b"four", lived.far_buffer)
+    lived.run("dbb-finder")
+    now = tree(lived.storage)
+    restore(lived, backup)
+    assert lived.run(*script.split()).code in (0, 1)
+    rows = {name: status for _, name, _, _, status in ask(lived, STORED)}
+    # Only who looks for what rows tell of finds out that one is gone.
+    gone = "MISSING" if "auditor" in script else "STORED"
+    assert rows == {"a.fits": "STORED", "b.fits": "STORED", "c.fits": gone, "d.fits": "STORED"}
+    assert tree(lived.storage) == now
 
 
 @pytest.mark.promise
@@ -160,6 +269,6 @@ def test_last_nights_database_is_brought_up_to_date(lived):
     lived.put("d.fits", b"four", lived.far_buffer)
     lived.run("dbb-finder")
     now = ask(lived, STORED)
-    shutil.copy(backup, lived.database_url.removeprefix("sqlite:///"))
+    restore(lived, backup)
     assert lived.run("dbb", "rebuild", "finder.latiss").out.startswith("1 recorded, 3 already")
     assert ask(lived, STORED) == now

@@ -1,0 +1,239 @@
+"""Comparing the rows of a storage area with what is there under their names, without reading it.
+
+Files that are not there are lost, or on a disk that is not mounted. So that the one is not taken
+for the other, no more than a share of the rows is marked, and no directory that is bare.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shlex
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dbbbatch.config import Finder
+from dbbbatch.database import connect
+from dbbbatch.database.models.storage import Audited, File, FileStatus
+from dbbbatch.errors import TryLater
+from dbbbatch.files import faults, names
+from dbbbatch.passes.base import Pass
+from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
+
+#: Rows read at a time, and marked at a time.
+_PAGE = 5000
+_TOGETHER = 100
+
+#: Files that a bare directory may have lost one by one.
+_FEW = 3
+
+
+class Contradicted(NamedTuple):
+    """A row that storage contradicts, what becomes of it, and what was found."""
+
+    row: Audited
+    becomes: FileStatus
+    why: str
+
+
+class Rows:
+    """The rows of a finder's storage area, compared with what is there.
+
+    Parameters
+    ----------
+    finder : `dbbbatch.config.Finder`
+        The section.
+    share : `float`
+        Share of missing files up to which they are marked; 1 believes everything.
+
+    Attributes
+    ----------
+    wrong : `list` [ `Contradicted` ]
+        What is to be marked.
+    back : `list` [ `Audited` ]
+        Files that are there again, to be verified.
+    unseen : `list` [ `tuple` [ `str`, `str` ] ]
+        Relative paths that cannot be looked at, and why.
+    away : `dict` [ `str`, `int` ]
+        Directories that look unmounted, and how many files they should hold.
+    """
+
+    def __init__(self, finder: Finder, share: float) -> None:
+        self._finder = finder
+        self._share = share
+        self._bare: dict[str, bool] = {}
+        self.wrong: list[Contradicted] = []
+        self.back: list[Audited] = []
+        self.unseen: list[tuple[str, str]] = []
+        self.away: dict[str, int] = {}
+
+    def compare(self, p: Pass) -> None:
+        """Look at everything that the table knows and --match lets through.
+
+        Raises
+        ------
+        TryLater
+            So many of the files looked at are missing that storage looks unmounted.
+        """
+        total = connect.look(lambda: File.how_many(self._finder.storage))
+        missing = looked = done = after = 0
+        whole = False
+        while not p.stopping:
+            page = connect.look(lambda after=after: File.page(self._finder.storage, after, _PAGE))
+            if not page:
+                whole = True
+                break
+            after = page[-1].id
+            for row in page:
+                if p.matches(rel_of(row)):
+                    looked += row.status == FileStatus.STORED
+                    missing += self._compare(row)
+            if missing > self._share * total:
+                raise self._unmounted(missing, total)
+            done += len(page)
+            p.progress(done, total, "rows compared")
+        if missing > self._share * looked:
+            raise self._unmounted(missing, looked)
+        if not whole and looked < _PAGE:
+            # Broken off before it could tell a lost file from an unmounted disk.
+            self.wrong.clear()
+        if self._share < 1:
+            self._leave_what_is_away()
+
+    def mark(self, p: Pass, complaints: Complaints) -> None:
+        """Mark what is still as it was seen, on the disk and in the table; say what is wrong."""
+        for start in range(0, len(self.wrong), _TOGETHER):
+            some = list(self._again(self.wrong[start : start + _TOGETHER]))
+            must_be_there(self._finder)
+            marked = connect.transact(lambda some=some: File.wrong(some))
+            for row, becomes, why in some:
+                if row.id in marked:
+                    p.counts[becomes.lower()] += 1
+                    p.counts["failed"] += 1
+                    complaints.failed(rel_of(row), why)
+        for rel, why in self.unseen:
+            p.counts["failed"] += 1
+            complaints.failed(rel, why)
+
+    def say_away(self) -> str:
+        """Say which directories look unmounted and what an operator may do, or nothing."""
+        if not self.away:
+            return ""
+        some = [
+            f"{names.printable(directory)} ({count} files)"
+            for directory, count in sorted(self.away.items())[:MOST_SAID]
+        ]
+        more = f" and {len(self.away) - len(some)} more" if len(self.away) > len(some) else ""
+        which = shlex.quote(names.printable(glob.escape(min(self.away))) + "/*")
+        return (
+            f"{self._finder.storage}: not there or empty: {', '.join(some)}{more}; that looks "
+            "unmounted, and nothing in it was marked (if it is lost, run dbb-auditor "
+            f"{self._finder.name} --missing 1 --match {which})"
+        )
+
+    def _compare(self, row: Audited) -> bool:
+        """Note what storage says of a row; tell whether it has lost the file."""
+        try:
+            becomes, why = _look(self._finder.storage, row)
+        except OSError as error:
+            self.unseen.append((rel_of(row), f"cannot be looked at: {error.strerror}"))
+            return False
+        if becomes is not None:
+            self.wrong.append(Contradicted(row, becomes, why))
+        elif row.status != FileStatus.STORED:
+            self.back.append(row)
+        return becomes == FileStatus.MISSING and row.status == FileStatus.STORED
+
+    def _again(self, some: list[Contradicted]) -> Iterator[Contradicted]:
+        """Look once more: a file may have been stored while the other rows were compared."""
+        for row, before, _ in some:
+            try:
+                becomes, why = _look(self._finder.storage, row)
+            except OSError:
+                continue  # the next pass tells
+            if becomes is before:
+                yield Contradicted(row, becomes, why)
+
+    def _leave_what_is_away(self) -> None:
+        """Leave out what is missing with its whole directory, unless that had few files."""
+        tops = {
+            each.row.id: self._gone(names.from_text(each.row.relpath))
+            for each in self.wrong
+            if each.becomes == FileStatus.MISSING and each.row.status == FileStatus.STORED
+        }
+        gone = set(tops.values()) - {""}
+        if not gone:
+            return
+        held: Counter[str] = Counter()
+        for relpath, count in connect.look(lambda: File.by_directory(self._finder.storage)):
+            directory = names.from_text(relpath)
+            while directory:
+                if directory in gone:
+                    held[directory] += count
+                directory = names.split(directory)[0]
+        self.away = {directory: count for directory, count in held.items() if count > _FEW}
+        self.wrong = [each for each in self.wrong if tops.get(each.row.id, "") not in self.away]
+
+    def _gone(self, directory: str) -> str:
+        """Return the outermost directory on this way that is not there or is empty, or ''."""
+        top = ""
+        while directory and self._is_bare(directory):
+            top, directory = directory, names.split(directory)[0]
+        return top
+
+    def _is_bare(self, directory: str) -> bool:
+        if directory not in self._bare:
+            try:
+                with os.scandir(os.path.join(self._finder.storage, directory)) as entries:
+                    bare = next(entries, None) is None
+            except (FileNotFoundError, NotADirectoryError):
+                bare = True
+            except OSError:
+                bare = False
+            self._bare[directory] = bare
+        return self._bare[directory]
+
+    def _unmounted(self, missing: int, total: int) -> TryLater:
+        return TryLater(
+            f"{self._finder.storage}: {missing} of {total} files are not there, more than "
+            f"[{self._finder.label}] audit_missing: it looks unmounted, and nothing was "
+            "changed (if they are lost, run dbb-auditor with --missing 1)"
+        )
+
+
+def must_be_there(finder: Finder) -> None:
+    """Leave where storage looks unmounted; also just before rows are marked."""
+    if why := faults.away(finder.storage, finder.sentinel):
+        raise TryLater(why)
+
+
+def rel_of(row: Audited) -> str:
+    """Return the path of a file relative to storage."""
+    return names.join(names.from_text(row.relpath), names.from_text(row.filename))
+
+
+def _look(storage: str, row: Audited) -> tuple[FileStatus | None, str]:
+    """Compare a row with what storage has under its name.
+
+    Raises
+    ------
+    TryLater
+        The disk cannot be looked at.
+    OSError
+        This file cannot.
+    """
+    try:
+        status = os.lstat(os.path.join(storage, rel_of(row)))
+    except (FileNotFoundError, NotADirectoryError):
+        return FileStatus.MISSING, "is not in storage"
+    except OSError as error:
+        if faults.is_general(error):
+            raise TryLater(f"{storage}: {error.strerror}") from None
+        raise
+    if not stat.S_ISREG(status.st_mode):
+        return FileStatus.CORRUPT, "is no regular file in storage"
+    if status.st_size != row.size_bytes:
+        return FileStatus.CORRUPT, f"has {status.st_size} bytes instead of {row.size_bytes}"
+    return None, ""
