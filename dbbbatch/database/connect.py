@@ -30,6 +30,9 @@ MOST_VALUES = 32_000
 #: or starting, out of connections, serialization failure, deadlock, lock not available.
 _PASSING = re.compile(r"08|57P0|53300|40001|40P01|55P03")
 
+#: What SQLite says to a rollback after it has made one itself.
+_ROLLED_BACK = re.compile(r"no transaction is active|no such savepoint")
+
 _patience = 60.0
 
 
@@ -210,7 +213,7 @@ def _patiently(function: Callable[[], Result]) -> Result:
     try:
         return function()
     except peewee.DatabaseError as error:
-        _raise_unless_passing(error)
+        _raise_unless_passing(_first(error))
     except peewee.InterfaceError:
         _drop_broken_connection()
     import tenacity
@@ -235,11 +238,25 @@ def _sorted_out(function: Callable[[], Result]) -> Result:
     try:
         return function()
     except peewee.DatabaseError as error:
+        error = _first(error)
         _raise_unless_passing(error)
         raise _Passing(_first_line(error)) from None
     except peewee.InterfaceError as error:
         _drop_broken_connection()
         raise _Passing(_first_line(error)) from None
+
+
+def _first(error: peewee.DatabaseError) -> peewee.DatabaseError:
+    """Give the error that another one hides: a rollback fails where SQLite has made it already.
+
+    SQLite does so when its disk is full.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, peewee.DatabaseError) and not _ROLLED_BACK.search(str(found)):
+            return found
+        found = found.__context__
+    return error
 
 
 def _raise_unless_passing(error: peewee.DatabaseError) -> None:

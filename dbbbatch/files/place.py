@@ -16,6 +16,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import re
 import stat
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -27,6 +28,9 @@ TEMPORARY_PREFIX = ".dbb~"
 
 #: Bytes to leave free wherever a pass keeps its notes, or copies what nobody awaits.
 RESERVE = 16 << 20
+
+#: How the names end that any of our scripts gives: a digest, or a random number.
+_OURS = re.compile(r"[0-9a-f]{16}\Z")
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -193,10 +197,19 @@ def temporary_path(destination: str, owner: str = "") -> str:
     It is the same at each call on a host, so that what a kill left there is
     found, and it is short enough whatever the length of the final name.
     """
-    directory, filename = os.path.split(destination)
-    who = "\0".join((os.uname().nodename, owner, filename))
-    digest = hashlib.blake2b(os.fsencode(who), digest_size=12).hexdigest()
-    return os.path.join(directory, TEMPORARY_PREFIX + digest)
+    # The whole path: two may lead to one directory, each with a copy on its way.
+    return hidden_path(destination, os.uname().nodename, owner, os.path.normpath(destination))
+
+
+def hidden_path(path: str, *whose: str) -> str:
+    """Return a name of ours beside a path: always the same for these words."""
+    digest = hashlib.blake2b(os.fsencode("\0".join(whose)), digest_size=12).hexdigest()
+    return os.path.join(os.path.dirname(path), TEMPORARY_PREFIX + digest)
+
+
+def is_temporary(filename: str) -> bool:
+    """Tell whether a name is one that our scripts give to what is unfinished."""
+    return filename.startswith(TEMPORARY_PREFIX) and bool(_OURS.search(filename))
 
 
 def remove_temporary(destination: str, owner: str = "") -> None:
@@ -205,8 +218,8 @@ def remove_temporary(destination: str, owner: str = "") -> None:
 
 
 def remove_if_there(path: str) -> None:
-    """Unlink a file, which may be gone already."""
-    with contextlib.suppress(FileNotFoundError):
+    """Unlink a file, which may be gone already, and its directory too."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.unlink(path)
 
 
@@ -240,11 +253,45 @@ def touch(path: str) -> None:
 def same_entry(first: str, second: str) -> bool:
     """Tell whether two paths lead to one entry of one directory.
 
-    True through symbolic links to directories and bind mounts as well: what
-    is removed under one of these paths is then gone under the other.
+    True through symbolic links to directories and bind mounts as well, and
+    where a file system does not tell upper and lower case apart: what is
+    removed under one of these paths is then gone under the other.
     """
     (one, name), (two, other) = os.path.split(first), os.path.split(second)
-    return name == other and os.path.samestat(os.stat(one or "."), os.stat(two or "."))
+    if not os.path.samestat(os.stat(one or "."), os.stat(two or ".")):
+        return False
+    if name.casefold() != other.casefold():
+        return False
+    return name == other or not {name, other} <= set(os.listdir(one or "."))
+
+
+def may_be_one(first: str, second: str) -> bool:
+    """Tell whether two paths may lead to one entry of one directory.
+
+    As `same_entry`, and through mounts that say of one file that it is on two devices: an overlay
+    and what lies below it, an export that is mounted twice. What was written at one moment, has
+    one number and one size is one file.
+    """
+    if same_entry(first, second):
+        return True
+    one, two = os.lstat(first), os.lstat(second)
+    return one.st_dev != two.st_dev and (
+        one.st_ino,
+        one.st_size,
+        one.st_mtime_ns,
+        one.st_ctime_ns,
+    ) == (two.st_ino, two.st_size, two.st_mtime_ns, two.st_ctime_ns)
+
+
+def leads_into(path: str, directory: str) -> bool:
+    """Tell whether a directory is another one or lies in it, through links and bind mounts too."""
+    wanted = os.stat(directory)
+    path = os.path.realpath(path)
+    while not os.path.samestat(os.stat(path), wanted):
+        path, before = os.path.dirname(path), path
+        if path == before:
+            return False
+    return True
 
 
 def next_version(directory: str, filename: str) -> str:
@@ -405,8 +452,31 @@ def free_bytes(path: str) -> int:
 
 
 def same_file_system(first: str, second: str) -> bool:
-    """Tell whether two paths are on one file system, so that a rename may do."""
-    return os.stat(first).st_dev == os.stat(second).st_dev
+    """Tell whether two directories are on one mount of one file system, so that a rename may do."""
+    return _mount(first) == _mount(second)
+
+
+def can_rename(first: str, second: str) -> bool:
+    """Try, with a small file of ours, whether a rename leads from one directory to another.
+
+    Raises
+    ------
+    OSError
+        Something else is in the way.
+    """
+    here = temporary_path(os.path.join(first, "a"), f"check {os.getpid()}")
+    there = temporary_path(os.path.join(second, "b"), f"check {os.getpid()}")
+    try:
+        os.close(_create(here))
+        place(here, there)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    finally:
+        remove_if_there(here)
+        remove_if_there(there)
+    return True
 
 
 def can_place(directory: str) -> str:
@@ -438,6 +508,19 @@ def can_place(directory: str) -> str:
     finally:
         remove_if_there(first)
         remove_if_there(second)
+
+
+def _mount(directory: str) -> tuple[int, str]:
+    """Return device and mount of a directory: the kernel renames within one mount only."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mount = ""
+        # Where there is no /proc, a rename will tell.
+        with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}") as lines:
+            mount = next((line for line in lines if line.startswith("mnt_id:")), "")
+        return os.fstat(descriptor).st_dev, mount
+    finally:
+        os.close(descriptor)
 
 
 def _rename(source: str, destination: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from dbbbatch.config import Finder, Handoff, Settings, Site, Target
 from dbbbatch.errors import DbbError
 from dbbbatch.files import place
+from dbbbatch.passes.finder.places import apart, entangled
 
 logger = logging.getLogger("dbbbatch")
 
@@ -132,6 +133,8 @@ def _finder(finder: Finder) -> Iterator[Checked]:
         if not there.problem:
             yield _placing(f"{where} {key}", getattr(finder, key))
     yield _sentinel(f"{where} sentinel", finder.storage, finder.sentinel)
+    if finder.standard == "move":
+        yield from _moving(f"{where} source", finder)
     if finder.group:
         yield _group(f"{where} group", finder.group)
 
@@ -178,6 +181,21 @@ def _placing(where: str, path: str) -> Checked:
     except OSError as error:
         problem = f"{path}: a file cannot be placed without overwriting: {error.strerror or error}"
     return Checked(where, f"a file can be placed in {path} without overwriting", problem)
+
+
+def _moving(where: str, finder: Finder) -> Iterator[Checked]:
+    """Tell how files get from source to storage; across mounts they take the time of a copy."""
+    source, storage = finder.source, finder.storage
+    if not (os.path.isdir(source) and os.path.isdir(storage)):
+        return  # which has been said
+    yield Checked(where, f"{source} and {storage} lead nowhere into each other", entangled(finder))
+    how, problem = "renamed", ""
+    try:
+        if apart(finder) or not place.can_rename(source, storage):
+            how = "copied: no rename leads there"
+    except OSError as error:
+        problem = f"a file cannot be moved from {source} to {storage}: {error.strerror or error}"
+    yield Checked(where, f"files go from {source} to {storage}: they are {how}", problem)
 
 
 def _sentinel(where: str, storage: str, name: str) -> Checked:

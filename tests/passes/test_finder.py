@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 import time
+from functools import partial
 
 import pytest
 
@@ -202,12 +203,13 @@ class TestStoring:
         finding = Finding(settings, tmp_path, other_file_system)
         source = finding.put("a")
 
-        def unlink(path, real=os.unlink, **keywords):
+        def refused(path, *more, real, **keywords):
             if path == str(source):
                 raise PermissionError(1, "Operation not permitted")
-            real(path, **keywords)
+            real(path, *more, **keywords)
 
-        monkeypatch.setattr(os, "unlink", unlink)
+        monkeypatch.setattr(os, "unlink", partial(refused, real=os.unlink))
+        monkeypatch.setattr(place, "place", partial(refused, real=place.place))
         finding.run()
         assert finding.run() == 0
         assert "cannot be removed" in capsys.readouterr().err
@@ -440,7 +442,7 @@ class TestAlreadyThere:
         os.rmdir(finding.source)
         finding.source.symlink_to(finding.storage)
         finding.change(alternative="delete")
-        assert finding.run() == 1
+        assert finding.run() == 78
         assert tree(finding.storage) == {"a": b"data"}
 
     def test_duplicate_that_is_a_further_link_of_the_stored_file_is_deleted(self, finding):
@@ -454,16 +456,15 @@ class TestAlreadyThere:
     def test_file_written_while_its_duplicate_is_proved_is_not_deleted(self, finding, monkeypatch):
         self.stored(finding)
         finding.change(alternative="delete")
-        path = finding.put("a")
+        with open(finding.put("a"), "ab", buffering=0) as writer:
 
-        def compute(source, *more, real=checksum.compute):
-            path.unlink()
-            path.write_bytes(b"another")
-            return real(source, *more)
+            def compute(source, *more, real=checksum.compute):
+                writer.write(b" and more")
+                return real(source, *more)
 
-        monkeypatch.setattr(checksum, "compute", compute)
-        finding.run()
-        assert tree(finding.source) == {"a": b"another"}
+            monkeypatch.setattr(checksum, "compute", compute)
+            assert finding.run() == 1
+        assert tree(finding.source) == {"a": b"data and more"}
 
     @pytest.mark.promise
     def test_other_content_is_quarantined_and_storage_untouched(self, either, capsys):

@@ -20,7 +20,7 @@ SIZE = 4
         ("STORED", False, SIZE, Verdict.CONFLICT),
         ("STORED", False, None, Verdict.CONFLICT),
         ("MISSING", True, None, Verdict.RETURNS),
-        ("MISSING", True, SIZE, Verdict.DUPLICATE),
+        ("MISSING", True, SIZE, Verdict.ORPHAN),
         ("MISSING", False, None, Verdict.CONFLICT),
         ("CORRUPT", True, SIZE, Verdict.CONFLICT),
         ("CORRUPT", False, SIZE, Verdict.CONFLICT),

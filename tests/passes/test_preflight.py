@@ -72,6 +72,31 @@ def test_all_problems_are_found_at_once(good: Site) -> None:
         assert str(directory) in found
 
 
+def test_a_source_that_leads_into_storage_is_told(good: Site) -> None:
+    good.far_buffer.rmdir()
+    good.far_buffer.symlink_to(good.storage)
+    (found,) = [line for line in problems(good) if "leads into" in line]
+    assert found.startswith("[finder.latiss] source")
+
+
+@pytest.mark.parametrize("renames", [True, False])
+def test_it_tells_how_files_get_to_storage(
+    good: Site, monkeypatch: pytest.MonkeyPatch, renames: bool
+) -> None:
+    if not renames:
+
+        def renamed(source: str, destination: str, real: Any = preflight.place._rename) -> bool:
+            if os.path.dirname(source) != os.path.dirname(destination):
+                raise OSError(18, "Invalid cross-device link")
+            return bool(real(source, destination))
+
+        monkeypatch.setattr(preflight.place, "_rename", renamed)
+    how = "renamed" if renames else "copied"
+    told = [checked for checked in preflight.check(good.settings()) if how in checked.what]
+    assert [checked.where for checked in told] == ["[finder.latiss] source"]
+    assert problems(good) == []
+
+
 def test_a_file_in_the_place_of_a_directory_is_told(good: Site) -> None:
     good.holding.rmdir()
     good.holding.touch()

@@ -20,13 +20,15 @@ class Verdict(StrEnum):
 
     #: Stored already, the same; left in the source and not read again while it stays as it is.
     DUPLICATE = "DUPLICATE"
-    #: Its copy is stored; the original is to be removed, first thing.
+    #: Storage has it; this one is to be removed, first thing, if storage has it still.
     MOVED = "MOVED"
     #: Could not be stored; tried again each pass.
     FAILED = "FAILED"
-    #: Named by a log of rsync (its message), but not in storage yet, or not to be read.
+    #: Named by a log of rsync (its message), but not in storage yet, or not to be read; or named as
+    #: updated, but still the version that the row has.
     AWAITED = "AWAITED"
-    #: Named by a log of rsync, awaited in vain or refused; a person must look.
+    #: Named by a log of rsync, awaited in vain or refused, or a log of which part is lost; a
+    #: person must look.
     GIVEN_UP = "GIVEN_UP"
 
 
@@ -42,10 +44,16 @@ class Left(NamedTuple):
     tries: int = 0
     message: str = ""
     seen_at: datetime | None = None
+    checksum: str = ""
+
+
+#: The columns of a `Left`, in its order.
+_LEFT = ", ".join(Left._fields)
 
 
 def _left(row: Any) -> Left:
-    return Left._make((*row[:-1], bulk.read_moment(row[-1])))
+    left = Left._make(row)
+    return left._replace(seen_at=bulk.read_moment(left.seen_at))
 
 
 class FinderLeft(Table):
@@ -57,6 +65,8 @@ class FinderLeft(Table):
         One of `Verdict`.
     tries : `int`
         Passes that met it.
+    checksum : `str`
+        What an original that is to be removed held when it was read.
     """
 
     site = peewee.TextField()
@@ -70,6 +80,7 @@ class FinderLeft(Table):
     tries = peewee.IntegerField(default=0)
     message = peewee.TextField(default="")
     seen_at = TimeField()
+    checksum = peewee.TextField(default="")
 
     class Meta:
         primary_key = peewee.CompositeKey("site", "finder", "relpath", "filename")
@@ -79,8 +90,7 @@ class FinderLeft(Table):
         """Return what a finder has in mind about the given paths."""
         where, values = among_paths(paths)
         rows = execute(
-            "SELECT relpath, filename, size_bytes, mtime_ns, inode, verdict, tries, message,"
-            " seen_at FROM finder_left WHERE site = ? AND finder = ?"
+            f"SELECT {_LEFT} FROM finder_left WHERE site = ? AND finder = ?"
             f" AND (relpath, filename) {where}",
             (site, finder, *values),
         )
@@ -92,8 +102,7 @@ class FinderLeft(Table):
     ) -> list[Left]:
         """Return the first paths with a verdict, in their order, from after a path on."""
         rows = execute(
-            "SELECT relpath, filename, size_bytes, mtime_ns, inode, verdict, tries, message,"
-            " seen_at FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
+            f"SELECT {_LEFT} FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
             " AND (relpath, filename) > (?, ?) ORDER BY relpath, filename LIMIT ?",
             (site, finder, verdict, *after, most),
         )
@@ -128,6 +137,7 @@ class FinderLeft(Table):
                 "tries": "integer",
                 "message": "text",
                 "seen_at": "timestamp",
+                "checksum": "text",
             },
             [
                 (
@@ -142,13 +152,15 @@ class FinderLeft(Table):
                     row.tries,
                     bulk.clean(row.message),
                     when,
+                    row.checksum,
                 )
                 for row in rows
             ],
             "ON CONFLICT (site, finder, relpath, filename) DO UPDATE SET"
             " size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns,"
             " inode = excluded.inode, verdict = excluded.verdict, tries = excluded.tries,"
-            " message = excluded.message, seen_at = excluded.seen_at",
+            " message = excluded.message, seen_at = excluded.seen_at,"
+            " checksum = excluded.checksum",
         )
 
     @classmethod

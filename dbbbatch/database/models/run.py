@@ -57,6 +57,17 @@ class Run(Table):
         self.save()
 
     @classmethod
+    def last(cls, site: str, script: str, name: str) -> "Run | None":
+        """Return the pass of a script and section that began last."""
+        found: Run | None = (
+            cls.select()
+            .where(cls.site == site, cls.script == script, cls.name == name)
+            .order_by(cls.id.desc())
+            .first()
+        )
+        return found
+
+    @classmethod
     def forget(cls, site: str, before: datetime) -> int:
         """Remove the rows of a site's old passes, but for the last one of each script and name."""
         last = cls.select(peewee.fn.MAX(cls.id)).group_by(cls.site, cls.script, cls.name)

@@ -71,7 +71,23 @@ class Arriving(NamedTuple):
     checksum: str
     mtime_ns: int
     inode: int
-    was_stored: bool
+
+
+class Returned(NamedTuple):
+    """A file that arrives after it was FORGOTTEN, and one of the targets that know it.
+
+    Attributes
+    ----------
+    other_content : `bool`
+        It is not what it was then.
+    put_off : `bool`
+        The target was not to be offered it any more because it was forgotten.
+    """
+
+    id: int
+    target: int
+    other_content: bool
+    put_off: bool
 
 
 class Audited(NamedTuple):
@@ -83,6 +99,8 @@ class Audited(NamedTuple):
     size_bytes: int
     checksum: str
     status: str
+    #: Whoever stores or verifies it changes this.
+    verified_at: Any
 
 
 _AUDITED = ", ".join(Audited._fields)
@@ -113,6 +131,8 @@ class File(Table):
         When its checksum was last found right.
     error : `str` or `None`
         Why it is MISSING, CORRUPT, QUARANTINED or FORGOTTEN.
+    was : `str` or `None`
+        While it arrives again: JSON of what the row was before.
     """
 
     id = peewee.BigAutoField()
@@ -129,6 +149,7 @@ class File(Table):
     copy_of = peewee.BigIntegerField(null=True)
     verified_at = TimeField(null=True)
     error = peewee.TextField(null=True)
+    was = peewee.TextField(null=True)
 
     @classmethod
     def known(cls, storage: str, paths: Collection[Name]) -> dict[Name, Known]:
@@ -175,31 +196,63 @@ class File(Table):
         )
 
     @classmethod
-    def intend_again(cls, finder: str, rows: Sequence[tuple[int, Row]]) -> None:
+    def intend_again(cls, finder: str, rows: Sequence[tuple[Known, Row]]) -> None:
         """Record that files which storage has lost, or which were forgotten, arrive once more.
 
-        Or that their content was replaced by who looks after storage.
+        Or that their content was replaced by who looks after storage. A row that is no more as it
+        was seen is another finder's by now, and stays as it is.
         """
+        pairs = ", ".join(f"'{name}', file.{name}" for name in _KEPT)
+        kept = f"{'json_build_object' if on_postgresql() else 'json_object'}({pairs})"
         bulk.for_each(
-            "UPDATE file SET status = 'ARRIVING', finder = new.finder,"
-            " size_bytes = new.size_bytes, checksum = new.checksum, mtime_ns = new.mtime_ns,"
-            " inode = new.inode, error = NULL FROM {new} WHERE file.id = new.id"
+            f"UPDATE file SET status = 'ARRIVING', was = CAST({kept} AS TEXT),"
+            " finder = new.finder, size_bytes = new.size_bytes, checksum = new.checksum,"
+            " mtime_ns = new.mtime_ns, inode = new.inode, copy_of = NULL, error = NULL"
+            " FROM {new} WHERE file.id = new.id"
+            " AND file.status = new.status_seen AND file.checksum = new.checksum_seen"
             " AND file.status IN ('STORED', 'MISSING', 'CORRUPT', 'FORGOTTEN')",
-            {"id": "bigint", "finder": "text", **_COLUMNS},
-            [(number, finder, *_values(row)) for number, row in rows],
+            {
+                "id": "bigint",
+                "status_seen": "text",
+                "checksum_seen": "text",
+                "finder": "text",
+                **_COLUMNS,
+            },
+            [
+                (known.id, known.status, known.checksum, finder, *_values(row))
+                for known, row in rows
+            ],
         )
 
     @classmethod
     def arriving(cls, storage: str, finder: str, limit: int = -1) -> list[Arriving]:
         """Return the intents of a finder that no pass has finished, the first ones of them."""
         rows = execute(
-            "SELECT id, relpath, filename, size_bytes, checksum, mtime_ns, inode,"
-            " added_on IS NOT NULL FROM file"
+            "SELECT id, relpath, filename, size_bytes, checksum, mtime_ns, inode FROM file"
             " WHERE storage = ? AND finder = ? AND status = 'ARRIVING' ORDER BY id"
             + (f" LIMIT {limit:d}" if limit >= 0 else ""),
             (storage, finder),
         ).fetchall()
         return [Arriving(*row) for row in rows]
+
+    @classmethod
+    def returned(cls, ids: Sequence[int]) -> list[Returned]:
+        """Return which of the files that arrive were FORGOTTEN before."""
+        where, value = bulk.among(ids)
+        rows = execute(
+            "SELECT f.id, f.checksum, f.was, s.target_id, s.status, s.message FROM file f"
+            " JOIN ingest_state s ON s.file_id = f.id"
+            " JOIN target t ON t.id = s.target_id AND t.retired_at IS NULL"
+            f" WHERE f.id {where} AND f.status = 'ARRIVING' AND f.was IS NOT NULL",
+            (value,),
+        )
+        found = []
+        for number, digest, text, target, status, message in rows.fetchall():
+            was = json.loads(text)
+            if was["status"] == FileStatus.FORGOTTEN:
+                put_off = status == "IGNORED" and message == was["error"]
+                found.append(Returned(number, target, was["checksum"] != digest, put_off))
+        return found
 
     @classmethod
     def stored(cls, ids: Sequence[int]) -> int:
@@ -215,7 +268,7 @@ class File(Table):
         where, value = bulk.among(ids)
         execute(
             f"UPDATE file SET status = 'STORED', added_on = coalesce(added_on, CAST(? AS {time})),"
-            f" verified_at = CAST(? AS {time}), error = NULL"
+            f" verified_at = CAST(? AS {time}), error = NULL, was = NULL"
             f" WHERE id {where} AND status = 'ARRIVING'",
             (when, when, value),
         )
@@ -248,21 +301,48 @@ class File(Table):
 
     @classmethod
     def withdraw(cls, ids: Sequence[int]) -> None:
-        """Take intents back: what was stored before is MISSING again, the rest never was."""
+        """Take intents back: a row that was there before is again what it was; others go."""
         if not ids:
             return
         where, value = bulk.among(ids)
-        execute(
-            "UPDATE file SET status = 'MISSING', error = 'did not arrive again'"
-            f" WHERE id {where} AND status = 'ARRIVING' AND added_on IS NOT NULL",
+        rows = execute(
+            f"SELECT id, was FROM file WHERE id {where} AND status = 'ARRIVING'"
+            " AND was IS NOT NULL",
             (value,),
+        ).fetchall()
+        bulk.for_each(
+            f"UPDATE file SET was = NULL, {', '.join(f'{name} = new.{name}' for name in _KEPT)}"
+            " FROM {new} WHERE file.id = new.id AND file.status = 'ARRIVING'",
+            {"id": "bigint", **_KEPT},
+            [(number, *(json.loads(was)[name] for name in _KEPT)) for number, was in rows],
         )
         new = f"(SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')"
         execute(f"UPDATE file SET copy_of = NULL WHERE copy_of IN {new}", (value,))
         execute(f"DELETE FROM file_checksum WHERE file_id IN {new}", (value,))
         execute(f"DELETE FROM file WHERE id IN {new}", (value,))
 
+    @classmethod
+    def unfinished(cls, site: str, storage: str) -> list[tuple[str, int, datetime | None]]:
+        """Return which finders have files on their way, how many, and when each last began."""
+        rows = execute(
+            "SELECT finder, count(*), (SELECT max(started) FROM run WHERE run.site = ?"
+            " AND run.script = 'finder' AND run.name = file.finder) FROM file"
+            " WHERE storage = ? AND status = 'ARRIVING' GROUP BY finder ORDER BY finder",
+            (site, storage),
+        ).fetchall()
+        return [(finder, count, bulk.read_moment(started)) for finder, count, started in rows]
+
     # ---- what the auditor asks and marks ---------------------------------------------------------
+
+    @classmethod
+    def by_directory(cls, storage: str) -> list[tuple[str, int]]:
+        """Return how many files each directory of a storage area should hold itself."""
+        rows = execute(
+            "SELECT relpath, count(*) FROM file WHERE storage = ? AND status = 'STORED'"
+            " GROUP BY relpath",
+            (storage,),
+        )
+        return [(relpath, count) for relpath, count in rows.fetchall()]
 
     @classmethod
     def how_many(cls, storage: str) -> int:
@@ -304,35 +384,62 @@ class File(Table):
         """
         time = "TIMESTAMP" if on_postgresql() else "TEXT"
         rows = execute(
-            f"SELECT verified_at, {_AUDITED} FROM file WHERE storage = ? AND status = 'STORED'"
+            f"SELECT {_AUDITED} FROM file WHERE storage = ? AND status = 'STORED'"
             f" AND verified_at < CAST(? AS {time})"
             + (f" AND (verified_at, id) > (CAST(? AS {time}), ?)" if after else "")
             + " ORDER BY verified_at, id LIMIT ?",
             (storage, bulk.moment(before), *(after or ()), most),
         ).fetchall()
-        files = [Audited(*row[1:]) for row in rows]
-        return files, (rows[-1][0], files[-1].id) if rows else None
+        files = [Audited(*row) for row in rows]
+        return files, (files[-1].verified_at, files[-1].id) if files else None
 
     @classmethod
-    def verified(cls, ids: Sequence[int]) -> None:
-        """Record that files are there with the right content, also those that were not."""
-        where, value = bulk.among(ids)
+    def verified(cls, rows: Sequence[Audited]) -> set[int]:
+        """Record that files are there with the right content, also those that were not.
+
+        Returns
+        -------
+        ids : `set` [ `int` ]
+            Of those whose row was still as it had been read; the others are left.
+        """
+        ids = _still_so(rows)
+        where, value = bulk.among(list(ids))
         execute(
-            "UPDATE file SET status = 'STORED', error = NULL, verified_at = ?"
-            f" WHERE id {where} AND status IN ('STORED', 'MISSING', 'CORRUPT')",
+            f"UPDATE file SET status = 'STORED', error = NULL, verified_at = ? WHERE id {where}",
             (bulk.moment(now()), value),
         )
+        return ids
 
     @classmethod
-    def wrong(cls, status: FileStatus, files: Sequence[tuple[int, str]]) -> None:
-        """Record that files are MISSING or CORRUPT: id, and what was found."""
+    def wrong(cls, files: Sequence[tuple[Audited, FileStatus, str]]) -> set[int]:
+        """Record that files are MISSING or CORRUPT, and what was found.
+
+        Returns
+        -------
+        ids : `set` [ `int` ]
+            Of those whose row was still as it had been read; the others are left.
+        """
+        ids = _still_so([row for row, _, _ in files])
         bulk.for_each(
             "UPDATE file SET status = new.status, error = new.error FROM {new}"
-            " WHERE file.id = new.id AND file.status IN ('STORED', 'MISSING', 'CORRUPT')",
+            " WHERE file.id = new.id",
             {"id": "bigint", "status": "text", "error": "text"},
-            [(number, status, bulk.clean(why)) for number, why in files],
+            [(row.id, status, bulk.clean(why)) for row, status, why in files if row.id in ids],
         )
+        return ids
 
+
+#: What a row gives up when its file arrives again, and is given back if that comes to nothing.
+_KEPT = {
+    "status": "text",
+    "finder": "text",
+    "size_bytes": "bigint",
+    "checksum": "text",
+    "mtime_ns": "bigint",
+    "inode": "bigint",
+    "copy_of": "bigint",
+    "error": "text",
+}
 
 #: A `Row` for `dbbbatch.database.bulk.for_each`.
 _COLUMNS = {
@@ -343,6 +450,14 @@ _COLUMNS = {
     "mtime_ns": "bigint",
     "inode": "bigint",
 }
+
+
+def _still_so(rows: Sequence[Audited]) -> set[int]:
+    """Return the ids of the rows that nobody has changed since, and keep them so."""
+    where, value = bulk.among([row.id for row in rows])
+    lock = " ORDER BY id FOR UPDATE" if on_postgresql() else ""
+    found = execute(f"SELECT {_AUDITED} FROM file WHERE id {where}{lock}", (value,)).fetchall()
+    return {row.id for row in {Audited(*each) for each in found}.intersection(rows)}
 
 
 def _values(row: Row) -> tuple[Any, ...]:

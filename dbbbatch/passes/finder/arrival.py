@@ -7,17 +7,33 @@ was copied. Recovery looks for intents, and finishes or takes back each of them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
 from dbbbatch.database.models.ingest import IngestState
-from dbbbatch.database.models.storage import INODE, Arriving, File, FileChecksum, Known, Name, Row
+from dbbbatch.database.models.status import Status
+from dbbbatch.database.models.storage import (
+    INODE,
+    Arriving,
+    File,
+    FileChecksum,
+    Known,
+    Name,
+    Returned,
+    Row,
+)
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.scan import mtime_ns
+
+#: Where an ingest that was over begins anew because the file has other content now.
+_OVER = (Status.SUCCESS, Status.FAILURE, Status.UNKNOWN, Status.INVALID)
 
 
 class Area(NamedTuple):
@@ -74,11 +90,14 @@ class Arrival:
         The row that it has already, if it returns.
     copied : `bool`
         Whether a copy waits beside the destination.
+    device : `int`
+        The file system of its destination.
     """
 
     __slots__ = (
         "copied",
         "destination",
+        "device",
         "known",
         "name",
         "number",
@@ -101,6 +120,7 @@ class Arrival:
         self.sums: dict[str, str] = {}
         self.known: Known | None = None
         self.copied = False
+        self.device = 0
         self.number = 0
 
     def row(self, algorithm: str) -> Row:
@@ -109,7 +129,7 @@ class Arrival:
             *self.name,
             self.status.st_size,
             checksum.format(algorithm, self.sums[algorithm]),
-            self.status.st_mtime_ns,
+            mtime_ns(self.status),
             self.status.st_ino,
         )
 
@@ -144,8 +164,7 @@ def store(area: Area, arrivals: Sequence[Arrival]) -> Outcome:
     TryLater
         The disk or the database is away or full. Recovery finishes what was begun.
     """
-    if any(arrival.copied for arrival in arrivals):
-        _sync(area.storage)
+    _sync(arrival for arrival in arrivals if arrival.copied)
     algorithm = area.algorithms[0]
     arriving = connect.transact(lambda: _intend(area, algorithm, arrivals))
     outcome = Outcome([], [])
@@ -169,21 +188,17 @@ def store(area: Area, arrivals: Sequence[Arrival]) -> Outcome:
     for arrival, _ in outcome.obstacles:
         if arrival.copied:
             place.remove_temporary(arrival.destination, area.owner)
-    _sync(area.storage)
-    copied = [arrival for arrival in outcome.stored if arrival.copied]
+    _sync(outcome.stored)
+    originals = [_original(arrival, algorithm) for arrival in outcome.stored if arrival.copied]
     taken_back = [arrival.number for arrival, _ in outcome.obstacles if arrival.number]
 
     def record() -> None:
-        File.corrected([(arrival.number, arrival.row(algorithm)) for arrival in corrected])
+        _correct(area, corrected)
         File.withdraw(taken_back)
-        _record(
-            area,
-            [arrival.number for arrival in outcome.stored],
-            [_original(each) for each in copied],
-        )
+        _record(area, [arrival.number for arrival in outcome.stored], originals)
 
     connect.transact(record)
-    remove_originals(area, [_original(arrival) for arrival in copied])
+    _remove_originals(area, originals)
     return outcome
 
 
@@ -211,8 +226,9 @@ def adopt(
     count : `int`
         Files recorded.
     """
-    if arrivals:
-        _sync(area.storage)
+    for arrival in arrivals:
+        arrival.device = arrival.status.st_dev
+    _sync(arrivals)
 
     def record() -> int:
         ours = []
@@ -236,50 +252,45 @@ def recover(area: Area, most: int) -> int:
     """
     count = 0
     while rows := connect.look(lambda: File.arriving(area.storage, area.finder, most)):
-        there: list[int] = []
+        there: list[Arrival] = []
         left: list[Left] = []
         back: list[int] = []
         for row in rows:
             try:
-                if _was_placed(area, row):
-                    there.append(row.id)
+                if arrival := _placed(area, row):
+                    there.append(arrival)
                     left += _left_behind(area, row)
                 else:
                     back.append(row.id)
             except OSError as error:
                 raise TryLater(_fault(error, names.join(row.relpath, row.filename))) from None
-        if there:
-            _sync(area.storage)
+        _sync(there)
 
         def record(
-            there: list[int] = there, left: list[Left] = left, back: list[int] = back
+            there: list[Arrival] = there, left: list[Left] = left, back: list[int] = back
         ) -> None:
+            _correct(area, [arrival for arrival in there if arrival.sums])
             File.withdraw(back)
-            _record(area, there, left)
+            _record(area, [arrival.number for arrival in there], left)
 
         connect.transact(record)
         count += len(rows)
-    while originals := connect.look(
-        lambda: FinderLeft.all_with(area.site, area.finder, Verdict.MOVED, most)
-    ):
-        if not remove_originals(area, originals):
-            break
-        count += len(originals)
     return count
 
 
-def remove_originals(area: Area, originals: Sequence[Left]) -> int:
-    """Remove files whose copies are stored; return how many there was an answer for.
+def _remove_originals(area: Area, originals: Sequence[Left]) -> None:
+    """Remove files whose copies were just stored.
 
     One that is another file by now stays, and is found by the next scan. One that cannot be removed
     is kept in mind.
     """
+    if not originals:
+        return
     done: list[Name] = []
     for original in originals:
-        path = os.path.join(area.source, _rel(original))
+        path = os.path.join(area.source, rel_of(original))
         try:
-            status = os.lstat(path)
-            if _version(status) == (original.size_bytes, original.mtime_ns, original.inode):
+            if version(os.lstat(path)) == (original.size_bytes, original.mtime_ns, original.inode):
                 os.unlink(path)
         except (FileNotFoundError, NotADirectoryError):
             pass
@@ -288,7 +299,6 @@ def remove_originals(area: Area, originals: Sequence[Left]) -> int:
         done.append((original.relpath, original.filename))
     if done:
         connect.transact(lambda: FinderLeft.drop(area.site, area.finder, done))
-    return len(done)
 
 
 def _intend(area: Area, algorithm: str, arrivals: Sequence[Arrival]) -> dict[Name, int]:
@@ -299,12 +309,18 @@ def _intend(area: Area, algorithm: str, arrivals: Sequence[Arrival]) -> dict[Nam
         if arrival.known is None:
             new.append(row)
         else:
-            again.append((arrival.known.id, row))
+            again.append((arrival.known, row))
     File.intend_again(area.finder, again)
     File.intend(area.storage, area.finder, new)
     intents = File.arriving(area.storage, area.finder)
     File.note_copies(intents)
     numbers = {(row.relpath, row.filename): row.id for row in intents}
+    _keep_checksums(area, arrivals, numbers)
+    return numbers
+
+
+def _keep_checksums(area: Area, arrivals: Sequence[Arrival], numbers: Mapping[Name, int]) -> None:
+    """Record the further checksums of those that are ours."""
     if area.algorithms[1:]:
         FileChecksum.keep(
             [
@@ -312,10 +328,16 @@ def _intend(area: Area, algorithm: str, arrivals: Sequence[Arrival]) -> dict[Nam
                 for arrival in arrivals
                 if arrival.name in numbers
                 for name, digest in arrival.sums.items()
-                if name != algorithm
+                if name != area.algorithms[0]
             ]
         )
-    return numbers
+
+
+def _correct(area: Area, arrivals: Sequence[Arrival]) -> None:
+    """Record what files turned out to be after their intent was recorded."""
+    algorithm = area.algorithms[0]
+    File.corrected([(arrival.number, arrival.row(algorithm)) for arrival in arrivals])
+    _keep_checksums(area, arrivals, {arrival.name: arrival.number for arrival in arrivals})
 
 
 def _record(
@@ -327,6 +349,7 @@ def _record(
     """Record files as stored and as due, and which originals are now to be removed."""
     if not there:
         return
+    returned = File.returned(there)
     if File.stored(there) != len(there):
         raise TryLater(
             f"[finder.{area.finder}]: another finder of this name changed our rows; run one a site"
@@ -335,56 +358,121 @@ def _record(
         IngestState.arrive(there, area.storage, area.run_id or None)
     else:
         arrive(there)
+    _offer_again(returned)
     FinderLeft.remember(area.site, area.finder, originals)
 
 
+def _offer_again(returned: Sequence[Returned]) -> None:
+    """Offer what was forgotten and has come back: where it was to come, and as other content."""
+    for target in {file.target for file in returned}:
+        mine = [file for file in returned if file.target == target]
+        changed = [file.id for file in mine if file.other_content]
+        IngestState.rerun(target, changed, _OVER, "other content came after it was forgotten")
+        put_off = [file.id for file in mine if file.put_off]
+        IngestState.rerun(target, put_off, [Status.IGNORED], "came back after it was forgotten")
+
+
 def _place(area: Area, arrival: Arrival) -> None:
-    if arrival.copied:
-        place.place(place.temporary_path(arrival.destination, area.owner), arrival.destination)
-    else:
-        place.place(arrival.source, arrival.destination)
+    if not arrival.copied:
+        try:
+            place.place(arrival.source, arrival.destination)
+            return
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        _copy(area, arrival)
+    place.place(place.temporary_path(arrival.destination, area.owner), arrival.destination)
+
+
+def _copy(area: Area, arrival: Arrival) -> None:
+    """Copy a file that cannot be renamed, though it is on the file system of its destination.
+
+    So it is between two mounts of one file system, and where quotas are those of a directory.
+    """
+    with checksum.opened(arrival.source) as descriptor:
+        checksum.same(arrival.status, os.fstat(descriptor), arrival.source)
+        sums = place.copy_beside(
+            descriptor,
+            arrival.destination,
+            area.algorithms,
+            owner=area.owner,
+            mode=area.mode,
+            group=area.group,
+        )
+    arrival.copied = True
+    if any(arrival.sums[name] != digest for name, digest in sums.items()):
+        raise checksum.Changed(errno.EAGAIN, "the file changed after it was read", arrival.source)
+    place.sync_file(place.temporary_path(arrival.destination, area.owner))
 
 
 def _read_again_if_other(arrival: Arrival) -> bool:
     """See to it that what was placed is what was read; else read it where it is now."""
-    status = os.lstat(arrival.destination)
-    if _version(status) == _version(arrival.status):
+    if version(os.lstat(arrival.destination)) == version(arrival.status):
         return False
-    # Written to between its reading and its placing: it is stored as what it is now, or goes back.
+    # Written to between its reading and its placing.
+    _read_again(arrival, list(arrival.sums))
+    return True
+
+
+def _read_again(arrival: Arrival, algorithms: Sequence[str]) -> None:
+    """Read a file in storage, to be recorded as what it is now; else it goes back."""
     try:
-        arrival.sums = checksum.compute(arrival.destination, list(arrival.sums))
+        arrival.sums = checksum.compute(arrival.destination, algorithms)
     except OSError:
         place.place(arrival.destination, arrival.source)
         raise
     arrival.status = os.lstat(arrival.destination)
-    return True
 
 
-def _was_placed(area: Area, row: Arriving) -> bool:
-    """Tell whether an intent was carried out; clear away what it left half-done."""
-    destination = os.path.join(area.storage, _rel(row))
-    place.remove_temporary(destination, area.owner)
+def _placed(area: Area, row: Arriving) -> Arrival | None:
+    """Return the file that an intent brought to storage, if it did; clear away what is half-done.
+
+    It has checksums if they are not those of the intent.
+    """
+    rel = rel_of(row)
+    arrival = Arrival(rel, (row.relpath, row.filename), *_paths(area, rel))
+    arrival.number = row.id
+    place.remove_temporary(arrival.destination, area.owner)
     try:
-        status = os.lstat(destination)
+        arrival.status = os.lstat(arrival.destination)
     except (FileNotFoundError, NotADirectoryError):
-        return False
-    if _version(status) == (row.size_bytes, row.mtime_ns, row.inode):
-        return True
-    if status.st_size != row.size_bytes:
-        return False
-    algorithm, digest = checksum.parse(row.checksum)
+        return None
+    arrival.device = arrival.status.st_dev
+    if version(arrival.status) == (row.size_bytes, row.mtime_ns, row.inode):
+        return arrival
     try:
-        return checksum.compute(destination, [algorithm])[algorithm] == digest
+        if arrival.status.st_size == row.size_bytes:
+            algorithm, digest = checksum.parse(row.checksum)
+            if checksum.compute(arrival.destination, [algorithm])[algorithm] == digest:
+                return arrival
+        if not _was_renamed(arrival, row):
+            return None
+        with contextlib.suppress(FileExistsError):
+            _read_again(arrival, list(dict.fromkeys(area.algorithms)))
+            return arrival
     except OSError as error:
         if faults.is_general(error):
             raise
+    return None
+
+
+def _was_renamed(arrival: Arrival, row: Arriving) -> bool:
+    """Tell whether a file in storage is the very one of an intent, with content that it got since.
+
+    Numbers are of one file system: where the source still has its file, that one has the number.
+    """
+    if not stat.S_ISREG(arrival.status.st_mode) or arrival.status.st_ino & INODE != row.inode:
         return False
+    try:
+        original = os.lstat(arrival.source)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return original.st_ino & INODE != row.inode or os.path.samestat(original, arrival.status)
 
 
 def _left_behind(area: Area, row: Arriving) -> list[Left]:
     """Return the original of a stored copy, if it is still there; finish a placing by link."""
-    source = os.path.join(area.source, _rel(row))
-    destination = os.path.join(area.storage, _rel(row))
+    source, destination = _paths(area, rel_of(row))
     try:
         status = os.lstat(source)
     except (FileNotFoundError, NotADirectoryError):
@@ -392,27 +480,43 @@ def _left_behind(area: Area, row: Arriving) -> list[Left]:
     if os.path.samestat(status, os.lstat(destination)):
         place.place(source, destination)
         return []
-    left = Left(row.relpath, row.filename, row.size_bytes, row.mtime_ns, row.inode, Verdict.MOVED)
-    return [left] if _version(status) == (row.size_bytes, row.mtime_ns, row.inode) else []
+    if version(status) != (row.size_bytes, row.mtime_ns, row.inode):
+        return []
+    return [to_be_removed((row.relpath, row.filename), status, row.checksum)]
 
 
-def _original(arrival: Arrival) -> Left:
-    return Left(*arrival.name, *_version(arrival.status), Verdict.MOVED)
+def _original(arrival: Arrival, algorithm: str) -> Left:
+    digest = checksum.format(algorithm, arrival.sums[algorithm])
+    return to_be_removed(arrival.name, arrival.status, digest)
 
 
-def _rel(row: Arriving | Left) -> str:
+def to_be_removed(name: Name, status: os.stat_result, digest: str) -> Left:
+    """Return what is to be kept in mind of a file of the source that storage has."""
+    return Left(*name, *version(status), Verdict.MOVED, checksum=digest)
+
+
+def rel_of(row: Arriving | Left) -> str:
+    """Return the relative path of a row."""
     return names.join(names.from_text(row.relpath), names.from_text(row.filename))
 
 
-def _version(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ino & INODE
+def _paths(area: Area, rel: str) -> tuple[str, str]:
+    return os.path.join(area.source, rel), os.path.join(area.storage, rel)
 
 
-def _sync(storage: str) -> None:
-    try:
-        place.sync_file_system(storage)
-    except OSError as error:
-        raise TryLater(_fault(error, storage)) from None
+def version(status: os.stat_result) -> tuple[int, int, int]:
+    """Return what tells one version of a file from another, as the tables have it."""
+    return status.st_size, mtime_ns(status), status.st_ino & INODE
+
+
+def _sync(arrivals: Iterable[Arrival]) -> None:
+    """Make files in storage durable, and their names: storage may be several file systems."""
+    for path in {arrival.device: arrival.destination for arrival in arrivals}.values():
+        directory = os.path.dirname(path)
+        try:
+            place.sync_file_system(directory)
+        except OSError as error:
+            raise TryLater(_fault(error, directory)) from None
 
 
 def _fault(error: OSError, path: str) -> str:

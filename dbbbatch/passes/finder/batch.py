@@ -5,19 +5,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left
 from dbbbatch.database.models.finder import Verdict as Memory
-from dbbbatch.database.models.storage import INODE, File, Name
+from dbbbatch.database.models.storage import INODE, File, FileStatus, Name
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, faults, names
-from dbbbatch.files.scan import Found
+from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.scan import Found, mtime_ns
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder import duplicate
-from dbbbatch.passes.finder.arrival import Arrival, adopt, store
+from dbbbatch.passes.finder.arrival import Arrival, adopt, store, to_be_removed
 from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.finder.examine import Examined, Examiner
 from dbbbatch.passes.finder.judge import Verdict
@@ -82,6 +83,7 @@ class Batch:
             if memory is not None:
                 self._tries[name] = memory.tries
         self._examined: Future[list[Examined]]
+        self._moved: set[Name] = set()
         self._asides: list[Aside] = []
         self._memories: list[Left] = []
 
@@ -110,20 +112,32 @@ class Batch:
         if ready:
             stored, obstacles = store(self._area, ready)
             self._p.counts["stored"] += len(stored)
+            self._moved = {arrival.name for arrival in stored if arrival.copied}
             for arrival, error in obstacles:
                 self._put_off(Examined(arrival, None, error=error))
         if orphans:
-            self._adopt(orphans)
-        for arrival in same + orphans:
-            self._set_aside_duplicate(arrival)
+            same += self._adopt(orphans)
+        self._set_aside_duplicates(same)
         self._move_aside()
         self._remember()
+
+    def discard(self) -> None:
+        """Remove the copies of files that are not stored now: they would only fill the disk."""
+        self._examined.exception()
+        for arrival in self._arrivals:
+            if arrival.copied:
+                with suppress(OSError):
+                    place.remove_temporary(arrival.destination, self._area.owner)
 
     def _put_off(self, examined: Examined) -> None:
         """Deal with a file that is not to be stored, or not now."""
         arrival, verdict, reason, error = examined
         if verdict is Verdict.CONFLICT:
             self._quarantine(arrival, reason)
+        elif verdict is Verdict.ITSELF:
+            self._leave(arrival, reason)
+        elif verdict is Verdict.BUSY and arrival.known is not None:
+            self._complaints.busy(arrival.known.finder)
         elif error is None or isinstance(error, _NOT_YET):
             self._p.log.info("%s: not yet", names.printable(arrival.rel))
         elif error.errno in _UNFIT:
@@ -131,34 +145,57 @@ class Batch:
         else:
             self._fail(arrival, error.strerror or str(error))
 
-    def _adopt(self, orphans: Sequence[Arrival]) -> None:
-        found = []
+    def _adopt(self, orphans: Sequence[Arrival]) -> list[Arrival]:
+        """Record what storage has; return those whose stored file was still there."""
+        ours, found = [], []
         for orphan in orphans:
             here = Arrival(orphan.rel, orphan.name, orphan.source, orphan.destination)
-            here.status = os.lstat(orphan.destination)
+            try:
+                here.status = os.lstat(orphan.destination)
+            except OSError as error:
+                self._put_off(Examined(orphan, None, error=error))
+                continue
             here.sums = orphan.sums
             here.known = orphan.known
             found.append(here)
-        adopt(self._area, found)
-        self._p.counts["adopted"] += len(found)
+            ours.append(orphan)
+        self._p.counts["adopted"] += adopt(self._area, found)
+        return ours
 
-    def _set_aside_duplicate(self, arrival: Arrival) -> None:
-        action = self._finder.alternative
-        self._p.counts["duplicates"] += 1
-        if action == "quarantine":
-            self._quarantine(arrival, "storage has the same file already")
-        elif action == "delete":
-            algorithm = self._area.algorithms[0]
-            try:
-                duplicate.remove(arrival, algorithm, arrival.sums[algorithm])
-            except duplicate.NotProved as doubt:
-                self._fail(arrival, f"a duplicate, not removed: {doubt}")
-            except _NOT_YET:
-                pass
-            except OSError as error:
+    def _set_aside_duplicates(self, arrivals: Sequence[Arrival]) -> None:
+        self._p.counts["duplicates"] += len(arrivals)
+        if self._finder.alternative == "delete":
+            self._remove(arrivals)
+            return
+        for arrival in arrivals:
+            if self._finder.alternative == "quarantine":
+                self._quarantine(arrival, "storage has the same file already")
+            else:
+                self._memorize(arrival, Memory.DUPLICATE, "storage has the same file already")
+
+    def _remove(self, arrivals: Sequence[Arrival]) -> None:
+        """Remove duplicates: recorded first, for the pass after a kill."""
+        if not arrivals:
+            return
+        lefts = [to_be_removed(each.name, each.status, self._digest(each)) for each in arrivals]
+        site, finder = self._area.site, self._area.finder
+        connect.transact(lambda: FinderLeft.remember(site, finder, lefts))
+        by_name = {arrival.name: arrival for arrival in arrivals}
+        for left, error in duplicate.remove(self._area, lefts):
+            arrival = by_name[left.relpath, left.filename]
+            if isinstance(error, duplicate.Itself):
+                self._leave(arrival, f"a duplicate, not removed: {error}")
+            elif isinstance(error, duplicate.NotProved):
+                self._fail(arrival, f"a duplicate, not removed: {error}")
+            elif not isinstance(error, _NOT_YET):
                 self._fail(arrival, f"a duplicate, cannot be removed: {error.strerror}")
-        else:
-            self._memorize(arrival, Memory.DUPLICATE, "storage has the same file already")
+
+    def _digest(self, arrival: Arrival) -> str:
+        """Return the checksum of a file as its row has it."""
+        if arrival.known is not None and arrival.known.status == FileStatus.STORED:
+            return arrival.known.checksum
+        algorithm = self._area.algorithms[0]
+        return checksum.format(algorithm, arrival.sums[algorithm])
 
     def _quarantine(self, arrival: Arrival, reason: str) -> None:
         try:
@@ -179,11 +216,16 @@ class Batch:
 
     def _fail(self, arrival: Arrival, message: str) -> None:
         """Count a try that went wrong; after the last one the file is moved aside."""
-        self._p.counts["failed"] += 1
         if self._tries.get(arrival.name, 0) + 1 >= self._finder.max_attempts:
+            self._p.counts["failed"] += 1
             self._quarantine(arrival, f"after {self._finder.max_attempts} attempts: {message}")
         else:
-            self._memorize(arrival, Memory.FAILED, message)
+            self._leave(arrival, message)
+
+    def _leave(self, arrival: Arrival, message: str) -> None:
+        """Count a try that went wrong; the file stays where it is."""
+        self._p.counts["failed"] += 1
+        self._memorize(arrival, Memory.FAILED, message)
 
     def _memorize(self, arrival: Arrival, verdict: Memory, message: str) -> None:
         try:
@@ -196,7 +238,7 @@ class Batch:
             Left(
                 *arrival.name,
                 status.st_size,
-                status.st_mtime_ns,
+                mtime_ns(status),
                 status.st_ino & INODE,
                 verdict,
                 self._tries.get(arrival.name, 0) + 1,
@@ -226,6 +268,8 @@ class Batch:
     def _remember(self) -> None:
         """Keep in mind what stays, and no more what has gone."""
         kept = {(memory.relpath, memory.filename) for memory in self._memories}
+        # What was copied is remembered, or was dropped, with its own record.
+        kept |= self._moved
         gone = [name for name in (*self._tries, *self._stale) if name not in kept]
         if not self._memories and not gone:
             return

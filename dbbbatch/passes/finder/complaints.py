@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import timedelta
 from itertools import islice
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
+from dbbbatch.database.models.run import Run
 from dbbbatch.files import names
 from dbbbatch.passes.base import Pass
 
 #: Complaints of one kind that are said one by one; then only that there are more.
 MOST_SAID = 10
+
+#: A finder that began no pass for so long has nothing in hand.
+_AT_WORK = timedelta(days=1)
 
 
 class Complaints:
@@ -19,6 +25,7 @@ class Complaints:
     def __init__(self) -> None:
         self._kinds: dict[str, list[tuple[str, str]]] = {}
         self._counts: dict[str, int] = {}
+        self._busy: Counter[str] = Counter()
 
     def odd(self, rel: str, what: str) -> None:
         """Note something in the source that is no file to be stored."""
@@ -36,6 +43,29 @@ class Complaints:
             f"{names.printable(rel)}: is in storage, but the table does not know it; dbb-auditor "
             "--adopt records it",
         )
+
+    def busy(self, finder: str) -> None:
+        """Note a file whose name another finder is storing."""
+        self._busy[finder] += 1
+
+    def about_others(self, p: Pass, storage: str) -> None:
+        """Note the files that wait for a finder which is not there any more."""
+        for finder, count in self._busy.items():
+            section = p.settings.finder.get(finder)
+            if section is not None and section.storage == storage:
+                continue
+            run = connect.look(
+                lambda finder=finder: Run.last(p.settings.site.name, "finder", finder)
+            )
+            if run is None or run.started < connect.look(connect.now) - _AT_WORK:
+                self._add(
+                    "busy",
+                    finder,
+                    f"{count} files wait for finder.{finder}, which began to store files of these "
+                    "names and has made no pass for a day; one more pass of it helps, also if it "
+                    f"has another name now: of a section [finder.{finder}] with the same source "
+                    "and storage",
+                )
 
     def about_quarantine(self, site: str, label: str) -> None:
         """Note the files that wait in quarantine, the oldest of them."""

@@ -1,45 +1,125 @@
-"""What becomes of a file that storage holds already: proved first, then the alternative action."""
+"""Removing from the source what storage has already: proved anew for each file.
+
+The file first gets a hidden name beside its own. If storage's file is gone then, source and storage
+were two paths to one file, whatever the system says of them, and it gets its name back. What is to
+be removed was recorded before, so that the pass after a kill finds what has its hidden name.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+from collections.abc import Sequence
+from functools import partial
 
-from dbbbatch.files import checksum, place
-from dbbbatch.passes.finder.arrival import Arrival
-
-
-def remove(arrival: Arrival, algorithm: str, digest: str) -> None:
-    """Remove a file from the source after proving that the stored one is there and equal.
-
-    Parameters
-    ----------
-    arrival : `Arrival`
-        The file, as it was read.
-    algorithm, digest : `str`
-        What both must have.
-
-    Raises
-    ------
-    NotProved
-        There is a doubt; nothing was removed.
-    OSError
-        It could not be removed.
-    """
-    if place.same_entry(arrival.source, arrival.destination):
-        raise NotProved("source and storage are the same directory under two names")
-    try:
-        stored = os.lstat(arrival.destination)
-        found = checksum.compute(arrival.destination, [algorithm])[algorithm]
-    except OSError as error:
-        raise NotProved(f"the stored file cannot be read: {error.strerror}") from None
-    if found != digest:
-        raise NotProved("the stored file does not have the content that the table tells of")
-    now = os.lstat(arrival.source)
-    checksum.same(arrival.status, now, arrival.source)
-    if os.path.samestat(stored, now) and now.st_nlink < 2:
-        raise NotProved("source and storage lead to the same file")
-    os.unlink(arrival.source)
+from dbbbatch.database import connect
+from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
+from dbbbatch.database.models.storage import File, FileStatus, Known
+from dbbbatch.errors import TryLater
+from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.passes.finder.arrival import Area, rel_of, version
 
 
 class NotProved(Exception):
-    """The stored copy was not proved to be whole, so the other one stays."""
+    """The stored copy was not proved to be there and whole, so the other one stays."""
+
+
+class Itself(NotProved):
+    """What was to be removed is the stored file."""
+
+
+def recover(area: Area, most: int) -> int:
+    """Remove what earlier passes had yet to remove; return how many files are dealt with.
+
+    What storage has lost stays, and is looked at as a new file.
+    """
+    count, after = 0, ("", "")
+    while originals := connect.look(
+        partial(FinderLeft.all_with, area.site, area.finder, Verdict.MOVED, most, after)
+    ):
+        after = (originals[-1].relpath, originals[-1].filename)
+        stuck = [error for _, error in remove(area, originals) if isinstance(error, OSError)]
+        count += len(originals) - len(stuck)
+    return count
+
+
+def remove(area: Area, originals: Sequence[Left]) -> list[tuple[Left, NotProved | OSError]]:
+    """Remove files that are recorded as MOVED, each after the proof that storage has it.
+
+    Returns
+    -------
+    stay : `list`
+        Those that stay, with the doubt; or, still recorded, with the error.
+
+    Raises
+    ------
+    TryLater
+        The disk is away.
+    """
+    keys = [(original.relpath, original.filename) for original in originals]
+    known = connect.look(lambda: File.known(area.storage, keys))
+    stay: list[tuple[Left, NotProved | OSError]] = []
+    dealt_with = []
+    for original, key in zip(originals, keys, strict=True):
+        try:
+            _remove(area, original, known.get(key))
+        except NotProved as doubt:
+            stay.append((original, doubt))
+        except OSError as error:
+            stay.append((original, error))
+            continue
+        dealt_with.append(key)
+    connect.transact(lambda: FinderLeft.drop(area.site, area.finder, dealt_with))
+    return stay
+
+
+def _remove(area: Area, original: Left, known: Known | None) -> None:
+    rel = rel_of(original)
+    source, stored = os.path.join(area.source, rel), os.path.join(area.storage, rel)
+    # Not by the host or the source's own path, which may be others when it is looked for.
+    hidden = place.hidden_path(source, "removing", area.owner, rel)
+    if not os.path.lexists(hidden):
+        try:
+            if version(os.lstat(source)) != original[2:5]:
+                return  # another file has its name: the next scan finds it
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if place.may_be_one(source, stored):
+                raise Itself("source and storage lead to the same file")
+    # Also where a killed pass had linked the hidden name and not yet unlinked the other one.
+    with contextlib.suppress(FileExistsError, FileNotFoundError):
+        place.place(source, hidden)
+    if not os.path.lexists(hidden):
+        return  # taken away by somebody
+    try:
+        _prove(original, known, hidden, stored)
+        os.unlink(hidden)
+    except (NotProved, OSError, TryLater):
+        # Another file may have its name by now; then it is that one's next version.
+        place.place_versioned(hidden, *os.path.split(source))
+        raise
+
+
+def _prove(original: Left, known: Known | None, hidden: str, stored: str) -> None:
+    """Raise `NotProved` unless storage has what is hidden, as a file of its own."""
+    if known is None or known.status != FileStatus.STORED or known.checksum != original.checksum:
+        raise NotProved("the table does not tell of this content as stored")
+    algorithm, digest = checksum.parse(known.checksum)
+    try:
+        if not stat.S_ISREG(os.lstat(stored).st_mode):
+            raise NotProved("the stored file is no regular file")
+        found = checksum.compute(stored, [algorithm])[algorithm]
+    except FileNotFoundError:
+        raise Itself("storage has lost it, or leads to this same file") from None
+    except OSError as error:
+        if faults.is_general(error):
+            raise TryLater(
+                f"{names.printable(stored)}: {error.strerror}; nothing is lost"
+            ) from None
+        raise NotProved(f"the stored file cannot be read: {error.strerror}") from None
+    if found != digest:
+        raise NotProved("the stored file does not have the content that the table tells of")
+    if version(os.lstat(hidden)) != original[2:5]:
+        raise NotProved("it was written to while it was looked at")

@@ -18,6 +18,9 @@ from dbbbatch.passes.finder.arrival import Area, Arrival
 from dbbbatch.passes.finder.judge import Verdict, judge
 from dbbbatch.passes.spread import spread
 
+#: Only writing meets these, and nothing but storage is written to.
+_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
 
 class Examined(NamedTuple):
     """A file and what is to become of it.
@@ -50,7 +53,8 @@ class Examiner:
     def __init__(self, area: Area, apart: bool) -> None:
         self._area = area
         self._apart = apart
-        self._made: set[str] = set()
+        #: Directories: the file system there, and whether a file of the source must be copied.
+        self._made: dict[str, tuple[int, bool]] = {}
 
     def examine(self, arrivals: Sequence[Arrival], jobs: int = 1) -> Iterator[Examined]:
         """Yield what is to become of each file, in their order; read by so many threads.
@@ -67,8 +71,9 @@ class Examiner:
             return self._one(arrival)
         except OSError as error:
             if faults.is_general(error):
+                where = self._area.storage if error.errno in _WRITING else arrival.source
                 raise TryLater(
-                    f"{names.printable(arrival.source)}: {error.strerror}; nothing is lost"
+                    f"{names.printable(where)}: {error.strerror}; nothing is lost"
                 ) from None
             return Examined(arrival, None, error=error)
 
@@ -78,6 +83,14 @@ class Examiner:
         if known is None and there is None:
             self._take(arrival)
             return Examined(arrival, Verdict.ARRIVES)
+        if there is not None and place.may_be_one(arrival.source, arrival.destination):
+            arrival.status = there
+            return Examined(
+                arrival,
+                Verdict.ITSELF,
+                "source and storage lead to this same file, which is left alone; look at links and "
+                "mounts",
+            )
         algorithms = list(self._area.algorithms)
         wanted = None
         if known is not None:
@@ -109,7 +122,7 @@ class Examiner:
     def _take(self, arrival: Arrival) -> None:
         """Read a file that is to be stored, and make it ready to be placed."""
         area = self._area
-        if not self._apart:
+        if not self._make_directory(arrival):
             descriptor = checksum.open_regular(arrival.source)
             try:
                 before = os.fstat(descriptor)
@@ -117,7 +130,6 @@ class Examiner:
                 arrival.status = after = os.fstat(descriptor)
                 checksum.same(before, after, arrival.source)
                 if self._dress(descriptor, after):
-                    self._make_directory(arrival)
                     return
             finally:
                 os.close(descriptor)
@@ -137,7 +149,6 @@ class Examiner:
 
     def _copy(self, arrival: Arrival) -> None:
         area = self._area
-        self._make_directory(arrival)
         descriptor = checksum.open_regular(arrival.source)
         try:
             arrival.status = os.fstat(descriptor)
@@ -153,7 +164,8 @@ class Examiner:
             os.close(descriptor)
         arrival.copied = True
 
-    def _make_directory(self, arrival: Arrival) -> None:
+    def _make_directory(self, arrival: Arrival) -> bool:
+        """Make a file's directory in storage; tell whether the file must be copied there."""
         relpath = os.path.dirname(arrival.rel)
         if relpath not in self._made:
             place.make_directories(
@@ -163,7 +175,13 @@ class Examiner:
                 self._area.group,
                 durable=False,  # the batch is made durable as a whole
             )
-            self._made.add(relpath)
+            here, there = (
+                os.stat(os.path.dirname(path)).st_dev
+                for path in (arrival.source, arrival.destination)
+            )
+            self._made[relpath] = there, self._apart or here != there
+        arrival.device, apart = self._made[relpath]
+        return apart
 
     def _compare(self, arrival: Arrival) -> tuple[Verdict, str]:
         """Compare a file with one that storage has under its name, unknown to the table."""
@@ -171,6 +189,13 @@ class Examiner:
         # A file system that does not tell cases apart answers to names that it does not have.
         if filename not in os.listdir(directory):
             return Verdict.CONFLICT, "storage takes its name for that of another file"
+        # One that shows all names alike: whether it is this name's file, its row alone could tell.
+        if _folds(self._area.storage, arrival.rel):
+            return (
+                Verdict.CONFLICT,
+                "storage has a file of this name, which the table does not know, and does not tell "
+                "upper and lower case apart",
+            )
         algorithm = self._area.algorithms[0]
         try:
             there = checksum.compute(arrival.destination, [algorithm])
@@ -196,6 +221,17 @@ def _look(path: str) -> os.stat_result | None:
         raise NotADirectoryError(
             errno.ENOTDIR, "storage has a file where this one needs a directory"
         ) from None
+
+
+def _folds(root: str, rel: str) -> bool:
+    """Tell whether a path leads to the same file when upper and lower case are exchanged."""
+    other = rel.swapcase()
+    try:
+        return other != rel and os.path.samestat(
+            os.lstat(os.path.join(root, rel)), os.lstat(os.path.join(root, other))
+        )
+    except OSError:
+        return False
 
 
 def _kind(mode: int) -> str:

@@ -19,10 +19,12 @@ class Verdict(Enum):
     DUPLICATE = "duplicate"
     #: Must not be stored under this name: quarantine it, with the reason.
     CONFLICT = "conflict"
-    #: Storage has a file of this name that the table does not know: compare the two.
+    #: Storage has a file of this name, and the table not, or not there: compare the two.
     ORPHAN = "orphan"
     #: Another finder is storing a file of this name: look again in the next pass.
     BUSY = "busy"
+    #: Source and storage lead to this one file: it is never moved or removed.
+    ITSELF = "itself"
 
 
 class Judgement(NamedTuple):
@@ -63,6 +65,8 @@ def judge(known: Known | None, same: bool, size_there: int | None) -> Judgement:
             f"the stored file has {size_there} bytes instead of {known.size_bytes}; this one has "
             "the content it should have"
         )
+    if known.status == FileStatus.MISSING:
+        return Judgement(Verdict.ORPHAN)
     return Judgement(Verdict.DUPLICATE)
 
 

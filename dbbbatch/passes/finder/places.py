@@ -34,11 +34,24 @@ def quarantining(finder: Finder, p: Pass) -> Quarantining:
 
 
 def must_be_there(finder: Finder) -> None:
-    """Leave with TryLater where source or storage is not mounted."""
+    """Leave with TryLater where source or storage is not mounted.
+
+    And with ConfigError where one leads into the other: what is moved would be storage itself.
+    """
     if not os.path.isdir(finder.source):
         raise TryLater(f"{finder.source}: the source is not there; is it mounted?")
     if why := faults.away(finder.storage, finder.sentinel):
         raise TryLater(why)
+    if finder.standard == "move" and (why := entangled(finder)):
+        raise ConfigError(f"[{finder.label}] source: {why}")
+
+
+def entangled(finder: Finder) -> str:
+    """Say which of source and storage leads into the other, or nothing."""
+    for inner, outer in ((finder.source, finder.storage), (finder.storage, finder.source)):
+        if place.leads_into(inner, outer):
+            return f"{inner} leads into {outer}: nothing is moved; look at links and mounts"
+    return ""
 
 
 def must_have_room(finder: Finder, needed: int) -> None:
@@ -54,7 +67,7 @@ def must_have_room(finder: Finder, needed: int) -> None:
 
 
 def apart(finder: Finder) -> bool:
-    """Tell whether source and storage are on different file systems."""
+    """Tell whether source and storage are on different file systems, or mounts of one."""
     return not place.same_file_system(finder.source, finder.storage)
 
 

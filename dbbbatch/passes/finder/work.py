@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -10,11 +11,12 @@ from dbbbatch.config import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left
 from dbbbatch.database.models.finder import Verdict as Memory
-from dbbbatch.database.models.storage import INODE, File, Name
+from dbbbatch.database.models.storage import INODE, File, FileStatus, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import names, place
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.base import Pass, Work
+from dbbbatch.passes.finder import duplicate
 from dbbbatch.passes.finder.arrival import recover
 from dbbbatch.passes.finder.batch import Batch, Fresh
 from dbbbatch.passes.finder.complaints import Complaints
@@ -41,7 +43,9 @@ class FinderWork(Work):
         """Finish or take back what an earlier pass had begun to store or to move aside."""
         self._complaints = Complaints()
         must_be_there(self._finder)
-        count = recover(area_of(self._finder, p), self._finder.batch_files)
+        area = area_of(self._finder, p)
+        count = recover(area, self._finder.batch_files)
+        count += duplicate.recover(area, self._finder.batch_files)
         count += quarantining(self._finder, p).recover()
         if count:
             p.counts["recovered"] += count
@@ -50,10 +54,15 @@ class FinderWork(Work):
         """Store what the source holds, in batches."""
         try:
             for batch in self._read(p):
-                must_be_there(self._finder)
-                batch.store()
+                try:
+                    must_be_there(self._finder)
+                    batch.store()
+                except TryLater:
+                    batch.discard()
+                    raise
                 p.progress(p.counts["stored"])
             place.remove_empty_directories(self._finder.source, self._finder.expiration)
+            self._complaints.about_others(p, self._finder.storage)
             self._complaints.about_quarantine(p.settings.site.name, self._finder.label)
         finally:
             self._complaints.say(p)
@@ -86,32 +95,37 @@ class FinderWork(Work):
         """Give batches one after the other; while one is stored, the next one is read."""
         from concurrent.futures import ThreadPoolExecutor
 
-        before: Batch | None = None
+        waiting: list[Batch] = []
         size_before = 0
         trouble: TryLater | None = None
-        with ThreadPoolExecutor(1) as reader:
-            try:
-                for files in self._batches(p, self._complaints):
-                    fresh = self._fresh(p, files, self._complaints)
-                    fresh = fresh[: p.take(len(fresh))]
-                    if fresh:
-                        size = sum(each.found.size_bytes for each in fresh)
-                        must_be_there(self._finder)
-                        p.must_have_room()
-                        # What is being read still needs its room.
-                        must_have_room(self._finder, size_before + size)
-                        batch = Batch(p, self._finder, self._complaints, fresh)
-                        batch.read(reader)
-                        if before:
-                            yield before
-                        before, size_before = batch, size
-                    if p.stopping:
-                        break
-            except TryLater as error:
-                # What was read already, and copied, is stored first: else no pass would get on.
-                trouble = error
-            if before:
-                yield before
+        try:
+            with ThreadPoolExecutor(1) as reader:
+                try:
+                    for files in self._batches(p, self._complaints):
+                        fresh = self._fresh(p, files, self._complaints)
+                        fresh = fresh[: p.take(len(fresh))]
+                        if fresh:
+                            size = sum(each.found.size_bytes for each in fresh)
+                            must_be_there(self._finder)
+                            p.must_have_room()
+                            # What is being read still needs its room.
+                            must_have_room(self._finder, size_before + size)
+                            batch = Batch(p, self._finder, self._complaints, fresh)
+                            batch.read(reader)
+                            waiting.append(batch)
+                            if len(waiting) > 1:
+                                yield waiting.pop(0)
+                            size_before = size
+                        if p.stopping:
+                            break
+                except TryLater as error:
+                    # What was read already, and copied, is stored first: else no pass would get on.
+                    trouble = error
+                while waiting:
+                    yield waiting.pop(0)
+        finally:
+            for batch in waiting:
+                batch.discard()
         if trouble:
             raise trouble
 
@@ -119,10 +133,24 @@ class FinderWork(Work):
         finder = self._finder
         files: list[Found] = []
         size = 0
-        found_ones = scan(finder.source, finder.exclude, finder.settle, time.time(), complaints.odd)
+
+        def unfinished(rel: str) -> None:
+            if not place.is_temporary(os.path.basename(rel)) and not any(
+                pattern.search(rel) for pattern in finder.exclude
+            ):
+                complaints.odd(
+                    rel, f"begins with {place.TEMPORARY_PREFIX}, as unfinished copies do"
+                )
+
+        found_ones = scan(
+            finder.source, finder.exclude, finder.settle, time.time(), complaints.odd, unfinished
+        )
         try:
             for found in found_ones:
                 if not p.matches(found.rel):
+                    continue
+                if found.rel == finder.sentinel:
+                    complaints.odd(found.rel, "has the name by which storage is known (`sentinel`)")
                     continue
                 files.append(found)
                 size += found.size_bytes
@@ -142,6 +170,7 @@ class FinderWork(Work):
         if not left:
             return [Fresh(found, key) for found, key in zip(batch, keys, strict=True)]
         now = connect.look(connect.now)
+        stored = self._stored(left)
         fresh = []
         for found, key in zip(batch, keys, strict=True):
             memory = left.get(key)
@@ -159,7 +188,17 @@ class FinderWork(Work):
                     complaints.failed(found.rel, memory.message)
             elif memory.verdict == Memory.MOVED:
                 complaints.failed(found.rel, "its copy is stored, but it cannot be removed")
+            elif key not in stored:
+                fresh.append(Fresh(found, key, stale=True))
         return fresh
+
+    def _stored(self, left: dict[Name, Left]) -> set[Name]:
+        """Return which of the duplicates that are known to be left are still to be left."""
+        keys = [key for key, memory in left.items() if memory.verdict == Memory.DUPLICATE]
+        if not keys or self._finder.alternative != "none":
+            return set()
+        known = connect.look(lambda: File.known(self._finder.storage, keys))
+        return {key for key, row in known.items() if row.status == FileStatus.STORED}
 
 
 def name_of(rel: str) -> Name:
