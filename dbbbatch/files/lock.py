@@ -92,8 +92,12 @@ class Lock:
             os.close(descriptor)
             raise
         text = json.dumps({"pid": os.getpid(), "since": time.time()}).encode()
-        os.pwrite(descriptor, text, 0)
-        os.ftruncate(descriptor, len(text))
+        try:
+            os.pwrite(descriptor, text, 0)
+            os.ftruncate(descriptor, len(text))
+        except OSError as error:
+            os.close(descriptor)
+            raise OSError(error.errno, error.strerror, str(path)) from None
         self._descriptor = descriptor
         return True
 

@@ -152,9 +152,11 @@ def logging_site(databases: Databases, backend: str, directory: Path) -> Iterato
         site.write(finder={**keys, "batch_files": 2, "jobs": 1, "done_suffix": ".done"})
         (site.storage / ".dbb-storage").touch()
         updated = "2026-11-23/image 1.fits"
+        # The update of the second one may be still to come.
+        letters = dict.fromkeys((updated, "2026-11-24/copy.fits"), ".st......")
         named = [*FOUND, "not there yet"]
         for number, some in enumerate((named[::2], named[1::2])):
-            lines = "".join(f"<f+++++++++ {rel}\n" for rel in some)
+            lines = "".join(f"<f{letters.get(rel, '+' * 9)} {rel}\n" for rel in some)
             site.put(f"20261124/rsync-{number}.log", lines.encode(), site.far_buffer)
         for rel, content in FOUND.items():
             site.put(rel, content, site.storage)
