@@ -1,4 +1,7 @@
-"""A file system to which `A` and `a` are one name: no file of the one replaces one of the other."""
+"""A file system to which `A` and `a` are one name: no file of the one replaces one of the other.
+
+Tried where such a one can be mounted (lowntfs-3g, FUSE), which not every kernel lets root do.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,6 @@ from tests.passes.finding import Finding
 from tests.passes.handing import make_pass, rows, statuses, wait_over
 from tests.support.disks import folding_disk
 from tests.support.site import Site, tree
-
-pytestmark = pytest.mark.promise
 
 
 @pytest.fixture

@@ -355,9 +355,10 @@ def test_a_directory_that_cannot_be_entered_holds_up_only_its_own_files(
 def test_a_file_that_cannot_be_looked_at_after_its_transfer_stops_only_itself(
     site: Site, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program("tool", 'case "$*" in *bad*) exit 9;; esac; exec cp -p "$@"')
+    # A name that the hexadecimal name of an attempt cannot contain.
+    program("tool", 'case "$*" in *wrong*) exit 9;; esac; exec cp -p "$@"')
     site.write(handoff={**KEYS, "batch_files": 1}, endpoint=TOOL)
-    put_at(site, "bad", OLD)
+    put_at(site, "wrong", OLD)
     put_at(site, "good", OLD, WHEN + 1)
 
     def failing(*arguments: Any) -> str:
@@ -365,15 +366,14 @@ def test_a_file_that_cannot_be_looked_at_after_its_transfer_stops_only_itself(
 
     monkeypatch.setattr(handoff_transfer, "changed", failing)
     assert make_pass(site) == 1
-    assert statuses(site) == {"bad": "FOUND", "good": "HELD"}
+    assert statuses(site) == {"wrong": "FOUND", "good": "HELD"}
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
-@pytest.mark.parametrize("when", [(1 << 33) + 5_000_000_000, -(1 << 34)])
-def test_a_file_of_another_age_goes_all_the_way(site: Site, when: int, order: str) -> None:
+def test_a_file_of_the_far_future_goes_all_the_way(site: Site, order: str) -> None:
     site.write(handoff={**KEYS, "order": order}, finder={"min_free": 0})
-    path = put_at(site, "weird", OLD, when)
-    if -(1 << 63) <= path.lstat().st_mtime_ns < 1 << 63:
+    path = put_at(site, "weird", OLD, (1 << 33) + 5_000_000_000)
+    if path.lstat().st_mtime_ns < 1 << 63:
         pytest.skip("this file system keeps no such times")
     put_at(site, "good", OLD)
     assert make_pass(site) == 0

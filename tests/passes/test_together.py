@@ -61,7 +61,7 @@ def test_no_good_file_is_called_wrong_none_recorded_twice_nothing_lost(site: Sit
         assert ended["backfill"].returncode == 0, said
         assert {ended["finder"].returncode, ended["auditor"].returncode} <= {0, 1}, said
         assert not re.findall(r"\S+\.fits", said.replace("0/1.fits", "")), said
-    assert site.run("dbb-finder").code == 0
+        assert site.run("dbb-finder").code == 0
     assert site.run("dbb-auditor", "--share", "1").code == 0
     assert tree(site.storage) == expected
     assert tree(site.far_buffer) == tree(site.storage_quarantine) == {}

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.scripts import CRON_ENVIRONMENT, TOP
@@ -137,9 +138,12 @@ class ThroughTheIngester:
         with closing(sqlite3.connect(path, isolation_level=None)) as database:
             database.execute("BEGIN IMMEDIATE")
             waited_for(lambda: self.system.held() == paths, running)
+            children = psutil.Process(running.pid).children(recursive=True)
             running.send_signal(signal.SIGKILL)
             running.wait()
             database.execute("ROLLBACK")
+        # The plugin's process may still be closing its registry.
+        psutil.wait_procs(children, 30)
         assert self.statuses() == {"PENDING": 2}
         self.ingest()
         assert self.successes() == [1, 1]
