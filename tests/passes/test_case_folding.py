@@ -14,7 +14,6 @@ import pytest
 
 from dbbbatch import config
 from dbbbatch.files import checksum, names, place
-from dbbbatch.keys import defaults
 from dbbbatch.passes.release import REASON
 from tests.passes import finding
 from tests.passes.finding import Finding
@@ -85,18 +84,6 @@ def test_placing_takes_the_next_version_of_a_name_that_is_taken_in_other_letters
 
 
 # ---- a finder's storage --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def settings(tmp_path: Path, database_url: str) -> config.Settings:
-    return config.Settings(
-        path=tmp_path / "dbb.toml",
-        site=defaults(config.Site, name="archive", state=str(tmp_path / "state")),
-        database=defaults(config.Database, url=database_url, patience=0.2),
-        handoff={},
-        finder={},
-        target={},
-    )
 
 
 @pytest.fixture

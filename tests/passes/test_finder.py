@@ -8,26 +8,12 @@ from functools import partial
 
 import pytest
 
-from dbbbatch import config
 from dbbbatch.database import connect
 from dbbbatch.files import checksum, names, place
-from dbbbatch.keys import defaults
 from dbbbatch.passes.base import Options, Pass
 from dbbbatch.passes.finder import arrival, batch, examine
 from dbbbatch.passes.finder.work import FinderWork
 from tests.passes.finding import SENTINEL, Finding, tree
-
-
-@pytest.fixture
-def settings(tmp_path, database_url):
-    return config.Settings(
-        path=tmp_path / "dbb.toml",
-        site=defaults(config.Site, name="archive", state=str(tmp_path / "state")),
-        database=defaults(config.Database, url=database_url, patience=0.2),
-        handoff={},
-        finder={},
-        target={},
-    )
 
 
 @pytest.fixture

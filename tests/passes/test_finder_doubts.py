@@ -31,18 +31,6 @@ pytestmark = pytest.mark.promise
 
 
 @pytest.fixture
-def settings(tmp_path, database_url):
-    return config.Settings(
-        path=tmp_path / "dbb.toml",
-        site=defaults(config.Site, name="archive", state=str(tmp_path / "state")),
-        database=defaults(config.Database, url=database_url, patience=0.2),
-        handoff={},
-        finder={},
-        target={},
-    )
-
-
-@pytest.fixture
 def finding(settings, tmp_path):
     return Finding(settings, tmp_path, retry_wait=0)
 

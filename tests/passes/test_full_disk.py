@@ -16,7 +16,6 @@ import pytest
 from dbbbatch import config
 from dbbbatch.errors import TryLater
 from dbbbatch.files import place
-from dbbbatch.keys import defaults
 from dbbbatch.passes import base
 from dbbbatch.passes.finder import batch
 from dbbbatch.passes.finder.work import FinderWork
@@ -466,18 +465,6 @@ def _all_files(site: Site) -> dict[str, bytes]:
 
 
 # ---- storage and its quarantine ------------------------------------------------------------------
-
-
-@pytest.fixture
-def settings(tmp_path: Path, database_url: str) -> config.Settings:
-    return config.Settings(
-        path=tmp_path / "dbb.toml",
-        site=defaults(config.Site, name="archive", state=str(tmp_path / "state")),
-        database=defaults(config.Database, url=database_url, patience=0.2),
-        handoff={},
-        finder={},
-        target={},
-    )
 
 
 @pytest.fixture

@@ -10,9 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dbbbatch import config
 from dbbbatch.files import checksum, rsync_log
-from dbbbatch.keys import defaults
 from dbbbatch.passes import base
 from dbbbatch.passes.finder import logged, rsync
 from dbbbatch.passes.finder.rsync import RsyncWork
@@ -57,18 +55,6 @@ class Logs(Finding):
     def store(self, rel, content=b"data"):
         """Put a file in storage, as rsync does."""
         return self.put(rel, content, self.storage)
-
-
-@pytest.fixture
-def settings(tmp_path, database_url):
-    return config.Settings(
-        path=tmp_path / "dbb.toml",
-        site=defaults(config.Site, name="archive", state=str(tmp_path / "state")),
-        database=defaults(config.Database, url=database_url, patience=0.2),
-        handoff={},
-        finder={},
-        target={},
-    )
 
 
 @pytest.fixture
