@@ -193,6 +193,21 @@ def test_copy_beside_copies_what_the_disk_is_given_in_parts(tmp_path, other_file
     assert read(place.temporary_path(str(destination))) == read(source)
 
 
+@pytest.mark.promise
+def test_copy_beside_that_has_its_blocks_is_as_long_as_what_was_written(tmp_path, monkeypatch):
+    """Else zeros would stand where a source gave less than its size."""
+    source = write(tmp_path / "a", "x" * (5 << 20))
+    sizes = []
+
+    def measured(descriptor, block, real=place._write):
+        sizes.append(os.fstat(descriptor).st_size)
+        real(descriptor, block)
+
+    monkeypatch.setattr(place, "_write", measured)
+    place.copy_beside(source, str(tmp_path / "b"), ["md5"])
+    assert sizes == list(range(0, 5 << 20, checksum._BLOCK))
+
+
 def test_copy_into_does_not_follow_a_link(tmp_path):
     write(tmp_path / "a")
     os.symlink("a", tmp_path / "link")

@@ -183,11 +183,14 @@ class TestStoring:
         finding.run()
         assert os.listdir(finding.source) == []
 
+    @pytest.mark.parametrize("size", [4, 2 << 20])
     def test_original_that_cannot_be_removed_is_said_and_not_stored_twice(
-        self, settings, tmp_path, other_file_system, monkeypatch, capsys
+        self, settings, tmp_path, other_file_system, monkeypatch, capsys, size
     ):
-        finding = Finding(settings, tmp_path, other_file_system)
-        source = finding.put("a")
+        finding = Finding(settings, tmp_path, other_file_system, jobs=2)
+        for name in ("b", "c"):
+            finding.put(name, bytes(size))
+        source = finding.put("a", bytes(size))
 
         def refused(path, *more, real, **keywords):
             if path == str(source):
@@ -199,7 +202,8 @@ class TestStoring:
         finding.run()
         assert finding.run() == 0
         assert "cannot be removed" in capsys.readouterr().err
-        assert finding.rows() == [("", "a", "STORED")]
+        assert set(tree(finding.source)) == {"a"}
+        assert finding.rows() == [("", name, "STORED") for name in "abc"]
         monkeypatch.undo()
         finding.run()
         assert tree(finding.source) == {}

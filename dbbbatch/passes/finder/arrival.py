@@ -31,6 +31,7 @@ from dbbbatch.database.models.storage import (
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import mtime_ns
+from dbbbatch.passes.spread import spread, worthwhile
 
 #: Where an ingest that was over begins anew because the file has other content now.
 _OVER = (Status.SUCCESS, Status.FAILURE, Status.UNKNOWN, Status.INVALID)
@@ -51,6 +52,8 @@ class Area(NamedTuple):
         Of what is stored.
     run_id : `int`
         The pass.
+    jobs : `int`
+        Threads that read, and remove, large files.
     """
 
     site: str
@@ -62,6 +65,7 @@ class Area(NamedTuple):
     dir_mode: int | None
     group: int | None
     run_id: int
+    jobs: int
 
     @property
     def owner(self) -> str:
@@ -286,8 +290,8 @@ def _remove_originals(area: Area, originals: Sequence[Left]) -> None:
     """
     if not originals:
         return
-    done: list[Name] = []
-    for original in originals:
+
+    def remove(original: Left) -> bool:
         path = os.path.join(area.source, rel_of(original))
         try:
             if version(os.lstat(path)) == (original.size_bytes, original.mtime_ns, original.inode):
@@ -295,8 +299,15 @@ def _remove_originals(area: Area, originals: Sequence[Left]) -> None:
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError:
-            continue
-        done.append((original.relpath, original.filename))
+            return False
+        return True
+
+    removed = spread(remove, originals, worthwhile(originals, area.jobs))
+    done: list[Name] = [
+        (original.relpath, original.filename)
+        for original, gone in zip(originals, removed, strict=True)
+        if gone
+    ]
     if done:
         connect.transact(lambda: FinderLeft.drop(area.site, area.finder, done))
 

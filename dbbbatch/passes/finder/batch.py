@@ -94,7 +94,7 @@ class Batch:
         for arrival in self._arrivals:
             arrival.known = known.get(arrival.name)
         examiner = Examiner(self._area, apart(self._finder))
-        jobs = worthwhile(self._arrivals, self._finder.jobs)
+        jobs = worthwhile(self._arrivals, self._area.jobs)
         self._examined = reader.submit(lambda: list(examiner.examine(self._arrivals, jobs)))
 
     def store(self) -> None:

@@ -25,6 +25,7 @@ def area_of(finder: Finder, p: Pass) -> Area:
         dir_mode=finder.dir_mode,
         group=_group(finder),
         run_id=p.run_id,
+        jobs=finder.jobs,
     )
 
 
