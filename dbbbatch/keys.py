@@ -154,6 +154,8 @@ def text(value: Any) -> str:
     """Accept a text."""
     if not isinstance(value, str):
         raise ValueError(f"a text is wanted, not {value!r}")
+    if "\0" in value:
+        raise ValueError(f"no path or name may hold a NUL, as {value!r} does")
     return value
 
 

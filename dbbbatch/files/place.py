@@ -75,7 +75,7 @@ def place(source: str, destination: str) -> None:
     except FileExistsError:
         if not _two_names_of_one_file(source, destination):
             raise
-        os.unlink(source)
+        remove_if_there(source)
 
 
 def copy_into(
@@ -551,7 +551,8 @@ def _link(source: str, destination: str) -> bool:
         if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
             raise _refusal(destination) from error
         raise
-    os.unlink(source)
+    # Not there: a server removed it when it was asked first, and its answer was lost.
+    remove_if_there(source)
     return True
 
 

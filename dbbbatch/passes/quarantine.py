@@ -6,15 +6,17 @@ the file where it was, or a file whose row says what it is and why it is there.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.storage import INODE
-from dbbbatch.files import checksum, names, place
+from dbbbatch.errors import TryLater
+from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import mtime_ns
 
 
@@ -94,42 +96,54 @@ class Quarantining:
         done = []
         for file, path, row in moved:
             try:
-                _remove_copied(file.source, path, file.status)
-                done.append(row)
-            except checksum.Changed:
-                done.append(row)  # another file has its name by now, and is not ours to remove
+                if error := _take_away(file.source, path, row):
+                    stayed.append(row)
+                    failed.append((file, error))
+                else:
+                    done.append(row)
             except OSError as error:
-                # It would come back as one more version in each pass: rather no copy than many.
-                os.unlink(path)
-                stayed.append(row)
-                failed.append((file, error))
+                failed.append((file, error))  # the next pass finishes it
         self._record(done, stayed)
         return failed
 
     def recover(self) -> int:
-        """Finish what an earlier pass left; return how many files were on their way."""
+        """Finish what an earlier pass left; return how many files that concludes.
+
+        What cannot be looked at now is waited for: no other file has to.
+
+        Raises
+        ------
+        TryLater
+            The disk is away or full.
+        """
         rows = connect.look(lambda: Quarantine.moving(self._site, self._label))
-        done, stayed, left = [], [], []
+        there, done, stayed = [], [], []
         for row in rows:
             path = names.from_text(row.path)
-            source = os.path.join(
-                self._source,
-                names.join(names.from_text(row.relpath), names.from_text(row.filename)),
-            )
-            place.remove_temporary(path, self._owner)
-            if _is_there(path, row):
-                done.append(row)
-                if _is_version(source, row):
-                    left.append((source, path))
-            else:
-                stayed.append(row)
+            with self._one_file(path):
+                place.remove_temporary(path, self._owner)
+                (there if _is_there(path, row) else stayed).append(row)
+        if there:
+            place.sync_file_system(self._root)
+        for row in there:
+            path, rel = names.from_text(row.path), names.join(row.relpath, row.filename)
+            source = os.path.join(self._source, names.from_text(rel))
+            with self._one_file(source):
+                (stayed if _take_away(source, path, row) else done).append(row)
         if rows:
-            if done:
-                place.sync_file_system(self._root)
-            for source, path in left:
-                _finish(source, path)
             self._record(done, stayed)
-        return len(rows)
+        return len(done) + len(stayed)
+
+    @contextlib.contextmanager
+    def _one_file(self, path: str) -> Iterator[None]:
+        """Leave what cannot be done for one file as it is."""
+        try:
+            yield
+        except OSError as error:
+            if faults.is_general(error):
+                raise TryLater(
+                    f"{names.printable(path)}: {error.strerror}; nothing is lost"
+                ) from None
 
     @property
     def _owner(self) -> str:
@@ -220,20 +234,27 @@ def _is_version(path: str, row: Quarantine) -> bool:
     )
 
 
-def _finish(source: str, path: str) -> None:
-    """Take the original away: a second link to the file, or what it was copied from."""
+def _take_away(source: str, path: str, row: Quarantine) -> OSError | None:
+    """Take away an original that is durable in quarantine, if it still stands under its name.
+
+    Where it cannot be, its copy goes instead, and the error is returned: the original would come
+    back as one more version in each pass.
+
+    Raises
+    ------
+    OSError
+        Both are as they were.
+    """
+    if not _is_version(source, row):
+        return None
     if os.path.samestat(os.lstat(source), os.lstat(path)):
-        place.place(source, path)
-    else:
-        os.unlink(source)
-
-
-def _remove_copied(source: str, path: str, status: os.stat_result) -> None:
-    """Remove an original whose copy is durable; raise `checksum.Changed` if it is another now."""
+        place.place(source, path)  # a second name of one file
+        return None
     try:
-        now = os.lstat(source)
-    except FileNotFoundError:
-        return
-    if not os.path.samestat(now, os.lstat(path)):
-        checksum.same(status, now, source)
         os.unlink(source)
+    except OSError as error:
+        # A server may have removed it, and only its answer was lost.
+        if _is_version(source, row):
+            os.unlink(path)
+            return error
+    return None

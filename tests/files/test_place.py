@@ -35,6 +35,21 @@ def test_place_moves_any_name(tmp_path, name):
     assert read(destination) == "content"
 
 
+@pytest.mark.promise
+def test_place_is_done_where_a_server_answers_the_removal_of_the_old_name_twice(
+    tmp_path, link_only, monkeypatch
+):
+    source, destination = write(tmp_path / "a"), str(tmp_path / "b")
+
+    def unlink(path, real=os.unlink):
+        real(path)
+        real(path)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    place.place(source, destination)
+    assert os.listdir(tmp_path) == ["b"]
+
+
 def test_place_keeps_what_is_there(tmp_path):
     source, destination = write(tmp_path / "a", "new"), write(tmp_path / "b", "old")
     with pytest.raises(FileExistsError):

@@ -1,6 +1,8 @@
 """Moving files aside: killed at each step, finished by recovery."""
 
+import errno
 import os
+from contextlib import suppress
 
 import pytest
 
@@ -12,6 +14,14 @@ from dbbbatch.passes.quarantine import Aside, Quarantining
 
 class Killed(BaseException):
     """Stands for a kill: nothing may catch it."""
+
+
+def kill(*arguments, **keywords):
+    raise Killed
+
+
+def broken(path, **keywords):
+    raise OSError(errno.EIO, "Input/output error", path)
 
 
 @pytest.fixture(params=["one file system", "two file systems"])
@@ -95,10 +105,6 @@ def test_source_that_may_not_be_removed_leaves_no_copy(places, monkeypatch):
 def test_kill_at_any_step_is_finished_by_recovery(places, monkeypatch, step):
     source, root = places
     file = aside(places)
-
-    def kill(*arguments, **keywords):
-        raise Killed
-
     with monkeypatch.context() as patched:
         if step == "record":
             patched.setattr(Quarantine, "arrived", kill)
@@ -116,3 +122,61 @@ def test_kill_at_any_step_is_finished_by_recovery(places, monkeypatch, step):
         assert quarantining(places).move([file]) == []
     assert (files(source), files(root)) == (set(), {"d/a"})
     assert rows() == [(str(root / "d/a"), True)]
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("places", ["two file systems"], indirect=True)
+def test_copy_stays_where_the_removal_of_its_original_is_answered_with_an_error(
+    places, monkeypatch
+):
+    """As a server does that has removed it, and is asked once more."""
+    source, root = places
+    file = aside(places)
+
+    def unlink(path, real=os.unlink, **keywords):
+        real(path, **keywords)
+        if path == file.source:
+            raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    assert quarantining(places).move([file]) == []
+    assert (files(source), files(root)) == (set(), {"d/a"})
+    assert rows() == [(str(root / "d/a"), True)]
+
+
+@pytest.mark.promise
+def test_file_whose_source_cannot_be_looked_at_afterwards_stays_in_quarantine(places, monkeypatch):
+    source, root = places
+    file = aside(places)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            place, "sync_file_system", lambda path: patched.setattr(os, "lstat", broken)
+        )
+        ((_, error),) = quarantining(places).move([file])
+    assert error.errno == errno.EIO
+    assert files(root) == {"d/a"}
+    quarantining(places).recover()
+    assert (files(source), files(root)) == (set(), {"d/a"})
+    assert rows() == [(str(root / "d/a"), True)]
+
+
+def test_what_cannot_be_looked_at_does_not_keep_recovery_from_the_rest(places, monkeypatch):
+    source, root = places
+    other = source / "other"
+    other.write_bytes(b"other")
+    killed = [aside(places), Aside(str(other), "other", os.lstat(other), None, "because")]
+    with monkeypatch.context() as patched, suppress(Killed):
+        patched.setattr(Quarantine, "arrived", kill)
+        quarantining(places).move(killed)
+    connect.disconnect()
+
+    def lstat(path, real=os.lstat, **keywords):
+        return broken(path) if path == str(root / "d/a") else real(path, **keywords)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "lstat", lstat)
+        assert quarantining(places).recover() == 1
+    assert rows() == [(str(root / "d/a"), False), (str(root / "other"), True)]
+    assert quarantining(places).recover() == 1
+    assert files(root) == {"d/a", "other"}
+    assert [there for _, there in rows()] == [True, True]
