@@ -288,6 +288,16 @@ class TestRecording:
         logs.run()
         assert len(logs.rows()) == 2
 
+    def test_match_looks_again_for_nothing_else(self, logs):
+        logs.log("a", "b")
+        logs.run()
+        for name in ("a", "b"):
+            logs.store(name, name.encode())
+        logs.run(match=("b",))
+        assert logs.rows() == [("", "b", "STORED")]
+        logs.run()
+        assert len(logs.rows()) == 2
+
     def test_database_that_fails_leaves_the_log_unread(self, logs, monkeypatch):
         logs.store("a")
         logs.log("a")

@@ -50,11 +50,11 @@ TRANSITIONS: dict[tuple[Status | None, Status], str] = {
     (Status.INVALID, Status.IGNORED): "`dbb ignore`",
     (Status.BACKFILL, Status.IGNORED): "`dbb ignore`",
     (Status.UNTRIED, Status.RERUN): "`dbb retry`",
-    (Status.SUCCESS, Status.RERUN): "`dbb retry`",
-    (Status.FAILURE, Status.RERUN): "`dbb retry`",
-    (Status.UNKNOWN, Status.RERUN): "`dbb retry`",
-    (Status.INVALID, Status.RERUN): "`dbb retry`",
-    (Status.IGNORED, Status.RERUN): "`dbb retry`",
+    (Status.SUCCESS, Status.RERUN): "`dbb retry`, or the file has other content now",
+    (Status.FAILURE, Status.RERUN): "`dbb retry`, or the file has other content now",
+    (Status.UNKNOWN, Status.RERUN): "`dbb retry`, or the file has other content now",
+    (Status.INVALID, Status.RERUN): "`dbb retry`, or the file has other content now",
+    (Status.IGNORED, Status.RERUN): "`dbb retry`, or the file came back after `dbb forget`",
     (Status.BACKFILL, Status.RERUN): "`dbb retry`",
 }
 

@@ -219,7 +219,7 @@ class _Read(NamedTuple):
 
 
 def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:
-    """Yield the files to be looked for again now."""
+    """Yield the files to be looked for again now, of those that --match lets through."""
     site = p.settings.site.name
     now = connect.look(connect.now)
     after = ("", "")
@@ -233,6 +233,8 @@ def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:
             return
         after = (batch[-1].relpath, batch[-1].filename)
         for left in batch:
+            if not p.matches(_rel(left)):
+                continue
             wait = wait_before_try(left.tries, finder.retry_wait, finder.retry_wait_max)
             if left.seen_at is None or left.seen_at + datetime.timedelta(seconds=wait) <= now:
                 yield left
