@@ -82,17 +82,28 @@ class AuditorWork(Work):
         try:
             rows.compare(p)
             rows.mark(p, self._complaints)
-            for duty in (
-                self._report_what_waits,
-                self._compare_files,
-                partial(self._verify, rows=rows.back),
-                self._verify_a_share,
-                partial(compare_targets, finder=self._finder, complaints=self._complaints),
-                self._forget_what_left,
+            skipped = []
+            for what, duty in (
+                ("files on their way", self._report_what_waits),
+                ("files without a row", self._compare_files),
+                ("files that are there again", partial(self._verify, rows=rows.back)),
+                ("checksums", self._verify_a_share),
+                (
+                    "targets",
+                    partial(compare_targets, finder=self._finder, complaints=self._complaints),
+                ),
+                ("what left the source", self._forget_what_left),
             ):
                 if p.stopping:
-                    break
-                duty(p)
+                    skipped.append(what)
+                else:
+                    duty(p)
+            if skipped and p.out_of_time and not p.interrupted:
+                p.trouble(
+                    f"{self._finder.storage}: --max-time was over before these were looked at: "
+                    f"{', '.join(skipped)}; the next pass begins anew, so give it more time",
+                    key="max-time",
+                )
         finally:
             self._complaints.say(p)
         if away := rows.say_away():

@@ -260,10 +260,11 @@ def finding(database_url, tmp_path):
     return Finding(settings, tmp_path, retry_wait=0, audit_rate=0)
 
 
-def inside(finding, *, match=(), **keys):
+def inside(finding, *, match=(), max_time=None, **keys):
     """Audit in this process; give the exit code."""
     work = AuditorWork(finding.finder, **keys)
-    return base.run(work, finding.settings, finding.finder, base.Options(match=match))
+    options = base.Options(match=match, max_time=max_time)
+    return base.run(work, finding.settings, finding.finder, options)
 
 
 def clock(now, sleep=time.sleep):
@@ -509,6 +510,22 @@ class TestFinderWithoutPasses:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
+def test_audit_that_has_no_time_for_all_of_it_says_what_is_never_looked_at(
+    finding, monkeypatch, capsys
+):
+    fill(finding, a=1)
+    now = [0.0]
+    with monkeypatch.context() as patched:
+        patched.setattr(base, "time", clock(lambda: now[0]))
+        between(patched, audit_rows, "_look", lambda: now.append(now.pop() + 100))
+        assert inside(finding, max_time=60) == 0
+    said = capsys.readouterr().err
+    for word in ("--max-time", "files without a row", "checksums"):
+        assert word in said
+    assert inside(finding, max_time=3600) == 0
+    assert "over" in capsys.readouterr().err
+
+
 def test_no_more_is_read_than_the_rate_allows(finding, monkeypatch):
     fill(finding, a=10)
     size = sum(len(content) for content in tree(finding.storage).values())

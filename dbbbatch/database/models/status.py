@@ -22,7 +22,7 @@ class Status(StrEnum):
     IGNORED = "IGNORED"
     #: Can never be ingested: empty, no longer in storage, or so says the plugin.
     INVALID = "INVALID"
-    #: To be offered again because an operator asked for it.
+    #: To be offered again because an operator asked for it, or its content has changed.
     RERUN = "RERUN"
     #: Was in storage, and in the target as far as anybody knows, before this database was.
     BACKFILL = "BACKFILL"
