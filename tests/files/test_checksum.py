@@ -64,9 +64,7 @@ def test_compute_notices_a_file_that_grows(big, monkeypatch):
 
 @pytest.mark.promise
 @pytest.mark.parametrize(("ends", "error"), [(1, checksum.Changed), (2, OSError)])
-def test_compute_does_not_take_the_beginning_of_a_file_for_all_of_it(
-    big, monkeypatch, ends, error
-):
+def test_compute_does_not_take_the_beginning_of_a_file_for_all_of_it(big, monkeypatch, ends, error):
     """A server may say once, or as often as it is asked, that there is no more."""
     answers = [None, *[0] * ends]
 

@@ -231,9 +231,44 @@ def test_directory_of_storage_that_leads_into_the_source_is_left_alone(
     finding.change(alternative=alternative, max_attempts=2)
     for _ in range(3):
         assert finding.run() == 1
-    assert "2026/a: source and storage lead to this same file" in capsys.readouterr().err
+    assert f"2026/a: {finding.storage}/2026 leads into" in capsys.readouterr().err
     assert tree(finding.source) == {"2026/a": b"data"}
     assert finding.rows() == []
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer"), [("storage/night one", "source"), ("source/night one", "storage")]
+)
+def test_mount_of_a_directory_of_the_one_as_the_other_is_refused(
+    finding, mount, tmp_path, inner, outer, capsys
+):
+    (tmp_path / inner).mkdir()
+    if outer == "storage":
+        (tmp_path / inner / SENTINEL).touch()
+    mount("--bind", tmp_path / inner, tmp_path / outer)
+    path = finding.put("a", where=tmp_path / inner)
+    assert finding.run() == 78
+    assert "leads into" in capsys.readouterr().err
+    assert path.exists()
+
+
+@pytest.mark.parametrize("by", ["a mount", "a link"])
+def test_directory_that_leads_from_the_one_into_the_other_is_left_alone(finding, mount, by, capsys):
+    """Stored files would be moved away under the directory's other name."""
+    stored(finding, "y/a")
+    if by == "a mount":
+        (finding.source / "x").mkdir()
+        mount("--bind", finding.storage / "y", finding.source / "x")
+        expected = {"y/a": b"data"}
+    else:
+        finding.put("y/b")
+        (finding.storage / "x").symlink_to(finding.source / "y")
+        finding.put("x/a")
+        expected = {"y/a": b"data", "y/b": b"data"}
+    for _ in range(2):
+        assert finding.run() == 1
+    assert "leads into" in capsys.readouterr().err
+    assert tree(finding.storage) == expected
 
 
 # ---- originals that stayed -----------------------------------------------------------------------

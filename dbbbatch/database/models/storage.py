@@ -225,13 +225,13 @@ class File(Table):
         )
 
     @classmethod
-    def arriving(cls, storage: str, finder: str, limit: int = -1) -> list[Arriving]:
-        """Return the intents of a finder that no pass has finished, the first ones of them."""
+    def arriving(cls, storage: str, finder: str, limit: int = -1, after: int = 0) -> list[Arriving]:
+        """Return the intents of a finder that no pass has finished, the first after an id."""
         rows = execute(
             "SELECT id, relpath, filename, size_bytes, checksum, mtime_ns, inode FROM file"
-            " WHERE storage = ? AND finder = ? AND status = 'ARRIVING' ORDER BY id"
+            " WHERE storage = ? AND finder = ? AND status = 'ARRIVING' AND id > ? ORDER BY id"
             + (f" LIMIT {limit:d}" if limit >= 0 else ""),
-            (storage, finder),
+            (storage, finder, after),
         ).fetchall()
         return [Arriving(*row) for row in rows]
 

@@ -7,11 +7,11 @@ was copied. Recovery looks for intents, and finishes or takes back each of them.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from dbbbatch.database import connect
@@ -246,16 +246,26 @@ def adopt(
     return connect.transact(record)
 
 
-def recover(area: Area, most: int) -> int:
-    """Finish, or take back, what earlier passes left; return how many files it was about.
+def recover(area: Area, most: int, stuck: Callable[[str, str], None]) -> int:
+    """Finish, or take back, what earlier passes left; return how many files that concludes.
+
+    Parameters
+    ----------
+    area : `Area`
+        Where.
+    most : `int`
+        Files in one transaction.
+    stuck : `~collections.abc.Callable`
+        Is told of each file that cannot be looked at now, and so waits on: its path, and why.
 
     Raises
     ------
     TryLater
         The disk or the database is away or full.
     """
-    count = 0
-    while rows := connect.look(lambda: File.arriving(area.storage, area.finder, most)):
+    count = after = 0
+    while rows := connect.look(partial(File.arriving, area.storage, area.finder, most, after)):
+        after = rows[-1].id
         there: list[Arrival] = []
         left: list[Left] = []
         back: list[int] = []
@@ -267,7 +277,9 @@ def recover(area: Area, most: int) -> int:
                 else:
                     back.append(row.id)
             except OSError as error:
-                raise TryLater(_fault(error, names.join(row.relpath, row.filename))) from None
+                if faults.is_general(error):
+                    raise TryLater(_fault(error, rel_of(row))) from None
+                stuck(rel_of(row), f"was on its way to storage, and waits on: {error.strerror}")
         _sync(there)
 
         def record(
@@ -278,7 +290,7 @@ def recover(area: Area, most: int) -> int:
             _record(area, [arrival.number for arrival in there], left)
 
         connect.transact(record)
-        count += len(rows)
+        count += len(there) + len(back)
     return count
 
 
@@ -430,7 +442,8 @@ def _read_again(arrival: Arrival, algorithms: Sequence[str]) -> None:
     try:
         arrival.sums = checksum.compute(arrival.destination, algorithms)
     except OSError:
-        place.place(arrival.destination, arrival.source)
+        # Its writer may have made the next version by now.
+        place.place_versioned(arrival.destination, *os.path.split(arrival.source))
         raise
     arrival.status = os.lstat(arrival.destination)
 
@@ -458,9 +471,8 @@ def _placed(area: Area, row: Arriving) -> Arrival | None:
                 return arrival
         if not _was_renamed(arrival, row):
             return None
-        with contextlib.suppress(FileExistsError):
-            _read_again(arrival, list(dict.fromkeys(area.algorithms)))
-            return arrival
+        _read_again(arrival, list(dict.fromkeys(area.algorithms)))
+        return arrival
     except OSError as error:
         if faults.is_general(error):
             raise

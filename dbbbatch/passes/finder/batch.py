@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,9 +27,6 @@ from dbbbatch.passes.spread import worthwhile
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
-
-#: The name itself is what storage cannot take: trying again would not help.
-_UNFIT = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL}
 
 #: Gone, being written, or something else since the scan came by: the next pass looks again.
 _NOT_YET = (FileNotFoundError, FileExistsError, checksum.Changed, checksum.NotRegular)
@@ -58,14 +54,28 @@ class Batch:
         Is told of what fails.
     files : `~collections.abc.Sequence` [ `Fresh` ]
         What to store.
+    entangled : `~collections.abc.Callable`
+        Says of a directory's relative path why nothing there may be moved, or nothing.
+
+    Attributes
+    ----------
+    trouble : `TryLater` or `None`
+        Why quarantine takes nothing now; files that are to be stored need it not.
     """
 
     def __init__(
-        self, p: Pass, finder: Finder, complaints: Complaints, files: Sequence[Fresh]
+        self,
+        p: Pass,
+        finder: Finder,
+        complaints: Complaints,
+        files: Sequence[Fresh],
+        entangled: Callable[[str], str],
     ) -> None:
         self._p = p
         self._finder = finder
         self._complaints = complaints
+        self._entangled = entangled
+        self.trouble: TryLater | None = None
         self._area = area_of(finder, p)
         self._arrivals = []
         self._tries: dict[Name, int] = {}
@@ -93,7 +103,7 @@ class Batch:
         known = connect.look(lambda: File.known(self._area.storage, asked))
         for arrival in self._arrivals:
             arrival.known = known.get(arrival.name)
-        examiner = Examiner(self._area, apart(self._finder))
+        examiner = Examiner(self._area, apart(self._finder), self._entangled)
         jobs = worthwhile(self._arrivals, self._area.jobs)
         self._examined = reader.submit(lambda: list(examiner.examine(self._arrivals, jobs)))
 
@@ -140,10 +150,23 @@ class Batch:
             self._complaints.busy(arrival.known.finder)
         elif error is None or isinstance(error, _NOT_YET):
             self._p.log.info("%s: not yet", names.printable(arrival.rel))
-        elif error.errno in _UNFIT:
+        elif directory := self._forbidden(arrival, error):
+            self._p.counts["failed"] += 1
+            self._complaints.forbidden(directory, error)
+        elif error.errno in faults.UNFIT:
             self._quarantine(arrival, f"cannot be stored under this name: {error.strerror}")
         else:
             self._fail(arrival, error.strerror or str(error))
+
+    def _forbidden(self, arrival: Arrival, error: OSError) -> str:
+        """Name the directory of storage that keeps a file out, if it is not the file itself."""
+        if error.errno not in faults.FORBIDDEN:
+            return ""
+        directory = os.path.dirname(arrival.destination)
+        while not os.path.isdir(directory) and directory != self._area.storage:
+            directory = os.path.dirname(directory)
+        writable = os.access(directory, os.W_OK | os.X_OK)
+        return "" if writable and not isinstance(error, place.WriteError) else directory
 
     def _adopt(self, orphans: Sequence[Arrival]) -> list[Arrival]:
         """Record what storage has; return those whose stored file was still there."""
@@ -253,8 +276,10 @@ class Batch:
         failed = quarantining(self._finder, self._p).move(self._asides)
         for aside, error in failed:
             if faults.is_general(error, writing=True):
-                raise TryLater(f"{self._finder.quarantine}: {error.strerror}; nothing is lost")
-            if not isinstance(error, _NOT_YET):
+                self.trouble = TryLater(
+                    f"{self._finder.quarantine}: {error.strerror}; nothing is lost"
+                )
+            elif not isinstance(error, _NOT_YET):
                 self._p.counts["failed"] += 1
                 self._memorize(
                     by_rel[aside.rel],

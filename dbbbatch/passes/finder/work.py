@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import cache, partial
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
@@ -16,7 +17,7 @@ from dbbbatch.errors import TryLater
 from dbbbatch.files import names, place
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.finder import duplicate
+from dbbbatch.passes.finder import duplicate, places
 from dbbbatch.passes.finder.arrival import recover
 from dbbbatch.passes.finder.batch import Batch, Fresh
 from dbbbatch.passes.finder.complaints import Complaints
@@ -44,7 +45,7 @@ class FinderWork(Work):
         self._complaints = Complaints()
         must_be_there(self._finder)
         area = area_of(self._finder, p)
-        count = recover(area, self._finder.batch_files)
+        count = recover(area, self._finder.batch_files, partial(self._stuck, p))
         count += duplicate.recover(area, self._finder.batch_files)
         count += quarantining(self._finder, p).recover()
         if count:
@@ -52,6 +53,7 @@ class FinderWork(Work):
 
     def work(self, p: Pass) -> None:
         """Store what the source holds, in batches."""
+        trouble: TryLater | None = None
         try:
             for batch in self._read(p):
                 try:
@@ -60,12 +62,19 @@ class FinderWork(Work):
                 except TryLater:
                     batch.discard()
                     raise
+                trouble = trouble or batch.trouble
                 p.progress(p.counts["stored"])
             place.remove_empty_directories(self._finder.source, self._finder.expiration)
             self._complaints.about_others(p, self._finder.storage)
             self._complaints.about_quarantine(p.settings.site.name, self._finder.label)
         finally:
             self._complaints.say(p)
+        if trouble:
+            raise trouble
+
+    def _stuck(self, p: Pass, rel: str, why: str) -> None:
+        p.counts["failed"] += 1
+        self._complaints.failed(rel, why)
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be finished, then what would be looked at."""
@@ -95,6 +104,7 @@ class FinderWork(Work):
         """Give batches one after the other; while one is stored, the next one is read."""
         from concurrent.futures import ThreadPoolExecutor
 
+        entangled = cache(partial(places.entangled, self._finder))
         waiting: list[Batch] = []
         size_before = 0
         trouble: TryLater | None = None
@@ -110,7 +120,7 @@ class FinderWork(Work):
                             p.must_have_room()
                             # What is being read still needs its room.
                             must_have_room(self._finder, size_before + size)
-                            batch = Batch(p, self._finder, self._complaints, fresh)
+                            batch = Batch(p, self._finder, self._complaints, fresh, entangled)
                             batch.read(reader)
                             waiting.append(batch)
                             if len(waiting) > 1:
@@ -182,7 +192,9 @@ class FinderWork(Work):
                 wait = wait_before_try(
                     memory.tries, self._finder.retry_wait, self._finder.retry_wait_max
                 )
-                if memory.seen_at is None or memory.seen_at + timedelta(seconds=wait) <= now:
+                seen = memory.seen_at
+                # One of a clock that was ahead would keep it waiting until then.
+                if seen is None or seen > now or seen + timedelta(seconds=wait) <= now:
                     fresh.append(Fresh(found, key, memory))
                 else:
                     complaints.failed(found.rel, memory.message)
