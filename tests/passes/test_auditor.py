@@ -276,7 +276,7 @@ def fill(finding, **directories):
     """Store so many files in each directory."""
     for directory, count in directories.items():
         for number in range(count):
-            finding.put(f"{directory}/{number}", f"{directory} {number}".encode())
+            finding.put(f"{directory}/{number}", os.fsencode(f"{directory} {number}"))
     assert finding.run() == 0
 
 
@@ -319,6 +319,16 @@ class TestUnmounted:
         assert "--match 'm [[]1]/*'" in said
         assert inside(finding, missing=1, match=("m [[]1]/*",)) == 1
         assert wrong(finding) == [("a", "MISSING")] * 12
+
+    @pytest.mark.parametrize("backend", ["sqlite"])
+    def test_directory_that_is_not_utf8_is_marked_as_it_is_advised(self, finding, capsys):
+        directory = os.fsdecode(b"caf\xe9")
+        fill(finding, **{directory: 4}, rest=96)
+        shutil.rmtree(finding.storage / directory)
+        assert inside(finding) == 75
+        assert r"--match $'caf\xe9/*'" in capsys.readouterr().err
+        assert inside(finding, missing=1, match=(directory + "/*",)) == 1
+        assert len(wrong(finding)) == 4
 
     def test_directory_of_a_few_files_may_be_lost(self, finding):
         fill(finding, few=3, rest=97)

@@ -345,6 +345,29 @@ class File(Table):
         return [(relpath, count) for relpath, count in rows.fetchall()]
 
     @classmethod
+    def below(cls, storage: str, directory: str, most: int) -> int:
+        """Return how many files a directory (as in the table) should hold, or `most` if more."""
+        if on_postgresql():
+            # From one directory to the next one in the index: in few collations are those that
+            # begin alike neighbours.
+            there = (
+                "IN (WITH RECURSIVE d (relpath) AS (SELECT min(relpath) FROM file WHERE storage = ?"
+                " UNION ALL SELECT (SELECT min(f.relpath) FROM file f WHERE f.storage = ?"
+                " AND f.relpath > d.relpath) FROM d WHERE d.relpath IS NOT NULL)"
+                " SELECT relpath FROM d WHERE relpath = ? OR starts_with(relpath, ?))"
+            )
+            values = [storage, storage, directory, directory + "/"]
+        else:
+            there = "= ? OR relpath > ? AND relpath < ?"
+            values = [directory, directory + "/", directory + "0"]  # "0" comes after "/"
+        row = execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM file WHERE storage = ? AND (relpath {there})"
+            " AND status = 'STORED' LIMIT ?) AS found",
+            [storage, *values, most],
+        ).fetchone()
+        return int(row[0])
+
+    @classmethod
     def how_many(cls, storage: str) -> int:
         """Return how many files a storage area should hold."""
         row = execute(
