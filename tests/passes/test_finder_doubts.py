@@ -271,6 +271,32 @@ def test_directory_that_leads_from_the_one_into_the_other_is_left_alone(finding,
     assert tree(finding.storage) == expected
 
 
+def test_part_of_storage_that_is_not_mounted_takes_nothing(finding, capsys):
+    """Its mount would hide what came, and the original is gone."""
+    for name in ("2026/a", "2026/b", "2026/night/c", "2026/night/d"):
+        stored(finding, name)
+    (finding.storage / "2026").rename(finding.storage.parent / "away")
+    (finding.storage / "2026").mkdir()
+    finding.put("2026/next night/e")
+    finding.put("2027/f")
+    for _ in range(2):
+        assert finding.run() == 75
+    assert f"{finding.storage}/2026: not there or empty" in capsys.readouterr().err
+    assert tree(finding.source) == {"2026/next night/e": b"data"}
+    assert tree(finding.storage) == {"2027/f": b"data"}
+    (finding.storage / "2026").rmdir()
+    (finding.storage.parent / "away").rename(finding.storage / "2026")
+    assert finding.run() == 0
+    agrees(finding)
+
+
+def test_directory_of_storage_that_lost_a_few_files_takes_what_comes(finding):
+    stored(finding, "2026/a")
+    (finding.storage / "2026/a").unlink()
+    stored(finding, "2026/b")
+    assert tree(finding.storage) == {"2026/b": b"data"}
+
+
 # ---- originals that stayed -----------------------------------------------------------------------
 
 

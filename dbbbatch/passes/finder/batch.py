@@ -15,6 +15,7 @@ from dbbbatch.database.models.storage import INODE, File, FileStatus, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import Found, mtime_ns
+from dbbbatch.passes.bare import Bare, if_it_is_lost
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder import duplicate
 from dbbbatch.passes.finder.arrival import Arrival, adopt, store, to_be_removed
@@ -60,7 +61,7 @@ class Batch:
     Attributes
     ----------
     trouble : `TryLater` or `None`
-        Why quarantine takes nothing now; files that are to be stored need it not.
+        Why quarantine, or a part of storage, takes nothing now; other files need it not.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Batch:
         self._entangled = entangled
         self.trouble: TryLater | None = None
         self._area = area_of(finder, p)
-        self._arrivals = []
+        self._arrivals: list[Arrival] = []
         self._tries: dict[Name, int] = {}
         self._stale = [fresh.name for fresh in files if fresh.stale]
         for found, name, memory, _ in files:
@@ -94,11 +95,13 @@ class Batch:
                 self._tries[name] = memory.tries
         self._examined: Future[list[Examined]]
         self._moved: set[Name] = set()
+        self._waiting: set[Name] = set()
         self._asides: list[Aside] = []
         self._memories: list[Left] = []
 
     def read(self, reader: Executor) -> None:
         """Have the files read by another thread, which does not use the database."""
+        self._leave_what_is_away()
         asked = [arrival.name for arrival in self._arrivals]
         known = connect.look(lambda: File.known(self._area.storage, asked))
         for arrival in self._arrivals:
@@ -106,6 +109,23 @@ class Batch:
         examiner = Examiner(self._area, apart(self._finder), self._entangled)
         jobs = worthwhile(self._arrivals, self._area.jobs)
         self._examined = reader.submit(lambda: list(examiner.examine(self._arrivals, jobs)))
+
+    def _leave_what_is_away(self) -> None:
+        """Leave out what would go into a part of storage that looks unmounted, under its mount."""
+        bare = Bare(self._area.storage)
+        here: list[Arrival] = []
+        for arrival in self._arrivals:
+            if top := bare.unmounted(os.path.dirname(arrival.rel)):
+                self._waiting.add(arrival.name)
+                where = names.printable(os.path.join(self._area.storage, top))
+                self.trouble = TryLater(
+                    f"{where}: not there or empty, though the table has files in it; that looks "
+                    "unmounted, and what is to go there waits "
+                    f"({if_it_is_lost(self._finder, top)})"
+                )
+            else:
+                here.append(arrival)
+        self._arrivals = here
 
     def store(self) -> None:
         """Take every file of the batch, which was given to be read, as far as it can go."""
@@ -294,7 +314,7 @@ class Batch:
         """Keep in mind what stays, and no more what has gone."""
         kept = {(memory.relpath, memory.filename) for memory in self._memories}
         # What was copied is remembered, or was dropped, with its own record.
-        kept |= self._moved
+        kept |= self._moved | self._waiting
         gone = [name for name in (*self._tries, *self._stale) if name not in kept]
         if not self._memories and not gone:
             return
