@@ -53,8 +53,10 @@ if hasattr(_libc, "sync_file_range"):
         ctypes.c_int64,
         ctypes.c_uint,
     )
-if hasattr(_libc, "fallocate"):
-    _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+# The first has 64 bits for sizes on every machine; where it is not known, the other one has them.
+_fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
+if _fallocate is not None:
+    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 class WriteError(OSError):
@@ -641,8 +643,8 @@ def _reserve(descriptor: int, count: int) -> None:
 
     The size stays what was written: a copy that ends early does not look whole.
     """
-    if hasattr(_libc, "fallocate"):
-        _libc.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, count)
+    if _fallocate is not None:
+        _fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, count)
 
 
 def _begin_write_back(descriptor: int, start: int, count: int) -> None:
