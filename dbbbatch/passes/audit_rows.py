@@ -125,9 +125,10 @@ class Rows:
             for directory, count in sorted(self.away.items())[:MOST_SAID]
         ]
         more = f" and {len(self.away) - len(some)} more" if len(self.away) > len(some) else ""
+        advice = if_it_is_lost(self._finder, min(self.away))
         return (
             f"{self._finder.storage}: not there or empty: {', '.join(some)}{more}; that looks "
-            f"unmounted, and nothing in it was marked ({if_it_is_lost(self._finder, min(self.away))})"
+            f"unmounted, and nothing in it was marked ({advice})"
         )
 
     def _compare(self, row: Audited) -> bool:

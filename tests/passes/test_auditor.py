@@ -1,9 +1,11 @@
 """The auditor: what it finds, what it marks, and what it leaves alone."""
 
 import os
+import re
 import shutil
 import time
 import types
+from dataclasses import replace
 
 import pytest
 
@@ -260,10 +262,10 @@ def finding(database_url, tmp_path):
     return Finding(settings, tmp_path, retry_wait=0, audit_rate=0)
 
 
-def inside(finding, *, match=(), max_time=None, **keys):
+def inside(finding, *, match=(), max_time=None, limit=None, **keys):
     """Audit in this process; give the exit code."""
     work = AuditorWork(finding.finder, **keys)
-    options = base.Options(match=match, max_time=max_time)
+    options = base.Options(match=match, max_time=max_time, limit=limit)
     return base.run(work, finding.settings, finding.finder, options)
 
 
@@ -394,6 +396,93 @@ class TestUnmounted:
         between(monkeypatch, checksum, "compute", gone)
         assert inside(finding, share=1) == 75
         assert wrong(finding) == []
+
+    @pytest.mark.promise
+    @pytest.mark.parametrize("mount_point", [False, True])
+    @pytest.mark.parametrize("backend", ["sqlite"])
+    def test_storage_that_goes_away_before_the_scan_is_tried_later(
+        self, finding, monkeypatch, capsys, mount_point
+    ):
+        fill(finding, a=20)
+
+        def gone():
+            finding.storage.rename(finding.storage.parent / "away")
+            if mount_point:
+                finding.put("stray", b"stray", finding.storage)
+
+        between(monkeypatch, auditor, "scan", gone)
+        assert inside(finding, adopt=True) == 75
+        assert "mount" in capsys.readouterr().err
+        assert finding.rows("SELECT count(*) FROM file WHERE filename = 'stray'") == [(0,)]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+class TestFilledByRsync:
+    """Files without a row that rsync has not finished, or no log has told of yet."""
+
+    UNFINISHED = (".b.fits.3aHj8o", "d/.c.3aHj8o", "d/.~tmp~/c", ".rsync-partial/c")
+
+    @pytest.fixture
+    def finding(self, finding):
+        finding.change(search="rsync-logs", standard="none")
+        return finding
+
+    def orphans(self, finding, monkeypatch, hours):
+        """Adopt so many hours after the files were put there; give what is recorded."""
+        later = time.time() + 3600 * hours
+        monkeypatch.setattr(auditor, "time", clock(lambda: later))
+        assert inside(finding) == (1 if hours > 1 and "a.fits" in tree(finding.storage) else 0)
+        assert inside(finding, adopt=True) == 0
+        return [filename for _, filename, _ in finding.rows()]
+
+    def test_what_has_the_name_of_something_unfinished_is_passed_over(self, finding, monkeypatch):
+        for rel in self.UNFINISHED:
+            finding.put(rel, b"half", finding.storage)
+        assert self.orphans(finding, monkeypatch, hours=48) == []
+
+    def test_what_changed_a_moment_ago_is_passed_over(self, finding, monkeypatch):
+        os.utime(finding.put("a.fits", b"data", finding.storage), (1, 1))
+        assert self.orphans(finding, monkeypatch, hours=0.9) == []
+        assert self.orphans(finding, monkeypatch, hours=1.1) == ["a.fits"]
+
+    def test_the_auditor_of_another_finder_of_this_storage_knows(self, finding, monkeypatch):
+        finding.settings = replace(finding.settings, finder={"rsync": finding.finder})
+        finding.change(search="scan", standard="move")
+        finding.put(self.UNFINISHED[0], b"half", finding.storage)
+        assert self.orphans(finding, monkeypatch, hours=48) == []
+
+    def test_elsewhere_such_names_are_files_as_any(self, finding, monkeypatch):
+        finding.change(search="scan", standard="move")
+        finding.put(self.UNFINISHED[0], b"whole", finding.storage)
+        assert inside(finding, adopt=True) == 0
+        assert len(finding.rows()) == 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_no_more_files_are_adopted_than_asked_for(finding):
+    for number in range(4):
+        finding.put(f"{number}", b"%d" % number, finding.storage)
+    assert inside(finding, adopt=True, limit=1) == 0
+    assert len(finding.rows()) == 1
+
+
+def test_share_is_drawn_among_the_files_that_match(finding):
+    fill(finding, c=98, d=2)
+    for number in range(2):
+        (finding.storage / f"d/{number}").write_bytes(b"D %d" % number)
+    assert inside(finding, match=("d/*",), share=0.5) == 1
+    assert wrong(finding) == [("0", "CORRUPT")]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_digests_are_shown_as_far_as_a_person_compares_them(finding, capsys):
+    fill(finding, a=1)
+    (finding.storage / "a/0").write_bytes(b"A 0")
+    assert inside(finding, share=1) == 1
+    shown = re.search(
+        "has blake2b ([0-9a-f]{16})… instead of ([0-9a-f]{16})…", capsys.readouterr().err
+    )
+    assert shown[1] != shown[2]
 
 
 @pytest.mark.promise
