@@ -300,6 +300,14 @@ class File(Table):
         )
 
     @classmethod
+    def keep(cls, number: int, status: str, error: str | None) -> None:
+        """Take back that a file was forgotten: its row is again what it was."""
+        execute(
+            "UPDATE file SET status = ?, error = ? WHERE id = ? AND status = 'FORGOTTEN'",
+            (status, error, number),
+        )
+
+    @classmethod
     def withdraw(cls, ids: Sequence[int]) -> None:
         """Take intents back: a row that was there before is again what it was; others go."""
         if not ids:
