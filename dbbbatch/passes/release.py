@@ -5,19 +5,26 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from contextlib import suppress
 
 from dbbbatch.config import Section
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.errors import UsageError
-from dbbbatch.files import checksum, names, place
+from dbbbatch.errors import TryLater, UsageError
+from dbbbatch.files import checksum, names, place, scan
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.quarantine import Quarantining
 
 #: Added to the name of a quarantined file: the text file that says why it is there.
 REASON = ".reason"
+
+#: Whose unfinished copies a release's are.
+_OWNER = "release"
+
+#: Seconds for which nothing was written to a copy, so that no release is at work on it any more.
+_ABANDONED = 3600.0
 
 
 class Explained(Quarantining):
@@ -31,7 +38,10 @@ class Explained(Quarantining):
         count = 0
         for row in connect.look(lambda: Quarantine.on_the_way_back(self._site, self._label)):
             with suppress(OSError):  # it waits on
-                count += bool(_finish(row, self._source))
+                if _finish(row, self._source):
+                    count += 1
+                else:
+                    _remove_abandoned(names.from_text(row.released_as or ""))
         return count + super().recover()
 
     def _is_free(self, path: str, reason: str) -> bool:
@@ -99,9 +109,11 @@ def release(section: Section, row: Quarantine, new_name: str = "") -> str:
     Raises
     ------
     UsageError
-        Its place is taken, its new name is of no use, or it is no longer in quarantine.
+        Its place is taken, no pass would find it there, or it is no longer in quarantine.
+    TryLater
+        The quarantine looks unmounted.
     """
-    rel = _target(row, new_name)
+    rel = _target(section, row, new_name)
     source = source_of(section)
     aside = names.from_text(row.path)
     path = os.path.join(source, rel)
@@ -113,11 +125,13 @@ def release(section: Section, row: Quarantine, new_name: str = "") -> str:
                     f"{shown}: an earlier release had put it back as {names.printable(earlier)}"
                 )
             return path
-        if not os.path.lexists(aside) and not _is_back(path, row):
-            raise UsageError(
-                f"{names.printable(aside)}: is no longer there; `dbb ignore {row.label} --status "
-                "QUARANTINED --match …` closes the matter"
-            )
+        if os.path.lexists(aside):
+            if why := scan.detour(source, os.path.dirname(rel)):
+                raise UsageError(f"{shown}: {why}, and no pass would enter it: use --as-new")
+        elif not _is_back(path, row):
+            raise _gone(section, row)
+        if row.released_as not in (None, names.to_text(path)):
+            place.remove_temporary(names.from_text(row.released_as), _OWNER)
         connect.transact(lambda: row.releasing(names.to_text(path)))
         if os.path.lexists(aside):
             place.make_directories(source, os.path.dirname(rel))
@@ -158,26 +172,60 @@ def _record(row: Quarantine, source: str) -> None:
         with suppress(OSError):
             os.unlink(_reason(row))
     own = names.join(names.from_text(row.relpath), names.from_text(row.filename))
-    again = row.released_as == names.to_text(os.path.join(source, own))
+    path = names.from_text(row.released_as or "")
 
     def write() -> None:
         row.released(connect.now())
-        if row.label.startswith("handoff.") and again:
-            HandoffFile.released(row)
+        if row.label.startswith("handoff."):
+            if path == os.path.join(source, own):
+                HandoffFile.released(row)
+            else:
+                rel = names.to_text(os.path.relpath(path, source))
+                HandoffFile.left_aside(row, f"released as {rel}")
 
     connect.transact(write)
 
 
-def _target(row: Quarantine, new_name: str) -> str:
+def _gone(section: Section, row: Quarantine) -> UsageError | TryLater:
+    """Say what it means that a file is not in quarantine."""
+    closes = f"`dbb ignore {row.label} --status QUARANTINED --match …` closes the matter"
+    root = str(getattr(section, "quarantine", ""))
+    if not os.path.isdir(root):
+        return TryLater(f"{root}: the quarantine is not there; is it mounted?")
+    paths = connect.look(
+        lambda: [
+            names.from_text(other.path)
+            for other in Quarantine.waiting(row.site, row.label)
+            if other.quarantined_at is not None
+        ]
+    )
+    if not any(os.path.lexists(path) or os.path.lexists(path + REASON) for path in paths):
+        return TryLater(
+            f"{root}: none of the files that wait there is there; is it mounted? If they were "
+            f"taken away, {closes}"
+        )
+    return UsageError(f"{names.printable(names.from_text(row.path))}: is no longer there; {closes}")
+
+
+def _target(section: Section, row: Quarantine, new_name: str) -> str:
     relpath = names.from_text(row.relpath)
     if not new_name:
         return names.join(relpath, names.from_text(row.filename))
     parts = new_name.split("/")
     if {"", ".", ".."} & set(parts):
         raise UsageError(f"{new_name}: a name, or a relative path, is wanted")
-    if parts[-1].startswith(place.TEMPORARY_PREFIX):
+    if any(part.startswith(place.TEMPORARY_PREFIX) for part in parts):
         raise UsageError(f"{new_name}: the names of unfinished copies begin so")
-    return new_name if "/" in new_name else names.join(relpath, new_name)
+    rel = new_name if "/" in new_name else names.join(relpath, new_name)
+    if rel == getattr(section, "sentinel", None):
+        raise UsageError(f"{rel}: storage is known by this name ([{section.label}] sentinel)")
+    directories = [rel[: at + 1] for at, letter in enumerate(rel) if letter == "/"]
+    for pattern in getattr(section, "exclude", ()):
+        if any(map(pattern.search, [rel, *directories])):
+            raise UsageError(
+                f"{rel}: no pass would take it: [{section.label}] exclude has {pattern.pattern!r}"
+            )
+    return rel
 
 
 def _move(aside: str, path: str) -> None:
@@ -186,9 +234,17 @@ def _move(aside: str, path: str) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        place.copy_into(aside, path, owner="release")
+        place.copy_into(aside, path, owner=_OWNER)
         place.sync_directory(os.path.dirname(path))
         place.remove_if_there(aside)  # a pass may have finished this
+
+
+def _remove_abandoned(path: str) -> None:
+    """Remove what a release that was killed has copied of a file."""
+    temporary = place.temporary_path(path, _OWNER)
+    # A copy has the mtime of its original from early on.
+    if time.time() - os.lstat(temporary).st_ctime > _ABANDONED:
+        place.remove_if_there(temporary)
 
 
 def _is_copied(aside: str, path: str) -> bool:

@@ -113,6 +113,16 @@ def test_a_released_file_is_sent_as_if_it_were_new(site: Site) -> None:
     assert statuses(site) == {"a/b": "HELD", "c": "QUARANTINED"}
 
 
+def test_a_file_that_is_released_under_a_new_name_waits_no_longer_under_its_old_one(
+    site: Site,
+) -> None:
+    assert release(site, "a/b", "--as-new", "new/d").code == 0
+    assert statuses(site)["a/b"] == "IGNORED"
+    assert "released as new/d" in rows(site, "error")
+    make_pass(site)
+    assert statuses(site) == {"a/b": "IGNORED", "c": "QUARANTINED", "new/d": "HELD"}
+
+
 def test_a_release_by_reason(site: Site) -> None:
     ran = site.run("dbb", "quarantine", "release", "handoff.latiss", "--reason", "exit code 1")
     assert ran == (0, "2 files of handoff.latiss are back\n", "")
