@@ -46,6 +46,7 @@ def test_an_intent_twice_is_one_row(known):
     ("ask", "wanted"),
     [
         (lambda: File.known("/one", NAMES), "(storage=? AND relpath=? AND filename=?)"),
+        (lambda: File.below("/one", "2026", 9), "(storage=? AND relpath>? AND relpath<?)"),
         (
             lambda: FinderLeft.among("s", "x", NAMES),
             "(site=? AND finder=? AND relpath=? AND filename=?)",
