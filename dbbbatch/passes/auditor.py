@@ -175,7 +175,11 @@ class AuditorWork(Work):
                 orphan.status = os.lstat(orphan.source)
                 checksum.same(before, orphan.status, orphan.source)
                 ready.append(orphan)
+            except FileNotFoundError:
+                continue  # no orphan any more
             except OSError as error:
+                if faults.is_general(error):
+                    raise TryLater(f"{names.printable(orphan.source)}: {error.strerror}") from None
                 self._complaints.failed(orphan.rel, f"cannot be adopted: {error.strerror}")
                 p.counts["failed"] += 1
         return ready

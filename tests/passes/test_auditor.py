@@ -1,5 +1,6 @@
 """The auditor: what it finds, what it marks, and what it leaves alone."""
 
+import errno
 import os
 import re
 import shutil
@@ -464,6 +465,18 @@ def test_no_more_files_are_adopted_than_asked_for(finding):
         finding.put(f"{number}", b"%d" % number, finding.storage)
     assert inside(finding, adopt=True, limit=1) == 0
     assert len(finding.rows()) == 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOENT, 0), (errno.ESTALE, 75)])
+def test_fault_that_is_none_of_a_file_does_not_fail_its_adoption(
+    finding, monkeypatch, number, code
+):
+    finding.put("a", b"data", finding.storage)
+    error = OSError(number, os.strerror(number))
+    monkeypatch.setattr(checksum, "compute", lambda *_: (_ for _ in ()).throw(error))
+    assert inside(finding, adopt=True) == code
+    assert "failed" not in finding.counts()
 
 
 def test_share_is_drawn_among_the_files_that_match(finding):
