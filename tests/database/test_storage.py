@@ -55,7 +55,7 @@ def test_an_intent_twice_is_one_row(known):
             lambda: FinderLeft.drop("s", "x", NAMES),
             "(site=? AND finder=? AND relpath=? AND filename=?)",
         ),
-        (lambda: File.arriving("/one", "x"), "(storage=? AND finder=?)"),
+        (lambda: File.arriving("/one", "x"), "(storage=? AND finder=? AND id>?"),
         (lambda: File.note_copies(File.arriving("/one", "x")), "(checksum=?)"),
         (
             lambda: FinderLeft.all_with("s", "x", Verdict.MOVED, 9),
