@@ -33,9 +33,6 @@ from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.spread import spread, worthwhile
 
-#: Where an ingest that was over begins anew because the file has other content now.
-_OVER = (Status.SUCCESS, Status.FAILURE, Status.UNKNOWN, Status.INVALID)
-
 
 class Area(NamedTuple):
     """What storing files needs to know.
@@ -378,7 +375,7 @@ def _offer_again(returned: Sequence[Returned]) -> None:
     for target in {file.target for file in returned}:
         mine = [file for file in returned if file.target == target]
         changed = [file.id for file in mine if file.other_content]
-        IngestState.rerun(target, changed, _OVER, "other content came after it was forgotten")
+        IngestState.offer_anew(target, changed, "other content came after it was forgotten")
         put_off = [file.id for file in mine if file.put_off]
         IngestState.rerun(target, put_off, [Status.IGNORED], "came back after it was forgotten")
 

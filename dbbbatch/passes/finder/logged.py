@@ -13,7 +13,6 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left
 from dbbbatch.database.models.finder import Verdict as Memory
 from dbbbatch.database.models.ingest import IngestState
-from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import INODE, File, FileStatus, Known, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, rsync_log
@@ -25,9 +24,6 @@ from dbbbatch.passes.finder.judge import wait_before_try
 from dbbbatch.passes.finder.places import area_of
 from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.spread import spread
-
-#: Where an ingest that was over begins anew because the file has other content now.
-_OVER = (Status.SUCCESS, Status.FAILURE, Status.UNKNOWN, Status.INVALID)
 
 
 class Logged:
@@ -135,7 +131,7 @@ class Logged:
             FinderLeft.remember(self._area.site, self._area.finder, remembered.values())
             if changed:
                 for target in _targets(self._area.storage):
-                    IngestState.rerun(target, changed, _OVER, "rsync brought other content")
+                    IngestState.offer_anew(target, changed, "rsync brought other content")
             also()
 
         count = adopt(self._area, ready, write)
