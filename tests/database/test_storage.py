@@ -96,6 +96,14 @@ class TestFurtherChecksums:
             lambda: FinderLeft.all_with("s", "x", Verdict.MOVED, 9),
             "(site=? AND finder=? AND verdict=? AND (relpath,filename)>(?,?))",
         ),
+        (
+            lambda: FinderLeft.given_up("s", "x", "/one", 9.0, 9),
+            "(site=? AND finder=? AND verdict=? AND (relpath,filename)>(?,?))",
+        ),
+        (
+            lambda: FinderLeft.given_up("s", "x", "/one", 9.0, 9),
+            "(storage=? AND relpath=? AND filename=?)",
+        ),
     ],
 )
 def test_history_makes_no_difference(known, database, ask, wanted):

@@ -206,7 +206,7 @@ def store(area: Area, arrivals: Sequence[Arrival]) -> Outcome:
 def adopt(
     area: Area,
     arrivals: Sequence[Arrival],
-    also: Callable[[], None] = lambda: None,
+    also: Callable[[Sequence[Arrival]], None] = lambda recorded: None,
     arrive: Callable[[list[int]], None] | None = None,
 ) -> int:
     """Record files that storage has already: their status and checksums are those found there.
@@ -218,7 +218,8 @@ def adopt(
     arrivals : `~collections.abc.Sequence` [ `Arrival` ]
         The files; those with a row have it brought up to date.
     also : `~collections.abc.Callable`
-        Further work in the same transaction.
+        Further work in the same transaction, given what was recorded: not what another pass has
+        in hand, or has changed since its row was read.
     arrive : `~collections.abc.Callable`, optional
         Makes files due, given their ids; for every target of the storage by default.
 
@@ -232,13 +233,13 @@ def adopt(
     _sync(arrivals)
 
     def record() -> int:
-        ours = []
+        recorded = []
         if arrivals:
             numbers = _intend(area, area.algorithms[0], arrivals)
-            ours = [numbers[each.name] for each in arrivals if each.name in numbers]
-            _record(area, ours, [], arrive)
-        also()
-        return len(ours)
+            recorded = [each for each in arrivals if each.name in numbers]
+            _record(area, [numbers[each.name] for each in recorded], [], arrive)
+        also(recorded)
+        return len(recorded)
 
     return connect.transact(record)
 
