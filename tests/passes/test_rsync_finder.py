@@ -123,12 +123,30 @@ class TestRecording:
         assert logs.run() == 0
         assert logs.rows() == []
 
-    def test_prefix_says_where_rsyncs_root_is(self, settings, tmp_path):
-        logs = Logs(settings, tmp_path, prefix="raw/{date}")
+    @pytest.mark.parametrize("prefix", ["raw/{date}", "./raw//{date}/", "raw/./{date}"])
+    def test_prefix_says_where_rsyncs_root_is(self, settings, tmp_path, prefix):
+        logs = Logs(settings, tmp_path, prefix=prefix)
         logs.store(f"raw/{TODAY:%Y%m%d}/a")
         logs.log("./a")
         logs.run()
         assert logs.rows() == [(f"raw/{TODAY:%Y%m%d}", "a", "STORED")]
+
+    def test_directory_that_is_a_link_to_another_is_recorded_as_that(self, logs, capsys):
+        logs.add_target()
+        logs.store("real/a.fits")
+        os.symlink("real", logs.storage / "link")
+        logs.log("real/a.fits", "link/a.fits")
+        assert logs.run() == 0
+        assert logs.rows() == [("real", "a.fits", "STORED")]
+        assert capsys.readouterr().err == ""
+
+    def test_hard_link_is_known_by_the_name_that_storage_has(self, logs):
+        for name in ("x", "x => y"):
+            logs.store(name, name.encode())
+        os.link(logs.storage / "x => y", logs.storage / "x => z")
+        logs.log(b"hf+++++++++ x => z => x => y\n")
+        assert logs.run() == 0
+        assert logs.rows() == [("", "x => z", "STORED")]
 
     def test_log_that_grew_is_continued(self, logs, hashed):
         logs.store("a")
@@ -932,11 +950,14 @@ class TestCommandLine:
 
 @pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed")
 def test_what_the_installed_rsync_sends_is_recorded(logs, tmp_path):
-    names = [b"plain.fits", b"a b", b"nl\nx", b"\xff\xfe", b"back\\#123", b"\x01"]
+    names = [b"plain.fits", b"a b", b"nl\nx", b"\xff\xfe", b"back\\#123", b"\x01", b"x => y"]
     for name in names:
         logs.put(b"night/" + name, name, tmp_path / "summit")
+    for name in ("x => z", "linked"):
+        os.link(tmp_path / "summit/night/x => y", tmp_path / "summit/night" / name)
+        names.append(name)
     log = logs.log()
-    argv = ["rsync", "-a", f"--log-file={log}", f"{tmp_path}/summit/", f"{logs.storage}/"]
+    argv = ["rsync", "-aH", f"--log-file={log}", f"{tmp_path}/summit/", f"{logs.storage}/"]
     subprocess.run(argv, check=True)
     assert logs.run() == 0
     assert logs.rows("SELECT count(*) FROM file WHERE status = 'STORED'") == [(len(names),)]

@@ -177,6 +177,7 @@ class RsyncWork(Work):
         prefix = self._finder.prefix.replace("{date}", os.path.basename(os.path.dirname(log.path)))
         # The end of the line that named a file first, and how many lines say that it was updated.
         batch: dict[str, tuple[int, int]] = {}
+        directories: dict[str, str] = {}
         damage: list[Left] = []
 
         def flush(end: int) -> bool:
@@ -207,6 +208,7 @@ class RsyncWork(Work):
                 ),
             )
             batch.clear()
+            directories.clear()
             damage.clear()
             return whole and not p.stopping
 
@@ -217,7 +219,10 @@ class RsyncWork(Work):
                 damage[:] = [self._damage(log, end)]
             if entry.name is None:
                 continue
-            rel = self._rel(prefix, entry.name)
+            relpath, filename = names.split(self._named(prefix, entry))
+            if relpath not in directories:
+                directories[relpath] = rsync_log.directory(self._finder.storage, relpath)
+            rel = names.join(directories[relpath], filename)
             if self._is_passed_over(rel) or not p.matches(rel):
                 continue
             first, updates = batch.get(rel, (end, 0))
@@ -242,6 +247,26 @@ class RsyncWork(Work):
             f"lost; `dbb-auditor {self._finder.name} --adopt` records files that no log names, and "
             f"`dbb forget {self._finder.label} FILE` ends this message",
         )
+
+    def _named(self, prefix: str, entry: rsync_log.Entry) -> str:
+        """Return the path of a line; of several ways to read it, the one that storage bears out."""
+
+        def look(rel: str) -> os.stat_result | None:
+            if rsync_log.inside(self._finder.storage, rel):
+                with contextlib.suppress(OSError):
+                    return os.lstat(os.path.join(self._finder.storage, rel))
+            return None
+
+        def evidence(way: tuple[str, str]) -> int:
+            link, other = map(look, way)
+            if link is None:
+                return 0
+            return 2 if other is not None and os.path.samestat(link, other) else 1
+
+        if not entry.ways:
+            return self._rel(prefix, entry.name or "")
+        ways = [(self._rel(prefix, name), self._rel(prefix, other)) for name, other in entry.ways]
+        return max(ways, key=evidence)[0]
 
     def _rel(self, prefix: str, name: str) -> str:
         """Return a logged name relative to storage; one that leads out keeps what gives it away."""
