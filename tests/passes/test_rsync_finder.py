@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.files import checksum, rsync_log
+from dbbbatch.files import checksum, place, rsync_log
 from dbbbatch.passes import base
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.finder import logged, rsync
@@ -147,6 +147,21 @@ class TestRecording:
         logs.log(b"hf+++++++++ x => z => x => y\n")
         assert logs.run() == 0
         assert logs.rows() == [("", "x => z", "STORED")]
+
+    def test_files_on_their_way_since_the_finder_scanned_are_finished(self, logs, capsys):
+        logs.add_target()
+        path = logs.store("a", b"updated")
+        status = path.stat()
+        logs.change_rows(
+            "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder,"
+            " mtime_ns, inode) VALUES (?, '', 'a', 4, 'blake2b:00', 'ARRIVING', 'latiss', 0, ?)",
+            [str(logs.storage), status.st_ino],
+        )
+        assert logs.plan() == ["would finish a"]
+        logs.log("a")
+        assert logs.run() == 0
+        digest = checksum.compute(str(path))["blake2b"]
+        assert logs.rows("SELECT checksum, status FROM file") == [(f"blake2b:{digest}", "STORED")]
 
     def test_log_that_grew_is_continued(self, logs, hashed):
         logs.store("a")
@@ -905,6 +920,19 @@ class TestDoneMarks:
         logs.store("a")
         logs.run()
         assert sorted(os.listdir(path.parent)) == ["rsync.log", "rsync.log.done"]
+
+    def test_mark_that_cannot_be_written_is_called_that(
+        self, settings, tmp_path, monkeypatch, capsys
+    ):
+        logs = Logs(settings, tmp_path, done_suffix=".done")
+        logs.store("a")
+        path = logs.log("a")
+        refuse(monkeypatch, place, "touch", f"{path}.done")
+        assert logs.run() == 1
+        assert logs.rows() == [("", "a", "STORED")]
+        said = capsys.readouterr().err
+        assert f"{path}.done: cannot be written: Permission denied" in said
+        assert "cannot be read" not in said
 
 
 class TestLookingOnly:
