@@ -51,7 +51,8 @@ def _inner_path(value: Any) -> str:
     path = keys.text(value)
     if path.startswith("/") or ".." in path.split("/"):
         raise ValueError(f"a path relative to storage is wanted, not {path!r}")
-    return path.strip("/")
+    # One name for one file: "./raw" and "raw" are the same.
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def _remote(value: Any) -> str:

@@ -861,6 +861,17 @@ def test_what_comes_back_after_it_was_forgotten_is_offered(
     agrees(finding)
 
 
+@pytest.mark.parametrize(("content", "parts"), [(b"corrected", ""), (b"data", '["raw"]')])
+def test_parts_done_are_of_the_content_that_comes_back(finding, content, parts):
+    finding.add_target("one")
+    stored(finding)
+    finding.change_rows("UPDATE ingest_state SET status = 'FAILURE', parts_done = '[\"raw\"]'")
+    forgotten(finding)
+    finding.put("a", content)
+    assert finding.run() == 0
+    assert finding.rows("SELECT status, parts_done FROM ingest_state") == [("RERUN", parts)]
+
+
 def test_what_comes_back_into_storage_by_another_way_is_offered_too(finding):
     finding.add_target("one")
     stored(finding)

@@ -126,7 +126,8 @@ class File(Table):
     added_on : `datetime.datetime` or `None`
         When it was stored for the first time.
     copy_of : `int` or `None`
-        An earlier file with the same content under another path.
+        An earlier file that held the same under another path when this one was recorded with what
+        it holds; whether it still does, the checksums tell.
     verified_at : `datetime.datetime` or `None`
         When its checksum was last found right.
     error : `str` or `None`
@@ -223,6 +224,7 @@ class File(Table):
                 for known, row in rows
             ],
         )
+        FileChecksum.drop([known.id for known, row in rows if known.checksum != row.checksum])
 
     @classmethod
     def arriving(cls, storage: str, finder: str, limit: int = -1, after: int = 0) -> list[Arriving]:
@@ -288,6 +290,7 @@ class File(Table):
             {"id": "bigint", **_COLUMNS},
             [(number, *_values(row)) for number, row in rows],
         )
+        FileChecksum.drop([number for number, _ in rows])
 
     @classmethod
     def forget(cls, ids: Sequence[int], why: str) -> None:
@@ -314,15 +317,17 @@ class File(Table):
             return
         where, value = bulk.among(ids)
         rows = execute(
-            f"SELECT id, was FROM file WHERE id {where} AND status = 'ARRIVING'"
+            f"SELECT id, checksum, was FROM file WHERE id {where} AND status = 'ARRIVING'"
             " AND was IS NOT NULL",
             (value,),
         ).fetchall()
+        before = [(number, digest, json.loads(was)) for number, digest, was in rows]
+        FileChecksum.drop([number for number, digest, was in before if was["checksum"] != digest])
         bulk.for_each(
             f"UPDATE file SET was = NULL, {', '.join(f'{name} = new.{name}' for name in _KEPT)}"
             " FROM {new} WHERE file.id = new.id AND file.status = 'ARRIVING'",
             {"id": "bigint", **_KEPT},
-            [(number, *(json.loads(was)[name] for name in _KEPT)) for number, was in rows],
+            [(number, *(was[name] for name in _KEPT)) for number, _, was in before],
         )
         new = f"(SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')"
         execute(f"UPDATE file SET copy_of = NULL WHERE copy_of IN {new}", (value,))
@@ -514,6 +519,18 @@ class FileChecksum(Table):
             {"file_id": "bigint", "algorithm": "text", "value": "text"},
             rows,
             "ON CONFLICT (file_id, algorithm) DO UPDATE SET value = excluded.value",
+        )
+
+    @classmethod
+    def drop(cls, ids: Sequence[int]) -> None:
+        """Forget the checksums of files on their way: they are those of other content."""
+        if not ids:
+            return
+        where, value = bulk.among(ids)
+        execute(
+            "DELETE FROM file_checksum WHERE file_id IN"
+            f" (SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')",
+            (value,),
         )
 
 

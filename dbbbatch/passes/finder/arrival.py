@@ -33,9 +33,6 @@ from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.spread import spread, worthwhile
 
-#: Where an ingest that was over begins anew because the file has other content now.
-_OVER = (Status.SUCCESS, Status.FAILURE, Status.UNKNOWN, Status.INVALID)
-
 
 class Area(NamedTuple):
     """What storing files needs to know.
@@ -209,7 +206,7 @@ def store(area: Area, arrivals: Sequence[Arrival]) -> Outcome:
 def adopt(
     area: Area,
     arrivals: Sequence[Arrival],
-    also: Callable[[], None] = lambda: None,
+    also: Callable[[Sequence[Arrival]], None] = lambda recorded: None,
     arrive: Callable[[list[int]], None] | None = None,
 ) -> int:
     """Record files that storage has already: their status and checksums are those found there.
@@ -221,7 +218,8 @@ def adopt(
     arrivals : `~collections.abc.Sequence` [ `Arrival` ]
         The files; those with a row have it brought up to date.
     also : `~collections.abc.Callable`
-        Further work in the same transaction.
+        Further work in the same transaction, given what was recorded: not what another pass has
+        in hand, or has changed since its row was read.
     arrive : `~collections.abc.Callable`, optional
         Makes files due, given their ids; for every target of the storage by default.
 
@@ -235,13 +233,13 @@ def adopt(
     _sync(arrivals)
 
     def record() -> int:
-        ours = []
+        recorded = []
         if arrivals:
             numbers = _intend(area, area.algorithms[0], arrivals)
-            ours = [numbers[each.name] for each in arrivals if each.name in numbers]
-            _record(area, ours, [], arrive)
-        also()
-        return len(ours)
+            recorded = [each for each in arrivals if each.name in numbers]
+            _record(area, [numbers[each.name] for each in recorded], [], arrive)
+        also(recorded)
+        return len(recorded)
 
     return connect.transact(record)
 
@@ -390,7 +388,7 @@ def _offer_again(returned: Sequence[Returned]) -> None:
     for target in {file.target for file in returned}:
         mine = [file for file in returned if file.target == target]
         changed = [file.id for file in mine if file.other_content]
-        IngestState.rerun(target, changed, _OVER, "other content came after it was forgotten")
+        IngestState.offer_anew(target, changed, "other content came after it was forgotten")
         put_off = [file.id for file in mine if file.put_off]
         IngestState.rerun(target, put_off, [Status.IGNORED], "came back after it was forgotten")
 
