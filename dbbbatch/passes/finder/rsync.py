@@ -26,7 +26,7 @@ from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.finder.logged import Logged, given_up, tries_due
 from dbbbatch.passes.finder.places import must_be_there
-from dbbbatch.passes.finder.work import FinderWork
+from dbbbatch.passes.finder.work import finish
 
 
 class Log(NamedTuple):
@@ -63,7 +63,8 @@ class RsyncWork(Work):
     def recover(self, p: Pass) -> None:
         """Finish what passes left that still scanned; logs are read on from where they were."""
         self._complaints = Complaints()
-        FinderWork(self._finder).recover(p)
+        must_be_there(self._finder)
+        finish(p, self._finder, self._complaints)
 
     def work(self, p: Pass) -> None:
         """Look again for what is awaited, then read what the logs have new."""

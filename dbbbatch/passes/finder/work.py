@@ -44,12 +44,7 @@ class FinderWork(Work):
         """Finish or take back what an earlier pass had begun to store or to move aside."""
         self._complaints = Complaints()
         must_be_there(self._finder)
-        area = area_of(self._finder, p)
-        count = recover(area, self._finder.batch_files, partial(self._stuck, p))
-        count += duplicate.recover(area, self._finder.batch_files)
-        count += quarantining(self._finder, p).recover()
-        if count:
-            p.counts["recovered"] += count
+        finish(p, self._finder, self._complaints)
 
     def work(self, p: Pass) -> None:
         """Store what the source holds, in batches."""
@@ -71,10 +66,6 @@ class FinderWork(Work):
             self._complaints.say(p)
         if trouble:
             raise trouble
-
-    def _stuck(self, p: Pass, rel: str, why: str) -> None:
-        p.counts["failed"] += 1
-        self._complaints.failed(rel, why)
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be finished, then what would be looked at."""
@@ -211,6 +202,21 @@ class FinderWork(Work):
             return set()
         known = connect.look(lambda: File.known(self._finder.storage, keys))
         return {key for key, row in known.items() if row.status == FileStatus.STORED}
+
+
+def finish(p: Pass, finder: Finder, complaints: Complaints) -> None:
+    """Finish or take back what earlier passes had begun to store, to remove or to move aside."""
+
+    def stuck(rel: str, why: str) -> None:
+        p.counts["failed"] += 1
+        complaints.failed(rel, why)
+
+    area = area_of(finder, p)
+    count = recover(area, finder.batch_files, stuck)
+    count += duplicate.recover(area, finder.batch_files)
+    count += quarantining(finder, p).recover()
+    if count:
+        p.counts["recovered"] += count
 
 
 def name_of(rel: str) -> Name:
