@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import stat
 import time
 from contextlib import suppress
@@ -25,6 +27,13 @@ _OWNER = "release"
 
 #: Seconds for which nothing was written to a copy, so that no release is at work on it any more.
 _ABANDONED = 3600.0
+
+#: How names end that were taken: `dbbbatch.files.place.versioned` gives them.
+VERSION = re.compile(r"\.~\d+~$")
+
+#: The line below a reason that tells a file's own name, where the name in quarantine does not.
+_NAMED = re.compile(r'^Its name was (".*")\n\Z', re.MULTILINE)
+_MOST_NAMED = 4096
 
 
 class Explained(Quarantining):
@@ -56,7 +65,7 @@ class Explained(Quarantining):
         for row in done:
             # Not worth a failure: the table has the reason too, and some names are too long.
             with suppress(OSError):
-                place.write_new(_reason(row), _text(row.reason))
+                place.write_new(_reason(row), _text(row.reason) + _named(row))
         super()._record(done, stayed)
 
 
@@ -65,13 +74,28 @@ def is_reason(path: str) -> bool:
     return path.endswith(REASON) and os.path.lexists(path.removesuffix(REASON))
 
 
-def reason_beside(path: str) -> str:
-    """Return what stands beside a file of a quarantine as its reason; '' if nothing does."""
-    try:
-        with open(path + REASON, encoding="utf-8", errors="replace") as file:
-            return file.read(2000).strip()
-    except OSError:
-        return ""
+def told_beside(path: str) -> tuple[str, str]:
+    """Return the reason of a file of a quarantine, and its own name, as the tables have it.
+
+    The reason is '' if nothing beside the file tells it. A name that nothing tells is taken to be
+    that of the file whose version this looks like, if that is there.
+    """
+    filename = names.to_text(os.path.basename(path))
+    base = VERSION.sub("", filename)
+    text = ""
+    with suppress(OSError), open(path + REASON, encoding="utf-8", errors="replace") as file:
+        text = file.read(1 << 16)
+    if match := _NAMED.search(text):
+        text = text[: match.start()]
+        with suppress(ValueError):
+            told = json.loads(match[1])
+            names.from_text(told)
+            # A person may have written here.
+            if "/" not in told and told.startswith(base):
+                return text.strip(), told
+    if base.endswith(REASON) or os.path.lexists(VERSION.sub("", path)):
+        filename = base
+    return text.strip(), filename
 
 
 def source_of(section: Section) -> str:
@@ -274,16 +298,25 @@ def _text(reason: str) -> str:
     return f"{reason}\n"
 
 
+def _named(row: Quarantine) -> str:
+    """Give the line that tells a file's own name, where it has a version's, or looks as if."""
+    if not VERSION.search(row.path):
+        return ""
+    return f"Its name was {json.dumps(row.filename)}\n"
+
+
 def _is_ours(path: str, reason: str) -> bool:
     """Tell whether a file is what we wrote, and no quarantined file that has this name."""
     written = _text(reason).encode("utf-8", "surrogateescape")
     try:
         status = os.lstat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != len(written):
+        if not stat.S_ISREG(status.st_mode) or status.st_size > len(written) + _MOST_NAMED:
             return False
         with open(path, "rb") as file:
-            if file.read(len(written) + 1) != written:
-                return False
+            found = file.read(len(written) + _MOST_NAMED)
     except OSError:
+        return False
+    below = found.removeprefix(written).decode(errors="replace")
+    if not found.startswith(written) or (below and not _NAMED.fullmatch(below)):
         return False
     return not connect.look(lambda: Quarantine.is_at(names.to_text(path)))

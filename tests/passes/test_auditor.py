@@ -196,6 +196,23 @@ def test_unfinished_copy_is_removed_once_abandoned_however_old_its_original(find
     assert not os.path.exists(copy)
 
 
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_file_that_is_only_named_like_an_unfinished_copy_stays_and_is_said(
+    finding, monkeypatch, capsys
+):
+    notes = finding.put(".dbb~lab-notebook.txt", b"mine", finding.storage)
+    later = time.time() + 8 * 86400
+    monkeypatch.setattr(auditor, "time", clock(lambda: later))
+    assert inside(finding) == 0
+    assert notes.read_bytes() == b"mine"
+    assert ".dbb~lab-notebook.txt: begins with .dbb~" in capsys.readouterr().err
+    finding.change(exclude=(re.compile("notebook"),))
+    inside(finding)
+    assert notes.exists()
+    assert "is over: .dbb~lab-notebook.txt" in capsys.readouterr().err
+
+
 def test_file_that_a_target_does_not_hold_is_reported(stored):
     assert stored.run("dbb-ingester").code == 0
     assert audit(stored).code == 0

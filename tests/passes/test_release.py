@@ -87,6 +87,9 @@ def test_a_name_beside_which_something_stands_is_not_used(site: Site) -> None:
     found = tree(site.quarantine)
     assert (found["d.~1~"], found["d.reason"]) == (b"data", b"my notes")
     assert found["d.~1~.reason"].startswith(b"gave up")
+    assert found["d.~1~.reason"].endswith(b'\nIts name was "d"\n')
+    assert release(site, "d").code == 0
+    assert set(tree(site.quarantine)) == found.keys() - {"d.~1~", "d.~1~.reason"}
 
 
 def test_a_file_that_comes_back_after_a_release_was_cut_off_has_its_old_name(site: Site) -> None:
