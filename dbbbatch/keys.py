@@ -142,6 +142,11 @@ def _undeclared(section: type) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(section) if "parse" not in field.metadata]
 
 
+def without_password(url: str) -> str:
+    """Give a database URL without its password, for messages."""
+    return re.sub(r"(//[^:/@]*):[^?]*@", r"\1@", re.sub(r"(password=)[^&\s]*", r"\1***", url))
+
+
 # ---- what a value may be -------------------------------------------------------------------------
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)?\s*")
@@ -157,6 +162,13 @@ def text(value: Any) -> str:
     if "\0" in value:
         raise ValueError(f"no path or name may hold a NUL, as {value!r} does")
     return value
+
+
+def filled(value: Any) -> str:
+    """Accept a text that is not empty."""
+    if not text(value).strip():
+        raise ValueError("must not be empty")
+    return text(value)
 
 
 def boolean(value: Any) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from dbbbatch import keys
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Settings
 from dbbbatch.errors import ConfigError, TryLater
@@ -27,7 +28,7 @@ def command(operator: Operator) -> None:
         raise ConfigError(f"[site] state {settings.site.state}: {error.strerror}") from None
     applied = schema.upgrade(connect.connect(settings.database, check=False))
     what = f"applied {', '.join(applied)}" if applied else "is up to date"
-    click.echo(f"{connect.shown(settings.database.url)}: {what}")
+    click.echo(f"{keys.without_password(settings.database.url)}: {what}")
     for path in _sentinels(settings):
         click.echo(f"{path}: made; its presence says that this storage area is mounted")
 

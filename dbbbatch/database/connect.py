@@ -16,15 +16,13 @@ from typing import Any, TypeVar
 
 import peewee
 
+from dbbbatch import keys
 from dbbbatch.config import Database as DatabaseSettings
 from dbbbatch.database import schema
 from dbbbatch.database.base import database as proxy
 from dbbbatch.errors import ConfigError, DbbError, TryLater
 
 Result = TypeVar("Result")
-
-#: Most values in one statement (SQLite's limit is 32,766; PostgreSQL's 65,535).
-MOST_VALUES = 32_000
 
 #: SQLSTATE classes and codes after which a repeat can succeed: lost connection, server going down
 #: or starting, out of connections, serialization failure, deadlock, lock not available.
@@ -81,11 +79,6 @@ def is_sqlite(url: str) -> bool:
 def sqlite_path(url: str) -> str:
     """Give the file of an SQLite URL."""
     return urllib.parse.unquote(url.removeprefix("sqlite:///"))
-
-
-def shown(url: str) -> str:
-    """Give a database URL without its password, for messages."""
-    return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1@", re.sub(r"(password=)[^&\s]*", r"\1***", url))
 
 
 def transact(function: Callable[[], Result]) -> Result:
@@ -185,7 +178,8 @@ def _postgresql(settings: DatabaseSettings, readonly: bool, must_exist: bool) ->
         import psycopg  # noqa: F401
     except ImportError:
         raise ConfigError(
-            f"{shown(settings.url)}: psycopg is not installed; pip install 'dbbbatch[postgres]'"
+            f"{keys.without_password(settings.url)}: psycopg is not installed; "
+            "pip install 'dbbbatch[postgres]'"
         ) from None
     more: dict[str, Any] = {}
     if settings.password_file:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from dbbbatch import keys
 from dbbbatch.config import Finder, Handoff, Settings, Site, Target
 from dbbbatch.errors import DbbError
 from dbbbatch.files import place
@@ -102,7 +103,7 @@ def _database(settings: Settings) -> Iterator[Checked]:
         problem = str(error)
     finally:
         connect.disconnect()
-    yield Checked(where, f"{connect.shown(url)} answers", problem)
+    yield Checked(where, f"{keys.without_password(url)} answers", problem)
 
 
 def _handoff(handoff: Handoff) -> Iterator[Checked]:

@@ -185,8 +185,3 @@ def test_a_database_opened_to_look_refuses_changes(database_url):
     with pytest.raises(Exception, match=r"read-only|readonly|written"):
         connect.transact(lambda: pause("a"))
     connect.disconnect()
-
-
-def test_a_password_in_a_url_is_not_shown():
-    assert connect.shown("postgresql://dbb:sesame@h/d") == "postgresql://dbb@h/d"
-    assert "sesame" not in connect.shown("postgresql://h/d?user=u&password=sesame")

@@ -83,10 +83,10 @@ def test_missing_program_is_said_at_the_start(tmp_path: Path) -> None:
 
 
 def test_unknown_placeholder_is_a_problem_of_the_configuration() -> None:
-    (problem,) = registry.problems("command", {"command": "register {flie}"})
+    (problem,) = registry.problems("target.x", "command", {"command": "register {flie}"})
     assert "did you mean 'file'" in problem
 
 
 def test_command_without_the_file_is_a_problem_of_the_configuration() -> None:
-    (problem,) = registry.problems("command", {"command": "register"})
+    (problem,) = registry.problems("target.x", "command", {"command": "register"})
     assert "{file} is missing" in problem
