@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -39,11 +39,14 @@ class Checked:
         What was asked.
     problem : `str`
         What is wrong and what to do; '' if all is well.
+    remark : `str`
+        What may be meant, or not: no problem.
     """
 
     where: str
     what: str
     problem: str = ""
+    remark: str = ""
 
 
 def check(settings: Settings) -> Iterator[Checked]:
@@ -57,7 +60,7 @@ def check(settings: Settings) -> Iterator[Checked]:
     yield from _state(settings)
     yield from _database(settings)
     for handoff in settings.handoff.values():
-        yield from _handoff(handoff)
+        yield from _handoff(handoff, settings.site.name)
     for finder in settings.finder.values():
         yield from _finder(finder)
     for target in settings.target.values():
@@ -90,23 +93,37 @@ def _state(settings: Settings) -> Iterator[Checked]:
 
 def _database(settings: Settings) -> Iterator[Checked]:
     from dbbbatch.database import connect
+    from dbbbatch.database.models.run import Run
 
     url, where = settings.database.url, "[database] url"
     if connect.is_sqlite(url):
         directory = os.path.dirname(connect.sqlite_path(url))
         yield _directory(where, directory, "SQLite writes beside its file")
         yield _local(where, directory, "SQLite loses data there; use a disk here, or PostgreSQL")
-    problem = ""
+    problem, known = "", set()
     try:
         connect.connect(settings.database)
+        known = connect.look(Run.sites)
     except DbbError as error:
         problem = str(error)
     finally:
         connect.disconnect()
     yield Checked(where, f"{keys.without_password(url)} answers", problem)
+    if not problem:
+        yield _site(settings.site.name, known)
 
 
-def _handoff(handoff: Handoff) -> Iterator[Checked]:
+def _site(site: str, known: Collection[str]) -> Checked:
+    remark = ""
+    if known and site not in known:
+        remark = (
+            f"the database knows the sites {', '.join(sorted(known))} and no {site}: well for a "
+            "new site; one that was renamed finds none of its files there: name it as before"
+        )
+    return Checked("[site] name", f"the database may know {site}", remark=remark)
+
+
+def _handoff(handoff: Handoff, site: str) -> Iterator[Checked]:
     for key in ("buffer", "holding", "quarantine"):
         where, path = f"[{handoff.label}] {key}", getattr(handoff, key)
         there = _directory(where, path)
@@ -116,11 +133,17 @@ def _handoff(handoff: Handoff) -> Iterator[Checked]:
         if key != "buffer":
             yield _same_file_system(where, handoff.buffer, path)
             yield _placing(where, path)
+    for key in ("holding_free", "confirm_targets"):
+        if getattr(handoff, key) and not handoff.endpoint.confirm:
+            yield _never_purged(handoff, key)
     found = list(_commands(handoff))
     yield from found
     if any(checked.problem for checked in found):
         return
-    yield _far_end(handoff)
+    there = _far_end(handoff)
+    yield there
+    if not there.problem:
+        yield _transfer(handoff, site)
     if handoff.endpoint.confirm:
         yield _confirm(handoff)
 
@@ -210,7 +233,7 @@ def _sentinel(where: str, storage: str, name: str) -> Checked:
 def _group(where: str, group: str) -> Checked:
     problem = ""
     try:
-        number = grp.getgrnam(group).gr_gid
+        number = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
         if os.geteuid() != 0 and number not in {os.getegid(), *os.getgroups()}:
             problem = f"user {_user()} is not in the group {group!r} and cannot give files to it"
     except KeyError:
@@ -256,16 +279,10 @@ def _commands(handoff: Handoff) -> Iterator[Checked]:
 
 
 def _far_end(handoff: Handoff) -> Checked:
-    from dbbbatch.remote import receive, template
+    from dbbbatch.passes.handoff.transfer import far_end
+    from dbbbatch.remote import receive
 
-    endpoint = handoff.endpoint
-    far = receive.Place(
-        endpoint.buffer,
-        endpoint.staging,
-        template.parse(endpoint.remote) if endpoint.remote else None,
-        {name: os.fsencode(value) for name, value in endpoint.placeholders.items()},
-        handoff.checksum,
-    )
+    far = far_end(handoff)
     where = f"[{handoff.label}.endpoint]"
     what = f"{far.name} answers, has its tools and directories, and places without overwriting"
     try:
@@ -274,6 +291,42 @@ def _far_end(handoff: Handoff) -> Checked:
     except DbbError as error:
         return Checked(where, what, str(error))
     return Checked(where, what)
+
+
+def _transfer(handoff: Handoff, site: str) -> Checked:
+    """Have the configured command copy a file of ours to staging: both ends need its program."""
+    import tempfile
+    from dataclasses import replace
+
+    from dbbbatch.database.models.handoff import Waiting
+    from dbbbatch.files import checksum
+    from dbbbatch.passes.handoff.batch import Batch, Item
+    from dbbbatch.passes.handoff.outcomes import attempt_prefix
+    from dbbbatch.passes.handoff.transfer import Sender
+
+    problem = ""
+    # As a pass would name it, so that the janitor removes what a cut connection leaves.
+    attempt = f"{attempt_prefix(site, handoff.name)}{secrets.token_hex(8)}"
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "probe")
+        with open(path, "wb") as file:
+            size = file.write(b"written by dbb config check\n")
+        digest = checksum.compute(path, [handoff.checksum])[handoff.checksum]
+        row = Waiting(0, "", "probe", size, 0, 0, None, 0, None, 0, 0)
+        sender = Sender(replace(handoff, buffer=directory), os.path.join(directory, "lists"))
+        try:
+            problem = sender.trial(Batch(attempt, [Item(row, "probe", digest)]))
+        except DbbError as error:
+            problem = str(error)
+        finally:
+            sender.session.close()
+    where = f"[{handoff.label}.endpoint] transfer"
+    return Checked(where, "it copies a file to staging", problem)
+
+
+def _never_purged(handoff: Handoff, key: str) -> Checked:
+    problem = f"without [{handoff.label}.endpoint] confirm nothing is ever purged; give that, too"
+    return Checked(f"[{handoff.label}] {key}", "the endpoint can be asked", problem)
 
 
 def _confirm(handoff: Handoff) -> Checked:

@@ -68,6 +68,11 @@ class Run(Table):
         return found
 
     @classmethod
+    def sites(cls) -> set[str]:
+        """Give the sites that have made passes with this database."""
+        return {row.site for row in cls.select(cls.site).distinct()}
+
+    @classmethod
     def forget(cls, site: str, before: datetime) -> int:
         """Remove the rows of a site's old passes, but for the last one of each script and name."""
         last = cls.select(peewee.fn.MAX(cls.id)).group_by(cls.site, cls.script, cls.name)
