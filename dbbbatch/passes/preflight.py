@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from dbbbatch import keys
 from dbbbatch.config import Finder, Handoff, Settings, Site, Target
-from dbbbatch.errors import DbbError
+from dbbbatch.errors import DbbError, user
 from dbbbatch.files import place
 from dbbbatch.passes.finder.places import apart, entangled
 
@@ -180,7 +180,7 @@ def _directory(where: str, path: str, advice: str = "", writable: bool = True) -
         problem = f"{path}: is no directory"
     elif not os.access(path, wanted):
         how = "write in" if writable else "read"
-        problem = f"{path}: user {_user()} may not {how} it"
+        problem = f"{path}: user {user()} may not {how} it"
     return Checked(where, what, f"{problem}; {advice}" if problem and advice else problem)
 
 
@@ -235,7 +235,7 @@ def _group(where: str, group: str) -> Checked:
     try:
         number = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
         if os.geteuid() != 0 and number not in {os.getegid(), *os.getgroups()}:
-            problem = f"user {_user()} is not in the group {group!r} and cannot give files to it"
+            problem = f"user {user()} is not in the group {group!r} and cannot give files to it"
     except KeyError:
         problem = f"there is no group {group!r}"
     return Checked(where, f"files can be given to the group {group!r}", problem)
@@ -339,9 +339,3 @@ def _confirm(handoff: Handoff) -> Checked:
         problem = str(error)
     where = f"[{handoff.label}.endpoint] confirm"
     return Checked(where, "the far end answers a janitor's question", problem)
-
-
-def _user() -> str:
-    import getpass
-
-    return getpass.getuser()

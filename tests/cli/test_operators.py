@@ -16,6 +16,7 @@ import pytest
 
 from dbbbatch.cli import dbb, pause
 from dbbbatch.cli.script import leave
+from tests.support.disks import small_disk
 from tests.support.scripts import TOP, run_script
 from tests.support.site import Site
 
@@ -93,6 +94,26 @@ class TestInit:
         assert (first.code, second.code) == (0, 0)
         assert "001_run.sql" in first.out
         assert "up to date" in second.out
+
+    def test_does_not_call_tables_of_a_newer_version_up_to_date(self, site: Site) -> None:
+        from dbbbatch.database import connect
+
+        connect.connect(site.settings().database)
+        connect.transact(
+            lambda: connect.execute("UPDATE schema_version SET oldest_script = '99.0'")
+        )
+        connect.disconnect()
+        code, out, err = site.run("dbb", "init")
+        assert (code, out) == (78, "")
+        assert "upgrade dbbbatch on this host" in err
+
+    def test_on_a_full_disk_is_one_line(self, tmp_path: Path) -> None:
+        with small_disk(tmp_path / "disk", 1 << 20) as disk:
+            site = Site(tmp_path / "site", f"sqlite:///{disk.path}/dbb.sqlite").write()
+            disk.fill(blocks=1)
+            code, _, err = site.run("dbb", "init")
+        assert code == 75
+        assert err == f"dbb: {disk.path}/dbb.sqlite: the disk is full; make room there\n"
 
     @pytest.mark.parametrize("backend", ["sqlite"])
     def test_says_what_to_do_when_storage_is_not_there(self, site: Site) -> None:
