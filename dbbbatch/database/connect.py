@@ -332,11 +332,10 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
     code = getattr(original, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return
-    if code == sqlite3.SQLITE_FULL:
-        raise TryLater(f"{_name}: the disk is full; make room there") from None
-    if code == sqlite3.SQLITE_IOERR:
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        # A full disk may be either of them: SQLite also fails to make its log larger.
         raise TryLater(
-            f"{_name}: the disk fails ({original}); the kernel's log may say why"
+            f"{_name}: the disk is full or failing ({original}); make room, or see the kernel's log"
         ) from None
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         raise ConfigError(

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from dbbbatch.cli import dbb, pause
-from dbbbatch.cli.script import leave
+from dbbbatch.cli.script import Operator, leave
 from tests.support.disks import small_disk
 from tests.support.scripts import TOP, run_script
 from tests.support.site import Site
@@ -55,18 +55,27 @@ def test_a_missing_configuration_is_one_line() -> None:
     assert err == "dbb: /no/such/file: cannot be read: No such file or directory\n"
 
 
-def test_what_is_unforeseen_ends_with_70_and_its_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("configured", [True, False])
+def test_what_is_unforeseen_is_one_line_that_names_the_file_to_report(
+    site: Site,
+    configured: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     @click.command()
-    def broken() -> None:
-        raise ZeroDivisionError
+    @click.pass_obj
+    def broken(operator: Operator) -> None:
+        raise ZeroDivisionError(operator.settings if configured else "")
 
     monkeypatch.setattr("sys.argv", ["dbb-broken"])
+    monkeypatch.setattr("tempfile.tempdir", str(site.root))
     with pytest.raises(SystemExit) as ended:
-        leave("dbb-broken", broken)
-    assert ended.value.code == 70
-    assert "ZeroDivisionError" in capsys.readouterr().err
+        leave("dbb-broken", broken, Operator(str(site.config)))
+    said = capsys.readouterr().err
+    assert (ended.value.code, said.count("\n")) == (70, 1)
+    kept = Path(said.strip().rpartition(" report it with ")[2])
+    assert kept.parent == (site.state / "crashes" if configured else site.root)
+    assert "ZeroDivisionError" in kept.read_text()
 
 
 def test_a_configuration_may_stand_before_the_command(site: Site) -> None:
@@ -113,7 +122,8 @@ class TestInit:
             disk.fill(blocks=1)
             code, _, err = site.run("dbb", "init")
         assert code == 75
-        assert err == f"dbb: {disk.path}/dbb.sqlite: the disk is full; make room there\n"
+        assert err.count("\n") == 1
+        assert err.startswith(f"dbb: {disk.path}/dbb.sqlite: the disk is full or failing (")
 
     @pytest.mark.parametrize("backend", ["sqlite"])
     def test_says_what_to_do_when_storage_is_not_there(self, site: Site) -> None:

@@ -192,8 +192,8 @@ def test_a_file_that_was_read_without_its_log_is_not_called_damaged(opened, monk
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        (sqlite3.SQLITE_FULL, "the disk is full"),
-        (sqlite3.SQLITE_IOERR, "the disk fails"),
+        (sqlite3.SQLITE_FULL, "the disk is full or failing"),
+        (sqlite3.SQLITE_IOERR, "the disk is full or failing"),
         (sqlite3.SQLITE_CORRUPT, "is damaged"),
         (sqlite3.SQLITE_READONLY, "cannot be opened or written by user"),
     ],
