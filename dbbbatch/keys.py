@@ -85,7 +85,8 @@ def read(
     Parameters
     ----------
     section : `type`
-        The dataclass, with fields made by `key`.
+        The dataclass, with fields made by `key`. Its ``__post_init__`` may raise `ValueError`,
+        with a text that begins with a key, where two keys do not go together.
     table : mapping
         What TOML gave.
     where : `str`
@@ -119,7 +120,13 @@ def read(
             values[name] = value if value is None else field.metadata["parse"](value)
         except ValueError as error:
             problems.append(f"{where} {name}: {error}")
-    return section(**values) if len(problems) == before else None
+    if len(problems) > before:
+        return None
+    try:
+        return section(**values)
+    except ValueError as error:  # of two keys that do not go together
+        problems.append(f"{where} {error}")
+        return None
 
 
 def defaults(section: type[Section], **values: Any) -> Section:
