@@ -420,10 +420,9 @@ class Settings:
             If there is none.
         """
         kind, _, name = label.partition(".")
-        if kind not in KINDS:
-            raise UsageError(
-                f"{label!r}: KIND.NAME is wanted, such as handoff.latiss or target.gen3"
-            )
+        if kind not in KINDS or not name:
+            labels = [section.label for kind in KINDS for section in self.sections(kind).values()]
+            raise UsageError(f"{label!r}: KIND.NAME is wanted; known: {', '.join(labels)}")
         return self.select(kind, name)[0]
 
 

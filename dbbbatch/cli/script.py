@@ -98,7 +98,7 @@ class Operator:
             If this configuration runs no such pass.
         """
         kind, _, name = label.partition(".")
-        self.settings.labelled(f"{_SECTION_OF.get(kind, kind)}.{name}")
+        self.settings.labelled(f"{_SECTION_OF.get(kind, kind)}.{name}" if name else label)
 
     def connect(self, *, readonly: bool = False) -> Any:
         """Connect to the database of the configuration; its models are bound then."""

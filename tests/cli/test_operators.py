@@ -176,6 +176,13 @@ class TestPause:
         assert code == 64
         assert "is past" in err
 
+    @pytest.mark.parametrize("label", ["latiss", "handoff", "janitor"])
+    def test_half_a_label_is_refused_as_it_was_typed(self, site: Site, label: str) -> None:
+        code, _, err = site.run("dbb", "pause", label)
+        known = "handoff.latiss, finder.latiss, target.a"
+        assert code == 64
+        assert err == f"dbb: {label!r}: KIND.NAME is wanted; known: {known}\n"
+
     def test_an_unknown_section_is_refused_with_the_known_ones(self, site: Site) -> None:
         code, _, err = site.run("dbb", "pause", "handoff.latis")
         assert code == 64
