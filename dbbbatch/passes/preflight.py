@@ -142,7 +142,7 @@ def _handoff(handoff: Handoff, site: str) -> Iterator[Checked]:
         return
     there = _far_end(handoff)
     yield there
-    if not there.problem:
+    if not there.problem and _can_send_others(handoff):
         yield _transfer(handoff, site)
     if handoff.endpoint.confirm:
         yield _confirm(handoff)
@@ -293,6 +293,14 @@ def _far_end(handoff: Handoff) -> Checked:
     return Checked(where, what)
 
 
+def _can_send_others(handoff: Handoff) -> bool:
+    """Tell whether the command takes files from where it is told, and not from the buffer only."""
+    from dbbbatch.remote import template
+
+    used = template.parse(handoff.endpoint.transfer).placeholders
+    return "files_from" not in used or "source_root" in used
+
+
 def _transfer(handoff: Handoff, site: str) -> Checked:
     """Have the configured command copy a file of ours to staging: both ends need its program."""
     import tempfile
@@ -304,22 +312,27 @@ def _transfer(handoff: Handoff, site: str) -> Checked:
     from dbbbatch.passes.handoff.outcomes import attempt_prefix
     from dbbbatch.passes.handoff.transfer import Sender
 
-    problem = ""
     # As a pass would name it, so that the janitor removes what a cut connection leaves.
     attempt = f"{attempt_prefix(site, handoff.name)}{secrets.token_hex(8)}"
-    with tempfile.TemporaryDirectory() as directory:
-        path = os.path.join(directory, "probe")
-        with open(path, "wb") as file:
-            size = file.write(b"written by dbb config check\n")
-        digest = checksum.compute(path, [handoff.checksum])[handoff.checksum]
-        row = Waiting(0, "", "probe", size, 0, 0, None, 0, None, 0, 0)
-        sender = Sender(replace(handoff, buffer=directory), os.path.join(directory, "lists"))
-        try:
-            problem = sender.trial(Batch(attempt, [Item(row, "probe", digest)]))
-        except DbbError as error:
-            problem = str(error)
-        finally:
-            sender.session.close()
+    name = f"{place.TEMPORARY_PREFIX}probe"
+    problem = ""
+    try:
+        # Not in the buffer, from which a pass would send it; but where the tool may look, too.
+        with tempfile.TemporaryDirectory(
+            prefix=place.TEMPORARY_PREFIX, dir=handoff.quarantine
+        ) as directory:
+            path = os.path.join(directory, name)
+            with open(path, "wb") as file:
+                size = file.write(b"written by dbb config check\n")
+            digest = checksum.compute(path, [handoff.checksum])[handoff.checksum]
+            row = Waiting(0, "", name, size, 0, 0, None, 0, None, 0, 0)
+            sender = Sender(replace(handoff, buffer=directory), f"{directory}/lists")
+            with sender.session:
+                problem = sender.trial(Batch(attempt, [Item(row, name, digest)]))
+    except DbbError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"{handoff.quarantine}: a file to try it with cannot be written: {error.strerror}"
     where = f"[{handoff.label}.endpoint] transfer"
     return Checked(where, "it copies a file to staging", problem)
 

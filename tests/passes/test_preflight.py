@@ -240,6 +240,12 @@ def test_a_transfer_of_a_list_of_files_is_tried(good: Site) -> None:
     assert problems(good) == []
 
 
+def test_a_transfer_that_names_the_buffer_itself_is_not_tried(good: Site) -> None:
+    command = f"rsync -a -0 --files-from={{files_from}} {good.buffer} {{dest}}"
+    good.write(endpoint={"transfer": command})
+    assert problems(good) == []
+
+
 @pytest.mark.parametrize("keys", [{"holding_free": "1 GB"}, {"confirm_targets": ["a"]}])
 def test_a_purge_that_can_never_be_is_told(good: Site, keys: dict[str, Any]) -> None:
     good.write(handoff=keys)

@@ -97,6 +97,8 @@ class Sender:
         self.session.begin(batch.attempt, [item.raw for item in batch.items], links)
         try:
             failure = self._transfer(batch, batch.items, Sent(batch))
+            if failure:
+                self.session.end(batch.attempt)
             expected = [item.expected for item in batch.items]
             right = self.session.verify(batch.attempt, expected, self.limit(batch.size_bytes))
         finally:
