@@ -346,8 +346,8 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
         if _immutable:
             raise TryLater(f"{_name}: was written while it was read; look again") from None
         raise ConfigError(
-            f"{_name}: is damaged ({original}); stop the passes, put a backup in its place, and "
-            "run `dbb rebuild` for each section"
+            f"{_name}: is damaged ({original}); restore a backup, as `dbb backup --help` tells: a "
+            "-wal or -shm left beside the file may be what damages it"
         ) from None
     raise error
 
