@@ -6,14 +6,14 @@ the world agrees (directories, commands, database) is asked by ``dbb config chec
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dbbbatch import keys
+from dbbbatch import areas, keys
+from dbbbatch.areas import Area
 from dbbbatch.errors import ConfigError, UsageError
 from dbbbatch.keys import key
 
@@ -59,11 +59,23 @@ def _remote(value: Any) -> str:
     return keys.command(value) if value else ""
 
 
+def _url(value: Any) -> str:
+    url = keys.text(value)
+    if url and not re.match(r"(sqlite:////|postgres(ql)?://)", url):
+        raise ValueError(
+            "sqlite:////absolute/file or postgresql://user@host/name is wanted (a relative path "
+            f"depends on where cron starts), not {keys.without_password(url)!r}"
+        )
+    return url
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """Who we are, and where this host keeps what the scripts must remember."""
 
-    name: str = key(help="name of this site, in every row of the tables", example="summit")
+    name: str = key(
+        help="name of this site, in every row of the tables", parse=keys.filled, example="summit"
+    )
     state: str = key(
         help="local directory for locks, the default database and what was already said",
         parse=keys.directory,
@@ -81,6 +93,7 @@ class Database:
     url: str = key(
         "",
         "sqlite:////absolute/file or postgresql://user@host/name; empty: dbb.sqlite in `state`",
+        _url,
     )
     password_file: str | None = key(
         None,
@@ -297,6 +310,7 @@ class Finder:
     sentinel: str = key(
         ".dbb-storage",
         "file at the top of storage that proves that it is mounted; made by dbb init",
+        keys.filled,
     )
 
     @property
@@ -330,7 +344,9 @@ class Target:
         "1 min", "wait before the second attempt; doubles each time", keys.duration
     )
     retry_wait_max: float = key("6h", "longest wait between two attempts", keys.duration)
-    sentinel: str = key(".dbb-storage", "file at the top of storage that proves that it is mounted")
+    sentinel: str = key(
+        ".dbb-storage", "file at the top of storage that proves that it is mounted", keys.filled
+    )
     config: Mapping[str, Any] = key({}, "the plugin's own keys", keys.table)
 
     @property
@@ -406,10 +422,9 @@ class Settings:
             If there is none.
         """
         kind, _, name = label.partition(".")
-        if kind not in KINDS:
-            raise UsageError(
-                f"{label!r}: KIND.NAME is wanted, such as handoff.latiss or target.gen3"
-            )
+        if kind not in KINDS or not name:
+            labels = [section.label for kind in KINDS for section in self.sections(kind).values()]
+            raise UsageError(f"{label!r}: KIND.NAME is wanted; known: {', '.join(labels)}")
         return self.select(kind, name)[0]
 
 
@@ -450,6 +465,33 @@ def load(given: str | Path | None = None) -> Settings:
     ConfigError
         With every problem of the file, each naming file, section and key.
     """
+    settings, problems = examine(given)
+    if settings is None or problems:
+        raise ConfigError(*problems)
+    return settings
+
+
+def examine(given: str | Path | None = None) -> tuple[Settings | None, list[str]]:
+    """Read the configuration as far as it can be read.
+
+    Parameters
+    ----------
+    given : `str` or `pathlib.Path`, optional
+        The file; by default as `find` says.
+
+    Returns
+    -------
+    settings : `Settings` or `None`
+        Without the sections that have problems of their own; `None` if not even `[site]` and
+        `[database]` are whole.
+    problems : `list` [`str`]
+        Every problem of the file, each naming file, section and key.
+
+    Raises
+    ------
+    ConfigError
+        If there is no file, or it is not TOML.
+    """
     path = find(str(given) if given else None)
     import tomli
 
@@ -461,53 +503,63 @@ def load(given: str | Path | None = None) -> Settings:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     problems: list[str] = []
     settings = _read_all(path, tables, problems)
-    if settings is None:
-        raise ConfigError(*problems)
-    return settings
+    return settings, [f"{path}: {problem}" for problem in problems]
 
 
 def _read_all(path: Path, tables: Mapping[str, Any], problems: list[str]) -> Settings | None:
     known = ["site", "database", *KINDS]
     for name in tables.keys() - set(known):
-        problems.append(f"{path}: [{name}]: unknown section{keys.nearest(name, known)}")
-    site = keys.read(Site, tables.get("site", {}), f"{path}: [site]", problems)
-    database = keys.read(Database, tables.get("database", {}), f"{path}: [database]", problems)
-    sections: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
-    for kind, made in sections.items():
-        named = tables.get(kind, {})
-        if not isinstance(named, Mapping):
-            problems.append(f"{path}: [{kind}]: sections are named, as in [{kind}.latiss]")
-            continue
-        for name, content in named.items():
-            section = _read_section(kind, name, content, f"{path}: [{kind}.{name}]", problems)
-            if section is not None:
-                made[name] = section
-    apart = _shared_quarantines([*sections["handoff"].values(), *sections["finder"].values()])
-    for between in [*_overlaps(sections["handoff"]), *apart]:
-        problems.append(f"{path}: {between}")
-    if site is None or database is None or problems:
+        problems.append(f"[{name}]: unknown section{keys.nearest(name, known)}")
+    site = keys.read(Site, tables.get("site", {}), "[site]", problems)
+    database = keys.read(Database, tables.get("database", {}), "[database]", problems)
+    if site is not None and database is not None and not database.url:
+        database = replace(database, url=f"sqlite:///{site.state}/dbb.sqlite")
+    read: dict[str, list[Any]] = {kind: [] for kind in KINDS}
+    whole: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    for kind in KINDS:
+        for name, content in _named(kind, tables.get(kind, {}), problems).items():
+            before = len(problems)
+            section = _read_section(kind, name, content, f"[{kind}.{name}]", problems)
+            if section is None:
+                continue
+            read[kind].append(section)
+            if len(problems) == before:
+                whole[kind][name] = section
+    problems += areas.problems(list(_own(site, database)), *read.values())
+    if site is None or database is None:
         return None
-    return Settings(path=path, site=site, database=_with_url(database, site, path), **sections)
+    return Settings(path=path, site=site, database=database, **whole)
 
 
-def _with_url(database: Database, site: Site, path: Path) -> Database:
-    from dataclasses import replace
+def _named(kind: str, tables: Any, problems: list[str]) -> Mapping[str, Any]:
+    """Give the named sections of a kind; what has no name is said once."""
+    known = {field.name for field in keys.declared(KINDS[kind])} | {"endpoint"}
+    found = tables if isinstance(tables, Mapping) else {}
+    named = {
+        name: content
+        for name, content in found.items()
+        if isinstance(content, Mapping) and name not in known
+    }
+    if len(named) < len(found) or tables is not found:
+        problems.append(f"[{kind}]: sections are named, as in [{kind}.latiss]")
+    return named
 
-    url = database.url or f"sqlite:///{site.state}/dbb.sqlite"
-    if not re.match(r"(sqlite:////|postgres(ql)?://)", url):
-        raise ConfigError(
-            f"{path}: [database] url: sqlite:////absolute/file or postgresql://user@host/name is "
-            f"wanted (a relative path depends on where cron starts), not {url.split('@')[-1]!r}"
-        )
-    return replace(database, url=url)
+
+def _own(site: Site | None, database: Database | None) -> Iterator[Area]:
+    """Give what the scripts keep for themselves."""
+    from dbbbatch.database import connect
+
+    if site is not None:
+        yield Area("[site] state", site.state)
+    if database is not None and connect.is_sqlite(database.url):
+        file = os.path.normpath("/" + connect.sqlite_path(database.url).lstrip("/"))
+        if site is None or not Area("", file).is_in(Area("", site.state)):
+            yield Area("[database] url", file)
 
 
 def _read_section(
-    kind: str, name: str, content: Any, where: str, problems: list[str]
+    kind: str, name: str, content: Mapping[str, Any], where: str, problems: list[str]
 ) -> Section | None:
-    if not isinstance(content, Mapping):
-        problems.append(f"{where}: sections are named, as in [{kind}.latiss]")
-        return None
     if not _NAME.fullmatch(name):
         problems.append(f"{where}: a name holds letters, digits, _ and - only")
         return None
@@ -521,8 +573,7 @@ def _read_section(
     section = keys.read(KINDS[kind], content, where, problems, **given)
     if section is None or len(problems) > before:
         return None
-    for problem in _RELATIONS[kind](section):
-        problems.append(f"{where} {problem}")
+    problems += _RELATIONS[kind](section)
     return section
 
 
@@ -549,91 +600,41 @@ def _read_endpoint(content: Any, where: str, problems: list[str]) -> Endpoint | 
 # ---- what must hold between two keys ------------------------------------------------------------
 
 
-def _inside(path: str, root: str) -> bool:
-    return path == root or path.startswith(root + "/")
-
-
-def _entangled(one: str, other: str) -> bool:
-    return _inside(one, other) or _inside(other, one)
-
-
-def _overlaps(handoffs: Mapping[str, Handoff]) -> list[str]:
-    """Say where two handoffs would take each other's files.
-
-    A holding area may serve several: names that are taken there get a number.
-    """
-    problems = []
-    for one, other in permutations(handoffs.values(), 2):
-        for place in ("buffer", "holding", "quarantine"):
-            path = getattr(one, place)
-            if place == "buffer" and one.name > other.name:
-                continue  # said already
-            if _entangled(path, other.buffer):
-                problems.append(
-                    f"[{one.label}] {place} ({path}) and [{other.label}] buffer ({other.buffer}): "
-                    "neither may lie in the other: what is put into the one is taken from the other"
-                )
-    return problems
-
-
-def _shared_quarantines(sections: Sequence[Any]) -> list[str]:
-    """Say where two sections would take each other's quarantined files for their own.
-
-    Where a file lies is what tells, without a database, which section it goes back to.
-    """
-    return [
-        f"[{one.label}] quarantine ({one.quarantine}) and [{other.label}] quarantine "
-        f"({other.quarantine}): neither may lie in the other: give each section one of its own"
-        for one, other in combinations(sections, 2)
-        if _entangled(one.quarantine, other.quarantine)
-    ]
-
-
-def _apart(section: Any, *pairs: tuple[str, str]) -> list[str]:
-    return [
-        f"{inner}: {getattr(section, inner)} must not lie in {outer} ({getattr(section, outer)})"
-        for inner, outer in pairs
-        if _inside(getattr(section, inner), getattr(section, outer))
-    ]
-
-
 def _handoff_relations(handoff: Handoff) -> list[str]:
     from dbbbatch.remote import template
 
-    problems = _apart(
-        handoff,
-        ("holding", "buffer"),
-        ("quarantine", "buffer"),
-        ("quarantine", "holding"),
-        ("buffer", "holding"),
-    )
-    endpoint = handoff.endpoint
-    for inner, outer in (("staging", "buffer"), ("buffer", "staging")):
-        if _inside(getattr(endpoint, inner), getattr(endpoint, outer)):
-            problems.append(f"endpoint.{inner}: must not lie in endpoint.{outer}")
-    return problems + [f"endpoint.{problem}" for problem in template.problems(endpoint)]
+    where, endpoint = f"[{handoff.label}.endpoint]", handoff.endpoint
+    problems = [f"{where} {problem}" for problem in template.problems(endpoint)]
+    staging, buffer = Area(f"{where} staging", endpoint.staging), Area("buffer", endpoint.buffer)
+    if staging.is_in(buffer) or buffer.is_in(staging):
+        problems.append(f"{staging} and {buffer}: neither may lie in the other")
+    return problems
 
 
 def _finder_relations(finder: Finder) -> list[str]:
-    pairs = [("quarantine", "storage"), ("quarantine", "source")]
-    if finder.standard == "move":
-        pairs += [("source", "storage"), ("storage", "source")]
-    problems = _apart(finder, *pairs)
+    where = f"[{finder.label}]"
+    problems = []
     if finder.search == "rsync-logs" and finder.standard == "move":
-        problems.append('standard: "none" goes with search = "rsync-logs": the files are stored')
+        problems.append(
+            f'{where} standard: "none" goes with search = "rsync-logs": the files are stored'
+        )
     if finder.search == "rsync-logs" and finder.alternative != "none":
-        problems.append('alternative: "none" goes with search = "rsync-logs": there is one copy')
+        problems.append(
+            f'{where} alternative: "none" goes with search = "rsync-logs": there is one copy'
+        )
     if finder.search == "scan" and finder.standard == "none":
-        problems.append('standard: "move" goes with search = "scan"')
+        problems.append(f'{where} standard: "move" goes with search = "scan"')
     return problems
 
 
 def _target_relations(target: Target) -> list[str]:
     from dbbbatch.targets import registry
 
-    problems = registry.problems(target.plugin, target.config)
+    problems = registry.problems(target.label, target.plugin, target.config)
     if target.timeout == 0:
-        problems.append("timeout: must be longer than 0; without it one file can hold up all")
+        problems.append(
+            f"[{target.label}] timeout: must be longer than 0; without it one file can hold up all"
+        )
     return problems
 
 

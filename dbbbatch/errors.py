@@ -4,6 +4,18 @@ The exit codes are those of sysexits(3), so that a wrapper can tell "try again l
 "a person must edit something" (78).
 """
 
+import os
+
+
+def user() -> str:
+    """Name the user whose rights this process has, for messages."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
 
 class DbbError(Exception):
     """Anything foreseeable that ends a script; its text is shown to the operator as it is."""

@@ -85,7 +85,8 @@ def read(
     Parameters
     ----------
     section : `type`
-        The dataclass, with fields made by `key`.
+        The dataclass, with fields made by `key`. Its ``__post_init__`` may raise `ValueError`,
+        with a text that begins with a key, where two keys do not go together.
     table : mapping
         What TOML gave.
     where : `str`
@@ -119,7 +120,13 @@ def read(
             values[name] = value if value is None else field.metadata["parse"](value)
         except ValueError as error:
             problems.append(f"{where} {name}: {error}")
-    return section(**values) if len(problems) == before else None
+    if len(problems) > before:
+        return None
+    try:
+        return section(**values)
+    except ValueError as error:  # of two keys that do not go together
+        problems.append(f"{where} {error}")
+        return None
 
 
 def defaults(section: type[Section], **values: Any) -> Section:
@@ -142,6 +149,11 @@ def _undeclared(section: type) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(section) if "parse" not in field.metadata]
 
 
+def without_password(url: str) -> str:
+    """Give a database URL without its password, for messages."""
+    return re.sub(r"(//[^:/@]*):[^?]*@", r"\1@", re.sub(r"(password=)[^&\s]*", r"\1***", url))
+
+
 # ---- what a value may be -------------------------------------------------------------------------
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)?\s*")
@@ -157,6 +169,13 @@ def text(value: Any) -> str:
     if "\0" in value:
         raise ValueError(f"no path or name may hold a NUL, as {value!r} does")
     return value
+
+
+def filled(value: Any) -> str:
+    """Accept a text that is not empty."""
+    if not text(value).strip():
+        raise ValueError("must not be empty")
+    return text(value)
 
 
 def boolean(value: Any) -> bool:

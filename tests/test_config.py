@@ -52,6 +52,7 @@ def test_a_database_url_in_error_hides_its_password(write):
     with pytest.raises(ConfigError) as caught:
         config.load(write(SITE + '[database]\nurl = "mysql://u:sesame@h/d"\n'))
     assert "sesame" not in str(caught.value)
+    assert "'mysql://u@h/d'" in str(caught.value)
 
 
 def test_all_problems_are_reported_at_once(write):
@@ -63,6 +64,51 @@ def test_all_problems_are_reported_at_once(write):
     assert "did you mean 'finder'" in said
     assert "[database] url" in said
     assert "[handoff.a] buffer: missing" in said
+
+
+def test_a_database_that_is_neither_hides_no_other_problem(write):
+    with pytest.raises(ConfigError) as caught:
+        config.load(write(SITE + '[database]\nurl = "mysql://h/d"\n' + "[findr.x]\n"))
+    assert len(caught.value.problems) == 2
+
+
+@pytest.mark.parametrize("key", ['name = ""', 'name = " "'])
+def test_a_site_without_a_name_is_refused(write, key):
+    with pytest.raises(ConfigError, match=r"\[site\] name: must not be empty"):
+        config.load(write(SITE.replace('name = "s"', key)))
+
+
+def test_a_section_without_a_name_is_one_line(write):
+    with pytest.raises(ConfigError) as caught:
+        config.load(write(SITE + HANDOFF.replace(".a", "")))
+    (problem,) = caught.value.problems
+    assert problem.endswith("[handoff]: sections are named, as in [handoff.latiss]")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (HANDOFF.replace("scp {batch}", "scp {bach}"), "[handoff.a.endpoint] transfer: "),
+        (HANDOFF.replace('"/e/staging"', '"/e/buffer/x"'), "[handoff.a.endpoint] staging "),
+        (
+            '[target.x]\nstorage = "/s"\nplugin = "command"\nconfig = {command = "r"}\n',
+            "[target.x.config] command: ",
+        ),
+    ],
+)
+def test_a_problem_names_the_section_in_which_its_key_stands(write, text, named):
+    path = write(SITE + text)
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert caught.value.problems[0].startswith(f"{path}: {named}")
+
+
+def test_sections_that_are_whole_can_be_looked_at_beside_others(write):
+    settings, problems = config.examine(
+        write(SITE + HANDOFF + '[target.x]\nstorage = "/s"\nplugin = "nul"\n')
+    )
+    assert (list(settings.handoff), list(settings.target)) == (["a"], [])
+    assert len(problems) == 1
 
 
 def test_every_problem_names_the_file(write):

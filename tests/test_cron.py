@@ -59,7 +59,7 @@ def crontab(site: Site, **settings: str) -> str:
     for name, value in values.items():
         text, count = re.subn(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
         assert count == 1
-    return text
+    return text.replace("/backup/", f"{site.root}/")
 
 
 def jobs(text: str) -> list[str]:
@@ -175,3 +175,21 @@ def test_a_real_cron_daemon(site: Site, cron: Callable[[str], Path], tmp_path: P
     outputs = {path.name: path.read_text() for path in printed.iterdir()}
     assert len(outputs) >= 4
     assert set(outputs.values()) == {""}
+
+
+def test_the_backup_is_silent_and_has_the_day_in_its_name(
+    tmp_path: Path, database_url: str
+) -> None:
+    site = Site(tmp_path / "site", database_url).write()
+    (line,) = [line for line in crontab(site).splitlines() if "dbb backup" in line]
+    # What cron makes of it: after five fields the command, in which it takes \% for %.
+    command = line.split(None, 5)[5].replace("\\%", "%")
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["env", "-i", f"PATH={path}", f"DBB_CONFIG={site.config}", "/bin/sh", "-c", command],
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout + done.stderr == b""
+    (made,) = site.root.glob("dbb-*.sqlite")
+    assert re.fullmatch(r"dbb-\d{4}-\d\d-\d\d\.sqlite", made.name)

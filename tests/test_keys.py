@@ -63,6 +63,12 @@ def test_a_password_is_never_shown(monkeypatch):
     assert secret.reveal() == "sesame"
 
 
+def test_a_password_in_a_url_is_not_shown():
+    assert keys.without_password("postgresql://dbb:sesame@h/d") == "postgresql://dbb@h/d"
+    assert keys.without_password("postgresql://dbb:se/s@me@h/d") == "postgresql://dbb@h/d"
+    assert "sesame" not in keys.without_password("postgresql://h/d?user=u&password=sesame")
+
+
 def test_a_password_from_an_unset_variable_is_a_problem(monkeypatch):
     monkeypatch.delenv("WORD", raising=False)
     with pytest.raises(ValueError, match="WORD is not set"):

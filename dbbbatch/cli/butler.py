@@ -121,6 +121,6 @@ def _settings(operator: Operator, label: str | None, repo: str | None) -> Any:
         if getattr(section, "plugin", None) != "butler-gen3":
             raise UsageError(f'{label} is no target with plugin = "butler-gen3"')
     try:
-        return registry.read_settings(registry.find("butler-gen3"), section.config)
+        return registry.read_settings(registry.find("butler-gen3"), section.config, section.label)
     except Misconfigured as error:
         raise ConfigError(f"[{section.label}] {error}") from None

@@ -3,6 +3,7 @@
 import click
 
 from dbbbatch.cli.dbb import Operator
+from dbbbatch.config import examine
 from dbbbatch.errors import ConfigError
 
 
@@ -22,12 +23,17 @@ def check(operator: Operator, verbose: bool) -> None:
     """
     from dbbbatch.passes import preflight
 
-    settings = operator.settings
-    problems, count = [], 0
+    settings, problems = examine(operator.given)
+    if settings is None:
+        raise ConfigError(*problems)
+    count = 0
+    # Sections that are whole are tried even if others are not: all that is wrong in one go.
     for checked in preflight.check(settings):
         count += 1
         if checked.problem:
             problems.append(f"{settings.path}: {checked.where}: {checked.problem}")
+        elif checked.remark:
+            click.echo(f"{settings.path}: {checked.where}: {checked.remark}")
         elif verbose:
             click.echo(f"ok  {checked.where}: {checked.what}")
     if problems:

@@ -5,14 +5,11 @@ A subcommand is a click command (or group) named ``command`` in its module. It i
 """
 
 import importlib
-from functools import cached_property
-from typing import Any
 
 import click
 
 from dbbbatch import __version__
-from dbbbatch.cli.script import leave
-from dbbbatch.config import Settings, load
+from dbbbatch.cli.script import Operator, leave
 
 #: Subcommand, which is also its module below `dbbbatch.cli`, to a line of help, kept here so that
 #: ``dbb --help`` imports none of them.
@@ -25,8 +22,8 @@ COMMANDS = {
     "pause": "Keep a script's passes from working for a while.",
     "resume": "End a pause.",
     "demo": "Two sites in a directory, with real files going through.",
-    "retry": "Make failed or quarantined files due again.",
-    "ignore": "Leave files alone for good.",
+    "retry": "Make files that failed, or are ignored, due again.",
+    "ignore": "Leave files alone, until `dbb retry` takes them up.",
     "quarantine": "List and release what was moved aside.",
     "target": "List or retire targets.",
     "backfill": "Record files that were in storage before us.",
@@ -36,44 +33,6 @@ COMMANDS = {
     "confirm": "Answer a far site's janitor which files are stored here.",
     "butler": "Prepare a Butler repository.",
 }
-
-#: Kinds of pass that work by the section of another kind.
-_SECTION_OF = {"janitor": "handoff", "auditor": "finder"}
-
-
-class Operator:
-    """Who typed the command, as far as a subcommand needs it.
-
-    Attributes
-    ----------
-    given : `str` or `None`
-        The configuration file of ``-c``.
-    """
-
-    def __init__(self, given: str | None = None) -> None:
-        self.given = given
-
-    @cached_property
-    def settings(self) -> Settings:
-        """The configuration, read when it is first asked for."""
-        return load(self.given)
-
-    def must_run(self, label: str) -> None:
-        """Hold a pass's KIND.NAME to the configuration; janitors and auditors have no own section.
-
-        Raises
-        ------
-        UsageError
-            If this configuration runs no such pass.
-        """
-        kind, _, name = label.partition(".")
-        self.settings.labelled(f"{_SECTION_OF.get(kind, kind)}.{name}")
-
-    def connect(self, *, readonly: bool = False) -> Any:
-        """Connect to the database of the configuration; its models are bound then."""
-        from dbbbatch.database import connect
-
-        return connect.connect(self.settings.database, readonly=readonly)
 
 
 class LazyGroup(click.Group):
@@ -131,5 +90,5 @@ def dbb() -> None:
 
 
 def main() -> None:
-    """Run the command and exit; what is foreseeable is a line on stderr, never a traceback."""
-    leave("dbb", dbb)
+    """Run the command and exit with its code."""
+    leave("dbb", dbb, Operator())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from dbbbatch.cli import by_hand
@@ -20,7 +22,7 @@ from dbbbatch.files import names
 def command(
     operator: Operator, label: str, files: tuple[str, ...], remove: bool, yes: bool
 ) -> None:
-    """Take each FILE, a path relative to the storage of finder.NAME, out of the truth.
+    """Take each FILE, a path in the storage of finder.NAME or relative to it, out of the truth.
 
     Storage must not have it any more, or --remove takes it away; a link or a directory in its place
     is not followed, and stays. What happened to it stays in the history. No ingester is offered it
@@ -28,6 +30,8 @@ def command(
     """
     finder = finder_of(operator, label)
     if remove and not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("--remove asks before it removes: without a terminal add --yes")
         shown = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
         click.confirm(f"Remove {shown} from {finder.storage} for good?", abort=True)
     operator.connect()
@@ -36,8 +40,9 @@ def command(
     why = f"`dbb forget` by {by_hand.who()}"
     refused, later = [], []
     for file in files:
+        rel = file.removeprefix(f"{finder.storage}/")
         try:
-            click.echo(forget(operator.settings.site.name, finder, file, remove, why))
+            click.echo(forget(operator.settings.site.name, finder, rel, remove, why))
         except UsageError as error:
             refused.append(str(error))
         except NotNow as error:

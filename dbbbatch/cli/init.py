@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
+from dbbbatch import keys
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Settings
-from dbbbatch.errors import ConfigError, TryLater
+from dbbbatch.errors import ConfigError, TryLater, user
 
 
 @click.command()
@@ -18,16 +19,19 @@ def command(operator: Operator) -> None:
     Also makes the state directory, and in each storage area of a finder the file that proves that
     it is mounted. Make sure that it is.
     """
-    from dbbbatch.database import connect, schema
+    from dbbbatch.database import connect
 
     settings = operator.settings
     try:
         os.makedirs(settings.site.state, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"[site] state {settings.site.state}: {error.strerror}") from None
-    applied = schema.upgrade(connect.connect(settings.database, check=False))
+        raise ConfigError(
+            f"{settings.path}: [site] state: {settings.site.state} cannot be made by user "
+            f"{user()}: {error.strerror}; make it for the user that runs the scripts"
+        ) from None
+    applied = connect.upgrade(settings.database)
     what = f"applied {', '.join(applied)}" if applied else "is up to date"
-    click.echo(f"{connect.shown(settings.database.url)}: {what}")
+    click.echo(f"{keys.without_password(settings.database.url)}: {what}")
     for path in _sentinels(settings):
         click.echo(f"{path}: made; its presence says that this storage area is mounted")
 

@@ -4,7 +4,8 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,9 +13,13 @@ import click
 from dbbbatch import __version__, keys
 from dbbbatch.config import Section, Settings, load
 from dbbbatch.errors import ConfigError, DbbError, UsageError
+from dbbbatch.passes import crash
 from dbbbatch.passes.base import EXIT_UNFORESEEN, Options, Work
 
 Factory = Callable[..., Work]
+
+#: Kinds of pass that work by the section of another kind.
+_SECTION_OF = {"janitor": "handoff", "auditor": "finder"}
 
 
 class Duration(click.ParamType):
@@ -61,6 +66,47 @@ _OPTIONS = [
 ]
 
 
+class Operator:
+    """Who typed the command, as far as a command needs it.
+
+    Attributes
+    ----------
+    given : `str` or `None`
+        The configuration file of ``-c``.
+    """
+
+    def __init__(self, given: str | None = None) -> None:
+        self.given = given
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The configuration, read when it is first asked for."""
+        return load(self.given)
+
+    @property
+    def state(self) -> Path | None:
+        """The state directory, if the configuration has been read."""
+        known = vars(self).get("settings")
+        return Path(known.site.state) if known else None
+
+    def must_run(self, label: str) -> None:
+        """Hold a pass's KIND.NAME to the configuration; janitors and auditors have no own section.
+
+        Raises
+        ------
+        UsageError
+            If this configuration runs no such pass.
+        """
+        kind, _, name = label.partition(".")
+        self.settings.labelled(f"{_SECTION_OF.get(kind, kind)}.{name}" if name else label)
+
+    def connect(self, *, readonly: bool = False) -> Any:
+        """Connect to the database of the configuration; its models are bound then."""
+        from dbbbatch.database import connect
+
+        return connect.connect(self.settings.database, readonly=readonly)
+
+
 def script(
     program: str, kind: str, factory: Factory, help: str, own: Sequence[click.Option] = ()
 ) -> Callable[[], None]:
@@ -80,8 +126,11 @@ def script(
         Options that only this script has.
     """
 
+    operator = Operator()
+
     def callback(name: str | None, config: str | None, every: bool, **options: Any) -> int:
-        settings = load(config)
+        operator.given = config
+        settings = operator.settings
         sections = settings.select(kind, name, every)
         special = {option.name: options.pop(option.name) for option in own}
         dry_run = options.pop("dry_run")
@@ -100,16 +149,19 @@ def script(
     command.params += own
 
     def main() -> None:
-        leave(program, command)
+        leave(program, command, operator)
 
     main.command = command  # type: ignore[attr-defined]
     return main
 
 
-def leave(program: str, command: click.Command) -> None:
-    """Run a command and exit with its code; what is foreseeable is one line, never a traceback."""
+def leave(program: str, command: click.Command, operator: Operator) -> None:
+    """Run a command and exit with its code; whatever goes wrong is a line, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # Names may hold what the locale's encoding, or any, has no character for.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        code = command.main(standalone_mode=False, prog_name=program)
+        code = command.main(standalone_mode=False, prog_name=program, obj=operator)
     except click.ClickException as error:
         error.show()
         code = UsageError.exit_code
@@ -126,10 +178,8 @@ def leave(program: str, command: click.Command) -> None:
         # Whoever read the output (`… | head`) has seen enough.
         sys.stderr.close()
         code = 0
-    except Exception:  # noqa: BLE001 (the last resort, before Python would end with 1)
-        import traceback
-
-        traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 (the last resort, before Python would end with 1)
+        print(f"{program}: {crash.keep(error, operator.state, program)}", file=sys.stderr)
         code = EXIT_UNFORESEEN
     sys.exit(code or 0)
 

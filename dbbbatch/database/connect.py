@@ -16,15 +16,13 @@ from typing import Any, TypeVar
 
 import peewee
 
+from dbbbatch import keys
 from dbbbatch.config import Database as DatabaseSettings
 from dbbbatch.database import schema
 from dbbbatch.database.base import database as proxy
-from dbbbatch.errors import ConfigError, DbbError, TryLater
+from dbbbatch.errors import ConfigError, DbbError, TryLater, user
 
 Result = TypeVar("Result")
-
-#: Most values in one statement (SQLite's limit is 32,766; PostgreSQL's 65,535).
-MOST_VALUES = 32_000
 
 #: SQLSTATE classes and codes after which a repeat can succeed: lost connection, server going down
 #: or starting, out of connections, serialization failure, deadlock, lock not available.
@@ -34,6 +32,12 @@ _PASSING = re.compile(r"08|57P0|53300|40001|40P01|55P03")
 _ROLLED_BACK = re.compile(r"no transaction is active|no such savepoint")
 
 _patience = 60.0
+
+#: The database at hand, as messages name it.
+_name = "the database"
+
+#: An SQLite file that is read without its log, which this user cannot make beside it.
+_immutable = False
 
 
 def connect(
@@ -61,8 +65,12 @@ def connect(
     ConfigError
         If it can never work: no such database, wrong password, schema missing or too new.
     """
-    global _patience
+    global _patience, _name, _immutable
     _patience = settings.patience
+    _immutable = False
+    _name = keys.without_password(settings.url)
+    if is_sqlite(settings.url):
+        _name = sqlite_path(settings.url)
     made = (_sqlite if is_sqlite(settings.url) else _postgresql)(settings, readonly, check)
     if isinstance(getattr(proxy, "obj", None), peewee.Database):
         proxy.obj.close()
@@ -73,6 +81,25 @@ def connect(
     return made
 
 
+def upgrade(settings: DatabaseSettings) -> list[str]:
+    """Connect, and make the tables fit this version.
+
+    Returns
+    -------
+    applied : `list` [`str`]
+        As `schema.upgrade`.
+
+    Raises
+    ------
+    TryLater, ConfigError
+        As `connect`: also if the tables are too new for this version.
+    """
+    database = connect(settings, check=False)
+    applied = _patiently(lambda: schema.upgrade(database))
+    _patiently(lambda: schema.check(database, settings.url))
+    return applied
+
+
 def is_sqlite(url: str) -> bool:
     """Tell whether a database URL names an SQLite file."""
     return url.startswith("sqlite:")
@@ -81,11 +108,6 @@ def is_sqlite(url: str) -> bool:
 def sqlite_path(url: str) -> str:
     """Give the file of an SQLite URL."""
     return urllib.parse.unquote(url.removeprefix("sqlite:///"))
-
-
-def shown(url: str) -> str:
-    """Give a database URL without its password, for messages."""
-    return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1@", re.sub(r"(password=)[^&\s]*", r"\1***", url))
 
 
 def transact(function: Callable[[], Result]) -> Result:
@@ -165,12 +187,19 @@ def _dialect(sql: str) -> str:
 
 
 def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> peewee.Database:
+    global _immutable
     path = sqlite_path(settings.url)
-    if not os.path.isdir(os.path.dirname(path)):
+    directory = os.path.dirname(path)
+    if not _is_there(directory):
         raise TryLater(f"{path}: its directory is not there; is it mounted?")
-    if must_exist and not os.path.exists(path):
+    if must_exist and not _is_there(path):
         raise ConfigError(f"{path}: no such database; run `dbb init`")
     mode = "ro" if readonly else "rwc" if not must_exist else "rw"
+    # A log (-wal) belongs to a database in use. Without one, SQLite makes it even to read, which
+    # is refused to a user who may only read; then the file itself is all that there is.
+    _immutable = readonly and not os.access(directory, os.W_OK) and not _is_there(f"{path}-wal")
+    if _immutable:
+        mode += "&immutable=1"
     pragmas = {"foreign_keys": 1} | ({"query_only": 1} if readonly else {"synchronous": "full"})
     return peewee.SqliteDatabase(
         f"file:{urllib.parse.quote(path)}?mode={mode}",
@@ -180,12 +209,28 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
     )
 
 
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError as error:
+        raise ConfigError(
+            f"{path}: cannot be reached by user {user()}: {error.strerror}; run this as the user "
+            "that runs the scripts"
+        ) from None
+    except OSError as error:
+        raise TryLater(f"{path}: {error.strerror}") from None
+    return True
+
+
 def _postgresql(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> peewee.Database:
     try:
         import psycopg  # noqa: F401
     except ImportError:
         raise ConfigError(
-            f"{shown(settings.url)}: psycopg is not installed; pip install 'dbbbatch[postgres]'"
+            f"{keys.without_password(settings.url)}: psycopg is not installed; "
+            "pip install 'dbbbatch[postgres]'"
         ) from None
     more: dict[str, Any] = {}
     if settings.password_file:
@@ -227,7 +272,7 @@ def _patiently(function: Callable[[], Result]) -> Result:
     try:
         return waiting(_sorted_out, function)
     except _Passing as passing:
-        raise TryLater(f"the database is busy or away: {passing}") from None
+        raise TryLater(f"{_name}: the database is busy or away: {passing}") from None
 
 
 class _Passing(Exception):
@@ -275,11 +320,11 @@ def _raise_unless_passing(error: peewee.DatabaseError) -> None:
         _drop_broken_connection()
         return
     if state is not None and state[:2] in ("28", "3D"):
-        raise ConfigError(f"the database refuses us: {_first_line(error)}") from None
+        raise ConfigError(f"{_name}: the database refuses us: {_first_line(error)}") from None
     if state is not None and state[:2] == "53":
-        raise TryLater(f"the database is out of resources: {_first_line(error)}") from None
+        raise TryLater(f"{_name}: the database is out of resources: {_first_line(error)}") from None
     if state == "25006":
-        raise DbbError("this looks only: the database was opened read-only") from None
+        raise DbbError(f"{_name}: this looks only: the database was opened read-only") from None
     raise error
 
 
@@ -288,23 +333,28 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        raise TryLater(f"the database's disk is full or failing: {original}") from None
+        # A full disk may be either of them: SQLite also fails to make its log larger.
+        raise TryLater(
+            f"{_name}: the disk is full or failing ({original}); make room, or see the kernel's log"
+        ) from None
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         raise ConfigError(
-            f"the database cannot be opened or written by this user: {original}; its directory "
-            "must be writable too"
+            f"{_name}: cannot be opened or written by user {user()} ({original}); run this as the "
+            "user that owns it; the directory must be writable, too: SQLite writes beside its file"
         ) from None
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if _immutable:
+            raise TryLater(f"{_name}: was written while it was read; look again") from None
         raise ConfigError(
-            f"the database file is damaged: {original}; restore a backup, as `dbb backup --help` "
-            "tells: a -wal or -shm left beside the file may be what damages it"
+            f"{_name}: is damaged ({original}); restore a backup, as `dbb backup --help` tells: a "
+            "-wal or -shm left beside the file may be what damages it"
         ) from None
     raise error
 
 
 def _raise_if_refused_for_good(message: str) -> None:
     if re.search(r"authentication failed|no password supplied|does not exist|no pg_hba", message):
-        raise ConfigError(f"the database refuses us: {message}") from None
+        raise ConfigError(f"{_name}: the database refuses us: {message}") from None
 
 
 def _drop_broken_connection() -> None:

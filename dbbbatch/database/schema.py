@@ -12,7 +12,7 @@ from importlib import resources
 
 import peewee
 
-from dbbbatch import __version__
+from dbbbatch import __version__, keys
 from dbbbatch.errors import ConfigError
 
 #: PostgreSQL's advisory lock that keeps two upgrades apart.
@@ -90,12 +90,12 @@ def check(database: peewee.Database, url: str) -> None:
     dialect = "postgresql" if isinstance(database, peewee.PostgresqlDatabase) else "sqlite"
     if not rows or max(rows) < latest(dialect):
         state = "has no tables of ours" if not rows else "has tables of an older version"
-        raise ConfigError(f"{_shown(url)}: {state}; run `dbb init`")
+        raise ConfigError(f"{keys.without_password(url)}: {state}; run `dbb init`")
     oldest = max(rows.values(), key=_version)
     if _version(oldest) > _version(__version__):
         raise ConfigError(
-            f"{_shown(url)}: its tables want dbbbatch {oldest} or newer, this is {__version__}; "
-            "upgrade dbbbatch on this host"
+            f"{keys.without_password(url)}: its tables want dbbbatch {oldest} or newer, this is "
+            f"{__version__}; upgrade dbbbatch on this host"
         )
 
 
@@ -121,7 +121,3 @@ def _statements(text: str) -> Iterator[str]:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text))
-
-
-def _shown(url: str) -> str:
-    return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1@", url)

@@ -57,7 +57,7 @@ class Demo:
     Raises
     ------
     UsageError
-        If the directory holds something that is not ours.
+        If the directory cannot be made, or holds something that is not ours.
     """
 
     def __init__(self, root: Path) -> None:
@@ -67,12 +67,13 @@ class Demo:
         self.summit = self.root / "summit.toml"
         self.archive = self.root / "archive.toml"
         mark = self.root / "README"
-        if self.root.exists() and not self.root.is_dir():
-            raise UsageError(f"{root}: is no directory")
-        if self.root.is_dir() and any(self.root.iterdir()) and not mark.exists():
-            raise UsageError(f"{root}: holds something that is no demo; name another directory")
-        self.root.mkdir(parents=True, exist_ok=True)
-        mark.write_text(_MARK, encoding="utf-8")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            if any(self.root.iterdir()) and not mark.exists():
+                raise UsageError(f"{root}: holds something that is no demo; name another directory")
+            mark.write_text(_MARK, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{root}: {error.strerror}; name another directory") from None
 
     def make_directories(self) -> None:
         """Make what is not there yet."""

@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from dbbbatch.config import Settings
 from dbbbatch.errors import ConfigError, DbbError, Interrupted, LockHeld, TryLater
 from dbbbatch.files import place
 from dbbbatch.files.lock import Lock
+from dbbbatch.passes import crash
 from dbbbatch.passes.signals import Signals
 from dbbbatch.passes.voice import Voice
 
@@ -361,7 +361,7 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
         voice.break_off()
         return error.exit_code
     except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
-        p.trouble(_unforeseen(error, state, label), key=f"unforeseen {type(error).__name__}")
+        p.trouble(crash.keep(error, state, label), key=f"unforeseen {type(error).__name__}")
         voice.break_off()
         return EXIT_UNFORESEEN
     finally:
@@ -455,17 +455,3 @@ def _paused(p: Pass, label: str) -> bool:
 def _key(error: DbbError) -> str:
     """What makes two errors the same trouble: their words, but for numbers."""
     return "".join("#" if c.isdigit() else c for c in str(error))
-
-
-def _unforeseen(error: Exception, state: Path, label: str) -> str:
-    """Keep the traceback where a developer finds it, and make a line for the operator."""
-    logger.debug("unforeseen", exc_info=error)
-    path = state / "crashes" / f"{label}.txt"
-    where = f"traceback in {path}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    except OSError as problem:
-        where = f"its traceback could not be kept: {problem}"
-    first = (str(error).strip() or "no message").splitlines()[0]
-    return f"unforeseen {type(error).__name__}: {first}; nothing is lost; {where}"

@@ -8,12 +8,13 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from dbbbatch import keys
 from dbbbatch.config import Finder, Handoff, Settings, Site, Target
-from dbbbatch.errors import DbbError
+from dbbbatch.errors import DbbError, user
 from dbbbatch.files import place
 from dbbbatch.passes.finder.places import apart, entangled
 
@@ -38,11 +39,14 @@ class Checked:
         What was asked.
     problem : `str`
         What is wrong and what to do; '' if all is well.
+    remark : `str`
+        What may be meant, or not: no problem.
     """
 
     where: str
     what: str
     problem: str = ""
+    remark: str = ""
 
 
 def check(settings: Settings) -> Iterator[Checked]:
@@ -56,7 +60,7 @@ def check(settings: Settings) -> Iterator[Checked]:
     yield from _state(settings)
     yield from _database(settings)
     for handoff in settings.handoff.values():
-        yield from _handoff(handoff)
+        yield from _handoff(handoff, settings.site.name)
     for finder in settings.finder.values():
         yield from _finder(finder)
     for target in settings.target.values():
@@ -89,23 +93,37 @@ def _state(settings: Settings) -> Iterator[Checked]:
 
 def _database(settings: Settings) -> Iterator[Checked]:
     from dbbbatch.database import connect
+    from dbbbatch.database.models.run import Run
 
     url, where = settings.database.url, "[database] url"
     if connect.is_sqlite(url):
         directory = os.path.dirname(connect.sqlite_path(url))
         yield _directory(where, directory, "SQLite writes beside its file")
         yield _local(where, directory, "SQLite loses data there; use a disk here, or PostgreSQL")
-    problem = ""
+    problem, known = "", set()
     try:
         connect.connect(settings.database)
+        known = connect.look(Run.sites)
     except DbbError as error:
         problem = str(error)
     finally:
         connect.disconnect()
-    yield Checked(where, f"{connect.shown(url)} answers", problem)
+    yield Checked(where, f"{keys.without_password(url)} answers", problem)
+    if not problem:
+        yield _site(settings.site.name, known)
 
 
-def _handoff(handoff: Handoff) -> Iterator[Checked]:
+def _site(site: str, known: Collection[str]) -> Checked:
+    remark = ""
+    if known and site not in known:
+        remark = (
+            f"the database knows the sites {', '.join(sorted(known))} and no {site}: well for a "
+            "new site; one that was renamed finds none of its files there: name it as before"
+        )
+    return Checked("[site] name", f"the database may know {site}", remark=remark)
+
+
+def _handoff(handoff: Handoff, site: str) -> Iterator[Checked]:
     for key in ("buffer", "holding", "quarantine"):
         where, path = f"[{handoff.label}] {key}", getattr(handoff, key)
         there = _directory(where, path)
@@ -115,11 +133,17 @@ def _handoff(handoff: Handoff) -> Iterator[Checked]:
         if key != "buffer":
             yield _same_file_system(where, handoff.buffer, path)
             yield _placing(where, path)
+    for key in ("holding_free", "confirm_targets"):
+        if getattr(handoff, key) and not handoff.endpoint.confirm:
+            yield _never_purged(handoff, key)
     found = list(_commands(handoff))
     yield from found
     if any(checked.problem for checked in found):
         return
-    yield _far_end(handoff)
+    there = _far_end(handoff)
+    yield there
+    if not there.problem and _can_send_others(handoff):
+        yield _transfer(handoff, site)
     if handoff.endpoint.confirm:
         yield _confirm(handoff)
 
@@ -156,7 +180,7 @@ def _directory(where: str, path: str, advice: str = "", writable: bool = True) -
         problem = f"{path}: is no directory"
     elif not os.access(path, wanted):
         how = "write in" if writable else "read"
-        problem = f"{path}: user {_user()} may not {how} it"
+        problem = f"{path}: user {user()} may not {how} it"
     return Checked(where, what, f"{problem}; {advice}" if problem and advice else problem)
 
 
@@ -209,9 +233,9 @@ def _sentinel(where: str, storage: str, name: str) -> Checked:
 def _group(where: str, group: str) -> Checked:
     problem = ""
     try:
-        number = grp.getgrnam(group).gr_gid
+        number = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
         if os.geteuid() != 0 and number not in {os.getegid(), *os.getgroups()}:
-            problem = f"user {_user()} is not in the group {group!r} and cannot give files to it"
+            problem = f"user {user()} is not in the group {group!r} and cannot give files to it"
     except KeyError:
         problem = f"there is no group {group!r}"
     return Checked(where, f"files can be given to the group {group!r}", problem)
@@ -255,16 +279,10 @@ def _commands(handoff: Handoff) -> Iterator[Checked]:
 
 
 def _far_end(handoff: Handoff) -> Checked:
-    from dbbbatch.remote import receive, template
+    from dbbbatch.passes.handoff.transfer import far_end
+    from dbbbatch.remote import receive
 
-    endpoint = handoff.endpoint
-    far = receive.Place(
-        endpoint.buffer,
-        endpoint.staging,
-        template.parse(endpoint.remote) if endpoint.remote else None,
-        {name: os.fsencode(value) for name, value in endpoint.placeholders.items()},
-        handoff.checksum,
-    )
+    far = far_end(handoff)
     where = f"[{handoff.label}.endpoint]"
     what = f"{far.name} answers, has its tools and directories, and places without overwriting"
     try:
@@ -273,6 +291,55 @@ def _far_end(handoff: Handoff) -> Checked:
     except DbbError as error:
         return Checked(where, what, str(error))
     return Checked(where, what)
+
+
+def _can_send_others(handoff: Handoff) -> bool:
+    """Tell whether the command takes files from where it is told, and not from the buffer only."""
+    from dbbbatch.remote import template
+
+    used = template.parse(handoff.endpoint.transfer).placeholders
+    return "files_from" not in used or "source_root" in used
+
+
+def _transfer(handoff: Handoff, site: str) -> Checked:
+    """Have the configured command copy a file of ours to staging: both ends need its program."""
+    import tempfile
+    from dataclasses import replace
+
+    from dbbbatch.database.models.handoff import Waiting
+    from dbbbatch.files import checksum
+    from dbbbatch.passes.handoff.batch import Batch, Item
+    from dbbbatch.passes.handoff.outcomes import attempt_prefix
+    from dbbbatch.passes.handoff.transfer import Sender
+
+    # As a pass would name it, so that the janitor removes what a cut connection leaves.
+    attempt = f"{attempt_prefix(site, handoff.name)}{secrets.token_hex(8)}"
+    name = f"{place.TEMPORARY_PREFIX}probe"
+    problem = ""
+    try:
+        # Not in the buffer, from which a pass would send it; but where the tool may look, too.
+        with tempfile.TemporaryDirectory(
+            prefix=place.TEMPORARY_PREFIX, dir=handoff.quarantine
+        ) as directory:
+            path = os.path.join(directory, name)
+            with open(path, "wb") as file:
+                size = file.write(b"written by dbb config check\n")
+            digest = checksum.compute(path, [handoff.checksum])[handoff.checksum]
+            row = Waiting(0, "", name, size, 0, 0, None, 0, None, 0, 0)
+            sender = Sender(replace(handoff, buffer=directory), f"{directory}/lists")
+            with sender.session:
+                problem = sender.trial(Batch(attempt, [Item(row, name, digest)]))
+    except DbbError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"{handoff.quarantine}: a file to try it with cannot be written: {error.strerror}"
+    where = f"[{handoff.label}.endpoint] transfer"
+    return Checked(where, "it copies a file to staging", problem)
+
+
+def _never_purged(handoff: Handoff, key: str) -> Checked:
+    problem = f"without [{handoff.label}.endpoint] confirm nothing is ever purged; give that, too"
+    return Checked(f"[{handoff.label}] {key}", "the endpoint can be asked", problem)
 
 
 def _confirm(handoff: Handoff) -> Checked:
@@ -285,9 +352,3 @@ def _confirm(handoff: Handoff) -> Checked:
         problem = str(error)
     where = f"[{handoff.label}.endpoint] confirm"
     return Checked(where, "the far end answers a janitor's question", problem)
-
-
-def _user() -> str:
-    import getpass
-
-    return getpass.getuser()

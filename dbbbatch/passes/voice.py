@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -103,5 +104,6 @@ class Voice:
             temporary.write_text(json.dumps(troubles), encoding="utf-8")
             os.replace(temporary, self._path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # of a directory that this user may not even enter
+                temporary.unlink(missing_ok=True)
             self._say(f"{self._path}: cannot remember what was said: {error.strerror}")

@@ -71,14 +71,18 @@ class Finished:
     seconds: float
 
     def said(self) -> str:
-        """Give how it ended and the last lines of its stderr, as one line for an operator."""
+        """Give how it ended and what it said last, as one line for an operator.
+
+        That is on stderr; a program that is silent there may have said on stdout why it failed.
+        """
         if self.timed_out:
             how = f"ended at its time limit, after {self.seconds:.0f} s"
         elif self.signal is not None:
             how = f"ended by signal {self.signal}"
         else:
             how = f"exit code {self.exit_code}"
-        return f"{how}: {last}" if (last := last_lines(self.stderr)) else how
+        last = last_lines(self.stderr) or last_lines(self.stdout)
+        return f"{how}: {last}" if last else how
 
 
 def last_lines(output: bytes, most: int = 300) -> str:

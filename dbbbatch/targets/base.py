@@ -179,6 +179,10 @@ class Plugin(ABC):
     #: A frozen dataclass of `dbbbatch.keys.key` fields: the keys of `[target.NAME.config]`.
     Settings: ClassVar[type] = NoSettings
 
+    #: The keys that name a directory which the plugin fills. None of these may lie in storage, or
+    #: where files are taken from.
+    fills: ClassVar[tuple[str, ...]] = ()
+
     #: True promises that `ingest` takes the files in the order given and yields the outcome of one
     #: before it touches the next. Then the file in hand at a crash is known at once. Without it, a
     #: batch that ends in a crash or an exception is tried again in smaller pieces until the culprit

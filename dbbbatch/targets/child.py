@@ -130,7 +130,9 @@ class _Child:
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         self._timeout = context.timeout
         plugin_type = registry.find(name)
-        plugin = plugin_type(registry.read_settings(plugin_type, table), context)
+        plugin = plugin_type(
+            registry.read_settings(plugin_type, table, f"target.{context.target}"), context
+        )
         try:
             plugin.start()
         except ImportError as error:

@@ -51,6 +51,16 @@ class CommandSettings:
     never: tuple[int, ...] = key([], "exit codes that mean: can never be ingested", keys.numbers)
     version: str = key("", "version of what the command ingests into, for the history")
 
+    def __post_init__(self) -> None:
+        meaning: dict[int, str] = {}
+        for name in ("done", "already", "later", "never"):
+            for code in getattr(self, name):
+                if (other := meaning.setdefault(code, name)) != name:
+                    raise ValueError(
+                        f"{name}: {code} stands in `{other}` = {list(getattr(self, other))}, too; "
+                        "an exit code has one meaning"
+                    )
+
 
 class Command(Plugin):
     """Runs a command for each file. Any exit code that is not configured costs an attempt."""

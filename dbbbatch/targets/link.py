@@ -83,6 +83,7 @@ class Link(Plugin):
 
     name = "link"
     Settings = LinkSettings
+    fills = ("root",)
 
     settings: LinkSettings
 

@@ -69,8 +69,16 @@ def find(name: str) -> type[Plugin]:
     return found
 
 
-def read_settings(plugin: type[Plugin], table: Mapping[str, Any]) -> Any:
+def read_settings(plugin: type[Plugin], table: Mapping[str, Any], label: str) -> Any:
     """Turn ``[target.NAME.config]`` into the plugin's settings.
+
+    Parameters
+    ----------
+    plugin : `type` [`Plugin`]
+    table : mapping
+        What TOML gave.
+    label : `str`
+        Whose they are, ``target.NAME``.
 
     Raises
     ------
@@ -78,17 +86,19 @@ def read_settings(plugin: type[Plugin], table: Mapping[str, Any]) -> Any:
         With all that is wrong, a line each.
     """
     found: list[str] = []
-    settings = keys.read(plugin.Settings, table, "config", found)
+    settings = keys.read(plugin.Settings, table, f"[{label}.config]", found)
     if settings is None:
         raise Misconfigured("\n".join(found))
     return settings
 
 
-def problems(name: str, table: Mapping[str, Any]) -> list[str]:
+def problems(label: str, name: str, table: Mapping[str, Any]) -> list[str]:
     """Say what is wrong with the choice of a plugin and its keys.
 
     Parameters
     ----------
+    label : `str`
+        Whose, ``target.NAME``.
     name : `str`
         As in ``plugin = "…"``.
     table : mapping
@@ -97,14 +107,29 @@ def problems(name: str, table: Mapping[str, Any]) -> list[str]:
     Returns
     -------
     problems : `list` [`str`]
-        Each begins with the key that is wrong; empty if all is well.
+        Each begins with the section and key that are wrong; empty if all is well.
     """
     try:
         plugin = find(name)
     except Misconfigured as error:
-        return [f"plugin: {error}"]
+        return [f"[{label}] plugin: {error}"]
     try:
-        read_settings(plugin, table)
+        read_settings(plugin, table, label)
     except Misconfigured as error:
         return str(error).splitlines()
     return []
+
+
+def written(label: str, name: str, table: Mapping[str, Any]) -> dict[str, str]:
+    """Give the directories that a plugin fills, by the keys that name them.
+
+    Raises
+    ------
+    Misconfigured
+        As `find` and `read_settings`.
+    """
+    plugin = find(name)
+    if not plugin.fills:
+        return {}
+    settings = read_settings(plugin, table, label)
+    return {key: getattr(settings, key) for key in plugin.fills}

@@ -63,6 +63,13 @@ def test_it_can_be_run_again(tmp_path: Path) -> None:
     assert len(held) == 16
 
 
+def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, out, err = demo(tmp_path / "file" / "sites")
+    assert (code, out, err.count("\n")) == (64, "", 1)
+    assert f"{tmp_path}/file/sites: Not a directory; name another directory" in err
+
+
 def test_a_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     code, _, err = demo(tmp_path)

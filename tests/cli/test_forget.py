@@ -2,9 +2,12 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
+from tests.support.scripts import TOP
 from tests.support.site import Site
 
 
@@ -58,10 +61,32 @@ def test_file_is_forgotten_and_offered_no_more(stored, remove):
     ]
 
 
-def test_removal_is_asked_about(stored):
-    ran = stored.run("dbb", "forget", "finder.latiss", "2026/a.fits", "--remove", stdin=b"n\n")
-    assert ran.code == 75
+@pytest.mark.parametrize(("answer", "stays"), [(b"n\n", True), (b"y\n", False)])
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_removal_is_asked_about_on_a_terminal(stored, answer, stays):
+    terminal, end = os.openpty()
+    os.write(terminal, answer)
+    dbb = [sys.executable, TOP / "bin" / "dbb", "-c", stored.config]
+    forget = ["forget", "finder.latiss", "2026/a.fits", "--remove"]
+    done = subprocess.run([*dbb, *forget], stdin=end, capture_output=True, check=False)
+    os.close(terminal)
+    os.close(end)
+    assert (done.returncode == 75, (stored.storage / "2026/a.fits").exists()) == (stays, stays)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_removal_without_a_terminal_needs_a_yes(stored):
+    ran = stored.run("dbb", "forget", "finder.latiss", "2026/a.fits", "--remove")
+    assert (ran.code, ran.err.count("\n"), "--yes" in ran.err) == (64, 1, True)
     assert (stored.storage / "2026/a.fits").exists()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_file_may_be_named_by_its_whole_path(stored):
+    path = stored.storage / "2026/a.fits"
+    path.unlink()
+    assert stored.run("dbb", "forget", "finder.latiss", str(path)).code == 0
+    assert ask(stored, "SELECT status FROM file") == [("FORGOTTEN",)]
 
 
 @pytest.mark.promise

@@ -94,6 +94,13 @@ class TestHistory:
         assert (code, out) == (64, "")
         assert "no site that uses this database has seen such a file" in err
 
+    def test_a_name_that_the_locale_cannot_write_is_no_error(self, site: Site) -> None:
+        site.put("f\u00fcr.fits")
+        site.run("dbb-handoff")
+        plain = {"LC_ALL": "C", "PYTHONUTF8": "0"}
+        code, _, err = site.run("dbb", "history", "f\u00fcr.fits", env=plain)
+        assert (code, err) == (0, "")
+
     def test_a_name_with_a_newline_stays_on_its_line(self, site: Site) -> None:
         name = "two\nlines.fits"
         site.put(name)

@@ -15,7 +15,8 @@ import click
 import pytest
 
 from dbbbatch.cli import dbb, pause
-from dbbbatch.cli.script import leave
+from dbbbatch.cli.script import Operator, leave
+from tests.support.disks import small_disk
 from tests.support.scripts import TOP, run_script
 from tests.support.site import Site
 
@@ -54,18 +55,27 @@ def test_a_missing_configuration_is_one_line() -> None:
     assert err == "dbb: /no/such/file: cannot be read: No such file or directory\n"
 
 
-def test_what_is_unforeseen_ends_with_70_and_its_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("configured", [True, False])
+def test_what_is_unforeseen_is_one_line_that_names_the_file_to_report(
+    site: Site,
+    configured: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     @click.command()
-    def broken() -> None:
-        raise ZeroDivisionError
+    @click.pass_obj
+    def broken(operator: Operator) -> None:
+        raise ZeroDivisionError(operator.settings if configured else "")
 
     monkeypatch.setattr("sys.argv", ["dbb-broken"])
+    monkeypatch.setattr("tempfile.tempdir", str(site.root))
     with pytest.raises(SystemExit) as ended:
-        leave("dbb-broken", broken)
-    assert ended.value.code == 70
-    assert "ZeroDivisionError" in capsys.readouterr().err
+        leave("dbb-broken", broken, Operator(str(site.config)))
+    said = capsys.readouterr().err
+    assert (ended.value.code, said.count("\n")) == (70, 1)
+    kept = Path(said.strip().rpartition(" report it with ")[2])
+    assert kept.parent == (site.state / "crashes" if configured else site.root)
+    assert "ZeroDivisionError" in kept.read_text()
 
 
 def test_a_configuration_may_stand_before_the_command(site: Site) -> None:
@@ -93,6 +103,27 @@ class TestInit:
         assert (first.code, second.code) == (0, 0)
         assert "001_run.sql" in first.out
         assert "up to date" in second.out
+
+    def test_does_not_call_tables_of_a_newer_version_up_to_date(self, site: Site) -> None:
+        from dbbbatch.database import connect
+
+        connect.connect(site.settings().database)
+        connect.transact(
+            lambda: connect.execute("UPDATE schema_version SET oldest_script = '99.0'")
+        )
+        connect.disconnect()
+        code, out, err = site.run("dbb", "init")
+        assert (code, out) == (78, "")
+        assert "upgrade dbbbatch on this host" in err
+
+    def test_on_a_full_disk_is_one_line(self, tmp_path: Path) -> None:
+        with small_disk(tmp_path / "disk", 1 << 20) as disk:
+            site = Site(tmp_path / "site", f"sqlite:///{disk.path}/dbb.sqlite").write()
+            disk.fill(blocks=1)
+            code, _, err = site.run("dbb", "init")
+        assert code == 75
+        assert err.count("\n") == 1
+        assert err.startswith(f"dbb: {disk.path}/dbb.sqlite: the disk is full or failing (")
 
     @pytest.mark.parametrize("backend", ["sqlite"])
     def test_says_what_to_do_when_storage_is_not_there(self, site: Site) -> None:
@@ -144,6 +175,13 @@ class TestPause:
         code, _, err = site.run("dbb", "pause", "handoff.latiss", "--until", "2001-01-01")
         assert code == 64
         assert "is past" in err
+
+    @pytest.mark.parametrize("label", ["latiss", "handoff", "janitor"])
+    def test_half_a_label_is_refused_as_it_was_typed(self, site: Site, label: str) -> None:
+        code, _, err = site.run("dbb", "pause", label)
+        known = "handoff.latiss, finder.latiss, target.a"
+        assert code == 64
+        assert err == f"dbb: {label!r}: KIND.NAME is wanted; known: {known}\n"
 
     def test_an_unknown_section_is_refused_with_the_known_ones(self, site: Site) -> None:
         code, _, err = site.run("dbb", "pause", "handoff.latis")

@@ -9,7 +9,7 @@ import pytest
 from dbbbatch.config import Database
 from dbbbatch.database import connect
 from dbbbatch.database.base import database as proxy
-from dbbbatch.errors import ConfigError, TryLater
+from dbbbatch.errors import ConfigError, DbbError, TryLater
 from dbbbatch.keys import defaults
 
 only_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -181,13 +181,43 @@ def test_a_damaged_file_is_one_line(tmp_path, backend):
     assert "\n" not in str(caught.value)
 
 
+@only_sqlite
+def test_a_file_that_was_read_without_its_log_is_not_called_damaged(opened, monkeypatch):
+    damaged = sqlite3.DatabaseError("database disk image is malformed")
+    damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    monkeypatch.setattr(connect, "_immutable", True)
+    with pytest.raises(TryLater, match="look again"):
+        connect._raise_unless_sqlite_busy(damaged, peewee.DatabaseError())
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (sqlite3.SQLITE_FULL, "the disk is full or failing"),
+        (sqlite3.SQLITE_IOERR, "the disk is full or failing"),
+        (sqlite3.SQLITE_CORRUPT, "is damaged"),
+        (sqlite3.SQLITE_READONLY, "cannot be opened or written by user"),
+    ],
+)
+@only_sqlite
+def test_a_database_in_trouble_is_named_by_its_file(opened, tmp_path, code, said):
+    error = sqlite3.OperationalError("odd")
+    error.sqlite_errorcode = code
+    with pytest.raises(DbbError, match=f"^{tmp_path}/dbb.sqlite: {said}"):
+        connect._raise_unless_sqlite_busy(error, peewee.DatabaseError())
+
+
+@only_postgresql
+def test_a_server_in_trouble_is_named_without_its_password(database_url):
+    url = database_url.replace("/dbb_", "/no_").replace(":@", ":sesame@")
+    with pytest.raises(ConfigError) as caught:
+        connect.connect(defaults(Database, url=url, patience=0.2))
+    assert str(caught.value).startswith("postgresql://postgres@")
+    assert "sesame" not in str(caught.value)
+
+
 def test_a_database_opened_to_look_refuses_changes(database_url):
     connect.connect(defaults(Database, url=database_url), readonly=True)
     with pytest.raises(Exception, match=r"read-only|readonly|written"):
         connect.transact(lambda: pause("a"))
     connect.disconnect()
-
-
-def test_a_password_in_a_url_is_not_shown():
-    assert connect.shown("postgresql://dbb:sesame@h/d") == "postgresql://dbb@h/d"
-    assert "sesame" not in connect.shown("postgresql://h/d?user=u&password=sesame")

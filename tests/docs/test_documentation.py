@@ -33,6 +33,17 @@ def test_the_index_names_every_page() -> None:
     assert [page.name for page in DOCS if page.name != "README.md" and page.name not in index] == []
 
 
+def test_the_index_names_no_page_twice() -> None:
+    rows = re.findall(r"^\| .* \| (.*) \|$", (TOP / "docs" / "README.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(set(rows))
+
+
+def test_where_the_configuration_is_looked_for_is_documented() -> None:
+    page = (TOP / "docs" / "going-live.md").read_text()
+    places = ["-c FILE", "DBB_CONFIG", *map(str, config.SEARCH)]
+    assert [place for place in places if f"`{place}`" not in page] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
@@ -219,6 +230,12 @@ class TestCrontab:
                 step = re.fullmatch(r"(\*|\d+(?:-\d+)?(?:,\d+)*)(?:/\d+)?", text)
                 assert step, text
                 assert all(low <= int(number) <= high for number in re.findall(r"\d+", step[1]))
+
+    def test_each_percent_sign_is_written_as_cron_wants_it(self) -> None:
+        assert [line for _, line in self.jobs() if re.search(r"(?<!\\)%", line)] == []
+
+    def test_the_database_is_backed_up(self) -> None:
+        assert any(line.startswith("dbb backup ") for _, line in self.jobs())
 
     def test_each_script_has_a_line(self) -> None:
         named = {parse(line)[0] for _, line in self.jobs()}  # type: ignore[index]

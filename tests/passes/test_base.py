@@ -127,8 +127,10 @@ def test_an_unforeseen_error_is_one_line_and_a_traceback_in_the_state_directory(
 ):
     run(Work(raises(ZeroDivisionError("oh"))))
     said = capfd.readouterr().err
+    kept = tmp_path / "state" / "crashes" / "demo.a.txt"
     assert said.count("\n") == 1
-    assert "ZeroDivisionError" in (tmp_path / "state" / "crashes" / "demo.a.txt").read_text()
+    assert said.endswith(f"report it with {kept}\n")
+    assert "ZeroDivisionError" in kept.read_text()
 
 
 @pytest.mark.promise

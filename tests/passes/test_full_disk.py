@@ -450,7 +450,7 @@ def test_a_database_that_has_no_room_left(
     on_a_disk(site, disk, script)
     disk.fill(blocks)
     assert run(site, script) == 75
-    one_line(capsys, "the database's disk is full")
+    one_line(capsys, "the disk is full")
     assert not (site.state / "crashes").exists()
     found = _all_files(site)
     assert {rel: found.get(rel) for rel in MANY} == MANY
@@ -605,7 +605,7 @@ def test_copies_that_were_made_ahead_do_not_keep_storage_full(
 ) -> None:
     # While a batch is stored the next one is copied; no row tells of these copies yet.
     def full(*arguments: Any) -> None:
-        raise TryLater("the database's disk is full")
+        raise TryLater("the disk is full")
 
     storing.change(batch_files=1)
     put_all(storing, SMALL)

@@ -272,6 +272,7 @@ def test_what_another_handoff_holds_in_the_same_area_is_not_put_back(site: Site)
     text = site.config.read_text()
     ours = text[text.index("[handoff.latiss]") : text.index("[finder.latiss]")]
     theirs = ours.replace("handoff.latiss", "handoff.other").replace(str(site.buffer), str(other))
+    theirs = theirs.replace(str(site.quarantine), str(site.quarantine) + "-other")
     site.config.write_text(text + "\n" + theirs)
     change(site, "UPDATE handoff_file SET handoff = 'other'")
     put_at(site, "a", NEW, WHEN + 1)

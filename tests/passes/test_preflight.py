@@ -221,6 +221,61 @@ def test_staging_and_buffer_on_two_file_systems_are_told(good: Site, tmp_path: P
         far.rmdir()
 
 
+def test_a_far_end_without_the_transfer_program_is_told(good: Site) -> None:
+    missing = "sh -c 'echo far: rsync: not found >&2; exit 127' {batch} {dest}"
+    good.write(endpoint={"transfer": missing})
+    assert problems(good) == [
+        "[handoff.latiss.endpoint] transfer: sh: exit code 127: far: rsync: not found"
+    ]
+    assert list(good.staging.iterdir()) == []
+
+
+def test_a_transfer_that_copies_nothing_is_told(good: Site) -> None:
+    good.write(endpoint={"transfer": "true {batch} {dest}"})
+    assert [line for line in problems(good) if "did not arrive whole" in line]
+
+
+def test_a_transfer_of_a_list_of_files_is_tried(good: Site) -> None:
+    good.write(endpoint={"transfer": "rsync -a -0 --files-from={files_from} {source_root} {dest}"})
+    assert problems(good) == []
+
+
+def test_a_transfer_that_names_the_buffer_itself_is_not_tried(good: Site) -> None:
+    command = f"rsync -a -0 --files-from={{files_from}} {good.buffer} {{dest}}"
+    good.write(endpoint={"transfer": command})
+    assert problems(good) == []
+
+
+@pytest.mark.parametrize("keys", [{"holding_free": "1 GB"}, {"confirm_targets": ["a"]}])
+def test_a_purge_that_can_never_be_is_told(good: Site, keys: dict[str, Any]) -> None:
+    good.write(handoff=keys)
+    (problem,) = problems(good)
+    assert problem.startswith(f"[handoff.latiss] {next(iter(keys))}: ")
+    assert "[handoff.latiss.endpoint] confirm" in problem
+
+
+def test_a_group_may_be_a_number(good: Site) -> None:
+    good.write(finder={"group": str(os.getegid())})
+    assert problems(good) == []
+
+
+def test_what_is_wrong_in_the_file_does_not_hide_what_is_wrong_with_the_world(good: Site) -> None:
+    good.write(finder={"group": "no-such-group"}, targets={"a": {"plugin": "nul"}})
+    ran = good.run("dbb", "config", "check")
+    assert ran.code == 78
+    assert "[target.a] plugin: unknown plugin" in ran.err
+    assert "[finder.latiss] group: there is no group 'no-such-group'" in ran.err
+
+
+def test_a_site_that_the_database_does_not_know_is_remarked_upon(good: Site) -> None:
+    assert good.run("dbb-finder").code == 0
+    assert "[site] name" not in good.run("dbb", "config", "check").out
+    good.write(site={"name": "renamed"})
+    ran = good.run("dbb", "config", "check")
+    assert (ran.code, ran.err) == (0, "")
+    assert "[site] name: the database knows the sites summit and no renamed" in ran.out
+
+
 def test_what_is_well_is_named_too(good: Site) -> None:
     checked = [dataclasses.astuple(one) for one in preflight.check(good.settings())]
-    assert ("[database] url", f"{good.database_url} answers", "") in checked
+    assert ("[database] url", f"{good.database_url} answers", "", "") in checked

@@ -62,6 +62,10 @@ def test_exit_code_and_last_words_are_told() -> None:
     assert (finished.exit_code, finished.said()) == (3, "exit code 3: why | not")
 
 
+def test_what_a_silent_stderr_does_not_say_stdout_may() -> None:
+    assert shell("echo why; exit 3").said() == "exit code 3: why"
+
+
 def test_last_words_are_one_printable_line() -> None:
     said = shell("printf 'a\\033[1m\\377\\nb' >&2; exit 1").said()
     assert said == "exit code 1: a [1m\\xff | b"

@@ -33,6 +33,7 @@ def run_script(
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
     timeout: float = 120,
+    unprivileged: bool = False,
 ) -> Ran:
     """Run a script of bin/ with this Python, without a terminal, to its end.
 
@@ -48,9 +49,15 @@ def run_script(
         What it reads; nothing by default.
     timeout : `float`
         Seconds after which it is ended and the test fails.
+    unprivileged : `bool`
+        Where the tests are run by root, run it as somebody without any rights.
     """
+    somebody = []
+    if unprivileged and os.geteuid() == 0:
+        ids = ["--reuid=65534", "--regid=65534", "--clear-groups"]
+        somebody = ["setpriv", *ids, "--inh-caps=-all", "--bounding-set=-all"]
     finished = subprocess.run(
-        [sys.executable, TOP / "bin" / name, *arguments],
+        [*somebody, sys.executable, TOP / "bin" / name, *arguments],
         env={**os.environ, **(env or {})},
         input=stdin if stdin is not None else b"",
         capture_output=True,

@@ -18,7 +18,7 @@ def started(name: str, storage: Path, /, **config: Any) -> Iterator[Plugin]:
     """Give a plugin that was configured, checked and started."""
     plugin_type = registry.find(name)
     context = Context("here", "site", str(storage), str(storage / "state"), 60.0)
-    plugin = plugin_type(registry.read_settings(plugin_type, config), context)
+    plugin = plugin_type(registry.read_settings(plugin_type, config, "target.x"), context)
     try:
         plugin.start()
         yield plugin

@@ -37,6 +37,16 @@ def test_failure_says_what_the_command_said(tmp_path: Path) -> None:
     assert outcome.message == "exit code 9: the repository is read-only"
 
 
+@pytest.mark.parametrize("code", [9, 75])
+def test_failure_with_a_silent_stderr_says_what_the_command_printed(
+    tmp_path: Path, code: int
+) -> None:
+    command = f"sh -c 'echo no such night; exit {code}' {{file}}"
+    with started("command", tmp_path, command=command) as plugin:
+        (outcome,) = offered(plugin, *put(tmp_path, "x"))
+    assert outcome.message == f"exit code {code}: no such night"
+
+
 def test_success_says_what_the_command_printed(tmp_path: Path) -> None:
     with started("command", tmp_path, command="echo registered as 17 {file}") as plugin:
         (outcome,) = offered(plugin, *put(tmp_path, "x"))
@@ -83,10 +93,21 @@ def test_missing_program_is_said_at_the_start(tmp_path: Path) -> None:
 
 
 def test_unknown_placeholder_is_a_problem_of_the_configuration() -> None:
-    (problem,) = registry.problems("command", {"command": "register {flie}"})
+    (problem,) = registry.problems("target.x", "command", {"command": "register {flie}"})
     assert "did you mean 'file'" in problem
 
 
 def test_command_without_the_file_is_a_problem_of_the_configuration() -> None:
-    (problem,) = registry.problems("command", {"command": "register"})
+    (problem,) = registry.problems("target.x", "command", {"command": "register"})
     assert "{file} is missing" in problem
+
+
+@pytest.mark.parametrize(
+    "keys", [{"done": [0, 9], "never": [9]}, {"never": [75]}, {"already": [0]}]
+)
+def test_an_exit_code_with_two_meanings_is_a_problem_of_the_configuration(
+    keys: dict[str, list[int]],
+) -> None:
+    (problem,) = registry.problems("target.x", "command", {"command": "register {file}", **keys})
+    assert "an exit code has one meaning" in problem
+    assert problem.startswith(f"[target.x.config] {[*keys][-1]}: ")

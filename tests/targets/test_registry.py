@@ -40,10 +40,10 @@ def test_entry_point_that_is_no_plugin_is_an_error(
 
 
 def test_all_wrong_keys_are_told_at_once() -> None:
-    problems = registry.problems("link", {"rot": "/x", "how": "magic"})
+    problems = registry.problems("target.x", "link", {"rot": "/x", "how": "magic"})
     assert len(problems) == 3
     assert any("did you mean 'root'" in problem for problem in problems)
 
 
 def test_right_keys_are_no_problem() -> None:
-    assert registry.problems("link", {"root": "/x"}) == []
+    assert registry.problems("target.x", "link", {"root": "/x"}) == []

@@ -57,6 +57,11 @@ class Run(Table):
         self.save()
 
     @classmethod
+    def sites(cls) -> set[str]:
+        """Give the sites that have made passes with this database."""
+        return {row.site for row in cls.select(cls.site).distinct()}
+
+    @classmethod
     def last(cls, site: str, script: str, name: str) -> "Run | None":
         """Return the pass of a script and section that began last."""
         found: Run | None = (

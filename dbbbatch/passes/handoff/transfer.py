@@ -24,6 +24,8 @@ from dbbbatch.remote import execute, receive, template
 #: What a transfer command says last where there is no room, though there may be free bytes.
 _FULL = ("No space left on device", "Disk quota exceeded")
 
+NOT_WHOLE = "it did not arrive whole although the transfer command was content"
+
 
 def far_end(section: Handoff) -> receive.Place:
     """Give where a handoff's far end is and how to reach it."""
@@ -88,6 +90,20 @@ class Sender:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._list_path(attempt))
         self.session.clean(attempt, self._section.timeout)
+
+    def trial(self, batch: Batch) -> str:
+        """Send a batch to staging and no further; say why it did not arrive whole, or nothing."""
+        links = [] if self._command.source == "files_from" else list(_by_directory(batch.items))
+        self.session.begin(batch.attempt, [item.raw for item in batch.items], links)
+        try:
+            failure = self._transfer(batch, batch.items, Sent(batch))
+            if failure:
+                self.session.end(batch.attempt)
+            expected = [item.expected for item in batch.items]
+            right = self.session.verify(batch.attempt, expected, self.limit(batch.size_bytes))
+        finally:
+            self.clean(batch.attempt)
+        return failure or ("" if len(right) == len(expected) else NOT_WHOLE)
 
     def verify_and_place(
         self,
@@ -315,10 +331,7 @@ class Sender:
             if what:
                 sent.gone.append((item, what))
             else:
-                reason = (
-                    failure or "it did not arrive whole although the transfer command was content"
-                )
-                sent.failed.append((item, reason))
+                sent.failed.append((item, failure or NOT_WHOLE))
 
 
 def _by_directory(items: Sequence[Item]) -> dict[bytes, list[Item]]:

@@ -1,0 +1,50 @@
+"""What is left of an error that nobody foresaw: a line for the operator, a file for us."""
+
+import logging
+import os
+import tempfile
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+logger = logging.getLogger("dbbbatch")
+
+
+def keep(error: BaseException, state: Path | None, label: str) -> str:
+    """Keep the traceback of an unforeseen error in a file.
+
+    Parameters
+    ----------
+    error : `BaseException`
+    state : `pathlib.Path` or `None`
+        The site's state directory, as far as it is known: without one, or where it cannot be
+        written, the file is among the temporary ones.
+    label : `str`
+        Who met it, such as ``handoff.latiss``.
+
+    Returns
+    -------
+    line : `str`
+        For the operator; names the file.
+    """
+    logger.debug("unforeseen", exc_info=error)
+    text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")
+    try:
+        where = f"report it with {_write(state, label, text)}"
+    except OSError as problem:
+        where = f"its traceback could not be kept: {problem}"
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"unforeseen {type(error).__name__}: {first}; nothing is lost; {where}"
+
+
+def _write(state: Path | None, label: str, text: bytes) -> str:
+    if state is not None:
+        path = state / "crashes" / f"{label}.txt"
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
+            return str(path)
+    descriptor, name = tempfile.mkstemp(".txt", f"{label}-")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text)
+    return name
