@@ -372,7 +372,6 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
 def _recorded(work: Work, p: Pass) -> int:
     """Recover and work between the two halves of the row in `run`."""
     from dbbbatch.database import connect
-    from dbbbatch.database.models.run import Run
 
     row = _begin(work, p)
     p.run_id = row.id
@@ -385,10 +384,8 @@ def _recorded(work: Work, p: Pass) -> int:
             work.work(p)
         if p.interrupted:
             raise Interrupted("interrupted by a signal; the next pass carries on")
-        failed = p.counts["failed"]
-        outcome, code = ("failed", EXIT_FAILED) if failed else ("ok", EXIT_OK)
-        if failed:
-            p.trouble(f"{failed} files failed; `dbb status` says which and why", key="failed")
+        outcome, code = ("failed", EXIT_FAILED) if p.counts["failed"] else ("ok", EXIT_OK)
+        _tell_what_failed(work, p)
         message = p.troubles
     except Interrupted as error:
         outcome, code, message = "interrupted", error.exit_code, str(error)
@@ -405,9 +402,29 @@ def _recorded(work: Work, p: Pass) -> int:
         with suppress(TryLater):
             # If the database is away, that is what ended the pass and it has been said.
             connect.transact(
-                lambda: Run.finish(row, connect.now(), outcome, code, p.counts, message)
+                lambda: row.finish(
+                    connect.now(), outcome, code, p.counts, message, p.settings.site.keep_runs
+                )
             )
     return code
+
+
+def _tell_what_failed(work: Work, p: Pass) -> None:
+    """Tell of files that failed, in this pass or before, until the last of them is well again.
+
+    A pass over a part of the files leaves it at what it met: it says of nothing that it is over.
+    """
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.unwell import Unwell, unwell
+
+    failed, left = p.counts["failed"], Unwell()
+    if not p.stopping and not p.options.match:
+        left = connect.look(lambda: unwell(work.kind, p.settings.site.name, p.section.name))
+    if failed or left.some:
+        files = f"{failed} files" if failed else "files"
+        p.trouble(f"{files} failed; `dbb status` says why, and what lists them", key="failed")
+    if left.stuck:
+        p.trouble("files wait for a person; `dbb status` says what deals with them", key="stuck")
 
 
 def _begin(work: Work, p: Pass) -> Any:

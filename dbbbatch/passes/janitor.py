@@ -16,7 +16,6 @@ from itertools import islice
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, Held, TransferBatch
-from dbbbatch.database.models.run import Run
 from dbbbatch.database.models.storage import INODE
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, names, place
@@ -75,7 +74,7 @@ class JanitorWork(Work):
             yield "nothing is purged: the endpoint has no `confirm`"
             return
         for file in self._candidates(p):
-            yield f"purge, if the endpoint confirms it: {file.path}"
+            yield f"purge, if the endpoint confirms it: {names.printable(file.path)}"
             self._lacking -= file.size_bytes
 
     def due(self, p: Pass) -> bool:
@@ -248,14 +247,11 @@ class JanitorWork(Work):
                 session.clean(PARTIAL, section.timeout)
 
     def _sweep_here(self, p: Pass) -> None:
-        """Remove old empty directories, and old rows of passes."""
+        """Remove old empty directories."""
         for root in (self._section.buffer, self._section.holding):
             p.counts["directories removed"] += place.remove_empty_directories(
                 root, self._section.expiration
             )
-        keep = timedelta(seconds=p.settings.site.keep_runs)
-        old = connect.look(connect.now) - keep
-        p.counts["runs removed"] += connect.transact(lambda: Run.forget(p.settings.site.name, old))
 
 
 def _is_delivered(path: str, status: os.stat_result, file: Held) -> bool:

@@ -574,14 +574,6 @@ def test_empty_directories_go_but_never_a_root(site: Site) -> None:
     assert (os.listdir(site.buffer), os.listdir(site.holding)) == ([], [])
 
 
-def test_old_rows_of_passes_go_but_the_last_of_each_script(site: Site) -> None:
-    for _ in range(2):
-        make_pass(site)
-    change(site, "UPDATE run SET started = '2020-01-01 00:00:00.000000'")
-    janitor(site)
-    assert sorted(rows(site, "script", "run")) == ["handoff", "janitor"]
-
-
 def test_a_dry_run_says_what_would_be_asked(site: Site) -> None:
     deliver(site)
     ran = site.run("dbb-janitor", "--dry-run")
