@@ -30,7 +30,8 @@ class HandoffStatus(StrEnum):
     PURGED = "PURGED"
     #: To be, or already, moved aside: a person must look. Left for FOUND when it is released.
     QUARANTINED = "QUARANTINED"
-    #: A person decided that it is left alone where it is, and neither sent nor purged.
+    #: A person decided that it is left alone where it is, and neither sent nor purged. Left for
+    #: FOUND or, in the holding area, HELD when a person takes that back.
     IGNORED = "IGNORED"
     #: No longer in the buffer, or replaced there by another version; FOUND again if it comes back.
     VANISHED = "VANISHED"
@@ -136,7 +137,8 @@ class HandoffFile(Table):
     conflict_since : `datetime.datetime` or `None`
         Since when the endpoint's buffer has another content under the name.
     held_as : `str` or `None`
-        Its name in the holding area, in the directory relpath.
+        Its name in the holding area, in the directory relpath; of one that is not there, `None`
+        or the name that it had.
     error : `str` or `None`
         Why it is not further, for an operator.
     """
@@ -182,7 +184,7 @@ class HandoffFile(Table):
             " attempts = CASE WHEN old.status = 'FOUND' THEN old.attempts ELSE 0 END,"
             " next_try_at = CASE WHEN old.status = 'FOUND' THEN old.next_try_at END,"
             " error = CASE WHEN old.status = 'FOUND' THEN old.error END,"
-            " status = 'FOUND'"
+            " held_as = NULL, status = 'FOUND'"
             " WHERE old.status IN ('HELD', 'PURGED', 'VANISHED')"
             " OR old.status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
             " AND old.inode <> excluded.inode"
@@ -456,13 +458,23 @@ class HandoffFile(Table):
 
     @classmethod
     def page(
-        cls, site: str, handoff: str, statuses: Sequence[str], after: int, limit: int
+        cls,
+        site: str,
+        handoff: str,
+        statuses: Sequence[str],
+        after: int,
+        limit: int,
+        tried: bool = False,
     ) -> list[tuple[int, str, str, str]]:
-        """Give id, relpath, filename and error of files by status, in order of their ids."""
+        """Give id, relpath, filename and error of files by status, in order of their ids.
+
+        With `tried`, of those that are still to be sent only the ones that something is known of.
+        """
+        known = " AND (status <> 'FOUND' OR attempts > 0 OR error IS NOT NULL)" if tried else ""
         marks = ", ".join("?" for _ in statuses)
         rows = execute(
             "SELECT id, relpath, filename, error FROM handoff_file WHERE site = ? AND handoff = ?"
-            f" AND status IN ({marks}) AND id > ? ORDER BY id LIMIT ?",
+            f" AND status IN ({marks}){known} AND id > ? ORDER BY id LIMIT ?",
             (site, handoff, *statuses, after, limit),
         ).fetchall()
         return [(row[0], row[1], row[2], row[3] or "") for row in rows]
@@ -486,12 +498,16 @@ class HandoffFile(Table):
 
     @classmethod
     def again(cls, ids: Sequence[int], statuses: Sequence[str]) -> int:
-        """Let files that have one of the statuses be sent as if they were new; return how many."""
+        """Let files that have one of the statuses be sent as if they were new; return how many.
+
+        One that was ignored in the holding area is held again.
+        """
         where, value = bulk.among(ids)
         marks = ", ".join("?" for _ in statuses)
         return int(
             execute(
-                "UPDATE handoff_file SET status = 'FOUND', attempts = 0, next_try_at = NULL,"
+                "UPDATE handoff_file SET status = CASE WHEN status = 'IGNORED' AND held_as IS NOT"
+                " NULL THEN 'HELD' ELSE 'FOUND' END, attempts = 0, next_try_at = NULL,"
                 f" conflict_since = NULL, error = NULL WHERE id {where} AND status IN ({marks})",
                 (value, *statuses),
             ).rowcount
