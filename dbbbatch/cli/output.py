@@ -14,8 +14,16 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table, or that there is none; a column named ``>…`` is aligned to the right."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    lines: Iterable[str] = (),
+) -> None:
+    """Print a table, or that there is none; a column named ``>…`` is aligned to the right.
+
+    What is long, or is to be copied, is in the lines below it: a column would fold it.
+    """
     rows = list(rows)
     if not rows:
         click.echo(f"{title}: none\n")
@@ -31,6 +39,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     for row in rows:
         made.add_row(*(Text(cell, style=_STYLES.get(cell.split(" ")[0], "")) for cell in row))
     console().print(made)
+    if lines := list(lines):
+        click.echo("".join(f"  {line.replace(chr(10), ' ')}\n" for line in lines))
 
 
 def console() -> Any:
