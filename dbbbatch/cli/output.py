@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from dbbbatch import keys
+
 
 def show_json(value: Any) -> None:
     """Print a value (dataclasses and times included) as JSON; times are ISO 8601 in UTC."""
@@ -74,14 +76,7 @@ _STYLES = {
 
 def size(number: int | None) -> str:
     """Write a number of bytes for people."""
-    if number is None:
-        return ""
-    value = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+    return "" if number is None else keys.size_text(number)
 
 
 def moment(value: datetime | None) -> str:

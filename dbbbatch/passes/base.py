@@ -8,6 +8,7 @@ import errno
 import fnmatch
 import logging
 import os
+import re
 import socket
 import time
 import traceback
@@ -470,8 +471,8 @@ def _paused(p: Pass, label: str) -> bool:
 
 
 def _key(error: DbbError) -> str:
-    """What makes two errors the same trouble: their words, but for numbers."""
-    return "".join("#" if c.isdigit() else c for c in str(error))
+    """What makes two errors the same trouble: their words, but for numbers with their units."""
+    return re.sub(r"\d[\d.,]*( ?[kMGT]i?B| ?B\b)?", "#", str(error))
 
 
 def _unforeseen(error: Exception, state: Path, label: str) -> str:

@@ -386,6 +386,13 @@ def test_a_trouble_is_over_when_the_last_file_is_well(run, settings, capfd):
     assert capfd.readouterr().err.count("is over: files failed") == 1
 
 
+@pytest.mark.promise
+def test_an_error_whose_numbers_change_is_the_same_trouble(run, capfd):
+    for free in ("980.5 MB", "1.2 GB", "0 B"):
+        run(Work(raises(TryLater(f"the endpoint: {free} free"))))
+    assert capfd.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("options", [{"match": ("b*",)}, {"limit": 1}])
 def test_a_pass_over_some_files_keeps_silent_about_the_others(run, settings, capfd, options):
     failing(settings)

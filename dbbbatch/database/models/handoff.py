@@ -101,7 +101,7 @@ class Held(NamedTuple):
         return names.join(names.from_text(self.relpath), names.from_text(self.held_as))
 
 
-#: The error of files that failed together and were not yet tried alone.
+#: What the error of files begins with that failed together and were not yet tried alone.
 SUSPECTED = "failed together with others; the culprit is still to be found"
 
 #: SQLite uses a partial index only where its condition stands in the query word for word.
@@ -223,8 +223,10 @@ class HandoffFile(Table):
         condition += " AND (next_try_at IS NULL OR next_try_at <= ?)"
         condition += " AND (priority, rank, id) > (?, ?, ?)"
         if tried is not None:
-            condition += f" AND {'' if tried else 'NOT '}(attempts > 0 OR COALESCE(error, '') = ?)"
-            values.append(SUSPECTED)
+            condition += (
+                f" AND {'' if tried else 'NOT '}(attempts > 0 OR COALESCE(error, '') LIKE ?)"
+            )
+            values.append(f"{SUSPECTED}%")
         return cls._waiting(condition, (site, handoff, *values), limit)
 
     @classmethod
@@ -413,13 +415,23 @@ class HandoffFile(Table):
         )
 
     @classmethod
-    def suspected(cls, ids: Sequence[int]) -> None:
+    def suspected(cls, ids: Sequence[int], why: str) -> None:
         """Record that one of these files, not yet known which, had others fail: no attempt."""
         where, value = bulk.among(ids)
         execute(
             f"UPDATE handoff_file SET error = ? WHERE id {where} AND status = 'FOUND'"
             " AND attempts = 0",
-            (SUSPECTED, value),
+            (bulk.clean(f"{SUSPECTED}: {why}" if why else SUSPECTED), value),
+        )
+
+    @classmethod
+    def stuck(cls, files: Sequence[tuple[int, str]]) -> None:
+        """Record why delivered originals cannot be moved to the holding area: id and reason."""
+        bulk.for_each(
+            "UPDATE handoff_file SET error = new.error FROM {new} WHERE handoff_file.id = new.id"
+            " AND handoff_file.status = 'DELIVERED'",
+            {"id": "bigint", "error": "text"},
+            [(number, bulk.clean(error)) for number, error in files],
         )
 
     @classmethod
@@ -531,8 +543,19 @@ class HandoffFile(Table):
         """Record, before originals are removed, that the endpoint has stored these files."""
         where, value = bulk.among(ids)
         execute(
-            f"UPDATE handoff_file SET confirmed_at = ? WHERE id {where} AND status = 'HELD'",
+            "UPDATE handoff_file SET confirmed_at = ?, error = NULL"
+            f" WHERE id {where} AND status = 'HELD'",
             (bulk.moment(now()), value),
+        )
+
+    @classmethod
+    def unconfirmed(cls, files: Sequence[tuple[int, str]]) -> None:
+        """Record why held files that are of age are not purged: id and reason."""
+        bulk.for_each(
+            "UPDATE handoff_file SET error = new.error FROM {new} WHERE handoff_file.id = new.id"
+            " AND handoff_file.status = 'HELD' AND COALESCE(handoff_file.error, '') <> new.error",
+            {"id": "bigint", "error": "text"},
+            [(number, bulk.clean(error)) for number, error in files],
         )
 
     @classmethod

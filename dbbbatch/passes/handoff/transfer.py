@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from dbbbatch import keys
 from dbbbatch.config import Handoff
+from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.errors import DbbError, TryLater
-from dbbbatch.files import names
+from dbbbatch.files import checksum, names
+from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.handoff.batch import Batch, Item, Sent, changed
 from dbbbatch.passes.handoff.room import Room
 from dbbbatch.remote import execute, receive, template
 
 #: What a transfer command says last where there is no room, though there may be free bytes.
 _FULL = ("No space left on device", "Disk quota exceeded")
+
+#: What a file of ours holds that is sent to see whether the transfer command works.
+_TRIAL = b"Sent to see whether the transfer command works.\n"
 
 
 def far_end(section: Handoff) -> receive.Place:
@@ -54,6 +61,7 @@ class Sender:
         self._room = room or Room()
         self._command = template.parse(section.endpoint.transfer)
         self._lists = lists
+        self._proved = False  # that the command can send anything
         self.session = receive.Session(far_end(section))
 
     def send(self, batch: Batch) -> Sent:
@@ -117,6 +125,7 @@ class Sender:
         by_rel = {item.raw: item for item in items}
         right = self.session.verify(attempt, [item.expected for item in items], limit, again)
         if right:
+            self._proved = True
             self.place(attempt, [by_rel[file.rel] for file in right], sent)
 
     def _finished(self, attempt: str, items: Sequence[Item]) -> list[Item]:
@@ -158,7 +167,7 @@ class Sender:
             return
         sent.transfer_started, began = _now(), time.monotonic()
         try:
-            failure = self._transfer(batch, to_send, sent)
+            failure = self._transfer(batch, to_send, self._section.buffer, sent)
         finally:
             sent.transfer_duration = time.monotonic() - began
         if failure:
@@ -171,10 +180,57 @@ class Sender:
         )
         sent.place_duration = time.monotonic() - began
         self._account(to_send, sent, failure)
+        if sent.failed and not self._proved:
+            self._acquit(sent)
+
+    def _acquit(self, sent: Sent) -> None:
+        """Blame no file where the command, with which nothing has arrived yet, sends none of ours.
+
+        One bad file that waits alone and a tool that is missing at the far end look the same.
+        """
+        attempt = f"{sent.batch.attempt[:-16]}{secrets.token_hex(8)}"
+        path = os.path.join(self._lists, f"{attempt}.trial")
+        os.makedirs(self._lists, exist_ok=True)
+        try:
+            with open(path, "wb") as file:
+                file.write(_TRIAL)
+            why = self._try(attempt, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            with contextlib.suppress(receive.Refused):  # the janitor sweeps it up
+                self.clean(attempt)
+        if why:
+            sent.trouble = TryLater(f"the transfer command fails for every file: {why}")
+            sent.later, sent.failed = [*sent.later, *sent.failed], []
+        else:
+            self._proved = True
+
+    def _try(self, attempt: str, path: str) -> str:
+        """Send one file to staging as if it lay in a buffer; say why it did not arrive."""
+        status = os.lstat(path)
+        made = checksum.ALGORITHMS[self._section.checksum].new()
+        made.update(_TRIAL)
+        root, name = names.split(path)
+        version = (status.st_size, mtime_ns(status), status.st_ino)
+        row = Waiting(0, "", name, *version, None, 0, None, 0, 0)
+        item = Item(row, name, made.hexdigest())
+        trial = Batch(attempt, [item])
+        self.session.begin(attempt, [item.raw], self._links(trial))
+        why = self._transfer(trial, [item], root, Sent(trial))
+        if why:
+            self.session.end(attempt)
+        if self.session.verify(attempt, [item.expected], self.limit(status.st_size)):
+            return ""
+        return why or "a file of ours did not arrive, although it was content"
+
+    def _links(self, batch: Batch) -> list[bytes]:
+        """Give the directories for which the command wants numbered directories."""
+        return [] if self._command.source == "files_from" else list(_by_directory(batch.items))
 
     def _prepare(self, batch: Batch, sent: Sent) -> list[Item]:
         """Make the attempt's directory; return what is not in the endpoint's buffer yet."""
-        links = [] if self._command.source == "files_from" else list(_by_directory(batch.items))
+        links = self._links(batch)
         names_ = [item.raw for item in batch.items]
         # What the buffer has already is read there.
         look = self.session.begin(batch.attempt, names_, links, self.limit(batch.size_bytes))
@@ -193,7 +249,7 @@ class Sender:
         rel = names.printable(to_send[0].rel)
         what = rel if len(to_send) == 1 else f"{len(to_send)} files from {rel} on"
         sent.error = self._too_little(
-            spare + self._section.min_free, f"{what} ({wanted >> 20} MiB)"
+            spare + self._section.min_free, f"{what} ({keys.size_text(wanted)})"
         )
         sent.no_room = True
         return []
@@ -213,9 +269,9 @@ class Sender:
 
     def _too_little(self, free: int, what: str) -> str:
         return (
-            f"{self.session.place.name}: {free >> 20} MiB free in "
+            f"{self.session.place.name}: {keys.size_text(free)} free in "
             f"{self._section.endpoint.staging}: too little for {what} and min_free "
-            f"({self._section.min_free >> 20} MiB)"
+            f"({keys.size_text(self._section.min_free)})"
         )
 
     def _compare(self, item: Item, digest: str | None, sent: Sent) -> None:
@@ -228,17 +284,18 @@ class Sender:
             what = "something that is no directory where its directory should be"
         sent.conflicts.append((item, f"the endpoint's buffer has {what}"))
 
-    def _transfer(self, batch: Batch, items: Sequence[Item], sent: Sent) -> str:
+    def _transfer(self, batch: Batch, items: Sequence[Item], buffer: str, sent: Sent) -> str:
         """Run the transfer command, or one for each directory or file; return what went wrong."""
         failures: list[str] = []
-        for argv, size in self._commands(batch, items):
+        for argv, size in self._commands(batch, items, buffer):
             finished = execute.run(argv, timeout=self.limit(size))
             status = finished.exit_code if finished.signal is None else -finished.signal
             if not failures:
                 sent.exit_status = status
             if status not in self._section.success_codes or finished.timed_out:
                 tool = os.path.basename(os.fsdecode(argv[0]))
-                failures.append(f"{tool}: {finished.said()}")
+                # The attempt has another name each time, and it is the same trouble.
+                failures.append(f"{tool}: {finished.said()}".replace(batch.attempt, "*"))
                 sent.cut_off = sent.cut_off or finished.exit_code is None or finished.timed_out
                 # Is it the files, or is nobody there any more?
                 self.session.free_bytes()
@@ -248,9 +305,11 @@ class Sender:
             return f"{failures[0]} (and {len(failures) - 1} more commands)"
         return failures[0] if failures else ""
 
-    def _commands(self, batch: Batch, items: Sequence[Item]) -> list[tuple[list[bytes], int]]:
+    def _commands(
+        self, batch: Batch, items: Sequence[Item], buffer: str
+    ) -> list[tuple[list[bytes], int]]:
         """Give the commands that send the files, with their bytes."""
-        root = os.fsencode(self._section.buffer)
+        root = os.fsencode(buffer)
         place = os.fsencode(f"{self._section.endpoint.staging}/{batch.attempt}")
         values: dict[str, bytes | Sequence[bytes]] = {
             **self.session.place.values,
