@@ -17,7 +17,7 @@ import pytest
 from dbbbatch.files import place
 from dbbbatch.passes.handoff import transfer as handoff_transfer
 from dbbbatch.remote import execute, receive
-from tests.passes.handing import change, make_pass, rows, statuses, wait_over
+from tests.passes.handing import REFUSING, change, make_pass, rows, statuses, wait_over
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
 from tests.support.ssh import SshServer
@@ -362,15 +362,9 @@ def test_a_tool_that_always_fails_ends_the_pass(site: Site) -> None:
     assert rows(site, "sum(attempts)")[0] < 20
 
 
-#: A transfer command that cannot send one file, and any other.
-BAD = {
-    "transfer": "sh -c 'case $* in *a/b*) exit 1; esac; exec cp \"$@\"' sh {batch} {dest}",
-}
-
-
 def test_waits_grow_and_the_file_is_not_tried_before(site: Site) -> None:
     site.put("a/b")
-    site.write(handoff=KEYS, endpoint=BAD)
+    site.write(handoff=KEYS, endpoint=REFUSING)
     waits = []
     for _ in range(3):
         make_pass(site)
@@ -383,7 +377,7 @@ def test_waits_grow_and_the_file_is_not_tried_before(site: Site) -> None:
 
 def test_after_the_last_attempt_it_is_quarantined_with_its_reason(site: Site) -> None:
     site.put("a/b", b"content")
-    site.write(handoff={**KEYS, "max_attempts": 2}, endpoint=BAD)
+    site.write(handoff={**KEYS, "max_attempts": 2}, endpoint=REFUSING)
     make_pass(site)
     wait_over(site)
     make_pass(site)
