@@ -16,8 +16,9 @@ from itertools import islice
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile, Held, TransferBatch
+from dbbbatch.database.models.handoff import HandoffFile, Held
 from dbbbatch.database.models.storage import INODE
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, names, place
 from dbbbatch.files.scan import mtime_ns

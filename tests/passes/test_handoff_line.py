@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.database.models.handoff import SUSPECTED, TransferBatch
+from dbbbatch.database.models.handoff import SUSPECTED
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.passes import base
 from dbbbatch.passes.handoff import room, streams, transfer, work

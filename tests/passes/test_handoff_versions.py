@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile, Seen, TransferBatch
+from dbbbatch.database.models.handoff import HandoffFile, Seen
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.files import place
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.handoff import outcomes, scanning

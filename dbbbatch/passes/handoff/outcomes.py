@@ -11,7 +11,8 @@ from typing import Any
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile, TransferBatch, Waiting
+from dbbbatch.database.models.handoff import HandoffFile, Waiting
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
 from dbbbatch.passes.base import Pass

@@ -7,7 +7,8 @@ from functools import partial
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import FIRST, BatchStatus, HandoffFile, TransferBatch
+from dbbbatch.database.models.handoff import FIRST, HandoffFile
+from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
 from dbbbatch.files import names
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff import sources

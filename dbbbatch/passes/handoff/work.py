@@ -20,7 +20,8 @@ from functools import partial
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen, TransferBatch
+from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import place
 from dbbbatch.passes.base import Pass, Work
