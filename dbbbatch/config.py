@@ -6,10 +6,10 @@ the world agrees (directories, commands, database) is asked by ``dbb config chec
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import permutations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,7 +51,8 @@ def _inner_path(value: Any) -> str:
     path = keys.text(value)
     if path.startswith("/") or ".." in path.split("/"):
         raise ValueError(f"a path relative to storage is wanted, not {path!r}")
-    return path.strip("/")
+    # One name for one file: "./raw" and "raw" are the same.
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def _remote(value: Any) -> str:
@@ -153,7 +154,8 @@ class Handoff:
         example="/data/holding",
     )
     quarantine: str = key(
-        help="where files go that need a person; same file system, not below buffer or holding",
+        help="where files of this section go that need a person; same file system, not below "
+        "buffer or holding",
         parse=keys.directory,
         example="/data/quarantine",
     )
@@ -229,7 +231,7 @@ class Finder:
     )
     storage: str = key(help="the storage area", parse=keys.directory, example="/data/storage")
     quarantine: str = key(
-        help="where files go that need a person; not below source or storage",
+        help="where files of this section go that need a person; not below source or storage",
         parse=keys.directory,
         example="/data/storage-quarantine",
     )
@@ -480,7 +482,8 @@ def _read_all(path: Path, tables: Mapping[str, Any], problems: list[str]) -> Set
             section = _read_section(kind, name, content, f"{path}: [{kind}.{name}]", problems)
             if section is not None:
                 made[name] = section
-    for between in _overlaps(sections["handoff"]):
+    apart = _shared_quarantines([*sections["handoff"].values(), *sections["finder"].values()])
+    for between in [*_overlaps(sections["handoff"]), *apart]:
         problems.append(f"{path}: {between}")
     if site is None or database is None or problems:
         return None
@@ -550,6 +553,10 @@ def _inside(path: str, root: str) -> bool:
     return path == root or path.startswith(root + "/")
 
 
+def _entangled(one: str, other: str) -> bool:
+    return _inside(one, other) or _inside(other, one)
+
+
 def _overlaps(handoffs: Mapping[str, Handoff]) -> list[str]:
     """Say where two handoffs would take each other's files.
 
@@ -561,12 +568,25 @@ def _overlaps(handoffs: Mapping[str, Handoff]) -> list[str]:
             path = getattr(one, place)
             if place == "buffer" and one.name > other.name:
                 continue  # said already
-            if _inside(path, other.buffer) or _inside(other.buffer, path):
+            if _entangled(path, other.buffer):
                 problems.append(
                     f"[{one.label}] {place} ({path}) and [{other.label}] buffer ({other.buffer}): "
                     "neither may lie in the other: what is put into the one is taken from the other"
                 )
     return problems
+
+
+def _shared_quarantines(sections: Sequence[Any]) -> list[str]:
+    """Say where two sections would take each other's quarantined files for their own.
+
+    Where a file lies is what tells, without a database, which section it goes back to.
+    """
+    return [
+        f"[{one.label}] quarantine ({one.quarantine}) and [{other.label}] quarantine "
+        f"({other.quarantine}): neither may lie in the other: give each section one of its own"
+        for one, other in combinations(sections, 2)
+        if _entangled(one.quarantine, other.quarantine)
+    ]
 
 
 def _apart(section: Any, *pairs: tuple[str, str]) -> list[str]:

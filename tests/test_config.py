@@ -97,9 +97,23 @@ def test_an_overlap_of_two_buffers_is_said_once(write):
     assert len(caught.value.problems) == 1
 
 
-def test_two_handoffs_may_share_what_is_not_a_buffer(write):
-    shared = second(holding="/d/holding", quarantine="/d/quarantine")
-    assert set(config.load(write(SITE + shared)).handoff) == {"a", "b"}
+def test_two_handoffs_may_share_a_holding_area(write):
+    assert set(config.load(write(SITE + second(holding="/d/holding"))).handoff) == {"a", "b"}
+
+
+@pytest.mark.parametrize("path", ["/d/quarantine", "/d/quarantine/below", "/d/quarantine/"])
+def test_two_sections_with_one_quarantine_are_refused(write, path):
+    finder = f'[finder.f]\nsource = "/f/source"\nstorage = "/f/storage"\nquarantine = "{path}"\n'
+    for text in (second(quarantine=path), HANDOFF + finder):
+        with pytest.raises(ConfigError) as caught:
+            config.load(write(SITE + text))
+        (said,) = caught.value.problems
+        assert "[handoff.a] quarantine (/d/quarantine) and [" in said
+        assert "neither may lie in the other" in said
+
+
+def test_sections_with_quarantines_side_by_side_are_two(write):
+    assert set(config.load(write(SITE + second(quarantine="/d/quarantine2"))).handoff) == {"a", "b"}
 
 
 def test_handoffs_with_buffers_side_by_side_are_two(write):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.cli.script import DURATION, set_up_logging
-from dbbbatch.config import Finder
+from dbbbatch.config import Finder, Section
 from dbbbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from dbbbatch.passes.base import Options
+    from dbbbatch.passes.recording import Recording
 
 
 @click.command()
@@ -52,7 +56,9 @@ def command(
 
     GLOB is relative to storage, and its * also crosses /; without one, everything is meant. Each
     file is read for its checksum, and taken to be ingested already: no target is offered it. What
-    is recorded is not read again, so the command can be interrupted, and run again.
+    is recorded is not read again, so the command can be interrupted, and run again. The finder's
+    `exclude` and `settle` hold here too. A directory that cannot be read, and a link to one, is
+    said and makes the exit code 1: exclude it if that is meant.
     """
     from dbbbatch.database.models.status import Status
     from dbbbatch.passes.backfill import BackfillWork
@@ -79,22 +85,33 @@ def finder_of(operator: Operator, label: str) -> Finder:
     return section
 
 
-def carry_out(operator: Operator, section: Any, work: Any, options: Any, dry_run: bool) -> int:
+def carry_out(
+    operator: Operator, section: Section, work: Recording, options: Options, dry_run: bool
+) -> int:
     """Run a pass over what is on disk, and print its summary; return the exit code."""
     from dbbbatch.passes import base
 
     if dry_run:
         for line in base.plan(work, operator.settings, section, options):
             click.echo(line)
-        return 0
-    code = base.run(work, operator.settings, section, options)
+        code = 1 if work.troubles else 0
+    else:
+        code = base.run(work, operator.settings, section, options)
+    counts = work.counts
     for trouble in work.troubles:
         click.echo(trouble, err=True)
-    counts = work.counts
-    click.echo(
-        f"{counts['recorded']} recorded, {counts['known']} already known, "
-        f"{counts['failed'] - counts['unreadable']} failed, {counts['unreadable']} unreadable"
-    )
+    if not dry_run:
+        click.echo(
+            f"{counts['recorded']} recorded, {counts['known']} already known, "
+            f"{counts['failed'] - counts['unreadable']} failed, {counts['unreadable']} unreadable"
+        )
     if counts["quarantined"]:
         click.echo(f"{counts['quarantined']} in quarantine recorded")
+    if counts["not settled"]:
+        click.echo(f"{counts['not settled']} not settled yet: run it again")
+    if counts["in doubt"]:
+        click.echo(
+            f"{counts['in doubt']} known files are gone from storage, or are of another size, time "
+            f"or inode: run `dbb-auditor {section.name} --share 1` to judge them"
+        )
     return code

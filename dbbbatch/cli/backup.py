@@ -16,27 +16,41 @@ from dbbbatch.errors import TryLater, UsageError
 def command(operator: Operator, file: str) -> None:
     """Copy the SQLite database to FILE, which must not exist, while passes run.
 
-    FILE is whole and durable when it appears. To restore, stop the passes, put a copy of it where
-    the database was, and run `dbb rebuild`. For PostgreSQL use pg_dump.
+    FILE is whole and durable when it appears, with the permissions of the database. To restore,
+    stop the passes, move the database away, and with it what is beside it under its name and -wal
+    or -shm: SQLite would read that into the other file and damage it. Then put a copy of FILE there
+    and run `dbb rebuild`. For PostgreSQL use pg_dump.
     """
+    from pathlib import Path
+
     from dbbbatch.database import backup, connect
     from dbbbatch.files import place
+    from dbbbatch.files.lock import Lock
 
-    settings = operator.settings.database
-    if not connect.is_sqlite(settings.url):
+    settings = operator.settings
+    if not connect.is_sqlite(settings.database.url):
         raise UsageError("the database is PostgreSQL: use pg_dump, which copies it while in use")
     target = os.path.abspath(file)
     if os.path.lexists(target):
         raise UsageError(f"{target}: is there already; nothing is overwritten")
-    temporary = place.temporary_path(target, f"backup {os.getpid()}")
+    database = connect.sqlite_path(settings.database.url)
+    # One name, whatever the target's: the next one removes what a killed one left.
+    temporary = place.hidden_path(target, os.uname().nodename, "backup", database)
+    lock = Lock(Path(settings.site.state) / "locks", "backup")
     try:
+        lock.acquire()
         operator.connect(readonly=True)
-        backup.copy(connect.sqlite_path(settings.url), temporary, settings.busy_timeout)
-        place.sync_file(temporary)
-        place.place(temporary, target)
-        place.sync_directory(os.path.dirname(target))
+        backup.remove(temporary)
+        try:
+            backup.copy(database, temporary, settings.database.busy_timeout)
+            place.sync_file(temporary)
+            place.place(temporary, target)
+            place.sync_directory(os.path.dirname(target))
+        finally:
+            backup.remove(temporary)
     except OSError as error:
-        raise TryLater(f"{target}: {error.strerror}; there is no backup") from None
+        where = error.filename or target
+        raise TryLater(f"{where}: {error.strerror}; there is no backup") from None
     finally:
-        place.remove_if_there(temporary)
+        lock.release()
     click.echo(f"{target}: {os.path.getsize(target)} bytes")

@@ -7,7 +7,8 @@ import click
 from dbbbatch.cli import by_hand
 from dbbbatch.cli.backfill import finder_of
 from dbbbatch.cli.dbb import Operator
-from dbbbatch.errors import UsageError
+from dbbbatch.errors import TryLater, UsageError
+from dbbbatch.files import names
 
 
 @click.command()
@@ -30,14 +31,21 @@ def command(
         shown = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
         click.confirm(f"Remove {shown} from {finder.storage} for good?", abort=True)
     operator.connect()
-    from dbbbatch.passes.forget import forget
+    from dbbbatch.passes.forget import NotNow, forget
 
     why = f"`dbb forget` by {by_hand.who()}"
-    refused = []
+    refused, later = [], []
     for file in files:
         try:
             click.echo(forget(operator.settings.site.name, finder, file, remove, why))
         except UsageError as error:
             refused.append(str(error))
+        except NotNow as error:
+            later.append(str(error))
+        except TryLater as error:
+            later.append(f"{error}; {names.printable(file)} and what follows it were left")
+            break
+    if later:
+        raise TryLater("\n".join(refused + later))
     if refused:
         raise UsageError("\n".join(refused))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import click
 
@@ -10,8 +13,9 @@ from dbbbatch.cli import by_hand
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Section
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.errors import UsageError
+from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import names
+from dbbbatch.files.lock import Lock
 
 
 @click.group()
@@ -77,10 +81,11 @@ def release(
     from dbbbatch.passes import release as way_back
 
     way_back.source_of(section)
-    rows = _waiting(operator, label, match, reason)
-    if as_new and len(rows) != 1:
-        raise UsageError(f"--as-new goes with one file, and {len(rows)} match")
-    count = _release(section, rows, as_new, dry_run)
+    with nullcontext() if dry_run else _alone(operator, label):
+        rows = _waiting(operator, label, match, reason)
+        if as_new and len(rows) != 1:
+            raise UsageError(f"--as-new goes with one file, and {len(rows)} match")
+        count = _release(section, rows, as_new, dry_run)
     click.echo(f"{count} files of {label} {'would be' if dry_run else 'are'} back")
 
 
@@ -96,9 +101,28 @@ def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: boo
             way_back.release(section, row, as_new)
         except UsageError as error:
             refused.append(str(error))
+        except TryLater as error:
+            raise TryLater("\n".join([*refused, str(error)])) from None
     if refused:
         raise UsageError("\n".join(refused))
     return len(rows)
+
+
+@contextmanager
+def _alone(operator: Operator, label: str) -> Iterator[None]:
+    """Keep other releases away: two of one file would put it back under two names."""
+    lock = Lock(Path(operator.settings.site.state) / "locks", f"release.{label}")
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename}: {error.strerror}; this user must be able to write in "
+            f"{operator.settings.site.state} ([site] state)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _waiting(

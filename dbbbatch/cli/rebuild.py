@@ -32,8 +32,10 @@ def command(
     hold, of handoff.NAME what its holding area and quarantine hold.
 
     Run it for each section after `dbb init` made an empty database, or after a backup was put in
-    place. What is in a buffer needs nothing: the next pass finds it. It ends by saying what it
-    could not know.
+    place, while their passes are stopped. Of a handoff, rows that say that a file is still to be
+    sent, or is gone, are brought up to date where holding or quarantine has it; what is in the
+    buffer needs nothing: the next pass finds it. Of a finder, `exclude` and `settle` hold. It ends
+    by saying what it could not know; the exit code is 1 if it could not see everything.
     """
     from dbbbatch.passes.base import Options
     from dbbbatch.passes.rebuild import HandoffRebuild, StorageRebuild
@@ -67,4 +69,6 @@ def command(
     code = carry_out(operator, section, work, options, dry_run)
     if not dry_run and code in (0, 1):
         click.echo(f"Not to be known any more: {unknown}.")
+    if code == 0 and work.counts["not settled"]:
+        return 1
     return code

@@ -1,8 +1,14 @@
 """Copying an SQLite database while others write to it."""
 
+import os
 import sqlite3
+import stat
 
 from dbbbatch.errors import TryLater
+from dbbbatch.files import place
+
+#: What SQLite may have beside a database: a killed one's would be read into the next of its name.
+_BESIDE = ("", "-journal", "-wal", "-shm")
 
 
 def copy(source: str, target: str, patience: float) -> None:
@@ -11,7 +17,7 @@ def copy(source: str, target: str, patience: float) -> None:
     Parameters
     ----------
     source, target : `str`
-        Paths; the target does not exist.
+        Paths; the target does not exist. It may be read by whom the source may.
     patience : `float`
         Seconds to wait for a lock.
 
@@ -19,7 +25,12 @@ def copy(source: str, target: str, patience: float) -> None:
     ------
     TryLater
         If it could not be read or written.
+    OSError
+        The target cannot be made.
     """
+    mode = stat.S_IMODE(os.stat(source).st_mode)
+    # SQLite fills an empty file: with this one, nobody else may read what is not finished.
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(source, timeout=patience)
     try:
         # One read transaction: writers go on, and what they write meanwhile is not in the copy.
@@ -31,3 +42,10 @@ def copy(source: str, target: str, patience: float) -> None:
         raise TryLater(f"{source}: cannot be copied to {target}: {error}") from None
     finally:
         connection.close()
+    os.chmod(target, mode)
+
+
+def remove(target: str) -> None:
+    """Remove what a copy, which may have been cut off, left of its target and beside it."""
+    for suffix in _BESIDE:
+        place.remove_if_there(target + suffix)

@@ -295,7 +295,10 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
             "must be writable too"
         ) from None
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        raise ConfigError(f"the database file is damaged: {original}; restore a backup") from None
+        raise ConfigError(
+            f"the database file is damaged: {original}; restore a backup, as `dbb backup --help` "
+            "tells: a -wal or -shm left beside the file may be what damages it"
+        ) from None
     raise error
 
 

@@ -105,7 +105,7 @@ def compute(source: str | int, algorithms: Collection[str] = (DEFAULT,)) -> dict
     Changed
         Size, time or inode changed while the file was read.
     OSError
-        It cannot be read, or is no regular file.
+        It cannot be read as a whole, or is no regular file.
     """
     with opened(source) as descriptor:
         before = os.fstat(descriptor)
@@ -166,16 +166,29 @@ def stream(
         Names in `ALGORITHMS`.
     consume : `~collections.abc.Callable`, optional
         Given each block too; the block is overwritten when it returns.
+
+    Raises
+    ------
+    Changed
+        There is more, or less, of it by now.
+    OSError
+        It cannot be read, or ends before its size: what came is not the file.
     """
     view = _buffer()
     hashes = {name: ALGORITHMS[name].new() for name in algorithms}
     updates = [each.update for each in hashes.values()]
+    came = 0
     while count := os.readv(descriptor, (view,)):
+        came += count
         block = view[:count]
         for update in updates:
             update(block)
         if consume is not None:
             consume(block)
+    if came != (size := os.fstat(descriptor).st_size):
+        if came > size or os.readv(descriptor, (view,)):
+            raise Changed(errno.EAGAIN, "the file changed while it was read")
+        raise OSError(errno.EIO, f"only {came} of its {size} bytes can be read")
     return {name: each.hexdigest() for name, each in hashes.items()}
 
 

@@ -24,6 +24,12 @@ _GENERAL = frozenset(
     }
 )
 
+#: The name itself is what a disk cannot take: trying again would not help.
+UNFIT = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL})
+
+#: A directory that this user may not write to, or that is not there: no file can help that.
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT})
+
 
 def is_general(error: OSError, *, writing: bool = False) -> bool:
     """Tell whether an error is one of the disk, the mount or this host, not of a file.

@@ -32,6 +32,9 @@ RESERVE = 16 << 20
 #: How the names end that any of our scripts gives: a digest, or a random number.
 _OURS = re.compile(r"[0-9a-f]{16}\Z")
 
+#: How the kernel shows a blank, a tab, a new line and a backslash in its list of mounts.
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _NAME_MAX = 255
@@ -50,8 +53,14 @@ if hasattr(_libc, "sync_file_range"):
         ctypes.c_int64,
         ctypes.c_uint,
     )
-if hasattr(_libc, "fallocate"):
-    _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+# The first has 64 bits for sizes on every machine; where it is not known, the other one has them.
+_fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
+if _fallocate is not None:
+    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+class WriteError(OSError):
+    """What was to be written could not be; nothing is wrong with what was read."""
 
 
 def place(source: str, destination: str) -> None:
@@ -159,41 +168,57 @@ def copy_beside(
     ------
     checksum.Changed
         The source changed while it was read; nothing was left behind.
-    OSError
+    WriteError
         The copy failed; nothing was left behind.
+    OSError
+        The source cannot be read; nothing was left behind.
     """
     temporary = temporary_path(destination, owner)
     with checksum.opened(source) as descriptor:
         before = os.fstat(descriptor)
-        target = _create(temporary)
-        if before.st_size >= _WRITE_BACK:
-            _reserve(target, before.st_size)
+        with writing(temporary):
+            target = _create(temporary)
         begun = written = 0
 
         def write(block: memoryview) -> None:
             nonlocal begun, written
             written += len(block)
-            _write(target, block)
+            try:
+                _write(target, block)
+            except OSError as error:
+                raise _unwritten(error, temporary) from None
             if written - begun >= _WRITE_BACK:
                 _begin_write_back(target, begun, written - begun)
                 begun = written
 
         try:
+            if before.st_size >= _WRITE_BACK:
+                _reserve(target, before.st_size)
             sums = checksum.stream(descriptor, algorithms, write)
             checksum.same(before, os.fstat(descriptor), source)
-            if group is not None:
-                os.fchown(target, -1, group)
-            os.fchmod(target, stat.S_IMODE(before.st_mode) & 0o777 if mode is None else mode)
-            os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
-            if begun:
-                # An error of what the disk was given early may be told to this descriptor only.
-                os.fsync(target)
+            with writing(temporary):
+                if group is not None:
+                    os.fchown(target, -1, group)
+                os.fchmod(target, stat.S_IMODE(before.st_mode) & 0o777 if mode is None else mode)
+                os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+                if begun:
+                    # An error of what the disk was given early may be told to this descriptor only.
+                    os.fsync(target)
         except BaseException:
             remove_if_there(temporary)
             raise
         finally:
             os.close(target)
     return sums
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Make an error of what is done within a `WriteError` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritten(error, path) from None
 
 
 def temporary_path(destination: str, owner: str = "") -> str:
@@ -291,11 +316,11 @@ def may_be_one(first: str, second: str) -> bool:
 def leads_into(path: str, directory: str) -> bool:
     """Tell whether a directory is another one or lies in it, through links and bind mounts too."""
     wanted = os.stat(directory)
-    path = os.path.realpath(path)
-    while not os.path.samestat(os.stat(path), wanted):
-        path, before = os.path.dirname(path), path
-        if path == before:
-            return False
+    path = upper = os.path.realpath(path)
+    while not os.path.samestat(os.stat(upper), wanted):
+        upper, before = os.path.dirname(upper), upper
+        if upper == before:
+            return _mounted_into(path, os.path.realpath(directory))
     return True
 
 
@@ -528,6 +553,33 @@ def _mount(directory: str) -> tuple[int, str]:
         os.close(descriptor)
 
 
+def _mounted_into(path: str, directory: str) -> bool:
+    """Tell the same of two real paths that may be on two mounts of one file system."""
+    (device, mount), (other, other_mount) = _mount(path), _mount(directory)
+    if device != other or mount == other_mount:
+        return False
+    inner, outer = (_within(*each) for each in ((path, mount), (directory, other_mount)))
+    return inner is not None and outer is not None and f"{inner}/".startswith(f"{outer}/")
+
+
+def _within(path: str, mount: str) -> str | None:
+    """Return a real path as its file system has it, without a slash at its end."""
+    number = mount.removeprefix("mnt_id:").strip()
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            # proc(5): number, that of the parent, device, root of the mount, mount point, …
+            found, _, _, root, point = line.split(b" ", 5)[:5]
+            if found == number.encode():
+                root, point = (_OCTAL.sub(_character, each) for each in (root, point))
+                rel = os.path.relpath(path, os.fsdecode(point))
+                return os.path.normpath(os.path.join(os.fsdecode(root), rel)).rstrip("/")
+    return None
+
+
+def _character(escaped: re.Match[bytes]) -> bytes:
+    return bytes([int(escaped[1], 8)])
+
+
 def _rename(source: str, destination: str) -> bool:
     """Rename without replacing; False where the file system does not know how."""
     if not hasattr(_libc, "renameat2"):
@@ -591,8 +643,8 @@ def _reserve(descriptor: int, count: int) -> None:
 
     The size stays what was written: a copy that ends early does not look whole.
     """
-    if hasattr(_libc, "fallocate"):
-        _libc.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, count)
+    if _fallocate is not None:
+        _fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, count)
 
 
 def _begin_write_back(descriptor: int, start: int, count: int) -> None:
@@ -631,6 +683,10 @@ def _refusal(path: str) -> OSError:
         "so nothing is placed here",
         path,
     )
+
+
+def _unwritten(error: OSError, path: str) -> WriteError:
+    return WriteError(error.errno, error.strerror, error.filename or path)
 
 
 def _error(path: str) -> OSError:

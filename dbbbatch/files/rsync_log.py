@@ -50,12 +50,16 @@ class Entry(NamedTuple):
         Whether it says that the file was there before, with another content.
     damaged : `bool`
         Whether something is lost that the line, or lines before it, told.
+    ways : `tuple` [ `tuple` [ `str`, `str` ] ]
+        Every way to read a line about a hard link if there are several, since names may hold
+        `` => ``: its name, and the one that it is a further link of. The first is that of `name`.
     """
 
     end: int
     name: str | None = None
     updated: bool = False
     damaged: bool = False
+    ways: tuple[tuple[str, str], ...] = ()
 
 
 def parse(line: bytes, end: int = 0) -> Entry:
@@ -67,13 +71,25 @@ def parse(line: bytes, end: int = 0) -> Entry:
     if match is None:
         return Entry(end, damaged=damaged)
     what, flags, name = match.groups()
+    ways: tuple[tuple[str, str], ...] = ()
     if what == b"h":
         # Followed by the name that it is a further link of.
-        name = name.partition(b" => ")[0]
-    name = _ESCAPED.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), name)
+        parts = [_unescaped(part) for part in name.split(b" => ")]
+        name = parts[0]
+        if len(parts) > 2:
+            ways = tuple(
+                (os.fsdecode(b" => ".join(parts[:at])), os.fsdecode(b" => ".join(parts[at:])))
+                for at in range(1, len(parts))
+            )
+    else:
+        name = _unescaped(name)
     if b"\0" in name:
         return Entry(end, damaged=True)
-    return Entry(end, os.fsdecode(name), not set(flags) <= _NOT_UPDATED, damaged)
+    return Entry(end, os.fsdecode(name), not set(flags) <= _NOT_UPDATED, damaged, ways)
+
+
+def _unescaped(name: bytes) -> bytes:
+    return _ESCAPED.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), name)
 
 
 def read(path: str, offset: int = 0) -> Iterator[Entry]:
@@ -152,6 +168,21 @@ def inside(root: str, rel: str) -> bool:
         return False
     top = os.path.realpath(root)
     return os.path.realpath(os.path.join(top, rel)).startswith(top.rstrip("/") + "/")
+
+
+def directory(root: str, relpath: str) -> str:
+    """Return the relative path by which a scan meets a directory that a log names.
+
+    Links to other directories of the storage area are followed, as by
+    ``rsync --keep-dirlinks``. A path that leads out is returned as it is.
+    """
+    if not relpath or relpath.startswith("/") or ".." in relpath.split("/"):
+        return relpath
+    top = os.path.realpath(root).rstrip("/")
+    path = os.path.realpath(os.path.join(root, relpath))
+    if path != top and not path.startswith(top + "/"):
+        return relpath
+    return path[len(top) + 1 :]
 
 
 def normal(rel: str) -> str:

@@ -34,6 +34,9 @@ class Found(NamedTuple):
     device: int
 
 
+#: How a client of NFS keeps a file that was removed while a program has it open.
+_REMOVED = re.compile(r"\.nfs[0-9a-f]{16,}\Z")
+
 #: The largest number of a database, and what it may be the negative of.
 _MOST = (1 << 63) - 1
 
@@ -120,6 +123,8 @@ def scan(
                         below.append(rel)
                     continue
                 if exclude and any(pattern.search(rel) for pattern in exclude):
+                    continue
+                if _REMOVED.match(name):
                     continue
                 try:
                     status = entry.stat(follow_symlinks=False)

@@ -6,9 +6,7 @@ for the other, no more than a share of the rows is marked, and no directory that
 
 from __future__ import annotations
 
-import glob
 import os
-import shlex
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -16,18 +14,17 @@ from typing import NamedTuple
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
+from dbbbatch.database.models.finder import Left
 from dbbbatch.database.models.storage import Audited, File, FileStatus
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
+from dbbbatch.passes.bare import FEW, Bare, if_it_is_lost
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
 
 #: Rows read at a time, and marked at a time.
 _PAGE = 5000
 _TOGETHER = 100
-
-#: Files that a bare directory may have lost one by one.
-_FEW = 3
 
 
 class Contradicted(NamedTuple):
@@ -58,12 +55,14 @@ class Rows:
         Relative paths that cannot be looked at, and why.
     away : `dict` [ `str`, `int` ]
         Directories that look unmounted, and how many files they should hold.
+    looked : `int`
+        Stored files that were looked at: all that --match lets through.
     """
 
     def __init__(self, finder: Finder, share: float) -> None:
         self._finder = finder
         self._share = share
-        self._bare: dict[str, bool] = {}
+        self.looked = 0
         self.wrong: list[Contradicted] = []
         self.back: list[Audited] = []
         self.unseen: list[tuple[str, str]] = []
@@ -78,7 +77,7 @@ class Rows:
             So many of the files looked at are missing that storage looks unmounted.
         """
         total = connect.look(lambda: File.how_many(self._finder.storage))
-        missing = looked = done = after = 0
+        missing = done = after = 0
         whole = False
         while not p.stopping:
             page = connect.look(lambda after=after: File.page(self._finder.storage, after, _PAGE))
@@ -88,15 +87,15 @@ class Rows:
             after = page[-1].id
             for row in page:
                 if p.matches(rel_of(row)):
-                    looked += row.status == FileStatus.STORED
+                    self.looked += row.status == FileStatus.STORED
                     missing += self._compare(row)
             if missing > self._share * total:
                 raise self._unmounted(missing, total)
             done += len(page)
             p.progress(done, total, "rows compared")
-        if missing > self._share * looked:
-            raise self._unmounted(missing, looked)
-        if not whole and looked < _PAGE:
+        if missing > self._share * self.looked:
+            raise self._unmounted(missing, self.looked)
+        if not whole and self.looked < _PAGE:
             # Broken off before it could tell a lost file from an unmounted disk.
             self.wrong.clear()
         if self._share < 1:
@@ -126,11 +125,10 @@ class Rows:
             for directory, count in sorted(self.away.items())[:MOST_SAID]
         ]
         more = f" and {len(self.away) - len(some)} more" if len(self.away) > len(some) else ""
-        which = shlex.quote(names.printable(glob.escape(min(self.away))) + "/*")
+        advice = if_it_is_lost(self._finder, min(self.away))
         return (
             f"{self._finder.storage}: not there or empty: {', '.join(some)}{more}; that looks "
-            "unmounted, and nothing in it was marked (if it is lost, run dbb-auditor "
-            f"{self._finder.name} --missing 1 --match {which})"
+            f"unmounted, and nothing in it was marked ({advice})"
         )
 
     def _compare(self, row: Audited) -> bool:
@@ -158,8 +156,9 @@ class Rows:
 
     def _leave_what_is_away(self) -> None:
         """Leave out what is missing with its whole directory, unless that had few files."""
+        bare = Bare(self._finder.storage)
         tops = {
-            each.row.id: self._gone(names.from_text(each.row.relpath))
+            each.row.id: bare.outermost(names.from_text(each.row.relpath))
             for each in self.wrong
             if each.becomes == FileStatus.MISSING and each.row.status == FileStatus.STORED
         }
@@ -173,27 +172,8 @@ class Rows:
                 if directory in gone:
                     held[directory] += count
                 directory = names.split(directory)[0]
-        self.away = {directory: count for directory, count in held.items() if count > _FEW}
+        self.away = {directory: count for directory, count in held.items() if count > FEW}
         self.wrong = [each for each in self.wrong if tops.get(each.row.id, "") not in self.away]
-
-    def _gone(self, directory: str) -> str:
-        """Return the outermost directory on this way that is not there or is empty, or ''."""
-        top = ""
-        while directory and self._is_bare(directory):
-            top, directory = directory, names.split(directory)[0]
-        return top
-
-    def _is_bare(self, directory: str) -> bool:
-        if directory not in self._bare:
-            try:
-                with os.scandir(os.path.join(self._finder.storage, directory)) as entries:
-                    bare = next(entries, None) is None
-            except (FileNotFoundError, NotADirectoryError):
-                bare = True
-            except OSError:
-                bare = False
-            self._bare[directory] = bare
-        return self._bare[directory]
 
     def _unmounted(self, missing: int, total: int) -> TryLater:
         return TryLater(
@@ -209,7 +189,7 @@ def must_be_there(finder: Finder) -> None:
         raise TryLater(why)
 
 
-def rel_of(row: Audited) -> str:
+def rel_of(row: Audited | Left) -> str:
     """Return the path of a file relative to storage."""
     return names.join(names.from_text(row.relpath), names.from_text(row.filename))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -15,7 +16,7 @@ from functools import partial
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft, Left
+from dbbbatch.database.models.finder import FinderLeft
 from dbbbatch.database.models.finder import Verdict as Memory
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.storage import Audited, File, FileStatus, Name
@@ -36,6 +37,15 @@ _TOGETHER = 100
 
 #: Seconds for which nobody has touched a copy, so that nobody can be at work on it any more.
 _ABANDONED = 7 * 86400.0
+
+#: What rsync has not finished: its temporary files, and where it keeps parts and delayed updates.
+_UNFINISHED = re.compile(r"(^|/)(\.~tmp~/|\.rsync-[^/]*/|\.[^/]+\.[A-Za-z0-9]{6}$)")
+
+#: Seconds for which a file that rsync brought must not have changed: a log may tell of it yet.
+_SETTLED = 3600.0
+
+#: Digits of a checksum that are shown.
+_DIGITS = 16
 
 #: For so long a finder may have made no pass before it is said what that leaves unfinished.
 _LONG = timedelta(days=1)
@@ -87,7 +97,7 @@ class AuditorWork(Work):
                 ("files on their way", self._report_what_waits),
                 ("files without a row", self._compare_files),
                 ("files that are there again", partial(self._verify, rows=rows.back)),
-                ("checksums", self._verify_a_share),
+                ("checksums", partial(self._verify_a_share, rows=rows)),
                 (
                     "targets",
                     partial(compare_targets, finder=self._finder, complaints=self._complaints),
@@ -138,44 +148,67 @@ class AuditorWork(Work):
         area = area_of(self._finder, p)._replace(finder="auditor")
         for orphans in self._orphans(p):
             p.counts["orphans"] += len(orphans)
-            if not self._adopt:
+            ready = []
+            if self._adopt:
+                orphans = orphans[: p.take(len(orphans))]
+                ready = self._read(p, orphans, area.algorithms)
+            # What is in an empty mount point is no file of storage.
+            must_be_there(self._finder)
+            if self._adopt:
+                p.counts["adopted"] += adopt(area, ready)
+            else:
                 p.counts["failed"] += len(orphans)
                 for orphan in orphans:
                     self._complaints.orphan(orphan.rel)
-                continue
-            ready = []
-            for orphan in orphans:
-                try:
-                    before = os.lstat(orphan.source)
-                    orphan.sums = checksum.compute(orphan.source, area.algorithms)
-                    orphan.status = os.lstat(orphan.source)
-                    checksum.same(before, orphan.status, orphan.source)
-                    ready.append(orphan)
-                except OSError as error:
-                    self._complaints.failed(orphan.rel, f"cannot be adopted: {error.strerror}")
-                    p.counts["failed"] += 1
-            p.counts["adopted"] += adopt(area, ready)
             if p.stopping:
                 break
 
-    def _orphans(self, p: Pass) -> Iterator[list[Arrival]]:
-        batch: list[Found] = []
-        for found in scan(
-            self._finder.storage,
-            self._finder.exclude,
-            self._finder.settle,
-            time.time(),
-            self._complaints.odd,
-            self._remove_abandoned,
-        ):
-            if found.rel != self._finder.sentinel and p.matches(found.rel):
-                batch.append(found)
-            if len(batch) >= self._finder.batch_files:
-                yield self._unknown(batch)
-                batch = []
-        yield self._unknown(batch)
+    def _read(
+        self, p: Pass, orphans: Sequence[Arrival], algorithms: Sequence[str]
+    ) -> list[Arrival]:
+        """Read files that are to be adopted; return those that did not change meanwhile."""
+        ready = []
+        for orphan in orphans:
+            try:
+                before = os.lstat(orphan.source)
+                orphan.sums = checksum.compute(orphan.source, algorithms)
+                orphan.status = os.lstat(orphan.source)
+                checksum.same(before, orphan.status, orphan.source)
+                ready.append(orphan)
+            except FileNotFoundError:
+                continue  # no orphan any more
+            except OSError as error:
+                if faults.is_general(error):
+                    raise TryLater(f"{names.printable(orphan.source)}: {error.strerror}") from None
+                self._complaints.failed(orphan.rel, f"cannot be adopted: {error.strerror}")
+                p.counts["failed"] += 1
+        return ready
 
-    def _unknown(self, batch: Sequence[Found]) -> list[Arrival]:
+    def _orphans(self, p: Pass) -> Iterator[list[Arrival]]:
+        by_rsync = any(
+            finder.storage == self._finder.storage and finder.search == "rsync-logs"
+            for finder in (self._finder, *p.settings.finder.values())
+        )
+        batch: list[Found] = []
+        try:
+            for found in scan(
+                self._finder.storage,
+                self._finder.exclude,
+                self._finder.settle,
+                time.time(),
+                self._complaints.odd,
+                self._remove_abandoned,
+            ):
+                if found.rel != self._finder.sentinel and p.matches(found.rel):
+                    batch.append(found)
+                if len(batch) >= self._finder.batch_files:
+                    yield self._unknown(batch, by_rsync)
+                    batch = []
+        except OSError as error:
+            raise TryLater(f"{self._finder.storage}: {error.strerror}; is it mounted?") from None
+        yield self._unknown(batch, by_rsync)
+
+    def _unknown(self, batch: Sequence[Found], by_rsync: bool) -> list[Arrival]:
         paths = [name_of(found.rel) for found in batch]
         known = connect.look(lambda: File.known(self._finder.storage, paths))
         orphans = []
@@ -183,13 +216,34 @@ class AuditorWork(Work):
             before = known.get(name)
             if before is None or before.status == FileStatus.FORGOTTEN:
                 path = os.path.join(self._finder.storage, found.rel)
+                if by_rsync and self._may_be_unfinished(found.rel, path):
+                    continue
                 orphan = Arrival(found.rel, name, path, path, found.size_bytes)
                 orphan.known = before
                 orphans.append(orphan)
         return orphans
 
+    def _may_be_unfinished(self, rel: str, path: str) -> bool:
+        """Tell whether rsync may be about to finish a file, or a finder to read of it in a log."""
+        if _UNFINISHED.search(rel):
+            return True
+        try:
+            # Its mtime is that of the original once it is whole.
+            changed = os.lstat(path).st_ctime
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return time.time() - changed < max(self._finder.settle, _SETTLED)
+
     def _remove_abandoned(self, rel: str) -> None:
         """Remove a copy of ours that nobody finishes: what it was a copy of is gone."""
+        if not place.is_temporary(os.path.basename(rel)):
+            if not any(pattern.search(rel) for pattern in self._finder.exclude):
+                self._complaints.odd(
+                    rel, f"begins with {place.TEMPORARY_PREFIX}, as unfinished copies do"
+                )
+            return
         path = os.path.join(self._finder.storage, rel)
         try:
             # A copy has the mtime of its original from early on.
@@ -200,25 +254,25 @@ class AuditorWork(Work):
 
     # ---- content ---------------------------------------------------------------------------------
 
-    def _verify_a_share(self, p: Pass) -> None:
-        """Verify the share that was not for longest."""
-        storage = self._finder.storage
-        most = math.ceil(self._share * connect.look(lambda: File.how_many(storage)))
+    def _verify_a_share(self, p: Pass, rows: Rows) -> None:
+        """Verify the share, of the files that --match lets through, that was not for longest."""
+        most = math.ceil(self._share * rows.looked)
         begun = connect.look(connect.now)
         after = None
         while most > 0 and not p.stopping:
-            rows, after = connect.look(
-                partial(File.longest_unverified, storage, begun, after, min(most, _PAGE))
+            size = _PAGE if p.options.match else min(most, _PAGE)
+            page, after = connect.look(
+                partial(File.longest_unverified, self._finder.storage, begun, after, size)
             )
-            if not rows:
+            if not page:
                 break
-            self._verify(p, rows)
-            most -= len(rows)
+            some = [row for row in page if p.matches(rel_of(row))][:most]
+            self._verify(p, some)
+            most -= len(some)
 
     def _verify(self, p: Pass, rows: Sequence[Audited]) -> None:
         """Read files and mark those whose content is not what it was, no faster than is allowed."""
         begun, read = time.monotonic(), 0
-        rows = [row for row in rows if p.matches(rel_of(row))]
         for start in range(0, len(rows), _TOGETHER):
             if p.stopping:
                 break
@@ -277,7 +331,7 @@ class AuditorWork(Work):
         if found == digest:
             right.append(row)
         else:
-            why = f"has {algorithm} {found} instead of {digest}"
+            why = f"has {algorithm} {found[:_DIGITS]}… instead of {digest[:_DIGITS]}…"
             wrong.append((row, FileStatus.CORRUPT, why))
 
     def _keep_pace(self, p: Pass, begun: float, read: int) -> None:
@@ -322,10 +376,6 @@ class AuditorWork(Work):
                 gone = [
                     (left.relpath, left.filename)
                     for left in page
-                    if not os.path.lexists(os.path.join(finder.source, _rel(left)))
+                    if not os.path.lexists(os.path.join(finder.source, rel_of(left)))
                 ]
                 connect.transact(lambda gone=gone: FinderLeft.drop(site, finder.name, gone))
-
-
-def _rel(left: Left) -> str:
-    return names.join(names.from_text(left.relpath), names.from_text(left.filename))

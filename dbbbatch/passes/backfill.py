@@ -6,8 +6,8 @@ import fnmatch
 import os
 import re
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from dbbbatch.config import Finder, Settings
 from dbbbatch.database import connect
@@ -17,17 +17,18 @@ from dbbbatch.database.models.storage import File, FileStatus
 from dbbbatch.database.models.target import Target
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import checksum, faults, names
-from dbbbatch.files.scan import Found, detour, scan
-from dbbbatch.passes.base import Pass, Work
+from dbbbatch.files.scan import Found, changed_ns, detour
+from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.arrival import Arrival, adopt
 from dbbbatch.passes.finder.places import area_of
 from dbbbatch.passes.finder.work import name_of
+from dbbbatch.passes.recording import Recording
 from dbbbatch.passes.spread import spread
 
 _WILD = re.compile(r"[*?\[]")
 
 
-class BackfillWork(Work):
+class BackfillWork(Recording):
     """A pass that records what storage holds and the table does not know.
 
     What is recorded is not read again, so an interrupted pass is carried on by the next.
@@ -60,28 +61,28 @@ class BackfillWork(Work):
         jobs: int = 2,
         recorded_as: str = "backfill",
     ) -> None:
+        super().__init__()
         for glob in globs:
-            if glob.startswith("/") or ".." in glob.split("/"):
-                raise UsageError(f"{glob}: a glob relative to {finder.storage} is wanted")
+            if {"", ".", ".."} & set(glob.split("/")):
+                raise UsageError(
+                    f"{glob!r}: a glob relative to {finder.storage} is wanted, as in 2026-11-24/*: "
+                    "without a slash at either end, and with no empty, . or .. part"
+                )
         self._finder = finder
         self._globs = globs
         self._targets = targets
         self._becomes = becomes
         self._jobs = jobs
         self._recorded_as = recorded_as
-        #: Paths that could not be read or recorded, and why; the first of them.
-        self.troubles: list[str] = []
-        #: How many files were recorded, known, failed or unreadable.
-        self.counts: Counter[str] = Counter()
 
     def recover(self, p: Pass) -> None:
         """Nothing is left half-done: a batch is one transaction."""
+        self.counts = p.counts
         if why := faults.away(self._finder.storage, self._finder.sentinel):
             raise TryLater(why)
 
     def work(self, p: Pass) -> None:
         """Record what is not known, in batches."""
-        self.counts = p.counts
         targets = _ensure(p, self._finder, self._targets)
         area = area_of(self._finder, p)._replace(finder=self._recorded_as)
 
@@ -101,15 +102,14 @@ class BackfillWork(Work):
         done = 0
         for batch in self._batches(p):
             p.must_have_room()
-            new = self._unknown(batch)
-            p.counts["known"] += len(batch) - len(new)
+            new = self._unknown(p, batch)
             new = new[: p.take(len(new))]
             ready = []
             for arrival, error in spread(self._read, new, self._jobs):
                 if error is None:
                     ready.append(arrival)
                 else:
-                    self._note(p, arrival, error)
+                    self.note(p, arrival.source, error)
             p.counts["recorded"] += adopt(area, ready, arrive=arrive)
             done += len(batch)
             p.progress(done, what="files seen")
@@ -120,7 +120,7 @@ class BackfillWork(Work):
         """Say what would be recorded."""
         self.recover(p)
         for batch in self._batches(p):
-            new = self._unknown(batch)
+            new = self._unknown(p, batch)
             for arrival in new[: p.take(len(new))]:
                 yield f"would record {names.join(*arrival.name)}, {arrival.size_bytes} bytes"
             if p.stopping:
@@ -128,50 +128,62 @@ class BackfillWork(Work):
 
     def due(self, p: Pass) -> bool:
         """Tell whether storage holds a file that is not known."""
-        return any(self._unknown(batch) for batch in self._batches(p))
+        return any(self._unknown(p, batch) for batch in self._batches(p))
 
     def _batches(self, p: Pass) -> Iterator[list[Found]]:
         finder = self._finder
+        starts = _starts(self._globs)
+        for start in starts:
+            with suppress(OSError):  # the scan meets it too
+                if why := detour(finder.storage, start):
+                    raise UsageError(
+                        f"{start}: {why}; only what lies in {finder.storage} itself is recorded"
+                    )
         batch: list[Found] = []
         size = 0
-
-        def odd(rel: str, what: str) -> None:
-            p.counts["odd"] += 1
-            p.log.info("%s: %s", names.printable(rel), what)
-
-        seen: set[str] = set()
-        for start in _starts(self._globs):
-            if any(inside(start, other) for other in seen):
+        # From the top, so that `exclude` means the same as for a finder.
+        for found in self.files(p, finder.storage, (*finder.exclude, _elsewhere(starts))):
+            if found.rel == finder.sentinel or not self._is_asked_for(found.rel):
                 continue
-            seen.add(start)
-            for found in _scan(finder, start, odd):
-                if found.rel == finder.sentinel or not self._is_asked_for(found.rel):
-                    continue
-                batch.append(found)
-                size += found.size_bytes
-                if len(batch) >= finder.batch_files or size >= finder.batch_bytes:
-                    yield batch
-                    batch, size = [], 0
+            batch.append(found)
+            size += found.size_bytes
+            if len(batch) >= finder.batch_files or size >= finder.batch_bytes:
+                yield batch
+                batch, size = [], 0
         if batch:
             yield batch
 
     def _is_asked_for(self, rel: str) -> bool:
         return any(fnmatch.fnmatchcase(rel, glob) for glob in self._globs)
 
-    def _unknown(self, batch: Sequence[Found]) -> list[Arrival]:
-        arrivals = []
-        for found in batch:
-            path = os.path.join(self._finder.storage, found.rel)
-            arrivals.append(Arrival(found.rel, name_of(found.rel), path, path, found.size_bytes))
-        known = connect.look(
-            lambda: File.known(self._finder.storage, [each.name for each in arrivals])
-        )
+    def _unknown(self, p: Pass, batch: Sequence[Found]) -> list[Arrival]:
+        paths = [name_of(found.rel) for found in batch]
+        known = connect.look(lambda: File.known(self._finder.storage, paths))
         new = []
-        for arrival in arrivals:
-            arrival.known = known.get(arrival.name)
-            if arrival.known is None or arrival.known.status == FileStatus.FORGOTTEN:
-                new.append(arrival)
+        for found, name in zip(batch, paths, strict=True):
+            before = known.get(name)
+            if before is not None and before.status != FileStatus.FORGOTTEN:
+                p.counts["known"] += 1
+                continue
+            path = os.path.join(self._finder.storage, found.rel)
+            if self._is_settling(path, found):
+                p.counts["not settled"] += 1
+                continue
+            arrival = Arrival(found.rel, name, path, path, found.size_bytes)
+            arrival.known = before
+            new.append(arrival)
         return new
+
+    def _is_settling(self, path: str, found: Found) -> bool:
+        """Tell whether a file changed so recently that it may still do so."""
+        now = time.time()
+        limit_ns = int((now - self._finder.settle) * 1e9)
+        if not self._finder.settle or found.mtime_ns <= limit_ns:
+            return False
+        try:
+            return changed_ns(os.lstat(path), int(now * 1e9)) > limit_ns
+        except OSError:
+            return False  # it is said when it is read
 
     def _read(self, arrival: Arrival) -> tuple[Arrival, OSError | None]:
         try:
@@ -181,29 +193,12 @@ class BackfillWork(Work):
             arrival.status = os.lstat(arrival.source)
             checksum.same(before, arrival.status, arrival.source)
         except OSError as error:
-            if faults.is_general(error):
-                raise TryLater(f"{arrival.source}: {error.strerror}; nothing is lost") from None
             return arrival, error
         return arrival, None
 
-    def _note(self, p: Pass, arrival: Arrival, error: OSError) -> None:
-        # Gone or being written: it failed for now; else `failed` is what makes the exit code 1.
-        passing = isinstance(error, FileNotFoundError | checksum.Changed)
-        p.counts["failed"] += 1
-        p.counts["unreadable"] += not passing
-        message = f"{names.printable(arrival.rel)}: {error.strerror}"
-        p.log.warning("%s", message)
-        if len(self.troubles) < 20:
-            self.troubles.append(message)
-
-
-def inside(path: str, directory: str) -> bool:
-    """Tell whether a relative path is a directory or below it ('' is the top)."""
-    return not directory or path == directory or path.startswith(directory + "/")
-
 
 def _starts(globs: Sequence[str]) -> list[str]:
-    """Return the directories in which matches can lie, outer ones first."""
+    """Return the directories in which matches can lie ('' is the top)."""
     starts = set()
     for glob in globs:
         parts = glob.split("/")
@@ -213,28 +208,18 @@ def _starts(globs: Sequence[str]) -> list[str]:
                 break
             literal.append(part)
         starts.add("/".join(literal))
-    return sorted(starts, key=len)
+    return sorted(starts)
 
 
-def _scan(finder: Finder, start: str, odd: Callable[[str, str], None]) -> Iterator[Found]:
-    """Scan from a directory of storage on, with paths relative to storage."""
-    below = start + "/" if start else ""
-    root = os.path.join(finder.storage, start) if start else finder.storage
-    try:
-        if why := detour(finder.storage, start):
-            raise UsageError(
-                f"{start}: {why}; only what lies in {finder.storage} itself is recorded"
-            )
-        for found in scan(
-            root, (), finder.settle, time.time(), lambda rel, what: odd(below + rel, what)
-        ):
-            rel = below + found.rel
-            if not any(pattern.search(rel) for pattern in finder.exclude):
-                yield found._replace(rel=rel)
-    except FileNotFoundError:
-        return  # nothing can match there
-    except OSError as error:
-        raise TryLater(f"{root}: {error.strerror}") from None
+def _elsewhere(starts: Sequence[str]) -> re.Pattern[str]:
+    """Match directories, a slash at their end, that lead to none of some others nor lie in one."""
+    within = [re.escape(f"{start}/" if start else "") for start in starts]
+    above = [
+        re.escape(start[: slash.end()]) + r"\Z"
+        for start in starts
+        for slash in re.finditer("/", start)
+    ]
+    return re.compile(rf"\A(?=.*/\Z)(?!{'|'.join([*within, *above])})", re.DOTALL)
 
 
 def _ensure(p: Pass, finder: Finder, wanted: Sequence[str]) -> list[int]:

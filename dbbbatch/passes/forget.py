@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
+from typing import NamedTuple
 
 from dbbbatch.config import Finder
-from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft
-from dbbbatch.database.models.ingest import IngestState
+from dbbbatch.database import bulk, connect
+from dbbbatch.database.models.finder import FinderLeft, Verdict
+from dbbbatch.database.models.ingest import IngestEvent, IngestState
 from dbbbatch.database.models.status import Status
-from dbbbatch.database.models.storage import File, FileStatus
+from dbbbatch.database.models.storage import File, FileStatus, Name
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import faults, names, place, scan
+from dbbbatch.passes.bare import Bare, if_it_is_lost
 from dbbbatch.passes.finder.work import name_of
 
 #: An ingest that is to come, or to be tried again, comes no more.
-_TO_COME = (Status.UNTRIED, Status.RERUN, Status.FAILURE, Status.UNKNOWN, Status.BACKFILL)
+_TO_COME = (Status.UNTRIED, Status.RERUN, Status.FAILURE, Status.UNKNOWN)
+
+
+class NotNow(TryLater):
+    """This file cannot be forgotten now; others may be."""
+
+
+class _Before(NamedTuple):
+    """What a file was, and which targets were to be offered it, before it was forgotten."""
+
+    status: str
+    error: str | None
+    put_off: list[int]
 
 
 def forget(site: str, finder: Finder, rel: str, remove: bool, why: str) -> str:
@@ -44,74 +59,153 @@ def forget(site: str, finder: Finder, rel: str, remove: bool, why: str) -> str:
     Raises
     ------
     UsageError
-        The table does not know it, or storage has it.
+        The table does not know it, or storage has it, or does not let it be removed.
+    NotNow
+        An ingester or a finder has the file in hand, or its directory looks unmounted.
     TryLater
-        Storage is away, or an ingester or a finder has the file in hand.
+        Storage is away.
     """
     if away := faults.away(finder.storage, finder.sentinel):
         raise TryLater(away)
     shown = names.printable(rel)
     name = name_of(rel)
     known = connect.look(lambda: File.known(finder.storage, [name])).get(name)
-    if known is None:
-        return _forget_what_was_awaited(site, finder, name, shown)
+    if known is None and not connect.look(lambda: FinderLeft.among(site, finder.name, [name])):
+        raise UsageError(f"{shown}: the table knows no such file in {finder.storage}")
+    if top := Bare(finder.storage).unmounted(names.split(rel)[0]):
+        raise NotNow(
+            f"{shown}: {names.printable(top)} is not there or empty; that looks unmounted, and "
+            f"nothing is forgotten ({if_it_is_lost(finder, top)}, and forget it then)"
+        )
     there, other = _what_is_there(finder, rel)
+    if known is None:
+        if there:
+            raise UsageError(
+                f"{shown}: storage has it, though the table does not know it; `dbb-auditor "
+                f"{finder.name} --adopt` records it, and then it can be removed"
+            )
+        connect.transact(lambda: _drop_memory(site, finder, name))
+        return f"{shown}: was never stored; {finder.label} has it in mind no more"
     if there and not remove:
         raise UsageError(
             f"{shown}: storage has it; --remove takes it out of storage as well, for good"
         )
-    connect.transact(lambda: _record(known.id, why))
+
+    def record() -> _Before:
+        if not there:
+            _drop_memory(site, finder, name)
+        return _record(known.id, shown, why)
+
+    before = connect.transact(record)
     if not there:
         stays = f"; {other}, and stays" if other else ""
         return f"{shown}: forgotten; its history stays{stays}"
-    path = os.path.join(finder.storage, rel)
-    connect.transact(lambda: _remove(known.id, path, there))
-    place.sync_directory(os.path.dirname(path))
+
+    def take_away() -> None:
+        _remove(known.id, shown, os.path.join(finder.storage, rel), there)
+        _drop_memory(site, finder, name)
+
+    try:
+        connect.transact(take_away)
+    except OSError as error:
+        trouble = f"cannot be removed: {error.strerror}"
+        connect.transact(lambda: _take_back(known.id, before, f"forgotten no more: {trouble}"))
+        kind = TryLater if faults.is_general(error) else UsageError
+        raise kind(f"{shown}: {trouble}; it is not forgotten") from None
+    with suppress(FileNotFoundError):
+        place.sync_directory(os.path.dirname(os.path.join(finder.storage, rel)))
     return f"{shown}: forgotten, and removed from storage; its history stays"
 
 
-def _record(number: int, why: str) -> None:
+def _record(number: int, shown: str, why: str) -> _Before:
     # Locked, so that no ingester takes it before it is forgotten.
-    if _status(number) in (FileStatus.ARRIVING, None):
-        raise TryLater("a finder has it in hand; try again when its pass is over")
-    rows = connect.execute(
-        f"SELECT target_id, status FROM ingest_state WHERE file_id = ?{_lock()}", [number]
-    ).fetchall()
-    for target, status in rows:
-        if status == Status.PENDING:
-            raise TryLater("an ingester has it in hand; try again when its pass is over")
+    before = _Before(*_row(number), [])
+    if before.status in (FileStatus.ARRIVING, ""):
+        raise NotNow(f"{shown}: a finder has it in hand; try again when its pass is over")
+    if before.status == FileStatus.FORGOTTEN:
+        return before
+    now = connect.now()
+    states = _states(number)
+    for target, name, status, held in states:
+        if held:
+            raise NotNow(
+                f"{shown}: the ingester of {name} has it in hand; try again when its pass is over"
+            )
         if status in _TO_COME:
             IngestState.ignore(target, [number], [status], why)
-    File.forget([number], why)
+            before.put_off.append(target)
+    # No status of an ingest: it was no attempt, whatever came of the last one.
+    noted = [target for target, _, _, _ in states if target not in before.put_off]
+    IngestEvent.record(
+        [
+            (number, target, FileStatus.FORGOTTEN, now, None, "", bulk.clean(why), None, 0)
+            for target in noted
+        ]
+    )
+    File.forget([number], why if states else f"{why}, {now:%Y-%m-%d %H:%M} UTC")
+    return before
 
 
-def _remove(number: int, path: str, seen: os.stat_result) -> None:
+def _remove(number: int, shown: str, path: str, seen: os.stat_result) -> None:
     """Remove a file while no finder can take it up again; twice equals once."""
-    if _status(number) != FileStatus.FORGOTTEN:
-        raise TryLater("a finder took it up again; it stays")
+    if _row(number)[0] != FileStatus.FORGOTTEN:
+        raise NotNow(f"{shown}: a finder took it up again; it stays")
     try:
         if not os.path.samestat(os.lstat(path), seen):
-            raise TryLater(f"{names.printable(path)}: is another file by now, and stays")
+            raise NotNow(f"{shown}: is another file by now, and stays")
         os.unlink(path)
     except FileNotFoundError:
         return
 
 
-def _status(number: int) -> str | None:
-    """Return the status of a file, which nobody changes before the transaction ends."""
-    row = connect.execute(f"SELECT status FROM file WHERE id = ?{_lock()}", [number]).fetchone()
-    return row[0] if row else None
+def _take_back(number: int, before: _Before, why: str) -> None:
+    """Let a file that cannot be removed be what it was, and be offered where it was to be."""
+    if _row(number)[0] == FileStatus.FORGOTTEN:
+        File.keep(number, before.status, before.error)
+        for target in before.put_off:
+            IngestState.rerun(target, [number], [Status.IGNORED], why)
 
 
-def _lock() -> str:
-    return " FOR UPDATE" if connect.on_postgresql() else ""
+def _row(number: int) -> tuple[str, str | None]:
+    """Return status and error of a file, which nobody changes before the transaction ends."""
+    sql = f"SELECT status, error FROM file WHERE id = ?{_lock('file')}"
+    row = connect.execute(sql, [number]).fetchone()
+    return (row[0], row[1]) if row else ("", None)
 
 
-def _forget_what_was_awaited(site: str, finder: Finder, name: tuple[str, str], shown: str) -> str:
-    if not connect.look(lambda: FinderLeft.among(site, finder.name, [name])):
-        raise UsageError(f"{shown}: the table knows no such file in {finder.storage}")
-    connect.transact(lambda: FinderLeft.drop(site, finder.name, [name]))
-    return f"{shown}: was never stored; {finder.label} has it in mind no more"
+def _states(number: int) -> list[tuple[int, str, str, bool]]:
+    """Return target, its name, the status with it, and whether its ingester has the file in hand.
+
+    A target that is retired has no pass that would ever end what a dead one held.
+    """
+    rows = connect.execute(
+        "SELECT s.target_id, t.name, s.status, t.retired_at, c.expires_at FROM ingest_state s"
+        " JOIN target t ON t.id = s.target_id LEFT JOIN ingest_claim c ON c.run_id = s.claim"
+        f" WHERE s.file_id = ? ORDER BY s.target_id{_lock('s')}",
+        [number],
+    ).fetchall()
+    now = connect.now()
+    return [
+        (
+            target,
+            f"target.{name}",
+            status,
+            status == Status.PENDING
+            and (retired is None or (expires is not None and bulk.read_moment(expires) > now)),
+        )
+        for target, name, status, retired, expires in rows
+    ]
+
+
+def _lock(table: str) -> str:
+    return f" FOR UPDATE OF {table}" if connect.on_postgresql() else ""
+
+
+def _drop_memory(site: str, finder: Finder, name: Name) -> None:
+    """Let a finder forget a file too, unless it has an original of it to remove yet."""
+    left = FinderLeft.among(site, finder.name, [name]).get(name)
+    if left is not None and left.verdict != Verdict.MOVED:
+        FinderLeft.drop(site, finder.name, [name])
 
 
 def _what_is_there(finder: Finder, rel: str) -> tuple[os.stat_result | None, str]:
@@ -128,7 +222,8 @@ def _what_is_there(finder: Finder, rel: str) -> tuple[os.stat_result | None, str
     except (FileNotFoundError, NotADirectoryError):
         return None, ""
     except OSError as error:
-        raise TryLater(f"{names.printable(rel)}: {error.strerror}") from None
+        later = TryLater if faults.is_general(error) else NotNow
+        raise later(f"{names.printable(rel)}: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
         return None, f"{scan.kind(status.st_mode)} is in its place"
     return status, ""

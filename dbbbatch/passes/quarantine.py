@@ -92,7 +92,7 @@ class Quarantining:
                 stayed.append(row)
                 failed.append((file, error))
         if moved:
-            place.sync_file_system(self._root)
+            self._sync()
         done = []
         for file, path, row in moved:
             try:
@@ -124,7 +124,7 @@ class Quarantining:
                 place.remove_temporary(path, self._owner)
                 (there if _is_there(path, row) else stayed).append(row)
         if there:
-            place.sync_file_system(self._root)
+            self._sync()
         for row in there:
             path, rel = names.from_text(row.path), names.join(row.relpath, row.filename)
             source = os.path.join(self._source, names.from_text(rel))
@@ -133,6 +133,13 @@ class Quarantining:
         if rows:
             self._record(done, stayed)
         return len(done) + len(stayed)
+
+    def _sync(self) -> None:
+        """Make what came here durable."""
+        try:
+            place.sync_file_system(self._root)
+        except OSError as error:
+            raise TryLater(f"{self._root}: {error.strerror}; nothing is lost") from None
 
     @contextlib.contextmanager
     def _one_file(self, path: str) -> Iterator[None]:

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import os
-import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
 
 from dbbbatch.config import Finder, Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile, Seen
+from dbbbatch.database.models.handoff import HandoffFile, HandoffStatus, Seen
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.status import Status
-from dbbbatch.database.models.storage import INODE, Name, among_paths
+from dbbbatch.database.models.storage import INODE, File, FileStatus, Known, Name, among_paths
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names
-from dbbbatch.files.scan import Found, scan
+from dbbbatch.files.scan import Found, mtime_ns
 from dbbbatch.passes.backfill import BackfillWork
-from dbbbatch.passes.base import Pass, Work
+from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.work import name_of
-from dbbbatch.passes.release import is_reason, reason_beside
+from dbbbatch.passes.recording import Recording
+from dbbbatch.passes.release import VERSION, is_reason, told_beside
 from dbbbatch.passes.spread import spread
 
-_VERSION = re.compile(r"\.~\d+~$")
 _BATCH = 1000
+
+#: What a row may still say of a file that has been moved aside since.
+_BEFORE_ASIDE = ("FOUND", "DELIVERED", "VANISHED", "PURGED")
 
 
 class StorageRebuild(BackfillWork):
-    """A pass that records what storage and the quarantine of a finder hold."""
+    """A pass that records what storage and the quarantine of a finder hold.
+
+    It also counts the rows ``in doubt``, which storage does not bear out; an auditor judges them.
+    """
 
     kind = "rebuild"
 
@@ -36,38 +42,83 @@ class StorageRebuild(BackfillWork):
         super().__init__(finder, becomes=becomes, jobs=jobs, recorded_as="rebuild")
         self._section = finder
 
+    def recover(self, p: Pass) -> None:
+        """See that the areas are there."""
+        super().recover(p)
+        _must_be_there(self._section.quarantine)
+
     def work(self, p: Pass) -> None:
         """Record stored files, and what waits in quarantine."""
+        self._count_doubts(p)
         super().work(p)
-        if os.path.isdir(self._section.quarantine):
-            site, label = p.settings.site.name, self._section.label
-            p.counts["quarantined"] += restore_quarantine(site, label, self._section.quarantine)
+        for some in _aside(self, p, self._section):
+            connect.transact(lambda some=some: _record_aside(p, self._section, some))
+            p.counts["quarantined"] += len(some)
+
+    def plan(self, p: Pass) -> Iterator[str]:
+        """Say what would be recorded."""
+        yield from super().plan(p)
+        self._count_doubts(p)
+        yield from _plan_aside(self, p, self._section)
+
+    def _count_doubts(self, p: Pass) -> None:
+        """Count the rows whose file is gone, or not the one that was recorded, as far as it shows.
+
+        Nothing is marked: only who reads files, and knows an unmounted disk, can tell.
+        """
+        storage, after = self._section.storage, 0
+        while not p.stopping and (
+            page := connect.look(lambda after=after: File.page(storage, after, _BATCH))
+        ):
+            after = page[-1].id
+            paths = [(row.relpath, row.filename) for row in page]
+            known = connect.look(lambda paths=paths: File.known(storage, paths))
+            p.counts["in doubt"] += sum(self._is_in_doubt(*each) for each in known.items())
+
+    def _is_in_doubt(self, name: Name, row: Known) -> bool:
+        rel = names.join(*map(names.from_text, name))
+        try:
+            status = os.lstat(os.path.join(self._section.storage, rel))
+        except (FileNotFoundError, NotADirectoryError):
+            return row.status == FileStatus.STORED
+        except OSError as error:
+            if faults.is_general(error):
+                raise TryLater(f"{self._section.storage}: {error.strerror}") from None
+            return True
+        return row.status == FileStatus.MISSING or (
+            row.status == FileStatus.STORED
+            and (
+                status.st_size != row.size_bytes
+                or row.mtime_ns not in (None, mtime_ns(status))
+                or row.inode not in (None, status.st_ino & INODE)
+            )
+        )
 
 
-class HandoffRebuild(Work):
+class HandoffRebuild(Recording):
     """A pass that records what the holding area and the quarantine of a handoff hold.
 
     What is in the buffer needs nothing: the next pass finds it there, and the far end answers that
-    it has what was delivered already.
+    it has what was delivered already. So a version that is in the buffer is left to that pass. A
+    row that says that one is still to be sent, or is gone, is brought up to date where holding or
+    quarantine has it; what a person decided to leave alone stays so.
     """
 
     kind = "rebuild"
 
     def __init__(self, section: Handoff, jobs: int = 2) -> None:
+        super().__init__()
         self._section = section
         self._jobs = jobs
-        self.counts: Counter[str] = Counter()
-        self.troubles: list[str] = []
 
     def recover(self, p: Pass) -> None:
         """See that the areas are there."""
-        for path in (self._section.holding, self._section.quarantine):
-            if not os.path.isdir(path):
-                raise TryLater(f"{path}: is not there; is it mounted?")
+        self.counts = p.counts
+        for path in (self._section.buffer, self._section.holding, self._section.quarantine):
+            _must_be_there(path)
 
     def work(self, p: Pass) -> None:
         """Record held files as HELD, and what waits in quarantine."""
-        self.counts = p.counts
         for batch in self._unknown(p):
             batch = batch[: p.take(len(batch))]
             ready = []
@@ -75,57 +126,146 @@ class HandoffRebuild(Work):
                 if error is None:
                     ready.append((held, digest))
                 else:
-                    p.counts["failed"] += 1
-                    self.troubles.append(f"{names.printable(held.found.rel)}: {error.strerror}")
+                    self.note(p, os.path.join(self._section.holding, held.found.rel), error)
             connect.transact(lambda ready=ready: self._record(p.settings.site.name, ready))
             p.counts["recorded"] += len(ready)
             p.progress(p.counts["recorded"], what="files recorded")
             if p.stopping:
                 return
-        site, label = p.settings.site.name, self._section.label
-        p.counts["quarantined"] += restore_quarantine(site, label, self._section.quarantine)
+        for some in _aside(self, p, self._section):
+            connect.transact(lambda some=some: self._record_aside(p, some))
+            p.counts["quarantined"] += len(some)
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be recorded."""
+        self.recover(p)
         for batch in self._unknown(p):
             for held in batch:
                 yield f"would record {names.to_text(held.found.rel)} as held"
+        yield from _plan_aside(self, p, self._section)
 
     def due(self, p: Pass) -> bool:
         """Tell whether a held file is not known."""
         return next(self._unknown(p), None) is not None
 
     def _unknown(self, p: Pass) -> Iterator[list[_Held]]:
-        for batch in _scanned(self._section.holding):
-            held = [_Held(found, *_base_name(found.rel)) for found in batch]
-            known = connect.look(
-                lambda held=held: _known(p.settings.site.name, self._section.name, held)
+        for batch in _batches(self.files(p, self._section.holding)):
+            held = [_Held(found, *_without_version(found.rel)) for found in batch]
+            rows = connect.look(
+                lambda held=held: self._rows(
+                    p.settings.site.name, [name for each in held for name in each.names]
+                )
             )
+            # A file may have been named like a version in the buffer already.
+            held = [each.itself if each.itself.version in rows else each for each in held]
             # Of versions that the table cannot tell apart one is recorded; the others just stay.
             first = {each.version: each for each in reversed(held)}
-            new = [each for version, each in first.items() if version not in known]
+            new = [
+                each
+                for each in first.values()
+                if not self._is_known(p, each, rows.get(each.version))
+                and not self._is_in_buffer(each)
+            ]
             p.counts["known"] += len(held) - len(new)
             if new:
                 yield new
+
+    def _is_known(self, p: Pass, held: _Held, row: _Row | None) -> bool:
+        """Tell whether a row says what is so, as far as the holding area tells."""
+        if row is None:
+            return False
+        if row.status == HandoffStatus.HELD:
+            return row.held_as == held.held_as or self._is_at(
+                self._section.holding, held, row.held_as or ""
+            )
+        if row.status == HandoffStatus.QUARANTINED:
+            return self._is_aside(p, held)
+        return row.status == HandoffStatus.IGNORED
+
+    def _is_aside(self, p: Pass, held: _Held) -> bool:
+        rows = connect.look(
+            lambda: list(
+                Quarantine.select(Quarantine.path).where(
+                    Quarantine.site == p.settings.site.name,
+                    Quarantine.label == self._section.label,
+                    Quarantine.relpath == held.name[0],
+                    Quarantine.filename == held.name[1],
+                    Quarantine.size_bytes == held.version[2],
+                    Quarantine.mtime_ns == held.version[3],
+                    Quarantine.released_at.is_null(),
+                )
+            )
+        )
+        return any(os.path.lexists(names.from_text(row.path)) for row in rows)
+
+    def _is_in_buffer(self, held: _Held) -> bool:
+        return self._is_at(self._section.buffer, held, held.name[1])
+
+    def _is_at(self, root: str, held: _Held, filename: str) -> bool:
+        """Tell whether a version is below a root, in its directory, under some name."""
+        rel = names.join(names.from_text(held.name[0]), names.from_text(filename))
+        try:
+            status = os.lstat(os.path.join(root, rel))
+        except OSError:
+            return False
+        return (status.st_size, mtime_ns(status)) == held.version[2:]
 
     def _read(self, held: _Held) -> tuple[_Held, str, OSError | None]:
         path = os.path.join(self._section.holding, held.found.rel)
         try:
             digest = checksum.compute(path, [self._section.checksum])[self._section.checksum]
         except OSError as error:
-            if faults.is_general(error):
-                raise TryLater(f"{path}: {error.strerror}; nothing is lost") from None
             return held, "", error
         return held, checksum.format(self._section.checksum, digest), None
 
     def _record(self, site: str, ready: Sequence[tuple[_Held, str]]) -> None:
+        """Take files through the statuses that they had on their way to the holding area."""
         handoff = self._section.name
+        paths = [held.name for held, _ in ready]
+        before = self._rows(site, paths)
+        again = [before[held.version].id for held, _ in ready if held.version in before]
+        HandoffFile.again(again, ["QUARANTINED"])
         HandoffFile.found(site, handoff, [held.seen for held, _ in ready])
-        numbers = _known(site, handoff, [held for held, _ in ready])
-        mine = [(numbers[held.version], held, digest) for held, digest in ready]
+        rows = self._rows(site, paths)
+        mine = [(rows[held.version].id, held, digest) for held, digest in ready]
         HandoffFile.hashed([(number, digest) for number, _, digest in mine])
         HandoffFile.delivered([(number, held.seen.inode, digest) for number, held, digest in mine])
         HandoffFile.held([(number, held.held_as) for number, held, _ in mine])
+
+    def _record_aside(self, p: Pass, files: Sequence[_Aside]) -> None:
+        """Record what waits in quarantine, also in the rows that call it something else."""
+        _record_aside(p, self._section, files)
+        rows = self._rows(p.settings.site.name, [file.name for file in files])
+        late = [
+            (row.id, file.reason)
+            for file in files
+            if (row := rows.get(file.version)) and row.status in _BEFORE_ASIDE
+            if not self._is_in_buffer(_Held(file.found, file.name, ""))
+        ]
+        HandoffFile.again([number for number, _ in late], _BEFORE_ASIDE)
+        HandoffFile.quarantined(late)
+
+    def _rows(self, site: str, paths: Sequence[Name]) -> dict[Version, _Row]:
+        """Return what the table says of the versions of files."""
+        where, values = among_paths(set(paths))
+        rows = connect.execute(
+            "SELECT relpath, filename, size_bytes, mtime_ns, id, status, held_as FROM handoff_file"
+            f" WHERE site = ? AND handoff = ? AND (relpath, filename) {where}",
+            (site, self._section.name, *values),
+        ).fetchall()
+        return {tuple(row[:4]): _Row(*row[4:]) for row in rows}
+
+
+#: relpath, filename, size_bytes and mtime_ns: what makes a version of a file of a buffer.
+Version = tuple[str, str, int, int]
+
+
+class _Row(NamedTuple):
+    """What the table says of a version."""
+
+    id: int
+    status: str
+    held_as: str | None
 
 
 @dataclass(frozen=True)
@@ -141,86 +281,102 @@ class _Held:
         return self.found.size_bytes
 
     @property
-    def version(self) -> tuple[str, str, int, int]:
+    def version(self) -> Version:
         return (*self.name, self.found.size_bytes, self.found.mtime_ns)
+
+    @property
+    def itself(self) -> _Held:
+        """The same, if it had the name in the buffer that it has now."""
+        return replace(self, name=(self.name[0], self.held_as))
+
+    @property
+    def names(self) -> tuple[Name, Name]:
+        return self.name, self.itself.name
 
     @property
     def seen(self) -> Seen:
         return Seen(*self.version, self.found.inode & INODE, 0, 0)
 
 
-def restore_quarantine(site: str, label: str, root: str) -> int:
-    """Record the files of a quarantine that the table does not know; return how many."""
-    count = 0
-    for batch in _scanned(root):
-        paths = {
-            names.to_text(os.path.join(root, found.rel)): found
-            for found in batch
-            if not is_reason(os.path.join(root, found.rel))
+class _Aside(NamedTuple):
+    """A file in quarantine, and what the reason beside it tells."""
+
+    found: Found
+    name: Name
+    path: str
+    reason: str
+
+    @property
+    def version(self) -> Version:
+        return (*self.name, self.found.size_bytes, self.found.mtime_ns)
+
+
+def _aside(work: Recording, p: Pass, section: Finder | Handoff) -> Iterator[list[_Aside]]:
+    """Yield the files of a quarantine that the table does not know."""
+    if p.stopping:
+        return
+    for batch in _batches(work.files(p, section.quarantine)):
+        found = {
+            names.to_text(os.path.join(section.quarantine, each.rel)): each
+            for each in batch
+            if not is_reason(os.path.join(section.quarantine, each.rel))
         }
         known = connect.look(
-            lambda paths=paths: {
+            lambda found=found: {
                 row.path
                 for row in Quarantine.select(Quarantine.path).where(
-                    Quarantine.site == site,
-                    Quarantine.path.in_(list(paths)),
+                    Quarantine.site == p.settings.site.name,
+                    Quarantine.path.in_(list(found)),
                     # What was let go from there is not what is there now.
                     Quarantine.released_at.is_null(),
                 )
             }
         )
-        new = {path: found for path, found in paths.items() if path not in known}
-        if new:
-            connect.transact(lambda new=new: _restore(site, label, new))
-            count += len(new)
-    return count
+        if new := [_told(path, each) for path, each in found.items() if path not in known]:
+            yield new
 
 
-def _restore(site: str, label: str, files: dict[str, Found]) -> None:
+def _told(path: str, found: Found) -> _Aside:
+    reason, filename = told_beside(names.from_text(path))
+    name = (name_of(found.rel)[0], filename)
+    return _Aside(found, name, path, reason or "not known: the database was rebuilt")
+
+
+def _record_aside(p: Pass, section: Finder | Handoff, files: Sequence[_Aside]) -> None:
     when = connect.now()
-    for path, found in files.items():
-        (relpath, filename), _ = _base_name(found.rel)
+    for file in files:
         row = Quarantine.intend(
-            site=site,
-            label=label,
-            relpath=relpath,
-            filename=filename,
-            path=path,
-            size_bytes=found.size_bytes,
-            mtime_ns=found.mtime_ns,
-            inode=found.inode & INODE,
+            site=p.settings.site.name,
+            label=section.label,
+            relpath=file.name[0],
+            filename=file.name[1],
+            path=file.path,
+            size_bytes=file.found.size_bytes,
+            mtime_ns=file.found.mtime_ns,
+            inode=file.found.inode & INODE,
             checksum=None,
-            reason=reason_beside(names.from_text(path)) or "not known: the database was rebuilt",
+            reason=file.reason,
         )
         row.arrived(when)
 
 
-def _scanned(root: str) -> Iterator[list[Found]]:
-    batch: list[Found] = []
-    try:
-        for found in scan(root):
-            batch.append(found)
-            if len(batch) == _BATCH:
-                yield batch
-                batch = []
-    except OSError as error:
-        raise TryLater(f"{root}: {error.strerror}") from None
-    if batch:
+def _plan_aside(work: Recording, p: Pass, section: Finder | Handoff) -> Iterator[str]:
+    for some in _aside(work, p, section):
+        for file in some:
+            yield f"would record {file.path}, in quarantine: {file.reason}"
+
+
+def _batches(files: Iterator[Found]) -> Iterator[list[Found]]:
+    while batch := list(islice(files, _BATCH)):
         yield batch
 
 
-def _base_name(rel: str) -> tuple[Name, str]:
+def _must_be_there(path: str) -> None:
+    if not os.path.isdir(path):
+        raise TryLater(f"{path}: is not there; is it mounted?")
+
+
+def _without_version(rel: str) -> tuple[Name, str]:
     """Return the name that a file had before it became a version, and its name now."""
     relpath, filename = name_of(rel)
-    return (relpath, _VERSION.sub("", filename)), filename
-
-
-def _known(site: str, handoff: str, files: Sequence[_Held]) -> dict[tuple[str, str, int, int], int]:
-    """Return the ids of the versions that the table knows, in whatever status."""
-    where, values = among_paths({held.name for held in files})
-    rows = connect.execute(
-        "SELECT relpath, filename, size_bytes, mtime_ns, id FROM handoff_file"
-        f" WHERE site = ? AND handoff = ? AND (relpath, filename) {where}",
-        (site, handoff, *values),
-    ).fetchall()
-    return {tuple(row[:4]): row[4] for row in rows}
+    return (relpath, VERSION.sub("", filename)), filename

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import stat
+import time
 from contextlib import suppress
 
 from dbbbatch.config import Section
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.errors import UsageError
-from dbbbatch.files import checksum, names, place
+from dbbbatch.errors import TryLater, UsageError
+from dbbbatch.files import checksum, names, place, scan
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.quarantine import Quarantining
 
 #: Added to the name of a quarantined file: the text file that says why it is there.
 REASON = ".reason"
+
+#: Whose unfinished copies a release's are.
+_OWNER = "release"
+
+#: Seconds for which nothing was written to a copy, so that no release is at work on it any more.
+_ABANDONED = 3600.0
+
+#: How names end that were taken: `dbbbatch.files.place.versioned` gives them.
+VERSION = re.compile(r"\.~\d+~$")
+
+#: The line below a reason that tells a file's own name, where the name in quarantine does not.
+_NAMED = re.compile(r'^Its name was (".*")\n\Z', re.MULTILINE)
+_MOST_NAMED = 4096
 
 
 class Explained(Quarantining):
@@ -31,7 +47,10 @@ class Explained(Quarantining):
         count = 0
         for row in connect.look(lambda: Quarantine.on_the_way_back(self._site, self._label)):
             with suppress(OSError):  # it waits on
-                count += bool(_finish(row, self._source))
+                if _finish(row, self._source):
+                    count += 1
+                else:
+                    _remove_abandoned(names.from_text(row.released_as or ""))
         return count + super().recover()
 
     def _is_free(self, path: str, reason: str) -> bool:
@@ -46,7 +65,7 @@ class Explained(Quarantining):
         for row in done:
             # Not worth a failure: the table has the reason too, and some names are too long.
             with suppress(OSError):
-                place.write_new(_reason(row), _text(row.reason))
+                place.write_new(_reason(row), _text(row.reason) + _named(row))
         super()._record(done, stayed)
 
 
@@ -55,13 +74,28 @@ def is_reason(path: str) -> bool:
     return path.endswith(REASON) and os.path.lexists(path.removesuffix(REASON))
 
 
-def reason_beside(path: str) -> str:
-    """Return what stands beside a file of a quarantine as its reason; '' if nothing does."""
-    try:
-        with open(path + REASON, encoding="utf-8", errors="replace") as file:
-            return file.read(2000).strip()
-    except OSError:
-        return ""
+def told_beside(path: str) -> tuple[str, str]:
+    """Return the reason of a file of a quarantine, and its own name, as the tables have it.
+
+    The reason is '' if nothing beside the file tells it. A name that nothing tells is taken to be
+    that of the file whose version this looks like, if that is there.
+    """
+    filename = names.to_text(os.path.basename(path))
+    base = VERSION.sub("", filename)
+    text = ""
+    with suppress(OSError), open(path + REASON, encoding="utf-8", errors="replace") as file:
+        text = file.read(1 << 16)
+    if match := _NAMED.search(text):
+        text = text[: match.start()]
+        with suppress(ValueError):
+            told = json.loads(match[1])
+            names.from_text(told)
+            # A person may have written here.
+            if "/" not in told and told.startswith(base):
+                return text.strip(), told
+    if base.endswith(REASON) or os.path.lexists(VERSION.sub("", path)):
+        filename = base
+    return text.strip(), filename
 
 
 def source_of(section: Section) -> str:
@@ -99,9 +133,11 @@ def release(section: Section, row: Quarantine, new_name: str = "") -> str:
     Raises
     ------
     UsageError
-        Its place is taken, its new name is of no use, or it is no longer in quarantine.
+        Its place is taken, no pass would find it there, or it is no longer in quarantine.
+    TryLater
+        The quarantine looks unmounted.
     """
-    rel = _target(row, new_name)
+    rel = _target(section, row, new_name)
     source = source_of(section)
     aside = names.from_text(row.path)
     path = os.path.join(source, rel)
@@ -113,11 +149,13 @@ def release(section: Section, row: Quarantine, new_name: str = "") -> str:
                     f"{shown}: an earlier release had put it back as {names.printable(earlier)}"
                 )
             return path
-        if not os.path.lexists(aside) and not _is_back(path, row):
-            raise UsageError(
-                f"{names.printable(aside)}: is no longer there; `dbb ignore {row.label} --status "
-                "QUARANTINED --match …` closes the matter"
-            )
+        if os.path.lexists(aside):
+            if why := scan.detour(source, os.path.dirname(rel)):
+                raise UsageError(f"{shown}: {why}, and no pass would enter it: use --as-new")
+        elif not _is_back(path, row):
+            raise _gone(section, row)
+        if row.released_as not in (None, names.to_text(path)):
+            place.remove_temporary(names.from_text(row.released_as), _OWNER)
         connect.transact(lambda: row.releasing(names.to_text(path)))
         if os.path.lexists(aside):
             place.make_directories(source, os.path.dirname(rel))
@@ -158,26 +196,60 @@ def _record(row: Quarantine, source: str) -> None:
         with suppress(OSError):
             os.unlink(_reason(row))
     own = names.join(names.from_text(row.relpath), names.from_text(row.filename))
-    again = row.released_as == names.to_text(os.path.join(source, own))
+    path = names.from_text(row.released_as or "")
 
     def write() -> None:
         row.released(connect.now())
-        if row.label.startswith("handoff.") and again:
-            HandoffFile.released(row)
+        if row.label.startswith("handoff."):
+            if path == os.path.join(source, own):
+                HandoffFile.released(row)
+            else:
+                rel = names.to_text(os.path.relpath(path, source))
+                HandoffFile.left_aside(row, f"released as {rel}")
 
     connect.transact(write)
 
 
-def _target(row: Quarantine, new_name: str) -> str:
+def _gone(section: Section, row: Quarantine) -> UsageError | TryLater:
+    """Say what it means that a file is not in quarantine."""
+    closes = f"`dbb ignore {row.label} --status QUARANTINED --match …` closes the matter"
+    root = str(getattr(section, "quarantine", ""))
+    if not os.path.isdir(root):
+        return TryLater(f"{root}: the quarantine is not there; is it mounted?")
+    paths = connect.look(
+        lambda: [
+            names.from_text(other.path)
+            for other in Quarantine.waiting(row.site, row.label)
+            if other.quarantined_at is not None
+        ]
+    )
+    if not any(os.path.lexists(path) or os.path.lexists(path + REASON) for path in paths):
+        return TryLater(
+            f"{root}: none of the files that wait there is there; is it mounted? If they were "
+            f"taken away, {closes}"
+        )
+    return UsageError(f"{names.printable(names.from_text(row.path))}: is no longer there; {closes}")
+
+
+def _target(section: Section, row: Quarantine, new_name: str) -> str:
     relpath = names.from_text(row.relpath)
     if not new_name:
         return names.join(relpath, names.from_text(row.filename))
     parts = new_name.split("/")
     if {"", ".", ".."} & set(parts):
         raise UsageError(f"{new_name}: a name, or a relative path, is wanted")
-    if parts[-1].startswith(place.TEMPORARY_PREFIX):
+    if any(part.startswith(place.TEMPORARY_PREFIX) for part in parts):
         raise UsageError(f"{new_name}: the names of unfinished copies begin so")
-    return new_name if "/" in new_name else names.join(relpath, new_name)
+    rel = new_name if "/" in new_name else names.join(relpath, new_name)
+    if rel == getattr(section, "sentinel", None):
+        raise UsageError(f"{rel}: storage is known by this name ([{section.label}] sentinel)")
+    directories = [rel[: at + 1] for at, letter in enumerate(rel) if letter == "/"]
+    for pattern in getattr(section, "exclude", ()):
+        if any(map(pattern.search, [rel, *directories])):
+            raise UsageError(
+                f"{rel}: no pass would take it: [{section.label}] exclude has {pattern.pattern!r}"
+            )
+    return rel
 
 
 def _move(aside: str, path: str) -> None:
@@ -186,9 +258,17 @@ def _move(aside: str, path: str) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        place.copy_into(aside, path, owner="release")
+        place.copy_into(aside, path, owner=_OWNER)
         place.sync_directory(os.path.dirname(path))
         place.remove_if_there(aside)  # a pass may have finished this
+
+
+def _remove_abandoned(path: str) -> None:
+    """Remove what a release that was killed has copied of a file."""
+    temporary = place.temporary_path(path, _OWNER)
+    # A copy has the mtime of its original from early on.
+    if time.time() - os.lstat(temporary).st_ctime > _ABANDONED:
+        place.remove_if_there(temporary)
 
 
 def _is_copied(aside: str, path: str) -> bool:
@@ -218,16 +298,25 @@ def _text(reason: str) -> str:
     return f"{reason}\n"
 
 
+def _named(row: Quarantine) -> str:
+    """Give the line that tells a file's own name, where it has a version's, or looks as if."""
+    if not VERSION.search(row.path):
+        return ""
+    return f"Its name was {json.dumps(row.filename)}\n"
+
+
 def _is_ours(path: str, reason: str) -> bool:
     """Tell whether a file is what we wrote, and no quarantined file that has this name."""
     written = _text(reason).encode("utf-8", "surrogateescape")
     try:
         status = os.lstat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != len(written):
+        if not stat.S_ISREG(status.st_mode) or status.st_size > len(written) + _MOST_NAMED:
             return False
         with open(path, "rb") as file:
-            if file.read(len(written) + 1) != written:
-                return False
+            found = file.read(len(written) + _MOST_NAMED)
     except OSError:
+        return False
+    below = found.removeprefix(written).decode(errors="replace")
+    if not found.startswith(written) or (below and not _NAMED.fullmatch(below)):
         return False
     return not connect.look(lambda: Quarantine.is_at(names.to_text(path)))

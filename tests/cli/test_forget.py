@@ -1,5 +1,6 @@
 """`dbb forget`: out of the truth, but not out of the history."""
 
+import errno
 import os
 
 import pytest
@@ -25,6 +26,14 @@ def ask(site, sql):
     rows = [tuple(row) for row in connect.execute(sql).fetchall()]
     connect.disconnect()
     return rows
+
+
+def change(site, sql):
+    from dbbbatch.database import connect
+
+    connect.connect(site.settings().database)
+    connect.transact(lambda: connect.execute(sql))
+    connect.disconnect()
 
 
 def test_file_that_storage_has_is_not_forgotten(stored):
@@ -99,14 +108,164 @@ def test_nothing_is_forgotten_while_storage_is_away(stored):
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_file_that_an_ingester_has_in_hand_is_left(stored):
-    from dbbbatch.database import connect
-
-    connect.connect(stored.settings().database)
-    connect.transact(lambda: connect.execute("UPDATE ingest_state SET status = 'PENDING'"))
-    connect.disconnect()
+    change(stored, "UPDATE ingest_state SET status = 'PENDING'")
     ran = stored.run("dbb", "forget", "finder.latiss", "2026/a.fits", "--remove", "--yes")
     assert ran.code == 75
     assert (stored.storage / "2026/a.fits").exists()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_file_that_is_in_hand_is_named_and_the_others_are_forgotten(stored):
+    stored.put("b.fits", b"other", stored.far_buffer)
+    assert stored.run("dbb-finder").code == 0
+    change(
+        stored,
+        "UPDATE ingest_state SET status = 'PENDING' WHERE file_id ="
+        " (SELECT id FROM file WHERE filename = 'a.fits')",
+    )
+    files = ("2026/a.fits", "no/such", "b.fits")
+    ran = stored.run("dbb", "forget", "finder.latiss", *files, "--remove", "--yes")
+    assert ran.code == 75
+    assert "2026/a.fits: the ingester of target.a has it in hand" in ran.err
+    assert "no/such: " in ran.err
+    assert not (stored.storage / "b.fits").exists()
+    assert ask(stored, "SELECT filename, status FROM file ORDER BY id") == [
+        ("a.fits", "STORED"),
+        ("b.fits", "FORGOTTEN"),
+    ]
+
+
+@pytest.mark.parametrize("claim", ["none", "run out", "held"])
+def test_what_a_dead_pass_of_a_retired_target_held_is_forgotten(stored, claim):
+    """While its claim holds, it may yet be at work."""
+    change(stored, "UPDATE ingest_state SET status = 'PENDING', claim = 1")
+    if claim != "none":
+        until = {"run out": "2020-01-01 00:00:00", "held": "2222-01-01 00:00:00"}[claim]
+        change(
+            stored,
+            "INSERT INTO ingest_claim (run_id, target_id, machine, expires_at)"
+            f" SELECT 1, id, 'm', '{until}' FROM target",
+        )
+    (stored.storage / "2026/a.fits").unlink()
+    assert stored.run("dbb", "forget", "finder.latiss", "2026/a.fits").code == 75
+    assert stored.run("dbb", "target", "retire", "a").code == 0
+    code = stored.run("dbb", "forget", "finder.latiss", "2026/a.fits").code
+    assert code == (75 if claim == "held" else 0)
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(("number", "code"), [(errno.EPERM, 64), (errno.EROFS, 75)])
+def test_file_that_cannot_be_removed_is_not_forgotten(stored, monkeypatch, number, code):
+    from dbbbatch.database import connect
+    from dbbbatch.errors import DbbError
+    from dbbbatch.passes.forget import forget
+
+    def unlink(path):
+        raise OSError(number, os.strerror(number), path)
+
+    settings = stored.settings()
+    connect.connect(settings.database)
+    monkeypatch.setattr(os, "unlink", unlink)
+    with pytest.raises(DbbError, match=r"2026/a\.fits: cannot be removed: ") as raised:
+        forget("summit", settings.finder["latiss"], "2026/a.fits", True, "why")
+    monkeypatch.undo()
+    connect.disconnect()
+    assert raised.value.exit_code == code
+    assert (stored.storage / "2026/a.fits").exists()
+    assert ask(stored, "SELECT status, error FROM file") == [("STORED", None)]
+    assert ask(stored, "SELECT status FROM ingest_state") == [("RERUN",)]
+
+
+@pytest.mark.promise
+def test_nothing_is_forgotten_in_a_directory_that_looks_unmounted(stored):
+    for name in "bcd":
+        stored.put(f"2026/{name}.fits", name.encode(), stored.far_buffer)
+    assert stored.run("dbb-finder").code == 0
+    (stored.storage / "2026").rename(stored.root / "away")
+    (stored.storage / "2026").mkdir()
+    ran = stored.run("dbb", "forget", "finder.latiss", "2026/a.fits", "--remove", "--yes")
+    assert ran.code == 75
+    assert "2026/a.fits: 2026 is not there or empty; that looks unmounted" in ran.err
+    assert set(ask(stored, "SELECT status FROM file")) == {("STORED",)}
+    advised = ("--missing", "1", "--match", "2026/*")
+    assert " ".join(advised[:3]) in ran.err
+    assert stored.run("dbb-auditor", *advised).code == 1
+    assert stored.run("dbb", "forget", "finder.latiss", "2026/a.fits").code == 0
+
+
+def test_it_is_told_when_and_by_whom_also_when_the_file_is_back(stored):
+    assert stored.run("dbb-ingester").code == 0
+    attempts = ask(stored, "SELECT count(*) FROM ingest_attempt")
+    (stored.storage / "2026/a.fits").rename(stored.far_buffer / "a")
+    assert stored.run("dbb", "forget", "finder.latiss", "2026/a.fits").code == 0
+    assert stored.run("dbb", "forget", "finder.latiss", "2026/a.fits").code == 0
+    (stored.far_buffer / "a").rename(stored.far_buffer / "2026" / "a.fits")
+    assert stored.run("dbb-finder").code == 0
+    (event,) = ask(
+        stored,
+        "SELECT status, message FROM ingest_event WHERE message LIKE '%forget%' ORDER BY id",
+    )
+    assert event[0] == "FORGOTTEN"
+    assert event[1].startswith("`dbb forget` by ")
+    assert "FORGOTTEN" in stored.run("dbb", "history", "2026/a.fits").out
+    assert ask(stored, "SELECT status FROM ingest_state") == [("SUCCESS",)]
+    assert ask(stored, "SELECT count(*) FROM ingest_attempt") == attempts
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_where_there_is_no_target_the_row_tells_when(stored):
+    change(stored, "DELETE FROM ingest_event")
+    change(stored, "DELETE FROM ingest_state")
+    (stored.storage / "2026/a.fits").unlink()
+    assert stored.run("dbb", "forget", "finder.latiss", "2026/a.fits").code == 0
+    ((error,),) = ask(stored, "SELECT error FROM file")
+    assert error.endswith(" UTC")
+
+
+def test_backfilled_file_that_comes_back_is_not_offered(stored):
+    change(stored, "UPDATE ingest_state SET status = 'BACKFILL'")
+    (stored.storage / "2026/a.fits").rename(stored.far_buffer / "2026" / "a.fits")
+    assert stored.run("dbb", "forget", "finder.latiss", "2026/a.fits").code == 0
+    assert stored.run("dbb-finder").code == 0
+    assert ask(stored, "SELECT status FROM file") == [("STORED",)]
+    assert ask(stored, "SELECT status FROM ingest_state") == [("BACKFILL",)]
+
+
+def remember(stored, verdict):
+    """Have the finder remember the file."""
+    change(
+        stored,
+        "INSERT INTO finder_left (site, finder, relpath, filename, size_bytes, mtime_ns, inode,"
+        " verdict, message, seen_at) VALUES ('summit', 'latiss', '2026', 'a.fits', 0, 0, 0,"
+        f" '{verdict}', 'why', '2026-11-24 00:00:00')",
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "stays"), [("GIVEN_UP", False), ("AWAITED", False), ("MOVED", True)]
+)
+@pytest.mark.parametrize("options", [[], ["--remove", "--yes"]])
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_finder_forgets_it_too_but_not_what_it_must_remove(stored, verdict, stays, options):
+    remember(stored, verdict)
+    if not options:
+        (stored.storage / "2026/a.fits").unlink()
+    assert stored.run("dbb", "forget", "finder.latiss", "2026/a.fits", *options).code == 0
+    assert bool(ask(stored, "SELECT * FROM finder_left")) == stays
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("options", [[], ["--remove", "--yes"]])
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_file_without_a_row_that_storage_has_is_not_forgotten(stored, options):
+    remember(stored, "GIVEN_UP")
+    for table in ("ingest_event", "ingest_state", "file"):
+        change(stored, f"DELETE FROM {table}")
+    ran = stored.run("dbb", "forget", "finder.latiss", "2026/a.fits", *options)
+    assert ran.code == 64
+    assert "dbb-auditor latiss --adopt" in ran.err
+    assert (stored.storage / "2026/a.fits").exists()
+    assert len(ask(stored, "SELECT * FROM finder_left")) == 1
 
 
 def away(stored, kind):

@@ -2,10 +2,15 @@
 
 import json
 import os
+import time
+import types
 
 import pytest
 
-from dbbbatch.passes import release
+from dbbbatch.files import place
+from dbbbatch.files.lock import Lock
+from dbbbatch.passes import base, release
+from dbbbatch.passes.finder.work import FinderWork
 from tests.support.site import Site
 
 
@@ -75,6 +80,118 @@ def test_name_that_is_taken_is_refused(conflict):
 def test_names_that_lead_astray_are_refused(conflict, name):
     assert let_go(conflict, "--as-new", name).code == 64
     assert len(waiting(conflict)) == 1
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("link/a.fits", "link is a symbolic link"),
+        ("b.tmp", "exclude"),
+        ("engineering/b.fits", "exclude"),
+        (".dbb~x/b.fits", "unfinished copies"),
+    ],
+)
+def test_names_under_which_no_pass_would_find_it_are_refused(conflict, name, says):
+    conflict.write(finder={"exclude": [r"\.tmp$", "^engineering/$"]})
+    (conflict.root / "elsewhere").mkdir()
+    (conflict.far_buffer / "link").symlink_to(conflict.root / "elsewhere")
+    ran = let_go(conflict, "--as-new", name)
+    assert (ran.code, says in ran.err) == (64, True)
+    assert len(waiting(conflict)) == 1
+    assert list((conflict.root / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_name_by_which_storage_is_known_is_refused(conflict):
+    conflict.put("top", b"other content", conflict.storage)
+    conflict.put("top", b"data", conflict.far_buffer)
+    assert conflict.run("dbb-finder").code == 1
+    ran = let_go(conflict, "--as-new", ".dbb-storage", match="top")
+    assert (ran.code, "sentinel" in ran.err) == (64, True)
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_directory_that_became_a_link_is_not_followed(conflict):
+    (conflict.far_buffer / "2026").rename(conflict.root / "elsewhere")
+    (conflict.far_buffer / "2026").symlink_to(conflict.root / "elsewhere")
+    ran = let_go(conflict)
+    assert (ran.code, "2026 is a symbolic link" in ran.err) == (64, True)
+    assert len(waiting(conflict)) == 1
+    assert let_go(conflict, "--as-new", "2027/a.fits").code == 0
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("mount_point", [False, True])
+def test_quarantine_that_is_not_mounted_is_waited_for(conflict, mount_point):
+    conflict.storage_quarantine.rename(conflict.root / "away")
+    if mount_point:
+        (conflict.storage_quarantine / "lost+found").mkdir(parents=True)
+    ran = let_go(conflict)
+    assert (ran.code, "is it mounted?" in ran.err) == (75, True)
+    assert len(waiting(conflict)) == 1
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_two_releases_are_not_at_work_at_once(conflict):
+    lock = Lock(conflict.state / "locks", "release.finder.latiss")
+    lock.acquire()
+    ran = let_go(conflict, "--as-new", "b.fits")
+    assert (ran.code, "is at work" in ran.err) == (75, True)
+    lock.release()
+    assert let_go(conflict, "--as-new", "b.fits").code == 0
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+class TestCopyThatWasCutOff:
+    """A release across file systems was killed while it copied."""
+
+    @pytest.fixture
+    def cut_off(self, conflict, other_file_system, monkeypatch):
+        from dbbbatch.database import connect
+        from dbbbatch.database.models.quarantine import Quarantine
+
+        conflict.write(finder={"source": other_file_system})
+        settings = conflict.settings()
+        connect.connect(settings.database)
+        monkeypatch.setattr(place, "sync_file", lambda path: os._exit(0))
+        if os.fork() == 0:
+            try:
+                connect.proxy.obj = None
+                connect.connect(settings.database)
+                release.release(settings.finder["latiss"], Quarantine.get(), "b.fits")
+            finally:
+                os._exit(1)
+        os.wait()
+        monkeypatch.undo()
+        connect.disconnect()
+        assert len(os.listdir(other_file_system / "2026")) == 1
+        return conflict
+
+    def later(self, cut_off, monkeypatch, seconds):
+        """Make a pass of the finder so much later."""
+        settings = cut_off.settings()
+        section = settings.finder["latiss"]
+        now = time.time() + seconds
+        monkeypatch.setattr(release, "time", types.SimpleNamespace(time=lambda: now))
+        assert base.run(FinderWork(section), settings, section, base.Options()) == 0
+
+    def test_is_removed_by_a_pass_when_nobody_is_at_work_on_it(
+        self, cut_off, other_file_system, monkeypatch
+    ):
+        self.later(cut_off, monkeypatch, 3000)
+        assert len(os.listdir(other_file_system / "2026")) == 1
+        self.later(cut_off, monkeypatch, 4000)
+        assert os.listdir(other_file_system / "2026") == []
+        assert len(waiting(cut_off)) == 1
+
+    def test_is_removed_by_a_release_under_another_name(self, cut_off, other_file_system):
+        assert let_go(cut_off, "--as-new", "c.fits").code == 0
+        assert os.listdir(other_file_system / "2026") == ["c.fits"]
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

@@ -4,7 +4,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
-from dbbbatch.database.models.storage import File, Row
+from dbbbatch.database.models.storage import File, FileChecksum, Row
 
 NAMES = [("", "a"), ("2026", "b c"), ("2026", "q\"'\\\\"), ("é\n", "💫\t"), ("1", "2")]
 
@@ -40,12 +40,49 @@ def test_an_intent_twice_is_one_row(known):
     assert File.known("/one", NAMES)[NAMES[0]].size_bytes == 1
 
 
+class TestFurtherChecksums:
+    """They are of the content that the row tells of, or are none."""
+
+    OLD, NEW = Row("", "a", 1, "md5:old", 0, 0), Row("", "a", 1, "md5:new", 0, 0)
+
+    @pytest.fixture(autouse=True)
+    def stored(self, database):
+        File.intend("/one", "x", [self.OLD])
+        File.stored([1])
+        FileChecksum.keep([(1, "sha1", "of the old")])
+
+    def intend(self, row):
+        known = File.known("/one", [("", "a")])["", "a"]
+        connect.transact(lambda: File.intend_again("x", [(known, row)]))
+
+    def kept(self):
+        return [row[0] for row in connect.execute("SELECT value FROM file_checksum").fetchall()]
+
+    @pytest.mark.parametrize(("row", "kept"), [(OLD, ["of the old"]), (NEW, [])])
+    def test_those_of_other_content_go_when_it_comes(self, row, kept):
+        self.intend(row)
+        assert self.kept() == kept
+
+    @pytest.mark.parametrize(("row", "kept"), [(OLD, ["of what came"]), (NEW, [])])
+    def test_those_of_what_came_go_with_it(self, row, kept):
+        self.intend(row)
+        FileChecksum.keep([(1, "sha1", "of what came")])
+        connect.transact(lambda: File.withdraw([1]))
+        assert self.kept() == kept
+
+    def test_those_of_what_was_first_read_go_when_it_turns_out_to_be_other(self):
+        self.intend(self.OLD)
+        connect.transact(lambda: File.corrected([(1, self.NEW)]))
+        assert self.kept() == []
+
+
 @pytest.mark.promise
 @pytest.mark.parametrize("backend", ["sqlite"])
 @pytest.mark.parametrize(
     ("ask", "wanted"),
     [
         (lambda: File.known("/one", NAMES), "(storage=? AND relpath=? AND filename=?)"),
+        (lambda: File.below("/one", "2026", 9), "(storage=? AND relpath>? AND relpath<?)"),
         (
             lambda: FinderLeft.among("s", "x", NAMES),
             "(site=? AND finder=? AND relpath=? AND filename=?)",
@@ -54,11 +91,19 @@ def test_an_intent_twice_is_one_row(known):
             lambda: FinderLeft.drop("s", "x", NAMES),
             "(site=? AND finder=? AND relpath=? AND filename=?)",
         ),
-        (lambda: File.arriving("/one", "x"), "(storage=? AND finder=?)"),
+        (lambda: File.arriving("/one", "x"), "(storage=? AND finder=? AND id>?"),
         (lambda: File.note_copies(File.arriving("/one", "x")), "(checksum=?)"),
         (
             lambda: FinderLeft.all_with("s", "x", Verdict.MOVED, 9),
             "(site=? AND finder=? AND verdict=? AND (relpath,filename)>(?,?))",
+        ),
+        (
+            lambda: FinderLeft.given_up("s", "x", "/one", 9.0, 9),
+            "(site=? AND finder=? AND verdict=? AND (relpath,filename)>(?,?))",
+        ),
+        (
+            lambda: FinderLeft.given_up("s", "x", "/one", 9.0, 9),
+            "(storage=? AND relpath=? AND filename=?)",
         ),
     ],
 )

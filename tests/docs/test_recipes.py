@@ -15,10 +15,10 @@ from tests.support.site import Site
 NAME = "2026-11-24/a.fits"
 
 
-def recipe(page: str, heading: str) -> list[list[str]]:
-    """Give the commands of the first shell block below a heading."""
+def recipe(page: str, heading: str, begin: str) -> list[list[str]]:
+    """Give the commands of the shell block below a heading that begins so."""
     text = (TOP / "docs" / page).read_text().split(f"## {heading}\n")[1]
-    block = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
+    block = re.search(rf"```sh\n({re.escape(begin)}.*?)```", text, re.DOTALL)
     assert block is not None
     return [shlex.split(line, comments=True) for line in block[1].splitlines()]
 
@@ -40,7 +40,9 @@ def status(site: Site) -> str:
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_a_lost_database_is_rebuilt(site: Site) -> None:
     Path(site.database_url.removeprefix("sqlite:///")).unlink()
-    for program, *arguments in recipe("database.md", "Losing it, or restoring last night's"):
+    for program, *arguments in recipe(
+        "database.md", "Losing it, or restoring last night's", "dbb init"
+    ):
         ran = site.run(program, *arguments)
         assert ran.code == 0, (arguments, ran)
     for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):
@@ -57,7 +59,7 @@ def test_a_file_that_is_missing_or_corrupt_is_copied_back(site: Site, what: str)
         path.write_bytes(b"x" * len(NAME))
     assert site.run("dbb-auditor", "--share", "1", "--missing", "1").code == 1
     assert what in status(site)
-    for program, *arguments in recipe("storage.md", "A file that is missing or corrupt"):
+    for program, *arguments in recipe("storage.md", "A file that is missing or corrupt", "dbb-"):
         given = [
             each.replace("/data/holding", str(site.holding)).replace(
                 "/data/storage", str(site.storage)

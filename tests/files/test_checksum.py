@@ -62,6 +62,22 @@ def test_compute_notices_a_file_that_grows(big, monkeypatch):
         checksum.compute(str(big))
 
 
+@pytest.mark.promise
+@pytest.mark.parametrize(("ends", "error"), [(1, checksum.Changed), (2, OSError)])
+def test_compute_does_not_take_the_beginning_of_a_file_for_all_of_it(big, monkeypatch, ends, error):
+    """A server may say once, or as often as it is asked, that there is no more."""
+    answers = [None, *[0] * ends]
+
+    def readv(descriptor, buffers, real=os.readv):
+        answer = answers.pop(0) if answers else None
+        return real(descriptor, buffers) if answer is None else answer
+
+    monkeypatch.setattr(os, "readv", readv)
+    with pytest.raises(error) as raised:
+        checksum.compute(str(big))
+    assert raised.type is error
+
+
 def bind(path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)

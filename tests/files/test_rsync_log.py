@@ -70,10 +70,22 @@ def test_what_was_lost_to_nuls_is_told(line):
     assert not rsync_log.parse(b">f+++++++++ a").damaged
 
 
+def test_line_whose_names_may_hold_its_arrow_can_be_read_in_several_ways():
+    entry = rsync_log.parse(rb"hf+++++++++ x => y\#012 => x => z")
+    assert entry.name == "x"
+    assert entry.ways == (
+        ("x", "y\n => x => z"),
+        ("x => y\n", "x => z"),
+        ("x => y\n => x", "z"),
+    )
+    assert rsync_log.parse(b"hf+++++++++ x => y").ways == ()
+    assert rsync_log.parse(b">f+++++++++ x => y => z").name == "x => y => z"
+
+
 def test_read_goes_on_where_it_was_and_leaves_an_unfinished_line(tmp_path):
     log = tmp_path / "rsync.log"
     log.write_bytes(b"building\n>f+++++++++ a\n>f+++++++++ b")
-    assert list(rsync_log.read(str(log))) == [(9, None, False, False), (23, "a", False, False)]
+    assert list(rsync_log.read(str(log))) == [rsync_log.Entry(9), rsync_log.Entry(23, "a")]
     assert rsync_log.complete(str(log)) == 23
     with open(log, "ab") as file:
         file.write(b"b\nsent\n")
@@ -106,6 +118,29 @@ def test_inside_refuses_every_way_out(tmp_path):
     refused = ["", "/etc/passwd", "../x", "d/../../x", "out/x", "a\0b"]
     assert not any(rsync_log.inside(str(storage), rel) for rel in refused)
     assert all(rsync_log.inside(str(storage), rel) for rel in ["d/a", "in/a", "..a", "-x"])
+
+
+def test_directory_is_the_one_that_a_scan_meets(tmp_path):
+    storage = tmp_path / "storage"
+    (storage / "real" / "below").mkdir(parents=True)
+    os.symlink("real", storage / "in")
+    os.symlink(".", storage / "top")
+    os.symlink(tmp_path, storage / "out")
+    (tmp_path / "mounted").symlink_to(storage)
+    found = {
+        "": "",
+        "real": "real",
+        "in": "real",
+        "in/below": "real/below",
+        "in/to come": "real/to come",
+        "top": "",
+        "out": "out",
+        "out/d": "out/d",
+        "../d": "../d",
+        "/etc": "/etc",
+    }
+    for root in (storage, tmp_path / "mounted"):
+        assert {rel: rsync_log.directory(str(root), rel) for rel in found} == found
 
 
 def test_normal_gives_one_name_for_one_file():

@@ -49,6 +49,12 @@ def test_scan_excludes_by_relative_path(tmp_path, put):
     assert names(tmp_path, exclude) == ["a.fits", "x.tmp/b.fits"]
 
 
+def test_scan_passes_over_what_a_client_of_nfs_keeps_for_a_program(tmp_path, put):
+    for rel in (".nfs000000000000abcd00000001", ".nfs", "b/.nfs.fits"):
+        put(rel)
+    assert names(tmp_path) == [".nfs", "b/.nfs.fits"]
+
+
 def test_scan_does_not_enter_an_excluded_directory(tmp_path, put, monkeypatch):
     put("lost+found/c")
     entered = []

@@ -129,15 +129,17 @@ def test_a_finder_across_file_systems(
     sweep(make, command, look, exit_codes=CODES, every=8)
 
 
-def test_a_finder_of_a_large_file_across_file_systems(
+def test_a_finder_of_large_files_across_file_systems(
     sweep: Callable[..., Swept], databases: Databases
 ) -> None:
-    """The disk is given parts of the copy while the rest is still read."""
+    """Two threads copy and remove; the disk is given parts of a copy while the rest is read."""
 
     @contextmanager
     def make(directory: Path) -> Iterator[Site]:
-        with sites(databases, "sqlite", apart=True)(directory) as site:
-            site.put("2026-11-24/large.fits", bytes(range(256)) * (20 << 10), site.far_buffer)
+        with sites(databases, "sqlite", apart=True, jobs=2)(directory) as site:
+            for name, blocks in (("a", 20), ("b", 12), ("c", 12)):
+                content = name.encode() * (blocks << 18)
+                site.put(f"2026-11-24/large {name}.fits", content, site.far_buffer)
             yield site
 
     sweep(make, command, look, exit_codes=CODES, every=16)

@@ -1,10 +1,13 @@
 """The auditor: what it finds, what it marks, and what it leaves alone."""
 
+import errno
 import os
+import re
 import shlex
 import shutil
 import time
 import types
+from dataclasses import replace
 
 import pytest
 
@@ -194,6 +197,23 @@ def test_unfinished_copy_is_removed_once_abandoned_however_old_its_original(find
     assert not os.path.exists(copy)
 
 
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_file_that_is_only_named_like_an_unfinished_copy_stays_and_is_said(
+    finding, monkeypatch, capsys
+):
+    notes = finding.put(".dbb~lab-notebook.txt", b"mine", finding.storage)
+    later = time.time() + 8 * 86400
+    monkeypatch.setattr(auditor, "time", clock(lambda: later))
+    assert inside(finding) == 0
+    assert notes.read_bytes() == b"mine"
+    assert ".dbb~lab-notebook.txt: begins with .dbb~" in capsys.readouterr().err
+    finding.change(exclude=(re.compile("notebook"),))
+    inside(finding)
+    assert notes.exists()
+    assert "is over: .dbb~lab-notebook.txt" in capsys.readouterr().err
+
+
 def test_file_that_a_target_does_not_hold_is_reported(stored):
     assert stored.run("dbb-ingester").code == 0
     assert audit(stored).code == 0
@@ -263,10 +283,10 @@ def finding(database_url, tmp_path):
     return Finding(settings, tmp_path, retry_wait=0, audit_rate=0)
 
 
-def inside(finding, *, match=(), max_time=None, **keys):
+def inside(finding, *, match=(), max_time=None, limit=None, **keys):
     """Audit in this process; give the exit code."""
     work = AuditorWork(finding.finder, **keys)
-    options = base.Options(match=match, max_time=max_time)
+    options = base.Options(match=match, max_time=max_time, limit=limit)
     return base.run(work, finding.settings, finding.finder, options)
 
 
@@ -279,7 +299,7 @@ def fill(finding, **directories):
     """Store so many files in each directory."""
     for directory, count in directories.items():
         for number in range(count):
-            finding.put(f"{directory}/{number}", f"{directory} {number}".encode())
+            finding.put(f"{directory}/{number}", os.fsencode(f"{directory} {number}"))
     assert finding.run() == 0
 
 
@@ -322,6 +342,16 @@ class TestUnmounted:
         assert "--match 'm [[]1]/*'" in said
         assert inside(finding, missing=1, match=("m [[]1]/*",)) == 1
         assert wrong(finding) == [("a", "MISSING")] * 12
+
+    @pytest.mark.parametrize("backend", ["sqlite"])
+    def test_directory_that_is_not_utf8_is_marked_as_it_is_advised(self, finding, capsys):
+        directory = os.fsdecode(b"caf\xe9")
+        fill(finding, **{directory: 4}, rest=96)
+        shutil.rmtree(finding.storage / directory)
+        assert inside(finding) == 75
+        assert r"--match $'caf\xe9/*'" in capsys.readouterr().err
+        assert inside(finding, missing=1, match=(directory + "/*",)) == 1
+        assert len(wrong(finding)) == 4
 
     def test_directory_of_a_few_files_may_be_lost(self, finding):
         fill(finding, few=3, rest=97)
@@ -387,6 +417,105 @@ class TestUnmounted:
         between(monkeypatch, checksum, "compute", gone)
         assert inside(finding, share=1) == 75
         assert wrong(finding) == []
+
+    @pytest.mark.promise
+    @pytest.mark.parametrize("mount_point", [False, True])
+    @pytest.mark.parametrize("backend", ["sqlite"])
+    def test_storage_that_goes_away_before_the_scan_is_tried_later(
+        self, finding, monkeypatch, capsys, mount_point
+    ):
+        fill(finding, a=20)
+
+        def gone():
+            finding.storage.rename(finding.storage.parent / "away")
+            if mount_point:
+                finding.put("stray", b"stray", finding.storage)
+
+        between(monkeypatch, auditor, "scan", gone)
+        assert inside(finding, adopt=True) == 75
+        assert "mount" in capsys.readouterr().err
+        assert finding.rows("SELECT count(*) FROM file WHERE filename = 'stray'") == [(0,)]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+class TestFilledByRsync:
+    """Files without a row that rsync has not finished, or no log has told of yet."""
+
+    UNFINISHED = (".b.fits.3aHj8o", "d/.c.3aHj8o", "d/.~tmp~/c", ".rsync-partial/c")
+
+    @pytest.fixture
+    def finding(self, finding):
+        finding.change(search="rsync-logs", standard="none")
+        return finding
+
+    def orphans(self, finding, monkeypatch, hours):
+        """Adopt so many hours after the files were put there; give what is recorded."""
+        later = time.time() + 3600 * hours
+        monkeypatch.setattr(auditor, "time", clock(lambda: later))
+        assert inside(finding) == (1 if hours > 1 and "a.fits" in tree(finding.storage) else 0)
+        assert inside(finding, adopt=True) == 0
+        return [filename for _, filename, _ in finding.rows()]
+
+    def test_what_has_the_name_of_something_unfinished_is_passed_over(self, finding, monkeypatch):
+        for rel in self.UNFINISHED:
+            finding.put(rel, b"half", finding.storage)
+        assert self.orphans(finding, monkeypatch, hours=48) == []
+
+    def test_what_changed_a_moment_ago_is_passed_over(self, finding, monkeypatch):
+        os.utime(finding.put("a.fits", b"data", finding.storage), (1, 1))
+        assert self.orphans(finding, monkeypatch, hours=0.9) == []
+        assert self.orphans(finding, monkeypatch, hours=1.1) == ["a.fits"]
+
+    def test_the_auditor_of_another_finder_of_this_storage_knows(self, finding, monkeypatch):
+        finding.settings = replace(finding.settings, finder={"rsync": finding.finder})
+        finding.change(search="scan", standard="move")
+        finding.put(self.UNFINISHED[0], b"half", finding.storage)
+        assert self.orphans(finding, monkeypatch, hours=48) == []
+
+    def test_elsewhere_such_names_are_files_as_any(self, finding, monkeypatch):
+        finding.change(search="scan", standard="move")
+        finding.put(self.UNFINISHED[0], b"whole", finding.storage)
+        assert inside(finding, adopt=True) == 0
+        assert len(finding.rows()) == 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_no_more_files_are_adopted_than_asked_for(finding):
+    for number in range(4):
+        finding.put(f"{number}", b"%d" % number, finding.storage)
+    assert inside(finding, adopt=True, limit=1) == 0
+    assert len(finding.rows()) == 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOENT, 0), (errno.ESTALE, 75)])
+def test_fault_that_is_none_of_a_file_does_not_fail_its_adoption(
+    finding, monkeypatch, number, code
+):
+    finding.put("a", b"data", finding.storage)
+    error = OSError(number, os.strerror(number))
+    monkeypatch.setattr(checksum, "compute", lambda *_: (_ for _ in ()).throw(error))
+    assert inside(finding, adopt=True) == code
+    assert "failed" not in finding.counts()
+
+
+def test_share_is_drawn_among_the_files_that_match(finding):
+    fill(finding, c=98, d=2)
+    for number in range(2):
+        (finding.storage / f"d/{number}").write_bytes(b"D %d" % number)
+    assert inside(finding, match=("d/*",), share=0.5) == 1
+    assert wrong(finding) == [("0", "CORRUPT")]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_digests_are_shown_as_far_as_a_person_compares_them(finding, capsys):
+    fill(finding, a=1)
+    (finding.storage / "a/0").write_bytes(b"A 0")
+    assert inside(finding, share=1) == 1
+    shown = re.search(
+        "has blake2b ([0-9a-f]{16})… instead of ([0-9a-f]{16})…", capsys.readouterr().err
+    )
+    assert shown[1] != shown[2]
 
 
 @pytest.mark.promise

@@ -5,11 +5,16 @@ import pty
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
+from dbbbatch.cli import dbb
 from dbbbatch.files import checksum
-from dbbbatch.passes import base, spread
+from dbbbatch.passes import backfill, base, spread
 from dbbbatch.passes.backfill import BackfillWork
 from tests.support.scripts import TOP
 from tests.support.site import Site
@@ -78,12 +83,15 @@ def test_globs_say_which_files(stored, globs, count):
     assert ran.out.startswith(f"{count} recorded, 0 already known")
 
 
-@pytest.mark.parametrize("glob", ["/etc/*", "../*"])
+@pytest.mark.parametrize(
+    "glob", ["/etc/*", "../*", "./*", "a/./*", "2026-11-23//*", "2026-11-23/", ""]
+)
 @pytest.mark.parametrize("backend", ["sqlite"])
-def test_globs_that_lead_out_of_storage_are_refused(stored, glob):
+def test_globs_that_lead_out_of_storage_or_there_in_other_words_are_refused(stored, glob):
     ran = stored.run("dbb", "backfill", "finder.latiss", glob)
     assert ran.code == 64
     assert "a glob relative to" in ran.err
+    assert ask(stored, FILES) == []
 
 
 def test_other_targets_than_the_named_one_are_offered_the_files(stored):
@@ -113,8 +121,106 @@ def test_what_is_recorded_is_not_read_again(stored):
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_links_are_not_followed(stored):
     os.symlink("2026-11-23/a.fits", stored.storage / "link")
+    os.symlink("none", stored.storage / "nowhere")
     ran = stored.run("dbb", "backfill", "finder.latiss")
-    assert ran.out.startswith("3 recorded")
+    assert (ran.code, ran.out[:10]) == (0, "3 recorded")
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_link_to_a_directory_is_said_and_fails(stored, options):
+    os.symlink("2026-11-23", stored.storage / "link")
+    ran = stored.run("dbb", "backfill", "finder.latiss", *options)
+    assert ran.code == 1
+    assert f"{stored.storage}/link: a symbolic link; nothing of it is recorded\n" in ran.err
+    if not options:
+        assert ran.out == "3 recorded, 0 already known, 0 failed, 1 unreadable\n"
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_file_that_is_named_like_an_unfinished_copy_is_said_and_fails(stored):
+    stored.put(".dbb~notes", b"mine", stored.storage)
+    stored.put(".dbb~0123456789abcdef01234567", b"ours", stored.storage)
+    ran = stored.run("dbb", "backfill", "finder.latiss")
+    assert (ran.code, ran.out[:10]) == (1, "3 recorded")
+    assert f"{stored.storage}/.dbb~notes: begins with .dbb~, as unfinished copies do" in ran.err
+    assert ".dbb~0123" not in ran.err
+    stored.write(finder={"exclude": ["notes$"]}, targets={"one": {}})
+    assert stored.run("dbb", "backfill", "finder.latiss").code == 0
+
+
+@pytest.mark.parametrize("exclude", ["^link$", "^link/$"])
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_link_to_a_directory_that_is_excluded_is_not_said(stored, exclude):
+    stored.write(finder={"exclude": [exclude]}, targets={"one": {}})
+    os.symlink("2026-11-23", stored.storage / "link")
+    ran = stored.run("dbb", "backfill", "finder.latiss")
+    assert (ran.code, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_only_directories_in_which_a_match_can_lie_are_looked_at(stored):
+    for top in ("2026-11-22", "2026-11-23/deep"):
+        (stored.storage / top).mkdir()
+    os.symlink(stored.storage, stored.storage / "2026-11-22/link")
+    os.symlink(stored.storage, stored.storage / "link")
+    globs = ["2026-11-23/deep/*", "2026-11-23/a.fits"]
+    ran = stored.run("dbb", "backfill", "finder.latiss", *globs)
+    assert (ran.code, ran.err, ran.out[:10]) == (0, "", "1 recorded")
+    os.symlink(stored.storage, stored.storage / "2026-11-23/deep/link")
+    assert stored.run("dbb", "backfill", "finder.latiss", *globs).code == 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_directory_that_cannot_be_read_is_counted_said_and_fails(stored, monkeypatch):
+    def scandir(path, real=os.scandir):
+        if str(path).endswith("2026-11-24"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    words = ["-c", str(stored.config), "backfill", "finder.latiss"]
+    ran = CliRunner().invoke(dbb.dbb, words, standalone_mode=False)
+    assert ran.return_value == 1
+    assert "1 recorded, 0 already known, 0 failed, 1 unreadable\n" in ran.output
+    assert f"{stored.storage}/2026-11-24: directory cannot be read: Permission denied" in ran.output
+
+
+@pytest.mark.parametrize("globs", [[], ["lost/*"], ["lost/deep/*"]])
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_directory_that_a_finder_does_not_enter_is_not_entered(stored, globs):
+    stored.write(finder={"exclude": ["^lost/$"]}, targets={"one": {}})
+    stored.put("lost/deep/x.fits", b"x", stored.storage)
+    ran = stored.run("dbb", "backfill", "finder.latiss", *globs)
+    assert ran.code == 0
+    assert ("lost/deep", "x.fits", "STORED") not in ask(stored, FILES)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_files_that_may_still_change_are_counted_and_left_for_later(stored):
+    stored.run("dbb", "backfill", "finder.latiss", "2026-11-23/*")
+    stored.write(finder={"settle": "1h"}, targets={"one": {}})
+    os.utime(stored.storage / "2026-11-24/b.fits", (1, 1))
+    ran = stored.run("dbb", "backfill", "finder.latiss")
+    assert (ran.code, ran.out) == (
+        0,
+        "1 recorded, 1 already known, 0 failed, 0 unreadable\n1 not settled yet: run it again\n",
+    )
+    stored.write(targets={"one": {}})
+    ran = stored.run("dbb", "backfill", "finder.latiss")
+    assert ran.out == "1 recorded, 2 already known, 0 failed, 0 unreadable\n"
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_date_in_the_future_does_not_keep_a_file_from_settling(stored, monkeypatch):
+    ahead = time.time() + 86400
+    os.utime(stored.storage / "2026-11-23/a.fits", (ahead, ahead))
+    settings = stored.settings()
+    finder = replace(settings.finder["latiss"], settle=1800)
+    monkeypatch.setattr(backfill, "time", SimpleNamespace(time=lambda: ahead - 3600))
+    work = BackfillWork(finder)
+    assert base.run(work, settings, finder, base.Options()) == 0
+    assert (work.counts["recorded"], work.counts["not settled"]) == (3, 0)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
@@ -169,7 +275,7 @@ def test_file_that_cannot_be_read_is_counted_and_the_rest_recorded(stored, monke
     work = BackfillWork(settings.finder["latiss"])
     assert base.run(work, settings, settings.finder["latiss"], base.Options()) == 1
     assert (work.counts["recorded"], work.counts["unreadable"]) == (2, 1)
-    assert work.troubles == ["2026-11-23/a.fits: Permission denied"]
+    assert work.troubles == [f"{stored.storage}/2026-11-23/a.fits: Permission denied"]
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

@@ -251,6 +251,28 @@ class TestNotYet:
             (13, f"blake2b:{digest}", "STORED")
         ]
 
+    @pytest.mark.promise
+    def test_file_still_written_to_gives_way_to_the_next_version_of_its_name(
+        self, finding, monkeypatch
+    ):
+        path = finding.put("a")
+
+        def intend(*arguments, real=arrival._intend):
+            path.write_bytes(b"the first version")
+            return real(*arguments)
+
+        def compute(*arguments):
+            finding.put("a", b"the next one")
+            raise checksum.Changed(11, "the file changed while it was read")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(arrival, "_intend", intend)
+            patched.setattr(checksum, "compute", compute)
+            assert finding.run() == 0
+        assert (finding.rows(), tree(finding.storage)) == ([], {})
+        assert finding.run() == 0
+        assert tree(finding.storage) == {"a": b"the next one", "a.~1~": b"the first version"}
+
     def test_file_that_vanishes_before_it_is_read_is_nothing(self, either, monkeypatch, capsys):
         path = either.put("a")
         either.put("b", b"other")
@@ -338,6 +360,39 @@ class TestOddThings:
         assert finding.run() == 0
         assert finding.rows() == [("", "a", "STORED")]
         assert finding.rows("SELECT * FROM finder_left") == []
+
+    def test_clock_that_was_ahead_keeps_no_failed_file_waiting(self, finding, monkeypatch):
+        finding.put("a")
+        unreadable(monkeypatch, "a")
+        finding.run()
+        monkeypatch.undo()
+        finding.change_rows("UPDATE finder_left SET seen_at = '2999-01-01 00:00:00'")
+        assert finding.run() == 0
+        assert finding.rows() == [("", "a", "STORED")]
+
+    @pytest.mark.promise
+    @pytest.mark.parametrize("call", ["write", "mkdir"])
+    def test_storage_that_cannot_be_written_is_no_fault_of_any_file(
+        self, settings, tmp_path, other_file_system, monkeypatch, capsys, call
+    ):
+        finding = Finding(settings, tmp_path, other_file_system, retry_wait=0, max_attempts=1)
+        finding.put("night/a")
+
+        real = getattr(os, call)
+
+        def broken(where, *more, **keywords):
+            path = os.readlink(f"/proc/self/fd/{where}") if call == "write" else str(where)
+            if path.startswith(str(finding.storage)):
+                raise OSError(5, "Input/output error", None if call == "write" else path)
+            return real(where, *more, **keywords)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, call, broken)
+            assert finding.run() == 75
+        assert "Input/output error; nothing is lost" in capsys.readouterr().err
+        assert finding.rows("SELECT * FROM finder_left") == []
+        assert finding.run() == 0
+        assert tree(finding.storage) == {"night/a": b"data"}
 
     def test_failed_file_is_quarantined_after_its_last_attempt(self, finding, monkeypatch):
         finding.change(retry_wait=0, max_attempts=2)

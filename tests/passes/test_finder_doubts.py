@@ -231,9 +231,70 @@ def test_directory_of_storage_that_leads_into_the_source_is_left_alone(
     finding.change(alternative=alternative, max_attempts=2)
     for _ in range(3):
         assert finding.run() == 1
-    assert "2026/a: source and storage lead to this same file" in capsys.readouterr().err
+    assert f"2026/a: {finding.storage}/2026 leads into" in capsys.readouterr().err
     assert tree(finding.source) == {"2026/a": b"data"}
     assert finding.rows() == []
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer"), [("storage/night one", "source"), ("source/night one", "storage")]
+)
+def test_mount_of_a_directory_of_the_one_as_the_other_is_refused(
+    finding, mount, tmp_path, inner, outer, capsys
+):
+    (tmp_path / inner).mkdir()
+    if outer == "storage":
+        (tmp_path / inner / SENTINEL).touch()
+    mount("--bind", tmp_path / inner, tmp_path / outer)
+    path = finding.put("a", where=tmp_path / inner)
+    assert finding.run() == 78
+    assert "leads into" in capsys.readouterr().err
+    assert path.exists()
+
+
+@pytest.mark.parametrize("by", ["a mount", "a link"])
+def test_directory_that_leads_from_the_one_into_the_other_is_left_alone(finding, mount, by, capsys):
+    """Stored files would be moved away under the directory's other name."""
+    stored(finding, "y/a")
+    if by == "a mount":
+        (finding.source / "x").mkdir()
+        mount("--bind", finding.storage / "y", finding.source / "x")
+        expected = {"y/a": b"data"}
+    else:
+        finding.put("y/b")
+        (finding.storage / "x").symlink_to(finding.source / "y")
+        finding.put("x/a")
+        expected = {"y/a": b"data", "y/b": b"data"}
+    for _ in range(2):
+        assert finding.run() == 1
+    assert "leads into" in capsys.readouterr().err
+    assert tree(finding.storage) == expected
+
+
+def test_part_of_storage_that_is_not_mounted_takes_nothing(finding, capsys):
+    """Its mount would hide what came, and the original is gone."""
+    for name in ("2026/a", "2026/b", "2026/night/c", "2026/night/d"):
+        stored(finding, name)
+    (finding.storage / "2026").rename(finding.storage.parent / "away")
+    (finding.storage / "2026").mkdir()
+    finding.put("2026/next night/e")
+    finding.put("2027/f")
+    for _ in range(2):
+        assert finding.run() == 75
+    assert f"{finding.storage}/2026: not there or empty" in capsys.readouterr().err
+    assert tree(finding.source) == {"2026/next night/e": b"data"}
+    assert tree(finding.storage) == {"2027/f": b"data"}
+    (finding.storage / "2026").rmdir()
+    (finding.storage.parent / "away").rename(finding.storage / "2026")
+    assert finding.run() == 0
+    agrees(finding)
+
+
+def test_directory_of_storage_that_lost_a_few_files_takes_what_comes(finding):
+    stored(finding, "2026/a")
+    (finding.storage / "2026/a").unlink()
+    stored(finding, "2026/b")
+    assert tree(finding.storage) == {"2026/b": b"data"}
 
 
 # ---- originals that stayed -----------------------------------------------------------------------
@@ -798,6 +859,17 @@ def test_what_comes_back_after_it_was_forgotten_is_offered(
     assert finding.run() == 0
     assert finding.rows("SELECT status FROM ingest_state") == [(becomes,)]
     agrees(finding)
+
+
+@pytest.mark.parametrize(("content", "parts"), [(b"corrected", ""), (b"data", '["raw"]')])
+def test_parts_done_are_of_the_content_that_comes_back(finding, content, parts):
+    finding.add_target("one")
+    stored(finding)
+    finding.change_rows("UPDATE ingest_state SET status = 'FAILURE', parts_done = '[\"raw\"]'")
+    forgotten(finding)
+    finding.put("a", content)
+    assert finding.run() == 0
+    assert finding.rows("SELECT status, parts_done FROM ingest_state") == [("RERUN", parts)]
 
 
 def test_what_comes_back_into_storage_by_another_way_is_offered_too(finding):

@@ -109,3 +109,40 @@ def test_copy_whose_original_may_not_be_removed_is_stored_once(finding):
         assert tree(finding.source) == tree(finding.storage) == {"a": b"data"}
     assert finding.rows() == [("", "a", "STORED")]
     assert finding.rows("SELECT verdict FROM finder_left") == [("MOVED",)]
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("forbidden", ["storage", "a directory"])
+def test_directory_of_storage_that_is_not_ours_is_no_fault_of_any_file(finding, forbidden, capfd):
+    finding.change(max_attempts=1)
+    finding.put("2026/a").chmod(0o644)
+    os.chown(finding.source / "2026", NOBODY, NOBODY)
+    (finding.storage / "2026").mkdir(mode=0o755)
+    directory = finding.storage / "2026" if forbidden == "a directory" else finding.storage
+    if forbidden == "storage":
+        (finding.storage / "2026").rmdir()
+    os.chown(directory, 0, 0)
+    for _ in range(2):
+        assert run_as_nobody(finding) == 1
+        assert tree(finding.source) == {"2026/a": b"data"}
+        assert finding.rows("SELECT 1 FROM file UNION SELECT 1 FROM finder_left") == []
+    assert f"{directory}: Permission denied: this user cannot store" in capfd.readouterr().err
+    os.chown(directory, NOBODY, NOBODY)
+    assert run_as_nobody(finding) == 0
+    assert tree(finding.storage) == {"2026/a": b"data"}
+
+
+@pytest.mark.promise
+def test_file_on_its_way_that_cannot_be_looked_at_keeps_no_other_waiting(finding, capfd):
+    finding.put("2026/a").chmod(0o644)
+    os.chown(finding.source / "2026", NOBODY, NOBODY)
+    assert run_as_nobody(finding) == 0
+    finding.change_rows("UPDATE file SET status = 'ARRIVING'")
+    (finding.storage / "2026").chmod(0)
+    finding.put("b").chmod(0o644)
+    assert run_as_nobody(finding) == 1
+    assert "2026/a: was on its way to storage" in capfd.readouterr().err
+    assert finding.rows("SELECT status FROM file ORDER BY id") == [("ARRIVING",), ("STORED",)]
+    (finding.storage / "2026").chmod(0o755)
+    assert run_as_nobody(finding) == 0
+    assert finding.rows("SELECT status FROM file") == [("STORED",), ("STORED",)]

@@ -632,6 +632,7 @@ def test_a_full_quarantine_on_another_disk_leaves_the_file_in_the_source(
         assert made.run() == 0
         made.put("night/a", b"other")
         made.put("night/b", b"new")
+        made.change(batch_files=1)
         if room == "none at all":
             monkeypatch.setattr(place, "RESERVE", 0)
             disk.fill()

@@ -46,3 +46,9 @@ def test_every_conflict_has_its_reason_and_nothing_else_has(status, same, there)
 def test_waits_double_up_to_the_longest():
     waits = [wait_before_try(tries, 60, 300) for tries in (1, 2, 3, 4, 1000)]
     assert waits == [60, 120, 240, 300, 300]
+
+
+def test_reason_tells_a_lost_file_from_one_that_is_there():
+    known = Known(1, SIZE, "md5:00", "STORED", "x")
+    assert "has lost" in judge(known, False, None).reason
+    assert "holds" in judge(known, False, SIZE).reason

@@ -8,6 +8,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
+from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, place
 from dbbbatch.passes.quarantine import Aside, Quarantining
 
@@ -180,3 +181,13 @@ def test_what_cannot_be_looked_at_does_not_keep_recovery_from_the_rest(places, m
     assert quarantining(places).recover() == 1
     assert files(root) == {"d/a", "other"}
     assert [there for _, there in rows()] == [True, True]
+
+
+def test_disk_of_the_quarantine_that_fails_is_tried_again_later(places, monkeypatch):
+    source, root = places
+    with monkeypatch.context() as patched:
+        patched.setattr(place, "sync_file_system", broken)
+        with pytest.raises(TryLater, match=f"{root}: Input/output error"):
+            quarantining(places).move([aside(places)])
+    quarantining(places).recover()
+    assert (files(source), files(root)) == (set(), {"d/a"})

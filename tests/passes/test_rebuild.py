@@ -8,6 +8,10 @@ import sys
 import pytest
 
 from dbbbatch.database import connect
+from dbbbatch.files import names
+from dbbbatch.passes import base
+from dbbbatch.passes.rebuild import HandoffRebuild, StorageRebuild
+from tests.passes.handing import REFUSING
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
 
@@ -37,6 +41,12 @@ def ask(site, sql):
     rows = [tuple(row) for row in connect.execute(sql).fetchall()]
     connect.disconnect()
     return rows
+
+
+def change(site, sql):
+    connect.connect(site.settings().database)
+    connect.transact(lambda: connect.execute(sql))
+    connect.disconnect()
 
 
 def lose(site):
@@ -129,13 +139,240 @@ def test_dry_run_changes_nothing(lived):
     lose(lived)
     for label in ("finder.latiss", "handoff.latiss"):
         ran = lived.run("dbb", "rebuild", label, "--dry-run")
-        assert len(ran.out.splitlines()) == 3
-    assert ask(lived, STORED) == ask(lived, HELD) == []
+        assert sum("in quarantine" not in line for line in ran.out.splitlines()) == 3
+    assert ask(lived, STORED) == ask(lived, HELD) == ask(lived, ASIDE) == []
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_dry_run_tells_of_quarantine(lived):
+    lose(lived)
+    lived.put("2026/q.fits", b"aside", lived.quarantine)
+    for label, rel in (("finder.latiss", "c.fits"), ("handoff.latiss", "2026/q.fits")):
+        root = lived.storage_quarantine if "finder" in label else lived.quarantine
+        ran = lived.run("dbb", "rebuild", label, "--dry-run")
+        assert f"would record {root}/{rel}, in quarantine: " in ran.out
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_target_cannot_be_rebuilt(lived):
     assert lived.run("dbb", "rebuild", "target.a").code == 64
+
+
+AREAS = [
+    ("finder.latiss", "storage"),
+    ("finder.latiss", "storage_quarantine"),
+    ("handoff.latiss", "holding"),
+    ("handoff.latiss", "quarantine"),
+]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(("label", "area"), AREAS)
+def test_link_to_a_directory_is_said_and_fails(lived, label, area):
+    link = getattr(lived, area) / "link"
+    os.symlink(lived.root, link)
+    ran = lived.run("dbb", "rebuild", label)
+    assert ran.code == 1
+    assert f"{link}: a symbolic link; nothing of it is recorded" in ran.err
+    assert "0 failed, 1 unreadable" in ran.out
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("top", ["", "/below"])
+@pytest.mark.parametrize(("label", "area"), AREAS)
+def test_directory_that_cannot_be_read_is_said_and_fails(lived, monkeypatch, label, area, top):
+    lose(lived)
+    (getattr(lived, area) / "below").mkdir()
+    closed = f"{getattr(lived, area)}{top}"
+
+    def scandir(path, real=os.scandir):
+        if str(path) == closed:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    settings = lived.settings()
+    section = settings.labelled(label)
+    work = HandoffRebuild(section)
+    if label.startswith("finder"):
+        work = StorageRebuild(section, "UNTRIED")
+    assert base.run(work, settings, section, base.Options()) == 1
+    (said,) = work.troubles
+    assert said.startswith(f"{closed}")
+    assert "directory cannot be read: Permission denied" in said
+    if "quarantine" in area or top:
+        assert work.counts["recorded"] == 3
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(("label", "area"), AREAS)
+def test_area_that_is_not_there_is_waited_for(lived, label, area):
+    getattr(lived, area).rename(lived.root / "away")
+    assert lived.run("dbb", "rebuild", label).code == 75
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_files_that_may_still_change_are_counted_and_it_fails(lived):
+    lose(lived)
+    lived.write(finder={"settle": "1h"})
+    ran = lived.run("dbb", "rebuild", "finder.latiss")
+    assert (ran.code, ran.err) == (1, "")
+    assert ran.out.startswith("0 recorded, 0 already known")
+    assert "3 not settled yet: run it again\n" in ran.out
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_what_a_finder_leaves_alone_in_storage_is_not_recorded(lived):
+    lose(lived)
+    lived.write(finder={"exclude": ["^2026/$"]})
+    assert lived.run("dbb", "rebuild", "finder.latiss").code == 0
+    assert [row[1] for row in ask(lived, STORED)] == ["c.fits"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_known_files_that_storage_does_not_bear_out_are_counted_for_the_auditor(lived):
+    before = ask(lived, STORED)
+    assert "dbb-auditor" not in lived.run("dbb", "rebuild", "finder.latiss").out
+    (lived.storage / "c.fits").unlink()
+    lived.put("2026/a.fits", b"longer", lived.storage)
+    os.utime(lived.storage / "2026/b.fits", (1, 1))
+    for options in ([], ["--dry-run"]):
+        ran = lived.run("dbb", "rebuild", "finder.latiss", *options)
+        assert ran.code == 0
+        assert "3 known files are gone from storage, or are of another size, time or" in ran.out
+        assert "`dbb-auditor latiss --share 1`" in ran.out
+    assert ask(lived, STORED) == before
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_row_of_another_inode_is_in_doubt_and_one_that_is_known_to_be_wrong_is_not(lived):
+    change(lived, "UPDATE file SET inode = 1 WHERE filename = 'a.fits'")
+    change(lived, "UPDATE file SET status = 'CORRUPT', inode = 1 WHERE filename = 'b.fits'")
+    assert "\n1 known files" in lived.run("dbb", "rebuild", "finder.latiss").out
+
+
+BEFORE = ["FOUND", "DELIVERED", "VANISHED", "PURGED", "QUARANTINED"]
+
+
+def statuses(site):
+    return [row[4] for row in ask(site, HELD)]
+
+
+@pytest.mark.parametrize("status", BEFORE)
+def test_row_of_last_night_becomes_held_where_holding_has_the_file(lived, status):
+    held = ask(lived, HELD)
+    change(
+        lived,
+        f"UPDATE handoff_file SET status = '{status}', held_as = NULL, checksum = NULL,"
+        " attempts = 3, error = 'failed'",
+    )
+    ran = lived.run("dbb", "rebuild", "handoff.latiss")
+    assert (ran.code, ran.out[:27]) == (0, "3 recorded, 0 already known")
+    assert ask(lived, HELD) == held
+    assert ask(lived, "SELECT DISTINCT error, next_try_at FROM handoff_file") == [(None, None)]
+
+
+@pytest.mark.parametrize("status", [*BEFORE, "IGNORED"])
+def test_row_of_a_file_that_is_in_the_buffer_is_left_to_the_next_pass(lived, status):
+    change(lived, f"UPDATE handoff_file SET status = '{status}'")
+    for rel in FILES:
+        (lived.buffer / rel).parent.mkdir(exist_ok=True)
+        shutil.copy2(lived.holding / rel, lived.buffer / rel)
+    assert lived.run("dbb", "rebuild", "handoff.latiss").out.startswith("0 recorded, 3 already")
+    assert statuses(lived) == [status] * 3
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_file_that_a_person_ignores_stays_ignored(lived):
+    change(lived, "UPDATE handoff_file SET status = 'IGNORED'")
+    assert lived.run("dbb", "rebuild", "handoff.latiss").out.startswith("0 recorded, 3 already")
+    assert statuses(lived) == ["IGNORED"] * 3
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_held_file_that_has_another_name_by_now_is_found_again(lived):
+    (lived.holding / "c.fits").rename(lived.holding / "c.fits.~1~")
+    lived.put("c.fits", b"another version", lived.holding)
+    assert lived.run("dbb", "rebuild", "handoff.latiss").out.startswith("2 recorded, 2 already")
+    assert [(row[1], row[2], row[5]) for row in ask(lived, HELD)][:2] == [
+        ("c.fits", 5, "c.fits.~1~"),
+        ("c.fits", 15, "c.fits"),
+    ]
+
+
+@pytest.fixture
+def aside(lived):
+    """The same site, with a file that the handoff gave up and moved aside."""
+    lived.write(endpoint=REFUSING, handoff={"max_attempts": 1})
+    lived.put("2026/q.fits", b"aside")
+    lived.run("dbb-handoff")
+    assert statuses(lived) == [*["HELD"] * 3, "QUARANTINED"]
+    return lived
+
+
+@pytest.mark.parametrize("status", ["FOUND", "DELIVERED", "VANISHED", "PURGED"])
+def test_row_of_last_night_becomes_quarantined_where_quarantine_has_the_file(aside, status):
+    change(aside, f"UPDATE handoff_file SET status = '{status}' WHERE filename = 'q.fits'")
+    change(aside, "DELETE FROM quarantine")
+    ran = aside.run("dbb", "rebuild", "handoff.latiss")
+    assert (ran.code, ran.out[:10]) == (0, "0 recorded")
+    assert "1 in quarantine recorded" in ran.out
+    assert statuses(aside) == [*["HELD"] * 3, "QUARANTINED"]
+    assert aside.run("dbb", "quarantine", "release", "handoff.latiss", "--match", "*").code == 0
+    assert statuses(aside) == [*["HELD"] * 3, "FOUND"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_file_in_quarantine_stays_so_though_holding_has_one_like_it(aside):
+    shutil.copy2(aside.quarantine / "2026/q.fits", aside.holding / "2026/q.fits")
+    aside.run("dbb", "rebuild", "handoff.latiss")
+    assert statuses(aside) == [*["HELD"] * 3, "QUARANTINED"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("rel", ["2026/q.fits", "2026/x.~2~", "b.reason", "2026/neu\\\n.~1~"])
+def test_name_of_a_file_in_quarantine_comes_back(lived, rel):
+    for content in (b"one", b"two"):
+        lived.put(rel, content, lived.storage)
+        assert lived.run("dbb-auditor", "--adopt").code == 0
+        lived.put(rel, b"other " + content, lived.far_buffer)
+        assert lived.run("dbb-finder").code == 1
+        assert lived.run("dbb", "forget", "finder.latiss", rel, "--remove", "--yes").code == 0
+    before = ask(lived, ASIDE)
+    first, second = [row for row in before if row[2] != "c.fits"]
+    lose(lived)
+    lived.run("dbb", "rebuild", "finder.latiss")
+    assert ask(lived, ASIDE) == before
+    # Also where the one is gone of which the other looks like a version.
+    os.unlink(names.from_text(first[3]))
+    change(lived, "DELETE FROM quarantine")
+    lived.run("dbb", "rebuild", "finder.latiss")
+    assert second in ask(lived, ASIDE)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_name_in_quarantine_that_nothing_tells_is_a_version_of_what_is_beside_it(lived):
+    for name in ("x.~2~", "y", "y.~1~"):
+        lived.put(name, name.encode(), lived.storage_quarantine)
+    lived.run("dbb", "rebuild", "finder.latiss")
+    sql = "SELECT path, filename FROM quarantine WHERE reason LIKE 'not known%' ORDER BY path"
+    root = lived.storage_quarantine
+    assert ask(lived, sql) == [
+        (f"{root}/x.~2~", "x.~2~"),
+        (f"{root}/y", "y"),
+        (f"{root}/y.~1~", "y"),
+    ]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_held_file_whose_own_name_is_like_a_version_is_known(lived):
+    lived.put("x.~2~")
+    assert lived.run("dbb-handoff").code == 0
+    before = ask(lived, HELD)
+    assert lived.run("dbb", "rebuild", "handoff.latiss").out.startswith("0 recorded, 4 already")
+    change(lived, "UPDATE handoff_file SET status = 'FOUND' WHERE filename = 'x.~2~'")
+    assert lived.run("dbb", "rebuild", "handoff.latiss").out.startswith("1 recorded, 3 already")
+    assert ask(lived, HELD) == before
 
 
 def contents(*directories):
@@ -272,3 +509,30 @@ def test_last_nights_database_is_brought_up_to_date(lived):
     restore(lived, backup)
     assert lived.run("dbb", "rebuild", "finder.latiss").out.startswith("1 recorded, 3 already")
     assert ask(lived, STORED) == now
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("passed", [False, True])
+def test_what_was_delivered_since_last_night_is_held(lived, passed):
+    lived.write(endpoint=REFUSING, handoff={"retry_wait": 0})
+    backlog = {f"2026/{number}.fits": bytes([number]) for number in range(5)}
+    lived.put_all(backlog)
+    assert lived.run("dbb-handoff").code == 1
+    backup = lived.root / "backup.sqlite"
+    assert lived.run("dbb", "backup", str(backup)).code == 0
+    assert statuses(lived).count("FOUND") == 5
+    lived.write(handoff={"retry_wait": 0})
+    assert lived.run("dbb-handoff").code == 0
+    now, held = ask(lived, HELD), tree(lived.holding)
+    restore(lived, backup)
+    if passed:
+        lived.run("dbb-handoff")
+        assert statuses(lived).count("VANISHED") == 5
+    ran = lived.run("dbb", "rebuild", "handoff.latiss")
+    assert (ran.code, ran.out[:27]) == (0, "5 recorded, 3 already known")
+    assert ask(lived, HELD) == now
+    lived.put("after.fits")
+    assert lived.run("dbb-handoff").code == 0
+    assert set(statuses(lived)) == {"HELD"}
+    assert tree(lived.holding).items() > held.items()

@@ -87,6 +87,9 @@ def test_a_name_beside_which_something_stands_is_not_used(site: Site) -> None:
     found = tree(site.quarantine)
     assert (found["d.~1~"], found["d.reason"]) == (b"data", b"my notes")
     assert found["d.~1~.reason"].startswith(b"gave up")
+    assert found["d.~1~.reason"].endswith(b'\nIts name was "d"\n')
+    assert release(site, "d").code == 0
+    assert set(tree(site.quarantine)) == found.keys() - {"d.~1~", "d.~1~.reason"}
 
 
 def test_a_file_that_comes_back_after_a_release_was_cut_off_has_its_old_name(site: Site) -> None:
@@ -111,6 +114,16 @@ def test_a_released_file_is_sent_as_if_it_were_new(site: Site) -> None:
     assert set(tree(site.quarantine)) == {"c", "c.reason"}
     make_pass(site)
     assert statuses(site) == {"a/b": "HELD", "c": "QUARANTINED"}
+
+
+def test_a_file_that_is_released_under_a_new_name_waits_no_longer_under_its_old_one(
+    site: Site,
+) -> None:
+    assert release(site, "a/b", "--as-new", "new/d").code == 0
+    assert statuses(site)["a/b"] == "IGNORED"
+    assert "released as new/d" in rows(site, "error")
+    make_pass(site)
+    assert statuses(site) == {"a/b": "IGNORED", "c": "QUARANTINED", "new/d": "HELD"}
 
 
 def test_a_release_by_reason(site: Site) -> None:

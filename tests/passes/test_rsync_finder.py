@@ -10,8 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from dbbbatch.files import checksum, rsync_log
+from dbbbatch.database import connect
+from dbbbatch.files import checksum, place, rsync_log
 from dbbbatch.passes import base
+from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.finder import logged, rsync
 from dbbbatch.passes.finder.rsync import RsyncWork
 from dbbbatch.passes.forget import forget
@@ -121,12 +123,45 @@ class TestRecording:
         assert logs.run() == 0
         assert logs.rows() == []
 
-    def test_prefix_says_where_rsyncs_root_is(self, settings, tmp_path):
-        logs = Logs(settings, tmp_path, prefix="raw/{date}")
+    @pytest.mark.parametrize("prefix", ["raw/{date}", "./raw//{date}/", "raw/./{date}"])
+    def test_prefix_says_where_rsyncs_root_is(self, settings, tmp_path, prefix):
+        logs = Logs(settings, tmp_path, prefix=prefix)
         logs.store(f"raw/{TODAY:%Y%m%d}/a")
         logs.log("./a")
         logs.run()
         assert logs.rows() == [(f"raw/{TODAY:%Y%m%d}", "a", "STORED")]
+
+    def test_directory_that_is_a_link_to_another_is_recorded_as_that(self, logs, capsys):
+        logs.add_target()
+        logs.store("real/a.fits")
+        os.symlink("real", logs.storage / "link")
+        logs.log("real/a.fits", "link/a.fits")
+        assert logs.run() == 0
+        assert logs.rows() == [("real", "a.fits", "STORED")]
+        assert capsys.readouterr().err == ""
+
+    def test_hard_link_is_known_by_the_name_that_storage_has(self, logs):
+        for name in ("x", "x => y"):
+            logs.store(name, name.encode())
+        os.link(logs.storage / "x => y", logs.storage / "x => z")
+        logs.log(b"hf+++++++++ x => z => x => y\n")
+        assert logs.run() == 0
+        assert logs.rows() == [("", "x => z", "STORED")]
+
+    def test_files_on_their_way_since_the_finder_scanned_are_finished(self, logs, capsys):
+        logs.add_target()
+        path = logs.store("a", b"updated")
+        status = path.stat()
+        logs.change_rows(
+            "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder,"
+            " mtime_ns, inode) VALUES (?, '', 'a', 4, 'blake2b:00', 'ARRIVING', 'latiss', 0, ?)",
+            [str(logs.storage), status.st_ino],
+        )
+        assert logs.plan() == ["would finish a"]
+        logs.log("a")
+        assert logs.run() == 0
+        digest = checksum.compute(str(path))["blake2b"]
+        assert logs.rows("SELECT checksum, status FROM file") == [(f"blake2b:{digest}", "STORED")]
 
     def test_log_that_grew_is_continued(self, logs, hashed):
         logs.store("a")
@@ -241,6 +276,30 @@ class TestRecording:
         ]
         assert logs.rows("SELECT status FROM ingest_state") == [("RERUN",)]
 
+    def test_file_taken_to_be_ingested_is_due_once_rsync_updated_it(self, logs):
+        logs.add_target()
+        logs.store("a")
+        logs.log("a")
+        logs.run()
+        logs.change_rows("UPDATE ingest_state SET status = 'BACKFILL'")
+        logs.store("a", b"updated")
+        logs.log("<f.st...... a\n")
+        logs.run()
+        assert logs.rows("SELECT status FROM ingest_state") == [("RERUN",)]
+
+    def test_further_checksums_are_those_of_the_update(self, settings, tmp_path):
+        logs = Logs(settings, tmp_path, checksums=["md5"])
+        logs.store("a")
+        logs.log("a")
+        logs.run()
+        logs.change_rows("INSERT INTO file_checksum VALUES (1, 'adler32', 'by a plugin')")
+        path = logs.store("a", b"updated")
+        logs.log("<f.st...... a\n")
+        logs.run()
+        digest = checksum.compute(str(path), ["md5"])["md5"]
+        kept = logs.rows("SELECT algorithm, value FROM file_checksum")
+        assert kept == [("md5", digest)]
+
     def test_log_that_still_changes_waits(self, settings, tmp_path):
         logs = Logs(settings, tmp_path, delay="1h")
         logs.store("a")
@@ -340,6 +399,109 @@ class TestAwaiting:
         assert logs.rows() == [("", "late", "STORED")]
         assert logs.rows("SELECT * FROM finder_left") == []
 
+    def test_file_that_was_given_up_is_awaited_when_a_log_names_it_again(
+        self, settings, tmp_path, capsys
+    ):
+        logs = Logs(settings, tmp_path, max_attempts=2)
+        logs.log("late")
+        assert [logs.run(), logs.run()] == [0, 1]
+        logs.log("late")
+        assert logs.run() == 0
+        logs.store("late")
+        assert logs.run() == 0
+        assert logs.rows() == [("", "late", "STORED")]
+        assert logs.rows("SELECT * FROM finder_left") == []
+
+    @pytest.mark.promise
+    def test_file_that_was_given_up_is_still_looked_for_but_rarely(
+        self, settings, tmp_path, capsys
+    ):
+        logs = Logs(settings, tmp_path, max_attempts=1)
+        logs.log("late")
+        assert logs.run() == 1
+        logs.store("late")
+        assert not logs.is_due()
+        assert logs.run() == 0
+        assert logs.rows() == []
+        self.ago(logs, hours=7)
+        assert logs.is_due()
+        assert logs.run() == 0
+        assert logs.rows() == [("", "late", "STORED")]
+        assert logs.rows("SELECT * FROM finder_left") == []
+        assert "is over: late: named by" in capsys.readouterr().err
+
+    def test_file_that_is_looked_for_in_vain_stays_given_up(self, settings, tmp_path, capsys):
+        logs = Logs(settings, tmp_path, max_attempts=1)
+        logs.log("never")
+        assert logs.run() == 1
+        before = logs.rows("SELECT verdict, tries, message FROM finder_left")
+        self.ago(logs, hours=7)
+        assert [logs.run(), logs.run()] == [0, 0]
+        assert logs.rows("SELECT verdict, tries, message FROM finder_left") == before
+        assert not logs.is_due()
+        assert "is over: never" not in capsys.readouterr().err
+
+    def test_a_pass_looks_for_no_more_than_a_batch_of_what_was_given_up(self, settings, tmp_path):
+        logs = Logs(settings, tmp_path, max_attempts=1, batch_files=2)
+        logs.log("a", "b", "c")
+        logs.run()
+        self.ago(logs, hours=7)
+        assert logs.plan() == ["would look again for a", "would look again for b"]
+        logs.run()
+        assert logs.plan() == ["would look again for c"]
+
+    def test_file_that_was_given_up_and_then_recorded_otherwise_is_no_trouble_any_more(
+        self, settings, tmp_path, capsys
+    ):
+        logs = Logs(settings, tmp_path, max_attempts=1)
+        logs.log("late")
+        assert logs.run() == 1
+        logs.store("late")
+        backfill = BackfillWork(logs.finder)
+        assert base.run(backfill, logs.settings, logs.finder, base.Options()) == 0
+        capsys.readouterr()
+        assert logs.run() == 0
+        assert "is over: late: named by" in capsys.readouterr().err
+        assert logs.rows("SELECT * FROM finder_left") == []
+
+    def test_clock_that_was_ahead_once_keeps_no_file_from_being_looked_for(
+        self, settings, tmp_path
+    ):
+        logs = Logs(settings, tmp_path, max_attempts=2)
+        logs.log("awaited")
+        logs.run()
+        self.ago(logs, days=-30)
+        logs.run()
+        assert logs.rows("SELECT verdict FROM finder_left") == [("GIVEN_UP",)]
+        self.ago(logs, days=-30)
+        logs.store("awaited")
+        logs.run()
+        assert logs.rows() == [("", "awaited", "STORED")]
+
+    def test_file_that_was_forgotten_is_awaited_but_never_given_up(
+        self, settings, tmp_path, capsys
+    ):
+        """A log that was rotated to another name is read again, from its beginning."""
+        logs = Logs(settings, tmp_path, max_attempts=2)
+        path = logs.store("a")
+        log = logs.log("a")
+        logs.run()
+        path.unlink()
+        with logs.database():
+            forget("archive", logs.finder, "a", False, "why")
+        log.rename(log.with_name("rsync-old.log"))
+        assert logs.run() == 0
+        assert logs.rows("SELECT verdict FROM finder_left") == [("AWAITED",)]
+        assert logs.run() == 0
+        assert logs.rows("SELECT * FROM finder_left") == []
+        assert capsys.readouterr().err == ""
+
+    def ago(self, logs, **times):
+        """Let what is kept in mind have been looked for so long ago."""
+        with logs.database():
+            when = connect.now() - datetime.timedelta(**times)
+            connect.execute("UPDATE finder_left SET seen_at = ?", [str(when)])
+
     def test_tries_are_some_time_apart(self, settings, tmp_path):
         logs = Logs(settings, tmp_path, retry_wait="1h")
         logs.log("late")
@@ -372,6 +534,60 @@ class TestAwaiting:
         logs.log("link")
         assert logs.run() == 1
         assert logs.rows() == []
+
+
+class TestRowsOfOthers:
+    """What another pass has done to a row since it was read is not undone, and no news is lost."""
+
+    @pytest.fixture
+    def updated(self, logs):
+        logs.add_target()
+        logs.store("a")
+        logs.log("a")
+        logs.run()
+        logs.change_rows("UPDATE ingest_state SET status = 'SUCCESS'")
+        logs.store("a", b"updated")
+        logs.log("<f.st...... a\n")
+        return logs
+
+    @pytest.mark.promise
+    def test_update_of_a_file_that_the_auditor_marks_meanwhile_is_recorded_later(
+        self, updated, monkeypatch
+    ):
+        real = checksum.compute
+
+        def compute(*arguments):
+            with updated.database():
+                connect.execute("UPDATE file SET status = 'CORRUPT', error = 'other content'")
+            connect.connect(updated.settings.database)
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checksum, "compute", compute)
+            assert updated.run() == 0
+        assert updated.rows() == [("", "a", "CORRUPT")]
+        assert updated.rows("SELECT status FROM ingest_state") == [("SUCCESS",)]
+        assert updated.counts() == {"awaited": 1}
+        assert updated.run() == 0
+        assert updated.rows("SELECT size_bytes, status, error FROM file") == [(7, "STORED", None)]
+        assert updated.rows("SELECT status FROM ingest_state") == [("RERUN",)]
+        assert updated.rows("SELECT * FROM finder_left") == []
+
+    def test_file_that_another_finder_is_storing_is_awaited(self, updated, hashed):
+        updated.change_rows("UPDATE file SET status = 'ARRIVING', finder = 'other'")
+        assert updated.run() == 0
+        assert hashed == []
+        assert updated.counts() == {"awaited": 1}
+        updated.change_rows("UPDATE file SET status = 'STORED'")
+        assert updated.run() == 0
+        assert updated.counts() == {"updated": 1}
+        assert updated.rows("SELECT size_bytes FROM file") == [(7,)]
+
+    def test_file_that_another_finder_never_stores_is_given_up_with_its_name(self, updated, capsys):
+        updated.change(max_attempts=1)
+        updated.change_rows("UPDATE file SET status = 'ARRIVING', finder = 'other'")
+        assert updated.run() == 1
+        assert "finder.other is storing a file of this name" in capsys.readouterr().err
 
 
 class TestUpdates:
@@ -705,6 +921,19 @@ class TestDoneMarks:
         logs.run()
         assert sorted(os.listdir(path.parent)) == ["rsync.log", "rsync.log.done"]
 
+    def test_mark_that_cannot_be_written_is_called_that(
+        self, settings, tmp_path, monkeypatch, capsys
+    ):
+        logs = Logs(settings, tmp_path, done_suffix=".done")
+        logs.store("a")
+        path = logs.log("a")
+        refuse(monkeypatch, place, "touch", f"{path}.done")
+        assert logs.run() == 1
+        assert logs.rows() == [("", "a", "STORED")]
+        said = capsys.readouterr().err
+        assert f"{path}.done: cannot be written: Permission denied" in said
+        assert "cannot be read" not in said
+
 
 class TestLookingOnly:
     def test_dry_run_says_what_would_be_read(self, logs):
@@ -749,11 +978,14 @@ class TestCommandLine:
 
 @pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed")
 def test_what_the_installed_rsync_sends_is_recorded(logs, tmp_path):
-    names = [b"plain.fits", b"a b", b"nl\nx", b"\xff\xfe", b"back\\#123", b"\x01"]
+    names = [b"plain.fits", b"a b", b"nl\nx", b"\xff\xfe", b"back\\#123", b"\x01", b"x => y"]
     for name in names:
         logs.put(b"night/" + name, name, tmp_path / "summit")
+    for name in ("x => z", "linked"):
+        os.link(tmp_path / "summit/night/x => y", tmp_path / "summit/night" / name)
+        names.append(name)
     log = logs.log()
-    argv = ["rsync", "-a", f"--log-file={log}", f"{tmp_path}/summit/", f"{logs.storage}/"]
+    argv = ["rsync", "-aH", f"--log-file={log}", f"{tmp_path}/summit/", f"{logs.storage}/"]
     subprocess.run(argv, check=True)
     assert logs.run() == 0
     assert logs.rows("SELECT count(*) FROM file WHERE status = 'STORED'") == [(len(names),)]

@@ -17,7 +17,7 @@ import peewee
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.models.due import Held, Place, due, with_names
-from dbbbatch.database.models.ingest import IngestEvent
+from dbbbatch.database.models.ingest import OTHER_CONTENT, IngestEvent, IngestState
 from dbbbatch.database.models.status import Status, must_be_possible
 
 #: Tells whether a process of this machine still lives: its number, and when it was started
@@ -182,6 +182,9 @@ class IngestClaim(Table):
     def tell(cls, run_id: int, target_id: int, judgements: Sequence[Judgement]) -> set[int]:
         """Write what became of files in hand.
 
+        A file whose content changed meanwhile is due again, unless it is anyhow: what became of
+        the old content is history.
+
         Returns
         -------
         lost : `set` [`int`]
@@ -191,14 +194,14 @@ class IngestClaim(Table):
             must_be_possible(Status.PENDING, judgement.status)
         where, values = bulk.among([judgement.file_id for judgement in judgements])
         lock = " FOR UPDATE" if connect.on_postgresql() else ""
-        ours = {
-            row[0]
-            for row in connect.execute(
-                f"SELECT file_id FROM ingest_state WHERE target_id = ? AND file_id {where}"
+        ours = dict(
+            connect.execute(
+                f"SELECT file_id, message FROM ingest_state WHERE target_id = ? AND file_id {where}"
                 f" AND claim = ? ORDER BY file_id{lock}",
                 [target_id, values, run_id],
             ).fetchall()
-        }
+        )
+        changed = {file_id for file_id, message in ours.items() if message == OTHER_CONTENT}
         now = connect.now()
         written = [_fit(judgement) for judgement in judgements if judgement.file_id in ours]
         bulk.for_each(
@@ -251,8 +254,14 @@ class IngestClaim(Table):
             " SELECT new.file_id, new.algorithm, new.value FROM {new} WHERE true"
             " ON CONFLICT (file_id, algorithm) DO NOTHING",
             {"file_id": "bigint", "algorithm": "text", "value": "text"},
-            [(j.file_id, name, value) for j in written for name, value in j.checksums.items()],
+            [
+                (j.file_id, name, value)
+                for j in written
+                if j.file_id not in changed
+                for name, value in j.checksums.items()
+            ],
         )
+        IngestState.offer_anew(target_id, sorted(changed), OTHER_CONTENT)
         return _unwritten(run_id, [j for j in judgements if j.file_id not in ours])
 
     @classmethod

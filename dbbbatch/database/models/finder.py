@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ class Verdict(StrEnum):
     #: updated, but still the version that the row has.
     AWAITED = "AWAITED"
     #: Named by a log of rsync, awaited in vain or refused, or a log of which part is lost; a
-    #: person must look.
+    #: person must look. What was awaited in vain is still looked for, though rarely.
     GIVEN_UP = "GIVEN_UP"
 
 
@@ -105,6 +105,45 @@ class FinderLeft(Table):
             f"SELECT {_LEFT} FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
             " AND (relpath, filename) > (?, ?) ORDER BY relpath, filename LIMIT ?",
             (site, finder, verdict, *after, most),
+        )
+        return [_left(row) for row in rows.fetchall()]
+
+    @classmethod
+    def given_up(
+        cls,
+        site: str,
+        finder: str,
+        storage: str,
+        wait: float,
+        most: int,
+        after: Name = ("", ""),
+    ) -> list[Left]:
+        """Return the first paths given up that are to be looked for, from after a path on.
+
+        Parameters
+        ----------
+        storage : `str`
+            The finder's storage area: what has been STORED there since is to be looked for.
+        wait : `float`
+            Seconds after which each is to be looked for; or at once, where a clock was ahead.
+        """
+        when = now()
+        rows = execute(
+            f"SELECT {_LEFT} FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
+            " AND (relpath, filename) > (?, ?) AND (seen_at <= ? OR seen_at > ? OR EXISTS"
+            " (SELECT 1 FROM file f WHERE f.storage = ? AND f.relpath = finder_left.relpath"
+            " AND f.filename = finder_left.filename AND f.status = 'STORED'"
+            " AND f.verified_at >= finder_left.seen_at)) ORDER BY relpath, filename LIMIT ?",
+            (
+                site,
+                finder,
+                Verdict.GIVEN_UP,
+                *after,
+                bulk.moment(when - timedelta(seconds=wait)),
+                bulk.moment(when),
+                storage,
+                most,
+            ),
         )
         return [_left(row) for row in rows.fetchall()]
 

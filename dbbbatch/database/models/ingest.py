@@ -18,6 +18,12 @@ from dbbbatch.database.models.status import ImpossibleTransition, Status, must_b
 #: PostgreSQL's advisory lock: shared by transactions that store files, whole for adding a target.
 ARRIVALS = 0x646262_02
 
+#: Message of a file in hand whose content changed: what is attempted is the old one.
+OTHER_CONTENT = "other content came while it was in hand"
+
+#: Where an ingest begins anew once the file has other content.
+_OVER = (Status.SUCCESS, Status.FAILURE, Status.UNKNOWN, Status.INVALID, Status.BACKFILL)
+
 #: What the index `ingest_state_trouble` holds.
 _TROUBLED = "status IN ('FAILURE', 'UNKNOWN', 'INVALID')"
 _TROUBLES = {Status.FAILURE, Status.UNKNOWN, Status.INVALID}
@@ -39,7 +45,7 @@ class IngestState(Table):
     changed_at : `datetime.datetime`
         When its status last changed.
     message : `str`
-        What the last event said.
+        What the last event said; `OTHER_CONTENT` on a file in hand whose content changed.
     """
 
     file_id = peewee.BigIntegerField()
@@ -141,7 +147,7 @@ class IngestState(Table):
     def rerun(
         cls, target_id: int, file_ids: Sequence[int], statuses: Iterable[str], why: str
     ) -> int:
-        """Make files due again because a person asked for it; their attempts begin anew.
+        """Make files due again because a person asked for it, or for `why`; attempts begin anew.
 
         Returns
         -------
@@ -149,6 +155,37 @@ class IngestState(Table):
             How many it is that had one of the statuses.
         """
         return cls._by_hand(target_id, file_ids, statuses, Status.RERUN, why)
+
+    @classmethod
+    def offer_anew(cls, target_id: int, file_ids: Sequence[int], why: str) -> None:
+        """Make files due again that have other content, in the transaction that records it.
+
+        What parts were done of the old content counts no more. A file in hand stays so, and is due
+        again when its pass has told what became of the old content (`OTHER_CONTENT`). What was to
+        be offered anyhow, and what is ignored, stays so.
+        """
+        if not file_ids:
+            return
+        where, values = bulk.among(file_ids)
+        lock = " FOR UPDATE" if connect.on_postgresql() else ""
+        # Locked whatever their status, so that none can be taken, or told of, unnoticed.
+        found = connect.execute(
+            f"SELECT file_id, status FROM ingest_state WHERE target_id = ? AND file_id {where}"
+            f" ORDER BY file_id{lock}",
+            [target_id, values],
+        ).fetchall()
+        where, values = bulk.among([file_id for file_id, _ in found])
+        connect.execute(
+            "UPDATE ingest_state SET parts_done = ''"
+            f" WHERE target_id = ? AND file_id {where} AND parts_done <> ''",
+            [target_id, values],
+        )
+        where, values = bulk.among([number for number, was in found if was == Status.PENDING])
+        connect.execute(
+            f"UPDATE ingest_state SET message = ? WHERE target_id = ? AND file_id {where}",
+            [OTHER_CONTENT, target_id, values],
+        )
+        cls.rerun(target_id, [number for number, was in found if was in _OVER], _OVER, why)
 
     @classmethod
     def ignore(

@@ -55,7 +55,7 @@ TRANSITIONS: dict[tuple[Status | None, Status], str] = {
     (Status.UNKNOWN, Status.RERUN): "`dbb retry`, or the file has other content now",
     (Status.INVALID, Status.RERUN): "`dbb retry`, or the file has other content now",
     (Status.IGNORED, Status.RERUN): "`dbb retry`, or the file came back after `dbb forget`",
-    (Status.BACKFILL, Status.RERUN): "`dbb retry`",
+    (Status.BACKFILL, Status.RERUN): "`dbb retry`, or the file has other content now",
 }
 
 

@@ -126,7 +126,8 @@ class File(Table):
     added_on : `datetime.datetime` or `None`
         When it was stored for the first time.
     copy_of : `int` or `None`
-        An earlier file with the same content under another path.
+        An earlier file that held the same under another path when this one was recorded with what
+        it holds; whether it still does, the checksums tell.
     verified_at : `datetime.datetime` or `None`
         When its checksum was last found right.
     error : `str` or `None`
@@ -223,15 +224,16 @@ class File(Table):
                 for known, row in rows
             ],
         )
+        FileChecksum.drop([known.id for known, row in rows if known.checksum != row.checksum])
 
     @classmethod
-    def arriving(cls, storage: str, finder: str, limit: int = -1) -> list[Arriving]:
-        """Return the intents of a finder that no pass has finished, the first ones of them."""
+    def arriving(cls, storage: str, finder: str, limit: int = -1, after: int = 0) -> list[Arriving]:
+        """Return the intents of a finder that no pass has finished, the first after an id."""
         rows = execute(
             "SELECT id, relpath, filename, size_bytes, checksum, mtime_ns, inode FROM file"
-            " WHERE storage = ? AND finder = ? AND status = 'ARRIVING' ORDER BY id"
+            " WHERE storage = ? AND finder = ? AND status = 'ARRIVING' AND id > ? ORDER BY id"
             + (f" LIMIT {limit:d}" if limit >= 0 else ""),
-            (storage, finder),
+            (storage, finder, after),
         ).fetchall()
         return [Arriving(*row) for row in rows]
 
@@ -288,6 +290,7 @@ class File(Table):
             {"id": "bigint", **_COLUMNS},
             [(number, *_values(row)) for number, row in rows],
         )
+        FileChecksum.drop([number for number, _ in rows])
 
     @classmethod
     def forget(cls, ids: Sequence[int], why: str) -> None:
@@ -300,21 +303,31 @@ class File(Table):
         )
 
     @classmethod
+    def keep(cls, number: int, status: str, error: str | None) -> None:
+        """Take back that a file was forgotten: its row is again what it was."""
+        execute(
+            "UPDATE file SET status = ?, error = ? WHERE id = ? AND status = 'FORGOTTEN'",
+            (status, error, number),
+        )
+
+    @classmethod
     def withdraw(cls, ids: Sequence[int]) -> None:
         """Take intents back: a row that was there before is again what it was; others go."""
         if not ids:
             return
         where, value = bulk.among(ids)
         rows = execute(
-            f"SELECT id, was FROM file WHERE id {where} AND status = 'ARRIVING'"
+            f"SELECT id, checksum, was FROM file WHERE id {where} AND status = 'ARRIVING'"
             " AND was IS NOT NULL",
             (value,),
         ).fetchall()
+        before = [(number, digest, json.loads(was)) for number, digest, was in rows]
+        FileChecksum.drop([number for number, digest, was in before if was["checksum"] != digest])
         bulk.for_each(
             f"UPDATE file SET was = NULL, {', '.join(f'{name} = new.{name}' for name in _KEPT)}"
             " FROM {new} WHERE file.id = new.id AND file.status = 'ARRIVING'",
             {"id": "bigint", **_KEPT},
-            [(number, *(json.loads(was)[name] for name in _KEPT)) for number, was in rows],
+            [(number, *(was[name] for name in _KEPT)) for number, _, was in before],
         )
         new = f"(SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')"
         execute(f"UPDATE file SET copy_of = NULL WHERE copy_of IN {new}", (value,))
@@ -343,6 +356,30 @@ class File(Table):
             (storage,),
         )
         return [(relpath, count) for relpath, count in rows.fetchall()]
+
+    @classmethod
+    def below(cls, storage: str, directory: str, most: int) -> int:
+        """Return how many files a directory (as in the table) should hold, or `most` if more."""
+        if on_postgresql():
+            # From one directory to the next one in the index: in few collations are those that
+            # begin alike neighbours.
+            there = (
+                "IN (WITH RECURSIVE d (relpath) AS (SELECT min(relpath) FROM file WHERE storage = ?"
+                " UNION ALL SELECT (SELECT min(f.relpath) FROM file f WHERE f.storage = ?"
+                " AND f.relpath > d.relpath) FROM d WHERE d.relpath IS NOT NULL)"
+                " SELECT relpath FROM d WHERE relpath = ? OR starts_with(relpath, ?))"
+            )
+            values = [storage, storage, directory, directory + "/"]
+        else:
+            # One range, as SQLite would not look into an index for two: "0" comes after "/".
+            there = ">= ? AND relpath < ? AND (relpath = ? OR relpath > ?)"
+            values = [directory, directory + "0", directory, directory + "/"]
+        rows = execute(
+            f"SELECT 1 FROM file WHERE storage = ? AND relpath {there} AND status = 'STORED'"
+            " LIMIT ?",
+            [storage, *values, most],
+        )
+        return len(rows.fetchall())
 
     @classmethod
     def how_many(cls, storage: str) -> int:
@@ -482,6 +519,18 @@ class FileChecksum(Table):
             {"file_id": "bigint", "algorithm": "text", "value": "text"},
             rows,
             "ON CONFLICT (file_id, algorithm) DO UPDATE SET value = excluded.value",
+        )
+
+    @classmethod
+    def drop(cls, ids: Sequence[int]) -> None:
+        """Forget the checksums of files on their way: they are those of other content."""
+        if not ids:
+            return
+        where, value = bulk.among(ids)
+        execute(
+            "DELETE FROM file_checksum WHERE file_id IN"
+            f" (SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')",
+            (value,),
         )
 
 

@@ -7,11 +7,11 @@ was copied. Recovery looks for intents, and finishes or takes back each of them.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from dbbbatch.database import connect
@@ -32,9 +32,6 @@ from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.spread import spread, worthwhile
-
-#: Where an ingest that was over begins anew because the file has other content now.
-_OVER = (Status.SUCCESS, Status.FAILURE, Status.UNKNOWN, Status.INVALID)
 
 
 class Area(NamedTuple):
@@ -209,7 +206,7 @@ def store(area: Area, arrivals: Sequence[Arrival]) -> Outcome:
 def adopt(
     area: Area,
     arrivals: Sequence[Arrival],
-    also: Callable[[], None] = lambda: None,
+    also: Callable[[Sequence[Arrival]], None] = lambda recorded: None,
     arrive: Callable[[list[int]], None] | None = None,
 ) -> int:
     """Record files that storage has already: their status and checksums are those found there.
@@ -221,7 +218,8 @@ def adopt(
     arrivals : `~collections.abc.Sequence` [ `Arrival` ]
         The files; those with a row have it brought up to date.
     also : `~collections.abc.Callable`
-        Further work in the same transaction.
+        Further work in the same transaction, given what was recorded: not what another pass has
+        in hand, or has changed since its row was read.
     arrive : `~collections.abc.Callable`, optional
         Makes files due, given their ids; for every target of the storage by default.
 
@@ -235,27 +233,37 @@ def adopt(
     _sync(arrivals)
 
     def record() -> int:
-        ours = []
+        recorded = []
         if arrivals:
             numbers = _intend(area, area.algorithms[0], arrivals)
-            ours = [numbers[each.name] for each in arrivals if each.name in numbers]
-            _record(area, ours, [], arrive)
-        also()
-        return len(ours)
+            recorded = [each for each in arrivals if each.name in numbers]
+            _record(area, [numbers[each.name] for each in recorded], [], arrive)
+        also(recorded)
+        return len(recorded)
 
     return connect.transact(record)
 
 
-def recover(area: Area, most: int) -> int:
-    """Finish, or take back, what earlier passes left; return how many files it was about.
+def recover(area: Area, most: int, stuck: Callable[[str, str], None]) -> int:
+    """Finish, or take back, what earlier passes left; return how many files that concludes.
+
+    Parameters
+    ----------
+    area : `Area`
+        Where.
+    most : `int`
+        Files in one transaction.
+    stuck : `~collections.abc.Callable`
+        Is told of each file that cannot be looked at now, and so waits on: its path, and why.
 
     Raises
     ------
     TryLater
         The disk or the database is away or full.
     """
-    count = 0
-    while rows := connect.look(lambda: File.arriving(area.storage, area.finder, most)):
+    count = after = 0
+    while rows := connect.look(partial(File.arriving, area.storage, area.finder, most, after)):
+        after = rows[-1].id
         there: list[Arrival] = []
         left: list[Left] = []
         back: list[int] = []
@@ -267,7 +275,9 @@ def recover(area: Area, most: int) -> int:
                 else:
                     back.append(row.id)
             except OSError as error:
-                raise TryLater(_fault(error, names.join(row.relpath, row.filename))) from None
+                if faults.is_general(error):
+                    raise TryLater(_fault(error, rel_of(row))) from None
+                stuck(rel_of(row), f"was on its way to storage, and waits on: {error.strerror}")
         _sync(there)
 
         def record(
@@ -278,7 +288,7 @@ def recover(area: Area, most: int) -> int:
             _record(area, [arrival.number for arrival in there], left)
 
         connect.transact(record)
-        count += len(rows)
+        count += len(there) + len(back)
     return count
 
 
@@ -378,7 +388,7 @@ def _offer_again(returned: Sequence[Returned]) -> None:
     for target in {file.target for file in returned}:
         mine = [file for file in returned if file.target == target]
         changed = [file.id for file in mine if file.other_content]
-        IngestState.rerun(target, changed, _OVER, "other content came after it was forgotten")
+        IngestState.offer_anew(target, changed, "other content came after it was forgotten")
         put_off = [file.id for file in mine if file.put_off]
         IngestState.rerun(target, put_off, [Status.IGNORED], "came back after it was forgotten")
 
@@ -430,7 +440,8 @@ def _read_again(arrival: Arrival, algorithms: Sequence[str]) -> None:
     try:
         arrival.sums = checksum.compute(arrival.destination, algorithms)
     except OSError:
-        place.place(arrival.destination, arrival.source)
+        # Its writer may have made the next version by now.
+        place.place_versioned(arrival.destination, *os.path.split(arrival.source))
         raise
     arrival.status = os.lstat(arrival.destination)
 
@@ -458,9 +469,8 @@ def _placed(area: Area, row: Arriving) -> Arrival | None:
                 return arrival
         if not _was_renamed(arrival, row):
             return None
-        with contextlib.suppress(FileExistsError):
-            _read_again(arrival, list(dict.fromkeys(area.algorithms)))
-            return arrival
+        _read_again(arrival, list(dict.fromkeys(area.algorithms)))
+        return arrival
     except OSError as error:
         if faults.is_general(error):
             raise

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +15,7 @@ from dbbbatch.database.models.storage import INODE, File, FileStatus, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import Found, mtime_ns
+from dbbbatch.passes.bare import Bare, if_it_is_lost
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder import duplicate
 from dbbbatch.passes.finder.arrival import Arrival, adopt, store, to_be_removed
@@ -28,9 +28,6 @@ from dbbbatch.passes.spread import worthwhile
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
-
-#: The name itself is what storage cannot take: trying again would not help.
-_UNFIT = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL}
 
 #: Gone, being written, or something else since the scan came by: the next pass looks again.
 _NOT_YET = (FileNotFoundError, FileExistsError, checksum.Changed, checksum.NotRegular)
@@ -58,16 +55,30 @@ class Batch:
         Is told of what fails.
     files : `~collections.abc.Sequence` [ `Fresh` ]
         What to store.
+    entangled : `~collections.abc.Callable`
+        Says of a directory's relative path why nothing there may be moved, or nothing.
+
+    Attributes
+    ----------
+    trouble : `TryLater` or `None`
+        Why quarantine, or a part of storage, takes nothing now; other files need it not.
     """
 
     def __init__(
-        self, p: Pass, finder: Finder, complaints: Complaints, files: Sequence[Fresh]
+        self,
+        p: Pass,
+        finder: Finder,
+        complaints: Complaints,
+        files: Sequence[Fresh],
+        entangled: Callable[[str], str],
     ) -> None:
         self._p = p
         self._finder = finder
         self._complaints = complaints
+        self._entangled = entangled
+        self.trouble: TryLater | None = None
         self._area = area_of(finder, p)
-        self._arrivals = []
+        self._arrivals: list[Arrival] = []
         self._tries: dict[Name, int] = {}
         self._stale = [fresh.name for fresh in files if fresh.stale]
         for found, name, memory, _ in files:
@@ -84,18 +95,37 @@ class Batch:
                 self._tries[name] = memory.tries
         self._examined: Future[list[Examined]]
         self._moved: set[Name] = set()
+        self._waiting: set[Name] = set()
         self._asides: list[Aside] = []
         self._memories: list[Left] = []
 
     def read(self, reader: Executor) -> None:
         """Have the files read by another thread, which does not use the database."""
+        self._leave_what_is_away()
         asked = [arrival.name for arrival in self._arrivals]
         known = connect.look(lambda: File.known(self._area.storage, asked))
         for arrival in self._arrivals:
             arrival.known = known.get(arrival.name)
-        examiner = Examiner(self._area, apart(self._finder))
+        examiner = Examiner(self._area, apart(self._finder), self._entangled)
         jobs = worthwhile(self._arrivals, self._area.jobs)
         self._examined = reader.submit(lambda: list(examiner.examine(self._arrivals, jobs)))
+
+    def _leave_what_is_away(self) -> None:
+        """Leave out what would go into a part of storage that looks unmounted, under its mount."""
+        bare = Bare(self._area.storage)
+        here: list[Arrival] = []
+        for arrival in self._arrivals:
+            if top := bare.unmounted(os.path.dirname(arrival.rel)):
+                self._waiting.add(arrival.name)
+                where = names.printable(os.path.join(self._area.storage, top))
+                self.trouble = TryLater(
+                    f"{where}: not there or empty, though the table has files in it; that looks "
+                    "unmounted, and what is to go there waits "
+                    f"({if_it_is_lost(self._finder, top)})"
+                )
+            else:
+                here.append(arrival)
+        self._arrivals = here
 
     def store(self) -> None:
         """Take every file of the batch, which was given to be read, as far as it can go."""
@@ -140,10 +170,23 @@ class Batch:
             self._complaints.busy(arrival.known.finder)
         elif error is None or isinstance(error, _NOT_YET):
             self._p.log.info("%s: not yet", names.printable(arrival.rel))
-        elif error.errno in _UNFIT:
+        elif directory := self._forbidden(arrival, error):
+            self._p.counts["failed"] += 1
+            self._complaints.forbidden(directory, error)
+        elif error.errno in faults.UNFIT:
             self._quarantine(arrival, f"cannot be stored under this name: {error.strerror}")
         else:
             self._fail(arrival, error.strerror or str(error))
+
+    def _forbidden(self, arrival: Arrival, error: OSError) -> str:
+        """Name the directory of storage that keeps a file out, if it is not the file itself."""
+        if error.errno not in faults.FORBIDDEN:
+            return ""
+        directory = os.path.dirname(arrival.destination)
+        while not os.path.isdir(directory) and directory != self._area.storage:
+            directory = os.path.dirname(directory)
+        writable = os.access(directory, os.W_OK | os.X_OK)
+        return "" if writable and not isinstance(error, place.WriteError) else directory
 
     def _adopt(self, orphans: Sequence[Arrival]) -> list[Arrival]:
         """Record what storage has; return those whose stored file was still there."""
@@ -253,8 +296,10 @@ class Batch:
         failed = quarantining(self._finder, self._p).move(self._asides)
         for aside, error in failed:
             if faults.is_general(error, writing=True):
-                raise TryLater(f"{self._finder.quarantine}: {error.strerror}; nothing is lost")
-            if not isinstance(error, _NOT_YET):
+                self.trouble = TryLater(
+                    f"{self._finder.quarantine}: {error.strerror}; nothing is lost"
+                )
+            elif not isinstance(error, _NOT_YET):
                 self._p.counts["failed"] += 1
                 self._memorize(
                     by_rel[aside.rel],
@@ -269,7 +314,7 @@ class Batch:
         """Keep in mind what stays, and no more what has gone."""
         kept = {(memory.relpath, memory.filename) for memory in self._memories}
         # What was copied is remembered, or was dropped, with its own record.
-        kept |= self._moved
+        kept |= self._moved | self._waiting
         gone = [name for name in (*self._tries, *self._stale) if name not in kept]
         if not self._memories and not gone:
             return

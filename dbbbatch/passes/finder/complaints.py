@@ -44,6 +44,15 @@ class Complaints:
             "--adopt records it",
         )
 
+    def forbidden(self, directory: str, error: OSError) -> None:
+        """Note a directory of storage into which a file could not go."""
+        self._add(
+            "forbidden",
+            directory,
+            f"{names.printable(directory)}: {error.strerror}: this user cannot store files there; "
+            "they wait, so see to its owner and mode",
+        )
+
     def busy(self, finder: str) -> None:
         """Note a file whose name another finder is storing."""
         self._busy[finder] += 1
@@ -88,6 +97,8 @@ class Complaints:
 
     def _add(self, kind: str, key: str, message: str) -> None:
         said = self._kinds.setdefault(kind, [])
+        if (key, message) in said:
+            return
         self._counts[kind] = self._counts.get(kind, 0) + 1
         if len(said) < MOST_SAID:
             said.append((key, message))

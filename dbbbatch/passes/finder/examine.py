@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from dbbbatch.errors import TryLater
@@ -17,9 +17,6 @@ from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.passes.finder.arrival import Area, Arrival
 from dbbbatch.passes.finder.judge import Verdict, judge
 from dbbbatch.passes.spread import spread
-
-#: Only writing meets these, and nothing but storage is written to.
-_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class Examined(NamedTuple):
@@ -48,11 +45,14 @@ class Examiner:
         From where to where.
     apart : `bool`
         Source and storage are on different file systems.
+    entangled : `~collections.abc.Callable`
+        Says of a directory's relative path why nothing there may be moved, or nothing.
     """
 
-    def __init__(self, area: Area, apart: bool) -> None:
+    def __init__(self, area: Area, apart: bool, entangled: Callable[[str], str]) -> None:
         self._area = area
         self._apart = apart
+        self._entangled = entangled
         #: Directories: the file system there, and whether a file of the source must be copied.
         self._made: dict[str, tuple[int, bool]] = {}
 
@@ -70,8 +70,9 @@ class Examiner:
         try:
             return self._one(arrival)
         except OSError as error:
-            if faults.is_general(error):
-                where = self._area.storage if error.errno in _WRITING else arrival.source
+            writing = isinstance(error, place.WriteError)
+            if faults.is_general(error, writing=writing):
+                where = self._area.storage if writing else arrival.source
                 raise TryLater(
                     f"{names.printable(where)}: {error.strerror}; nothing is lost"
                 ) from None
@@ -80,6 +81,8 @@ class Examiner:
     def _one(self, arrival: Arrival) -> Examined:
         known = arrival.known
         there = _look(arrival.destination)
+        if why := self._entangled(os.path.dirname(arrival.rel)):
+            return Examined(arrival, Verdict.ITSELF, why)
         if known is None and there is None:
             self._take(arrival)
             return Examined(arrival, Verdict.ARRIVES)
@@ -168,13 +171,18 @@ class Examiner:
         """Make a file's directory in storage; tell whether the file must be copied there."""
         relpath = os.path.dirname(arrival.rel)
         if relpath not in self._made:
-            place.make_directories(
-                self._area.storage,
-                relpath,
-                self._area.dir_mode,
-                self._area.group,
-                durable=False,  # the batch is made durable as a whole
-            )
+            try:
+                place.make_directories(
+                    self._area.storage,
+                    relpath,
+                    self._area.dir_mode,
+                    self._area.group,
+                    durable=False,  # the batch is made durable as a whole
+                )
+            except OSError as error:
+                if error.errno in faults.UNFIT:
+                    raise
+                raise place.WriteError(error.errno, error.strerror, error.filename) from None
             here, there = (
                 os.stat(os.path.dirname(path)).st_dev
                 for path in (arrival.source, arrival.destination)

@@ -55,7 +55,8 @@ def judge(known: Known | None, same: bool, size_there: int | None) -> Judgement:
     if known.status == FileStatus.QUARANTINED:
         return _conflict("a file of this name was taken out of storage; ask `dbb history`")
     if not same:
-        return _conflict("storage holds other content under this name")
+        verb = "holds" if size_there is not None else "has lost, but held"
+        return _conflict(f"storage {verb} other content under this name")
     if known.status == FileStatus.CORRUPT:
         return _conflict("the stored file is corrupt; this one has the content it should have")
     if size_there is None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from dbbbatch.config import Finder
@@ -13,7 +16,6 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left
 from dbbbatch.database.models.finder import Verdict as Memory
 from dbbbatch.database.models.ingest import IngestState
-from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import INODE, File, FileStatus, Known, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, rsync_log
@@ -26,8 +28,8 @@ from dbbbatch.passes.finder.places import area_of
 from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.spread import spread
 
-#: Where an ingest that was over begins anew because the file has other content now.
-_OVER = (Status.SUCCESS, Status.FAILURE, Status.UNKNOWN, Status.INVALID)
+#: What storage has no file for.
+_GONE = (FileNotFoundError, NotADirectoryError)
 
 
 class Logged:
@@ -50,7 +52,7 @@ class Logged:
         self._area = area_of(finder, p)
 
     def look_again(self) -> None:
-        """Look for the files that are awaited; give up those that were awaited too often."""
+        """Look for the files that are awaited, and rarely for those that were given up."""
         for batch in _batches(tries_due(self._p, self._finder), self._finder.batch_files):
             if self._p.stopping:
                 return
@@ -108,7 +110,6 @@ class Logged:
         for arrival in arrivals:
             arrival.known = known.get(arrival.name)
         ready: list[Arrival] = []
-        changed: list[int] = []
         kept = list(damage)
         refusal = (
             "a log names it, but it is not inside storage: refused; see who sends it; "
@@ -116,31 +117,50 @@ class Logged:
         )
         for rel in set(named) - set(inside):
             kept.append(given_up(rel, refusal))
+        # What is kept in mind of a file whose row turns out to be another pass's.
+        busy: dict[Name, list[Left]] = {}
         for read in spread(self._read, arrivals, self._finder.jobs):
-            memory = memories.get(read.arrival.name)
+            name = read.arrival.name
+            memory = memories.get(name)
             if read.error is not None:
                 kept += self._keep(read, memory, log)
                 continue
-            kept += self._await_update(read.arrival, named[read.arrival.rel], memory, log)
+            update = self._await_update(read.arrival, named[read.arrival.rel], memory, log)
+            kept += update
             if read.news:
                 ready.append(read.arrival)
-                if _has_other_content(read.arrival):
-                    changed.append(read.arrival.known.id)  # type: ignore[union-attr]
-        self._p.counts["failed"] += sum(left.verdict == Memory.GIVEN_UP for left in kept)
-        remembered = {(left.relpath, left.filename): left for left in kept}
-        gone = [name for name in memories if name not in remembered]
+                error = OSError(errno.EBUSY, "another pass changes what the table says of it")
+                busy[name] = update or self._keep(_Read(read.arrival, error=error), memory, log)
+        counts: Counter[str] = Counter()
 
-        def write() -> None:
-            FinderLeft.drop(self._area.site, self._area.finder, gone)
-            FinderLeft.remember(self._area.site, self._area.finder, remembered.values())
+        def write(recorded: Sequence[Arrival]) -> None:
+            missed = busy.keys() - {each.name for each in recorded}
+            left_over = [*kept, *(left for name in missed for left in busy[name])]
+            lefts = {(left.relpath, left.filename): left for left in left_over}
+            FinderLeft.drop(
+                self._area.site, self._area.finder, [each for each in memories if each not in lefts]
+            )
+            FinderLeft.remember(self._area.site, self._area.finder, lefts.values())
+            changed = [
+                each.known.id
+                for each in recorded
+                if each.known is not None and _has_other_content(each, each.known)
+            ]
             if changed:
                 for target in _targets(self._area.storage):
-                    IngestState.rerun(target, changed, _OVER, "rsync brought other content")
+                    IngestState.offer_anew(target, changed, "rsync brought other content")
             also()
+            # Counted anew where the transaction is repeated.
+            counts["updated"] = len(changed)
+            counts["stored"] = len(recorded) - len(changed)
+            counts["awaited"] = sum(left.verdict == Memory.AWAITED for left in lefts.values())
+            counts["failed"] = sum(
+                left.verdict == Memory.GIVEN_UP and left is not memories.get(name)
+                for name, left in lefts.items()
+            )
 
-        count = adopt(self._area, ready, write)
-        self._p.counts["stored"] += count - len(changed)
-        self._p.counts["updated"] += len(changed)
+        adopt(self._area, ready, write)
+        self._p.counts.update(+counts)
 
     def _arrival(self, rel: str) -> Arrival:
         path = os.path.join(self._area.storage, rel)
@@ -152,6 +172,9 @@ class Logged:
             status = os.lstat(arrival.destination)
             if not stat.S_ISREG(status.st_mode):
                 return _Read(arrival, error=OSError(0, f"it is {kind(status.st_mode)}"))
+            if arrival.known is not None and arrival.known.status == FileStatus.ARRIVING:
+                why = f"finder.{arrival.known.finder} is storing a file of this name"
+                return _Read(arrival, error=OSError(errno.EBUSY, why))
             arrival.status = status
             if arrival.known is not None and _is_recorded(arrival.known, status):
                 return _Read(arrival)
@@ -170,21 +193,29 @@ class Logged:
         return _Read(arrival, news=True)
 
     def _keep(self, read: _Read, memory: Left | None, log: str) -> list[Left]:
-        """Keep a file in mind that is not there, or cannot be read; in the end, give it up."""
-        if memory is not None and memory.verdict == Memory.GIVEN_UP and log:
-            return [memory]
+        """Keep a file in mind that is not there, or cannot be read; in the end, give it up.
+
+        One that a person took out of the truth is let go without a word.
+        """
+        arrival = read.arrival
+        gone = isinstance(read.error, _GONE)
+        forgotten = arrival.known is not None and arrival.known.status == FileStatus.FORGOTTEN
+        if memory is not None and memory.verdict == Memory.GIVEN_UP:
+            if not log:
+                return [] if gone and forgotten else [memory]
+            # Named again, it may be on its way now.
+            memory = None
         log = log or (memory.message if memory else "")
         tries = memory.tries + 1 if memory else 1
         if tries < self._finder.max_attempts:
-            self._p.counts["awaited"] += 1
-            return [Left(*read.arrival.name, 0, 0, 0, Memory.AWAITED, tries, log)]
+            return [Left(*arrival.name, 0, 0, 0, Memory.AWAITED, tries, log)]
+        if gone and forgotten:
+            return []
         why = "it is not there"
         if not isinstance(read.error, FileNotFoundError):
             why = str(read.error.strerror) if read.error else why
         return [
-            given_up(
-                read.arrival.rel, f"named by {log}; given up after {tries} tries: {why}", tries
-            )
+            given_up(arrival.rel, f"named by {log}; given up after {tries} tries: {why}", tries)
         ]
 
     def _await_update(
@@ -205,7 +236,6 @@ class Logged:
         tries = memory.tries + 1 if memory is not None and not updates else 1
         if awaited <= 0 or tries >= self._finder.max_attempts:
             return []
-        self._p.counts["awaited"] += 1
         log = log or (memory.message if memory is not None else "")
         return [Left(*arrival.name, *there, Memory.AWAITED, tries, log)]
 
@@ -219,25 +249,43 @@ class _Read(NamedTuple):
 
 
 def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:
-    """Yield the files to be looked for again now, of those that --match lets through."""
+    """Yield the files to be looked for again now, of those that --match lets through.
+
+    What is awaited, after growing waits; of what was given up, a batch: each once in the longest
+    wait, and as soon as its row is STORED by somebody else.
+    """
     site = p.settings.site.name
     now = connect.look(connect.now)
+
+    def awaited(after: Name) -> list[Left]:
+        return FinderLeft.all_with(site, finder.name, Memory.AWAITED, finder.batch_files, after)
+
+    def given_up(after: Name) -> list[Left]:
+        wait, most = finder.retry_wait_max, finder.batch_files
+        return FinderLeft.given_up(site, finder.name, finder.storage, wait, most, after)
+
+    for left in _pages(awaited):
+        seconds = wait_before_try(left.tries, finder.retry_wait, finder.retry_wait_max)
+        wait = datetime.timedelta(seconds=seconds)
+        # A clock that was ahead once keeps none from being looked for.
+        waits = left.seen_at is not None and left.seen_at <= now < left.seen_at + wait
+        if not waits and p.matches(_rel(left)):
+            yield left
+    # What leads out of storage, as logs themselves do, waits for a person.
+    ours = (
+        left
+        for left in _pages(given_up)
+        if p.matches(_rel(left)) and rsync_log.inside(finder.storage, _rel(left))
+    )
+    yield from islice(ours, finder.batch_files)
+
+
+def _pages(page: Callable[[Name], list[Left]]) -> Iterator[Left]:
+    """Yield rows page by page, given a function that returns those after a path."""
     after = ("", "")
-    while True:
-        batch = connect.look(
-            lambda after=after: FinderLeft.all_with(
-                site, finder.name, Memory.AWAITED, finder.batch_files, after
-            )
-        )
-        if not batch:
-            return
+    while batch := connect.look(lambda after=after: page(after)):
         after = (batch[-1].relpath, batch[-1].filename)
-        for left in batch:
-            if not p.matches(_rel(left)):
-                continue
-            wait = wait_before_try(left.tries, finder.retry_wait, finder.retry_wait_max)
-            if left.seen_at is None or left.seen_at + datetime.timedelta(seconds=wait) <= now:
-                yield left
+        yield from batch
 
 
 def _batches(lefts: Iterator[Left], size: int) -> Iterator[list[Left]]:
@@ -263,10 +311,8 @@ def _version(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, mtime_ns(status), status.st_ino & INODE
 
 
-def _has_other_content(arrival: Arrival) -> bool:
-    if arrival.known is None:
-        return False
-    algorithm, digest = checksum.parse(arrival.known.checksum)
+def _has_other_content(arrival: Arrival, known: Known) -> bool:
+    algorithm, digest = checksum.parse(known.checksum)
     return arrival.sums[algorithm] != digest
 
 

@@ -47,11 +47,14 @@ def must_be_there(finder: Finder) -> None:
         raise ConfigError(f"[{finder.label}] source: {why}")
 
 
-def entangled(finder: Finder) -> str:
-    """Say which of source and storage leads into the other, or nothing."""
+def entangled(finder: Finder, relpath: str = "") -> str:
+    """Say which directory of source and storage leads into the other of the two, or nothing."""
     for inner, outer in ((finder.source, finder.storage), (finder.storage, finder.source)):
-        if place.leads_into(inner, outer):
-            return f"{inner} leads into {outer}: nothing is moved; look at links and mounts"
+        path = os.path.join(inner, relpath) if relpath else inner
+        while not os.path.isdir(path) and path != inner:
+            path = os.path.dirname(path)
+        if place.leads_into(path, outer):
+            return f"{path} leads into {outer}: nothing is moved; look at links and mounts"
     return ""
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left, RsyncLog
+from dbbbatch.database.models.storage import File
 from dbbbatch.errors import TryLater
 from dbbbatch.files import names, place, rsync_log
 from dbbbatch.files.scan import changed_ns, kind
@@ -25,6 +26,7 @@ from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.finder.logged import Logged, given_up, tries_due
 from dbbbatch.passes.finder.places import must_be_there
+from dbbbatch.passes.finder.work import finish
 
 
 class Log(NamedTuple):
@@ -59,9 +61,10 @@ class RsyncWork(Work):
         self._complaints = Complaints()
 
     def recover(self, p: Pass) -> None:
-        """Nothing is left half-done: logs are read again from where their reading was recorded."""
+        """Finish what passes left that still scanned; logs are read on from where they were."""
         self._complaints = Complaints()
         must_be_there(self._finder)
+        finish(p, self._finder, self._complaints)
 
     def work(self, p: Pass) -> None:
         """Look again for what is awaited, then read what the logs have new."""
@@ -84,6 +87,8 @@ class RsyncWork(Work):
     def plan(self, p: Pass) -> Iterator[str]:
         """Say which files would be looked for again, and which logs would be read."""
         must_be_there(self._finder)
+        for row in connect.look(lambda: File.arriving(self._finder.storage, self._finder.name)):
+            yield f"would finish {names.join(row.relpath, row.filename)}"
         for left in tries_due(p, self._finder):
             yield f"would look again for {names.join(left.relpath, left.filename)}"
         for log in self._logs(p):
@@ -177,6 +182,7 @@ class RsyncWork(Work):
         prefix = self._finder.prefix.replace("{date}", os.path.basename(os.path.dirname(log.path)))
         # The end of the line that named a file first, and how many lines say that it was updated.
         batch: dict[str, tuple[int, int]] = {}
+        directories: dict[str, str] = {}
         damage: list[Left] = []
 
         def flush(end: int) -> bool:
@@ -207,6 +213,7 @@ class RsyncWork(Work):
                 ),
             )
             batch.clear()
+            directories.clear()
             damage.clear()
             return whole and not p.stopping
 
@@ -217,7 +224,10 @@ class RsyncWork(Work):
                 damage[:] = [self._damage(log, end)]
             if entry.name is None:
                 continue
-            rel = self._rel(prefix, entry.name)
+            relpath, filename = names.split(self._named(prefix, entry))
+            if relpath not in directories:
+                directories[relpath] = rsync_log.directory(self._finder.storage, relpath)
+            rel = names.join(directories[relpath], filename)
             if self._is_passed_over(rel) or not p.matches(rel):
                 continue
             first, updates = batch.get(rel, (end, 0))
@@ -243,6 +253,26 @@ class RsyncWork(Work):
             f"`dbb forget {self._finder.label} FILE` ends this message",
         )
 
+    def _named(self, prefix: str, entry: rsync_log.Entry) -> str:
+        """Return the path of a line; of several ways to read it, the one that storage bears out."""
+
+        def look(rel: str) -> os.stat_result | None:
+            if rsync_log.inside(self._finder.storage, rel):
+                with contextlib.suppress(OSError):
+                    return os.lstat(os.path.join(self._finder.storage, rel))
+            return None
+
+        def evidence(way: tuple[str, str]) -> int:
+            link, other = map(look, way)
+            if link is None:
+                return 0
+            return 2 if other is not None and os.path.samestat(link, other) else 1
+
+        if not entry.ways:
+            return self._rel(prefix, entry.name or "")
+        ways = [(self._rel(prefix, name), self._rel(prefix, other)) for name, other in entry.ways]
+        return max(ways, key=evidence)[0]
+
     def _rel(self, prefix: str, name: str) -> str:
         """Return a logged name relative to storage; one that leads out keeps what gives it away."""
         rel = rsync_log.normal(name)
@@ -258,8 +288,17 @@ class RsyncWork(Work):
         site, finder = p.settings.site.name, self._finder.name
         if self._position(p, log.path, log.status) < log.status.st_size:
             return
-        if not connect.look(lambda: FinderLeft.awaits(site, finder, log.key)):
+        if connect.look(lambda: FinderLeft.awaits(site, finder, log.key)):
+            return
+        try:
             place.touch(log.path + suffix)
+        except OSError as error:
+            p.counts["failed"] += 1
+            self._complaints.failed(
+                log.path + suffix,
+                f"cannot be written: {error.strerror}; all of the log was read: let the finder's "
+                f"user write there, or take done_suffix out of [{self._finder.label}]",
+            )
 
 
 def _has_grown(log: Log) -> bool:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import cache, partial
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
@@ -16,7 +17,7 @@ from dbbbatch.errors import TryLater
 from dbbbatch.files import names, place
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.finder import duplicate
+from dbbbatch.passes.finder import duplicate, places
 from dbbbatch.passes.finder.arrival import recover
 from dbbbatch.passes.finder.batch import Batch, Fresh
 from dbbbatch.passes.finder.complaints import Complaints
@@ -43,15 +44,11 @@ class FinderWork(Work):
         """Finish or take back what an earlier pass had begun to store or to move aside."""
         self._complaints = Complaints()
         must_be_there(self._finder)
-        area = area_of(self._finder, p)
-        count = recover(area, self._finder.batch_files)
-        count += duplicate.recover(area, self._finder.batch_files)
-        count += quarantining(self._finder, p).recover()
-        if count:
-            p.counts["recovered"] += count
+        finish(p, self._finder, self._complaints)
 
     def work(self, p: Pass) -> None:
         """Store what the source holds, in batches."""
+        trouble: TryLater | None = None
         try:
             for batch in self._read(p):
                 try:
@@ -60,12 +57,15 @@ class FinderWork(Work):
                 except TryLater:
                     batch.discard()
                     raise
+                trouble = trouble or batch.trouble
                 p.progress(p.counts["stored"])
             place.remove_empty_directories(self._finder.source, self._finder.expiration)
             self._complaints.about_others(p, self._finder.storage)
             self._complaints.about_quarantine(p.settings.site.name, self._finder.label)
         finally:
             self._complaints.say(p)
+        if trouble:
+            raise trouble
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be finished, then what would be looked at."""
@@ -95,6 +95,7 @@ class FinderWork(Work):
         """Give batches one after the other; while one is stored, the next one is read."""
         from concurrent.futures import ThreadPoolExecutor
 
+        entangled = cache(partial(places.entangled, self._finder))
         waiting: list[Batch] = []
         size_before = 0
         trouble: TryLater | None = None
@@ -110,7 +111,7 @@ class FinderWork(Work):
                             p.must_have_room()
                             # What is being read still needs its room.
                             must_have_room(self._finder, size_before + size)
-                            batch = Batch(p, self._finder, self._complaints, fresh)
+                            batch = Batch(p, self._finder, self._complaints, fresh, entangled)
                             batch.read(reader)
                             waiting.append(batch)
                             if len(waiting) > 1:
@@ -182,7 +183,9 @@ class FinderWork(Work):
                 wait = wait_before_try(
                     memory.tries, self._finder.retry_wait, self._finder.retry_wait_max
                 )
-                if memory.seen_at is None or memory.seen_at + timedelta(seconds=wait) <= now:
+                seen = memory.seen_at
+                # One of a clock that was ahead would keep it waiting until then.
+                if seen is None or seen > now or seen + timedelta(seconds=wait) <= now:
                     fresh.append(Fresh(found, key, memory))
                 else:
                     complaints.failed(found.rel, memory.message)
@@ -199,6 +202,21 @@ class FinderWork(Work):
             return set()
         known = connect.look(lambda: File.known(self._finder.storage, keys))
         return {key for key, row in known.items() if row.status == FileStatus.STORED}
+
+
+def finish(p: Pass, finder: Finder, complaints: Complaints) -> None:
+    """Finish or take back what earlier passes had begun to store, to remove or to move aside."""
+
+    def stuck(rel: str, why: str) -> None:
+        p.counts["failed"] += 1
+        complaints.failed(rel, why)
+
+    area = area_of(finder, p)
+    count = recover(area, finder.batch_files, stuck)
+    count += duplicate.recover(area, finder.batch_files)
+    count += quarantining(finder, p).recover()
+    if count:
+        p.counts["recovered"] += count
 
 
 def name_of(rel: str) -> Name:

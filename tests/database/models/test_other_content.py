@@ -1,0 +1,172 @@
+"""What becomes of ingests when a file gets other content: on both databases."""
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from dbbbatch.database import connect
+from dbbbatch.database.models.claim import IngestClaim, Judgement, Taken
+from dbbbatch.database.models.due import Place
+from dbbbatch.database.models.ingest import IngestState
+from dbbbatch.database.models.status import Status
+from tests.database.models.test_ingest import events, store, target
+
+NUMBER = 10
+RUN = 8
+
+
+@pytest.fixture
+def gen3(database: Any) -> int:
+    """Give the id of a target, with one file, 1."""
+    made = target()
+    store("x.fits")
+    return made.id
+
+
+def take(gen3: int) -> Taken:
+    """Take the file in hand, as a pass of the ingester does."""
+    now = connect.now()
+    IngestClaim.renew(RUN, gen3, "here", 300)
+    return IngestClaim.take(
+        *(RUN, gen3),
+        new=1,
+        again=1,
+        until=now,
+        place=Place(),
+        number=NUMBER,
+        chosen=lambda relpath, filename: True,
+        wanted=lambda relpath, filename: True,
+    )
+
+
+def offer_anew(gen3: int) -> None:
+    connect.transact(lambda: IngestState.offer_anew(gen3, [1], "other content"))
+
+
+def tell(gen3: int, status: Status, **more: Any) -> set[int]:
+    """Tell of the file in hand what a plugin made of it."""
+    due = None if status in (Status.SUCCESS, Status.INVALID, Status.UNTRIED) else connect.now()
+    judgement = Judgement(
+        *(1, NUMBER + 1, status, 1, due, frozenset({"raw"}), "said", "1.0", connect.now(), 0.5),
+        **more,
+    )
+    return connect.transact(lambda: IngestClaim.tell(RUN, gen3, [judgement]))
+
+
+def state() -> tuple[str, int, str, bool]:
+    row = IngestState.get(file_id=1)
+    return row.status, row.attempts, row.parts_done, row.next_try_at is not None
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        *((status, "RERUN") for status in ("SUCCESS", "FAILURE", "UNKNOWN", "INVALID", "BACKFILL")),
+        *((status, status) for status in ("UNTRIED", "RERUN", "IGNORED", "PENDING")),
+    ],
+)
+def test_other_content_is_offered_where_the_old_one_was(gen3: int, was: str, becomes: str) -> None:
+    connect.execute("UPDATE ingest_state SET status = ?, attempts = 2", [was])
+    offer_anew(gen3)
+    status, attempts, _, due = state()
+    assert (status, attempts) == (becomes, 0 if was != becomes else 2)
+    assert due == (was != becomes)
+
+
+@pytest.mark.parametrize("was", ["FAILURE", "RERUN", "IGNORED", "PENDING"])
+def test_parts_done_of_the_old_content_count_no_more(gen3: int, was: str) -> None:
+    connect.execute("UPDATE ingest_state SET status = ?, parts_done = '[\"raw\"]'", [was])
+    offer_anew(gen3)
+    assert state()[2] == ""
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(
+    ("told", "becomes"),
+    [
+        (Status.SUCCESS, "RERUN"),
+        (Status.FAILURE, "RERUN"),
+        (Status.UNKNOWN, "RERUN"),
+        (Status.INVALID, "RERUN"),
+        (Status.UNTRIED, "UNTRIED"),
+        (Status.RERUN, "RERUN"),
+    ],
+)
+def test_content_that_changes_while_a_pass_has_it_in_hand_is_due(
+    gen3: int, told: Status, becomes: str
+) -> None:
+    connect.transact(lambda: take(gen3))
+    offer_anew(gen3)
+    assert tell(gen3, told) == set()
+    status, _, parts, due = state()
+    assert (status, parts) == (becomes, "")
+    assert due == (becomes == "RERUN")
+
+
+def test_what_became_of_the_old_content_stays_in_the_history(gen3: int) -> None:
+    connect.transact(lambda: take(gen3))
+    offer_anew(gen3)
+    tell(gen3, Status.SUCCESS)
+    tell(gen3, Status.SUCCESS)
+    told = ["UNTRIED", "PENDING", "SUCCESS", "RERUN"]
+    assert [status for _, status in events(target())] == told
+
+
+def test_content_that_changed_is_told_of_once(gen3: int) -> None:
+    connect.transact(lambda: take(gen3))
+    offer_anew(gen3)
+    tell(gen3, Status.SUCCESS)
+    connect.transact(lambda: take(gen3))
+    again = Judgement(
+        *(1, NUMBER + 2, Status.SUCCESS, 1, None, frozenset(), "", "1.0", connect.now(), 0.5)
+    )
+    connect.transact(lambda: IngestClaim.tell(RUN, gen3, [again]))
+    assert state()[0] == "SUCCESS"
+
+
+@pytest.mark.parametrize(("changes", "kept"), [(False, [("md5", "00")]), (True, [])])
+def test_checksums_of_the_old_content_are_not_kept(
+    gen3: int, changes: bool, kept: list[tuple[str, str]]
+) -> None:
+    connect.transact(lambda: take(gen3))
+    if changes:
+        offer_anew(gen3)
+    tell(gen3, Status.SUCCESS, checksums={"md5": "00"})
+    rows = connect.execute("SELECT algorithm, value FROM file_checksum").fetchall()
+    assert [tuple(row) for row in rows] == kept
+
+
+def test_content_that_changes_in_the_hands_of_a_pass_that_dies_is_due(gen3: int) -> None:
+    connect.transact(lambda: take(gen3))
+    connect.execute("UPDATE ingest_state SET parts_done = '[\"raw\"]'")
+    offer_anew(gen3)
+    connect.execute(
+        "UPDATE ingest_claim SET expires_at = ?", [str(connect.now() - timedelta(seconds=1))]
+    )
+    connect.transact(
+        lambda: IngestClaim.take_from_the_dead(9, gen3, "here", lambda pid, started: False, 1)
+    )
+    assert state() == ("UNKNOWN", 0, "", True)
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_content_that_changes_while_a_pass_takes_the_file_is_due(database: Any, gen3: int) -> None:
+    """The pass reads the old checksums, and has not committed when the change is recorded."""
+    with database.atomic() as taking:
+        take(gen3)
+
+        def change() -> None:
+            offer_anew(gen3)
+            connect.disconnect()
+
+        changing = threading.Thread(target=change)
+        changing.start()
+        while not connect.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0]:
+            assert changing.is_alive()
+        taking.commit()
+    changing.join()
+    tell(gen3, Status.SUCCESS)
+    assert state()[0] == "RERUN"
