@@ -81,9 +81,7 @@ class Site:
         parse=keys.directory,
         example="/var/lib/dbb",
     )
-    keep_runs: float = key(
-        "90d", "how long the janitor keeps the rows of passes in `run`", keys.duration
-    )
+    keep_runs: float = key("90d", "how long the rows of passes are kept in `run`", keys.duration)
 
 
 @dataclass(frozen=True, kw_only=True)

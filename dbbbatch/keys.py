@@ -226,6 +226,15 @@ def size(value: Any) -> int:
     return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
 
 
+def size_text(number: float) -> str:
+    """Write a number of bytes for people, in a unit that shows it; `size` reads it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
 def directory(value: Any) -> str:
     """Accept an absolute path; ``..`` and doubled slashes are refused, a final slash dropped."""
     path = text(value)

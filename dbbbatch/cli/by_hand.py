@@ -19,6 +19,7 @@ from dbbbatch import keys
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Finder, Handoff, Target
 from dbbbatch.database import connect
+from dbbbatch.database.models.finder import FinderLeft, Verdict
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.quarantine import Quarantine
@@ -64,10 +65,18 @@ class Selection:
         return any(fnmatch.fnmatchcase(name, glob) for glob in self.match)
 
 
+class Meant(NamedTuple):
+    """A file that is meant: named as in the database, with its recorded reason or error."""
+
+    relpath: str
+    filename: str
+    reason: str
+
+
 class Change(NamedTuple):
     """A change of some files, to be made in one transaction."""
 
-    files: int
+    files: Sequence[Meant]
     make: Callable[[], int]
 
 
@@ -113,7 +122,9 @@ def by_name_and_reason(command: Callable[..., None]) -> Callable[..., None]:
 def options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that make a `Selection`."""
     for option in (
-        click.option("--dry-run", is_flag=True, help="Only say how many files it would be."),
+        click.option(
+            "--dry-run", is_flag=True, help="Only list the files that it would be, and why."
+        ),
         click.option(
             "--since", type=Since(), help="Only what changed since then: a date, or 12h, 7d."
         ),
@@ -141,15 +152,15 @@ class OfTarget:
 
     def retry(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
         """Make files due again."""
-        for ids in self._pages(selection, statuses):
-            yield Change(len(ids), partial(IngestState.rerun, self._target, ids, statuses, why))
+        for ids, files in self._pages(selection, statuses):
+            yield Change(files, partial(IngestState.rerun, self._target, ids, statuses, why))
 
     def ignore(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
         """Leave files alone."""
-        for ids in self._pages(selection, statuses):
-            yield Change(len(ids), partial(IngestState.ignore, self._target, ids, statuses, why))
+        for ids, files in self._pages(selection, statuses):
+            yield Change(files, partial(IngestState.ignore, self._target, ids, statuses, why))
 
-    def _pages(self, selection: Selection, statuses: Sequence[str]) -> Iterator[list[int]]:
+    def _pages(self, selection: Selection, statuses: Sequence[str]) -> Iterator[Page]:
         return _pages(
             selection,
             lambda after: IngestState.page(
@@ -173,51 +184,73 @@ class OfHandoff:
 
     def retry(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
         """Let files be sent as if they were new."""
-        for ids in self._pages(selection, statuses):
-            yield Change(len(ids), partial(HandoffFile.again, ids, statuses))
+        for ids, files in self._pages(selection, statuses, tried=True):
+            yield Change(files, partial(HandoffFile.again, ids, statuses))
 
     def ignore(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
         """Leave files where they are."""
         # The table of the quarantine has all that is in it, also after a rebuild.
         others = [status for status in statuses if status != "QUARANTINED"]
-        for ids in self._pages(selection, others):
-            yield Change(len(ids), partial(HandoffFile.ignored, ids, others, why))
+        for ids, files in self._pages(selection, others):
+            yield Change(files, partial(HandoffFile.ignored, ids, others, why))
         if len(others) < len(statuses):
-            yield from self._aside.ignore(selection, statuses, why)
+            yield from self._aside.ignore(selection, ["QUARANTINED"], why)
 
-    def _pages(self, selection: Selection, statuses: Sequence[str]) -> Iterator[list[int]]:
+    def _pages(
+        self, selection: Selection, statuses: Sequence[str], tried: bool = False
+    ) -> Iterator[Page]:
         _without_since(selection)
         if not statuses:
             return iter(())
         return _pages(
             selection,
-            lambda after: HandoffFile.page(self._site, self._name, statuses, after, _TOGETHER),
+            lambda after: HandoffFile.page(
+                self._site, self._name, statuses, after, _TOGETHER, tried
+            ),
         )
 
 
 class OfFinder:
-    """The files that a finder, or a handoff, moved aside, as a person may change them."""
+    """What a finder could not store, and what it or a handoff moved aside, as a person may say."""
 
-    retried = ()
+    retried = ("FAILED",)
     retried_if_named = ()
     left_alone = ("QUARANTINED",)
-    left_alone_if_named = ()
+    left_alone_if_named = ("GIVEN_UP",)
 
     def __init__(self, site: str, section: Finder | Handoff) -> None:
         self._site = site
+        self._name = section.name
         self._label = section.label
 
     def retry(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
-        """Refer to the command that puts them back."""
-        raise UsageError(f"{self._label}: `dbb quarantine release` puts back what was moved aside")
+        """Let files of the source be stored as if they were new."""
+        for status in statuses:
+            yield from self._out_of_mind(selection, Verdict(status))
 
     def ignore(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
-        """Leave files in quarantine; they wait no longer."""
+        """Leave files in quarantine, or await them no more."""
         _without_since(selection)
-        rows = waiting(self._site, self._label, selection)
-        for begin in range(0, len(rows), _TOGETHER):
-            some = rows[begin : begin + _TOGETHER]
-            yield Change(len(some), partial(_leave_aside, some, why))
+        if "GIVEN_UP" in statuses:
+            yield from self._out_of_mind(selection, Verdict.GIVEN_UP)
+        if "QUARANTINED" in statuses:
+            rows = waiting(self._site, self._label, selection)
+            for begin in range(0, len(rows), _TOGETHER):
+                some = rows[begin : begin + _TOGETHER]
+                files = [Meant(row.relpath, row.filename, row.reason) for row in some]
+                yield Change(files, partial(_leave_aside, some, why))
+
+    def _out_of_mind(self, selection: Selection, verdict: Verdict) -> Iterator[Change]:
+        _without_since(selection)
+        site, name, after = self._site, self._name, ("", "")
+        while rows := connect.look(
+            partial(FinderLeft.all_with, site, name, verdict, _TOGETHER, after)
+        ):
+            after = (rows[-1].relpath, rows[-1].filename)
+            files = [Meant(row.relpath, row.filename, row.message) for row in rows]
+            files = [file for file in files if selection.includes(*file)]
+            paths = [(file.relpath, file.filename) for file in files]
+            yield Change(files, partial(FinderLeft.drop_those, site, name, verdict, paths))
 
 
 def waiting(site: str, label: str | None, selection: Selection) -> list[Quarantine]:
@@ -248,12 +281,17 @@ def _without_since(selection: Selection) -> None:
         raise UsageError("--since goes with a target: other files have their own times")
 
 
+#: The ids of some files, and the files.
+Page = tuple[list[int], list[Meant]]
+
+
 def _pages(
     selection: Selection, page: Callable[[int], list[tuple[int, str, str, str]]]
-) -> Iterator[list[int]]:
+) -> Iterator[Page]:
     rows = connect.look(partial(page, 0))
     while rows:
-        yield [row[0] for row in rows if selection.includes(*row[1:])]
+        meant = [row for row in rows if selection.includes(*row[1:])]
+        yield [row[0] for row in meant], [Meant(*row[1:]) for row in meant]
         rows = connect.look(partial(page, rows[-1][0]))
 
 
@@ -284,7 +322,7 @@ def chosen(selection: Selection, usual: Sequence[str], if_named: Sequence[str]) 
 
 
 def apply(changes: Iterable[Change], dry_run: bool) -> int:
-    """Make each change in a transaction, unless they are only to be counted; count the files."""
+    """Make each change in a transaction, or only list its files; count the files."""
     count = 0
     for change in changes:
         if not change.files:
@@ -296,11 +334,18 @@ def apply(changes: Iterable[Change], dry_run: bool) -> int:
             tries.append(change.make())
 
         if dry_run:
-            tries.append(change.files)
+            for file in change.files:
+                click.echo(_line(file))
+            tries.append(len(change.files))
         else:
             connect.transact(once)
         count += max(tries)
     return count
+
+
+def _line(file: Meant) -> str:
+    name = names.printable(names.from_text(names.join(file.relpath, file.filename)))
+    return f"{name}: {' '.join(file.reason.split())}" if file.reason else name
 
 
 def who() -> str:

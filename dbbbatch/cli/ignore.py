@@ -29,7 +29,7 @@ def command(
     Which ones must be said by --match, --reason, --status or --since. `dbb retry --status IGNORED`
     undoes it. Files of a handoff that were moved aside, or are held, must be asked for by --status
     QUARANTINED or HELD, and those that a finder moved aside are meant anyhow: they stay where they
-    are and are left to you.
+    are and are left to you. With --status GIVEN_UP a finder awaits what it gave up no more.
     """
     if not (statuses or match or reason or since):
         raise click.UsageError(

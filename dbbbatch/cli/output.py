@@ -8,14 +8,24 @@ from typing import Any
 
 import click
 
+from dbbbatch import keys
+
 
 def show_json(value: Any) -> None:
     """Print a value (dataclasses and times included) as JSON; times are ISO 8601 in UTC."""
     click.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table, or that there is none; a column named ``>…`` is aligned to the right."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    lines: Iterable[str] = (),
+) -> None:
+    """Print a table, or that there is none; a column named ``>…`` is aligned to the right.
+
+    What is long, or is to be copied, is in the lines below it: a column would fold it.
+    """
     rows = list(rows)
     if not rows:
         click.echo(f"{title}: none\n")
@@ -31,6 +41,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     for row in rows:
         made.add_row(*(Text(cell, style=_STYLES.get(cell.split(" ")[0], "")) for cell in row))
     console().print(made)
+    if lines := list(lines):
+        click.echo("".join(f"  {line.replace(chr(10), ' ')}\n" for line in lines))
 
 
 def console() -> Any:
@@ -64,14 +76,7 @@ _STYLES = {
 
 def size(number: int | None) -> str:
     """Write a number of bytes for people."""
-    if number is None:
-        return ""
-    value = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+    return "" if number is None else keys.size_text(number)
 
 
 def moment(value: datetime | None) -> str:

@@ -26,8 +26,9 @@ def command(
 
     Of a target: those that failed or are unknown or invalid; --status SUCCESS, IGNORED or BACKFILL
     must be asked for. Their attempts begin anew. Of a handoff: those that wait for a further try,
-    or vanished; --status IGNORED must be asked for. What was moved aside comes back by `dbb
-    quarantine release`.
+    or vanished; --status IGNORED must be asked for, and those of them in holding are held again. Of
+    a finder: those that wait for a further try. What was moved aside comes back by `dbb quarantine
+    release`.
     """
     operator.connect(readonly=dry_run)
     side = by_hand.side(operator, label)

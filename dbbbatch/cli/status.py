@@ -1,6 +1,7 @@
 """`dbb status`: what is at work, what waits, what failed, what needs a person."""
 
 import socket
+from collections.abc import Iterator
 
 import click
 
@@ -28,7 +29,7 @@ def command(operator: Operator, as_json: bool) -> None:
 def _show(status: queries.Status) -> None:
     output.table(
         f"Last passes ({output.moment(status.at)} UTC)",
-        ["site", "script", "outcome", ">began", ">last ok", "did", "message"],
+        ["site", "script", "outcome", ">began", ">last ok", "did"],
         [
             [
                 last.site,
@@ -37,10 +38,10 @@ def _show(status: queries.Status) -> None:
                 output.ago(last.started, status.at),
                 output.ago(last.last_ok, status.at),
                 ", ".join(f"{number} {what}" for what, number in last.counts.items() if number),
-                last.message,
             ]
             for last in status.passes
         ],
+        [f"{last.site} {last.label}: {last.message}" for last in status.passes if last.message],
     )
     output.table(
         "Backlog",
@@ -59,18 +60,9 @@ def _show(status: queries.Status) -> None:
     )
     output.table(
         "Trouble",
-        ["site", "section", "what", ">files", "reason of the newest", "next"],
-        [
-            [
-                trouble.site,
-                trouble.label,
-                trouble.what,
-                f"{trouble.files:,}",
-                trouble.message,
-                trouble.advice or "nothing: it is tried again",
-            ]
-            for trouble in status.trouble
-        ],
+        ["site", "section", "what", ">files"],
+        [[each.site, each.label, each.what, f"{each.files:,}"] for each in status.trouble],
+        [line for each in status.trouble for line in _lines(each)],
     )
     if status.paused:
         output.table(
@@ -87,6 +79,14 @@ def _show(status: queries.Status) -> None:
                 for pause in status.paused
             ],
         )
+
+
+def _lines(trouble: queries.Trouble) -> Iterator[str]:
+    """Say why the newest of some files failed, what to do, and what lists them all."""
+    yield f"{trouble.label}, {trouble.what}: {trouble.message}"
+    yield f"  next: {trouble.advice or 'nothing, it is tried again'}"
+    if trouble.listing:
+        yield f"  list: {trouble.listing}"
 
 
 def outcome(last: queries.LastPass) -> str:

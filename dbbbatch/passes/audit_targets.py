@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import shlex
 from collections.abc import Iterator, Sequence
 
 from dbbbatch.config import Finder, Target
@@ -67,10 +69,12 @@ def _compare(p: Pass, section: Target, target_id: int, complaints: Complaints) -
             if not answer.get(file.number, True):
                 p.counts["failed"] += 1
                 p.counts["unknown_to_target"] += 1
+                rel = _rel(file)
+                which = shlex.quote(names.printable(glob.escape(rel)))
                 complaints.failed(
-                    _rel(file),
+                    rel,
                     f"is ingested according to the table, but {section.label} does not hold it; "
-                    f"`dbb retry {section.label} --status SUCCESS` offers it again",
+                    f"`dbb retry {section.label} --status SUCCESS --match {which}` offers it again",
                 )
 
 

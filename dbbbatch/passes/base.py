@@ -8,6 +8,7 @@ import errno
 import fnmatch
 import logging
 import os
+import re
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -197,7 +198,7 @@ class Pass:
                     f"{path}: only {free >> 10} KiB free; what is done could not be recorded"
                 )
 
-    def trouble(self, message: str, key: str | None = None) -> None:
+    def trouble(self, message: str, key: str | None = None, level: int = 0) -> None:
         """Tell the operator of something, once when it begins and once when it ends.
 
         Parameters
@@ -206,9 +207,11 @@ class Pass:
             One line: what, which file or key, what now.
         key : `str`, optional
             What makes it the same trouble in the next pass although its words differ.
+        level : `int`
+            How great it is: it is told again when it has grown.
         """
         self.log.warning("%s", message, extra={"said": True})
-        self._voice.trouble(message, key)
+        self._voice.trouble(message, key, level)
 
     def aside(self, message: str) -> None:
         """Say something that is no trouble: only on a terminal or with -v."""
@@ -372,7 +375,6 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
 def _recorded(work: Work, p: Pass) -> int:
     """Recover and work between the two halves of the row in `run`."""
     from dbbbatch.database import connect
-    from dbbbatch.database.models.run import Run
 
     row = _begin(work, p)
     p.run_id = row.id
@@ -385,10 +387,8 @@ def _recorded(work: Work, p: Pass) -> int:
             work.work(p)
         if p.interrupted:
             raise Interrupted("interrupted by a signal; the next pass carries on")
-        failed = p.counts["failed"]
-        outcome, code = ("failed", EXIT_FAILED) if failed else ("ok", EXIT_OK)
-        if failed:
-            p.trouble(f"{failed} files failed; `dbb status` says which and why", key="failed")
+        outcome, code = ("failed", EXIT_FAILED) if p.counts["failed"] else ("ok", EXIT_OK)
+        _tell_what_failed(work, p)
         message = p.troubles
     except Interrupted as error:
         outcome, code, message = "interrupted", error.exit_code, str(error)
@@ -405,9 +405,35 @@ def _recorded(work: Work, p: Pass) -> int:
         with suppress(TryLater):
             # If the database is away, that is what ended the pass and it has been said.
             connect.transact(
-                lambda: Run.finish(row, connect.now(), outcome, code, p.counts, message)
+                lambda: row.finish(
+                    connect.now(), outcome, code, p.counts, message, p.settings.site.keep_runs
+                )
             )
     return code
+
+
+def _tell_what_failed(work: Work, p: Pass) -> None:
+    """Tell of files that failed, in this pass or before, until the last of them is well again.
+
+    A pass over a part of the files leaves it at what it met: it says of nothing that it is over.
+    """
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.unwell import Unwell, unwell
+
+    failed, left = p.counts["failed"], Unwell()
+    if not p.stopping and not p.options.match:
+        left = connect.look(lambda: unwell(work.kind, p.settings.site.name, p.section.name))
+    if failed or left.failing:
+        files = f"{failed} files" if failed else "files"
+        p.trouble(f"{files} failed; `dbb status` says why, and what lists them", key="failed")
+    if left.stuck:
+        # Said again as they become more: the last word on a file that was given up is not that
+        # all is over.
+        p.trouble(
+            f"{left.stuck} files wait for a person; `dbb status` says what deals with them",
+            key="stuck",
+            level=left.stuck,
+        )
 
 
 def _begin(work: Work, p: Pass) -> Any:
@@ -453,5 +479,5 @@ def _paused(p: Pass, label: str) -> bool:
 
 
 def _key(error: DbbError) -> str:
-    """What makes two errors the same trouble: their words, but for numbers."""
-    return "".join("#" if c.isdigit() else c for c in str(error))
+    """What makes two errors the same trouble: their words, but for numbers with their units."""
+    return re.sub(r"\d[\d.,]*( ?[kMGT]i?B| ?B\b)?", "#", str(error))

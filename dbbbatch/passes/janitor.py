@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,9 +16,9 @@ from itertools import islice
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile, Held, TransferBatch
-from dbbbatch.database.models.run import Run
+from dbbbatch.database.models.handoff import HandoffFile, Held
 from dbbbatch.database.models.storage import INODE
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, names, place
 from dbbbatch.files.scan import mtime_ns
@@ -53,6 +54,8 @@ class JanitorWork(Work):
         self._there = self._missing = 0
         self._first_missing = ""
         self._gone: list[int] = []
+        self._unconfirmed = 0
+        self._first_unconfirmed: tuple[Held, str] | None = None
 
     def recover(self, p: Pass) -> None:
         """Have nothing to finish: a file that is gone from holding is found again by `work`."""
@@ -75,7 +78,7 @@ class JanitorWork(Work):
             yield "nothing is purged: the endpoint has no `confirm`"
             return
         for file in self._candidates(p):
-            yield f"purge, if the endpoint confirms it: {file.path}"
+            yield f"purge, if the endpoint confirms it: {names.printable(file.path)}"
             self._lacking -= file.size_bytes
 
     def due(self, p: Pass) -> bool:
@@ -95,6 +98,7 @@ class JanitorWork(Work):
                 "confirms no more files",
                 key="holding is full",
             )
+        self._say_unconfirmed(p)
         self._settle_missing(p)
 
     def _space_lacking(self) -> int:
@@ -138,9 +142,41 @@ class JanitorWork(Work):
         )
         stored = [file for file, word in zip(files, words, strict=True) if word == confirm.STORED]
         p.counts["not confirmed"] += len(files) - len(stored)
+        self._note_unconfirmed(
+            p,
+            [
+                (file, word)
+                for file, word in zip(files, words, strict=True)
+                if word != confirm.STORED and file.held_at <= self._old
+            ],
+        )
         while some := self._to_go(stored[:_MARKED]):
             stored = stored[len(some) :]
             self._purge_stored(p, some)
+
+    def _note_unconfirmed(self, p: Pass, files: Sequence[tuple[Held, str]]) -> None:
+        """Keep in the table why files of age stay: the endpoint may have lost them."""
+        if not files:
+            return
+        self._unconfirmed += len(files)
+        self._first_unconfirmed = self._first_unconfirmed or files[0]
+        for file, word in files:
+            p.log.info("%s: not confirmed by the endpoint: %s", names.printable(file.rel), word)
+        reasons = [(file.id, f"not confirmed by the endpoint: {word}") for file, word in files]
+        connect.transact(lambda: HandoffFile.unconfirmed(reasons))
+
+    def _say_unconfirmed(self, p: Pass) -> None:
+        if self._first_unconfirmed is None:
+            return
+        oldest, word = self._first_unconfirmed
+        name = names.printable(oldest.rel)
+        p.trouble(
+            f"{self._section.holding}: {self._unconfirmed} held files past purge_after are not "
+            f"confirmed by the endpoint, the oldest {name} ({word}), held since "
+            f"{oldest.held_at:%Y-%m-%d %H:%M} UTC; `dbb history {shlex.quote(name)}` there says "
+            "why",
+            key="not confirmed",
+        )
 
     def _to_go(self, files: Sequence[Held]) -> Sequence[Held]:
         """Give the first of stored files: those of age, and what makes the space that lacks."""
@@ -248,14 +284,11 @@ class JanitorWork(Work):
                 session.clean(PARTIAL, section.timeout)
 
     def _sweep_here(self, p: Pass) -> None:
-        """Remove old empty directories, and old rows of passes."""
+        """Remove old empty directories."""
         for root in (self._section.buffer, self._section.holding):
             p.counts["directories removed"] += place.remove_empty_directories(
                 root, self._section.expiration
             )
-        keep = timedelta(seconds=p.settings.site.keep_runs)
-        old = connect.look(connect.now) - keep
-        p.counts["runs removed"] += connect.transact(lambda: Run.forget(p.settings.site.name, old))
 
 
 def _is_delivered(path: str, status: os.stat_result, file: Held) -> bool:

@@ -60,7 +60,7 @@ def check(settings: Settings) -> Iterator[Checked]:
     yield from _state(settings)
     yield from _database(settings)
     for handoff in settings.handoff.values():
-        yield from _handoff(handoff, settings.site.name)
+        yield from _handoff(handoff, settings.site)
     for finder in settings.finder.values():
         yield from _finder(finder)
     for target in settings.target.values():
@@ -123,7 +123,7 @@ def _site(site: str, known: Collection[str]) -> Checked:
     return Checked("[site] name", f"the database may know {site}", remark=remark)
 
 
-def _handoff(handoff: Handoff, site: str) -> Iterator[Checked]:
+def _handoff(handoff: Handoff, site: Site) -> Iterator[Checked]:
     for key in ("buffer", "holding", "quarantine"):
         where, path = f"[{handoff.label}] {key}", getattr(handoff, key)
         there = _directory(where, path)
@@ -142,8 +142,8 @@ def _handoff(handoff: Handoff, site: str) -> Iterator[Checked]:
         return
     there = _far_end(handoff)
     yield there
-    if not there.problem and _can_send_others(handoff):
-        yield _transfer(handoff, site)
+    if not there.problem:
+        yield from _transfer(handoff, site)
     if handoff.endpoint.confirm:
         yield _confirm(handoff)
 
@@ -293,48 +293,31 @@ def _far_end(handoff: Handoff) -> Checked:
     return Checked(where, what)
 
 
-def _can_send_others(handoff: Handoff) -> bool:
-    """Tell whether the command takes files from where it is told, and not from the buffer only."""
-    from dbbbatch.remote import template
-
-    used = template.parse(handoff.endpoint.transfer).placeholders
-    return "files_from" not in used or "source_root" in used
-
-
-def _transfer(handoff: Handoff, site: str) -> Checked:
+def _transfer(handoff: Handoff, site: Site) -> Iterator[Checked]:
     """Have the configured command copy a file of ours to staging: both ends need its program."""
     import tempfile
-    from dataclasses import replace
 
-    from dbbbatch.database.models.handoff import Waiting
-    from dbbbatch.files import checksum
-    from dbbbatch.passes.handoff.batch import Batch, Item
     from dbbbatch.passes.handoff.outcomes import attempt_prefix
     from dbbbatch.passes.handoff.transfer import Sender
 
     # As a pass would name it, so that the janitor removes what a cut connection leaves.
-    attempt = f"{attempt_prefix(site, handoff.name)}{secrets.token_hex(8)}"
-    name = f"{place.TEMPORARY_PREFIX}probe"
+    attempt = f"{attempt_prefix(site.name, handoff.name)}{secrets.token_hex(8)}"
     problem = ""
     try:
-        # Not in the buffer, from which a pass would send it; but where the tool may look, too.
+        # Nothing is to stay, not even in the state directory; but the tool must see the file.
         with tempfile.TemporaryDirectory(
             prefix=place.TEMPORARY_PREFIX, dir=handoff.quarantine
-        ) as directory:
-            path = os.path.join(directory, name)
-            with open(path, "wb") as file:
-                size = file.write(b"written by dbb config check\n")
-            digest = checksum.compute(path, [handoff.checksum])[handoff.checksum]
-            row = Waiting(0, "", name, size, 0, 0, None, 0, None, 0, 0)
-            sender = Sender(replace(handoff, buffer=directory), f"{directory}/lists")
+        ) as lists:
+            sender = Sender(handoff, lists)
+            if not sender.can_try:
+                return
             with sender.session:
-                problem = sender.trial(Batch(attempt, [Item(row, name, digest)]))
+                problem = sender.trial(attempt)
     except DbbError as error:
         problem = str(error)
     except OSError as error:
         problem = f"{handoff.quarantine}: a file to try it with cannot be written: {error.strerror}"
-    where = f"[{handoff.label}.endpoint] transfer"
-    return Checked(where, "it copies a file to staging", problem)
+    yield Checked(f"[{handoff.label}.endpoint] transfer", "it copies a file to staging", problem)
 
 
 def _never_purged(handoff: Handoff, key: str) -> Checked:

@@ -10,6 +10,14 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Trouble(NamedTuple):
+    """What is said of a trouble, and how great it is."""
+
+    message: str
+    level: int
 
 
 class Voice:
@@ -29,11 +37,11 @@ class Voice:
         self.label = label
         self._path = state / "said" / f"{label}.json"
         self._always = always or sys.stderr.isatty()
-        self._troubles: dict[str, str] = {}
+        self._troubles: dict[str, Trouble] = {}
         self._kept = False
         self._broken_off = False
 
-    def trouble(self, message: str, key: str | None = None) -> None:
+    def trouble(self, message: str, key: str | None = None, level: int = 0) -> None:
         """Note a trouble of this pass.
 
         Parameters
@@ -42,13 +50,15 @@ class Voice:
             One line for the operator.
         key : `str`, optional
             What makes it the same trouble next time although its words (numbers, names) differ.
+        level : `int`
+            How great it is: one that has grown since it was said is said again.
         """
-        self._troubles.setdefault(key or message, message)
+        self._troubles.setdefault(key or message, Trouble(message, level))
 
     @property
     def troubles(self) -> list[str]:
         """The messages noted in this pass."""
-        return list(self._troubles.values())
+        return [trouble.message for trouble in self._troubles.values()]
 
     def end_pass(self) -> None:
         """Say what has begun and what has ended since the pass before this one, and remember it."""
@@ -56,12 +66,12 @@ class Voice:
             self._kept = False
             return
         before = self._remembered()
-        for key, message in self._troubles.items():
-            if self._always or key not in before:
+        for key, (message, level) in self._troubles.items():
+            if self._always or key not in before or level > before[key].level:
                 self._say(message)
         if self._broken_off:
             self._troubles = {**before, **self._troubles}
-        for key, message in before.items():
+        for key, (message, _) in before.items():
             if key not in self._troubles:
                 self._say(f"is over: {message}")
         if before != self._troubles:
@@ -86,15 +96,17 @@ class Voice:
         for line in message.splitlines():
             print(f"{self.label}: {line}", file=sys.stderr, flush=True)
 
-    def _remembered(self) -> Mapping[str, str]:
+    def _remembered(self) -> Mapping[str, Trouble]:
         try:
             said = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return {
+                key: Trouble(str(message), int(level)) for key, (message, level) in said.items()
+            }
+        except (OSError, ValueError, TypeError, AttributeError):
             # Never said, or cut short by a full disk: then it is said once more.
             return {}
-        return said if isinstance(said, dict) else {}
 
-    def _remember(self, troubles: Mapping[str, str]) -> None:
+    def _remember(self, troubles: Mapping[str, Trouble]) -> None:
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         try:
             if not troubles:

@@ -99,7 +99,7 @@ def _places(spellings: Iterable[str]) -> list[tuple[str, str]]:
         if spelling.encode("utf-8", "replace").decode() != spelling:
             continue
         relpath, filename = names.split(spelling)
-        for table in ("handoff_file", "file", "quarantine"):
+        for table in ("handoff_file", "file", "quarantine", "finder_left"):
             where, values = "filename = ?", [filename]
             if relpath:
                 where, values = "relpath = ? AND filename = ?", [relpath, filename]
@@ -114,6 +114,7 @@ def _history(relpath: str, filename: str) -> History:
     result = History(names.join(relpath, filename))
     _add_handoff(result, relpath, filename)
     _add_storage(result, relpath, filename)
+    _add_left(result, relpath, filename)
     _add_quarantine(result, relpath, filename)
     result.events.sort(key=lambda event: event.at)
     return result
@@ -157,7 +158,7 @@ def _add_transfers(result: History, handoff_file: int, where: str) -> None:
 
 
 def _add_storage(result: History, relpath: str, filename: str) -> None:
-    columns = "id, storage, size_bytes, checksum, status, finder, added_on, error"
+    columns = "id, storage, size_bytes, checksum, status, finder, added_on, verified_at, error"
     for row in _rows("file", columns, "relpath = ? AND filename = ?", (relpath, filename)):
         result.versions.append(
             Version(
@@ -168,11 +169,39 @@ def _add_storage(result: History, relpath: str, filename: str) -> None:
                 row["error"] or "",
             )
         )
-        if at := moment(row["added_on"]):
+        added, verified = moment(row["added_on"]), moment(row["verified_at"])
+        if added:
             result.events.append(
-                Event(at, f"finder.{row['finder']}", f"stored in {row['storage']}")
+                Event(added, f"finder.{row['finder']}", f"stored in {row['storage']}")
             )
+        if verified and verified != added:
+            result.events.append(Event(verified, row["storage"], "last verified by its checksum"))
         _add_ingests(result, row["id"])
+
+
+#: What it means that a finder has a file in mind.
+_LEFT = {
+    "DUPLICATE": "left in the source, storage has it already",
+    "MOVED": "stored, original not yet removed",
+    "FAILED": "could not be stored",
+    "AWAITED": "named by a log, not there yet",
+    "GIVEN_UP": "given up",
+}
+
+
+def _add_left(result: History, relpath: str, filename: str) -> None:
+    rows = connect.execute(
+        "SELECT site, finder, verdict, size_bytes, tries, message, seen_at FROM finder_left"
+        " WHERE relpath = ? AND filename = ? ORDER BY site, finder",
+        (relpath, filename),
+    )
+    for site, finder, verdict, size, tries, message, seen in rows.fetchall():
+        where = f"{site} finder.{finder}"
+        result.versions.append(Version(where, verdict, size, "", message))
+        at = moment(seen)
+        assert at is not None
+        what = f"{_LEFT[verdict]} (try {tries})" if tries > 1 else _LEFT[verdict]
+        result.events.append(Event(at, where, what, None, message))
 
 
 def _add_ingests(result: History, file: int) -> None:
@@ -209,6 +238,13 @@ def _add_quarantine(result: History, relpath: str, filename: str) -> None:
             what = "released" if row["released_as"] else "ignored"
             result.events.append(Event(released, where, what, None, row["released_as"] or ""))
         else:
+            # The row of a handoff tells of the same file, and not where it is.
+            result.versions[:] = [
+                version
+                for version in result.versions
+                if (version.where, version.status, version.size_bytes)
+                != (where, "QUARANTINED", row["size_bytes"])
+            ]
             result.versions.append(
                 Version(where, "QUARANTINED", row["size_bytes"], row["checksum"] or "", row["path"])
             )

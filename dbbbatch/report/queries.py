@@ -5,11 +5,16 @@ with history.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from dbbbatch.database import connect
+from dbbbatch.files import names
+
+#: Files of a holding area that are looked at, those first that are there for longest.
+_OLDEST = 1000
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,9 @@ class Trouble:
     message : `str`
         The reason of the newest of them.
     advice : `str`
-        The command that deals with them; '' if nobody need do anything.
+        What deals with them, such as a command; '' if nobody need do anything.
+    listing : `str`
+        The command that lists them with their reasons.
     """
 
     site: str
@@ -84,6 +91,7 @@ class Trouble:
     files: int
     message: str
     advice: str
+    listing: str
 
 
 @dataclass(frozen=True)
@@ -114,17 +122,19 @@ def status() -> Status:
 
 
 def _status() -> Status:
-    handoffs = _handoff_backlog()
+    handoffs, passes = _handoff_backlog(), last_passes()
+    sites = {last.name: last.site for last in passes if last.script == "finder"}
     return Status(
         at=connect.now(),
-        passes=last_passes(),
-        backlog=[*handoffs, *_storage_backlog(), *_ingest_backlog()],
+        passes=passes,
+        backlog=[*handoffs, *_storage_backlog(sites), *_ingest_backlog()],
         trouble=[
             *_handoff_failing(handoffs),
+            *_unconfirmed([last for last in passes if last.script == "janitor"]),
             *_ingest_failing(),
             *_finder_failing(),
             *_quarantined(),
-            *_storage_wrong(),
+            *_storage_wrong(sites),
         ],
         paused=_paused(),
     )
@@ -200,13 +210,13 @@ def _handoff_backlog() -> list[Backlog]:
     return found
 
 
-def _storage_backlog() -> list[Backlog]:
+def _storage_backlog(sites: Mapping[str, str]) -> list[Backlog]:
     rows = connect.execute(
         "SELECT finder, COUNT(*), SUM(size_bytes) FROM file WHERE status = 'ARRIVING'"
         " GROUP BY finder ORDER BY finder"
     )
     return [
-        Backlog("", f"finder.{name}", "store", files, int(size), None)
+        Backlog(sites.get(name, ""), f"finder.{name}", "store", files, int(size), None)
         for name, files, size in rows.fetchall()
     ]
 
@@ -248,52 +258,116 @@ def _handoff_failing(backlog: list[Backlog]) -> list[Trouble]:
         if files:
             error = connect.execute("SELECT error FROM handoff_file WHERE id = ?", [newest])
             message = error.fetchone()[0]
-            found.append(Trouble(waiting.site, waiting.label, "failing", files, message, ""))
+            # What cannot be moved to holding is no matter of trying again; its error has its path.
+            sent = waiting.what == "deliver"
+            listing = f"dbb retry {waiting.label} --status FOUND --dry-run" if sent else ""
+            found.append(
+                Trouble(waiting.site, waiting.label, "failing", files, message, "", listing)
+            )
     return found
 
 
+def _unconfirmed(janitors: list[LastPass]) -> list[Trouble]:
+    """Tell of files that stay in holding, among those that are there for longest."""
+    found = []
+    for last in janitors:
+        label = f"handoff.{last.name}"
+        rows = connect.execute(
+            "SELECT relpath, filename, error FROM (SELECT relpath, filename, error, held_at, id"
+            " FROM handoff_file WHERE site = ? AND handoff = ? AND status = 'HELD'"
+            f" ORDER BY held_at, id LIMIT {_OLDEST}) AS oldest"
+            " WHERE error IS NOT NULL ORDER BY held_at, id",
+            (last.site, last.name),
+        ).fetchall()
+        if rows:
+            relpath, filename, error = rows[0]
+            found.append(
+                Trouble(
+                    last.site,
+                    label,
+                    "not confirmed",
+                    len(rows),
+                    f"{names.join(relpath, filename)}: {error}",
+                    "ask the endpoint: dbb history FILE",
+                    f"dbb ignore {label} --status HELD --reason 'not confirmed' --dry-run",
+                )
+            )
+    return found
+
+
+#: What is wrong with files of a target, in words: which they are, what deals with them, and what
+#: lists them.
+_INGEST_TROUBLE = {
+    "failing": ("status IN ('FAILURE', 'UNKNOWN') AND next_try_at IS NOT NULL", "", ""),
+    "gave up": ("status IN ('FAILURE', 'UNKNOWN') AND next_try_at IS NULL", "dbb retry {}", ""),
+    "invalid": ("status = 'INVALID'", "dbb retry {0} --status INVALID", " --status INVALID"),
+}
+
+
 def _ingest_failing() -> list[Trouble]:
-    rows = connect.execute(
-        "SELECT target.site, target.name, failing.what, failing.files, state.message FROM ("
-        " SELECT target_id, CASE WHEN status = 'INVALID' THEN 'invalid'"
-        "  WHEN next_try_at IS NULL THEN 'gave up' ELSE 'failing' END AS what,"
-        "  COUNT(*) AS files, MAX(file_id) AS newest"
-        " FROM ingest_state WHERE status IN ('FAILURE', 'UNKNOWN', 'INVALID') GROUP BY 1, 2"
-        ") AS failing JOIN target ON target.id = failing.target_id"
-        " JOIN ingest_state AS state"
-        "  ON state.target_id = failing.target_id AND state.file_id = failing.newest"
-        " WHERE target.retired_at IS NULL ORDER BY 1, 2, 3"
-    )
-    advice = {
-        "failing": "",
-        "gave up": "dbb retry target.{}",
-        "invalid": "dbb retry target.{} --status INVALID",
-    }
-    return [
-        Trouble(site, f"target.{name}", what, files, message, advice[what].format(name))
-        for site, name, what, files, message in rows.fetchall()
-    ]
+    targets = connect.execute(
+        "SELECT id, site, name FROM target WHERE retired_at IS NULL ORDER BY site, name"
+    ).fetchall()
+    found = []
+    for target, site, name in targets:
+        for what, (condition, advice, chosen) in _INGEST_TROUBLE.items():
+            # The first condition is that of the partial index, word for word.
+            among = (
+                "FROM ingest_state WHERE target_id = ?"
+                f" AND status IN ('FAILURE', 'UNKNOWN', 'INVALID') AND {condition}"
+            )
+            (files,) = connect.execute(f"SELECT COUNT(*) {among}", [target]).fetchone()
+            if files:
+                newest = connect.execute(
+                    f"SELECT message {among} ORDER BY changed_at DESC, file_id DESC LIMIT 1",
+                    [target],
+                ).fetchone()
+                label = f"target.{name}"
+                listing = f"dbb retry {label}{chosen} --dry-run"
+                found.append(
+                    Trouble(site, label, what, files, newest[0], advice.format(label), listing)
+                )
+    return found
 
 
-#: What a finder has in mind that is not well, in words, and what deals with it.
+#: What a finder has in mind that is not well: in words, what deals with it, and what lists it.
 _FINDER_TROUBLE = {
-    "FAILED": ("failing", ""),
-    "MOVED": ("stored, original not removed", "let the finder's user remove it from the source"),
-    "GIVEN_UP": ("gave up", "put it into storage, or: dbb forget finder.{} FILE"),
+    "FAILED": ("failing", "", "dbb retry {} --dry-run"),
+    "MOVED": (
+        "stored, original not removed",
+        "let the finder's user remove it from the source",
+        "",
+    ),
+    "GIVEN_UP": (
+        "gave up",
+        "put it into storage and let a log name it again, or: dbb forget {} FILE",
+        "dbb ignore {} --status GIVEN_UP --dry-run",
+    ),
 }
 
 
 def _finder_failing() -> list[Trouble]:
     rows = connect.execute(
-        "SELECT site, finder, verdict, COUNT(*), MAX(message) FROM finder_left"
+        "SELECT site, finder, verdict, COUNT(*) FROM finder_left"
         " WHERE verdict IN ('FAILED', 'MOVED', 'GIVEN_UP') GROUP BY site, finder, verdict"
         " ORDER BY 1, 2, 3"
     )
     found = []
-    for site, finder, verdict, files, message in rows.fetchall():
-        what, advice = _FINDER_TROUBLE[verdict]
+    for site, finder, verdict, files in rows.fetchall():
+        relpath, filename, message, seen = connect.execute(
+            "SELECT relpath, filename, message, seen_at FROM finder_left"
+            " WHERE site = ? AND finder = ? AND verdict = ?"
+            " ORDER BY seen_at DESC, relpath DESC, filename DESC LIMIT 1",
+            (site, finder, verdict),
+        ).fetchone()
+        what, advice, listing = _FINDER_TROUBLE[verdict]
         label = f"finder.{finder}"
-        found.append(Trouble(site, label, what, files, message, advice.format(finder)))
+        # It stays in mind until the auditor's next pass, though it may have left the source.
+        last = f"{names.join(relpath, filename)}, last tried {_required(seen):%Y-%m-%d %H:%M}"
+        message = f"{message} ({last} UTC)" if message else last
+        found.append(
+            Trouble(site, label, what, files, message, advice.format(label), listing.format(label))
+        )
     return found
 
 
@@ -305,22 +379,42 @@ def _quarantined() -> list[Trouble]:
         ") AS waiting JOIN quarantine ON quarantine.id = waiting.newest ORDER BY 1, 2"
     )
     return [
-        Trouble(site, label, "quarantined", files, reason, f"dbb quarantine list {label}")
+        Trouble(
+            site,
+            label,
+            "quarantined",
+            files,
+            reason,
+            f"dbb quarantine release {label}, or dbb ignore {label} --status QUARANTINED",
+            f"dbb quarantine list {label}",
+        )
         for site, label, files, reason in rows.fetchall()
     ]
 
 
-def _storage_wrong() -> list[Trouble]:
+def _storage_wrong(sites: Mapping[str, str]) -> list[Trouble]:
     rows = connect.execute(
-        "SELECT wrong.storage, wrong.status, wrong.files, file.error FROM ("
+        "SELECT wrong.storage, wrong.status, wrong.files, file.error, file.relpath, file.filename,"
+        " file.finder FROM ("
         " SELECT storage, status, COUNT(*) AS files, MAX(id) AS newest FROM file"
         " WHERE status IN ('MISSING', 'CORRUPT') GROUP BY storage, status"
         ") AS wrong JOIN file ON file.id = wrong.newest ORDER BY 1, 2"
     )
-    return [
-        Trouble("", storage, state.lower(), files, error or "", "dbb-auditor")
-        for storage, state, files, error in rows.fetchall()
-    ]
+    found = []
+    for storage, state, files, error, relpath, filename, finder in rows.fetchall():
+        auditor = f"dbb-auditor {finder if finder in sites else 'FINDER'}"
+        found.append(
+            Trouble(
+                sites.get(finder, ""),
+                storage,
+                state.lower(),
+                files,
+                f"{names.join(relpath, filename)}: {error or state.lower()}",
+                f"copy it back, then: {auditor} --share 1 --match PATH",
+                f"{auditor} --dry-run",
+            )
+        )
+    return found
 
 
 def _paused() -> list[Paused]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.database import connect
+from dbbbatch.database.models.finder import FinderLeft, Left
 from tests.passes.ingesting import Ingesting
 from tests.support.scripts import Ran
 from tests.support.site import Site
@@ -24,13 +25,25 @@ def dbb(ingesting: Ingesting, *arguments: str) -> Ran:
     return ingesting.site.run("dbb", *arguments)
 
 
-def handoff_file(name: str, status: str, error: str | None = None) -> None:
+def handoff_file(
+    name: str, status: str, error: str | None = None, attempts: int = 3, held_as: str | None = None
+) -> None:
     connect.execute(
         "INSERT INTO handoff_file (site, handoff, relpath, filename, size_bytes, mtime_ns,"
-        " inode, status, error, attempts, next_try_at, discovered_at) VALUES ('summit', 'latiss',"
-        " '', ?, 1, 1, 1, ?, ?, 3, '2099-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000')",
-        (name, status, error),
+        " inode, status, error, attempts, held_as, next_try_at, discovered_at) VALUES ('summit',"
+        " 'latiss', '', ?, 1, 1, 1, ?, ?, ?, ?, '2099-01-01 00:00:00.000000',"
+        " '2026-01-01 00:00:00.000000')",
+        (name, status, error, attempts, held_as),
     )
+
+
+def finder_left(name: str, verdict: str, message: str = "") -> None:
+    left = Left("", name, 1, 1, 1, verdict, 1, message)
+    connect.transact(lambda: FinderLeft.remember("summit", "latiss", [left]))
+
+
+def finder_memories() -> dict[str, str]:
+    return dict(connect.execute("SELECT filename, verdict FROM finder_left").fetchall())
 
 
 def handoff_statuses() -> dict[str, str]:
@@ -62,9 +75,17 @@ class TestRetry:
         assert dbb(ingesting, "retry", "target.a", "--since", "1d").out.startswith("0 files")
         assert dbb(ingesting, "retry", "target.a", "--since", "2025-12-31").out.startswith("2")
 
-    def test_dry_run_only_counts(self, ingesting: Ingesting) -> None:
-        ran = dbb(ingesting, "retry", "target.a", "--dry-run")
-        assert ran.out == "2 files of target.a would be due again\n"
+    @pytest.mark.parametrize(("command", "would"), [("retry", "due again"), ("ignore", "ignored")])
+    def test_dry_run_lists_each_file_and_why(
+        self, ingesting: Ingesting, command: str, would: str
+    ) -> None:
+        connect.execute("UPDATE ingest_state SET message = ?", ["exit code 1\noh"])
+        ran = dbb(ingesting, command, "target.a", "--match", "*", "--dry-run")
+        assert ran.out.splitlines() == [
+            "night/x.fits: exit code 1 oh",
+            "night/y.log: exit code 1 oh",
+            f"2 files of target.a would be {would}",
+        ]
         assert set(ingesting.statuses().values()) == {"FAILURE"}
 
     def test_history_says_who_asked(self, ingesting: Ingesting) -> None:
@@ -88,10 +109,19 @@ class TestRetry:
         ingesting.site.write(targets={"b": {}})
         assert dbb(ingesting, "retry", "target.b").code == 64
 
-    def test_finder_is_referred_to_quarantine(self, ingesting: Ingesting) -> None:
-        ran = dbb(ingesting, "retry", "finder.latiss")
-        assert ran.code == 64
-        assert "dbb quarantine" in ran.err
+    def test_files_that_a_finder_could_not_store_are_due_at_once(
+        self, ingesting: Ingesting
+    ) -> None:
+        finder_left("x", "FAILED", "Permission denied")
+        finder_left("y", "DUPLICATE")
+        ran = dbb(ingesting, "retry", "finder.latiss", "--dry-run")
+        assert ran.out.splitlines()[0] == "x: Permission denied"
+        assert dbb(ingesting, "retry", "finder.latiss").out.startswith("1 files")
+        assert finder_memories() == {"y": "DUPLICATE"}
+
+    def test_handoff_files_that_were_never_tried_are_no_matter(self, ingesting: Ingesting) -> None:
+        handoff_file("x", "FOUND", attempts=0)
+        assert dbb(ingesting, "retry", "handoff.latiss").out.startswith("0 files")
 
     def test_handoff_files_that_wait_are_due_at_once(self, ingesting: Ingesting) -> None:
         handoff_file("x", "FOUND")
@@ -161,6 +191,21 @@ class TestIgnore:
     def test_retry_undoes_it(self, ingesting: Ingesting) -> None:
         dbb(ingesting, "ignore", "target.a", "--match", "*")
         assert dbb(ingesting, "retry", "target.a", "--status", "IGNORED").out.startswith("2 files")
+
+    def test_ignored_files_in_holding_are_held_again(self, ingesting: Ingesting) -> None:
+        handoff_file("x", "HELD", held_as="x")
+        handoff_file("y", "FOUND")
+        for status in ("HELD", "FOUND"):
+            dbb(ingesting, "ignore", "handoff.latiss", "--status", status)
+        dbb(ingesting, "retry", "handoff.latiss", "--status", "IGNORED")
+        assert handoff_statuses() == {"x": "HELD", "y": "FOUND"}
+
+    def test_what_a_finder_gave_up_must_be_asked_for(self, ingesting: Ingesting) -> None:
+        finder_left("x", "GIVEN_UP", "named by a log")
+        arguments = ("ignore", "finder.latiss", "--status")
+        assert dbb(ingesting, *arguments, "QUARANTINED").out.startswith("0 files")
+        assert dbb(ingesting, *arguments, "GIVEN_UP").out.startswith("1 files")
+        assert finder_memories() == {}
 
 
 class TestTarget:

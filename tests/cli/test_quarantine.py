@@ -250,7 +250,7 @@ def test_what_a_finder_moved_aside_is_closed_and_left_there(conflict):
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_dry_run_closes_nothing(conflict):
     ran = conflict.run("dbb", "ignore", "finder.latiss", "--match", "*", "--dry-run")
-    assert ran.out.startswith("1 files of finder.latiss would be ignored")
+    assert "\n1 files of finder.latiss would be ignored" in ran.out
     assert len(waiting(conflict)) == 1
 
 

@@ -26,6 +26,11 @@ HOSTILE: Sequence[str | bytes] = (
     "top",
 )
 
+#: A transfer command that works, as its trial shows, and can send none of these files.
+REFUSING = {
+    "transfer": "sh -c 'case $* in *lists/trial*) exec cp -p -- \"$@\"; esac; exit 1' sh {batch} {dest}"
+}
+
 
 def make_pass(site: Site, **options: Any) -> int:
     """Make a pass in this process, so that a test may replace parts of it; give its exit code."""

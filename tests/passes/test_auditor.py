@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shlex
 import shutil
 import time
 import types
@@ -222,6 +223,8 @@ def test_file_that_a_target_does_not_hold_is_reported(stored):
     assert "2026/a.fits: is ingested according to the table, but target.a does not hold it" in (
         ran.err
     )
+    command = shlex.split(ran.err.partition("`dbb ")[2].partition("`")[0])
+    assert command == ["retry", "target.a", "--status", "SUCCESS", "--match", "2026/a.fits"]
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

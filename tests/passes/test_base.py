@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -307,6 +307,100 @@ def test_a_pass_over_some_files_says_of_no_trouble_that_it_is_over(run, capfd, o
     run(Work(lambda p: p.trouble("a.fits: odd")))
     capfd.readouterr()
     run(Work(lambda p: p.take(1)), **options)
+    assert capfd.readouterr().err == ""
+
+
+def test_each_pass_removes_old_rows_of_its_section(run, settings, runs):
+    for _ in range(3):
+        run(Work())
+    with change(settings) as execute:
+        execute("UPDATE run SET started = '2020-01-01 00:00:00.000000' WHERE id < 3")
+    run(Work())
+    assert len(runs()) == 2
+
+
+def test_a_row_of_another_section_stays_though_it_is_old(run, settings, runs):
+    run(Work())
+    with change(settings) as execute:
+        execute("UPDATE run SET started = '2020-01-01 00:00:00.000000', name = 'b'")
+    run(Work())
+    assert len(runs()) == 2
+
+
+@contextmanager
+def change(settings):
+    connect.connect(settings.database)
+    yield connect.execute
+    connect.disconnect()
+
+
+def failing(settings):
+    """Let a file of the target wait for its next try."""
+    with change(settings) as execute:
+        execute(
+            "INSERT INTO target (site, name, storage, plugin, created_at)"
+            " VALUES ('s', 'a', '/s', 'null', '2026-01-01 00:00:00')"
+        )
+        execute(
+            "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder)"
+            " VALUES ('/s', '', 'x', 1, 'md5:1', 'STORED', 'f')"
+        )
+        execute(
+            "INSERT INTO ingest_state (file_id, target_id, status, changed_at, next_try_at)"
+            " VALUES (1, 1, 'FAILURE', '2026-01-01 00:00:00', '2099-01-01 00:00:00')"
+        )
+
+
+class TargetWork(Work):
+    kind = "target"
+
+
+@pytest.mark.promise
+def test_a_trouble_lasts_while_a_file_waits_for_its_next_try(run, settings, capfd):
+    run(TargetWork(lambda p: p.counts.update(failed=1)))
+    failing(settings)
+    said = capfd.readouterr().err
+    assert said == "target.a: 1 files failed; `dbb status` says why, and what lists them\n"
+    assert run(TargetWork()) == 0
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.promise
+def test_a_file_that_is_given_up_is_told_and_is_not_over(run, settings, capfd):
+    failing(settings)
+    run(TargetWork())
+    capfd.readouterr()
+    with change(settings) as execute:
+        execute("UPDATE ingest_state SET next_try_at = NULL")
+    run(TargetWork())
+    assert capfd.readouterr().err == (
+        "target.a: 1 files wait for a person; `dbb status` says what deals with them\n"
+        "target.a: is over: files failed; `dbb status` says why, and what lists them\n"
+    )
+
+
+@pytest.mark.promise
+def test_a_trouble_is_over_when_the_last_file_is_well(run, settings, capfd):
+    failing(settings)
+    run(TargetWork())
+    with change(settings) as execute:
+        execute("UPDATE ingest_state SET status = 'SUCCESS', next_try_at = NULL")
+    capfd.readouterr()
+    run(TargetWork())
+    assert capfd.readouterr().err.count("is over: files failed") == 1
+
+
+@pytest.mark.promise
+def test_an_error_whose_numbers_change_is_the_same_trouble(run, capfd):
+    for free in ("980.5 MB", "1.2 GB", "0 B"):
+        run(Work(raises(TryLater(f"the endpoint: {free} free"))))
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [{"match": ("b*",)}, {"limit": 1}])
+def test_a_pass_over_some_files_keeps_silent_about_the_others(run, settings, capfd, options):
+    failing(settings)
+    run(TargetWork(lambda p: p.take(1)), **options)
     assert capfd.readouterr().err == ""
 
 

@@ -24,7 +24,7 @@ from dbbbatch.passes.release import is_reason
 from dbbbatch.remote import execute, receive
 from tests.passes import finding
 from tests.passes.finding import Finding
-from tests.passes.handing import make_pass, rows, statuses, wait_over
+from tests.passes.handing import REFUSING, make_pass, rows, statuses, wait_over
 from tests.support.disks import BLOCK, SmallDisk, small_disk
 from tests.support.site import Site, tree
 
@@ -271,7 +271,7 @@ def test_a_far_end_with_less_room_than_it_must_keep(
     disk.fill(2 * 256)
     far.write(handoff={**KEYS, "min_free": "3 MiB"})
     assert make_pass(far) == 75
-    one_line(capsys, far.staging, "min_free", "2 MiB free")
+    one_line(capsys, far.staging, "min_free", "2.1 MB free")
     assert os.listdir(far.staging) == os.listdir(far.far_buffer) == []
     assert rows(far, "id", "transfer_batch") == []
     nothing_is_lost(far, SMALL)
@@ -323,8 +323,7 @@ def test_a_quarantine_at_the_near_end_where_no_directory_can_be_made(
     near: Site, disk: SmallDisk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     near.put_all(SMALL)
-    never = {"transfer": "false {batch} {dest}"}
-    near.write(handoff={**KEYS, "max_attempts": 1}, endpoint=never)
+    near.write(handoff={**KEYS, "max_attempts": 1}, endpoint=REFUSING)
     disk.fill()
     disk.fill_names()
     assert make_pass(near) == 75

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.database.models.handoff import SUSPECTED, TransferBatch
+from dbbbatch.database.models.handoff import SUSPECTED
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.passes import base
 from dbbbatch.passes.handoff import room, streams, transfer, work
@@ -267,7 +268,8 @@ def test_a_search_that_is_broken_off_is_recorded(
     site.write(handoff=KEYS, endpoint=TOOL)
     site.put_all(["night/1", "night/culprit", "night/3"])
     assert make_pass(site, max_time=3600) == 1
-    assert rows(site, "status, attempts, next_try_at, error") == [("FOUND", 0, None, SUSPECTED)] * 3
+    assert rows(site, "status, attempts, next_try_at") == [("FOUND", 0, None)] * 3
+    assert set(rows(site, "error")) == {f"{SUSPECTED}: tool: exit code 9"}
     assert "3 files failed" in capsys.readouterr().err
 
 
@@ -275,7 +277,7 @@ def test_a_signal_leaves_what_was_in_reserve_suspect(
     site: Site, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal = site.root / "signal"
-    program("tool", f'[ "$#" = 5 ] || touch {signal}; {CULPRIT}')
+    program("tool", f'[ "$#" != 3 ] || touch {signal}; {CULPRIT}')
     site.write(handoff=KEYS, endpoint=TOOL)
     for n in range(4):
         put_at(site, f"night/{'culprit' if n == 3 else n}", 1e9 + n)
@@ -283,7 +285,7 @@ def test_a_signal_leaves_what_was_in_reserve_suspect(
     assert make_pass(site) == 75
     assert rows(site, "status, error", "handoff_file ORDER BY mtime_ns") == [
         *[("HELD", None)] * 2,
-        *[("FOUND", SUSPECTED)] * 2,
+        *[("FOUND", f"{SUSPECTED}: tool: exit code 9")] * 2,
     ]
 
 
@@ -348,7 +350,8 @@ def test_what_is_new_goes_before_the_search_for_a_culprit(site: Site, program: P
         put_at(site, f"b/{n}", 1.1e9 + n)
     assert make_pass(site) == 1
     sizes = [int(size) - 1 for size in (site.root / "sizes").read_text().split()]
-    assert sizes == [4, 4, 2, 2, 2, 1, 1]
+    # A file of ours, alone, after the first of which nothing arrived.
+    assert sizes == [4, 1, 4, 2, 2, 2, 1, 1]
 
 
 def test_suspects_are_not_all_kept_in_memory(
@@ -360,7 +363,7 @@ def test_suspects_are_not_all_kept_in_memory(
     for n in range(8):
         put_at(site, f"a/{n}{'culprit' if n in (0, 4) else ''}", 1e9 + n)
     assert make_pass(site) == 1
-    assert SUSPECTED in rows(site, "error")
+    assert f"{SUSPECTED}: tool: exit code 9" in rows(site, "error")
     make_pass(site)
     make_pass(site)
     found = rows(site, "filename", "handoff_file WHERE status = 'FOUND' ORDER BY filename")
@@ -394,20 +397,68 @@ def test_one_bad_file_in_a_thousand_is_found_in_one_pass(
     ]
 
 
-def test_a_broken_tool_blames_only_the_few_that_were_tried_alone(
-    site: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
-    site.put_all(f"night/{n:03}" for n in range(300))
-    site.write(handoff={**KEYS, "batch_files": 100}, endpoint={"transfer": "false {batch} {dest}"})
-    for _ in range(5):
-        assert make_pass(site) == 75
-    assert "the transfer command fails for every file" in capsys.readouterr().err
-    assert rows(site, "max(attempts)") == [1]
-    assert rows(site, "sum(attempts)")[0] <= 5 * work.FRUITLESS / 2
-    site.write(handoff={**KEYS, "batch_files": 100})
-    wait_over(site)
-    assert make_pass(site) == 0
-    assert set(statuses(site).values()) == {"HELD"}
+@pytest.mark.promise
+class TestTool:
+    """A transfer command that sends nothing at all is told from a file that cannot be sent."""
+
+    @pytest.mark.parametrize("files", [1, 300])
+    def test_that_is_broken_blames_no_file(
+        self, site: Site, capsys: pytest.CaptureFixture[str], files: int
+    ) -> None:
+        site.put_all(f"night/{n:03}" for n in range(files))
+        keys = {**KEYS, "batch_files": 100, "max_attempts": 2}
+        broken = "sh -c 'echo no such tool >&2; exit 127' {batch} {dest}"
+        site.write(handoff=keys, endpoint={"transfer": broken})
+        for _ in range(3):
+            assert make_pass(site) == 75
+        assert rows(site, "max(attempts)") == [0]
+        assert len(rows(site, "id", "transfer_batch")) <= 2 * 3
+        assert capsys.readouterr().err.splitlines() == [
+            "handoff.latiss: the transfer command fails for every file: sh: exit code 127: no "
+            "such tool"
+        ]
+        site.write(handoff=keys)
+        assert make_pass(site) == 0
+        assert set(statuses(site).values()) == {"HELD"}
+
+    def test_that_works_blames_the_only_file_that_waits(self, site: Site, program: Program) -> None:
+        program("tool", CULPRIT)
+        site.write(handoff={**KEYS, "max_attempts": 2}, endpoint=TOOL)
+        site.put("culprit")
+        assert make_pass(site) == 1
+        assert rows(site, "attempts") == [1]
+        wait_over(site)
+        make_pass(site)
+        assert statuses(site) == {"culprit": "QUARANTINED"}
+
+    @pytest.mark.parametrize("transfer", ["{files_from}", "{file}", "{batch}"])
+    def test_is_tried_in_every_form_of_the_command(
+        self, site: Site, program: Program, transfer: str
+    ) -> None:
+        program("tool", f"case $* in *culprit*) exit 1; esac; {FORMS[transfer]}")
+        site.write(handoff=KEYS, endpoint={"transfer": f"tool {transfer} {{dest}} {{source_root}}"})
+        site.put("night/culprit")
+        assert make_pass(site) == 1
+        assert rows(site, "attempts") == [1]
+
+    def test_leaves_nothing_of_its_trial(self, site: Site, program: Program) -> None:
+        program("tool", CULPRIT)
+        site.write(handoff=KEYS, endpoint=TOOL)
+        site.put("culprit")
+        make_pass(site)
+        assert os.listdir(site.staging) == os.listdir(site.far_buffer) == []
+        assert os.listdir(site.state / "lists") == ["trial"]  # for the next one
+
+
+#: What a tool does that is given a list, or sources, then the destination and the sources' root.
+FORMS = {
+    "{files_from}": (
+        'if tr "\\0" "\\n" <"$1" | grep -q culprit; then exit 1; fi;'
+        ' cd "$3" && xargs -0 -a "$1" cp -p --parents -t "$2"'
+    ),
+    "{file}": 'cp -p -- "$1" "$2"',
+    "{batch}": 'cp -p -- "$1" "$2"',
+}
 
 
 # ---- room at the far end -------------------------------------------------------------------------

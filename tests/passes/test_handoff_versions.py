@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile, Seen, TransferBatch
+from dbbbatch.database.models.handoff import HandoffFile, Seen
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.files import place
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.handoff import outcomes, scanning
 from dbbbatch.passes.handoff import transfer as handoff_transfer
 from dbbbatch.remote import receive
-from tests.passes.handing import change, make_pass, rows, statuses, wait_over
+from tests.passes.handing import REFUSING, change, make_pass, rows, statuses, wait_over
 from tests.passes.test_handoff_faults import TOOL, _as_nobody, _own
 from tests.passes.test_janitor import configure, janitor, store
 from tests.support.scripts import TOP
@@ -330,7 +331,7 @@ def test_a_directory_that_cannot_be_entered_holds_up_only_its_own_files(
     site: Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.put("d/f")
-    site.write(handoff={**KEYS, "max_attempts": 1}, endpoint={"transfer": "false {batch} {dest}"})
+    site.write(handoff={**KEYS, "max_attempts": 1}, endpoint=REFUSING)
     with monkeypatch.context() as patched:
         patched.setattr(outcomes.Outcomes, "move_aside", lambda *_: None)
         make_pass(site)
@@ -399,7 +400,7 @@ def test_a_file_of_another_age_is_quarantined_and_released(site: Site) -> None:
     path = put_at(site, "weird", OLD, (1 << 33) + 5_000_000_000)
     if path.lstat().st_mtime_ns < 1 << 63:
         pytest.skip("this file system keeps no such times")
-    site.write(handoff={**KEYS, "max_attempts": 1}, endpoint={"transfer": "false {batch} {dest}"})
+    site.write(handoff={**KEYS, "max_attempts": 1}, endpoint=REFUSING)
     assert make_pass(site) == 1
     assert statuses(site) == {"weird": "QUARANTINED"}
     site.write(handoff=KEYS)
@@ -420,7 +421,7 @@ def test_no_file_is_sent_through_a_directory_that_became_a_link(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.put("night/deep/a", OLD)
-    site.write(handoff=KEYS, endpoint={"transfer": "false {batch} {dest}"})
+    site.write(handoff=KEYS, endpoint=REFUSING)
     make_pass(site)
     wait_over(site)
     site.write(handoff=KEYS)
@@ -453,7 +454,7 @@ def test_no_file_is_moved_aside_through_a_directory_that_became_a_link(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.put("night/a", OLD)
-    site.write(handoff={**KEYS, "max_attempts": 1}, endpoint={"transfer": "false {batch} {dest}"})
+    site.write(handoff={**KEYS, "max_attempts": 1}, endpoint=REFUSING)
     with monkeypatch.context() as patched:
         patched.setattr(outcomes.Outcomes, "move_aside", lambda *_: None)
         make_pass(site)
@@ -467,7 +468,7 @@ def test_no_file_is_moved_aside_through_a_directory_that_became_a_link(
 
 def test_a_quarantined_file_that_a_person_copies_back_is_sent(site: Site) -> None:
     """Size and time of modification are the same; the inode tells that it is there again."""
-    site.write(handoff={**KEYS, "max_attempts": 1}, endpoint={"transfer": "false {batch} {dest}"})
+    site.write(handoff={**KEYS, "max_attempts": 1}, endpoint=REFUSING)
     put_at(site, "a", OLD)
     make_pass(site)
     assert tree(site.quarantine)["a"] == OLD

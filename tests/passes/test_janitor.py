@@ -574,12 +574,59 @@ def test_empty_directories_go_but_never_a_root(site: Site) -> None:
     assert (os.listdir(site.buffer), os.listdir(site.holding)) == ([], [])
 
 
-def test_old_rows_of_passes_go_but_the_last_of_each_script(site: Site) -> None:
-    for _ in range(2):
-        make_pass(site)
-    change(site, "UPDATE run SET started = '2020-01-01 00:00:00.000000'")
-    janitor(site)
-    assert sorted(rows(site, "script", "run")) == ["handoff", "janitor"]
+@pytest.mark.promise
+class TestUnconfirmed:
+    """Files of age that the endpoint does not confirm may be lost there."""
+
+    def test_is_told_once_with_the_oldest(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        deliver(site, "a b", stored=False)
+        capsys.readouterr()
+        assert janitor(site) == 0
+        said = capsys.readouterr().err
+        assert "1 held files past purge_after are not confirmed" in said
+        assert "the oldest a b (unknown), held since 20" in said
+        assert "`dbb history 'a b'` there says why" in said
+        janitor(site)
+        assert capsys.readouterr().err == ""
+
+    def test_is_over_when_they_are_stored(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        deliver(site, stored=False)
+        janitor(site)
+        store(site)
+        capsys.readouterr()
+        janitor(site)
+        assert "is over: " in capsys.readouterr().err
+        assert rows(site, "status, error") == [("PURGED", None)]
+
+    def test_each_is_named_with_v(self, site: Site, caplog: pytest.LogCaptureFixture) -> None:
+        deliver(site, "a", "b", stored=False)
+        with caplog.at_level("INFO", "dbbbatch"):
+            janitor(site)
+        for name in ("a", "b"):
+            assert f"{name}: not confirmed by the endpoint: unknown" in caplog.messages
+
+    def test_the_reason_is_kept(self, site: Site) -> None:
+        deliver(site, stored=False)
+        janitor(site)
+        assert rows(site, "error") == ["not confirmed by the endpoint: unknown"]
+
+    def test_a_young_file_is_no_trouble(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        configure(site, purge_after="1d", holding_free="8000 PB")
+        deliver(site, stored=False)
+        capsys.readouterr()
+        janitor(site)
+        assert "not confirmed" not in capsys.readouterr().err
+
+
+def test_a_dry_run_escapes_names(site: Site) -> None:
+    deliver(site, "two\nlines")
+    assert site.run("dbb-janitor", "--dry-run").out.count("\n") == 1
 
 
 def test_a_dry_run_says_what_would_be_asked(site: Site) -> None:

@@ -11,6 +11,7 @@ from dbbbatch.database import connect
 from dbbbatch.files import names
 from dbbbatch.passes import base
 from dbbbatch.passes.rebuild import HandoffRebuild, StorageRebuild
+from tests.passes.handing import REFUSING
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
 
@@ -302,7 +303,7 @@ def test_held_file_that_has_another_name_by_now_is_found_again(lived):
 @pytest.fixture
 def aside(lived):
     """The same site, with a file that the handoff gave up and moved aside."""
-    lived.write(endpoint={"transfer": "false {batch} {dest}"}, handoff={"max_attempts": 1})
+    lived.write(endpoint=REFUSING, handoff={"max_attempts": 1})
     lived.put("2026/q.fits", b"aside")
     lived.run("dbb-handoff")
     assert statuses(lived) == [*["HELD"] * 3, "QUARANTINED"]
@@ -514,7 +515,7 @@ def test_last_nights_database_is_brought_up_to_date(lived):
 @pytest.mark.parametrize("backend", ["sqlite"])
 @pytest.mark.parametrize("passed", [False, True])
 def test_what_was_delivered_since_last_night_is_held(lived, passed):
-    lived.write(endpoint={"transfer": "false {batch} {dest}"}, handoff={"retry_wait": 0})
+    lived.write(endpoint=REFUSING, handoff={"retry_wait": 0})
     backlog = {f"2026/{number}.fits": bytes([number]) for number in range(5)}
     lived.put_all(backlog)
     assert lived.run("dbb-handoff").code == 1

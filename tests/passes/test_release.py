@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.passes.handing import change, make_pass, rows, statuses
+from tests.passes.handing import REFUSING, change, make_pass, rows, statuses
 from tests.support.scripts import Ran
 from tests.support.site import Site, tree
 
@@ -19,7 +19,7 @@ KEYS = {"min_free": 0, "max_attempts": 1}
 @pytest.fixture
 def site(site: Site) -> Site:
     """Give a site with two files in the quarantine of its handoff."""
-    site.write(handoff=KEYS, endpoint={"transfer": "false {batch} {dest}"})
+    site.write(handoff=KEYS, endpoint=REFUSING)
     for rel in ("a/b", "c"):
         site.put(rel)
         make_pass(site)
@@ -33,7 +33,7 @@ def release(site: Site, match: str, *options: str) -> Ran:
 
 def test_the_reason_stands_beside_the_file(site: Site) -> None:
     reason = (site.quarantine / "a" / "b.reason").read_text()
-    assert reason == "gave up after attempt 1: false: exit code 1\n"
+    assert reason == "gave up after attempt 1: sh: exit code 1\n"
 
 
 @pytest.mark.promise
@@ -42,7 +42,7 @@ class TestNamesOfReasons:
 
     @pytest.fixture
     def site(self, site: Site) -> Site:
-        site.write(handoff=KEYS, endpoint={"transfer": "false {batch} {dest}"})
+        site.write(handoff=KEYS, endpoint=REFUSING)
         site.put("b.reason", b"a night's only copy")
         make_pass(site)
         site.put("b")
@@ -81,7 +81,7 @@ class TestNamesOfReasons:
 
 def test_a_name_beside_which_something_stands_is_not_used(site: Site) -> None:
     (site.quarantine / "d.reason").write_bytes(b"my notes")
-    site.write(handoff=KEYS, endpoint={"transfer": "false {batch} {dest}"})
+    site.write(handoff=KEYS, endpoint=REFUSING)
     site.put("d")
     make_pass(site)
     found = tree(site.quarantine)
@@ -222,9 +222,7 @@ class TestIgnored:
 
     def test_goes_with_other_statuses(self, site: Site) -> None:
         site.put("d")
-        site.write(
-            handoff={**KEYS, "max_attempts": 2}, endpoint={"transfer": "false {batch} {dest}"}
-        )
+        site.write(handoff={**KEYS, "max_attempts": 2}, endpoint=REFUSING)
         make_pass(site)
         assert ignore(site, "*", "--status", "FOUND").out.startswith("3 files")
         assert set(statuses(site).values()) == {"IGNORED"}

@@ -44,6 +44,20 @@ def test_a_trouble_whose_numbers_change_is_the_same_trouble(a_pass):
     assert a_pass(failed="4 files failed") == ""
 
 
+def test_a_trouble_is_said_again_when_it_has_grown(tmp_path, capsys):
+    def files_wait(count):
+        voice = Voice(tmp_path, "handoff.a")
+        if count:
+            voice.trouble(f"{count} files wait", "stuck", level=count)
+        voice.end_pass()
+        return capsys.readouterr().err
+
+    assert files_wait(1) == "handoff.a: 1 files wait\n"
+    assert files_wait(2) == "handoff.a: 2 files wait\n"
+    assert files_wait(2) == files_wait(1) == ""
+    assert files_wait(0) == "handoff.a: is over: 1 files wait\n"
+
+
 def test_a_second_trouble_is_said_though_the_first_goes_on(a_pass):
     a_pass("disk full")
     assert a_pass("disk full", "no route") == "handoff.a: no route\n"

@@ -133,3 +133,47 @@ def test_no_question_reads_a_whole_table(
     history(name, [])
     assert len(steps) > 5
     assert [step for step in steps if re.match("SCAN (?!target|state)", step)] == []
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("name", ["a.fits", "night/a.fits"])
+def test_what_a_finder_has_in_mind_is_told(name: str) -> None:
+    from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
+
+    left = Left("night", "a.fits", 5, 2, 3, Verdict.FAILED, 2, "Permission denied")
+    connect.transact(lambda: FinderLeft.remember("archive", "latiss", [left]))
+    (found,) = history(name, [])
+    (version,) = found.versions
+    assert (version.where, version.status, version.detail) == (
+        "archive finder.latiss",
+        "FAILED",
+        "Permission denied",
+    )
+    assert [event.what for event in found.events] == ["could not be stored (try 2)"]
+
+
+def test_a_handoffs_file_in_quarantine_is_one_version(insert: Row, handoff_row: Row) -> None:
+    handoff_row("a.fits", "QUARANTINED", error="gave up")
+    insert(
+        "quarantine",
+        site="summit",
+        label="handoff.latiss",
+        relpath="night",
+        filename="a.fits",
+        path="/q/night/a.fits",
+        size_bytes=1000,
+        mtime_ns=1,
+        inode=1,
+        reason="gave up",
+        quarantined_at="2026-11-24 05:30:00.000000",
+    )
+    (found,) = history("a.fits", [])
+    assert [(one.status, one.detail) for one in found.versions] == [
+        ("QUARANTINED", "/q/night/a.fits")
+    ]
+
+
+def test_when_a_stored_file_was_last_verified_is_told(stored: Row) -> None:
+    stored("a.fits", verified_at="2026-11-25 05:00:00.000000")
+    (found,) = history("a.fits", [])
+    assert [event.what for event in found.events][-1] == "last verified by its checksum"

@@ -106,21 +106,41 @@ def test_trouble_says_what_a_person_must_do(
         reason="another content",
         quarantined_at="2026-11-24 05:00:00.000000",
     )
-    found = [(t.label, t.what, t.files, t.message, t.advice) for t in queries.status().trouble]
+    found = [(t.label, t.what, t.files, t.message, t.listing) for t in queries.status().trouble]
+    retry, quarantine = "dbb retry target.gen3", "dbb quarantine list handoff.latiss"
+    sent = "dbb retry handoff.latiss --status FOUND --dry-run"
     assert found == [
-        ("handoff.latiss", "failing", 1, "exit code 12", ""),
-        ("target.gen3", "failing", 1, "busy", ""),
-        ("target.gen3", "gave up", 1, "no such detector", "dbb retry target.gen3"),
-        ("target.gen3", "invalid", 1, "empty", "dbb retry target.gen3 --status INVALID"),
-        (
-            "handoff.latiss",
-            "quarantined",
-            1,
-            "another content",
-            "dbb quarantine list handoff.latiss",
-        ),
-        ("/data/storage", "missing", 1, "", "dbb-auditor"),
+        ("handoff.latiss", "failing", 1, "exit code 12", sent),
+        ("target.gen3", "failing", 1, "busy", f"{retry} --dry-run"),
+        ("target.gen3", "gave up", 1, "no such detector", f"{retry} --dry-run"),
+        ("target.gen3", "invalid", 1, "empty", f"{retry} --status INVALID --dry-run"),
+        ("handoff.latiss", "quarantined", 1, "another content", quarantine),
+        ("/data/storage", "missing", 1, "night/e: missing", "dbb-auditor FINDER --dry-run"),
     ]
+
+
+def test_the_reason_is_that_of_the_ingest_that_failed_last(stored: Row, ingest_row: Row) -> None:
+    soon = {"next_try_at": SOON}
+    ingest_row(
+        stored("a"), "FAILURE", message="new", changed_at="2026-11-24 06:00:00.000000", **soon
+    )
+    ingest_row(stored("b"), "FAILURE", message="old", **soon)
+    assert [one.message for one in queries.status().trouble] == ["new"]
+
+
+def test_a_file_in_storage_is_wrong_at_the_site_of_its_finder(stored: Row, run_row: Row) -> None:
+    run_row("finder", "latiss", "ok", 1)
+    stored("e", "CORRUPT", error="has 1 bytes instead of 1000")
+    (found,) = queries.status().trouble
+    assert (found.site, found.listing) == ("summit", "dbb-auditor latiss --dry-run")
+
+
+def test_held_files_that_are_not_confirmed_are_told(handoff_row: Row, run_row: Row) -> None:
+    run_row("janitor", "latiss", "ok", 1)
+    for name, minute, error in (("b", "02", "not confirmed: missing"), ("a", "01", None)):
+        handoff_row(name, "HELD", held_at=f"2026-11-24 05:{minute}:00.000000", error=error)
+    found = [(one.what, one.files, one.message) for one in queries.status().trouble]
+    assert found == [("not confirmed", 1, "night/b: not confirmed: missing")]
 
 
 def test_a_pause_that_is_over_is_not_shown(insert: Row) -> None:
@@ -167,7 +187,21 @@ def test_what_a_finder_could_not_store_is_told_but_not_its_duplicates() -> None:
         Left("", "c", 0, 0, 0, Verdict.GIVEN_UP, 8, "given up after 8 tries"),
     ]
     connect.transact(lambda: FinderLeft.remember("archive", "latiss", rows))
-    assert [(one.label, one.what, one.files, one.message) for one in queries.status().trouble] == [
-        ("finder.latiss", "failing", 1, "Permission denied"),
-        ("finder.latiss", "gave up", 1, "given up after 8 tries"),
-    ]
+    first, second = queries.status().trouble
+    assert (first.label, first.what, first.files) == ("finder.latiss", "failing", 1)
+    assert first.message.startswith("Permission denied (a, last tried 20")
+    assert (second.what, second.listing) == (
+        "gave up",
+        "dbb ignore finder.latiss --status GIVEN_UP --dry-run",
+    )
+
+
+@pytest.mark.usefixtures("database")
+def test_the_reason_is_that_of_the_file_that_a_finder_tried_last() -> None:
+    from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
+
+    for name in ("z", "a"):
+        left = Left("", name, 1, 2, 3, Verdict.FAILED, 1, f"{name} failed")
+        connect.transact(lambda left=left: FinderLeft.remember("archive", "latiss", [left]))
+    connect.execute("UPDATE finder_left SET seen_at = '2026-01-01 00:00:00' WHERE filename = 'z'")
+    assert queries.status().trouble[0].message.startswith("a failed")

@@ -22,7 +22,7 @@ class Verdict(StrEnum):
     DUPLICATE = "DUPLICATE"
     #: Storage has it; this one is to be removed, first thing, if storage has it still.
     MOVED = "MOVED"
-    #: Could not be stored; tried again each pass.
+    #: Could not be stored; tried again after a wait that grows.
     FAILED = "FAILED"
     #: Named by a log of rsync (its message), but not in storage yet, or not to be read; or named as
     #: updated, but still the version that the row has.
@@ -210,6 +210,18 @@ class FinderLeft(Table):
             "DELETE FROM finder_left WHERE site = ? AND finder = ?"
             f" AND (relpath, filename) {where}",
             (site, finder, *values),
+        )
+
+    @classmethod
+    def drop_those(cls, site: str, finder: str, verdict: Verdict, paths: Collection[Name]) -> int:
+        """Forget about those paths that still have a verdict; return how many."""
+        where, values = among_paths(paths)
+        return int(
+            execute(
+                "DELETE FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
+                f" AND (relpath, filename) {where}",
+                (site, finder, verdict, *values),
+            ).rowcount
         )
 
 

@@ -1,4 +1,4 @@
-"""What was seen in the buffers of handoffs, and every attempt to send it."""
+"""What was seen in the buffers of handoffs."""
 
 from __future__ import annotations
 
@@ -30,21 +30,11 @@ class HandoffStatus(StrEnum):
     PURGED = "PURGED"
     #: To be, or already, moved aside: a person must look. Left for FOUND when it is released.
     QUARANTINED = "QUARANTINED"
-    #: A person decided that it is left alone where it is, and neither sent nor purged.
+    #: A person decided that it is left alone where it is, and neither sent nor purged. Left for
+    #: FOUND or, in the holding area, HELD when a person takes that back.
     IGNORED = "IGNORED"
     #: No longer in the buffer, or replaced there by another version; FOUND again if it comes back.
     VANISHED = "VANISHED"
-
-
-class BatchStatus(StrEnum):
-    """How far a batch is."""
-
-    #: Being sent; if no pass is at work, one was killed and recovery asks the far end.
-    OPEN = "OPEN"
-    #: What came of its files is recorded; its directory in staging may still be there.
-    SETTLED = "SETTLED"
-    #: Nothing of it is left in staging.
-    DONE = "DONE"
 
 
 class Seen(NamedTuple):
@@ -100,7 +90,7 @@ class Held(NamedTuple):
         return names.join(names.from_text(self.relpath), names.from_text(self.held_as))
 
 
-#: The error of files that failed together and were not yet tried alone.
+#: What the error of files begins with that failed together and were not yet tried alone.
 SUSPECTED = "failed together with others; the culprit is still to be found"
 
 #: SQLite uses a partial index only where its condition stands in the query word for word.
@@ -136,7 +126,8 @@ class HandoffFile(Table):
     conflict_since : `datetime.datetime` or `None`
         Since when the endpoint's buffer has another content under the name.
     held_as : `str` or `None`
-        Its name in the holding area, in the directory relpath.
+        Its name in the holding area, in the directory relpath; of one that is not there, `None`
+        or the name that it had.
     error : `str` or `None`
         Why it is not further, for an operator.
     """
@@ -182,7 +173,7 @@ class HandoffFile(Table):
             " attempts = CASE WHEN old.status = 'FOUND' THEN old.attempts ELSE 0 END,"
             " next_try_at = CASE WHEN old.status = 'FOUND' THEN old.next_try_at END,"
             " error = CASE WHEN old.status = 'FOUND' THEN old.error END,"
-            " status = 'FOUND'"
+            " held_as = NULL, status = 'FOUND'"
             " WHERE old.status IN ('HELD', 'PURGED', 'VANISHED')"
             " OR old.status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
             " AND old.inode <> excluded.inode"
@@ -221,8 +212,10 @@ class HandoffFile(Table):
         condition += " AND (next_try_at IS NULL OR next_try_at <= ?)"
         condition += " AND (priority, rank, id) > (?, ?, ?)"
         if tried is not None:
-            condition += f" AND {'' if tried else 'NOT '}(attempts > 0 OR COALESCE(error, '') = ?)"
-            values.append(SUSPECTED)
+            condition += (
+                f" AND {'' if tried else 'NOT '}(attempts > 0 OR COALESCE(error, '') LIKE ?)"
+            )
+            values.append(f"{SUSPECTED}%")
         return cls._waiting(condition, (site, handoff, *values), limit)
 
     @classmethod
@@ -411,13 +404,23 @@ class HandoffFile(Table):
         )
 
     @classmethod
-    def suspected(cls, ids: Sequence[int]) -> None:
+    def suspected(cls, ids: Sequence[int], why: str) -> None:
         """Record that one of these files, not yet known which, had others fail: no attempt."""
         where, value = bulk.among(ids)
         execute(
             f"UPDATE handoff_file SET error = ? WHERE id {where} AND status = 'FOUND'"
             " AND attempts = 0",
-            (SUSPECTED, value),
+            (bulk.clean(f"{SUSPECTED}: {why}" if why else SUSPECTED), value),
+        )
+
+    @classmethod
+    def stuck(cls, files: Sequence[tuple[int, str]]) -> None:
+        """Record why delivered originals cannot be moved to the holding area: id and reason."""
+        bulk.for_each(
+            "UPDATE handoff_file SET error = new.error FROM {new} WHERE handoff_file.id = new.id"
+            " AND handoff_file.status = 'DELIVERED'",
+            {"id": "bigint", "error": "text"},
+            [(number, bulk.clean(error)) for number, error in files],
         )
 
     @classmethod
@@ -456,13 +459,23 @@ class HandoffFile(Table):
 
     @classmethod
     def page(
-        cls, site: str, handoff: str, statuses: Sequence[str], after: int, limit: int
+        cls,
+        site: str,
+        handoff: str,
+        statuses: Sequence[str],
+        after: int,
+        limit: int,
+        tried: bool = False,
     ) -> list[tuple[int, str, str, str]]:
-        """Give id, relpath, filename and error of files by status, in order of their ids."""
+        """Give id, relpath, filename and error of files by status, in order of their ids.
+
+        With `tried`, of those that are still to be sent only the ones that something is known of.
+        """
+        known = " AND (status <> 'FOUND' OR attempts > 0 OR error IS NOT NULL)" if tried else ""
         marks = ", ".join("?" for _ in statuses)
         rows = execute(
             "SELECT id, relpath, filename, error FROM handoff_file WHERE site = ? AND handoff = ?"
-            f" AND status IN ({marks}) AND id > ? ORDER BY id LIMIT ?",
+            f" AND status IN ({marks}){known} AND id > ? ORDER BY id LIMIT ?",
             (site, handoff, *statuses, after, limit),
         ).fetchall()
         return [(row[0], row[1], row[2], row[3] or "") for row in rows]
@@ -486,12 +499,16 @@ class HandoffFile(Table):
 
     @classmethod
     def again(cls, ids: Sequence[int], statuses: Sequence[str]) -> int:
-        """Let files that have one of the statuses be sent as if they were new; return how many."""
+        """Let files that have one of the statuses be sent as if they were new; return how many.
+
+        One that was ignored in the holding area is held again.
+        """
         where, value = bulk.among(ids)
         marks = ", ".join("?" for _ in statuses)
         return int(
             execute(
-                "UPDATE handoff_file SET status = 'FOUND', attempts = 0, next_try_at = NULL,"
+                "UPDATE handoff_file SET status = CASE WHEN status = 'IGNORED' AND held_as IS NOT"
+                " NULL THEN 'HELD' ELSE 'FOUND' END, attempts = 0, next_try_at = NULL,"
                 f" conflict_since = NULL, error = NULL WHERE id {where} AND status IN ({marks})",
                 (value, *statuses),
             ).rowcount
@@ -515,8 +532,19 @@ class HandoffFile(Table):
         """Record, before originals are removed, that the endpoint has stored these files."""
         where, value = bulk.among(ids)
         execute(
-            f"UPDATE handoff_file SET confirmed_at = ? WHERE id {where} AND status = 'HELD'",
+            "UPDATE handoff_file SET confirmed_at = ?, error = NULL"
+            f" WHERE id {where} AND status = 'HELD'",
             (bulk.moment(now()), value),
+        )
+
+    @classmethod
+    def unconfirmed(cls, files: Sequence[tuple[int, str]]) -> None:
+        """Record why held files that are of age are not purged: id and reason."""
+        bulk.for_each(
+            "UPDATE handoff_file SET error = new.error FROM {new} WHERE handoff_file.id = new.id"
+            " AND handoff_file.status = 'HELD' AND COALESCE(handoff_file.error, '') <> new.error",
+            {"id": "bigint", "error": "text"},
+            [(number, bulk.clean(error)) for number, error in files],
         )
 
     @classmethod
@@ -546,143 +574,6 @@ class HandoffFile(Table):
             values,
         ).fetchall()
         return [_as_waiting(row) for row in rows]
-
-
-class TransferBatch(Table):
-    """Files sent together: one directory in staging, one transfer command or one a directory.
-
-    Attributes
-    ----------
-    attempt : `str`
-        Name of its directory in the endpoint's staging area, never used again.
-    status : `str`
-        One of `BatchStatus`.
-    started, transfer_started, place_started : `datetime.datetime`
-        When preparing, transferring and placing began.
-    prepare_duration, transfer_duration, place_duration : `float` or `None`
-        Seconds.
-    rate : `float` or `None`
-        Bytes a second while transferring.
-    exit_status : `int` or `None`
-        Of the transfer command; minus the signal that ended it.
-    """
-
-    id = peewee.BigAutoField()
-    run_id = peewee.BigIntegerField()
-    site = peewee.TextField()
-    handoff = peewee.TextField()
-    attempt = peewee.TextField()
-    status = peewee.TextField()
-    files = peewee.IntegerField()
-    size_bytes = peewee.BigIntegerField()
-    started = TimeField()
-    prepare_duration = peewee.DoubleField(null=True)
-    transfer_started = TimeField(null=True)
-    transfer_duration = peewee.DoubleField(null=True)
-    place_started = TimeField(null=True)
-    place_duration = peewee.DoubleField(null=True)
-    rate = peewee.DoubleField(null=True)
-    exit_status = peewee.IntegerField(null=True)
-    error = peewee.TextField(null=True)
-
-    @classmethod
-    def begin(
-        cls, run_id: int, site: str, handoff: str, attempt: str, ids: Sequence[int], size: int
-    ) -> int:
-        """Record that files are about to be sent, and return the number of the batch."""
-        known = cls.get_or_none(cls.attempt == attempt)
-        if known is not None:  # the commit whose answer was lost
-            return int(known.id)
-        batch = cls.create(
-            run_id=run_id,
-            site=site,
-            handoff=handoff,
-            attempt=attempt,
-            status=BatchStatus.OPEN,
-            files=len(ids),
-            size_bytes=size,
-            started=now(),
-        )
-        bulk.for_each(
-            "INSERT INTO transfer_attempt (batch_id, handoff_file_id, checksum)"
-            " SELECT new.batch_id, new.handoff_file_id, f.checksum FROM {new}"
-            " JOIN handoff_file AS f ON f.id = new.handoff_file_id",
-            {"batch_id": "bigint", "handoff_file_id": "bigint"},
-            [(batch.id, number) for number in ids],
-        )
-        return int(batch.id)
-
-    @classmethod
-    def failed_with(cls, file: int) -> int:
-        """Return how many files were in the batch in which a file failed last; 0 if in none."""
-        row = execute(
-            "SELECT b.files FROM transfer_attempt AS a JOIN transfer_batch AS b"
-            " ON b.id = a.batch_id WHERE a.handoff_file_id = ? AND a.outcome = 'FAILED'"
-            " ORDER BY a.batch_id DESC LIMIT 1",
-            (file,),
-        ).fetchone()
-        return int(row[0]) if row else 0
-
-    @classmethod
-    def unfinished(cls, site: str, handoff: str) -> list[TransferBatch]:
-        """Return the batches that may have something in staging, oldest first."""
-        return list(
-            cls.select()
-            .where(
-                cls.site == site,
-                cls.handoff == handoff,
-                peewee.SQL("status IN ('OPEN', 'SETTLED')"),  # as the index has it
-            )
-            .order_by(cls.id)
-        )
-
-    @classmethod
-    def told(cls, batch: int, error: str, **values: Any) -> None:
-        """Record what is known of a batch: its first error, and times and numbers by column."""
-        known = {name: value for name, value in values.items() if value is not None}
-        if error:
-            known["error"] = peewee.fn.COALESCE(cls.error, bulk.clean(error))
-        if known:
-            cls.update(**known).where(cls.id == batch).execute()
-
-    @classmethod
-    def settle(cls, batch: int, outcomes: Sequence[tuple[int, str, str]]) -> None:
-        """Record that it is known what came of a batch, and of each file: id, outcome, reason."""
-        bulk.for_each(
-            "UPDATE transfer_attempt SET outcome = new.outcome, error = new.error,"
-            " checksum = NULL FROM {new} WHERE transfer_attempt.batch_id = new.batch_id"
-            " AND transfer_attempt.handoff_file_id = new.handoff_file_id",
-            {"batch_id": "bigint", "handoff_file_id": "bigint", "outcome": "text", "error": "text"},
-            [(batch, n, outcome, bulk.clean(error) or None) for n, outcome, error in outcomes],
-        )
-        cls.update(status=BatchStatus.SETTLED).where(cls.id == batch).execute()
-
-    @classmethod
-    def done(cls, batches: Sequence[int]) -> None:
-        """Record that nothing of some batches is left in staging."""
-        where, value = bulk.among(batches)
-        execute(f"UPDATE transfer_batch SET status = 'DONE' WHERE id {where}", (value,))
-
-
-class TransferAttempt(Table):
-    """A file's part in a batch.
-
-    Attributes
-    ----------
-    outcome : `str` or `None`
-        DELIVERED, FAILED, CONFLICT, VANISHED or LATER.
-    checksum : `str` or `None`
-        Of what is sent, until the outcome is known; the file may be replaced meanwhile.
-    """
-
-    batch_id = peewee.BigIntegerField()
-    handoff_file_id = peewee.BigIntegerField()
-    outcome = peewee.TextField(null=True)
-    error = peewee.TextField(null=True)
-    checksum = peewee.TextField(null=True)
-
-    class Meta:
-        primary_key = peewee.CompositeKey("batch_id", "handoff_file_id")
 
 
 #: The version that a file of a quarantine is; its values are those of `_version`.

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import peewee
 
 from dbbbatch.database.base import Table, TimeField
+
+#: Rows that a pass looks at, and may remove, of its script and section.
+_FEW = 10
 
 
 class Run(Table):
@@ -47,14 +50,22 @@ class Run(Table):
         exit_code: int,
         counts: Mapping[str, int],
         message: str,
+        keep: float,
     ) -> None:
-        """Record how the pass ended."""
+        """Record how the pass ended, and remove old rows of its script and section.
+
+        Parameters
+        ----------
+        keep : `float`
+            Seconds for which the rows of passes are kept.
+        """
         self.finished = when
         self.outcome = outcome
         self.exit_code = exit_code
         self.counts = json.dumps(dict(counts), sort_keys=True)
         self.message = message
         self.save()
+        self._forget_old(when - timedelta(seconds=keep))
 
     @classmethod
     def sites(cls) -> set[str]:
@@ -72,12 +83,13 @@ class Run(Table):
         )
         return found
 
-    @classmethod
-    def forget(cls, site: str, before: datetime) -> int:
-        """Remove the rows of a site's old passes, but for the last one of each script and name."""
-        last = cls.select(peewee.fn.MAX(cls.id)).group_by(cls.site, cls.script, cls.name)
-        old = cls.delete().where(cls.site == site, cls.started < before, cls.id.not_in(last))
-        return int(old.execute())
+    def _forget_old(self, before: datetime) -> None:
+        """Remove a few of the oldest rows: more than the one that each pass adds, so none stay."""
+        table = type(self)
+        mine = (table.site == self.site) & (table.script == self.script) & (table.name == self.name)
+        oldest = table.select(table.id, table.started).where(mine).order_by(table.id).limit(_FEW)
+        if old := [row.id for row in oldest if row.started < before and row.id != self.id]:
+            table.delete().where(table.id.in_(old)).execute()
 
 
 class Pause(Table):

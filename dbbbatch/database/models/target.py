@@ -80,8 +80,8 @@ class Target(Table):
     def _must_fit(self, storage: str) -> None:
         if self.retired_at is not None:
             raise ConfigError(
-                f"target.{self.name} was retired on {self.retired_at:%Y-%m-%d}: take its ingester "
-                f"out of the crontab, or bring it back by `dbb target retire --undo {self.name}`"
+                f"was retired on {self.retired_at:%Y-%m-%d}: take its ingester out of the crontab, "
+                f"or bring it back by `dbb target retire --undo {self.name}`"
             )
         if self.storage != storage:
             raise ConfigError(

@@ -11,7 +11,8 @@ from typing import Any
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile, TransferBatch, Waiting
+from dbbbatch.database.models.handoff import HandoffFile, Waiting
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
 from dbbbatch.passes.base import Pass
@@ -94,11 +95,11 @@ class Outcomes:
         self.move_aside(given_up)
         self.hold([item.row for item in sent.delivered if item.row.id in recorded])
 
-    def suspected(self, batches: Sequence[Sequence[Item]]) -> None:
+    def suspected(self, batches: Sequence[Sequence[Item]], why: str) -> None:
         """Record that files failed together, and will not go alone in this pass."""
         ids = [item.row.id for items in batches for item in items]
         if ids:
-            connect.transact(lambda: HandoffFile.suspected(ids))
+            connect.transact(lambda: HandoffFile.suspected(ids, why))
             self._p.counts["failed"] += len(ids)
 
     def cleaned(self, batches: Sequence[int]) -> None:
@@ -116,21 +117,26 @@ class Outcomes:
         stuck = {row.id for row, _ in result.stuck}
         gone = [(number, why) for number, why in result.gone if number not in stuck]
 
+        reasons = [(row, error, self._why_stuck(row, error)) for row, error in result.stuck]
+
         def write() -> None:
             HandoffFile.held(result.held)
             HandoffFile.vanished(gone)
+            HandoffFile.stuck([(row.id, why) for row, _, why in reasons])
 
-        if result.held or gone:
+        if result.held or gone or reasons:
             connect.transact(write)
         self._p.counts["held"] += len(result.held)
-        for row, error in result.stuck:
-            rel, _ = sources.path_of(self._section, row)
-            where = names.printable(os.path.join(self._section.holding, rel))
-            message = f"{where}: delivered, but cannot be moved to holding: {error.strerror}"
+        for row, error, why in reasons:
             if faults.is_general(error, writing=True):
-                raise TryLater(message)
+                raise TryLater(why)
             self._p.counts["failed"] += 1
-            self._p.trouble(message, key=f"hold {rel}")
+            self._p.trouble(why, key=f"hold {row.id}")
+
+    def _why_stuck(self, row: Waiting, error: OSError) -> str:
+        rel, _ = sources.path_of(self._section, row)
+        where = names.printable(os.path.join(self._section.holding, rel))
+        return f"{where}: delivered, but cannot be moved to holding: {error.strerror}"
 
     def _put_back(self, result: sources.Holding) -> None:
         """Put back what was moved to holding instead of a delivered original, and is not delivered.

@@ -7,7 +7,8 @@ from functools import partial
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import FIRST, BatchStatus, HandoffFile, TransferBatch
+from dbbbatch.database.models.handoff import FIRST, HandoffFile
+from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
 from dbbbatch.files import names
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff import sources
@@ -36,7 +37,8 @@ def _sending(p: Pass, section: Handoff, site: str) -> Iterator[str]:
     for chunk in scanned(p, section):
         for seen in connect.look(partial(HandoffFile.unknown, site, section.name, chunk)):
             count, size = count + 1, size + seen.size_bytes
-            yield f"send: {names.join(seen.relpath, seen.filename)} (new)"
+            rel = names.from_text(names.join(seen.relpath, seen.filename))
+            yield f"send: {names.printable(rel)} (new)"
     after = FIRST
     while rows := connect.look(partial(HandoffFile.due, site, section.name, after, _PAGE)):
         for row in rows:

@@ -11,13 +11,8 @@ from functools import partial
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import (
-    FIRST,
-    BatchStatus,
-    HandoffFile,
-    TransferBatch,
-    Waiting,
-)
+from dbbbatch.database.models.handoff import FIRST, HandoffFile, Waiting
+from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
 from dbbbatch.errors import DbbError
 from dbbbatch.files import checksum
 from dbbbatch.passes.base import Pass

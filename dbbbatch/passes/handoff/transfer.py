@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from dbbbatch import keys
 from dbbbatch.config import Handoff
+from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.errors import DbbError, TryLater
-from dbbbatch.files import names
+from dbbbatch.files import checksum, names, place
+from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.handoff.batch import Batch, Item, Sent, changed
 from dbbbatch.passes.handoff.room import Room
 from dbbbatch.remote import execute, receive, template
@@ -24,7 +28,10 @@ from dbbbatch.remote import execute, receive, template
 #: What a transfer command says last where there is no room, though there may be free bytes.
 _FULL = ("No space left on device", "Disk quota exceeded")
 
-NOT_WHOLE = "it did not arrive whole although the transfer command was content"
+#: What a file of ours holds that is sent to see whether the transfer command works.
+_TRIAL = "Sent to see whether the transfer command works.\n"
+
+_NOT_WHOLE = "it did not arrive whole although the transfer command was content"
 
 
 def far_end(section: Handoff) -> receive.Place:
@@ -56,6 +63,7 @@ class Sender:
         self._room = room or Room()
         self._command = template.parse(section.endpoint.transfer)
         self._lists = lists
+        self._proved = False  # that the command can send anything
         self.session = receive.Session(far_end(section))
 
     def send(self, batch: Batch) -> Sent:
@@ -91,20 +99,6 @@ class Sender:
             os.unlink(self._list_path(attempt))
         self.session.clean(attempt, self._section.timeout)
 
-    def trial(self, batch: Batch) -> str:
-        """Send a batch to staging and no further; say why it did not arrive whole, or nothing."""
-        links = [] if self._command.source == "files_from" else list(_by_directory(batch.items))
-        self.session.begin(batch.attempt, [item.raw for item in batch.items], links)
-        try:
-            failure = self._transfer(batch, batch.items, Sent(batch))
-            if failure:
-                self.session.end(batch.attempt)
-            expected = [item.expected for item in batch.items]
-            right = self.session.verify(batch.attempt, expected, self.limit(batch.size_bytes))
-        finally:
-            self.clean(batch.attempt)
-        return failure or ("" if len(right) == len(expected) else NOT_WHOLE)
-
     def verify_and_place(
         self,
         attempt: str,
@@ -133,6 +127,7 @@ class Sender:
         by_rel = {item.raw: item for item in items}
         right = self.session.verify(attempt, [item.expected for item in items], limit, again)
         if right:
+            self._proved = True
             self.place(attempt, [by_rel[file.rel] for file in right], sent)
 
     def _finished(self, attempt: str, items: Sequence[Item]) -> list[Item]:
@@ -174,7 +169,7 @@ class Sender:
             return
         sent.transfer_started, began = _now(), time.monotonic()
         try:
-            failure = self._transfer(batch, to_send, sent)
+            failure = self._transfer(batch, to_send, self._section.buffer, sent)
         finally:
             sent.transfer_duration = time.monotonic() - began
         if failure:
@@ -187,10 +182,64 @@ class Sender:
         )
         sent.place_duration = time.monotonic() - began
         self._account(to_send, sent, failure)
+        if sent.failed and not self._proved:
+            self._acquit(sent)
+
+    def _acquit(self, sent: Sent) -> None:
+        """Blame no file where the command, with which nothing has arrived yet, sends none of ours.
+
+        One bad file that waits alone and a tool that is missing at the far end look the same.
+        """
+        if not self.can_try:
+            return
+        if why := self.trial(f"{sent.batch.attempt[:-16]}{secrets.token_hex(8)}"):
+            sent.trouble = TryLater(f"the transfer command fails for every file: {why}")
+            sent.later, sent.failed = [*sent.later, *sent.failed], []
+        else:
+            self._proved = True
+
+    @property
+    def can_try(self) -> bool:
+        """Whether the command takes files from where it is told, and not from the buffer only."""
+        return self._command.source != "files_from" or "source_root" in self._command.placeholders
+
+    def trial(self, attempt: str) -> str:
+        """Send a file of ours to staging and no further; say why it did not arrive, or nothing."""
+        path = self._file_of_ours()
+        made = checksum.ALGORITHMS[self._section.checksum].new()
+        made.update(_TRIAL.encode())
+        status = os.lstat(path)
+        root, name = names.split(path)
+        version = (status.st_size, mtime_ns(status), status.st_ino)
+        item = Item(Waiting(0, "", name, *version, None, 0, None, 0, 0), name, made.hexdigest())
+        batch = Batch(attempt, [item])
+        self.session.begin(attempt, [item.raw], self._links(batch))
+        try:
+            why = self._transfer(batch, [item], root, Sent(batch))
+            if why:
+                self.session.end(attempt)
+            if self.session.verify(attempt, [item.expected], self.limit(status.st_size)):
+                return ""
+        finally:
+            with contextlib.suppress(receive.Refused):  # the janitor sweeps it up
+                self.clean(attempt)
+        return why or _NOT_WHOLE
+
+    def _file_of_ours(self) -> str:
+        """Give a file that is no one's, where the command finds its lists, too."""
+        os.makedirs(self._lists, exist_ok=True)
+        path = os.path.join(self._lists, "trial")
+        with contextlib.suppress(FileExistsError):
+            place.write_new(path, _TRIAL)
+        return path
+
+    def _links(self, batch: Batch) -> list[bytes]:
+        """Give the directories for which the command wants numbered directories."""
+        return [] if self._command.source == "files_from" else list(_by_directory(batch.items))
 
     def _prepare(self, batch: Batch, sent: Sent) -> list[Item]:
         """Make the attempt's directory; return what is not in the endpoint's buffer yet."""
-        links = [] if self._command.source == "files_from" else list(_by_directory(batch.items))
+        links = self._links(batch)
         names_ = [item.raw for item in batch.items]
         # What the buffer has already is read there.
         look = self.session.begin(batch.attempt, names_, links, self.limit(batch.size_bytes))
@@ -209,7 +258,7 @@ class Sender:
         rel = names.printable(to_send[0].rel)
         what = rel if len(to_send) == 1 else f"{len(to_send)} files from {rel} on"
         sent.error = self._too_little(
-            spare + self._section.min_free, f"{what} ({wanted >> 20} MiB)"
+            spare + self._section.min_free, f"{what} ({keys.size_text(wanted)})"
         )
         sent.no_room = True
         return []
@@ -229,9 +278,9 @@ class Sender:
 
     def _too_little(self, free: int, what: str) -> str:
         return (
-            f"{self.session.place.name}: {free >> 20} MiB free in "
+            f"{self.session.place.name}: {keys.size_text(free)} free in "
             f"{self._section.endpoint.staging}: too little for {what} and min_free "
-            f"({self._section.min_free >> 20} MiB)"
+            f"({keys.size_text(self._section.min_free)})"
         )
 
     def _compare(self, item: Item, digest: str | None, sent: Sent) -> None:
@@ -244,17 +293,18 @@ class Sender:
             what = "something that is no directory where its directory should be"
         sent.conflicts.append((item, f"the endpoint's buffer has {what}"))
 
-    def _transfer(self, batch: Batch, items: Sequence[Item], sent: Sent) -> str:
+    def _transfer(self, batch: Batch, items: Sequence[Item], buffer: str, sent: Sent) -> str:
         """Run the transfer command, or one for each directory or file; return what went wrong."""
         failures: list[str] = []
-        for argv, size in self._commands(batch, items):
+        for argv, size in self._commands(batch, items, buffer):
             finished = execute.run(argv, timeout=self.limit(size))
             status = finished.exit_code if finished.signal is None else -finished.signal
             if not failures:
                 sent.exit_status = status
             if status not in self._section.success_codes or finished.timed_out:
                 tool = os.path.basename(os.fsdecode(argv[0]))
-                failures.append(f"{tool}: {finished.said()}")
+                # The attempt has another name each time, and it is the same trouble.
+                failures.append(f"{tool}: {finished.said()}".replace(batch.attempt, "*"))
                 sent.cut_off = sent.cut_off or finished.exit_code is None or finished.timed_out
                 # Is it the files, or is nobody there any more?
                 self.session.free_bytes()
@@ -264,9 +314,11 @@ class Sender:
             return f"{failures[0]} (and {len(failures) - 1} more commands)"
         return failures[0] if failures else ""
 
-    def _commands(self, batch: Batch, items: Sequence[Item]) -> list[tuple[list[bytes], int]]:
+    def _commands(
+        self, batch: Batch, items: Sequence[Item], buffer: str
+    ) -> list[tuple[list[bytes], int]]:
         """Give the commands that send the files, with their bytes."""
-        root = os.fsencode(self._section.buffer)
+        root = os.fsencode(buffer)
         place = os.fsencode(f"{self._section.endpoint.staging}/{batch.attempt}")
         values: dict[str, bytes | Sequence[bytes]] = {
             **self.session.place.values,
@@ -331,7 +383,7 @@ class Sender:
             if what:
                 sent.gone.append((item, what))
             else:
-                sent.failed.append((item, failure or NOT_WHOLE))
+                sent.failed.append((item, failure or _NOT_WHOLE))
 
 
 def _by_directory(items: Sequence[Item]) -> dict[bytes, list[Item]]:

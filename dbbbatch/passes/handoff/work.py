@@ -20,7 +20,8 @@ from functools import partial
 
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen, TransferBatch
+from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import place
 from dbbbatch.passes.base import Pass, Work
@@ -39,7 +40,7 @@ HEAD_START = 10.0
 RESCAN = 60.0
 RESCAN_SHARE = 0.1
 
-#: Batches of which nothing arrives, one after the other, until the transfer command is to blame.
+#: Batches of which nothing arrives, one after the other, until it is hardly the fault of each file.
 FRUITLESS = 16
 
 #: Batches for which there is no room, one after the other, until the far end counts as full.
@@ -130,6 +131,7 @@ class Line:
         self._suspects: list[list[Item]] = []
         self._smaller: list[list[Item]] = []
         self._fruitless = 0
+        self._failure = ""
         self._roomless = 0
         self._no_room: TryLater | None = None
 
@@ -155,14 +157,16 @@ class Line:
                 self._streams.wait()
             elif not self._may_send() or not self._more():
                 break
-        self._outcomes.suspected(self._suspects)
+        self._outcomes.suspected(self._suspects, self._failure)
         self._outcomes.cleaned(self._streams.finish())
         if self._p.interrupted:
             return
         if trouble := self._streams.trouble or self._no_room or self._left.refused:
             raise trouble
         if self._fruitless >= FRUITLESS:
-            raise TryLater("the transfer command fails for every file; `dbb status` says why")
+            raise TryLater(
+                f"of {FRUITLESS} batches in a row no file arrived, the last time: {self._failure}"
+            )
 
     def _may_send(self) -> bool:
         return (
@@ -291,13 +295,14 @@ class Line:
             items = [item for item, _ in sent.failed]
             again = [items] if sent.delivered else _halves(items)
             self._suspects += reversed(again)
-            self._outcomes.suspected(self._suspects[:-MOST_SUSPECTS])
+            self._outcomes.suspected(self._suspects[:-MOST_SUSPECTS], sent.failed[0][1])
             del self._suspects[:-MOST_SUSPECTS]
         if sent.delivered:
             self._fruitless = 0
         elif sent.failed:
             self._fruitless += 1
         if sent.failed:
+            self._failure = sent.failed[0][1]
             self._most_tried = TRIED
         elif sent.delivered and sent.batch.tried:
             self._most_tried *= 2

@@ -221,14 +221,13 @@ class _Offering:
     # ---- and back --------------------------------------------------------------------------------
 
     def _hear(self, crew: Crew) -> None:
-        label = self._section.label
         try:
             verdicts = crew.collect(LONGEST_WAITING)
         except NotReady as error:
-            self._trouble = TryLater(f"{label}: {error}")
+            self._trouble = TryLater(str(error))
             return
         except Misconfigured as error:
-            self._trouble = ConfigError(*(f"{label}: {line}" for line in str(error).splitlines()))
+            self._trouble = ConfigError(*str(error).splitlines())
             return
         if verdicts and not self._waiting:
             self._oldest = time.monotonic()
@@ -237,7 +236,7 @@ class _Offering:
         for verdict in verdicts:
             self._laters = self._laters + 1 if verdict.kind is Kind.LATER else 0
             if self._laters == MOST_LATER:
-                self._trouble = TryLater(f"{label}: {verdict.message or 'asks to try later'}")
+                self._trouble = TryLater(verdict.message or "the target asks to try later")
 
     def _is_time_to_record(self) -> bool:
         return len(self._waiting) >= MOST_WAITING or (
@@ -254,15 +253,15 @@ class _Offering:
 
     def _without_storage_trouble(self, verdicts: list[Verdict]) -> list[Verdict]:
         """Charge no file with being missing where it is the storage area that is in trouble."""
-        storage, label = self._section.storage, self._section.label
+        storage = self._section.storage
         missing = [verdict.number for verdict in verdicts if verdict.kind is Kind.MISSING]
         if away := faults.away(storage, self._section.sentinel):
-            self._trouble = TryLater(f"{label}: {away}")
+            self._trouble = TryLater(away)
             self._claims.give_back(missing, "the storage area was not there")
             return [verdict for verdict in verdicts if verdict.kind is not Kind.MISSING]
         if judging.storage_is_in_trouble(verdicts):
             self._trouble = TryLater(
-                f"{label}: {len(missing)} of {len(verdicts)} files are not in {storage}, too many "
+                f"{len(missing)} of {len(verdicts)} files are not in {storage}, too many "
                 "to have been lost one by one; if they are gone, `dbb-auditor` says so"
             )
             return [

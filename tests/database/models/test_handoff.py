@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,8 @@ import peewee
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models import handoff
-from dbbbatch.database.models.handoff import FIRST, HandoffFile, HandoffStatus, Seen, TransferBatch
+from dbbbatch.database.models.handoff import FIRST, HandoffFile, HandoffStatus, Seen
+from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
 
 FILE = Seen("night", "a.fits", 10, 1000, 1, 0, 1000)
 
@@ -170,7 +171,7 @@ def test_no_question_of_a_pass_reads_the_history(
 
 
 def test_every_status_says_when_it_is_entered() -> None:
-    source = handoff.__loader__.get_source(handoff.__name__)  # type: ignore[union-attr]
-    for status in (*HandoffStatus, *handoff.BatchStatus):
+    for status in (*HandoffStatus, *BatchStatus):
+        source = inspect.getsource(type(status))
         before = source.partition(f'    {status.name} = "{status}"')[0].rstrip().splitlines()[-1]
         assert before.strip().startswith("#:"), status

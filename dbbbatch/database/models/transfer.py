@@ -1,0 +1,161 @@
+"""Every transfer command of handoffs, and each file's part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import peewee
+
+from dbbbatch.database import bulk
+from dbbbatch.database.base import Table, TimeField
+from dbbbatch.database.connect import execute, now
+
+
+class BatchStatus(StrEnum):
+    """How far a batch is."""
+
+    #: Being sent; if no pass is at work, one was killed and recovery asks the far end.
+    OPEN = "OPEN"
+    #: What came of its files is recorded; its directory in staging may still be there.
+    SETTLED = "SETTLED"
+    #: Nothing of it is left in staging.
+    DONE = "DONE"
+
+
+class TransferBatch(Table):
+    """Files sent together: one directory in staging, one transfer command or one a directory.
+
+    Attributes
+    ----------
+    attempt : `str`
+        Name of its directory in the endpoint's staging area, never used again.
+    status : `str`
+        One of `BatchStatus`.
+    started, transfer_started, place_started : `datetime.datetime`
+        When preparing, transferring and placing began.
+    prepare_duration, transfer_duration, place_duration : `float` or `None`
+        Seconds.
+    rate : `float` or `None`
+        Bytes a second while transferring.
+    exit_status : `int` or `None`
+        Of the transfer command; minus the signal that ended it.
+    """
+
+    id = peewee.BigAutoField()
+    run_id = peewee.BigIntegerField()
+    site = peewee.TextField()
+    handoff = peewee.TextField()
+    attempt = peewee.TextField()
+    status = peewee.TextField()
+    files = peewee.IntegerField()
+    size_bytes = peewee.BigIntegerField()
+    started = TimeField()
+    prepare_duration = peewee.DoubleField(null=True)
+    transfer_started = TimeField(null=True)
+    transfer_duration = peewee.DoubleField(null=True)
+    place_started = TimeField(null=True)
+    place_duration = peewee.DoubleField(null=True)
+    rate = peewee.DoubleField(null=True)
+    exit_status = peewee.IntegerField(null=True)
+    error = peewee.TextField(null=True)
+
+    @classmethod
+    def begin(
+        cls, run_id: int, site: str, handoff: str, attempt: str, ids: Sequence[int], size: int
+    ) -> int:
+        """Record that files are about to be sent, and return the number of the batch."""
+        known = cls.get_or_none(cls.attempt == attempt)
+        if known is not None:  # the commit whose answer was lost
+            return int(known.id)
+        batch = cls.create(
+            run_id=run_id,
+            site=site,
+            handoff=handoff,
+            attempt=attempt,
+            status=BatchStatus.OPEN,
+            files=len(ids),
+            size_bytes=size,
+            started=now(),
+        )
+        bulk.for_each(
+            "INSERT INTO transfer_attempt (batch_id, handoff_file_id, checksum)"
+            " SELECT new.batch_id, new.handoff_file_id, f.checksum FROM {new}"
+            " JOIN handoff_file AS f ON f.id = new.handoff_file_id",
+            {"batch_id": "bigint", "handoff_file_id": "bigint"},
+            [(batch.id, number) for number in ids],
+        )
+        return int(batch.id)
+
+    @classmethod
+    def failed_with(cls, file: int) -> int:
+        """Return how many files were in the batch in which a file failed last; 0 if in none."""
+        row = execute(
+            "SELECT b.files FROM transfer_attempt AS a JOIN transfer_batch AS b"
+            " ON b.id = a.batch_id WHERE a.handoff_file_id = ? AND a.outcome = 'FAILED'"
+            " ORDER BY a.batch_id DESC LIMIT 1",
+            (file,),
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    @classmethod
+    def unfinished(cls, site: str, handoff: str) -> list[TransferBatch]:
+        """Return the batches that may have something in staging, oldest first."""
+        return list(
+            cls.select()
+            .where(
+                cls.site == site,
+                cls.handoff == handoff,
+                peewee.SQL("status IN ('OPEN', 'SETTLED')"),  # as the index has it
+            )
+            .order_by(cls.id)
+        )
+
+    @classmethod
+    def told(cls, batch: int, error: str, **values: Any) -> None:
+        """Record what is known of a batch: its first error, and times and numbers by column."""
+        known = {name: value for name, value in values.items() if value is not None}
+        if error:
+            known["error"] = peewee.fn.COALESCE(cls.error, bulk.clean(error))
+        if known:
+            cls.update(**known).where(cls.id == batch).execute()
+
+    @classmethod
+    def settle(cls, batch: int, outcomes: Sequence[tuple[int, str, str]]) -> None:
+        """Record that it is known what came of a batch, and of each file: id, outcome, reason."""
+        bulk.for_each(
+            "UPDATE transfer_attempt SET outcome = new.outcome, error = new.error,"
+            " checksum = NULL FROM {new} WHERE transfer_attempt.batch_id = new.batch_id"
+            " AND transfer_attempt.handoff_file_id = new.handoff_file_id",
+            {"batch_id": "bigint", "handoff_file_id": "bigint", "outcome": "text", "error": "text"},
+            [(batch, n, outcome, bulk.clean(error) or None) for n, outcome, error in outcomes],
+        )
+        cls.update(status=BatchStatus.SETTLED).where(cls.id == batch).execute()
+
+    @classmethod
+    def done(cls, batches: Sequence[int]) -> None:
+        """Record that nothing of some batches is left in staging."""
+        where, value = bulk.among(batches)
+        execute(f"UPDATE transfer_batch SET status = 'DONE' WHERE id {where}", (value,))
+
+
+class TransferAttempt(Table):
+    """A file's part in a batch.
+
+    Attributes
+    ----------
+    outcome : `str` or `None`
+        DELIVERED, FAILED, CONFLICT, VANISHED or LATER.
+    checksum : `str` or `None`
+        Of what is sent, until the outcome is known; the file may be replaced meanwhile.
+    """
+
+    batch_id = peewee.BigIntegerField()
+    handoff_file_id = peewee.BigIntegerField()
+    outcome = peewee.TextField(null=True)
+    error = peewee.TextField(null=True)
+    checksum = peewee.TextField(null=True)
+
+    class Meta:
+        primary_key = peewee.CompositeKey("batch_id", "handoff_file_id")
