@@ -28,7 +28,7 @@ HOSTILE: Sequence[str | bytes] = (
 
 #: A transfer command that works, as its trial shows, and can send none of these files.
 REFUSING = {
-    "transfer": "sh -c 'case $* in *lists/trial*) exec cp -p -- \"$@\"; esac; exit 1' sh {batch} {dest}"
+    "transfer": "sh -c 'case $* in */trial*) exec cp -p -- \"$@\"; esac; exit 1' sh {batch} {dest}"
 }
 
 
