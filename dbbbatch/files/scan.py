@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from dbbbatch.files import names
-from dbbbatch.files.place import TEMPORARY_PREFIX
+from dbbbatch.files.place import TEMPORARY_PREFIX, is_temporary
 
 
 class Found(NamedTuple):
@@ -54,13 +54,17 @@ def _ignore(rel: str, what: str) -> None:
     pass
 
 
+def _pass_over(rel: str) -> None:
+    pass
+
+
 def scan(
     root: str,
     exclude: Sequence[re.Pattern[str]] = (),
     settle: float = 0,
     now: float = 0,
     odd: Callable[[str, str], None] = _ignore,
-    unfinished: Callable[[str], None] | None = None,
+    unfinished: Callable[[str], None] = _pass_over,
 ) -> Iterator[Found]:
     """Yield the regular files below a directory.
 
@@ -83,8 +87,9 @@ def scan(
         The time with which `settle` is reckoned, seconds since 1970.
     odd : `~collections.abc.Callable`
         Called with relative path and description of what is neither a
-        regular file nor a directory, or cannot be read.
-    unfinished : `~collections.abc.Callable`, optional
+        regular file nor a directory, or cannot be read, or has a name of
+        those that our scripts keep for themselves.
+    unfinished : `~collections.abc.Callable`
         Called with the relative path of each unfinished copy of ours.
 
     Raises
@@ -115,8 +120,10 @@ def scan(
                 name = entry.name
                 rel = prefix + name
                 if name.startswith(TEMPORARY_PREFIX):
-                    if unfinished is not None:
+                    if is_temporary(name):
                         unfinished(rel)
+                    elif not any(pattern.search(rel) for pattern in exclude):
+                        odd(rel, f"begins with {TEMPORARY_PREFIX}, as unfinished copies do")
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     if not any(pattern.search(rel + "/") for pattern in exclude):

@@ -238,12 +238,6 @@ class AuditorWork(Work):
 
     def _remove_abandoned(self, rel: str) -> None:
         """Remove a copy of ours that nobody finishes: what it was a copy of is gone."""
-        if not place.is_temporary(os.path.basename(rel)):
-            if not any(pattern.search(rel) for pattern in self._finder.exclude):
-                self._complaints.odd(
-                    rel, f"begins with {place.TEMPORARY_PREFIX}, as unfinished copies do"
-                )
-            return
         path = os.path.join(self._finder.storage, rel)
         try:
             # A copy has the mtime of its original from early on.

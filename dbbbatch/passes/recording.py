@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.base import Pass, Work
 
@@ -43,15 +43,8 @@ class Recording(Work):
             elif not any(pattern.search(rel + "/") for pattern in exclude):
                 self._note_unseen(p, path, what)
 
-        def unfinished(rel: str) -> None:
-            if not place.is_temporary(os.path.basename(rel)) and not any(
-                pattern.search(rel) for pattern in exclude
-            ):
-                what = f"begins with {place.TEMPORARY_PREFIX}, as unfinished copies do"
-                self._note_unseen(p, os.path.join(root, rel), what)
-
         try:
-            yield from scan(root, exclude, odd=odd, unfinished=unfinished)
+            yield from scan(root, exclude, odd=odd)
         except OSError as error:
             if faults.is_general(error) or isinstance(error, FileNotFoundError):
                 raise TryLater(f"{root}: {error.strerror}; is it mounted?") from None
@@ -86,12 +79,13 @@ class Recording(Work):
 
 
 def _may_lead_to_files(path: str) -> bool:
-    """Tell whether there may be files behind what a scan passed over.
+    """Tell whether what a scan passed over may be a file, or have some behind it.
 
-    That is a link to a directory, and what cannot be looked at; not a FIFO, nor a link to a file.
+    That is a file with a name of ours, a link to a directory, and what cannot be looked at; not a
+    FIFO, nor a link to a file.
     """
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        return stat.S_ISREG(os.lstat(path).st_mode) or stat.S_ISDIR(os.stat(path).st_mode)
     except FileNotFoundError:
         return False
     except OSError:

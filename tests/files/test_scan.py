@@ -118,7 +118,17 @@ def test_scan_needs_its_root(tmp_path):
 def test_scan_skips_unfinished_copies_of_ours(tmp_path, put):
     put("a")
     put(os.path.basename(place.temporary_path("b")))
-    assert names(tmp_path) == ["a"]
+    odd = {}
+    assert names(tmp_path, odd=odd.__setitem__) == ["a"]
+    assert odd == {}
+
+
+def test_scan_reports_what_has_a_name_like_ours(tmp_path, put):
+    for rel in (".dbb~notes", ".dbb~excluded"):
+        put(rel)
+    odd = {}
+    assert names(tmp_path, [re.compile("excluded$")], odd=odd.__setitem__) == []
+    assert odd == {".dbb~notes": "begins with .dbb~, as unfinished copies do"}
 
 
 def test_scan_bears_files_taken_away_meanwhile(tmp_path, put):

@@ -3,7 +3,7 @@
 import pytest
 
 from dbbbatch.database.models.storage import FileStatus, Known
-from dbbbatch.passes.finder.judge import Verdict, judge, wait_before_try
+from dbbbatch.passes.finder.judge import Verdict, judge
 
 SIZE = 4
 
@@ -41,11 +41,6 @@ def test_judge(status, same, there, verdict):
 def test_every_conflict_has_its_reason_and_nothing_else_has(status, same, there):
     verdict, reason = judge(Known(1, SIZE, "md5:00", status, "x"), same, there)
     assert bool(reason) == (verdict is Verdict.CONFLICT)
-
-
-def test_waits_double_up_to_the_longest():
-    waits = [wait_before_try(tries, 60, 300) for tries in (1, 2, 3, 4, 1000)]
-    assert waits == [60, 120, 240, 300, 300]
 
 
 def test_reason_tells_a_lost_file_from_one_that_is_there():

@@ -73,8 +73,3 @@ def judge(known: Known | None, same: bool, size_there: int | None) -> Judgement:
 
 def _conflict(reason: str) -> Judgement:
     return Judgement(Verdict.CONFLICT, reason)
-
-
-def wait_before_try(tries: int, first: float, most: float) -> float:
-    """Return the seconds to wait after so many tries: doubled each time, up to `most`."""
-    return min(most, first * 2.0 ** min(tries - 1, 60))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import errno
 import os
 import stat
@@ -23,10 +22,10 @@ from dbbbatch.files.scan import kind, mtime_ns
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.arrival import Arrival, adopt
 from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
-from dbbbatch.passes.finder.judge import wait_before_try
 from dbbbatch.passes.finder.places import area_of
 from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.spread import spread
+from dbbbatch.passes.waits import is_over, wait_before_try
 
 #: What storage has no file for.
 _GONE = (FileNotFoundError, NotADirectoryError)
@@ -265,11 +264,8 @@ def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:
         return FinderLeft.given_up(site, finder.name, finder.storage, wait, most, after)
 
     for left in _pages(awaited):
-        seconds = wait_before_try(left.tries, finder.retry_wait, finder.retry_wait_max)
-        wait = datetime.timedelta(seconds=seconds)
-        # A clock that was ahead once keeps none from being looked for.
-        waits = left.seen_at is not None and left.seen_at <= now < left.seen_at + wait
-        if not waits and p.matches(_rel(left)):
+        wait = wait_before_try(left.tries, finder.retry_wait, finder.retry_wait_max)
+        if is_over(left.seen_at, wait, now) and p.matches(_rel(left)):
             yield left
     # What leads out of storage, as logs themselves do, waits for a person.
     ours = (

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from functools import cache, partial
 
 from dbbbatch.config import Finder
@@ -21,8 +19,8 @@ from dbbbatch.passes.finder import duplicate, places
 from dbbbatch.passes.finder.arrival import recover
 from dbbbatch.passes.finder.batch import Batch, Fresh
 from dbbbatch.passes.finder.complaints import Complaints
-from dbbbatch.passes.finder.judge import wait_before_try
 from dbbbatch.passes.finder.places import area_of, must_be_there, must_have_room, quarantining
+from dbbbatch.passes.waits import is_over, wait_before_try
 
 
 class FinderWork(Work):
@@ -135,17 +133,7 @@ class FinderWork(Work):
         files: list[Found] = []
         size = 0
 
-        def unfinished(rel: str) -> None:
-            if not place.is_temporary(os.path.basename(rel)) and not any(
-                pattern.search(rel) for pattern in finder.exclude
-            ):
-                complaints.odd(
-                    rel, f"begins with {place.TEMPORARY_PREFIX}, as unfinished copies do"
-                )
-
-        found_ones = scan(
-            finder.source, finder.exclude, finder.settle, time.time(), complaints.odd, unfinished
-        )
+        found_ones = scan(finder.source, finder.exclude, finder.settle, time.time(), complaints.odd)
         try:
             for found in found_ones:
                 if not p.matches(found.rel):
@@ -183,9 +171,7 @@ class FinderWork(Work):
                 wait = wait_before_try(
                     memory.tries, self._finder.retry_wait, self._finder.retry_wait_max
                 )
-                seen = memory.seen_at
-                # One of a clock that was ahead would keep it waiting until then.
-                if seen is None or seen > now or seen + timedelta(seconds=wait) <= now:
+                if is_over(memory.seen_at, wait, now):
                     fresh.append(Fresh(found, key, memory))
                 else:
                     complaints.failed(found.rel, memory.message)

@@ -16,11 +16,11 @@ from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
 from dbbbatch.passes.base import Pass
-from dbbbatch.passes.finder.judge import wait_before_try
 from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.batch import Item, Sent
 from dbbbatch.passes.quarantine import Aside
 from dbbbatch.passes.release import Explained
+from dbbbatch.passes.waits import wait_before_try
 
 #: Seconds by which the clocks of the database and of the disk may differ.
 _SKEW = 300.0
