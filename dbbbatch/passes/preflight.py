@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from dbbbatch import keys
 from dbbbatch.config import Finder, Handoff, Settings, Site, Target
 from dbbbatch.errors import DbbError, user
-from dbbbatch.files import place
+from dbbbatch.files import place, ways
 from dbbbatch.passes.finder.places import apart, entangled
 
 logger = logging.getLogger("dbbbatch")
@@ -193,7 +193,7 @@ def _local(where: str, path: str, advice: str) -> Checked:
 def _same_file_system(where: str, buffer: str, path: str) -> Checked:
     problem = ""
     with suppress(OSError):  # The buffer is not there, which has been said.
-        if not place.same_file_system(buffer, path):
+        if not ways.same_file_system(buffer, path):
             problem = f"{path}: must be on the file system of the buffer {buffer}"
     return Checked(where, f"{path} is on the file system of the buffer", problem)
 

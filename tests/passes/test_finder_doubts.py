@@ -16,7 +16,7 @@ from dbbbatch import config
 from dbbbatch.database import connect
 from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import File, Row
-from dbbbatch.files import checksum, place
+from dbbbatch.files import checksum, place, ways
 from dbbbatch.keys import defaults
 from dbbbatch.passes import base
 from dbbbatch.passes.auditor import AuditorWork
@@ -140,7 +140,7 @@ def test_stored_file_gets_its_name_back_if_nothing_told_that_it_is_the_same(
     overlaid, monkeypatch, cut_off
 ):
     overlaid.change(alternative="delete")
-    monkeypatch.setattr(place, "may_be_one", lambda first, second: False)
+    monkeypatch.setattr(ways, "may_be_one", lambda first, second: False)
     if cut_off:
         with monkeypatch.context() as patch:
             patch.setattr(duplicate, "_prove", killed)
@@ -437,7 +437,7 @@ def test_two_mounts_of_one_file_system(settings, tmp_path, mount):
         (tmp_path / f"real {name}").mkdir()
         (tmp_path / name).mkdir()
         mount("--bind", tmp_path / f"real {name}", tmp_path / name)
-    assert not place.same_file_system(str(tmp_path / "source"), str(tmp_path / "storage"))
+    assert not ways.same_file_system(str(tmp_path / "source"), str(tmp_path / "storage"))
     finding = Finding(settings, tmp_path)
     finding.put("a")
     assert finding.run() == 0

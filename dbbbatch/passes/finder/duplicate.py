@@ -17,7 +17,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
 from dbbbatch.database.models.storage import File, FileStatus, Known
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files import checksum, faults, names, place, ways
 from dbbbatch.passes.finder.arrival import Area, rel_of, version
 
 
@@ -86,7 +86,7 @@ def _remove(area: Area, original: Left, known: Known | None) -> None:
         except (FileNotFoundError, NotADirectoryError):
             return
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if place.may_be_one(source, stored):
+            if ways.may_be_one(source, stored):
                 raise Itself("source and storage lead to the same file")
     # Also where a killed pass had linked the hidden name and not yet unlinked the other one.
     with contextlib.suppress(FileExistsError, FileNotFoundError):

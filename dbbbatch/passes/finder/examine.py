@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files import checksum, faults, names, place, ways
 from dbbbatch.passes.finder.arrival import Area, Arrival
 from dbbbatch.passes.finder.judge import Verdict, judge
 from dbbbatch.passes.spread import spread
@@ -86,7 +86,7 @@ class Examiner:
         if known is None and there is None:
             self._take(arrival)
             return Examined(arrival, Verdict.ARRIVES)
-        if there is not None and place.may_be_one(arrival.source, arrival.destination):
+        if there is not None and ways.may_be_one(arrival.source, arrival.destination):
             arrival.status = there
             return Examined(
                 arrival,

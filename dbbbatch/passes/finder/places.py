@@ -6,7 +6,7 @@ import os
 
 from dbbbatch.config import Finder
 from dbbbatch.errors import ConfigError, TryLater
-from dbbbatch.files import faults, place
+from dbbbatch.files import faults, place, ways
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.arrival import Area
 from dbbbatch.passes.quarantine import Quarantining
@@ -53,7 +53,7 @@ def entangled(finder: Finder, relpath: str = "") -> str:
         path = os.path.join(inner, relpath) if relpath else inner
         while not os.path.isdir(path) and path != inner:
             path = os.path.dirname(path)
-        if place.leads_into(path, outer):
+        if ways.leads_into(path, outer):
             return f"{path} leads into {outer}: nothing is moved; look at links and mounts"
     return ""
 
@@ -72,7 +72,7 @@ def must_have_room(finder: Finder, needed: int) -> None:
 
 def apart(finder: Finder) -> bool:
     """Tell whether source and storage are on different file systems, or mounts of one."""
-    return not place.same_file_system(finder.source, finder.storage)
+    return not ways.same_file_system(finder.source, finder.storage)
 
 
 def _group(finder: Finder) -> int | None:

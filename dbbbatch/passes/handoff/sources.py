@@ -16,7 +16,7 @@ from dbbbatch.config import Handoff
 from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.database.models.storage import INODE
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, faults, names, place, scan
+from dbbbatch.files import checksum, faults, names, place, scan, ways
 from dbbbatch.passes.handoff.batch import Item, changed
 from dbbbatch.passes.spread import spread, worthwhile
 
@@ -43,7 +43,7 @@ def check(section: Handoff) -> None:
         path = getattr(section, key)
         if not os.path.isdir(path):
             raise TryLater(f"{path} ({key}) is not there; is it mounted?")
-        if not place.same_file_system(section.buffer, path):
+        if not ways.same_file_system(section.buffer, path):
             raise TryLater(
                 f"{section.buffer} (buffer) and {path} ({key}) are on different file systems; is "
                 "one of them not mounted?"

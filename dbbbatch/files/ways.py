@@ -1,0 +1,99 @@
+"""Which paths lead to one place, through links, bind mounts and mounts of one thing as two."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+
+#: How the kernel shows a blank, a tab, a new line and a backslash in its list of mounts.
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+def same_entry(first: str, second: str) -> bool:
+    """Tell whether two paths lead to one entry of one directory.
+
+    True through symbolic links to directories and bind mounts as well, and
+    where a file system does not tell upper and lower case apart: what is
+    removed under one of these paths is then gone under the other.
+    """
+    (one, name), (two, other) = os.path.split(first), os.path.split(second)
+    if not os.path.samestat(os.stat(one or "."), os.stat(two or ".")):
+        return False
+    if name.casefold() != other.casefold():
+        return False
+    return name == other or not {name, other} <= set(os.listdir(one or "."))
+
+
+def may_be_one(first: str, second: str) -> bool:
+    """Tell whether two paths may lead to one entry of one directory.
+
+    As `same_entry`, and through mounts that say of one file that it is on two devices: an overlay
+    and what lies below it, an export that is mounted twice. What was written at one moment, has
+    one number and one size is one file.
+    """
+    if same_entry(first, second):
+        return True
+    one, two = os.lstat(first), os.lstat(second)
+    return one.st_dev != two.st_dev and (
+        one.st_ino,
+        one.st_size,
+        one.st_mtime_ns,
+        one.st_ctime_ns,
+    ) == (two.st_ino, two.st_size, two.st_mtime_ns, two.st_ctime_ns)
+
+
+def leads_into(path: str, directory: str) -> bool:
+    """Tell whether a directory is another one or lies in it, through links and bind mounts too."""
+    wanted = os.stat(directory)
+    path = upper = os.path.realpath(path)
+    while not os.path.samestat(os.stat(upper), wanted):
+        upper, before = os.path.dirname(upper), upper
+        if upper == before:
+            return _mounted_into(path, os.path.realpath(directory))
+    return True
+
+
+def same_file_system(first: str, second: str) -> bool:
+    """Tell whether two directories are on one mount of one file system, so that a rename may do."""
+    return _mount(first) == _mount(second)
+
+
+def _mounted_into(path: str, directory: str) -> bool:
+    """Tell the same of two real paths that may be on two mounts of one file system."""
+    (device, mount), (other, other_mount) = _mount(path), _mount(directory)
+    if device != other or mount == other_mount:
+        return False
+    inner, outer = (_within(*each) for each in ((path, mount), (directory, other_mount)))
+    return inner is not None and outer is not None and f"{inner}/".startswith(f"{outer}/")
+
+
+def _within(path: str, mount: str) -> str | None:
+    """Return a real path as its file system has it, without a slash at its end."""
+    number = mount.removeprefix("mnt_id:").strip()
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            # proc(5): number, that of the parent, device, root of the mount, mount point, …
+            found, _, _, root, point = line.split(b" ", 5)[:5]
+            if found == number.encode():
+                root, point = (_OCTAL.sub(_character, each) for each in (root, point))
+                rel = os.path.relpath(path, os.fsdecode(point))
+                return os.path.normpath(os.path.join(os.fsdecode(root), rel)).rstrip("/")
+    return None
+
+
+def _mount(directory: str) -> tuple[int, str]:
+    """Return device and mount of a directory: the kernel renames within one mount only."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mount = ""
+        # Where there is no /proc, a rename will tell.
+        with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}") as lines:
+            mount = next((line for line in lines if line.startswith("mnt_id:")), "")
+        return os.fstat(descriptor).st_dev, mount
+    finally:
+        os.close(descriptor)
+
+
+def _character(escaped: re.Match[bytes]) -> bytes:
+    return bytes([int(escaped[1], 8)])
