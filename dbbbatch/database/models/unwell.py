@@ -58,7 +58,10 @@ def _of_handoff(site: str, name: str) -> Unwell:
 
 def _of_finder(site: str, name: str) -> Unwell:
     # Its passes name each file that waits for a person.
-    of = "FROM finder_left WHERE site = ? AND finder = ? AND verdict IN ('FAILED', 'MOVED')"
+    of = (
+        "FROM finder_left WHERE site = ? AND finder = ?"
+        " AND verdict IN ('FAILED', 'MOVED', 'GIVEN_UP')"
+    )
     return Unwell(_any(of, site, name))
 
 
@@ -77,5 +80,5 @@ def _any(what: str, *values: Any) -> bool:
 
 def _count(what: str, *values: Any) -> int:
     """Count rows, as far as it matters how many they are."""
-    rows = execute(f"SELECT count(*) FROM (SELECT 1 {what} LIMIT 1000) AS some", values)
+    rows = execute(f"SELECT count(*) FROM (SELECT 1 {what} LIMIT 1000) AS waiting", values)
     return int(rows.fetchone()[0])
