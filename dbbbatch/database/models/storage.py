@@ -360,24 +360,12 @@ class File(Table):
     @classmethod
     def below(cls, storage: str, directory: str, most: int) -> int:
         """Return how many files a directory (as in the table) should hold, or `most` if more."""
-        if on_postgresql():
-            # From one directory to the next one in the index: in few collations are those that
-            # begin alike neighbours.
-            there = (
-                "IN (WITH RECURSIVE d (relpath) AS (SELECT min(relpath) FROM file WHERE storage = ?"
-                " UNION ALL SELECT (SELECT min(f.relpath) FROM file f WHERE f.storage = ?"
-                " AND f.relpath > d.relpath) FROM d WHERE d.relpath IS NOT NULL)"
-                " SELECT relpath FROM d WHERE relpath = ? OR starts_with(relpath, ?))"
-            )
-            values = [storage, storage, directory, directory + "/"]
-        else:
-            # One range, as SQLite would not look into an index for two: "0" comes after "/".
-            there = ">= ? AND relpath < ? AND (relpath = ? OR relpath > ?)"
-            values = [directory, directory + "0", directory, directory + "/"]
+        path = 'relpath COLLATE "C"' if on_postgresql() else "relpath"
+        stored = f"SELECT 1 FROM file WHERE status = 'STORED' AND storage = ? AND {path}"
+        # "0" comes after "/".
         rows = execute(
-            f"SELECT 1 FROM file WHERE storage = ? AND relpath {there} AND status = 'STORED'"
-            " LIMIT ?",
-            [storage, *values, most],
+            f"{stored} = ? UNION ALL {stored} > ? AND {path} < ? LIMIT ?",
+            [storage, directory, storage, directory + "/", directory + "0", most],
         )
         return len(rows.fetchall())
 
