@@ -93,6 +93,8 @@ def _endpoint(section: Handoff, key: str) -> Area:
 
 def _trees(targets: Collection[Target]) -> Iterator[Area]:
     """Give the directories into which plugins write."""
+    if not targets:
+        return
     from dbbbatch.targets import registry
     from dbbbatch.targets.base import Misconfigured
 
