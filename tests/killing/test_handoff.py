@@ -107,3 +107,19 @@ def test_a_handoff_that_gives_up_a_file(
     endpoint = {"transfer": f"{tool} {{batch}} {{dest}}"}
     make = sites(databases, backend, endpoint=endpoint, max_attempts=1)
     sweep(make, command, look, exit_codes=(0, 1), every=32)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(("sends", "exit_codes"), [("*/trial", (0, 1)), ("nothing", (75,))])
+def test_a_handoff_whose_command_sends_none_of_its_files(
+    sweep: Callable[..., Swept],
+    databases: Databases,
+    backend: str,
+    sends: str,
+    exit_codes: tuple[int, ...],
+) -> None:
+    # Before any of them is blamed, a file of ours is sent: it arrives, or it does not either.
+    tool = f"sh -c 'for f; do case $f in {sends}) exec cp -p -- \"$@\";; esac; done; exit 9' sh"
+    endpoint = {"transfer": f"{tool} {{batch}} {{dest}}"}
+    make = sites(databases, backend, endpoint=endpoint, max_attempts=1)
+    sweep(make, command, look, exit_codes=exit_codes, every=32)

@@ -20,7 +20,7 @@ from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
 from dbbbatch.passes.handoff.outcomes import Outcomes
 from dbbbatch.passes.handoff.streams import lists_directory
-from dbbbatch.passes.handoff.transfer import Sender
+from dbbbatch.passes.handoff.transfer import Sender, trial_of
 from dbbbatch.remote import family
 from dbbbatch.remote.receive import Refused
 
@@ -81,6 +81,7 @@ def _tidy(
     """Remove what is left of a batch in staging; if that is refused, it is no hindrance."""
     try:
         sender.clean(row.attempt)
+        sender.clean(trial_of(row.attempt))
     except Refused as error:
         where = f"{section.endpoint.staging}/{row.attempt}*"
         p.trouble(f"{where} cannot be removed, which is tried again: {error}", key=f"tidy {row.id}")

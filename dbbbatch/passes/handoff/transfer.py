@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +43,11 @@ def far_end(section: Handoff) -> receive.Place:
         values={name: os.fsencode(value) for name, value in endpoint.placeholders.items()},
         algorithm=section.checksum,
     )
+
+
+def trial_of(attempt: str) -> str:
+    """Name the attempt of a trial that is made on behalf of a batch, and cleaned up with it."""
+    return f"{attempt}-trial"
 
 
 class Sender:
@@ -192,7 +196,7 @@ class Sender:
         """
         if not self.can_try:
             return
-        if why := self.trial(f"{sent.batch.attempt[:-16]}{secrets.token_hex(8)}"):
+        if why := self.trial(trial_of(sent.batch.attempt)):
             sent.trouble = TryLater(f"the transfer command fails for every file: {why}")
             sent.later, sent.failed = [*sent.later, *sent.failed], []
         else:
