@@ -6,6 +6,7 @@ the world agrees (directories, commands, database) is asked by ``dbb config chec
 
 import os
 import re
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -82,6 +83,16 @@ class Site:
         example="/var/lib/dbb",
     )
     keep_runs: float = key("90d", "how long the rows of passes are kept in `run`", keys.duration)
+
+
+def is_sqlite(url: str) -> bool:
+    """Tell whether a database URL names an SQLite file."""
+    return url.startswith("sqlite:")
+
+
+def sqlite_path(url: str) -> str:
+    """Give the file of an SQLite URL."""
+    return urllib.parse.unquote(url.removeprefix("sqlite:///"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -545,12 +556,10 @@ def _named(kind: str, tables: Any, problems: list[str]) -> Mapping[str, Any]:
 
 def _own(site: Site | None, database: Database | None) -> Iterator[Area]:
     """Give what the scripts keep for themselves."""
-    from dbbbatch.database import connect
-
     if site is not None:
         yield Area("[site] state", site.state)
-    if database is not None and connect.is_sqlite(database.url):
-        file = os.path.normpath("/" + connect.sqlite_path(database.url).lstrip("/"))
+    if database is not None and is_sqlite(database.url):
+        file = os.path.normpath("/" + sqlite_path(database.url).lstrip("/"))
         if site is None or not Area("", file).is_in(Area("", site.state)):
             yield Area("[database] url", file)
 

@@ -18,6 +18,7 @@ import peewee
 
 from dbbbatch import keys
 from dbbbatch.config import Database as DatabaseSettings
+from dbbbatch.config import is_sqlite, sqlite_path
 from dbbbatch.database import schema
 from dbbbatch.database.base import database as proxy
 from dbbbatch.errors import ConfigError, DbbError, TryLater, user
@@ -98,16 +99,6 @@ def upgrade(settings: DatabaseSettings) -> list[str]:
     applied = _patiently(lambda: schema.upgrade(database))
     _patiently(lambda: schema.check(database, settings.url))
     return applied
-
-
-def is_sqlite(url: str) -> bool:
-    """Tell whether a database URL names an SQLite file."""
-    return url.startswith("sqlite:")
-
-
-def sqlite_path(url: str) -> str:
-    """Give the file of an SQLite URL."""
-    return urllib.parse.unquote(url.removeprefix("sqlite:///"))
 
 
 def transact(function: Callable[[], Result]) -> Result:

@@ -3,10 +3,26 @@
 In code a path is a `str` made by `os.fsdecode`; in the database it is readable text.
 """
 
+from __future__ import annotations
+
 import os
 import re
+import shlex
+from typing import Protocol
 
 _ESCAPED = re.compile(rb"\\(\\|x[0-9a-f]{2})")
+
+
+class Named(Protocol):
+    """A row that names a file, as `to_text` writes names."""
+
+    @property
+    def relpath(self) -> str:
+        """The directory."""
+
+    @property
+    def filename(self) -> str:
+        """The last part."""
 
 
 def to_text(path: str) -> str:
@@ -57,6 +73,23 @@ def join(relpath: str, filename: str) -> str:
     return f"{'' if relpath == '/' else relpath}/{filename}" if relpath else filename
 
 
+def rel_of(row: Named) -> str:
+    """Give back the relative path of a file whose row has it in two columns."""
+    return join(from_text(row.relpath), from_text(row.filename))
+
+
 def printable(path: str) -> str:
     """Show a name on one line of a message: as `to_text`, control characters escaped too."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in to_text(path))
+
+
+def quoted(argument: str) -> str:
+    """Quote an argument for a shell, in ASCII where it is more than printable characters."""
+    if argument.isprintable():
+        return shlex.quote(argument)
+    safe = {ord("'"): "\\'", ord("\\"): "\\\\"}
+    return f"$'{''.join(safe.get(b) or _shown(b) for b in os.fsencode(argument))}'"
+
+
+def _shown(byte: int) -> str:
+    return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"

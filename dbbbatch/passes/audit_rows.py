@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
-from dbbbatch.database.models.finder import Left
 from dbbbatch.database.models.storage import Audited, File, FileStatus
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
@@ -86,7 +85,7 @@ class Rows:
                 break
             after = page[-1].id
             for row in page:
-                if p.matches(rel_of(row)):
+                if p.matches(names.rel_of(row)):
                     self.looked += row.status == FileStatus.STORED
                     missing += self._compare(row)
             if missing > self._share * total:
@@ -111,7 +110,7 @@ class Rows:
                 if row.id in marked:
                     p.counts[becomes.lower()] += 1
                     p.counts["failed"] += 1
-                    complaints.failed(rel_of(row), why)
+                    complaints.failed(names.rel_of(row), why)
         for rel, why in self.unseen:
             p.counts["failed"] += 1
             complaints.failed(rel, why)
@@ -136,7 +135,7 @@ class Rows:
         try:
             becomes, why = _look(self._finder.storage, row)
         except OSError as error:
-            self.unseen.append((rel_of(row), f"cannot be looked at: {error.strerror}"))
+            self.unseen.append((names.rel_of(row), f"cannot be looked at: {error.strerror}"))
             return False
         if becomes is not None:
             self.wrong.append(Contradicted(row, becomes, why))
@@ -189,11 +188,6 @@ def must_be_there(finder: Finder) -> None:
         raise TryLater(why)
 
 
-def rel_of(row: Audited | Left) -> str:
-    """Return the path of a file relative to storage."""
-    return names.join(names.from_text(row.relpath), names.from_text(row.filename))
-
-
 def _look(storage: str, row: Audited) -> tuple[FileStatus | None, str]:
     """Compare a row with what storage has under its name.
 
@@ -205,7 +199,7 @@ def _look(storage: str, row: Audited) -> tuple[FileStatus | None, str]:
         This file cannot.
     """
     try:
-        status = os.lstat(os.path.join(storage, rel_of(row)))
+        status = os.lstat(os.path.join(storage, names.rel_of(row)))
     except (FileNotFoundError, NotADirectoryError):
         return FileStatus.MISSING, "is not in storage"
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import shlex
 from collections.abc import Iterator, Sequence
 
 from dbbbatch.config import Finder, Target
@@ -70,7 +69,7 @@ def _compare(p: Pass, section: Target, target_id: int, complaints: Complaints) -
                 p.counts["failed"] += 1
                 p.counts["unknown_to_target"] += 1
                 rel = _rel(file)
-                which = shlex.quote(names.printable(glob.escape(rel)))
+                which = names.quoted(glob.escape(rel))
                 complaints.failed(
                     rel,
                     f"is ingested according to the table, but {section.label} does not hold it; "

@@ -23,7 +23,7 @@ from dbbbatch.database.models.storage import Audited, File, FileStatus, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import Found, scan
-from dbbbatch.passes.audit_rows import Rows, must_be_there, rel_of
+from dbbbatch.passes.audit_rows import Rows, must_be_there
 from dbbbatch.passes.audit_targets import compare_targets
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.finder.arrival import Arrival, adopt
@@ -260,7 +260,7 @@ class AuditorWork(Work):
             )
             if not page:
                 break
-            some = [row for row in page if p.matches(rel_of(row))][:most]
+            some = [row for row in page if p.matches(names.rel_of(row))][:most]
             self._verify(p, some)
             most -= len(some)
 
@@ -294,7 +294,7 @@ class AuditorWork(Work):
             for row, _, why in wrong:
                 if row.id in corrupt:
                     self._complaints.failed(
-                        rel_of(row), f"its content is not what was stored: {why}"
+                        names.rel_of(row), f"its content is not what was stored: {why}"
                     )
             p.counts["verified"] += len(verified)
             p.counts["corrupt"] += len(corrupt)
@@ -308,7 +308,7 @@ class AuditorWork(Work):
         right: list[Audited],
         wrong: list[tuple[Audited, FileStatus, str]],
     ) -> None:
-        path = os.path.join(self._finder.storage, rel_of(row))
+        path = os.path.join(self._finder.storage, names.rel_of(row))
         algorithm, digest = checksum.parse(row.checksum)
         try:
             before = os.lstat(path)
@@ -320,7 +320,7 @@ class AuditorWork(Work):
             if faults.is_general(error):
                 raise TryLater(f"{names.printable(path)}: {error.strerror}") from None
             p.counts["failed"] += 1
-            self._complaints.failed(rel_of(row), f"cannot be read: {error.strerror}")
+            self._complaints.failed(names.rel_of(row), f"cannot be read: {error.strerror}")
             return
         if found == digest:
             right.append(row)
@@ -370,6 +370,6 @@ class AuditorWork(Work):
                 gone = [
                     (left.relpath, left.filename)
                     for left in page
-                    if not os.path.lexists(os.path.join(finder.source, rel_of(left)))
+                    if not os.path.lexists(os.path.join(finder.source, names.rel_of(left)))
                 ]
                 connect.transact(lambda gone=gone: FinderLeft.drop(site, finder.name, gone))

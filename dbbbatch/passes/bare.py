@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import os
-import shlex
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
@@ -66,17 +65,5 @@ class Bare:
 
 def if_it_is_lost(finder: Finder, directory: str) -> str:
     """Say what an operator does who knows that a directory is no mount point."""
-    which = _quoted(glob.escape(directory) + "/*")
+    which = names.quoted(glob.escape(directory) + "/*")
     return f"if it is lost, run dbb-auditor {finder.name} --missing 1 --match {which}"
-
-
-def _quoted(argument: str) -> str:
-    """Quote an argument for a shell, in ASCII where it is more than printable characters."""
-    if argument.isprintable():
-        return shlex.quote(argument)
-    safe = {ord("'"): "\\'", ord("\\"): "\\\\"}
-    return f"$'{''.join(safe.get(b) or _shown(b) for b in os.fsencode(argument))}'"
-
-
-def _shown(byte: int) -> str:
-    return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dbbbatch import __version__
-from dbbbatch.config import Settings
+from dbbbatch.config import Settings, is_sqlite, sqlite_path
 from dbbbatch.errors import ConfigError, DbbError, Interrupted, LockHeld, TryLater
 from dbbbatch.files import place
 from dbbbatch.files.lock import Lock
@@ -186,12 +186,10 @@ class Pass:
         TryLater
             The disk of the state directory, or of an SQLite database, is all but full.
         """
-        from dbbbatch.database import connect
-
         url = self.settings.database.url
         places = {self.settings.site.state}
-        if connect.is_sqlite(url):
-            places.add(os.path.dirname(connect.sqlite_path(url)))
+        if is_sqlite(url):
+            places.add(os.path.dirname(sqlite_path(url)))
         for path in sorted(places):
             if os.path.isdir(path) and (free := place.free_bytes(path)) < place.RESERVE:
                 raise TryLater(

@@ -164,7 +164,7 @@ def _word(question: Question, found: Sequence[tuple[str, Known]], ingested: set[
 
 
 def _on_disk(storage: str, question: Question) -> bool:
-    rel = names.join(names.from_text(question.relpath), names.from_text(question.filename))
+    rel = names.rel_of(question)
     try:
         return os.lstat(os.path.join(storage, rel)).st_size == question.size_bytes
     except OSError:

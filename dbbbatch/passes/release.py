@@ -195,7 +195,7 @@ def _record(row: Quarantine, source: str) -> None:
     if _is_ours(_reason(row), row.reason):
         with suppress(OSError):
             os.unlink(_reason(row))
-    own = names.join(names.from_text(row.relpath), names.from_text(row.filename))
+    own = names.rel_of(row)
     path = names.from_text(row.released_as or "")
 
     def write() -> None:

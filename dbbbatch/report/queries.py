@@ -340,7 +340,7 @@ _FINDER_TROUBLE = {
     ),
     "GIVEN_UP": (
         "gave up",
-        "put it into storage and let a log name it again, or: dbb forget {} FILE",
+        "put it into storage, or: dbb forget {} FILE",
         "dbb ignore {} --status GIVEN_UP --dry-run",
     ),
 }

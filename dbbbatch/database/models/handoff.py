@@ -82,7 +82,7 @@ class Held(NamedTuple):
     @property
     def rel(self) -> str:
         """Its path relative to the buffer that it came from."""
-        return names.join(names.from_text(self.relpath), names.from_text(self.filename))
+        return names.rel_of(self)
 
     @property
     def path(self) -> str:

@@ -275,9 +275,10 @@ def recover(area: Area, most: int, stuck: Callable[[str, str], None]) -> int:
                 else:
                     back.append(row.id)
             except OSError as error:
+                rel = names.rel_of(row)
                 if faults.is_general(error):
-                    raise TryLater(_fault(error, rel_of(row))) from None
-                stuck(rel_of(row), f"was on its way to storage, and waits on: {error.strerror}")
+                    raise TryLater(_fault(error, rel)) from None
+                stuck(rel, f"was on its way to storage, and waits on: {error.strerror}")
         _sync(there)
 
         def record(
@@ -302,7 +303,7 @@ def _remove_originals(area: Area, originals: Sequence[Left]) -> None:
         return
 
     def remove(original: Left) -> bool:
-        path = os.path.join(area.source, rel_of(original))
+        path = os.path.join(area.source, names.rel_of(original))
         try:
             if version(os.lstat(path)) == (original.size_bytes, original.mtime_ns, original.inode):
                 os.unlink(path)
@@ -451,7 +452,7 @@ def _placed(area: Area, row: Arriving) -> Arrival | None:
 
     It has checksums if they are not those of the intent.
     """
-    rel = rel_of(row)
+    rel = names.rel_of(row)
     arrival = Arrival(rel, (row.relpath, row.filename), *_paths(area, rel))
     arrival.number = row.id
     place.remove_temporary(arrival.destination, area.owner)
@@ -493,7 +494,7 @@ def _was_renamed(arrival: Arrival, row: Arriving) -> bool:
 
 def _left_behind(area: Area, row: Arriving) -> list[Left]:
     """Return the original of a stored copy, if it is still there; finish a placing by link."""
-    source, destination = _paths(area, rel_of(row))
+    source, destination = _paths(area, names.rel_of(row))
     try:
         status = os.lstat(source)
     except (FileNotFoundError, NotADirectoryError):
@@ -514,11 +515,6 @@ def _original(arrival: Arrival, algorithm: str) -> Left:
 def to_be_removed(name: Name, status: os.stat_result, digest: str) -> Left:
     """Return what is to be kept in mind of a file of the source that storage has."""
     return Left(*name, *version(status), Verdict.MOVED, checksum=digest)
-
-
-def rel_of(row: Arriving | Left) -> str:
-    """Return the relative path of a row."""
-    return names.join(names.from_text(row.relpath), names.from_text(row.filename))
 
 
 def _paths(area: Area, rel: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
 from dbbbatch.database.models.storage import File, FileStatus, Known
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place, ways
-from dbbbatch.passes.finder.arrival import Area, rel_of, version
+from dbbbatch.passes.finder.arrival import Area, version
 
 
 class NotProved(Exception):
@@ -75,7 +75,7 @@ def remove(area: Area, originals: Sequence[Left]) -> list[tuple[Left, NotProved 
 
 
 def _remove(area: Area, original: Left, known: Known | None) -> None:
-    rel = rel_of(original)
+    rel = names.rel_of(original)
     source, stored = os.path.join(area.source, rel), os.path.join(area.storage, rel)
     # Not by the host or the source's own path, which may be others when it is looked for.
     hidden = place.hidden_path(source, "removing", area.owner, rel)

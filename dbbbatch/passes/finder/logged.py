@@ -57,7 +57,7 @@ class Logged:
                 return
             batch = batch[: self._p.take(len(batch))]
             memories = {(left.relpath, left.filename): left for left in batch}
-            self._record(dict.fromkeys(map(_rel, batch), 0), memories, "", [], lambda: None)
+            self._record(dict.fromkeys(map(names.rel_of, batch), 0), memories, "", [], lambda: None)
 
     def record(
         self,
@@ -91,7 +91,7 @@ class Logged:
         for left in connect.look(
             lambda: FinderLeft.all_with(site, finder, Memory.GIVEN_UP, MOST_SAID + 1)
         ):
-            self._complaints.failed(_rel(left), left.message)
+            self._complaints.failed(names.rel_of(left), left.message)
 
     def _record(
         self,
@@ -265,13 +265,13 @@ def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:
 
     for left in _pages(awaited):
         wait = wait_before_try(left.tries, finder.retry_wait, finder.retry_wait_max)
-        if is_over(left.seen_at, wait, now) and p.matches(_rel(left)):
+        if is_over(left.seen_at, wait, now) and p.matches(names.rel_of(left)):
             yield left
     # What leads out of storage, as logs themselves do, waits for a person.
     ours = (
         left
         for left in _pages(given_up)
-        if p.matches(_rel(left)) and rsync_log.inside(finder.storage, _rel(left))
+        if p.matches(names.rel_of(left)) and rsync_log.inside(finder.storage, names.rel_of(left))
     )
     yield from islice(ours, finder.batch_files)
 
@@ -322,7 +322,3 @@ def _targets(storage: str) -> list[int]:
 def given_up(rel: str, message: str, tries: int = 1) -> Left:
     """Return what a finder has in mind of what a person must look at."""
     return Left(*name_of(rel), 0, 0, 0, Memory.GIVEN_UP, tries, message)
-
-
-def _rel(left: Left) -> str:
-    return names.join(names.from_text(left.relpath), names.from_text(left.filename))
