@@ -75,8 +75,8 @@ class Arrival:
 
     Attributes
     ----------
-    rel : `str`
-        Relative path.
+    rel, relpath : `str`
+        Relative path, and that of its directory.
     name : `Name`
         The same as the tables have it.
     source, destination : `str`
@@ -103,6 +103,7 @@ class Arrival:
         "name",
         "number",
         "rel",
+        "relpath",
         "size_bytes",
         "source",
         "status",
@@ -113,6 +114,7 @@ class Arrival:
         self, rel: str, name: Name, source: str, destination: str, size_bytes: int = 0
     ) -> None:
         self.rel = rel
+        self.relpath = names.split(rel)[0]
         self.name = name
         self.size_bytes = size_bytes
         self.source = source

@@ -113,19 +113,18 @@ class Batch:
     def _leave_what_is_away(self) -> None:
         """Leave out what would go into a part of storage that looks unmounted, under its mount."""
         bare = Bare(self._area.storage)
-        here: list[Arrival] = []
-        for arrival in self._arrivals:
-            if top := bare.unmounted(os.path.dirname(arrival.rel)):
-                self._waiting.add(arrival.name)
-                where = names.printable(os.path.join(self._area.storage, top))
-                self.trouble = TryLater(
-                    f"{where}: not there or empty, though the table has files in it; that looks "
-                    "unmounted, and what is to go there waits "
-                    f"({if_it_is_lost(self._finder, top)})"
-                )
-            else:
-                here.append(arrival)
-        self._arrivals = here
+        directories = {arrival.relpath for arrival in self._arrivals}
+        away = {each: top for each in directories if (top := bare.unmounted(each))}
+        if not away:
+            return
+        top = min(away.values())
+        where = names.printable(os.path.join(self._area.storage, top))
+        self.trouble = TryLater(
+            f"{where}: not there or empty, though the table has files in it; that looks unmounted, "
+            f"and what is to go there waits ({if_it_is_lost(self._finder, top)})"
+        )
+        self._waiting = {each.name for each in self._arrivals if each.relpath in away}
+        self._arrivals = [each for each in self._arrivals if each.relpath not in away]
 
     def store(self) -> None:
         """Take every file of the batch, which was given to be read, as far as it can go."""

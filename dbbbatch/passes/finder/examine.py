@@ -81,7 +81,7 @@ class Examiner:
     def _one(self, arrival: Arrival) -> Examined:
         known = arrival.known
         there = _look(arrival.destination)
-        if why := self._entangled(os.path.dirname(arrival.rel)):
+        if why := self._entangled(arrival.relpath):
             return Examined(arrival, Verdict.ITSELF, why)
         if known is None and there is None:
             self._take(arrival)
@@ -169,7 +169,7 @@ class Examiner:
 
     def _make_directory(self, arrival: Arrival) -> bool:
         """Make a file's directory in storage; tell whether the file must be copied there."""
-        relpath = os.path.dirname(arrival.rel)
+        relpath = arrival.relpath
         if relpath not in self._made:
             try:
                 place.make_directories(
