@@ -18,9 +18,17 @@ def user() -> str:
 
 
 class DbbError(Exception):
-    """Anything foreseeable that ends a script; its text is shown to the operator as it is."""
+    """Anything foreseeable that ends a script; its text is shown to the operator as it is.
+
+    Attributes
+    ----------
+    key : `str`
+        What makes it the same trouble in the next pass although its words differ; empty if its
+        words do.
+    """
 
     exit_code = 70
+    key = ""
 
 
 class UsageError(DbbError):

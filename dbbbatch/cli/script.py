@@ -1,6 +1,7 @@
 """The command line that every pass has: `script` makes a click command of a kind of pass."""
 
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import click
 from dbbbatch import __version__, keys
 from dbbbatch.config import Section, Settings, load
 from dbbbatch.errors import ConfigError, DbbError, UsageError
+from dbbbatch.files import faults
 from dbbbatch.passes import crash
 from dbbbatch.passes.base import EXIT_UNFORESEEN, Options, Work
 
@@ -161,11 +163,15 @@ def leave(program: str, command: click.Command, operator: Operator) -> None:
         # Names may hold what the locale's encoding, or any, has no character for.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            # The script's own handler was for the time of the imports.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = command.main(standalone_mode=False, prog_name=program, obj=operator)
     except click.ClickException as error:
         error.show()
         code = UsageError.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
+        print(f"{program}: interrupted", file=sys.stderr)
         code = 75
     except ConfigError as error:
         for problem in error.problems:
@@ -179,8 +185,10 @@ def leave(program: str, command: click.Command, operator: Operator) -> None:
         sys.stderr.close()
         code = 0
     except Exception as error:  # noqa: BLE001 (the last resort, before Python would end with 1)
-        print(f"{program}: {crash.keep(error, operator.state, program)}", file=sys.stderr)
-        code = EXIT_UNFORESEEN
+        later = faults.of_the_machine(error)
+        line = later or crash.keep(error, operator.state, program)
+        print(f"{program}: {line}", file=sys.stderr)
+        code = later.exit_code if later else EXIT_UNFORESEEN
     sys.exit(code or 0)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+
+from dbbbatch.files import faults
 
 #: What a file is hashed with unless the configuration says otherwise.
 DEFAULT = "blake2b"
@@ -89,7 +92,9 @@ def parse(text: str) -> tuple[str, str]:
     return algorithm, digest
 
 
-def compute(source: str | int, algorithms: Collection[str] = (DEFAULT,)) -> dict[str, str]:
+def compute(
+    source: str | int, algorithms: Collection[str] = (DEFAULT,), *, written: bool = True
+) -> dict[str, str]:
     """Read a file once and return its digests.
 
     Parameters
@@ -99,6 +104,8 @@ def compute(source: str | int, algorithms: Collection[str] = (DEFAULT,)) -> dict
         descriptor, which is read from its beginning and left open.
     algorithms : `~collections.abc.Collection` [ `str` ]
         Names in `ALGORITHMS`.
+    written : `bool`
+        Read it also while somebody has it open for writing.
 
     Raises
     ------
@@ -107,7 +114,7 @@ def compute(source: str | int, algorithms: Collection[str] = (DEFAULT,)) -> dict
     OSError
         It cannot be read as a whole, or is no regular file.
     """
-    with opened(source) as descriptor:
+    with opened(source, written=written) as descriptor:
         before = os.fstat(descriptor)
         sums = stream(descriptor, algorithms)
         same(before, os.fstat(descriptor), source)
@@ -115,17 +122,60 @@ def compute(source: str | int, algorithms: Collection[str] = (DEFAULT,)) -> dict
 
 
 @contextmanager
-def opened(source: str | int) -> Iterator[int]:
+def opened(source: str | int, *, written: bool = True) -> Iterator[int]:
     """Open a regular file for reading, without following a link or waiting for a FIFO."""
     if isinstance(source, int):
         os.lseek(source, 0, os.SEEK_SET)
         yield source
         return
-    descriptor = open_regular(source)
+    descriptor = open_regular(source) if written else open_closed(source)
     try:
         yield descriptor
+    except OSError as error:
+        if error.filename is None:
+            error.filename = source
+        raise
     finally:
         os.close(descriptor)
+
+
+def is_being_written(path: str) -> bool:
+    """Tell whether somebody has a file open for writing, as far as the kernel tells."""
+    try:
+        os.close(open_closed(path))
+    except Changed:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def open_closed(path: str) -> int:
+    """Return a descriptor of a regular file that its writer has closed, as far as can be told.
+
+    The kernel tells it of the files on disks of this machine that are this user's, or any where
+    this user has CAP_LEASE (fcntl(2), F_SETLEASE). The lease is given back at once: while it is
+    held, somebody who opens the file for writing has to wait. What such an open sends us is caught
+    by `dbbbatch.passes.signals`.
+
+    Raises
+    ------
+    Changed
+        Somebody has it open for writing.
+    OSError
+        As `open_regular`.
+    """
+    descriptor = open_regular(path)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            os.close(descriptor)
+            raise Changed(error.errno, "somebody has it open for writing", path) from None
+        return descriptor
+    with suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return descriptor
 
 
 def open_regular(path: str) -> int:
@@ -133,6 +183,8 @@ def open_regular(path: str) -> int:
 
     Raises
     ------
+    Changed
+        Somebody else's lease keeps it from being opened now.
     NotRegular
         It is a symbolic link, or anything else that is no regular file.
     OSError
@@ -144,8 +196,16 @@ def open_regular(path: str) -> int:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise NotRegular(error.errno, "not a regular file", path) from None
+        if error.errno == errno.EAGAIN:
+            raise Changed(error.errno, "somebody holds a lease of it", path) from None
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        with faults.naming(path):
+            mode = os.fstat(descriptor).st_mode
+    except OSError:
+        os.close(descriptor)
+        raise
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
         raise NotRegular(errno.EINVAL, "not a regular file", path)
     return descriptor

@@ -1,9 +1,14 @@
-"""Which faults of a disk concern one file, and which every file of a pass."""
+"""Which faults of a disk concern one file, which every file of a pass, and which are bugs of ours."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dbbbatch.errors import TryLater, user
+from dbbbatch.files import names
 
 #: Met once, they will be met by the next file too: nothing was wrong with this one.
 _GENERAL = frozenset(
@@ -38,6 +43,83 @@ def is_general(error: OSError, *, writing: bool = False) -> bool:
     is written.
     """
     return error.errno in _GENERAL or (writing and error.errno == errno.EIO)
+
+
+#: What the system says of a call that only a bug of ours makes: never of what a path leads to.
+_BUGS = frozenset(
+    {None, errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTTY, errno.ENOTSOCK, errno.ENOSYS}
+)
+
+#: What an operator does about an error of the machine, whatever it was met at.
+_AWAY = "is it mounted?"
+_ADVICE = {
+    errno.ENOENT: _AWAY,
+    errno.ENOTDIR: _AWAY,
+    errno.ENOTCONN: _AWAY,
+    errno.ENODEV: _AWAY,
+    errno.ENXIO: _AWAY,
+    errno.ESTALE: "mount it anew if this lasts",
+    errno.EHOSTDOWN: "is its server up?",
+    errno.EHOSTUNREACH: "is its server up?",
+    errno.ETIMEDOUT: "is its server up?",
+    errno.EROFS: "mount it for writing",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room, or have the quota raised",
+    errno.EIO: "see the kernel's log",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "see what uses the memory of this machine",
+    errno.EAGAIN: "see what uses the processes and the memory of this machine",
+}
+
+
+def of_the_machine(error: BaseException) -> TryLater | None:
+    """Return what an error that nobody expected means to an operator, or `None` if it is a bug.
+
+    The one place that decides it: an error of the system that names a path, or that only a disk, a
+    mount or a machine at its limits gives, is never a bug. Everything is as the last record has
+    it, and a later pass carries on.
+    """
+    if isinstance(error, MemoryError):
+        return TryLater(f"out of memory; nothing is lost; {_ADVICE[errno.ENOMEM]}")
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return TryLater(f"no further thread can be started; {_ADVICE[errno.EAGAIN]}")
+    if not isinstance(error, OSError) or (error.filename is None and error.errno in _BUGS):
+        return None
+    path = error.filename
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    where = names.printable(path) if isinstance(path, str) else "a file"
+    what = error.strerror or str(error) or type(error).__name__
+    advice = _ADVICE.get(error.errno or 0, "")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        advice = f"user {user()} must be allowed to do this"
+    later = TryLater("; ".join(filter(None, (f"{where}: {what}", "nothing is lost", advice))))
+    # It is met at another file each time, and is the same trouble.
+    later.key = f"the machine: {what}"
+    return later
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Let an error of a call on a descriptor name the path, as one of a call on the path does."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
+@contextmanager
+def as_try_later() -> Iterator[None]:
+    """Make an error of the machine that is met within a `TryLater`; a bug stays what it is."""
+    try:
+        yield
+    except (OSError, MemoryError, RuntimeError) as error:
+        if later := of_the_machine(error):
+            raise later from error
+        raise
 
 
 def away(storage: str, sentinel: str) -> str:

@@ -21,7 +21,7 @@ import stat
 import time
 from collections.abc import Collection, Iterable, Iterator
 
-from dbbbatch.files import checksum, ways
+from dbbbatch.files import checksum, faults, ways
 
 #: Names that begin so are ours and unfinished: no scan reports them.
 TEMPORARY_PREFIX = ".dbb~"
@@ -366,7 +366,8 @@ def sync_file(path: str) -> None:
     """Make the content of a file durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        with faults.naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -379,6 +380,7 @@ def sync_directory(path: str) -> None:
     except OSError as error:
         # Some network file systems do not sync directories; their server does.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            error.filename = path
             raise
     finally:
         os.close(descriptor)

@@ -6,6 +6,8 @@ import contextlib
 import os
 import re
 
+from dbbbatch.files import faults
+
 #: How the kernel shows a blank, a tab, a new line and a backslash in its list of mounts.
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
@@ -86,13 +88,17 @@ def _mount(directory: str) -> tuple[int, str]:
     """Return device and mount of a directory: the kernel renames within one mount only."""
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        mount = ""
-        # Where there is no /proc, a rename will tell.
-        with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}") as lines:
-            mount = next((line for line in lines if line.startswith("mnt_id:")), "")
-        return os.fstat(descriptor).st_dev, mount
+        with faults.naming(directory):
+            return os.fstat(descriptor).st_dev, mount_of(descriptor)
     finally:
         os.close(descriptor)
+
+
+def mount_of(descriptor: int) -> str:
+    """Return the kernel's number of the mount of what is open; '' where there is no /proc."""
+    with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}") as lines:
+        return next((line for line in lines if line.startswith("mnt_id:")), "")
+    return ""
 
 
 def _character(escaped: re.Match[bytes]) -> bytes:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from dbbbatch import __version__
 from dbbbatch.config import Settings, is_sqlite, sqlite_path
 from dbbbatch.errors import ConfigError, DbbError, Interrupted, LockHeld, TryLater
-from dbbbatch.files import place
+from dbbbatch.files import faults, place
 from dbbbatch.files.lock import Lock
 from dbbbatch.passes import crash
 from dbbbatch.passes.signals import Signals
@@ -324,7 +324,7 @@ def _wait(
             end,
             lambda: signals.seen > 0,
         )
-    except DbbError as error:
+    except (DbbError, OSError, MemoryError) as error:
         # The next pass meets the same and says so; a lingering one only leaves.
         logger.info("no longer waiting: %s", error)
         return False
@@ -349,16 +349,17 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
                 f"{error.filename}: {error.strerror}; this user must be able to write in "
                 f"{p.settings.site.state} ([site] state)"
             ) from None
-        connect.connect(p.settings.database)
-        if _paused(p, label):
-            voice.keep()
-            return EXIT_OK
-        code = _recorded(work, p)
+        with faults.as_try_later():
+            connect.connect(p.settings.database)
+            if _paused(p, label):
+                voice.keep()
+                return EXIT_OK
+            code = _recorded(work, p)
         if p.stopping or p.options.match:
             voice.break_off()
         return code
     except DbbError as error:
-        p.trouble(str(error), key=_key(error))
+        p.trouble(str(error), key=error.key or _key(error))
         voice.break_off()
         return error.exit_code
     except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
@@ -380,9 +381,10 @@ def _recorded(work: Work, p: Pass) -> int:
     p.log.info("%s: run %d begins", label, p.run_id)
     outcome, code, message = "error", EXIT_UNFORESEEN, ""
     try:
-        work.recover(p)
-        if not p.stopping:
-            work.work(p)
+        with faults.as_try_later():
+            work.recover(p)
+            if not p.stopping:
+                work.work(p)
         if p.interrupted:
             raise Interrupted("interrupted by a signal; the next pass carries on")
         outcome, code = ("failed", EXIT_FAILED) if p.counts["failed"] else ("ok", EXIT_OK)

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -35,6 +36,10 @@ PARTIAL = "dbb-partial"
 #: Files that the endpoint is asked about in one connection.
 _TOGETHER = 5000
 
+#: For so long after a file was held the janitor looks whether it is still what was delivered: a
+#: writer that has a file open goes on with it under its new name.
+_WATCHED = timedelta(days=1)
+
 #: Files marked in one transaction, then removed: so few are in doubt after a kill.
 _MARKED = 500
 
@@ -54,6 +59,7 @@ class JanitorWork(Work):
         self._there = self._missing = 0
         self._first_missing = ""
         self._gone: list[int] = []
+        self._other: dict[str, str] = {}
         self._unconfirmed = 0
         self._first_unconfirmed: tuple[Held, str] | None = None
 
@@ -64,11 +70,13 @@ class JanitorWork(Work):
     def work(self, p: Pass) -> None:
         """Purge the holding area, then sweep up."""
         troubles = []
-        for duty in (self._purge, self._sweep_staging, self._sweep_here):
+        self._begin()
+        for duty in (self._purge, self._look_at_the_latest, self._sweep_staging, self._sweep_here):
             try:
                 duty(p)
             except TryLater as error:
                 troubles.append(error)
+        self._say_other(p)
         if troubles:
             raise troubles[0]
 
@@ -88,7 +96,6 @@ class JanitorWork(Work):
     def _purge(self, p: Pass) -> None:
         if not self._section.endpoint.confirm:
             return
-        self._begin()
         candidates = self._candidates(p)
         while not p.stopping and (files := list(islice(candidates, _TOGETHER))):
             self._purge_confirmed(p, files[: p.take(len(files))])
@@ -250,10 +257,7 @@ class JanitorWork(Work):
             return False
         try:
             if not _is_delivered(path, status, file):
-                p.trouble(
-                    f"{names.printable(path)}: is not the file that was delivered; it stays",
-                    key=f"purge {file.id}",
-                )
+                self._note_other(path, status, file)
                 return False
             os.unlink(path)
         except OSError as error:
@@ -263,6 +267,42 @@ class JanitorWork(Work):
             )
             return False
         return True
+
+    def _look_at_the_latest(self, p: Pass) -> None:
+        """Look whether what was held lately is still what was delivered."""
+        site, name = p.settings.site.name, self._section.name
+        after = (connect.look(connect.now) - _WATCHED, 0)
+        while not p.stopping and (
+            page := connect.look(partial(HandoffFile.held_files, site, name, after, _TOGETHER))
+        ):
+            after = (page[-1].held_at, page[-1].id)
+            for file in page:
+                path = os.path.join(self._section.holding, file.path)
+                with suppress(OSError):  # the day on which it is to go tells
+                    status = os.lstat(path)
+                    if (status.st_size, mtime_ns(status)) != (file.size_bytes, file.mtime_ns):
+                        self._note_other(path, status, file)
+
+    def _note_other(self, path: str, status: os.stat_result, file: Held) -> None:
+        delivered, there = file.size_bytes, status.st_size
+        what = f"{delivered} bytes were delivered, and it has {there}"
+        if delivered == there:
+            what = "it has other content or another time"
+        self._other[path] = what
+
+    def _say_other(self, p: Pass) -> None:
+        """Say which held files are not what was delivered: what they have more is nowhere else."""
+        if not self._other:
+            return
+        path, what = next(iter(self._other.items()))
+        p.trouble(
+            f"{self._section.holding}: {len(self._other)} held files are not the ones that were "
+            f"delivered, such as {names.printable(path)} ({what}): a program may have written to "
+            "it later; they are not purged. To send what is there, move it back into "
+            f"{self._section.buffer}",
+            key="held files changed",
+            level=len(self._other),
+        )
 
     def _sweep_staging(self, p: Pass) -> None:
         """Remove what passes left in staging that the database no longer tells of."""

@@ -29,6 +29,9 @@ class Signals:
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._handle) for number in _CAUGHT}
+        # Sent when somebody opens for writing what `checksum.open_closed` has a lease of in this
+        # moment. By default it kills; a handler of ours, unlike SIG_IGN, ends with an exec.
+        self._before[signal.SIGIO] = signal.signal(signal.SIGIO, lambda *_: None)
         return self
 
     def __exit__(

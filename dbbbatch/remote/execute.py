@@ -9,7 +9,9 @@ asking, then for good, with whatever process descends from them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import select
 import signal
 import time
@@ -18,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dbbbatch.errors import DbbError
+from dbbbatch.errors import DbbError, TryLater
 from dbbbatch.remote import family
 from dbbbatch.remote.pipes import Descriptor, Ends, poll, watch
 
@@ -38,6 +40,12 @@ _live: weakref.WeakSet[Process] = weakref.WeakSet()
 
 #: How often `end_all` was called: what was just being started then must end too.
 _ended_all = 0
+
+
+#: What the system says of a program that it can never run, as it is or by this user.
+_NO_TOOL = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ENOEXEC, errno.E2BIG, errno.EINVAL}
+)
 
 
 class ToolMissing(DbbError):
@@ -392,8 +400,16 @@ def _start(argv: list[bytes], ends: Ends, cwd: str | None, env: Mapping[str, str
             "write the whole path)"
         ) from None
     except sh.ForkException as error:
-        reason = str(error).strip().splitlines()[-1].partition("] ")[2] or "it cannot be started"
+        last = (str(error).strip().splitlines() or [""])[-1]
+        reason = last.partition("] ")[2] or "it cannot be started"
+        if (number := re.search(r"\[Errno (\d+)\]", last)) and int(number[1]) not in _NO_TOOL:
+            raise TryLater(f"cannot run {program!r} now: {reason}") from None
         raise ToolMissing(f"cannot run {program!r}: {reason}") from None
+    except (ValueError, EOFError):
+        # `sh` waits for a word of its child, which was killed before it became the program.
+        raise TryLater(f"cannot run {program!r} now: its process was killed at its start") from None
+    except OSError as error:
+        raise TryLater(f"cannot run {program!r} now: {error.strerror}") from None
 
 
 def _pieces(data: bytes | Iterable[bytes]) -> Iterator[bytes]:

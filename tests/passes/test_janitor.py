@@ -222,6 +222,28 @@ class TestRefusal:
         assert statuses(site) == {"a/b": "HELD"}
 
 
+@pytest.mark.promise
+def test_a_held_file_that_its_writer_goes_on_with_is_told_and_stays(site: Site) -> None:
+    deliver(site, "a/b", "c")
+    with (site.holding / "a/b").open("ab") as writer:
+        writer.write(b" and more")
+    ran = site.run("dbb-janitor")
+    assert ran.code == 0
+    assert "1 held files are not the ones that were delivered" in ran.err
+    assert "a/b (3 bytes were delivered, and it has 12)" in ran.err
+    assert tree(site.holding) == {"a/b": b"a/b and more"}
+    assert statuses(site) == {"a/b": "HELD", "c": "PURGED"}
+    assert site.run("dbb-janitor") == (0, "", "")
+
+
+def test_so_is_one_that_is_not_of_age_and_that_nobody_is_asked_about(site: Site) -> None:
+    site.write(handoff={"min_free": 0, "purge_after": "30d"})
+    deliver(site, stored=False)
+    with (site.holding / "a/b").open("ab") as writer:
+        writer.write(b" and more")
+    assert "a/b (3 bytes were delivered, and it has 12)" in site.run("dbb-janitor").err
+
+
 def test_a_target_that_has_ingested_it_lets_it_go(site: Site) -> None:
     configure(site, confirm_targets=["a"])
     deliver(site)

@@ -113,7 +113,7 @@ class Examiner:
         return Examined(arrival, verdict, reason)
 
     def _read(self, arrival: Arrival, algorithms: list[str]) -> None:
-        descriptor = checksum.open_regular(arrival.source)
+        descriptor = checksum.open_closed(arrival.source)
         try:
             before = os.fstat(descriptor)
             arrival.sums = checksum.stream(descriptor, dict.fromkeys(algorithms))
@@ -126,7 +126,7 @@ class Examiner:
         """Read a file that is to be stored, and make it ready to be placed."""
         area = self._area
         if not self._make_directory(arrival):
-            descriptor = checksum.open_regular(arrival.source)
+            descriptor = checksum.open_closed(arrival.source)
             try:
                 before = os.fstat(descriptor)
                 arrival.sums = checksum.stream(descriptor, area.algorithms)
@@ -152,7 +152,7 @@ class Examiner:
 
     def _copy(self, arrival: Arrival) -> None:
         area = self._area
-        descriptor = checksum.open_regular(arrival.source)
+        descriptor = checksum.open_closed(arrival.source)
         try:
             arrival.status = os.fstat(descriptor)
             arrival.sums = place.copy_beside(

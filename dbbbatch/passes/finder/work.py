@@ -12,7 +12,7 @@ from dbbbatch.database.models.finder import FinderLeft, Left
 from dbbbatch.database.models.finder import Verdict as Memory
 from dbbbatch.database.models.storage import INODE, File, FileStatus, Name
 from dbbbatch.errors import TryLater
-from dbbbatch.files import names, place
+from dbbbatch.files import checksum, names, place
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.finder import duplicate, places
@@ -82,8 +82,12 @@ class FinderWork(Work):
 
     def due(self, p: Pass) -> bool:
         """Tell whether the source holds a file that is ready and not known to be left there."""
-        unsaid = Complaints()
-        return any(self._fresh(p, batch, unsaid) for batch in self._batches(p, unsaid))
+        unsaid, source = Complaints(), self._finder.source
+        return any(
+            not checksum.is_being_written(f"{source}/{fresh.found.rel}")
+            for batch in self._batches(p, unsaid)
+            for fresh in self._fresh(p, batch, unsaid)
+        )
 
     def watched(self) -> list[str]:
         """Give the source: what appears there may be a file."""

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -144,7 +144,7 @@ def _look(section: Handoff, buffer: Buffer, row: Waiting) -> _Looked:
         algorithm, digest = _known(row)
         if algorithm == section.checksum:
             return _Looked(Item(row, rel, digest))
-        digest = checksum.compute(path, [section.checksum])[section.checksum]
+        digest = checksum.compute(path, [section.checksum], written=False)[section.checksum]
         if changed(section.buffer, row, rel):
             return _Looked()  # the next scan sees the new version
         stored = checksum.format(section.checksum, digest)
@@ -234,9 +234,26 @@ def hold(section: Handoff, rows: Sequence[Waiting]) -> Holding:
                 directories.add(_below(section.holding, relpath))
         except OSError as error:
             result.stuck += [(row, error) for row, _ in some]
-    for directory in directories:
-        place.sync_directory(directory)
+    _make_durable(section, directories, rows, result)
     return result
+
+
+def _make_durable(
+    section: Handoff, directories: Iterable[str], rows: Sequence[Waiting], result: Holding
+) -> None:
+    """Make names in the holding area durable; those that cannot be are looked at once more."""
+    for directory in directories:
+        try:
+            place.sync_directory(directory)
+        except OSError as error:
+            here = {
+                row.id: row
+                for row in rows
+                if _below(section.holding, names.from_text(row.relpath)) == directory
+            }
+            undone = [here[number] for number, _ in result.held if number in here]
+            result.held = [each for each in result.held if each[0] not in here]
+            result.stuck += [(row, error) for row in undone]
 
 
 def _find(

@@ -23,7 +23,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
-from dbbbatch.files import place
+from dbbbatch.files import checksum, place
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
@@ -39,6 +39,9 @@ HEAD_START = 10.0
 #: many seconds, within which a new night may wait behind an old one, and for a tenth of the time.
 RESCAN = 60.0
 RESCAN_SHARE = 0.1
+
+#: Files at a time that are looked at before a lingering pass begins again.
+_LOOKED_AT = 100
 
 #: Batches of which nothing arrives, one after the other, until it is hardly the fault of each file.
 FRUITLESS = 16
@@ -88,8 +91,13 @@ class HandoffWork(Work):
     def due(self, p: Pass) -> bool:
         """Tell whether there is a file that is new or may be tried again."""
         site, section = p.settings.site.name, self._section
-        if connect.look(lambda: HandoffFile.due(site, section.name, FIRST, 1)):
-            return True
+        after = FIRST
+        while rows := connect.look(partial(HandoffFile.due, site, section.name, after, _LOOKED_AT)):
+            after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
+            paths = (sources.path_of(section, row)[1] for row in rows)
+            # Else one that a writer keeps open would have pass follow upon pass.
+            if not all(map(checksum.is_being_written, paths)):
+                return True
         if not os.path.isdir(section.buffer):
             return False
         return any(
