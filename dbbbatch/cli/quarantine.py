@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -90,19 +90,21 @@ def release(
 
 
 def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: bool) -> int:
+    from dbbbatch.files.mounted import Roots
     from dbbbatch.passes import release as way_back
 
     refused = []
-    for row in rows:
-        if dry_run:
-            click.echo(names.printable(names.from_text(row.path)))
-            continue
-        try:
-            way_back.release(section, row, as_new)
-        except UsageError as error:
-            refused.append(str(error))
-        except TryLater as error:
-            raise TryLater("\n".join([*refused, str(error)])) from None
+    with closing(Roots()) as roots:
+        for row in rows:
+            if dry_run:
+                click.echo(names.printable(names.from_text(row.path)))
+                continue
+            try:
+                way_back.release(section, row, roots, as_new)
+            except UsageError as error:
+                refused.append(str(error))
+            except TryLater as error:
+                raise TryLater("\n".join([*refused, str(error)])) from None
     if refused:
         raise UsageError("\n".join(refused))
     return len(rows)

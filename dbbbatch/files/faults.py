@@ -1,4 +1,4 @@
-"""Which faults of a disk concern one file, which every file of a pass, and which are bugs of ours."""
+"""Which faults of a disk concern one file, which every file of a pass, and which are our bugs."""
 
 from __future__ import annotations
 

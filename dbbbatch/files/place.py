@@ -244,6 +244,21 @@ def remove_temporary(destination: str, owner: str = "") -> None:
     remove_if_there(temporary_path(destination, owner))
 
 
+def is_there(path: str) -> bool:
+    """Tell whether anything has a name; `os.path.lexists` takes what cannot be seen for nothing.
+
+    Raises
+    ------
+    OSError
+        It cannot be told.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def remove_if_there(path: str) -> None:
     """Unlink a file, which may be gone already, and its directory too."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):

@@ -104,7 +104,7 @@ class Rows:
         """Mark what is still as it was seen, on the disk and in the table; say what is wrong."""
         for start in range(0, len(self.wrong), _TOGETHER):
             some = list(self._again(self.wrong[start : start + _TOGETHER]))
-            must_be_there(self._finder)
+            must_be_there(self._finder, p)
             marked = connect.transact(lambda some=some: File.wrong(some))
             for row, becomes, why in some:
                 if row.id in marked:
@@ -182,10 +182,9 @@ class Rows:
         )
 
 
-def must_be_there(finder: Finder) -> None:
+def must_be_there(finder: Finder, p: Pass) -> None:
     """Leave where storage looks unmounted; also just before rows are marked."""
-    if why := faults.away(finder.storage, finder.sentinel):
-        raise TryLater(why)
+    p.roots.require(finder.storage, finder.sentinel)
 
 
 def _look(storage: str, row: Audited) -> tuple[FileStatus | None, str]:

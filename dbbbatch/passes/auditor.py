@@ -84,7 +84,7 @@ class AuditorWork(Work):
     def recover(self, p: Pass) -> None:
         """Leave where storage looks unmounted: nothing is left half-done."""
         self._complaints = Complaints()
-        must_be_there(self._finder)
+        must_be_there(self._finder, p)
 
     def work(self, p: Pass) -> None:
         """Compare rows with files, files with rows, content with checksums, targets with rows."""
@@ -153,7 +153,7 @@ class AuditorWork(Work):
                 orphans = orphans[: p.take(len(orphans))]
                 ready = self._read(p, orphans, area.algorithms)
             # What is in an empty mount point is no file of storage.
-            must_be_there(self._finder)
+            must_be_there(self._finder, p)
             if self._adopt:
                 p.counts["adopted"] += adopt(area, ready)
             else:
@@ -278,7 +278,7 @@ class AuditorWork(Work):
                 self._verify_one(p, row, right, wrong)
                 read += row.size_bytes
                 self._keep_pace(p, begun, read)
-            must_be_there(self._finder)
+            must_be_there(self._finder, p)
 
             def mark(
                 right: list[Audited] = right,
@@ -370,6 +370,6 @@ class AuditorWork(Work):
                 gone = [
                     (left.relpath, left.filename)
                     for left in page
-                    if not os.path.lexists(os.path.join(finder.source, names.rel_of(left)))
+                    if not place.is_there(os.path.join(finder.source, names.rel_of(left)))
                 ]
                 connect.transact(lambda gone=gone: FinderLeft.drop(site, finder.name, gone))

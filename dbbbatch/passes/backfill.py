@@ -15,8 +15,8 @@ from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import File, FileStatus
 from dbbbatch.database.models.target import Target
-from dbbbatch.errors import TryLater, UsageError
-from dbbbatch.files import checksum, faults, names
+from dbbbatch.errors import UsageError
+from dbbbatch.files import checksum, names
 from dbbbatch.files.scan import Found, changed_ns, detour
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.arrival import Arrival, adopt
@@ -78,8 +78,7 @@ class BackfillWork(Recording):
     def recover(self, p: Pass) -> None:
         """Nothing is left half-done: a batch is one transaction."""
         self.counts = p.counts
-        if why := faults.away(self._finder.storage, self._finder.sentinel):
-            raise TryLater(why)
+        p.roots.require(self._finder.storage, self._finder.sentinel)
 
     def work(self, p: Pass) -> None:
         """Record what is not known, in batches."""

@@ -24,6 +24,7 @@ from dbbbatch.config import Settings, is_sqlite, sqlite_path
 from dbbbatch.errors import ConfigError, DbbError, Interrupted, LockHeld, TryLater
 from dbbbatch.files import faults, place
 from dbbbatch.files.lock import Lock
+from dbbbatch.files.mounted import Roots
 from dbbbatch.passes import crash
 from dbbbatch.passes.signals import Signals
 from dbbbatch.passes.voice import Voice
@@ -121,6 +122,8 @@ class Pass:
     counts : `collections.Counter`
         What was done, in numbers, recorded in `run`; ``failed`` above zero makes the exit code 1.
     log : `logging.Logger`
+    roots : `dbbbatch.files.mounted.Roots`
+        The directories that the pass has looked at.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class Pass:
         self.run_id = 0
         self.counts: Counter[str] = Counter()
         self.log = logger
+        self.roots = Roots()
         self._voice = voice
         self._signals = signals
         self._taken = 0
@@ -254,7 +258,8 @@ class Pass:
         self._bar.update(self._task, completed=done, total=total, description=what)
 
     def close(self) -> None:
-        """Take the progress bar away."""
+        """Take the progress bar away, and let go of the directories."""
+        self.roots.close()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

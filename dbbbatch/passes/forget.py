@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 from dbbbatch.config import Finder
@@ -15,6 +15,7 @@ from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import File, FileStatus, Name
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import faults, names, place, scan
+from dbbbatch.files.mounted import Roots
 from dbbbatch.passes.bare import Bare, if_it_is_lost
 from dbbbatch.passes.finder.work import name_of
 
@@ -65,8 +66,12 @@ def forget(site: str, finder: Finder, rel: str, remove: bool, why: str) -> str:
     TryLater
         Storage is away.
     """
-    if away := faults.away(finder.storage, finder.sentinel):
-        raise TryLater(away)
+    with closing(Roots()) as roots:
+        return _forget(site, finder, rel, remove, why, roots)
+
+
+def _forget(site: str, finder: Finder, rel: str, remove: bool, why: str, roots: Roots) -> str:
+    roots.require(finder.storage, finder.sentinel)
     shown = names.printable(rel)
     name = name_of(rel)
     known = connect.look(lambda: File.known(finder.storage, [name])).get(name)
@@ -78,6 +83,7 @@ def forget(site: str, finder: Finder, rel: str, remove: bool, why: str) -> str:
             f"nothing is forgotten ({if_it_is_lost(finder, top)}, and forget it then)"
         )
     there, other = _what_is_there(finder, rel)
+    roots.require(finder.storage, finder.sentinel)
     if known is None:
         if there:
             raise UsageError(

@@ -65,7 +65,7 @@ class JanitorWork(Work):
 
     def recover(self, p: Pass) -> None:
         """Have nothing to finish: a file that is gone from holding is found again by `work`."""
-        sources.check(self._section)
+        sources.check(self._section, p.roots)
 
     def work(self, p: Pass) -> None:
         """Purge the holding area, then sweep up."""
@@ -217,6 +217,9 @@ class JanitorWork(Work):
                 purged.append(file.id)
             else:
                 kept.append(file.id)
+
+        # What is not there now may be on the disk that was there when it was marked.
+        p.roots.require(self._section.holding)
 
         def write() -> None:
             HandoffFile.purged(purged)

@@ -17,6 +17,7 @@ from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.storage import INODE
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.mounted import Moved, Roots
 from dbbbatch.files.scan import mtime_ns
 
 
@@ -56,13 +57,18 @@ class Quarantining:
         The quarantine's directory.
     source : `str`
         The directory that files come from.
+    roots : `dbbbatch.files.mounted.Roots`
+        Tells whether the quarantine is still the one of the pass's first look.
     """
 
-    def __init__(self, site: str, label: str, root: str, source: str) -> None:
+    def __init__(self, site: str, label: str, root: str, source: str, roots: Roots) -> None:
         self._site = site
         self._label = label
         self._root = root
         self._source = source
+        self._roots = roots
+        # The first look; what it finds wrong is met again by whatever is done there.
+        roots.why_not(root)
 
     def move(self, files: Sequence[Aside]) -> list[tuple[Aside, OSError]]:
         """Move files aside, durably.
@@ -93,6 +99,9 @@ class Quarantining:
                 failed.append((file, error))
         if moved:
             self._sync()
+            if why := self._roots.why_not(self._root):
+                # Their rows stay intents: once the quarantine is back, they are withdrawn.
+                return failed + self._take_back([(file, path) for file, path, _ in moved], why)
         done = []
         for file, path, row in moved:
             try:
@@ -125,6 +134,7 @@ class Quarantining:
                 (there if _is_there(path, row) else stayed).append(row)
         if there:
             self._sync()
+            self._roots.require(self._root)
         for row in there:
             path, rel = names.from_text(row.path), names.join(row.relpath, row.filename)
             source = os.path.join(self._source, names.from_text(rel))
@@ -133,6 +143,18 @@ class Quarantining:
         if rows:
             self._record(done, stayed)
         return len(done) + len(stayed)
+
+    def _take_back(
+        self, moved: Sequence[tuple[Aside, str]], why: str
+    ) -> list[tuple[Aside, OSError]]:
+        """Take files back that came to a directory which is not the quarantine; all failed."""
+        back = [
+            Moved(os.path.relpath(path, self._root), file.source, place.is_there(file.source))
+            for file, path in moved
+        ]
+        told = self._roots.take_back(self._root, back)
+        error = OSError(errno.ESTALE, f"{why}; {told}" if told else why)
+        return [(file, error) for file, _ in moved]
 
     def _sync(self) -> None:
         """Make what came here durable."""
@@ -172,7 +194,7 @@ class Quarantining:
 
     def _is_free(self, path: str, reason: str) -> bool:
         """Tell whether a file that goes aside for a reason may have a path."""
-        return not os.path.lexists(path)
+        return not place.is_there(path)
 
     def _intend(self, file: Aside, path: str) -> Quarantine:
         relpath, filename = names.split(file.rel)

@@ -15,7 +15,7 @@ from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import INODE, File, FileStatus, Known, Name, among_paths
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, faults, names
+from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import Found, mtime_ns
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.base import Pass
@@ -45,13 +45,14 @@ class StorageRebuild(BackfillWork):
     def recover(self, p: Pass) -> None:
         """See that the areas are there."""
         super().recover(p)
-        _must_be_there(self._section.quarantine)
+        p.roots.require(self._section.quarantine)
 
     def work(self, p: Pass) -> None:
         """Record stored files, and what waits in quarantine."""
         self._count_doubts(p)
         super().work(p)
         for some in _aside(self, p, self._section):
+            p.roots.require(self._section.quarantine)
             connect.transact(lambda some=some: _record_aside(p, self._section, some))
             p.counts["quarantined"] += len(some)
 
@@ -115,7 +116,7 @@ class HandoffRebuild(Recording):
         """See that the areas are there."""
         self.counts = p.counts
         for path in (self._section.buffer, self._section.holding, self._section.quarantine):
-            _must_be_there(path)
+            p.roots.require(path)
 
     def work(self, p: Pass) -> None:
         """Record held files as HELD, and what waits in quarantine."""
@@ -127,12 +128,14 @@ class HandoffRebuild(Recording):
                     ready.append((held, digest))
                 else:
                     self.note(p, os.path.join(self._section.holding, held.found.rel), error)
+            p.roots.require(self._section.holding)
             connect.transact(lambda ready=ready: self._record(p.settings.site.name, ready))
             p.counts["recorded"] += len(ready)
             p.progress(p.counts["recorded"], what="files recorded")
             if p.stopping:
                 return
         for some in _aside(self, p, self._section):
+            p.roots.require(self._section.quarantine)
             connect.transact(lambda some=some: self._record_aside(p, some))
             p.counts["quarantined"] += len(some)
 
@@ -196,7 +199,7 @@ class HandoffRebuild(Recording):
                 )
             )
         )
-        return any(os.path.lexists(names.from_text(row.path)) for row in rows)
+        return any(place.is_there(names.from_text(row.path)) for row in rows)
 
     def _is_in_buffer(self, held: _Held) -> bool:
         return self._is_at(self._section.buffer, held, held.name[1])
@@ -369,11 +372,6 @@ def _plan_aside(work: Recording, p: Pass, section: Finder | Handoff) -> Iterator
 def _batches(files: Iterator[Found]) -> Iterator[list[Found]]:
     while batch := list(islice(files, _BATCH)):
         yield batch
-
-
-def _must_be_there(path: str) -> None:
-    if not os.path.isdir(path):
-        raise TryLater(f"{path}: is not there; is it mounted?")
 
 
 def _without_version(rel: str) -> tuple[Name, str]:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from dbbbatch.config import Section
@@ -15,7 +16,8 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater, UsageError
-from dbbbatch.files import checksum, names, place, scan
+from dbbbatch.files import checksum, faults, names, place, scan
+from dbbbatch.files.mounted import Moved, Roots
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.quarantine import Quarantining
 
@@ -58,7 +60,7 @@ class Explained(Quarantining):
         return (
             super()._is_free(path, reason)
             and not path.endswith(REASON)
-            and (not os.path.lexists(beside) or _is_ours(beside, reason))
+            and (not place.is_there(beside) or _is_ours(beside, reason))
         )
 
     def _record(self, done: list[Quarantine], stayed: list[Quarantine]) -> None:
@@ -71,7 +73,7 @@ class Explained(Quarantining):
 
 def is_reason(path: str) -> bool:
     """Tell whether a file of a quarantine is the reason of another one."""
-    return path.endswith(REASON) and os.path.lexists(path.removesuffix(REASON))
+    return path.endswith(REASON) and place.is_there(path.removesuffix(REASON))
 
 
 def told_beside(path: str) -> tuple[str, str]:
@@ -93,7 +95,7 @@ def told_beside(path: str) -> tuple[str, str]:
             # A person may have written here.
             if "/" not in told and told.startswith(base):
                 return text.strip(), told
-    if base.endswith(REASON) or os.path.lexists(VERSION.sub("", path)):
+    if base.endswith(REASON) or place.is_there(VERSION.sub("", path)):
         filename = base
     return text.strip(), filename
 
@@ -112,7 +114,7 @@ def source_of(section: Section) -> str:
     return str(source)
 
 
-def release(section: Section, row: Quarantine, new_name: str = "") -> str:
+def release(section: Section, row: Quarantine, roots: Roots, new_name: str = "") -> str:
     """Move a file back to where it came from, so that the next pass takes it again.
 
     Parameters
@@ -121,6 +123,8 @@ def release(section: Section, row: Quarantine, new_name: str = "") -> str:
         Whose file it is.
     row : `Quarantine`
         Which file.
+    roots : `dbbbatch.files.mounted.Roots`
+        What other releases of this command looked at, too.
     new_name : `str`
         The name under which it is accepted as a new file: in the same
         directory, or a relative path. Its own by default.
@@ -135,10 +139,12 @@ def release(section: Section, row: Quarantine, new_name: str = "") -> str:
     UsageError
         Its place is taken, no pass would find it there, or it is no longer in quarantine.
     TryLater
-        The quarantine looks unmounted.
+        The quarantine looks unmounted, or the directory that it came from is another one by now.
     """
     rel = _target(section, row, new_name)
     source = source_of(section)
+    # The first look; what it finds wrong is met below.
+    roots.why_not(source)
     aside = names.from_text(row.path)
     path = os.path.join(source, rel)
     shown = names.printable(path)
@@ -149,7 +155,7 @@ def release(section: Section, row: Quarantine, new_name: str = "") -> str:
                     f"{shown}: an earlier release had put it back as {names.printable(earlier)}"
                 )
             return path
-        if os.path.lexists(aside):
+        if place.is_there(aside):
             if why := scan.detour(source, os.path.dirname(rel)):
                 raise UsageError(f"{shown}: {why}, and no pass would enter it: use --as-new")
         elif not _is_back(path, row):
@@ -157,15 +163,20 @@ def release(section: Section, row: Quarantine, new_name: str = "") -> str:
         if row.released_as not in (None, names.to_text(path)):
             place.remove_temporary(names.from_text(row.released_as), _OWNER)
         connect.transact(lambda: row.releasing(names.to_text(path)))
-        if os.path.lexists(aside):
+        if place.is_there(aside):
             place.make_directories(source, os.path.dirname(rel))
-            _move(aside, path)
+            _move(aside, path, lambda: roots.require(source))
+            if why := roots.why_not(source):
+                told = roots.take_back(source, [Moved(rel, aside)])
+                raise TryLater(f"{why}; {told}" if told else why)
             place.sync_directory(os.path.dirname(path))
     except FileExistsError:
         connect.transact(lambda: row.releasing(None))
         raise UsageError(f"{shown}: another file has this name; move it away first") from None
     except OSError as error:
-        raise UsageError(f"{shown}: cannot be put back: {error.strerror}") from None
+        for_a_person = error.errno in faults.FORBIDDEN | faults.UNFIT
+        kind = UsageError if for_a_person else TryLater
+        raise kind(f"{shown}: cannot be put back: {error.strerror}") from None
     _record(row, source)
     return path
 
@@ -175,7 +186,7 @@ def _finish(row: Quarantine, source: str) -> str:
     if row.released_as is None:
         return ""
     aside, path = names.from_text(row.path), names.from_text(row.released_as)
-    if os.path.lexists(aside):
+    if place.is_there(aside):
         if not _is_copied(aside, path):
             return ""
         if os.path.samestat(os.lstat(aside), os.lstat(path)):
@@ -184,7 +195,7 @@ def _finish(row: Quarantine, source: str) -> str:
             place.sync_file(path)
             place.sync_directory(os.path.dirname(path))
             place.remove_if_there(aside)
-    elif not (_is_back(path, row) or os.path.lexists(_reason(row))):
+    elif not (_is_back(path, row) or place.is_there(_reason(row))):
         return ""  # nothing shows that the quarantine is mounted
     _record(row, source)
     return path
@@ -223,7 +234,7 @@ def _gone(section: Section, row: Quarantine) -> UsageError | TryLater:
             if other.quarantined_at is not None
         ]
     )
-    if not any(os.path.lexists(path) or os.path.lexists(path + REASON) for path in paths):
+    if not any(place.is_there(path) or place.is_there(path + REASON) for path in paths):
         return TryLater(
             f"{root}: none of the files that wait there is there; is it mounted? If they were "
             f"taken away, {closes}"
@@ -252,7 +263,7 @@ def _target(section: Section, row: Quarantine, new_name: str) -> str:
     return rel
 
 
-def _move(aside: str, path: str) -> None:
+def _move(aside: str, path: str, require: Callable[[], None]) -> None:
     try:
         place.place(aside, path)
     except OSError as error:
@@ -260,6 +271,7 @@ def _move(aside: str, path: str) -> None:
             raise
         place.copy_into(aside, path, owner=_OWNER)
         place.sync_directory(os.path.dirname(path))
+        require()
         place.remove_if_there(aside)  # a pass may have finished this
 
 

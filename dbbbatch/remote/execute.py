@@ -44,7 +44,15 @@ _ended_all = 0
 
 #: What the system says of a program that it can never run, as it is or by this user.
 _NO_TOOL = frozenset(
-    {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ENOEXEC, errno.E2BIG, errno.EINVAL}
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ENOEXEC,
+        errno.E2BIG,
+        errno.EINVAL,
+    }
 )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from dbbbatch import keys
 from dbbbatch.files import checksum, faults, place
+from dbbbatch.files.mounted import Roots
 from dbbbatch.keys import key
 from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 
@@ -98,15 +99,22 @@ class Link(Plugin):
             self.settings.path.format(**dict.fromkeys(groups, ""), **_EXAMPLE)
         except (ValueError, LookupError) as error:
             raise Misconfigured(f"path: {self.settings.path!r}: {error}") from None
-        if not os.path.isdir(self.settings.root):
-            raise NotReady(f"root: {self.settings.root} is not there; is it mounted?")
+        self._roots = Roots()
+        if why := self._roots.why_not(self.settings.root):
+            raise NotReady(f"root: {why}")
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
         for at in range(0, len(files), _TOGETHER):
             directories: set[str] = set()
             outcomes = [self._show(file, directories) for file in files[at : at + _TOGETHER]]
-            for directory in directories:
-                place.sync_directory(directory)
+            try:
+                for directory in directories:
+                    place.sync_directory(directory)
+            except OSError as error:
+                raise NotReady(f"{error.filename}: {error.strerror}") from None
+            if why := self._roots.why_not(self.settings.root):
+                # What was made since is in another tree; none of it is recorded.
+                raise NotReady(f"root: {why}")
             yield from outcomes
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:

@@ -9,6 +9,7 @@ import pytest
 
 from dbbbatch.files import place
 from dbbbatch.files.lock import Lock
+from dbbbatch.files.mounted import Roots
 from dbbbatch.passes import base, release
 from dbbbatch.passes.finder.work import FinderWork
 from tests.support.site import Site
@@ -163,7 +164,7 @@ class TestCopyThatWasCutOff:
             try:
                 connect.proxy.obj = None
                 connect.connect(settings.database)
-                release.release(settings.finder["latiss"], Quarantine.get(), "b.fits")
+                release.release(settings.finder["latiss"], Quarantine.get(), Roots(), "b.fits")
             finally:
                 os._exit(1)
         os.wait()
@@ -212,10 +213,10 @@ def test_release_that_was_killed_is_finished_by_the_next(conflict, monkeypatch):
     connect.connect(settings.database)
     monkeypatch.setattr(Quarantine, "released", lambda self, when: exec("raise SystemExit"))
     with pytest.raises(SystemExit):
-        release.release(section, Quarantine.get(), "b.fits")
+        release.release(section, Quarantine.get(), Roots(), "b.fits")
     monkeypatch.undo()
     path = str(conflict.far_buffer / "2026/b.fits")
-    assert release.release(section, Quarantine.get(), "b.fits") == path
+    assert release.release(section, Quarantine.get(), Roots(), "b.fits") == path
     connect.disconnect()
     assert waiting(conflict) == []
 

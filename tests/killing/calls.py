@@ -80,6 +80,28 @@ CALLS: dict[str, tuple[int | None, int | None, tuple[str, ...]]] = {
     "connect": (42, 203, ("fd:0",)),
 }
 
+#: the calls that look without changing anything; held only where calls are to fail
+LOOKS: dict[str, tuple[int | None, int | None, tuple[str, ...]]] = {
+    "open": CALLS["open"],
+    "openat": CALLS["openat"],
+    "read": (0, 63, ("fd:0",)),
+    "pread64": (17, 67, ("fd:0",)),
+    "readv": (19, 65, ("fd:0",)),
+    "stat": (4, None, ("path:0",)),
+    "lstat": (6, None, ("path:0",)),
+    "fstat": (5, 80, ("fd:0",)),
+    "newfstatat": (262, 79, ("at:0:1",)),
+    "statx": (332, 291, ("at:0:1",)),
+    "statfs": (137, 43, ("path:0",)),
+    "fstatfs": (138, 44, ("fd:0",)),
+    "access": (21, None, ("path:0",)),
+    "faccessat": (269, 48, ("at:0:1",)),
+    "faccessat2": (439, 439, ("at:0:1",)),
+    "readlink": (89, None, ("path:0",)),
+    "readlinkat": (267, 78, ("at:0:1",)),
+    "getdents64": (217, 61, ("fd:0",)),
+}
+
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _CREATES = os.O_CREAT | os.O_TRUNC
 #: call -> (argument, bits) of which one must be set
@@ -103,17 +125,17 @@ class Held(NamedTuple):
     where: tuple[str, ...]
 
 
-def table(machine: str | None = None) -> dict[int, Held]:
-    """The calls by their number on `machine` (default: this one)."""
+def table(machine: str | None = None, *, looks: bool = False) -> dict[int, Held]:
+    """The calls by their number on `machine` (default: this one), also those that only look."""
     column = ARCHITECTURES[machine or platform.machine()][1]
     return {
         row[column]: Held(name, row[2])  # type: ignore[misc]
-        for name, row in CALLS.items()
+        for name, row in (CALLS | LOOKS if looks else CALLS).items()
         if row[column] is not None
     }
 
 
-def program(machine: str | None = None) -> bytes:
+def program(machine: str | None = None, *, looks: bool = False) -> bytes:
     """The filter in the kernel's classic BPF: notify of the calls of the table, allow the rest."""
     machine = machine or platform.machine()
 
@@ -127,8 +149,8 @@ def program(machine: str | None = None) -> bytes:
         allow,
         instruction(_LOAD_WORD, 0, 0, _NUMBER_AT),
     ]
-    for number, held in table(machine).items():
-        if held.name in _ONLY_WITH_BITS:
+    for number, held in table(machine, looks=looks).items():
+        if held.name in _ONLY_WITH_BITS and not looks:
             argument, bits = _ONLY_WITH_BITS[held.name]
             checks = [instruction(_JUMP_IF_BITS, 0, 1, bits), notify, allow]
         elif held.name in _ONLY_WITH_VALUES:
@@ -147,7 +169,7 @@ def program(machine: str | None = None) -> bytes:
     return b"".join(out)
 
 
-def install() -> int:
+def install(*, looks: bool = False) -> int:
     """Put the filter on this process and all that it will start; the descriptor to listen on.
 
     Without CAP_SYS_ADMIN the kernel asks for no_new_privs first. A process can have one such filter
@@ -157,7 +179,7 @@ def install() -> int:
     class Program(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
-    code = program()
+    code = program(looks=looks)
     filter_program = Program(len(code) // 8, code)
     libc = ctypes.CDLL(None, use_errno=True)
 

@@ -71,7 +71,7 @@ class Report:
     counted
         The calls that were held, the one it was killed at included.
     killed
-        The call that was prevented, or None if the command ended by itself.
+        The call that was prevented, or made to fail; None if the command ended before it came.
     exit_code
         As of subprocess: negative for a signal.
     calls
@@ -108,6 +108,8 @@ def supervise(
     trace: bool = False,
     timeout: float = 120,
     held: bool = True,
+    fail: int = 0,
+    below: Sequence[str] = (),
     start: Callable[[dict[str, Any]], None] | None = None,
 ) -> Report:
     """Run `command` and kill its whole tree before its `kill_at`-th change (1 is the first).
@@ -126,6 +128,11 @@ def supervise(
         Seconds, after which everything is killed and TimeoutError is raised.
     held
         False lets the command run freely: nothing is counted or prevented.
+    fail
+        An errno. The `kill_at`-th call is not made and fails with it, and nothing is killed; also
+        calls that only look are counted, but only those on what lies below certain directories.
+    below
+        These directories, with a slash at the end.
     start
         Has a request served, in another way than by a new process: `preloaded.Preloaded.serve`.
 
@@ -147,6 +154,8 @@ def supervise(
             "trace": trace,
             "timeout": timeout,
             "held": held,
+            "fail": fail,
+            "below": list(below),
             "folder": directory,
         }
         (start or _in_a_new_process)(request)
@@ -210,7 +219,9 @@ class _Supervisor:
         self.trace: bool = request["trace"]
         self.give_up_at = time.monotonic() + request["timeout"]
         self.own = request["folder"] + "/"  # where stdout and stderr go
-        self.table = calls.table()
+        self.fail: int = request["fail"]
+        self.below = tuple(request["below"])
+        self.table = calls.table(looks=bool(self.below))
         self.database_sockets: set[str] = set()
         self.counted = 0
         self.recorded: list[tuple[int, str, list[str], str]] = []
@@ -275,10 +286,17 @@ class _Supervisor:
                 self.recorded.append((self.counted, held.name, about, self._program(thread)))
             if last:
                 self.killed = True
-                self._kill(spare=True)
+                if not self.fail:
+                    self._kill(spare=True)
+                    return
+                self._send(struct.pack("=QqiI", identity, 0, -self.fail, 0))
                 return
+        self._send(struct.pack("=QqiI", identity, 0, 0, _GO_ON))
+
+    def _send(self, response: bytes) -> None:
+        assert self.listener is not None
         try:
-            fcntl.ioctl(self.listener, _SEND, struct.pack("=QqiI", identity, 0, 0, _GO_ON))
+            fcntl.ioctl(self.listener, _SEND, response)
         except OSError:  # its thread was killed meanwhile
             return
 
@@ -291,6 +309,8 @@ class _Supervisor:
             if any(part in address for part in self.database):
                 self.database_sockets.add(processes.descriptor(thread, arguments[0])[0])
             return None
+        if self.below:
+            return self._about(thread, held, arguments)
         paths = []
         for where in held.where:
             kind, *positions = where.split(":")
@@ -316,6 +336,25 @@ class _Supervisor:
                     return None
                 paths.append(path)
         return paths
+
+    def _about(self, thread: int, held: calls.Held, arguments: list[int]) -> list[str] | None:
+        """What a call is about, if that lies below the directories that are of interest."""
+        if self._program(thread) != self.name:
+            return None
+        paths = []
+        for where in held.where:
+            kind, *positions = where.split(":")
+            values = [arguments[int(position)] for position in positions]
+            if kind == "fd":
+                paths.append(processes.descriptor(thread, values[0])[0])
+            else:
+                base = values[0] if kind == "at" else processes.AT_WORKING_DIRECTORY
+                path, _ = processes.path(thread, base, values[-1])
+                if path.endswith("/") and not path.startswith(self.below):
+                    # An empty path: the descriptor itself.
+                    path = path.rstrip("/")
+                paths.append(path)
+        return paths if any(f"{path}/".startswith(self.below) for path in paths) else None
 
     def _program(self, thread: int) -> str:
         if processes.process(thread) == self.child:
@@ -389,7 +428,7 @@ def _start(request: dict[str, Any], become: Become) -> tuple[int, int | None]:
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), target)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             if request["held"]:
-                listener = calls.install()
+                listener = calls.install(looks=bool(request["below"]))
                 socket.send_fds(there, [b"filter"], [listener])
                 there.recv(1)
                 os.close(listener)

@@ -146,11 +146,13 @@ def test_a_finder_of_large_files_across_file_systems(
 
 
 @contextmanager
-def logging_site(databases: Databases, backend: str, directory: Path) -> Iterator[Site]:
+def logging_site(
+    databases: Databases, backend: str, directory: Path, **more: Any
+) -> Iterator[Site]:
     """A site whose storage was filled by rsync, which left two logs about it."""
     with databases.fresh(backend, directory) as url:
         site = Site(directory / "site", url)
-        keys = {"search": "rsync-logs", "standard": "none", "date": "20261124", "delay": 0}
+        keys = {"search": "rsync-logs", "standard": "none", "date": "20261124", "delay": 0, **more}
         site.write(finder={**keys, "batch_files": 2, "jobs": 1, "done_suffix": ".done"})
         (site.storage / ".dbb-storage").touch()
         updated = "2026-11-23/image 1.fits"

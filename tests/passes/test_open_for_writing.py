@@ -91,7 +91,8 @@ def test_what_somebody_else_holds_a_lease_of_is_looked_at_later(tmp_path: Path) 
     with subprocess.Popen(
         [sys.executable, "-S", "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
-        assert process.stdout and process.stdout.readline() == b"held\n"
+        assert process.stdout
+        assert process.stdout.readline() == b"held\n"
         with pytest.raises(checksum.Changed):
             checksum.open_regular(str(path))
         assert process.stdin

@@ -10,6 +10,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, place
+from dbbbatch.files.mounted import Roots
 from dbbbatch.passes.quarantine import Aside, Quarantining
 
 
@@ -38,7 +39,7 @@ def places(request, tmp_path, database):
 
 def quarantining(places):
     source, root = places
-    return Quarantining("site", "finder.x", str(root), str(source))
+    return Quarantining("site", "finder.x", str(root), str(source), Roots())
 
 
 def aside(places, content=b"data"):

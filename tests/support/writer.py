@@ -30,7 +30,8 @@ class Writer:
 
     def write(self) -> None:
         """Have a half written, and wait until it is."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         assert self._process.stdout.readline() == "written\n"

@@ -30,6 +30,7 @@ from dbbbatch.database.models.storage import (
 )
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.mounted import Moved, Roots
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.spread import spread, worthwhile
 
@@ -51,6 +52,10 @@ class Area(NamedTuple):
         The pass.
     jobs : `int`
         Threads that read, and remove, large files.
+    sentinel : `str`
+        The name by which storage is known.
+    roots : `dbbbatch.files.mounted.Roots`
+        Tells whether storage is still the one in which the pass began to work.
     """
 
     site: str
@@ -63,11 +68,17 @@ class Area(NamedTuple):
     group: int | None
     run_id: int
     jobs: int
+    sentinel: str
+    roots: Roots
 
     @property
     def owner(self) -> str:
         """Whose temporary files ours are."""
         return f"finder.{self.finder}"
+
+    def require(self) -> None:
+        """Raise `TryLater` unless storage is still the one in which the pass began to work."""
+        self.roots.require(self.storage, self.sentinel)
 
 
 class Arrival:
@@ -172,26 +183,35 @@ def store(area: Area, arrivals: Sequence[Arrival]) -> Outcome:
     arriving = connect.transact(lambda: _intend(area, algorithm, arrivals))
     outcome = Outcome([], [])
     corrected: list[Arrival] = []
-    for arrival in arrivals:
-        number = arriving.get(arrival.name)
-        if number is None:
-            # Another finder was faster; the next pass meets its row.
-            outcome.obstacles.append(Obstacle(arrival, FileExistsError(errno.EEXIST, "busy")))
-            continue
-        arrival.number = number
-        try:
-            _place(area, arrival)
-            if not arrival.copied and _read_again_if_other(arrival):
-                corrected.append(arrival)
-            outcome.stored.append(arrival)
-        except OSError as error:
-            if faults.is_general(error, writing=True):
-                raise TryLater(_fault(error, arrival.destination)) from None
-            outcome.obstacles.append(Obstacle(arrival, error))
-    for arrival, _ in outcome.obstacles:
-        if arrival.copied:
-            place.remove_temporary(arrival.destination, area.owner)
-    _sync(outcome.stored)
+    placed: list[Arrival] = []
+    try:
+        for arrival in arrivals:
+            number = arriving.get(arrival.name)
+            if number is None:
+                # Another finder was faster; the next pass meets its row.
+                outcome.obstacles.append(Obstacle(arrival, FileExistsError(errno.EEXIST, "busy")))
+                continue
+            arrival.number = number
+            try:
+                _place(area, arrival)
+                placed.append(arrival)
+                if not arrival.copied and _read_again_if_other(arrival):
+                    corrected.append(arrival)
+                outcome.stored.append(arrival)
+            except OSError as error:
+                if faults.is_general(error, writing=True):
+                    raise TryLater(_fault(error, arrival.destination)) from None
+                outcome.obstacles.append(Obstacle(arrival, error))
+        for arrival, _ in outcome.obstacles:
+            if arrival.copied:
+                place.remove_temporary(arrival.destination, area.owner)
+        _sync(outcome.stored)
+        _must_be_the_same(area, outcome.stored)
+    except (TryLater, OSError) as error:
+        back = (Moved(each.rel, each.source, each.copied) for each in placed)
+        if told := area.roots.take_back(area.storage, back):
+            raise TryLater(f"{error}; {told}") from None
+        raise
     originals = [_original(arrival, algorithm) for arrival in outcome.stored if arrival.copied]
     taken_back = [arrival.number for arrival, _ in outcome.obstacles if arrival.number]
 
@@ -233,6 +253,7 @@ def adopt(
     for arrival in arrivals:
         arrival.device = arrival.status.st_dev
     _sync(arrivals)
+    area.require()
 
     def record() -> int:
         recorded = []
@@ -282,6 +303,7 @@ def recover(area: Area, most: int, stuck: Callable[[str, str], None]) -> int:
                     raise TryLater(_fault(error, rel)) from None
                 stuck(rel, f"was on its way to storage, and waits on: {error.strerror}")
         _sync(there)
+        area.require()
 
         def record(
             there: list[Arrival] = there, left: list[Left] = left, back: list[int] = back
@@ -293,6 +315,25 @@ def recover(area: Area, most: int, stuck: Callable[[str, str], None]) -> int:
         connect.transact(record)
         count += len(there) + len(back)
     return count
+
+
+def _must_be_the_same(area: Area, arrivals: Sequence[Arrival]) -> None:
+    """Raise `TryLater` if storage, or a disk that is a part of it, is another one by now.
+
+    What came there since is not in storage, although it stands under its name.
+    """
+    area.require()
+    devices = {os.path.dirname(each.destination): each.device for each in arrivals}
+    for directory, device in devices.items():
+        try:
+            same = os.stat(directory).st_dev == device
+        except OSError as error:
+            raise TryLater(_fault(error, directory)) from None
+        if not same:
+            raise TryLater(
+                f"{names.printable(directory)}: was unmounted or mounted while files were put "
+                "there; they are not recorded; look below the mount point"
+            )
 
 
 def _remove_originals(area: Area, originals: Sequence[Left]) -> None:

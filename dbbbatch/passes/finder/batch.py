@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -167,15 +168,24 @@ class Batch:
             self._leave(arrival, reason)
         elif verdict is Verdict.BUSY and arrival.known is not None:
             self._complaints.busy(arrival.known.finder)
-        elif error is None or isinstance(error, _NOT_YET):
+        elif (
+            error is None
+            or isinstance(error, _NOT_YET)
+            or (error.errno == errno.ENOTDIR and not self._is_of_storage(error))
+        ):
             self._p.log.info("%s: not yet", names.printable(arrival.rel))
         elif directory := self._forbidden(arrival, error):
             self._p.counts["failed"] += 1
             self._complaints.forbidden(directory, error)
-        elif error.errno in faults.UNFIT:
+        elif error.errno in faults.UNFIT and self._is_of_storage(error):
             self._quarantine(arrival, f"cannot be stored under this name: {error.strerror}")
         else:
             self._fail(arrival, error.strerror or str(error))
+
+    def _is_of_storage(self, error: OSError) -> bool:
+        """Tell whether an error was met in storage: that of a source says nothing of a name."""
+        names_ = (error.filename, error.filename2)
+        return any(str(name).startswith(f"{self._area.storage}/") for name in names_ if name)
 
     def _forbidden(self, arrival: Arrival, error: OSError) -> str:
         """Name the directory of storage that keeps a file out, if it is not the file itself."""

@@ -79,7 +79,7 @@ def _remove(area: Area, original: Left, known: Known | None) -> None:
     source, stored = os.path.join(area.source, rel), os.path.join(area.storage, rel)
     # Not by the host or the source's own path, which may be others when it is looked for.
     hidden = place.hidden_path(source, "removing", area.owner, rel)
-    if not os.path.lexists(hidden):
+    if not place.is_there(hidden):
         try:
             if version(os.lstat(source)) != original[2:5]:
                 return  # another file has its name: the next scan finds it
@@ -91,7 +91,7 @@ def _remove(area: Area, original: Left, known: Known | None) -> None:
     # Also where a killed pass had linked the hidden name and not yet unlinked the other one.
     with contextlib.suppress(FileExistsError, FileNotFoundError):
         place.place(source, hidden)
-    if not os.path.lexists(hidden):
+    if not place.is_there(hidden):
         return  # taken away by somebody
     try:
         _prove(original, known, hidden, stored)

@@ -208,10 +208,9 @@ class Examiner:
         try:
             there = checksum.compute(arrival.destination, [algorithm])
         except OSError as error:
-            return (
-                Verdict.CONFLICT,
-                f"storage has a file of this name that cannot be read: {error.strerror}",
-            )
+            # Nothing is wrong with the file that came: it is tried again.
+            what = f"storage has a file of this name that cannot be read: {error.strerror}"
+            raise type(error)(error.errno, what) from None
         if there[algorithm] != arrival.sums[algorithm]:
             return (
                 Verdict.CONFLICT,
@@ -227,7 +226,7 @@ def _look(path: str) -> os.stat_result | None:
         return None
     except NotADirectoryError:
         raise NotADirectoryError(
-            errno.ENOTDIR, "storage has a file where this one needs a directory"
+            errno.ENOTDIR, "storage has a file where this one needs a directory", path
         ) from None
 
 

@@ -6,7 +6,7 @@ import os
 
 from dbbbatch.config import Finder
 from dbbbatch.errors import ConfigError, TryLater
-from dbbbatch.files import faults, place, ways
+from dbbbatch.files import place, ways
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.arrival import Area
 from dbbbatch.passes.quarantine import Quarantining
@@ -26,23 +26,24 @@ def area_of(finder: Finder, p: Pass) -> Area:
         group=_group(finder),
         run_id=p.run_id,
         jobs=finder.jobs,
+        sentinel=finder.sentinel,
+        roots=p.roots,
     )
 
 
 def quarantining(finder: Finder, p: Pass) -> Quarantining:
     """Return the way to a finder's quarantine."""
-    return Explained(p.settings.site.name, finder.label, finder.quarantine, finder.source)
+    return Explained(p.settings.site.name, finder.label, finder.quarantine, finder.source, p.roots)
 
 
-def must_be_there(finder: Finder) -> None:
-    """Leave with TryLater where source or storage is not mounted.
+def must_be_there(finder: Finder, p: Pass) -> None:
+    """Leave with TryLater where source or storage is not mounted, or is another one by now.
 
     And with ConfigError where one leads into the other: what is moved would be storage itself.
     """
     if not os.path.isdir(finder.source):
         raise TryLater(f"{finder.source}: the source is not there; is it mounted?")
-    if why := faults.away(finder.storage, finder.sentinel):
-        raise TryLater(why)
+    p.roots.require(finder.storage, finder.sentinel)
     if finder.standard == "move" and (why := entangled(finder)):
         raise ConfigError(f"[{finder.label}] source: {why}")
 

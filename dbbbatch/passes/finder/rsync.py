@@ -63,7 +63,7 @@ class RsyncWork(Work):
     def recover(self, p: Pass) -> None:
         """Finish what passes left that still scanned; logs are read on from where they were."""
         self._complaints = Complaints()
-        must_be_there(self._finder)
+        must_be_there(self._finder, p)
         finish(p, self._finder, self._complaints)
 
     def work(self, p: Pass) -> None:
@@ -86,7 +86,7 @@ class RsyncWork(Work):
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say which files would be looked for again, and which logs would be read."""
-        must_be_there(self._finder)
+        must_be_there(self._finder, p)
         for row in connect.look(lambda: File.arriving(self._finder.storage, self._finder.name)):
             yield f"would finish {names.join(row.relpath, row.filename)}"
         for left in tries_due(p, self._finder):

@@ -41,7 +41,7 @@ class FinderWork(Work):
     def recover(self, p: Pass) -> None:
         """Finish or take back what an earlier pass had begun to store or to move aside."""
         self._complaints = Complaints()
-        must_be_there(self._finder)
+        must_be_there(self._finder, p)
         finish(p, self._finder, self._complaints)
 
     def work(self, p: Pass) -> None:
@@ -50,7 +50,7 @@ class FinderWork(Work):
         try:
             for batch in self._read(p):
                 try:
-                    must_be_there(self._finder)
+                    must_be_there(self._finder, p)
                     batch.store()
                 except TryLater:
                     batch.discard()
@@ -67,7 +67,7 @@ class FinderWork(Work):
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be finished, then what would be looked at."""
-        must_be_there(self._finder)
+        must_be_there(self._finder, p)
         for row in connect.look(lambda: File.arriving(self._finder.storage, self._finder.name)):
             yield f"would finish {names.join(row.relpath, row.filename)}"
         unsaid = Complaints()
@@ -109,7 +109,7 @@ class FinderWork(Work):
                         fresh = fresh[: p.take(len(fresh))]
                         if fresh:
                             size = sum(each.found.size_bytes for each in fresh)
-                            must_be_there(self._finder)
+                            must_be_there(self._finder, p)
                             p.must_have_room()
                             # What is being read still needs its room.
                             must_have_room(self._finder, size_before + size)

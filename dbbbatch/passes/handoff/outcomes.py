@@ -15,6 +15,7 @@ from dbbbatch.database.models.handoff import HandoffFile, Waiting
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
+from dbbbatch.files.mounted import Moved
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.batch import Item, Sent
@@ -34,12 +35,15 @@ class Outcomes:
         self._section = section
         self._site = p.settings.site.name
         self._quarantining = Explained(
-            self._site, section.label, section.quarantine, section.buffer
+            self._site, section.label, section.quarantine, section.buffer, p.roots
         )
 
     def note_taken(self, taken: sources.Taken, rows: Sequence[Waiting]) -> None:
         """Record what was found out about files before they are sent."""
         by_id = {row.id: row for row in rows}
+        if taken.gone:
+            # In the mount point of a buffer nothing is there any more.
+            self._p.roots.require(self._section.buffer)
         failed = [(by_id[number], reason) for number, reason in taken.failed]
         given_up = self._given_up(failed)
         if taken.hashed or taken.gone or failed:
@@ -112,6 +116,7 @@ class Outcomes:
         if not rows:
             return
         result = sources.hold(self._section, rows)
+        self._must_be_held(result, rows)
         if result.strays:
             self._put_back(result)
         stuck = {row.id for row, _ in result.stuck}
@@ -132,6 +137,21 @@ class Outcomes:
                 raise TryLater(why)
             self._p.counts["failed"] += 1
             self._p.trouble(why, key=f"hold {row.id}")
+
+    def _must_be_held(self, result: sources.Holding, rows: Sequence[Waiting]) -> None:
+        """Raise `TryLater` if holding area or buffer is another one by now; nothing is recorded."""
+        holding, buffer = self._section.holding, self._section.buffer
+        if not (why := self._p.roots.why_not(holding)):
+            if result.gone:
+                self._p.roots.require(buffer)
+            return
+        by_id = {row.id: sources.path_of(self._section, row) for row in rows}
+        back = [
+            Moved(os.path.join(os.path.dirname(rel), names.from_text(name)), path)
+            for (rel, path), name in ((by_id[number], name) for number, name in result.held)
+        ]
+        told = self._p.roots.take_back(holding, back)
+        raise TryLater(f"{why}; {told}" if told else why)
 
     def _why_stuck(self, row: Waiting, error: OSError) -> str:
         rel, _ = sources.path_of(self._section, row)

@@ -17,6 +17,7 @@ from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.database.models.storage import INODE
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place, scan, ways
+from dbbbatch.files.mounted import Roots
 from dbbbatch.passes.handoff.batch import Item, changed
 from dbbbatch.passes.spread import spread, worthwhile
 
@@ -28,7 +29,7 @@ _VERSION = re.compile(r"\.~\d+~$")
 _DIGITS = 7
 
 
-def check(section: Handoff) -> None:
+def check(section: Handoff, roots: Roots) -> None:
     """See that the buffer and the areas beside it are there.
 
     How full they are is not asked: moving files on one file system needs no room, and is what
@@ -48,6 +49,7 @@ def check(section: Handoff) -> None:
                 f"{section.buffer} (buffer) and {path} ({key}) are on different file systems; is "
                 "one of them not mounted?"
             )
+        roots.require(path)
 
 
 def is_there(path: str) -> bool:

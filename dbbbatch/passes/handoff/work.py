@@ -73,7 +73,7 @@ class HandoffWork(Work):
         """Finish what an earlier pass left."""
         from dbbbatch.passes.handoff.recovery import recover
 
-        sources.check(self._section)
+        sources.check(self._section, p.roots)
         self._left = recover(p, self._section)
 
     def work(self, p: Pass) -> None:
@@ -85,7 +85,7 @@ class HandoffWork(Work):
         """Say what would be recovered and sent."""
         from dbbbatch.passes.handoff.plan import plan
 
-        sources.check(self._section)
+        sources.check(self._section, p.roots)
         yield from plan(p, self._section)
 
     def due(self, p: Pass) -> bool:

@@ -17,7 +17,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.due import Held, due_count, due_now
 from dbbbatch.database.models.target import Target
 from dbbbatch.errors import ConfigError, DbbError, TryLater
-from dbbbatch.files import faults, names
+from dbbbatch.files import names
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.ingester import judging
 from dbbbatch.passes.ingester.claims import Claims
@@ -104,8 +104,7 @@ class _Offering:
     def work(self) -> None:
         if not connect.look(lambda: due_now(self._target.id)):
             return
-        if away := faults.away(self._section.storage, self._section.sentinel):
-            raise TryLater(away)
+        self._p.roots.require(self._section.storage, self._section.sentinel)
         if self._p.options.progress:
             self._total = connect.look(lambda: due_count(self._target.id))
         held = self._take()
@@ -255,7 +254,7 @@ class _Offering:
         """Charge no file with being missing where it is the storage area that is in trouble."""
         storage = self._section.storage
         missing = [verdict.number for verdict in verdicts if verdict.kind is Kind.MISSING]
-        if away := faults.away(storage, self._section.sentinel):
+        if away := self._p.roots.why_not(storage, self._section.sentinel):
             self._trouble = TryLater(away)
             self._claims.give_back(missing, "the storage area was not there")
             return [verdict for verdict in verdicts if verdict.kind is not Kind.MISSING]
