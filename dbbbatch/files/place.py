@@ -365,7 +365,8 @@ def make_directories(
         try:
             os.mkdir(path)
         except FileExistsError:
-            if not os.path.isdir(path):
+            # What cannot be looked at is not known to be no directory.
+            if not stat.S_ISDIR(_mode(path)):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
         else:
             if group is not None:
@@ -375,6 +376,14 @@ def make_directories(
             if durable:
                 sync_directory(parent)
         parent = path
+
+
+def _mode(path: str) -> int:
+    """Return what a path leads to; 0 where it is a link that leads nowhere."""
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return 0
 
 
 def sync_file(path: str) -> None:

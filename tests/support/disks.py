@@ -108,3 +108,50 @@ def _mounted(command: Sequence[str | Path], directory: Path) -> Iterator[None]:
         # A process that a failed test left may still be there: then at its end.
         if subprocess.run(["umount", directory], capture_output=True, check=False).returncode:
             subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+class Area:
+    """A directory of a site that goes away in the middle of a pass, and comes back.
+
+    Attributes
+    ----------
+    path : `pathlib.Path`
+        The directory, as it is configured.
+    """
+
+    def __init__(self, path: Path, disk: Path | None) -> None:
+        self.path = path
+        self._disk = disk
+        self._beside = path.with_name(f"{path.name}.away")
+
+    def goes_away(self) -> None:
+        """Leave an empty directory where it was: its bare mount point, or a new one."""
+        if self._disk:
+            subprocess.run(["umount", "--lazy", self.path], check=True)
+        else:
+            self.path.rename(self._beside)
+            self.path.mkdir()
+
+    def comes_back(self) -> Path:
+        """Put it where it was; give the directory that was there meanwhile."""
+        bare = self.path.with_name(f"{self.path.name}.bare")
+        self.path.rename(bare)
+        if self._disk:
+            self.path.mkdir()
+            subprocess.run(["mount", "--bind", self._disk, self.path], check=True)
+        else:
+            self._beside.rename(self.path)
+        return bare
+
+
+@contextmanager
+def area(path: Path, mounted: bool) -> Iterator[Area]:
+    """Let a directory be one that goes away: with `mounted` on a disk of its own, also later."""
+    if not mounted:
+        yield Area(path, None)
+        return
+    disk = path.with_name(f"{path.name}.disk")
+    with small_disk(disk, 32 << 20):
+        shutil.copytree(path, disk, dirs_exist_ok=True)
+        with _mounted(["mount", "--bind", disk, path], path):
+            yield Area(path, disk)

@@ -183,10 +183,14 @@ class Examiner:
                 if error.errno in faults.UNFIT:
                     raise
                 raise place.WriteError(error.errno, error.strerror, error.filename) from None
-            here, there = (
-                os.stat(os.path.dirname(path)).st_dev
-                for path in (arrival.source, arrival.destination)
-            )
+            try:
+                here, there = (
+                    os.stat(os.path.dirname(path)).st_dev
+                    for path in (arrival.source, arrival.destination)
+                )
+            except OSError as error:
+                # It was there a moment ago: that says nothing of the file's name.
+                raise type(error)(error.errno, error.strerror) from None
             self._made[relpath] = there, self._apart or here != there
         arrival.device, apart = self._made[relpath]
         return apart
