@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import select
+import subprocess
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -177,8 +178,9 @@ class Crew:
                 seat.ready = False
                 try:
                     seat.worker = Worker(self._launch, self._log)
-                except OSError as error:
-                    reason = f"the plugin's process cannot be started: {error.strerror}"
+                except (OSError, subprocess.SubprocessError) as error:
+                    why = getattr(error, "strerror", None) or error
+                    reason = f"the plugin's process cannot be started: {why}"
                     self._refuse(seat, NotReady(reason))
                     return
             if seat.ready:

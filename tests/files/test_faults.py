@@ -1,7 +1,9 @@
 import errno
+import os
 
 import pytest
 
+from dbbbatch.errors import TryLater
 from dbbbatch.files import faults
 
 
@@ -25,3 +27,50 @@ def test_away_tells_an_empty_mount_point_from_a_storage_area(tmp_path):
     assert "empty mount point" in faults.away(str(tmp_path), "mark")
     (tmp_path / "mark").touch()
     assert faults.away(str(tmp_path), "mark") == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file", "/data/x"), "/data/x.*is it mounted"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "/data/x.*user .* allowed"),
+        (OSError(errno.EINVAL, "Invalid argument", b"/data/\xff"), r"/data/\\xff: Invalid"),
+        (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle.*mount it anew"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (OSError(errno.ENOSPC, "No space left", "/a\nb"), r"/a\\x0ab.*make room"),
+        (InterruptedError(errno.EINTR, "Interrupted system call"), "Interrupted"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("can't start new thread"), "no further thread"),
+    ],
+)
+def test_what_disks_mounts_and_full_machines_say_is_for_later(error, words):
+    with pytest.raises(TryLater, match=words), faults.as_try_later():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EBADF, "Bad file descriptor"),
+        OSError(errno.EINVAL, "Invalid argument"),
+        OSError("of nobody knows what"),
+        RuntimeError("dictionary changed size"),
+        KeyError("x"),
+    ],
+)
+def test_what_only_our_own_code_can_have_caused_is_a_bug(error):
+    with pytest.raises(type(error)), faults.as_try_later():
+        raise error
+
+
+def test_another_path_is_no_other_trouble():
+    one, other = (
+        faults.of_the_machine(OSError(errno.EIO, os.strerror(errno.EIO), path)) for path in "ab"
+    )
+    assert one.key == other.key
+    assert str(one) != str(other)
+
+
+def test_error_of_a_descriptor_gets_the_name_of_its_path():
+    with pytest.raises(OSError, match="/data/x"), faults.naming("/data/x"):
+        raise OSError(errno.EIO, "Input/output error")

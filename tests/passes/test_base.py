@@ -107,6 +107,8 @@ def test_a_pass_that_is_well_says_nothing(run, capfd):
         (lambda p: p.counts.update(failed=2), 1, "failed"),
         (raises(TryLater("the mount is away")), 75, "later"),
         (raises(ConfigError("no such thing")), 78, "error"),
+        (raises(OSError(errno.EIO, "Input/output error", "/data/x")), 75, "later"),
+        (raises(MemoryError()), 75, "later"),
         (raises(ZeroDivisionError("oh")), 70, "error"),
         (lambda p: os.kill(os.getpid(), signal.SIGTERM), 75, "interrupted"),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dbbbatch.errors import TryLater
 from dbbbatch.remote import execute, family
 
 FOREVER = 60
@@ -32,6 +35,39 @@ def wait_for(pid: int) -> None:
 def test_arguments_arrive_byte_for_byte() -> None:
     argument = bytes(range(1, 256))
     assert shell('printf %s "$1"', argument).stdout == argument
+
+
+def test_a_child_that_is_killed_before_it_is_the_program_is_tried_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Only the child begins a session.
+    monkeypatch.setattr(os, "setsid", lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(TryLater, match="killed at its start"):
+        execute.run([b"true"], timeout=FOREVER)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(errno.ENOMEM, TryLater), (errno.EIO, TryLater), (errno.EACCES, execute.ToolMissing)],
+)
+def test_a_machine_that_cannot_start_a_program_now_may_later(
+    monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+) -> None:
+    def execv(path: bytes, *_: object) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "execv", execv)
+    with pytest.raises(error, match=os.strerror(number)):
+        execute.run([b"true"], timeout=FOREVER)
+
+
+def test_a_process_that_cannot_be_made_is_tried_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", fork)
+    with pytest.raises(TryLater, match="temporarily unavailable"):
+        execute.run([b"true"], timeout=FOREVER)
 
 
 def test_input_and_output_are_exact_bytes() -> None:

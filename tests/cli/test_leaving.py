@@ -1,0 +1,53 @@
+"""How a command ends that a person, or the machine, does not let end by itself."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import click
+import pytest
+
+from dbbbatch.cli.script import Operator, leave
+from tests.support.scripts import TOP
+
+
+@pytest.mark.parametrize("script", sorted(os.listdir(TOP / "bin")))
+def test_an_interrupt_while_modules_are_imported_is_130_and_a_line(tmp_path, script):
+    (tmp_path / "click.py").write_text(
+        "import sys, time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, TOP / "bin" / script],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert (process.stderr.read(), process.wait()) == ("interrupted\n", 130)
+
+
+def test_an_interrupt_before_a_pass_begins_is_75_and_a_line(capfd, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    command = click.Command("c", callback=interrupted)
+    monkeypatch.setattr(sys, "argv", ["c"])
+    with pytest.raises(SystemExit) as end:
+        leave("c", command, Operator())
+    assert (end.value.code, capfd.readouterr().err.strip()) == (75, "c: interrupted")
+
+
+def test_an_error_of_the_machine_is_75_and_a_line(capfd, monkeypatch):
+    def stale(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle", "/data")
+
+    command = click.Command("c", callback=stale)
+    monkeypatch.setattr(sys, "argv", ["c"])
+    with pytest.raises(SystemExit) as end:
+        leave("c", command, Operator())
+    assert end.value.code == 75
+    assert "/data: Stale file handle; nothing is lost" in capfd.readouterr().err
