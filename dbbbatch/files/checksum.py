@@ -10,11 +10,9 @@ import stat
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-from dbbbatch.files import faults
 
 #: What a file is hashed with unless the configuration says otherwise.
 DEFAULT = "blake2b"
@@ -173,8 +171,10 @@ def open_closed(path: str) -> int:
             os.close(descriptor)
             raise Changed(error.errno, "somebody has it open for writing", path) from None
         return descriptor
-    with suppress(OSError):
+    try:  # noqa: SIM105 (done for each file: a context manager costs more than the call)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        pass  # it ends when the descriptor is closed
     return descriptor
 
 
@@ -200,10 +200,10 @@ def open_regular(path: str) -> int:
             raise Changed(error.errno, "somebody holds a lease of it", path) from None
         raise
     try:
-        with faults.naming(path):
-            mode = os.fstat(descriptor).st_mode
-    except OSError:
+        mode = os.fstat(descriptor).st_mode
+    except OSError as error:
         os.close(descriptor)
+        error.filename = path
         raise
     if not stat.S_ISREG(mode):
         os.close(descriptor)
