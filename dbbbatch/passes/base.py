@@ -263,6 +263,10 @@ class Pass:
 def run(work: Work, settings: Settings, section: Named, options: Options) -> int:
     """Make a pass, and with ``linger`` further ones when there is work.
 
+    The database is connected from the first pass to the end, also while there is nothing to do: a
+    look for work each second is no new connection each second. Where another pass is at work, or
+    the section is paused, there is nothing to wait for: the next start finds out.
+
     Returns
     -------
     code : `int`
@@ -273,20 +277,33 @@ def run(work: Work, settings: Settings, section: Named, options: Options) -> int
     state = Path(settings.site.state)
     voice = Voice(state, label, always=options.verbose > 0)
     end = time.monotonic() + options.linger
-    worst = EXIT_OK
+    worst, first = EXIT_OK, True
     with Signals() as signals:
-        while True:
-            p = Pass(settings, section, options, voice, signals)
-            try:
-                code = _guarded(work, p, voice, state, label)
-            finally:
-                p.close()
-            voice.end_pass()
-            worst = max(worst, code)
-            if not options.linger or code not in (EXIT_OK, EXIT_FAILED) or signals.seen:
-                return worst
-            if not _wait(work, settings, section, options, voice, signals, end):
-                return worst
+        try:
+            while True:
+                p = Pass(settings, section, options, voice, signals)
+                try:
+                    code, worked = _guarded(work, p, voice, state, label)
+                finally:
+                    p.close()
+                voice.end_pass()
+                worst = max(worst, code)
+                lingers = options.linger and worked and code in (EXIT_OK, EXIT_FAILED)
+                if not lingers or signals.seen:
+                    return worst
+                look = Pass(settings, section, options, voice, signals)
+                # What is due and yet was not done (--match leaves it) is not looked at again at once.
+                again = time.monotonic() + (0 if first or any(p.counts.values()) else work.interval)
+                first = False
+                try:
+                    if not _wait(work, look, again, end):
+                        return worst
+                except Exception as error:  # noqa: BLE001  (as in a pass)
+                    code = _unforeseen(error, look, voice, state, label)
+                    voice.end_pass()
+                    return max(worst, code)
+        finally:
+            _disconnect()
 
 
 def plan(work: Work, settings: Settings, section: Named, options: Options) -> Iterator[str]:
@@ -304,34 +321,36 @@ def plan(work: Work, settings: Settings, section: Named, options: Options) -> It
     yield from work.plan(Pass(settings, section, options, voice, Signals()))
 
 
-def _wait(
-    work: Work,
-    settings: Settings,
-    section: Named,
-    options: Options,
-    voice: Voice,
-    signals: Signals,
-    end: float,
-) -> bool:
+def _wait(work: Work, look: Pass, again: float, end: float) -> bool:
+    """Wait until there is work for a further pass; False if it is time to leave.
+
+    Nothing is looked for before ``again``; both are times of `time.monotonic`.
+    """
     from dbbbatch.passes.linger import wait_for_work
 
-    look = Pass(settings, section, options, voice, signals)
     try:
         return wait_for_work(
-            lambda: work.due(look),
+            lambda: time.monotonic() >= again and work.due(look),
             work.watched(),
             work.interval,
             end,
-            lambda: signals.seen > 0,
+            lambda: look.interrupted,
         )
-    except DbbError as error:
+    except (DbbError, OSError) as error:
         # The next pass meets the same and says so; a lingering one only leaves.
         logger.info("no longer waiting: %s", error)
         return False
 
 
-def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
-    """Make one pass; whatever goes wrong becomes an exit code and an operator's line."""
+def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> tuple[int, bool]:
+    """Make one pass; whatever goes wrong becomes an exit code and an operator's line.
+
+    Returns
+    -------
+    code : `int`
+    worked : `bool`
+        It was this pass's turn: no other one was at work, and there was no pause.
+    """
     from dbbbatch.database import connect
 
     lock = Lock(state / "locks", label, work.passes)
@@ -341,7 +360,7 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
         except LockHeld as held:
             p.aside(str(held))
             voice.keep()
-            return held.exit_code if p.options.strict else EXIT_OK
+            return held.exit_code if p.options.strict else EXIT_OK, False
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
                 raise TryLater(f"{error.filename}: {error.strerror}") from None
@@ -352,22 +371,32 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
         connect.connect(p.settings.database)
         if _paused(p, label):
             voice.keep()
-            return EXIT_OK
+            return EXIT_OK, False
         code = _recorded(work, p)
         if p.stopping or p.options.match:
             voice.break_off()
-        return code
+        return code, True
     except DbbError as error:
         p.trouble(str(error), key=_key(error))
         voice.break_off()
-        return error.exit_code
+        return error.exit_code, True
     except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
-        p.trouble(crash.keep(error, state, label), key=f"unforeseen {type(error).__name__}")
-        voice.break_off()
-        return EXIT_UNFORESEEN
+        return _unforeseen(error, p, voice, state, label), True
     finally:
-        connect.disconnect()
         lock.release()
+
+
+def _unforeseen(error: Exception, p: Pass, voice: Voice, state: Path, label: str) -> int:
+    """Tell the operator of a bug of ours, and keep what helps to find it."""
+    p.trouble(crash.keep(error, state, label), key=f"unforeseen {type(error).__name__}")
+    voice.break_off()
+    return EXIT_UNFORESEEN
+
+
+def _disconnect() -> None:
+    from dbbbatch.database import connect
+
+    connect.disconnect()
 
 
 def _recorded(work: Work, p: Pass) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from dbbbatch import config
 from dbbbatch.database import connect
+from dbbbatch.database.models.run import Pause, Run
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files.lock import Lock
 from dbbbatch.keys import defaults
@@ -274,6 +275,57 @@ def test_the_lock_is_free_while_lingering(run, tmp_path):
 
     run(Work(due=look), linger=60)
     assert holders == []
+
+
+@pytest.mark.promise
+def test_a_lingering_start_beside_a_pass_at_work_leaves_at_once(run, tmp_path, capsys):
+    other = Lock(tmp_path / "state" / "locks", "demo.a")
+    other.acquire()
+    work = Work(due=raises(AssertionError("there is nothing to wait for")))
+    assert run(work, linger=600) == 0
+    other.release()
+    assert (work.done, capsys.readouterr().err) == ([], "")
+
+
+@pytest.mark.promise
+def test_a_lingering_start_during_a_pause_leaves_at_once(run, database, capsys):
+    Pause.begin("s", "demo.a", connect.now(), None, "")
+    work = Work(due=raises(AssertionError("there is nothing to wait for")))
+    assert run(work, linger=600) == 0
+    assert (work.done, capsys.readouterr().err) == ([], "")
+
+
+def test_the_database_can_be_asked_while_lingering(run, settings):
+    connect.disconnect()
+    found = []
+
+    def look(p):
+        found.append(connect.look(Run.sites))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    assert run(Work(due=look), linger=600) == 0
+    assert found == [{"s"}]
+
+
+@pytest.mark.parametrize("error", [TryLater("away"), PermissionError(errno.EACCES, "Denied", "/b")])
+def test_a_look_that_fails_only_ends_the_lingering(run, error, capsys):
+    assert run(Work(due=raises(error)), linger=600) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bug_while_lingering_is_a_line_and_a_file(run, tmp_path, capsys):
+    assert run(Work(due=raises(ZeroDivisionError("oops"))), linger=600) == 70
+    assert capsys.readouterr().err.count("\n") == 1
+    assert "oops" in (tmp_path / "state" / "crashes" / "demo.a.txt").read_text()
+
+
+def test_what_is_due_and_is_left_is_no_reason_to_pass_without_end(run):
+    work = Work(due=lambda p: True)
+    work.interval = 600
+    # The second pass does nothing, so there is none before the interval is over.
+    assert run(work, linger=0.5) == 0
+    assert work.done == ["recover", "work"] * 2
 
 
 def test_a_signal_ends_lingering(run):
