@@ -73,15 +73,21 @@ class Operator:
     ----------
     given : `str` or `None`
         The configuration file of ``-c``.
+    program : `str`
+        What was typed, such as ``dbb-handoff``.
     """
 
-    def __init__(self, given: str | None = None) -> None:
+    def __init__(self, given: str | None = None, program: str = "dbb") -> None:
         self.given = given
+        self.program = program
 
     @cached_property
     def settings(self) -> Settings:
         """The configuration, read when it is first asked for."""
-        return load(self.given)
+        settings = load(self.given)
+        for note in settings.notes:
+            print(f"{self.program}: {note}", file=sys.stderr)
+        return settings
 
     @property
     def state(self) -> Path | None:
@@ -92,13 +98,15 @@ class Operator:
     def must_run(self, label: str) -> None:
         """Hold a pass's KIND.NAME to the configuration; janitors and auditors have no own section.
 
+        What is wrong with the section is no matter here.
+
         Raises
         ------
         UsageError
             If this configuration runs no such pass.
         """
         kind, _, name = label.partition(".")
-        self.settings.labelled(f"{_SECTION_OF.get(kind, kind)}.{name}" if name else label)
+        self.settings.named(f"{_SECTION_OF.get(kind, kind)}.{name}" if name else label)
 
     def connect(self, *, readonly: bool = False) -> Any:
         """Connect to the database of the configuration; its models are bound then."""
@@ -126,20 +134,31 @@ def script(
         Options that only this script has.
     """
 
-    operator = Operator()
+    operator = Operator(program=program)
 
     def callback(name: str | None, config: str | None, every: bool, **options: Any) -> int:
         operator.given = config
         settings = operator.settings
-        sections = settings.select(kind, name, every)
+        chosen = settings.chosen(kind, name, every)
         special = {option.name: options.pop(option.name) for option in own}
         dry_run = options.pop("dry_run")
-        if options["linger"] and len(sections) > 1:
+        if options["linger"] and len(chosen) > 1:
             raise UsageError("--linger goes with one section: give each a crontab line of its own")
         asked = Options(**options)
         set_up_logging(asked.verbose, asked.log_file)
         make = partial(factory, **special)
-        return (_plan if dry_run else _run)(make, settings, sections, asked)
+        run = _plan if dry_run else _run
+        codes = []
+        for one in chosen:
+            try:
+                section = settings.whole(kind, one)
+                codes.append(run(make(section), settings, section, asked))
+            except DbbError as error:
+                if len(chosen) == 1:
+                    raise
+                # Of several, one that cannot run stops no other.
+                codes.append(show(program, error))
+        return max(codes)
 
     command = click.command(
         program, help=help, context_settings={"help_option_names": ["-h", "--help"]}
@@ -167,13 +186,8 @@ def leave(program: str, command: click.Command, operator: Operator) -> None:
         code = UsageError.exit_code
     except click.Abort:
         code = 75
-    except ConfigError as error:
-        for problem in error.problems:
-            print(f"{program}: {problem}", file=sys.stderr)
-        code = error.exit_code
     except DbbError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        code = error.exit_code
+        code = show(program, error)
     except BrokenPipeError:
         # Whoever read the output (`… | head`) has seen enough.
         sys.stderr.close()
@@ -182,6 +196,13 @@ def leave(program: str, command: click.Command, operator: Operator) -> None:
         print(f"{program}: {crash.keep(error, operator.state, program)}", file=sys.stderr)
         code = EXIT_UNFORESEEN
     sys.exit(code or 0)
+
+
+def show(program: str, error: DbbError) -> int:
+    """Print what is wrong on stderr, and return its exit code."""
+    for line in error.problems if isinstance(error, ConfigError) else [str(error)]:
+        print(f"{program}: {line}", file=sys.stderr)
+    return error.exit_code
 
 
 def set_up_logging(verbose: int, log_file: str | None) -> None:
@@ -214,20 +235,15 @@ def set_up_logging(verbose: int, log_file: str | None) -> None:
     logger.handlers = handlers
 
 
-def _run(factory: Factory, settings: Settings, sections: list[Section], options: Options) -> int:
+def _run(work: Work, settings: Settings, section: Section, options: Options) -> int:
     from dbbbatch.passes import base
 
-    works = [factory(section) for section in sections]
-    return max(
-        base.run(work, settings, section, options)
-        for work, section in zip(works, sections, strict=True)
-    )
+    return base.run(work, settings, section, options)
 
 
-def _plan(factory: Factory, settings: Settings, sections: list[Section], options: Options) -> int:
+def _plan(work: Work, settings: Settings, section: Section, options: Options) -> int:
     from dbbbatch.passes import base
 
-    for section in sections:
-        for line in base.plan(factory(section), settings, section, options):
-            click.echo(line)
+    for line in base.plan(work, settings, section, options):
+        click.echo(line)
     return 0

@@ -188,3 +188,4 @@ class Demo:
 
     def _write(self, path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
         path.write_text(toml.document(tables), encoding="utf-8")
+        path.chmod(0o644)  # whatever the umask: what others could write is refused

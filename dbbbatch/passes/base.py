@@ -292,8 +292,10 @@ def run(work: Work, settings: Settings, section: Named, options: Options) -> int
                 if not lingers or signals.seen:
                     return worst
                 look = Pass(settings, section, options, voice, signals)
-                # What is due and yet was not done (--match leaves it) is not looked at again at once.
-                again = time.monotonic() + (0 if first or any(p.counts.values()) else work.interval)
+                again = time.monotonic()
+                if not first and not any(p.counts.values()):
+                    # What is due and yet was not done (--match leaves it) is not begun at once.
+                    again += work.interval
                 first = False
                 try:
                     if not _wait(work, look, again, end):

@@ -144,7 +144,7 @@ class Outcomes:
         A writer may replace a file in the moment in which it is moved; the pass that moved it was
         killed before it saw that.
         """
-        handoffs = list(self._p.settings.handoff)
+        handoffs = self._p.settings.names("handoff")
         times = connect.look(
             lambda: HandoffFile.delivered_times([stray.row.id for stray in result.strays])
         )
