@@ -328,7 +328,7 @@ WRONG = {
     "unknown key": '[finder.x]\nsuorce = "/s"\n',
     "no plugin": '[target.x]\nstorage = "/s"\nplugin = "nul"\n',
     "plugin key": '[target.x]\nstorage = "/s"\nplugin = "link"\nconfig = {rot = "/r"}\n',
-    "variable": '[target.x]\nstorage = "/s"\nplugin = "rucio"\nconfig = {password = "${NO_SUCH}"}\n',
+    "variable": '[target.x]\nstorage = "/s"\nplugin = "rucio"\nconfig.password = "${NO_SUCH}"\n',
     "name": '[target."x y"]\nstorage = "/s"\nplugin = "null"\n',
     "no name": '[finder]\nsource = "/s"\n',
     "no table": "finder = 3\n",

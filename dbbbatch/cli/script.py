@@ -1,6 +1,7 @@
 """The command line that every pass has: `script` makes a click command of a kind of pass."""
 
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from dbbbatch import __version__, keys
-from dbbbatch.config import Section, Settings, load
+from dbbbatch.config import Section, Settings, is_sqlite, load
 from dbbbatch.errors import ConfigError, DbbError, UsageError
 from dbbbatch.passes import crash
 from dbbbatch.passes.base import EXIT_UNFORESEEN, Options, Work
@@ -108,10 +109,31 @@ class Operator:
         kind, _, name = label.partition(".")
         self.settings.named(f"{_SECTION_OF.get(kind, kind)}.{name}" if name else label)
 
+    def must_own_state(self) -> None:
+        """Raise unless this user is the one who runs passes, before anything is made.
+
+        Raises
+        ------
+        ConfigError
+            As `dbbbatch.files.state.must_own`.
+        """
+        from dbbbatch.files.state import must_own
+
+        must_own(self.settings.site.state, str(self.settings.path))
+
     def connect(self, *, readonly: bool = False) -> Any:
-        """Connect to the database of the configuration; its models are bound then."""
+        """Connect to the database of the configuration; its models are bound then.
+
+        Raises
+        ------
+        ConfigError
+            To change an SQLite database, this user must be the one who runs passes: SQLite makes
+            files beside it.
+        """
         from dbbbatch.database import connect
 
+        if not readonly and is_sqlite(self.settings.database.url):
+            self.must_own_state()
         return connect.connect(self.settings.database, readonly=readonly)
 
 
@@ -176,6 +198,7 @@ def script(
 
 def leave(program: str, command: click.Command, operator: Operator) -> None:
     """Run a command and exit with its code; whatever goes wrong is a line, never a traceback."""
+    set_up_signals()
     for stream in (sys.stdout, sys.stderr):
         # Names may hold what the locale's encoding, or any, has no character for.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -196,6 +219,16 @@ def leave(program: str, command: click.Command, operator: Operator) -> None:
         print(f"{program}: {crash.keep(error, operator.state, program)}", file=sys.stderr)
         code = EXIT_UNFORESEEN
     sys.exit(code or 0)
+
+
+def set_up_signals() -> None:
+    """Undo what a parent process may have left that would keep us from seeing our children end.
+
+    A process that ignores SIGCHLD loses the exit codes of its children; one that blocks signals
+    cannot be asked to end. Both are inherited (execve(2)). That SIGHUP is ignored is meant (nohup).
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def show(program: str, error: DbbError) -> int:

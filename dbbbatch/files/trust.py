@@ -11,6 +11,8 @@ import os
 import stat
 from collections.abc import Iterator
 
+from dbbbatch.errors import user, user_named
+
 #: Links on the way to a file, as many as the kernel follows.
 _MOST_LINKS = 40
 
@@ -54,8 +56,8 @@ def read(path: str) -> bytes:
 def _must_be_ours(path: str, status: os.stat_result, sticky: bool) -> None:
     if status.st_uid not in (0, os.geteuid()):
         raise Distrusted(
-            f"{path} belongs to {_user(status.st_uid)}: who reads what it says must own it (or "
-            f"root): {_remedy(status.st_uid)}",
+            f"{path} belongs to {user_named(status.st_uid)}, who could choose the commands that "
+            f"{user()} runs: run this as that user, or give it to {user()} (chown)",
             foreign=True,
         )
     # In a sticky directory (/tmp) nobody can remove or rename the files of others. The bits of a
@@ -118,17 +120,3 @@ def _is_private(status: os.stat_result) -> bool:
         and group.gr_name == owner.pw_name
         and set(group.gr_mem) <= {owner.pw_name}
     )
-
-
-def _remedy(uid: int) -> str:
-    me = _user(os.geteuid())
-    return f"run this as that user, or give it to {me} by chown"
-
-
-def _user(uid: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"

@@ -21,9 +21,11 @@ from typing import Any, Protocol
 
 from dbbbatch import __version__
 from dbbbatch.config import Settings, is_sqlite, sqlite_path
-from dbbbatch.errors import ConfigError, DbbError, Interrupted, LockHeld, TryLater
+from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, Interrupted, LockHeld, TryLater
 from dbbbatch.files import place
+from dbbbatch.files.faults import FULL
 from dbbbatch.files.lock import Lock
+from dbbbatch.files.state import must_own
 from dbbbatch.passes import crash
 from dbbbatch.passes.signals import Signals
 from dbbbatch.passes.voice import Voice
@@ -193,7 +195,8 @@ class Pass:
         for path in sorted(places):
             if os.path.isdir(path) and (free := place.free_bytes(path)) < place.RESERVE:
                 raise TryLater(
-                    f"{path}: only {free >> 10} KiB free; what is done could not be recorded"
+                    f"{path}: only {free >> 10} KiB free; what is done could not be recorded",
+                    key=NO_ROOM,
                 )
 
     def trouble(self, message: str, key: str | None = None, level: int = 0) -> None:
@@ -272,8 +275,14 @@ def run(work: Work, settings: Settings, section: Named, options: Options) -> int
     code : `int`
         0 all well, nothing to do, a limit reached, or another pass at work; 1 some files failed;
         70 unforeseen; 75 try again later, or interrupted; 78 configuration.
+
+    Raises
+    ------
+    ConfigError
+        If this is not the user who runs passes here. Nothing is made, then.
     """
     label = f"{work.kind}.{section.name}"
+    must_own(settings.site.state, str(settings.path))
     state = Path(settings.site.state)
     voice = Voice(state, label, always=options.verbose > 0)
     end = time.monotonic() + options.linger
@@ -364,7 +373,9 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> tupl
             voice.keep()
             return held.exit_code if p.options.strict else EXIT_OK, False
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
+            if error.errno in FULL:
+                raise TryLater(f"{error.filename}: {error.strerror}", key=NO_ROOM) from None
+            if error.errno in (errno.EIO, errno.ESTALE):
                 raise TryLater(f"{error.filename}: {error.strerror}") from None
             raise ConfigError(
                 f"{error.filename}: {error.strerror}; this user must be able to write in "
@@ -379,7 +390,7 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> tupl
             voice.break_off()
         return code, True
     except DbbError as error:
-        p.trouble(str(error), key=_key(error))
+        p.trouble(str(error), key=_key(error, p.section))
         voice.break_off()
         return error.exit_code, True
     except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
@@ -507,6 +518,24 @@ def _paused(p: Pass, label: str) -> bool:
     return True
 
 
-def _key(error: DbbError) -> str:
-    """What makes two errors the same trouble: their words, but for numbers with their units."""
-    return re.sub(r"\d[\d.,]*( ?[kMGT]i?B| ?B\b)?", "#", str(error))
+def _key(error: DbbError, section: Any) -> str:
+    """Return what makes two errors the same trouble.
+
+    That is their words without what differs from pass to pass: numbers, with their units, and
+    nonces; and which file it was that showed what is wrong with a whole directory of the section.
+    """
+    if error.key:
+        return error.key
+    words = str(error)
+    for root in sorted(_roots(section), key=len, reverse=True):
+        words = re.sub(rf"{re.escape(root)}/[^:;]+", f"{root}/…", words)
+    return re.sub(r"[0-9a-f]{8,}|\d[\d.,]*( ?[kMGT]i?B| ?B\b)?", "#", words)
+
+
+def _roots(section: Any) -> Iterator[str]:
+    """Yield the directories that a section of the configuration names."""
+    for value in getattr(section, "__dict__", {}).values():
+        if isinstance(value, str) and value.startswith("/"):
+            yield value
+        elif hasattr(value, "staging"):
+            yield from _roots(value)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -26,6 +28,7 @@ from dbbbatch.passes import confirm
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.outcomes import attempt_prefix
+from dbbbatch.passes.handoff.streams import lists_directory
 from dbbbatch.passes.handoff.transfer import far_end
 from dbbbatch.remote.receive import Session
 
@@ -246,20 +249,20 @@ class JanitorWork(Work):
         except FileNotFoundError:
             return True
         except OSError as error:
-            p.trouble(f"{names.printable(path)}: {error.strerror}", key=f"purge {file.id}")
+            p.trouble(f"{names.printable(path)}: {error.strerror}", key=f"purge {file.path}")
             return False
         try:
             if not _is_delivered(path, status, file):
                 p.trouble(
                     f"{names.printable(path)}: is not the file that was delivered; it stays",
-                    key=f"purge {file.id}",
+                    key=f"purge {file.path}",
                 )
                 return False
             os.unlink(path)
         except OSError as error:
             p.trouble(
                 f"{names.printable(path)}: cannot be purged: {error.strerror}",
-                key=f"purge {file.id}",
+                key=f"purge {file.path}",
             )
             return False
         return True
@@ -284,7 +287,12 @@ class JanitorWork(Work):
                 session.clean(PARTIAL, section.timeout)
 
     def _sweep_here(self, p: Pass) -> None:
-        """Remove old empty directories."""
+        """Remove old empty directories, and lists of handoffs that are configured no more."""
+        lists = lists_directory(p.settings.site.state)
+        with suppress(OSError):  # not there, or gone meanwhile: each handoff removes its own
+            for entry in os.scandir(lists):
+                if time.time() - entry.stat().st_mtime >= self._section.stale_after:
+                    os.unlink(entry.path)
         for root in (self._section.buffer, self._section.holding):
             p.counts["directories removed"] += place.remove_empty_directories(
                 root, self._section.expiration

@@ -131,7 +131,7 @@ class Outcomes:
             if faults.is_general(error, writing=True):
                 raise TryLater(why)
             self._p.counts["failed"] += 1
-            self._p.trouble(why, key=f"hold {row.id}")
+            self._p.trouble(why, key=f"hold {names.join(row.relpath, row.filename)}")
 
     def _why_stuck(self, row: Waiting, error: OSError) -> str:
         rel, _ = sources.path_of(self._section, row)
