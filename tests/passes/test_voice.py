@@ -118,7 +118,7 @@ def full(tmp_path, monkeypatch):
 
         monkeypatch.setattr(os, "open", refuse)
 
-    yield fill
+    return fill
 
 
 @pytest.mark.promise
