@@ -76,7 +76,22 @@ def _url(value: Any) -> str:
             "sqlite:////absolute/file or postgresql://user@host/name is wanted (a relative path "
             f"depends on where cron starts){given}"
         )
+    if not sound_password(url):
+        # Else the database's driver would take a part of it for a host, and say so.
+        raise ValueError(
+            "its password holds a character that ends it in a URL: write / as %2F, @ as %40, % as "
+            "%25 and a space as %20; or use password_file"
+        )
     return url
+
+
+def sound_password(url: str) -> bool:
+    """Tell whether a driver reads the password of a database URL, if there is one, as a whole."""
+    found = re.match(r"\w+://[^:/@?]*:(.*)@", url, re.DOTALL)
+    # A port, and an @ in what follows the question mark.
+    if found is None or re.match(r"\d{1,5}/[^?@]*\?", found[1]):
+        return True
+    return not re.search(r"[/@\s]|%(?![0-9A-Fa-f]{2})", found[1])
 
 
 def _password_file(value: Any) -> str:

@@ -408,6 +408,11 @@ def test_a_tree_in_a_buffer_stops_the_ingester_that_would_fill_it(write):
         'url = "mysql://u:x?48151623@h/d"',
         'url = "mysql://u:x/48151623@h/d"',
         'url = "mysql://u:x@48151623@h/d"',
+        'url = "postgresql://u:x/48151623@h/d"',
+        'url = "postgresql://u:48151623/x@h/d"',
+        'url = "postgresql://u:x@48151623@h/d"',
+        'url = "postgresql://u:x 48151623@h/d"',
+        'url = "postgresql://u:48151623%zz@h/d"',
         'password_file = "48151623"',
         "password_file = 48151623",
     ],
@@ -426,3 +431,18 @@ def test_no_error_quotes_a_command(write, command):
     _, problems = config.examine(write(SITE + text))
     assert "48151623" not in "".join(problems)
     assert any("transfer" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:pa?ss%2F@h/d",
+        "postgresql://u@h:5432/d?application_name=a@b",
+        "postgresql://h:5432/d?application_name=a@b",
+        "postgresql://h/d",
+        "postgres:///d?host=/run/postgresql",
+        "sqlite:////var/a:b@c/d",
+    ],
+)
+def test_a_sound_url_is_taken(write, url):
+    assert config.load(write(f'{SITE}[database]\nurl = "{url}"\n')).database.url == url

@@ -22,6 +22,7 @@ from dbbbatch.config import is_sqlite, sqlite_path
 from dbbbatch.database import schema
 from dbbbatch.database.base import database as proxy
 from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, TryLater, user
+from dbbbatch.files import trust
 from dbbbatch.files.state import DATABASE_MODE
 
 Result = TypeVar("Result")
@@ -242,8 +243,12 @@ def _postgresql(settings: DatabaseSettings, readonly: bool, must_exist: bool) ->
     more: dict[str, Any] = {}
     if settings.password_file:
         try:
-            with open(settings.password_file, encoding="utf-8") as file:
-                more["password"] = file.read().strip()
+            more["password"] = trust.read(settings.password_file).decode().strip()
+        except (trust.Distrusted, UnicodeDecodeError) as error:
+            problem = "is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+            raise ConfigError(
+                f"[database] password_file {settings.password_file}: {problem}"
+            ) from None
         except OSError as error:
             raise ConfigError(
                 f"[database] password_file {settings.password_file}: {error.strerror}"
