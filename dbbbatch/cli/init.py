@@ -1,5 +1,6 @@
 """`dbb init`: make the database fit this version, and mark storage areas as mounted."""
 
+import os
 from pathlib import Path
 
 import click
@@ -24,7 +25,8 @@ def command(operator: Operator) -> None:
     settings = operator.settings
     operator.must_own_state()
     try:
-        state.make(settings.site.state)
+        # What is above it is none of ours.
+        os.makedirs(settings.site.state, state.DIRECTORY_MODE, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"{settings.path}: [site] state: {settings.site.state} cannot be made by user "

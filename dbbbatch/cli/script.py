@@ -167,6 +167,8 @@ def script(
         if options["linger"] and len(chosen) > 1:
             raise UsageError("--linger goes with one section: give each a crontab line of its own")
         asked = Options(**options)
+        if not dry_run or asked.log_file:
+            operator.must_own_state()
         set_up_logging(asked.verbose, asked.log_file)
         make = partial(factory, **special)
         run = _plan if dry_run else _run

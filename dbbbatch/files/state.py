@@ -65,6 +65,16 @@ def must_own(state: str, config: str = "") -> None:
     )
 
 
+def is_ours(state: str | os.PathLike[str]) -> bool:
+    """Return whether the state directory is this user's, or is not there yet."""
+    try:
+        return os.stat(state).st_uid == os.geteuid()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
 def as_user(owner: int, config: str = "") -> str:
     """Return the command line of this process as another user would type it."""
     name = user_named(owner)

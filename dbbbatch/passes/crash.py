@@ -40,7 +40,7 @@ def keep(error: BaseException, state: Path | None, label: str) -> str:
 
 
 def _write(state: Path | None, label: str, text: bytes) -> str:
-    if state is not None:
+    if state is not None and where.is_ours(state):
         path = state / "crashes" / f"{label}.txt"
         with suppress(OSError):
             where.make(path.parent)

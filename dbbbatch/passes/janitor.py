@@ -287,12 +287,15 @@ class JanitorWork(Work):
                 session.clean(PARTIAL, section.timeout)
 
     def _sweep_here(self, p: Pass) -> None:
-        """Remove old empty directories, and lists of handoffs that are configured no more."""
-        lists = lists_directory(p.settings.site.state)
-        with suppress(OSError):  # not there, or gone meanwhile: each handoff removes its own
-            for entry in os.scandir(lists):
-                if time.time() - entry.stat().st_mtime >= self._section.stale_after:
-                    os.unlink(entry.path)
+        """Remove old empty directories, and what killed passes left in the state directory."""
+        state = p.settings.site.state
+        for directory, end in (lists_directory(state), ""), (os.path.join(state, "said"), ".tmp"):
+            # Not there, or gone meanwhile: each handoff removes its own lists, too.
+            with suppress(OSError):
+                for entry in os.scandir(directory):
+                    age = time.time() - entry.stat().st_mtime
+                    if entry.name.endswith(end) and age >= self._section.stale_after:
+                        os.unlink(entry.path)
         for root in (self._section.buffer, self._section.holding):
             p.counts["directories removed"] += place.remove_empty_directories(
                 root, self._section.expiration

@@ -23,7 +23,8 @@ NOBODY = pwd.getpwuid(65534)
 #: Whatever writes in the state directory, or in an SQLite database.
 CHANGES = [
     "dbb-handoff latiss",
-    "dbb-finder",
+    "dbb-finder --log-file {root}/other/log",
+    "dbb-finder --all --log-file {root}/other/log",
     "dbb-ingester a",
     "dbb-janitor",
     "dbb-auditor",

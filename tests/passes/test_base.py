@@ -462,3 +462,41 @@ def test_a_full_disk_under_the_lock_is_75(run, monkeypatch):
 
     monkeypatch.setattr(Lock, "acquire", full)
     assert run(Work()) == 75
+
+
+# ---- one trouble has one key --------------------------------------------------------------------
+
+
+class Area:
+    """A section that names a directory, as those of the configuration do."""
+
+    name = "a"
+
+    def __init__(self):
+        self.storage = "/data/storage"
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (TryLater("/data/storage/n/1.fits: Stale"), TryLater("/data/storage/m/2 b.fits: Stale")),
+        (TryLater("only 12.5 MiB free"), TryLater("only 3 kB free")),
+        (TryLater(f"x-{'0a' * 8}.r is in the way"), TryLater(f"x-{'f1' * 8}.r is in the way")),
+        (TryLater("full: disk I/O error", key="k"), TryLater("only 3 KiB free", key="k")),
+    ],
+)
+def test_what_differs_from_pass_to_pass_is_no_new_trouble(settings, capsys, one, other):
+    def run(work):
+        return base.run(work, settings, Area(), base.Options())
+
+    assert run(Work(raises(one))) == run(Work(raises(other))) == 75
+    assert capsys.readouterr().err == f"demo.a: {one}\n"
+    assert run(Work()) == 0
+    assert capsys.readouterr().err == f"demo.a: is over: {other}\n"
+
+
+def test_another_directory_is_another_trouble(settings, capsys):
+    for path in ("/data/storage/1.fits", "/data/buffer/1.fits"):
+        base.run(Work(raises(TryLater(f"{path}: Stale"))), settings, Area(), base.Options())
+    assert capsys.readouterr().err.count("Stale") == 2
