@@ -16,10 +16,20 @@ if TYPE_CHECKING:
 
 
 class Area(NamedTuple):
-    """A path of the configuration, and the section and key that name it."""
+    """A path of the configuration, and the section and key that name it.
+
+    Attributes
+    ----------
+    where : `str`
+        Section and key.
+    path : `str`
+    label : `str`
+        KIND.NAME of the section; '' for what no section names.
+    """
 
     where: str
     path: str
+    label: str = ""
 
     def __str__(self) -> str:
         return f"{self.where} ({self.path})"
@@ -29,12 +39,19 @@ class Area(NamedTuple):
         return self.path == other.path or self.path.startswith(other.path + "/")
 
 
-def problems(
+class Overlap(NamedTuple):
+    """Two areas that may not lie as they do, and the sections that are concerned: both."""
+
+    problem: str
+    labels: frozenset[str]
+
+
+def overlaps(
     own: Collection[Area],
     handoffs: Collection[Handoff],
     finders: Collection[Finder],
     targets: Collection[Target],
-) -> Iterator[str]:
+) -> Iterator[Overlap]:
     """Say which areas may not lie where they do.
 
     A holding area or a storage area may serve several sections, a quarantine only one, and what
@@ -62,9 +79,10 @@ def problems(
         *((_endpoint(section, "buffer"), _area(section, "buffer")) for section in near),
     ):
         if one.is_in(other) or other.is_in(one):
-            yield (
-                f"{one} and {other}: neither may lie in the other: what is put into the one is "
-                "taken from the other"
+            yield _overlap(
+                one,
+                other,
+                "neither may lie in the other: what is put into the one is taken from the other",
             )
     for one, other in (
         # Where a file lies is what tells, without a database, which section it goes back to.
@@ -74,31 +92,59 @@ def problems(
         *product(arrivals, (*holdings, *quarantines)),
     ):
         if one.is_in(other) or other.is_in(one):
-            yield f"{one} and {other}: neither may lie in the other: their files are to stay apart"
-    read = [_area(section, "storage") for section in targets]
-    everywhere = (*read, *logs, *arrivals, *stagings, *storages, *quarantines, *holdings, *taken)
-    places = {area.path: area for area in everywhere}.values()
-    for one, other in product((*own, *_trees(targets)), places):
+            yield _overlap(
+                one, other, "neither may lie in the other: their files are to stay apart"
+            )
+    yield from among_files(own, handoffs, finders, targets)
+
+
+def among_files(
+    ours: Collection[Area],
+    handoffs: Collection[Handoff],
+    finders: Collection[Finder],
+    targets: Collection[Target],
+) -> Iterator[Overlap]:
+    """Say which directories that are ours, or filled by plugins, lie where files are kept."""
+    near = [section for section in handoffs if not section.endpoint.remote]
+    every = (
+        *(_area(section, "storage") for section in targets),
+        *(_area(f, "source") for f in finders if f.search != "scan"),
+        *(_endpoint(section, "buffer") for section in near),
+        *(_endpoint(section, "staging") for section in near),
+        *(_area(section, "storage") for section in finders),
+        *(_area(section, "quarantine") for section in (*handoffs, *finders)),
+        *(_area(section, "holding") for section in handoffs),
+        *(_area(section, "buffer") for section in handoffs),
+        *(_area(f, "source") for f in finders if f.search == "scan"),
+    )
+    places = {area.path: area for area in every}.values()
+    for one, other in product(ours, places):
         if one.is_in(other):
-            yield f"{one}: must not lie in {other}: it would be taken for a file there"
+            labels = {area.label for area in every if area.path == other.path}
+            yield Overlap(
+                f"{one}: must not lie in {other}: it would be taken for a file there",
+                frozenset({one.label, *labels} - {""}),
+            )
 
 
-def _area(section: Handoff | Finder | Target, key: str) -> Area:
-    return Area(f"[{section.label}] {key}", getattr(section, key))
-
-
-def _endpoint(section: Handoff, key: str) -> Area:
-    return Area(f"[{section.label}.endpoint] {key}", getattr(section.endpoint, key))
-
-
-def _trees(targets: Collection[Target]) -> Iterator[Area]:
-    """Give the directories into which plugins write."""
-    if not targets:
-        return
+def trees(target: Target) -> Iterator[Area]:
+    """Yield the directories into which a target's plugin writes; imports the plugin."""
     from dbbbatch.targets import registry
     from dbbbatch.targets.base import Misconfigured
 
-    for target in targets:
-        with suppress(Misconfigured):  # which is said of the section itself
-            for key, path in registry.written(target.label, target.plugin, target.config).items():
-                yield Area(f"[{target.label}.config] {key}", path)
+    with suppress(Misconfigured):  # which is said of the section itself
+        for key, path in registry.written(target.label, target.plugin, target.config).items():
+            yield Area(f"[{target.label}.config] {key}", path, target.label)
+
+
+def _overlap(one: Area, other: Area, why: str) -> Overlap:
+    return Overlap(f"{one} and {other}: {why}", frozenset({one.label, other.label} - {""}))
+
+
+def _area(section: Handoff | Finder | Target, key: str) -> Area:
+    return Area(f"[{section.label}] {key}", getattr(section, key), section.label)
+
+
+def _endpoint(section: Handoff, key: str) -> Area:
+    path = getattr(section.endpoint, key)
+    return Area(f"[{section.label}.endpoint] {key}", path, section.label)

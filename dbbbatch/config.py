@@ -1,25 +1,32 @@
 """The configuration: one TOML file becomes frozen, typed settings, or a list of all problems.
 
-A missing section is a component that this file does not run. `load` only reads the file; whether
-the world agrees (directories, commands, database) is asked by ``dbb config check``.
+A missing section is a component that this file does not run. A script needs `[site]`, `[database]`
+and its own section: what is wrong elsewhere, or a plugin that cannot be imported, does not stop it.
+`load` only reads the file; whether the world agrees (directories, commands, database) is asked by
+``dbb config check``, which says all that is wrong.
 """
 
+import difflib
 import os
 import re
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dbbbatch import areas, keys
+from dbbbatch import areas, environment, keys
 from dbbbatch.areas import Area
 from dbbbatch.errors import ConfigError, UsageError
+from dbbbatch.files import trust
 from dbbbatch.keys import key
 
 #: Where the file is looked for when neither -c nor $DBB_CONFIG names one.
 SEARCH = (Path("dbb.toml"), Path("/etc/dbb/dbb.toml"))
+
+#: The tables that every script needs.
+_COMMON = ("site", "database")
 
 ALGORITHMS = ("blake2b", "sha256", "sha512", "sha1", "md5")
 ALL_ALGORITHMS = (*ALGORITHMS, "adler32")
@@ -61,13 +68,37 @@ def _remote(value: Any) -> str:
 
 
 def _url(value: Any) -> str:
-    url = keys.text(value)
+    url = keys.unquoted(value)
     if url and not re.match(r"(sqlite:////|postgres(ql)?://)", url):
+        # A password may stand in it anywhere unless it is like a URL.
+        given = f", not {keys.without_password(url)!r}" if "://" in url else ""
         raise ValueError(
             "sqlite:////absolute/file or postgresql://user@host/name is wanted (a relative path "
-            f"depends on where cron starts), not {keys.without_password(url)!r}"
+            f"depends on where cron starts){given}"
+        )
+    if not sound_password(url):
+        # Else the database's driver would take a part of it for a host, and say so.
+        raise ValueError(
+            "its password holds a character that ends it in a URL: write / as %2F, @ as %40, % as "
+            "%25 and a space as %20; or use password_file"
         )
     return url
+
+
+def sound_password(url: str) -> bool:
+    """Tell whether a driver reads the password of a database URL, if there is one, as a whole."""
+    found = re.match(r"\w+://[^:/@?]*:(.*)@", url, re.DOTALL)
+    # A port, and an @ in what follows the question mark.
+    if found is None or re.match(r"\d{1,5}/[^?@]*\?", found[1]):
+        return True
+    return not re.search(r"[/@\s]|%(?![0-9A-Fa-f]{2})", found[1])
+
+
+def _password_file(value: Any) -> str:
+    # It may be the password itself, by mistake.
+    if not keys.unquoted(value).startswith("/"):
+        raise ValueError("the absolute path of a file is wanted")
+    return keys.file(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +138,7 @@ class Database:
     password_file: str | None = key(
         None,
         "file with the password alone (or use PGPASSFILE)",
-        keys.file,
+        _password_file,
         example="/etc/dbb/password",
     )
     password: keys.Secret | None = key(
@@ -377,7 +408,21 @@ KINDS: dict[str, type[Handoff] | type[Finder] | type[Target]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that one configuration file says."""
+    """What one configuration file says, as far as it is right.
+
+    Attributes
+    ----------
+    path : `pathlib.Path`
+    site : `Site`
+    database : `Database`
+    handoff, finder, target : mapping
+        By name, the sections of which is nothing wrong, as far as that can be seen without a
+        plugin.
+    wrong : mapping
+        By KIND.NAME, what is wrong with the other sections.
+    notes : `tuple` [ `str` ]
+        Files that were not used, and why.
+    """
 
     path: Path
     site: Site
@@ -385,13 +430,20 @@ class Settings:
     handoff: Mapping[str, Handoff]
     finder: Mapping[str, Finder]
     target: Mapping[str, Target]
+    wrong: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def sections(self, kind: str) -> Mapping[str, Section]:
-        """Give the named sections of a kind ("handoff", "finder", "target")."""
+        """Give the named sections of a kind ("handoff", "finder", "target") that are right."""
         return getattr(self, kind)  # type: ignore[no-any-return]
 
-    def select(self, kind: str, name: str | None, every: bool = False) -> list[Section]:
-        """Choose the sections that a command line asks for.
+    def names(self, kind: str) -> list[str]:
+        """Return the names of all sections of a kind, also of those that are wrong."""
+        labels = (label.partition(".") for label in self.wrong)
+        return [*self.sections(kind), *(name for of, _, name in labels if of == kind)]
+
+    def chosen(self, kind: str, name: str | None, every: bool = False) -> list[str]:
+        """Return the names of the sections that a command line asks for.
 
         Parameters
         ----------
@@ -407,23 +459,58 @@ class Settings:
         UsageError
             If there is no such section, or several and none is named.
         """
-        there = self.sections(kind)
+        there = self.names(kind)
         if name is not None and name in there:
-            return [there[name]]
+            return [name]
         if name is not None:
-            raise UsageError(
-                f"{self.path}: no section [{kind}.{name}]{keys.nearest(name, list(there))}"
-            )
+            raise UsageError(f"{self.path}: no section [{kind}.{name}]{keys.nearest(name, there)}")
         if not there:
             raise UsageError(f"{self.path}: no section [{kind}.NAME]: this file runs no {kind}")
         if len(there) > 1 and not every:
             raise UsageError(
                 f"which one? {self.path} has {', '.join(there)}; name one, or use --all"
             )
-        return list(there.values())
+        return there
+
+    def whole(self, kind: str, name: str) -> Section:
+        """Return a section that can be run: a target's plugin is asked about its keys, too.
+
+        Raises
+        ------
+        ConfigError
+            With all that is wrong with it. What is wrong with others is not asked.
+        """
+        section = self._right(kind, name)
+        if isinstance(section, Target) and (problems := self._of_plugin(section)):
+            raise ConfigError(*problems)
+        return section
+
+    def select(self, kind: str, name: str | None, every: bool = False) -> list[Section]:
+        """Choose the sections that a command line asks for.
+
+        Raises
+        ------
+        UsageError
+            As `chosen`.
+        ConfigError
+            As `whole`.
+        """
+        return [self.whole(kind, one) for one in self.chosen(kind, name, every)]
 
     def labelled(self, label: str) -> Section:
-        """Find the section that an operator names as KIND.NAME.
+        """Find the section that an operator names as KIND.NAME; no plugin is asked.
+
+        Raises
+        ------
+        UsageError
+            If there is none.
+        ConfigError
+            With all that is wrong with it.
+        """
+        return self._right(*self.named(label))
+
+    def named(self, label: str) -> tuple[str, str]:
+        """Return the kind and name of a section that an operator names, be it right or wrong.
 
         Raises
         ------
@@ -432,38 +519,71 @@ class Settings:
         """
         kind, _, name = label.partition(".")
         if kind not in KINDS or not name:
-            labels = [section.label for kind in KINDS for section in self.sections(kind).values()]
+            labels = [f"{kind}.{name}" for kind in KINDS for name in self.names(kind)]
             raise UsageError(f"{label!r}: KIND.NAME is wanted; known: {', '.join(labels)}")
-        return self.select(kind, name)[0]
+        return kind, self.chosen(kind, name)[0]
+
+    def _right(self, kind: str, name: str) -> Section:
+        if problems := self.wrong.get(f"{kind}.{name}"):
+            raise ConfigError(*problems)
+        return self.sections(kind)[name]
+
+    def _of_plugin(self, target: Target) -> list[str]:
+        """Return what is wrong with a target's choice of a plugin, and with where that writes."""
+        from dbbbatch.targets import registry
+
+        problems = registry.problems(target.label, target.plugin, target.config)
+        if not problems:
+            sections = (list(self.sections(kind).values()) for kind in KINDS)
+            overlaps = areas.among_files(list(areas.trees(target)), *sections)  # type: ignore[arg-type]
+            problems = [overlap.problem for overlap in overlaps]
+        return [f"{self.path}: {problem}" for problem in problems]
 
 
-def find(given: str | None) -> Path:
-    """Find the configuration file: the given one, else $DBB_CONFIG, ./dbb.toml, /etc/dbb/dbb.toml.
+def _open(given: str | None) -> tuple[Path, bytes, tuple[str, ...]]:
+    """Read the file that is given, else $DBB_CONFIG, ./dbb.toml, /etc/dbb/dbb.toml.
 
-    Raises
-    ------
-    ConfigError
-        If there is none.
+    Also say which were not used, and why. One that is named is used or refused. In the places
+    where one is looked for, what cannot be read, or is not meant for this user, is passed over:
+    anybody may have put it there.
     """
-    named = given or os.environ.get("DBB_CONFIG")
-    if named:
-        return Path(named).absolute()
-    for path in SEARCH:
-        if path.exists():
-            return path.absolute()
+    if named := given or os.environ.get("DBB_CONFIG"):
+        try:
+            path = Path(named).absolute()
+            return path, trust.read(str(path)), ()
+        except OSError as error:
+            raise ConfigError(f"{named}: cannot be read: {error.strerror or error}") from None
+        except trust.Distrusted as error:
+            raise ConfigError(str(error)) from None
+    notes = []
+    unread = []
+    for place in SEARCH:
+        try:
+            path = place.absolute()
+            return path, trust.read(str(path)), tuple(notes)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            unread.append(f"{place}: {error.strerror or error}")
+        except trust.Distrusted as error:
+            if not error.foreign:
+                raise ConfigError(str(error)) from None
+            notes.append(f"{place} is not used: {error}")
     raise ConfigError(
         "no configuration: give -c FILE, set DBB_CONFIG, or write ./dbb.toml or /etc/dbb/dbb.toml "
-        "(`dbb config sample` prints one)"
+        "(`dbb config sample` prints one)",
+        *notes,
+        *unread,
     )
 
 
 def load(given: str | Path | None = None) -> Settings:
-    """Read the configuration.
+    """Read the configuration: what is wrong in one section is no matter of others.
 
     Parameters
     ----------
     given : `str` or `pathlib.Path`, optional
-        The file; by default as `find` says.
+        The file; by default $DBB_CONFIG, ./dbb.toml or /etc/dbb/dbb.toml.
 
     Returns
     -------
@@ -472,21 +592,19 @@ def load(given: str | Path | None = None) -> Settings:
     Raises
     ------
     ConfigError
-        With every problem of the file, each naming file, section and key.
+        If there is no file, it is not TOML, others can write it, or `[site]` or `[database]` are
+        wrong: every problem, each naming file, section and key.
     """
-    settings, problems = examine(given)
-    if settings is None or problems:
-        raise ConfigError(*problems)
-    return settings
+    return _read_all(given)[0]
 
 
 def examine(given: str | Path | None = None) -> tuple[Settings | None, list[str]]:
-    """Read the configuration as far as it can be read.
+    """Read the configuration as far as it can be read, and ask the plugins of all targets, too.
 
     Parameters
     ----------
     given : `str` or `pathlib.Path`, optional
-        The file; by default as `find` says.
+        The file; by default $DBB_CONFIG, ./dbb.toml or /etc/dbb/dbb.toml.
 
     Returns
     -------
@@ -499,45 +617,86 @@ def examine(given: str | Path | None = None) -> tuple[Settings | None, list[str]
     Raises
     ------
     ConfigError
-        If there is no file, or it is not TOML.
+        If there is no file, it is not TOML, or others can write it.
     """
-    path = find(str(given) if given else None)
+    try:
+        settings, problems = _read_all(given)
+    except _Common as error:
+        return None, list(error.problems)
+    wrong = dict(settings.wrong)
+    for name in settings.target:
+        try:
+            settings.whole("target", name)
+        except ConfigError as error:
+            wrong[f"target.{name}"] = error.problems
+            problems += error.problems
+    target = {
+        name: section for name, section in settings.target.items() if section.label not in wrong
+    }
+    return replace(settings, target=target, wrong=wrong), problems
+
+
+class _Common(ConfigError):
+    """What is wrong concerns every script."""
+
+
+def _read_all(given: str | Path | None) -> tuple[Settings, list[str]]:
+    """Read the configuration; also return all problems that are seen without a plugin."""
+    path, content, notes = _open(str(given) if given else None)
     import tomli
 
     try:
-        tables = tomli.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        tables = tomli.loads(content.decode("utf-8"))
     except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
-    problems: list[str] = []
-    settings = _read_all(path, tables, problems)
-    return settings, [f"{path}: {problem}" for problem in problems]
-
-
-def _read_all(path: Path, tables: Mapping[str, Any], problems: list[str]) -> Settings | None:
-    known = ["site", "database", *KINDS]
-    for name in tables.keys() - set(known):
-        problems.append(f"[{name}]: unknown section{keys.nearest(name, known)}")
-    site = keys.read(Site, tables.get("site", {}), "[site]", problems)
-    database = keys.read(Database, tables.get("database", {}), "[database]", problems)
+    common: list[str] = []
+    others: list[str] = []
+    for name in tables.keys() - {*_COMMON, *KINDS}:
+        # A misspelt [database] must not have the scripts use another one.
+        meant = difflib.get_close_matches(name, _COMMON, n=1, cutoff=0.6)
+        known = keys.nearest(name, [*_COMMON, *KINDS])
+        (common if meant else others).append(f"[{name}]: unknown section{known}")
+    site = keys.read(Site, tables.get("site", {}), "[site]", common)
+    given_database = tables.get("database", {})
+    database = keys.read(Database, given_database, "[database]", common)
+    if isinstance(given_database, Mapping):
+        environment.hide(keys.variables(given_database.get("password")))
     if site is not None and database is not None and not database.url:
         database = replace(database, url=f"sqlite:///{site.state}/dbb.sqlite")
-    read: dict[str, list[Any]] = {kind: [] for kind in KINDS}
-    whole: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    read: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    wrong: dict[str, list[str]] = {}
     for kind in KINDS:
-        for name, content in _named(kind, tables.get(kind, {}), problems).items():
-            before = len(problems)
-            section = _read_section(kind, name, content, f"[{kind}.{name}]", problems)
-            if section is None:
-                continue
-            read[kind].append(section)
-            if len(problems) == before:
-                whole[kind][name] = section
-    problems += areas.problems(list(_own(site, database)), *read.values())
-    if site is None or database is None:
-        return None
-    return Settings(path=path, site=site, database=database, **whole)
+        for name, table in _named(kind, tables.get(kind, {}), others).items():
+            problems: list[str] = []
+            section = _read_section(kind, name, table, f"[{kind}.{name}]", problems)
+            if section is not None:
+                read[kind][name] = section
+            if problems:
+                wrong[f"{kind}.{name}"] = problems
+                others += problems
+    by_kind = (list(read[kind].values()) for kind in KINDS)
+    for overlap in areas.overlaps(list(_own(site, database)), *by_kind):
+        others.append(overlap.problem)
+        for label in overlap.labels:
+            wrong.setdefault(label, []).append(overlap.problem)
+    if common or site is None or database is None:
+        raise _Common(*_of(path, [*common, *others]))
+    settings = Settings(
+        path=path,
+        site=site,
+        database=database,
+        wrong={label: tuple(_of(path, problems)) for label, problems in wrong.items()},
+        notes=notes,
+        **{
+            kind: {name: one for name, one in named.items() if one.label not in wrong}
+            for kind, named in read.items()
+        },
+    )
+    return settings, _of(path, others)
+
+
+def _of(path: Path, problems: Iterable[str]) -> list[str]:
+    return [f"{path}: {problem}" for problem in problems]
 
 
 def _named(kind: str, tables: Any, problems: list[str]) -> Mapping[str, Any]:
@@ -635,14 +794,11 @@ def _finder_relations(finder: Finder) -> list[str]:
 
 
 def _target_relations(target: Target) -> list[str]:
-    from dbbbatch.targets import registry
-
-    problems = registry.problems(target.label, target.plugin, target.config)
     if target.timeout == 0:
-        problems.append(
+        return [
             f"[{target.label}] timeout: must be longer than 0; without it one file can hold up all"
-        )
-    return problems
+        ]
+    return []
 
 
 _RELATIONS: dict[str, Callable[[Any], list[str]]] = {

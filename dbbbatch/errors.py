@@ -9,26 +9,41 @@ import os
 
 def user() -> str:
     """Name the user whose rights this process has, for messages."""
+    return user_named(os.geteuid())
+
+
+def user_named(uid: int) -> str:
+    """Return the name of a user, or the number of one who has none."""
     import pwd
 
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return str(os.geteuid())
+        return str(uid)
+
+
+#: Key of the trouble that nothing can be recorded: the disk of the state directory or of an SQLite
+#: database is full, whichever of the two is met first.
+NO_ROOM = "no room to record what is done"
 
 
 class DbbError(Exception):
     """Anything foreseeable that ends a script; its text is shown to the operator as it is.
 
-    Attributes
+    Parameters
     ----------
-    key : `str`
-        What makes it the same trouble in the next pass although its words differ; empty if its
-        words do.
+    *words : `str`
+        The text.
+    key : `str`, optional
+        What makes it the same trouble in the next pass although the text differs.
     """
 
     exit_code = 70
     key = ""
+
+    def __init__(self, *words: str, key: str = "") -> None:
+        super().__init__(*words)
+        self.key = key
 
 
 class UsageError(DbbError):
@@ -48,8 +63,8 @@ class ConfigError(DbbError):
 
     exit_code = 78
 
-    def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
+    def __init__(self, *problems: str, key: str = "") -> None:
+        super().__init__("\n".join(problems), key=key)
         self.problems = problems
 
 

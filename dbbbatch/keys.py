@@ -150,8 +150,13 @@ def _undeclared(section: type) -> list[dataclasses.Field[Any]]:
 
 
 def without_password(url: str) -> str:
-    """Give a database URL without its password, for messages."""
-    return re.sub(r"(//[^:/@]*):[^?]*@", r"\1@", re.sub(r"(password=)[^&\s]*", r"\1***", url))
+    """Return a database URL without its password, for messages.
+
+    A password may hold any character, also those that end one in a well-formed URL: all is left
+    out up to the last ``@``.
+    """
+    url = re.sub(r"(password=)[^&\s]*", r"\1***", url)
+    return re.sub(r"(//[^:/@?]*):.*@", r"\1@", url, flags=re.DOTALL)
 
 
 # ---- what a value may be -------------------------------------------------------------------------
@@ -311,14 +316,42 @@ def mode(value: Any) -> int | None:
 
 
 def secret(value: Any) -> Secret:
-    """Accept a password, best written as ``${VARIABLE}`` of the environment."""
+    """Accept a password, best written as ``${VARIABLE}`` of the environment; never quote it."""
 
     def look_up(found: re.Match[str]) -> str:
         if found[1] not in os.environ:
             raise ValueError(f"the environment variable {found[1]} is not set")
         return os.environ[found[1]]
 
-    return Secret(_VARIABLE.sub(look_up, text(value)))
+    return Secret(_VARIABLE.sub(look_up, unquoted(value)))
+
+
+def unquoted(value: Any) -> str:
+    """Accept a text that may be, or hold, a secret: no error quotes it."""
+    if not isinstance(value, str):
+        raise ValueError(f"a text is wanted, not {_TYPES.get(type(value), 'this')}")
+    if "\0" in value:
+        raise ValueError("must not hold a NUL")
+    return value
+
+
+def variables(value: Any) -> list[str]:
+    """Return the variables of the environment that a value of the configuration names."""
+    if isinstance(value, str):
+        return _VARIABLE.findall(value)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [name for one in value for name in variables(one)] if isinstance(value, list) else []
+
+
+#: What TOML has beside texts, for messages that must not quote a value.
+_TYPES = {
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
 
 
 def table(value: Any) -> Mapping[str, Any]:
@@ -334,5 +367,6 @@ def command(value: Any) -> str:
         if not shlex.split(text(value)):
             raise ValueError("a command is wanted")
     except ValueError as error:
-        raise ValueError(f"{value!r} is no command line: {error}") from None
+        # Not quoted: a password may stand in it.
+        raise ValueError(f"is no command line: {error}") from None
     return text(value)

@@ -3,7 +3,6 @@
 import pytest
 
 from dbbbatch import config, toml
-from dbbbatch.errors import ConfigError
 
 
 @pytest.fixture
@@ -39,11 +38,8 @@ def problems(tmp_path):
             tables[section][key] = value
         path = tmp_path / "dbb.toml"
         path.write_text(toml.document(tables))
-        try:
-            config.load(path)
-        except ConfigError as error:
-            return [problem.removeprefix(f"{path}: ") for problem in error.problems]
-        return []
+        _, found = config.examine(path)
+        return [problem.removeprefix(f"{path}: ") for problem in found]
 
     return problems
 

@@ -67,19 +67,25 @@ def jobs(text: str) -> list[str]:
     return [line.split(None, 5)[5] for line in text.splitlines() if line.startswith("* ")]
 
 
-def wait_until_all_arrived(site: Site, sent: dict[str, bytes], fault: Callable[[], str]) -> None:
-    """Wait until both targets have every file; fail at once if `fault` says why they never will."""
+def wait_until_all_arrived(
+    site: Site, sent: dict[str, bytes], fault: Callable[[], str], killed: bool = False
+) -> None:
+    """Wait until both targets have every file; fail at once if `fault` says why they never will.
+
+    A file that was in hand when its pass was killed is registered once more.
+    """
     by_night, catalog = site.root / "by-night", site.root / "catalog"
     deadline = time.monotonic() + PATIENCE
     while True:
         listed = catalog.read_text().split() if catalog.exists() else []
         linked = list(by_night.rglob("*.fits"))
-        if len(listed) >= len(sent) and len(linked) >= len(sent) and not tree(site.buffer):
+        if len(set(listed)) >= len(sent) and len(linked) >= len(sent) and not tree(site.buffer):
             break
         assert not fault(), fault()
         assert time.monotonic() < deadline, (len(listed), len(linked), len(sent))
         time.sleep(0.1)
-    assert sorted(listed) == sorted(Path(rel).name for rel in sent)
+    listed = sorted(set(listed) if killed else listed)
+    assert listed == sorted(Path(rel).name for rel in sent)
     assert tree(site.holding) == sent
     assert tree(site.storage) == sent
 
@@ -114,6 +120,119 @@ def test_its_command_lines_in_crons_environment(site: Site) -> None:
 def _ended_badly(running: list["subprocess.Popen[bytes]"]) -> str:
     ended = [process for process in running if process.poll() is not None]
     return "\n".join(f"{p.args}: ended with {p.returncode}" for p in ended if p.returncode)
+
+
+#: Times that the lines of every minute are started, seconds between two of them, and the files.
+ROUNDS = 9
+BETWEEN = 3.0
+BACKLOG = 240
+
+
+class SideBySide:
+    """The jobs of a crontab, started again and again whatever is still at work."""
+
+    def __init__(self, text: str, output: Path) -> None:
+        self._text = text
+        self._output = output
+        settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+        values = {**CRON_ENVIRONMENT, **settings}
+        self._variables = [f"{name}={value}" for name, value in values.items()]
+        self._started: list[tuple[str, subprocess.Popen[bytes], Path]] = []
+        self._killed: set[int] = set()
+        output.mkdir()
+
+    def start(self, command: str) -> None:
+        said = self._output / f"{len(self._started)}"
+        with said.open("wb") as file:
+            process = subprocess.Popen(
+                ["env", "-i", *self._variables, "/bin/sh", "-c", command],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                start_new_session=True,
+            )
+        self._started.append((command, process, said))
+
+    def kill_oldest(self, script: str) -> None:
+        """Kill what cron would know of the longest-lived pass of a script: its process group."""
+        for command, process, _ in self._started:
+            if command.startswith(script) and process.poll() is None:
+                self._killed.add(process.pid)
+                os.killpg(process.pid, signal.SIGKILL)
+                return
+
+    def end(self) -> list[str]:
+        """End all; give what was not as it should be."""
+        ended_here = set()
+        for _, process, _ in self._started:
+            if process.poll() is None:
+                ended_here.add(process.pid)
+                os.killpg(process.pid, signal.SIGTERM)
+        wrong = []
+        for command, process, said in self._started:
+            code, printed = process.wait(timeout=60), said.read_text()
+            codes = {0}
+            if process.pid in ended_here:
+                codes = {0, 75, -signal.SIGTERM}
+            elif process.pid in self._killed:
+                codes = {-signal.SIGKILL}
+            if code not in codes or printed:
+                wrong.append(f"{command}: ended with {code} and printed: {printed}")
+        return wrong
+
+    def fault(self) -> str:
+        return "\n".join(
+            f"{command}: ended with {process.returncode}: {said.read_text()}"
+            for command, process, said in self._started
+            if process.poll() not in (None, 0, -signal.SIGKILL)
+        )
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_its_lines_beside_each_other_while_work_outlasts_their_interval(
+    site: Site, tmp_path: Path
+) -> None:
+    slow = site.root / "slow"
+    slow.write_text('#!/bin/sh\nsleep 2\nexec "$@"\n')
+    register = site.root / "register"
+    register.write_text(f'#!/bin/sh\nsleep 0.1\nbasename "$1" >>{site.root}/catalog\n')
+    for script in (slow, register):
+        script.chmod(0o755)
+    site.write(
+        targets={
+            "catalog": {"plugin": "command", "config": {"command": f"{register} {{file}}"}},
+            "by-night": {"plugin": "link", "config": {"root": site.root / "by-night"}},
+        },
+        # Small batches, so that work is left when a pass is killed.
+        handoff={"min_free": 0, "batch_files": 30, "streams": 1},
+        endpoint={"transfer": f"{slow} {site.ssh.rsync if site.ssh else ''}"},
+        finder={"min_free": 0, "batch_files": 20},
+    )
+    for n in range(BACKLOG):
+        site.put(f"2026-11-{n % 5 + 10}/{n:04}.fits", f"{n} ".encode() * 900)
+    sent = tree(site.buffer)
+    text = crontab(site)
+    lines = [line for line in text.splitlines() if re.match(r"[\d*]+ [\d* ]+ ", line)]
+    every_minute = jobs(text)
+    others = [line.split(None, 5)[5].replace("\\%", "%") for line in lines if line[0] != "*"]
+    assert (len(every_minute), len(others)) == (4, 3)
+    running = SideBySide(text, tmp_path / "said")
+    wrong = None
+    try:
+        for number in range(ROUNDS):
+            for command in every_minute:
+                running.start(command)
+            if number < len(others):
+                running.start(others[number])
+            time.sleep(BETWEEN)
+            if number % 2:
+                running.kill_oldest(("dbb-handoff", "dbb-finder", "dbb-ingester")[number // 2 % 3])
+        wait_until_all_arrived(site, sent, running.fault, killed=True)
+    finally:
+        wrong = running.end()
+    assert wrong == []
 
 
 @pytest.fixture

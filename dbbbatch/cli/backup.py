@@ -33,6 +33,7 @@ def command(operator: Operator, file: str) -> None:
     target = os.path.abspath(file)
     if os.path.lexists(target):
         raise UsageError(f"{target}: is there already; nothing is overwritten")
+    operator.must_own_state()
     database = connect.sqlite_path(settings.database.url)
     # One name, whatever the target's: the next one removes what a killed one left.
     temporary = place.hidden_path(target, os.uname().nodename, "backup", database)

@@ -16,7 +16,8 @@ def command(operator: Operator) -> None:
     question on stdin. Nothing is changed here.
     """
     operator.connect(readonly=True)
-    from dbbbatch.passes.confirm import answer
+    from dbbbatch.passes.confirm import answer, lines_of
 
-    for line in answer(operator.settings, sys.stdin):
+    sys.stdin.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    for line in answer(operator.settings, lines_of(sys.stdin)):
         click.echo(line)

@@ -9,6 +9,7 @@ from dbbbatch import keys
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Settings
 from dbbbatch.errors import ConfigError, TryLater, user
+from dbbbatch.files import state
 
 
 @click.command()
@@ -22,8 +23,10 @@ def command(operator: Operator) -> None:
     from dbbbatch.database import connect
 
     settings = operator.settings
+    operator.must_own_state()
     try:
-        os.makedirs(settings.site.state, exist_ok=True)
+        # What is above it is none of ours.
+        os.makedirs(settings.site.state, state.DIRECTORY_MODE, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"{settings.path}: [site] state: {settings.site.state} cannot be made by user "
@@ -34,6 +37,13 @@ def command(operator: Operator) -> None:
     click.echo(f"{keys.without_password(settings.database.url)}: {what}")
     for path in _sentinels(settings):
         click.echo(f"{path}: made; its presence says that this storage area is mounted")
+    if wrong := [
+        problem
+        for label, problems in settings.wrong.items()
+        if label.startswith("finder.")
+        for problem in problems
+    ]:
+        raise ConfigError(*dict.fromkeys(wrong))
 
 
 def _sentinels(settings: Settings) -> list[Path]:

@@ -113,6 +113,7 @@ def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: boo
 @contextmanager
 def _alone(operator: Operator, label: str) -> Iterator[None]:
     """Keep other releases away: two of one file would put it back under two names."""
+    operator.must_own_state()
     lock = Lock(Path(operator.settings.site.state) / "locks", f"release.{label}")
     try:
         lock.acquire()

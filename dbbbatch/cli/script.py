@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from dbbbatch import __version__, keys
-from dbbbatch.config import Section, Settings, load
+from dbbbatch.config import Section, Settings, is_sqlite, load
 from dbbbatch.errors import ConfigError, DbbError, UsageError
 from dbbbatch.files import faults
 from dbbbatch.passes import crash
@@ -75,15 +75,21 @@ class Operator:
     ----------
     given : `str` or `None`
         The configuration file of ``-c``.
+    program : `str`
+        What was typed, such as ``dbb-handoff``.
     """
 
-    def __init__(self, given: str | None = None) -> None:
+    def __init__(self, given: str | None = None, program: str = "dbb") -> None:
         self.given = given
+        self.program = program
 
     @cached_property
     def settings(self) -> Settings:
         """The configuration, read when it is first asked for."""
-        return load(self.given)
+        settings = load(self.given)
+        for note in settings.notes:
+            print(f"{self.program}: {note}", file=sys.stderr)
+        return settings
 
     @property
     def state(self) -> Path | None:
@@ -94,18 +100,41 @@ class Operator:
     def must_run(self, label: str) -> None:
         """Hold a pass's KIND.NAME to the configuration; janitors and auditors have no own section.
 
+        What is wrong with the section is no matter here.
+
         Raises
         ------
         UsageError
             If this configuration runs no such pass.
         """
         kind, _, name = label.partition(".")
-        self.settings.labelled(f"{_SECTION_OF.get(kind, kind)}.{name}" if name else label)
+        self.settings.named(f"{_SECTION_OF.get(kind, kind)}.{name}" if name else label)
+
+    def must_own_state(self) -> None:
+        """Raise unless this user is the one who runs passes, before anything is made.
+
+        Raises
+        ------
+        ConfigError
+            As `dbbbatch.files.state.must_own`.
+        """
+        from dbbbatch.files.state import must_own
+
+        must_own(self.settings.site.state, str(self.settings.path))
 
     def connect(self, *, readonly: bool = False) -> Any:
-        """Connect to the database of the configuration; its models are bound then."""
+        """Connect to the database of the configuration; its models are bound then.
+
+        Raises
+        ------
+        ConfigError
+            To change an SQLite database, this user must be the one who runs passes: SQLite makes
+            files beside it.
+        """
         from dbbbatch.database import connect
 
+        if not readonly and is_sqlite(self.settings.database.url):
+            self.must_own_state()
         return connect.connect(self.settings.database, readonly=readonly)
 
 
@@ -128,20 +157,33 @@ def script(
         Options that only this script has.
     """
 
-    operator = Operator()
+    operator = Operator(program=program)
 
     def callback(name: str | None, config: str | None, every: bool, **options: Any) -> int:
         operator.given = config
         settings = operator.settings
-        sections = settings.select(kind, name, every)
+        chosen = settings.chosen(kind, name, every)
         special = {option.name: options.pop(option.name) for option in own}
         dry_run = options.pop("dry_run")
-        if options["linger"] and len(sections) > 1:
+        if options["linger"] and len(chosen) > 1:
             raise UsageError("--linger goes with one section: give each a crontab line of its own")
         asked = Options(**options)
+        if not dry_run or asked.log_file:
+            operator.must_own_state()
         set_up_logging(asked.verbose, asked.log_file)
         make = partial(factory, **special)
-        return (_plan if dry_run else _run)(make, settings, sections, asked)
+        run = _plan if dry_run else _run
+        codes = []
+        for one in chosen:
+            try:
+                section = settings.whole(kind, one)
+                codes.append(run(make(section), settings, section, asked))
+            except DbbError as error:
+                if len(chosen) == 1:
+                    raise
+                # Of several, one that cannot run stops no other.
+                codes.append(show(program, error))
+        return max(codes)
 
     command = click.command(
         program, help=help, context_settings={"help_option_names": ["-h", "--help"]}
@@ -159,6 +201,7 @@ def script(
 
 def leave(program: str, command: click.Command, operator: Operator) -> None:
     """Run a command and exit with its code; whatever goes wrong is a line, never a traceback."""
+    set_up_signals()
     for stream in (sys.stdout, sys.stderr):
         # Names may hold what the locale's encoding, or any, has no character for.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -173,13 +216,8 @@ def leave(program: str, command: click.Command, operator: Operator) -> None:
     except (click.Abort, KeyboardInterrupt):
         print(f"{program}: interrupted", file=sys.stderr)
         code = 75
-    except ConfigError as error:
-        for problem in error.problems:
-            print(f"{program}: {problem}", file=sys.stderr)
-        code = error.exit_code
     except DbbError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        code = error.exit_code
+        code = show(program, error)
     except BrokenPipeError:
         # Whoever read the output (`… | head`) has seen enough.
         sys.stderr.close()
@@ -190,6 +228,23 @@ def leave(program: str, command: click.Command, operator: Operator) -> None:
         print(f"{program}: {line}", file=sys.stderr)
         code = later.exit_code if later else EXIT_UNFORESEEN
     sys.exit(code or 0)
+
+
+def set_up_signals() -> None:
+    """Undo what a parent process may have left that would keep us from seeing our children end.
+
+    A process that ignores SIGCHLD loses the exit codes of its children; one that blocks signals
+    cannot be asked to end. Both are inherited (execve(2)). That SIGHUP is ignored is meant (nohup).
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def show(program: str, error: DbbError) -> int:
+    """Print what is wrong on stderr, and return its exit code."""
+    for line in error.problems if isinstance(error, ConfigError) else [str(error)]:
+        print(f"{program}: {line}", file=sys.stderr)
+    return error.exit_code
 
 
 def set_up_logging(verbose: int, log_file: str | None) -> None:
@@ -222,20 +277,15 @@ def set_up_logging(verbose: int, log_file: str | None) -> None:
     logger.handlers = handlers
 
 
-def _run(factory: Factory, settings: Settings, sections: list[Section], options: Options) -> int:
+def _run(work: Work, settings: Settings, section: Section, options: Options) -> int:
     from dbbbatch.passes import base
 
-    works = [factory(section) for section in sections]
-    return max(
-        base.run(work, settings, section, options)
-        for work, section in zip(works, sections, strict=True)
-    )
+    return base.run(work, settings, section, options)
 
 
-def _plan(factory: Factory, settings: Settings, sections: list[Section], options: Options) -> int:
+def _plan(work: Work, settings: Settings, section: Section, options: Options) -> int:
     from dbbbatch.passes import base
 
-    for section in sections:
-        for line in base.plan(factory(section), settings, section, options):
-            click.echo(line)
+    for line in base.plan(work, settings, section, options):
+        click.echo(line)
     return 0

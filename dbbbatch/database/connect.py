@@ -21,7 +21,9 @@ from dbbbatch.config import Database as DatabaseSettings
 from dbbbatch.config import is_sqlite, sqlite_path
 from dbbbatch.database import schema
 from dbbbatch.database.base import database as proxy
-from dbbbatch.errors import ConfigError, DbbError, TryLater, user
+from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, TryLater, user
+from dbbbatch.files import trust
+from dbbbatch.files.state import DATABASE_MODE
 
 Result = TypeVar("Result")
 
@@ -186,9 +188,13 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
     if must_exist and not _is_there(path):
         raise ConfigError(f"{path}: no such database; run `dbb init`")
     mode = "ro" if readonly else "rwc" if not must_exist else "rw"
+    if mode == "rwc":
+        _make_sqlite_file(path)
     # A log (-wal) belongs to a database in use. Without one, SQLite makes it even to read, which
-    # is refused to a user who may only read; then the file itself is all that there is.
-    _immutable = readonly and not os.access(directory, os.W_OK) and not _is_there(f"{path}-wal")
+    # is refused to a user who may only read, and would be in the way of the owner if another user
+    # made it; then the file itself is all that there is.
+    looks_only = readonly and (not os.access(directory, os.W_OK) or not _is_ours(path))
+    _immutable = looks_only and not _is_there(f"{path}-wal")
     if _immutable:
         mode += "&immutable=1"
     pragmas = {"foreign_keys": 1} | ({"query_only": 1} if readonly else {"synchronous": "full"})
@@ -198,6 +204,17 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
         timeout=settings.busy_timeout,
         uri=True,
     )
+
+
+def _is_ours(path: str) -> bool:
+    # What root makes, SQLite gives to the owner of the database.
+    return os.geteuid() in (0, os.stat(path).st_uid)
+
+
+def _make_sqlite_file(path: str) -> None:
+    """Make an empty database, which SQLite would let everybody read."""
+    with suppress(OSError):  # SQLite meets the same, and says it
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, DATABASE_MODE))
 
 
 def _is_there(path: str) -> bool:
@@ -226,8 +243,12 @@ def _postgresql(settings: DatabaseSettings, readonly: bool, must_exist: bool) ->
     more: dict[str, Any] = {}
     if settings.password_file:
         try:
-            with open(settings.password_file, encoding="utf-8") as file:
-                more["password"] = file.read().strip()
+            more["password"] = trust.read(settings.password_file).decode().strip()
+        except (trust.Distrusted, UnicodeDecodeError) as error:
+            problem = "is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+            raise ConfigError(
+                f"[database] password_file {settings.password_file}: {problem}"
+            ) from None
         except OSError as error:
             raise ConfigError(
                 f"[database] password_file {settings.password_file}: {error.strerror}"
@@ -326,7 +347,9 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         # A full disk may be either of them: SQLite also fails to make its log larger.
         raise TryLater(
-            f"{_name}: the disk is full or failing ({original}); make room, or see the kernel's log"
+            f"{_name}: the disk is full or failing ({original}); make room, or see the kernel's "
+            "log",
+            key=NO_ROOM,
         ) from None
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         raise ConfigError(

@@ -71,6 +71,8 @@ class Demo:
             self.root.mkdir(parents=True, exist_ok=True)
             if any(self.root.iterdir()) and not mark.exists():
                 raise UsageError(f"{root}: holds something that is no demo; name another directory")
+            # Whatever the umask: a configuration is not obeyed where others can write.
+            self.root.chmod(self.root.stat().st_mode & ~0o022)
             mark.write_text(_MARK, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{root}: {error.strerror}; name another directory") from None
@@ -188,3 +190,4 @@ class Demo:
 
     def _write(self, path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
         path.write_text(toml.document(tables), encoding="utf-8")
+        path.chmod(0o644)  # whatever the umask: what others could write is refused

@@ -29,6 +29,9 @@ _GENERAL = frozenset(
     }
 )
 
+#: There is no room, though there may be for something smaller.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 #: The name itself is what a disk cannot take: trying again would not help.
 UNFIT = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL})
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from dbbbatch.errors import LockHeld
+from dbbbatch.errors import LockHeld, TryLater
+from dbbbatch.files import state
 
 #: Seconds between two looks at a lock that is waited for.
 POLL = 0.2
@@ -59,12 +60,15 @@ class Lock:
         ------
         LockHeld
             If others still hold it; the message says who.
+        TryLater
+            If something that is no pass stands in the way: it reads a file under a lock.
         OSError
             If a file cannot be opened.
         """
         end = time.monotonic() + wait
         while not any(self._try(path) for path in self._paths):
             if stopping() or time.monotonic() >= end:
+                self._must_be_passes()
                 raise LockHeld(f"{self.label} is at work: {'; '.join(self.holders())}")
             time.sleep(POLL)
 
@@ -76,12 +80,26 @@ class Lock:
 
     def holders(self) -> list[str]:
         """Say who holds the lock, since when and from which command line; takes nothing."""
-        return [_holder(path) for path in self._paths if _held(path)]
+        return [_holder(path) for path in self._paths if _held(path) != fcntl.F_UNLCK]
+
+    def _must_be_passes(self) -> None:
+        """Raise if what holds a lock is no pass, which would never end by itself."""
+        for path in self._paths:
+            if _held(path) == fcntl.F_RDLCK:
+                raise TryLater(
+                    f"{path}: some program holds a lock for reading on it, which no pass does; "
+                    f"`sudo fuser -v {path}` says which: end it",
+                    key=f"read lock {path}",
+                )
 
     def _try(self, path: Path) -> bool:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
+        state.make(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, state.FILE_MODE)
         try:
+            if os.fstat(descriptor).st_mode & 0o077:
+                # Of an earlier version. Who can open it could hold it.
+                with suppress(PermissionError):
+                    os.fchmod(descriptor, state.FILE_MODE)
             fcntl.fcntl(
                 descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0)
             )
@@ -102,17 +120,19 @@ class Lock:
         return True
 
 
-def _held(path: Path) -> bool:
+def _held(path: Path) -> int:
+    """Return the type of lock that keeps us from a file: F_UNLCK, F_RDLCK or F_WRLCK."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        return fcntl.F_UNLCK
     try:
         asked = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0)
         answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
     finally:
         os.close(descriptor)
-    return struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK
+    kind: int = struct.unpack(_FLOCK, answer)[0]
+    return kind
 
 
 def _holder(path: Path) -> str:

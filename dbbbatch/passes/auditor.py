@@ -189,6 +189,8 @@ class AuditorWork(Work):
             finder.storage == self._finder.storage and finder.search == "rsync-logs"
             for finder in (self._finder, *p.settings.finder.values())
         )
+        # Nobody knows what a section that is wrong is about.
+        by_rsync = by_rsync or any(label.startswith("finder.") for label in p.settings.wrong)
         batch: list[Found] = []
         try:
             for found in scan(

@@ -15,7 +15,7 @@ from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import File, FileStatus
 from dbbbatch.database.models.target import Target
-from dbbbatch.errors import UsageError
+from dbbbatch.errors import ConfigError, UsageError
 from dbbbatch.files import checksum, names
 from dbbbatch.files.scan import Found, changed_ns, detour
 from dbbbatch.passes.base import Pass
@@ -223,6 +223,15 @@ def _elsewhere(starts: Sequence[str]) -> re.Pattern[str]:
 
 def _ensure(p: Pass, finder: Finder, wanted: Sequence[str]) -> list[int]:
     """Return the ids of targets of a finder's storage, adding those that never had a pass."""
+    problems = [
+        problem
+        for label, found in p.settings.wrong.items()
+        if label.startswith("target.")
+        for problem in found
+    ]
+    if problems:
+        # A target that is left out would be offered what is recorded here as new.
+        raise ConfigError(*problems)
     known = targets_of(p.settings, finder)
     for name in wanted:
         if name not in known:

@@ -21,10 +21,12 @@ from typing import Any, Protocol
 
 from dbbbatch import __version__
 from dbbbatch.config import Settings, is_sqlite, sqlite_path
-from dbbbatch.errors import ConfigError, DbbError, Interrupted, LockHeld, TryLater
+from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, Interrupted, LockHeld, TryLater
 from dbbbatch.files import faults, place
+from dbbbatch.files.faults import FULL
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.mounted import Roots
+from dbbbatch.files.state import must_own
 from dbbbatch.passes import crash
 from dbbbatch.passes.signals import Signals
 from dbbbatch.passes.voice import Voice
@@ -197,7 +199,8 @@ class Pass:
         for path in sorted(places):
             if os.path.isdir(path) and (free := place.free_bytes(path)) < place.RESERVE:
                 raise TryLater(
-                    f"{path}: only {free >> 10} KiB free; what is done could not be recorded"
+                    f"{path}: only {free >> 10} KiB free; what is done could not be recorded",
+                    key=NO_ROOM,
                 )
 
     def trouble(self, message: str, key: str | None = None, level: int = 0) -> None:
@@ -268,30 +271,55 @@ class Pass:
 def run(work: Work, settings: Settings, section: Named, options: Options) -> int:
     """Make a pass, and with ``linger`` further ones when there is work.
 
+    The database is connected from the first pass to the end, also while there is nothing to do: a
+    look for work each second is no new connection each second. Where another pass is at work, or
+    the section is paused, there is nothing to wait for: the next start finds out.
+
     Returns
     -------
     code : `int`
         0 all well, nothing to do, a limit reached, or another pass at work; 1 some files failed;
         70 unforeseen; 75 try again later, or interrupted; 78 configuration.
+
+    Raises
+    ------
+    ConfigError
+        If this is not the user who runs passes here. Nothing is made, then.
     """
     label = f"{work.kind}.{section.name}"
+    must_own(settings.site.state, str(settings.path))
     state = Path(settings.site.state)
     voice = Voice(state, label, always=options.verbose > 0)
     end = time.monotonic() + options.linger
-    worst = EXIT_OK
+    worst, first = EXIT_OK, True
     with Signals() as signals:
-        while True:
-            p = Pass(settings, section, options, voice, signals)
-            try:
-                code = _guarded(work, p, voice, state, label)
-            finally:
-                p.close()
-            voice.end_pass()
-            worst = max(worst, code)
-            if not options.linger or code not in (EXIT_OK, EXIT_FAILED) or signals.seen:
-                return worst
-            if not _wait(work, settings, section, options, voice, signals, end):
-                return worst
+        try:
+            while True:
+                p = Pass(settings, section, options, voice, signals)
+                try:
+                    code, worked = _guarded(work, p, voice, state, label)
+                finally:
+                    p.close()
+                voice.end_pass()
+                worst = max(worst, code)
+                lingers = options.linger and worked and code in (EXIT_OK, EXIT_FAILED)
+                if not lingers or signals.seen:
+                    return worst
+                look = Pass(settings, section, options, voice, signals)
+                again = time.monotonic()
+                if not first and not any(p.counts.values()):
+                    # What is due and yet was not done (--match leaves it) is not begun at once.
+                    again += work.interval
+                first = False
+                try:
+                    if not _wait(work, look, again, end):
+                        return worst
+                except Exception as error:  # noqa: BLE001  (as in a pass)
+                    code = _unforeseen(error, look, voice, state, label)
+                    voice.end_pass()
+                    return max(worst, code)
+        finally:
+            _disconnect()
 
 
 def plan(work: Work, settings: Settings, section: Named, options: Options) -> Iterator[str]:
@@ -309,25 +337,20 @@ def plan(work: Work, settings: Settings, section: Named, options: Options) -> It
     yield from work.plan(Pass(settings, section, options, voice, Signals()))
 
 
-def _wait(
-    work: Work,
-    settings: Settings,
-    section: Named,
-    options: Options,
-    voice: Voice,
-    signals: Signals,
-    end: float,
-) -> bool:
+def _wait(work: Work, look: Pass, again: float, end: float) -> bool:
+    """Wait until there is work for a further pass; False if it is time to leave.
+
+    Nothing is looked for before ``again``; both are times of `time.monotonic`.
+    """
     from dbbbatch.passes.linger import wait_for_work
 
-    look = Pass(settings, section, options, voice, signals)
     try:
         return wait_for_work(
-            lambda: work.due(look),
+            lambda: time.monotonic() >= again and work.due(look),
             work.watched(),
             work.interval,
             end,
-            lambda: signals.seen > 0,
+            lambda: look.interrupted,
         )
     except (DbbError, OSError, MemoryError) as error:
         # The next pass meets the same and says so; a lingering one only leaves.
@@ -335,8 +358,15 @@ def _wait(
         return False
 
 
-def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
-    """Make one pass; whatever goes wrong becomes an exit code and an operator's line."""
+def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> tuple[int, bool]:
+    """Make one pass; whatever goes wrong becomes an exit code and an operator's line.
+
+    Returns
+    -------
+    code : `int`
+    worked : `bool`
+        It was this pass's turn: no other one was at work, and there was no pause.
+    """
     from dbbbatch.database import connect
 
     lock = Lock(state / "locks", label, work.passes)
@@ -346,9 +376,11 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
         except LockHeld as held:
             p.aside(str(held))
             voice.keep()
-            return held.exit_code if p.options.strict else EXIT_OK
+            return held.exit_code if p.options.strict else EXIT_OK, False
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
+            if error.errno in FULL:
+                raise TryLater(f"{error.filename}: {error.strerror}", key=NO_ROOM) from None
+            if error.errno in (errno.EIO, errno.ESTALE):
                 raise TryLater(f"{error.filename}: {error.strerror}") from None
             raise ConfigError(
                 f"{error.filename}: {error.strerror}; this user must be able to write in "
@@ -358,22 +390,32 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
             connect.connect(p.settings.database)
             if _paused(p, label):
                 voice.keep()
-                return EXIT_OK
+                return EXIT_OK, False
             code = _recorded(work, p)
         if p.stopping or p.options.match:
             voice.break_off()
-        return code
+        return code, True
     except DbbError as error:
-        p.trouble(str(error), key=error.key or _key(error))
+        p.trouble(str(error), key=_key(error, p.section))
         voice.break_off()
-        return error.exit_code
+        return error.exit_code, True
     except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
-        p.trouble(crash.keep(error, state, label), key=f"unforeseen {type(error).__name__}")
-        voice.break_off()
-        return EXIT_UNFORESEEN
+        return _unforeseen(error, p, voice, state, label), True
     finally:
-        connect.disconnect()
         lock.release()
+
+
+def _unforeseen(error: Exception, p: Pass, voice: Voice, state: Path, label: str) -> int:
+    """Tell the operator of a bug of ours, and keep what helps to find it."""
+    p.trouble(crash.keep(error, state, label), key=f"unforeseen {type(error).__name__}")
+    voice.break_off()
+    return EXIT_UNFORESEEN
+
+
+def _disconnect() -> None:
+    from dbbbatch.database import connect
+
+    connect.disconnect()
 
 
 def _recorded(work: Work, p: Pass) -> int:
@@ -483,6 +525,24 @@ def _paused(p: Pass, label: str) -> bool:
     return True
 
 
-def _key(error: DbbError) -> str:
-    """What makes two errors the same trouble: their words, but for numbers with their units."""
-    return re.sub(r"\d[\d.,]*( ?[kMGT]i?B| ?B\b)?", "#", str(error))
+def _key(error: DbbError, section: Any) -> str:
+    """Return what makes two errors the same trouble.
+
+    That is their words without what differs from pass to pass: numbers, with their units, and
+    nonces; and which file it was that showed what is wrong with a whole directory of the section.
+    """
+    if error.key:
+        return error.key
+    words = str(error)
+    for root in sorted(_roots(section), key=len, reverse=True):
+        words = re.sub(rf"{re.escape(root)}/[^:;]+", f"{root}/…", words)
+    return re.sub(r"[0-9a-f]{8,}|\d[\d.,]*( ?[kMGT]i?B| ?B\b)?", "#", words)
+
+
+def _roots(section: Any) -> Iterator[str]:
+    """Yield the directories that a section of the configuration names."""
+    for value in getattr(section, "__dict__", {}).values():
+        if isinstance(value, str) and value.startswith("/"):
+            yield value
+        elif hasattr(value, "staging"):
+            yield from _roots(value)

@@ -11,23 +11,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from dbbbatch.config import Handoff, Settings
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.models.storage import File, FileStatus, Known
-from dbbbatch.errors import TryLater, UsageError
+from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import names
 from dbbbatch.passes.handoff.transfer import far_end
 from dbbbatch.remote import execute, template
 
 #: In storage with the same size and checksum, and ingested by the targets that were named.
 STORED = "stored"
+
+#: Characters of the longest line of a question; a path has at most 4096 bytes.
+LONGEST = 1 << 16
+
+_NONCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 #: Files looked up in one statement.
 _TOGETHER = 2000
@@ -56,7 +62,8 @@ def ask(section: Handoff, files: Sequence[Question]) -> list[str]:
         No answer, or not a whole one.
     """
     place = far_end(section)
-    assert section.endpoint.confirm is not None
+    if section.endpoint.confirm is None:
+        raise ConfigError(f"[{section.label}.endpoint] confirm: is not given")
     argv = template.parse(section.endpoint.confirm).argv(place.values)
     if place.remote is not None:
         argv = place.argv(shlex.join(os.fsdecode(argument) for argument in argv))
@@ -68,6 +75,8 @@ def ask(section: Handoff, files: Sequence[Question]) -> list[str]:
         timeout=section.timeout + 0.05 * len(files),
         stdin="".join(f"{line}\n" for line in lines).encode(),
         keep=200 * (len(files) + 1000),
+        # On this machine it is a `dbb` that connects to the database, too.
+        env=None if place.remote is not None else os.environ,
     )
     answers = _answers(finished.stdout.decode("utf-8", "replace"), nonce)
     wanted = [*(str(number) for number in range(len(files))), "end"]
@@ -90,11 +99,14 @@ def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
         It is no question of a janitor, or names a target that does not exist.
     """
     read = iter(lines)
-    try:
-        header = json.loads(next(read, ""))
-        nonce, targets = str(header["nonce"]), [str(name) for name in header["targets"]]
-    except (ValueError, KeyError, TypeError):
-        raise UsageError("what stands on stdin is not the question of a dbb-janitor") from None
+    header = _parsed(next(read, ""))
+    nonce, targets = (
+        (header.get("nonce"), header.get("targets")) if isinstance(header, dict) else (None, None)
+    )
+    # What is repeated in the answer must not look like another line of it.
+    named = isinstance(targets, list) and all(map(_is_name, targets))
+    if not named or not isinstance(nonce, str) or not _NONCE.fullmatch(nonce):
+        raise UsageError("what stands on stdin is not the question of a dbb-janitor")
     storages = sorted(
         {one.storage for one in settings.finder.values()}
         | {one.storage for one in settings.target.values()}
@@ -102,14 +114,49 @@ def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
     ids = _targets(settings.site.name, targets)
     count = 0
     while some := list(islice(read, _TOGETHER)):
-        try:
-            questions = [Question(*json.loads(line)) for line in some]
-        except (ValueError, TypeError):
-            raise UsageError(f"stdin, file {count}: not a question of a dbb-janitor") from None
+        questions = [_question(line, count + at) for at, line in enumerate(some)]
         for word in _words(storages, ids, questions):
             yield f"{nonce} {count} {word}"
             count += 1
     yield f"{nonce} end {count}"
+
+
+def lines_of(stream: TextIO) -> Iterator[str]:
+    """Yield lines as they come; one that is longer than any question is not read to its end.
+
+    Raises
+    ------
+    UsageError
+        There is such a line.
+    """
+    while line := stream.readline(LONGEST):
+        if len(line) == LONGEST:
+            raise UsageError(f"stdin: a line is longer than {LONGEST} characters")
+        yield line
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _question(line: str, number: int) -> Question:
+    values = _parsed(line)
+    if isinstance(values, list) and len(values) == len(Question._fields):
+        relpath, filename, size_bytes, checksum = values
+        if all(map(_is_name, (relpath, filename, checksum))) and type(size_bytes) is int:
+            return Question(relpath, filename, size_bytes, checksum)
+    raise UsageError(f"stdin, file {number}: not a question of a dbb-janitor")
+
+
+def _is_name(value: Any) -> bool:
+    """Tell whether something is a text that a database takes."""
+    try:
+        return isinstance(value, str) and b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _answers(text: str, nonce: str) -> list[list[str]]:

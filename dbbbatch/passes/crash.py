@@ -7,6 +7,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from dbbbatch.files import state as where
+
 logger = logging.getLogger("dbbbatch")
 
 
@@ -30,19 +32,20 @@ def keep(error: BaseException, state: Path | None, label: str) -> str:
     logger.debug("unforeseen", exc_info=error)
     text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")
     try:
-        where = f"report it with {_write(state, label, text)}"
+        kept = f"report it with {_write(state, label, text)}"
     except OSError as problem:
-        where = f"its traceback could not be kept: {problem}"
+        kept = f"its traceback could not be kept: {problem}"
     first = (str(error).strip() or "no message").splitlines()[0]
-    return f"unforeseen {type(error).__name__}: {first}; nothing is lost; {where}"
+    return f"unforeseen {type(error).__name__}: {first}; nothing is lost; {kept}"
 
 
 def _write(state: Path | None, label: str, text: bytes) -> str:
-    if state is not None:
+    if state is not None and where.is_ours(state):
         path = state / "crashes" / f"{label}.txt"
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            where.make(path.parent)
             path.write_bytes(text)
+            path.chmod(where.FILE_MODE)
             return str(path)
     descriptor, name = tempfile.mkstemp(".txt", f"{label}-")
     with os.fdopen(descriptor, "wb") as file:

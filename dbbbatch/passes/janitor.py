@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -27,6 +28,7 @@ from dbbbatch.passes import confirm
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.outcomes import attempt_prefix
+from dbbbatch.passes.handoff.streams import lists_directory
 from dbbbatch.passes.handoff.transfer import far_end
 from dbbbatch.remote.receive import Session
 
@@ -256,7 +258,7 @@ class JanitorWork(Work):
         except FileNotFoundError:
             return True
         except OSError as error:
-            p.trouble(f"{names.printable(path)}: {error.strerror}", key=f"purge {file.id}")
+            p.trouble(f"{names.printable(path)}: {error.strerror}", key=f"purge {file.path}")
             return False
         try:
             if not _is_delivered(path, status, file):
@@ -266,7 +268,7 @@ class JanitorWork(Work):
         except OSError as error:
             p.trouble(
                 f"{names.printable(path)}: cannot be purged: {error.strerror}",
-                key=f"purge {file.id}",
+                key=f"purge {file.path}",
             )
             return False
         return True
@@ -327,7 +329,15 @@ class JanitorWork(Work):
                 session.clean(PARTIAL, section.timeout)
 
     def _sweep_here(self, p: Pass) -> None:
-        """Remove old empty directories."""
+        """Remove old empty directories, and what killed passes left in the state directory."""
+        state = p.settings.site.state
+        for directory, end in (lists_directory(state), ""), (os.path.join(state, "said"), ".tmp"):
+            # Not there, or gone meanwhile: each handoff removes its own lists, too.
+            with suppress(OSError):
+                for entry in os.scandir(directory):
+                    age = time.time() - entry.stat().st_mtime
+                    if entry.name.endswith(end) and age >= self._section.stale_after:
+                        os.unlink(entry.path)
         for root in (self._section.buffer, self._section.holding):
             p.counts["directories removed"] += place.remove_empty_directories(
                 root, self._section.expiration

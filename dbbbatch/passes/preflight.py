@@ -16,6 +16,7 @@ from dbbbatch import keys
 from dbbbatch.config import Finder, Handoff, Settings, Site, Target
 from dbbbatch.errors import DbbError, user
 from dbbbatch.files import place, ways
+from dbbbatch.files.state import must_own
 from dbbbatch.passes.finder.places import apart, entangled
 
 logger = logging.getLogger("dbbbatch")
@@ -57,7 +58,10 @@ def check(settings: Settings) -> Iterator[Checked]:
     checked : `Checked`
         In the order of the file.
     """
-    yield from _state(settings)
+    yield from (found := list(_state(settings)))
+    if found[0].problem:
+        # What another user may do tells nothing of a pass, and would leave files of that user.
+        return
     yield from _database(settings)
     for handoff in settings.handoff.values():
         yield from _handoff(handoff, settings.site)
@@ -87,8 +91,38 @@ def file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str:
 
 def _state(settings: Settings) -> Iterator[Checked]:
     state, where = settings.site.state, "[site] state"
+    yield _owner(where, settings)
     yield _directory(where, state, "run `dbb init` as the user that runs the scripts")
+    yield from _memory(where, state)
     yield _local(where, state, "locks do not work there; name a directory of this host")
+
+
+def _owner(where: str, settings: Settings) -> Checked:
+    state, problem = settings.site.state, ""
+    try:
+        must_own(state, str(settings.path))
+        if os.path.isdir(state) and os.stat(state).st_mode & 0o022:
+            problem = f"{state}: others can write in it: chmod 700 {state}"
+    except DbbError as error:
+        problem = str(error)
+    return Checked(where, f"{state} belongs to {user()}, and nobody else can write in it", problem)
+
+
+def _memory(where: str, state: str) -> Iterator[Checked]:
+    """Try to open what passes keep there: another user may have made it, in earlier versions."""
+    for name in ("locks", "said", "crashes", "lists"):
+        directory = os.path.join(state, name)
+        what = f"{directory} and its files can be written"
+        problem = ""
+        with suppress(FileNotFoundError):
+            for path in (directory, *(entry.path for entry in os.scandir(directory))):
+                if not os.access(path, os.W_OK):
+                    problem = (
+                        f"{path}: user {user()} may not write it; another user ran a pass: "
+                        f"sudo chown -R {user()} {state}"
+                    )
+                    break
+        yield Checked(where, what, problem)
 
 
 def _database(settings: Settings) -> Iterator[Checked]:

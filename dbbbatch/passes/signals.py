@@ -28,7 +28,9 @@ class Signals:
         self._callbacks.append(callback)
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._handle) for number in _CAUGHT}
+        # What is ignored from the start is to be ignored: nohup, or a job in the background.
+        caught = [number for number in _CAUGHT if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._handle) for number in caught}
         # Sent when somebody opens for writing what `checksum.open_closed` has a lease of in this
         # moment. By default it kills; a handler of ours, unlike SIG_IGN, ends with an exec.
         self._before[signal.SIGIO] = signal.signal(signal.SIGIO, lambda *_: None)

@@ -2,6 +2,9 @@
 
 Cron mails whatever is written, so a trouble that lasts all night must not be said every minute.
 What was said is remembered in the state directory; on a terminal or with -v it is always said.
+
+That must work where the disk of the state directory is full, too: so the file of what was said is
+never removed and never smaller than a block, which can be written in place.
 """
 
 import json
@@ -11,6 +14,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from dbbbatch.files import state
+from dbbbatch.files.faults import FULL
+
+#: Bytes that the file of what was said has at least.
+_SIZE = 4096
+
+#: Characters of a message that are remembered where there is little room.
+_SHORT = 200
 
 
 class Trouble(NamedTuple):
@@ -25,7 +37,7 @@ class Voice:
 
     Parameters
     ----------
-    state : `pathlib.Path`
+    directory : `pathlib.Path`
         The site's state directory.
     label : `str`
         Who speaks, such as ``handoff.latiss``.
@@ -33,9 +45,9 @@ class Voice:
         Say everything every time.
     """
 
-    def __init__(self, state: Path, label: str, always: bool = False) -> None:
+    def __init__(self, directory: Path, label: str, always: bool = False) -> None:
         self.label = label
-        self._path = state / "said" / f"{label}.json"
+        self._path = directory / "said" / f"{label}.json"
         self._always = always or sys.stderr.isatty()
         self._troubles: dict[str, Trouble] = {}
         self._kept = False
@@ -65,17 +77,25 @@ class Voice:
         if self._kept:
             self._kept = False
             return
-        before = self._remembered()
+        remembered = self._remembered()
+        before = remembered or {}
+        # The same words are one trouble, whatever its key.
+        known = {trouble.message for trouble in before.values()}
+        said = set()
         for key, (message, level) in self._troubles.items():
-            if self._always or key not in before or level > before[key].level:
+            grown = key in before and level > before[key].level
+            new = key not in before and message not in known
+            if (self._always or new or grown) and message not in said:
+                said.add(message)
                 self._say(message)
         if self._broken_off:
             self._troubles = {**before, **self._troubles}
+        lasting = {trouble.message for trouble in self._troubles.values()}
         for key, (message, _) in before.items():
-            if key not in self._troubles:
+            if key not in self._troubles and message not in lasting:
                 self._say(f"is over: {message}")
-        if before != self._troubles:
-            self._remember(self._troubles)
+        if remembered is None or before != self._troubles:
+            self._remember(self._troubles, before)
         self._troubles = {}
         self._broken_off = False
 
@@ -96,26 +116,44 @@ class Voice:
         for line in message.splitlines():
             print(f"{self.label}: {line}", file=sys.stderr, flush=True)
 
-    def _remembered(self) -> Mapping[str, Trouble]:
+    def _remembered(self) -> Mapping[str, Trouble] | None:
+        """Return what was said; `None` if there is no file of it, or not a whole one."""
         try:
             said = json.loads(self._path.read_text(encoding="utf-8"))
             return {
                 key: Trouble(str(message), int(level)) for key, (message, level) in said.items()
             }
         except (OSError, ValueError, TypeError, AttributeError):
-            # Never said, or cut short by a full disk: then it is said once more.
-            return {}
+            # Never said, or cut short: then it is said once more.
+            return None
 
-    def _remember(self, troubles: Mapping[str, Trouble]) -> None:
+    def _remember(self, troubles: Mapping[str, Trouble], before: Mapping[str, Trouble]) -> None:
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            if not troubles:
-                self._path.unlink(missing_ok=True)
-                return
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(troubles), encoding="utf-8")
+            state.make(self._path.parent)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, state.FILE_MODE)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(json.dumps(troubles).encode().ljust(_SIZE))
             os.replace(temporary, self._path)
         except OSError as error:
             with suppress(OSError):  # of a directory that this user may not even enter
                 temporary.unlink(missing_ok=True)
-            self._say(f"{self._path}: cannot remember what was said: {error.strerror}")
+            if not (error.errno in FULL and self._remember_in_place(troubles)) and (
+                troubles or before
+            ):
+                self._say(f"{self._path}: cannot remember what was said: {error.strerror}")
+
+    def _remember_in_place(self, troubles: Mapping[str, Trouble]) -> bool:
+        """Write over what was said before, as far as the blocks of its file reach."""
+        kept: dict[str, Trouble] = {}
+        try:
+            with self._path.open("r+b") as file:
+                size = os.fstat(file.fileno()).st_size
+                for key, trouble in troubles.items():
+                    more = {**kept, key: Trouble(trouble.message[:_SHORT], trouble.level)}
+                    if len(json.dumps(more)) <= size:
+                        kept = more
+                file.write(json.dumps(kept).encode().ljust(size))
+        except OSError:
+            return False
+        return len(kept) == len(troubles)

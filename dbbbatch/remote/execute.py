@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dbbbatch import environment
 from dbbbatch.errors import DbbError, TryLater
 from dbbbatch.remote import family
 from dbbbatch.remote.pipes import Descriptor, Ends, poll, watch
@@ -121,7 +122,7 @@ class Process:
     cwd : `str`, optional
         Directory to start it in.
     env : `~collections.abc.Mapping` [ `str`, `str` ], optional
-        The whole environment; ours by default.
+        The whole environment; by default ours without the secrets of the database.
 
     Raises
     ------
@@ -400,7 +401,7 @@ def _start(argv: list[bytes], ends: Ends, cwd: str | None, env: Mapping[str, str
             _bg=1,  # True would have the program ignore SIGHUP
             _bg_exc=False,
             _cwd=cwd,
-            _env=dict(env) if env is not None else None,
+            _env=dict(env) if env is not None else environment.for_children(),
         )
     except sh.CommandNotFound:
         raise ToolMissing(

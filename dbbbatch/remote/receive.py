@@ -11,11 +11,12 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files import checksum
 from dbbbatch.remote import execute, template
 
@@ -30,6 +31,9 @@ _MOST_NOISE = 1 << 20
 
 _SAFE = re.compile(r"[A-Za-z0-9._/-]+")
 _ATTEMPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+#: What has become of an attempt that is asked about.
+_STATES = ("verified", "arrived", "nothing")
 
 
 class Away(TryLater):
@@ -144,7 +148,9 @@ class Session:
     """
 
     def __init__(self, place: Place, patience: float = PATIENCE) -> None:
-        assert all(map(_SAFE.fullmatch, (place.buffer, place.staging)))
+        for path in (place.buffer, place.staging):
+            if not _SAFE.fullmatch(path):
+                raise ConfigError(f"{path!r}: only letters, digits and . _ / - may stand in it")
         self.place = place
         self._patience = patience
         self._process: execute.Process | None = None
@@ -199,7 +205,8 @@ class Session:
         )
         space, _, rest = answer.partition(b"\n")
         _, taken = _records(rest)
-        return Look(_bytes(space), taken)
+        with self._understanding(space):
+            return Look(_bytes(space), taken)
 
     def verify(
         self, attempt: str, files: Sequence[Expected], limit: float, again: bool = False
@@ -268,7 +275,12 @@ class Session:
             "verified": `place_files` may be called (again). "arrived": not all was verified.
             "nothing": there is no such attempt.
         """
-        return self._ask([self._request("ask", attempt)]).split()[-1].decode()
+        answer = self._ask([self._request("ask", attempt)])
+        with self._understanding(answer):
+            state = answer.split()[-1].decode()
+            if state not in _STATES:
+                raise ValueError
+            return state
 
     def shapes(self, attempt: str, names: Iterable[bytes]) -> dict[bytes, tuple[int, int]]:
         """Give the time of modification (seconds) and the permissions of what arrived.
@@ -282,8 +294,9 @@ class Session:
         for record in answer.split(b"\0"):
             shape, _, name = record.partition(b"  ./")
             if name:
-                seconds, mode = shape.split()
-                found[name] = (int(seconds), int(mode, 8))
+                with self._understanding(shape):
+                    seconds, mode = shape.split()
+                    found[name] = (int(seconds), int(mode, 8))
         return found
 
     def receipt(self, attempt: str) -> frozenset[bytes]:
@@ -293,7 +306,9 @@ class Session:
 
     def free_bytes(self) -> int:
         """Give the free space at the staging area."""
-        return _bytes(self._ask([self._request("space", "-")]))
+        answer = self._ask([self._request("space", "-")])
+        with self._understanding(answer):
+            return _bytes(answer)
 
     def end(self, attempt: str) -> None:
         """End what the transfer command of an attempt left running there."""
@@ -307,7 +322,21 @@ class Session:
         """List the attempts whose names begin so, with seconds since their last change."""
         lines = self._ask([self._request("list", prefix)]).split(b"\n")
         pairs = (line.split(b" ", 1) for line in lines if b" " in line)
-        return {name.decode("ascii", "replace"): float(age) for age, name in pairs}
+        found = {}
+        for age, name in pairs:
+            with self._understanding(age):
+                found[name.decode("ascii", "replace")] = float(int(age))
+        return found
+
+    @contextmanager
+    def _understanding(self, answer: bytes) -> Iterator[None]:
+        """Have an answer that is no number where one is awaited end the conversation, not us."""
+        try:
+            yield
+        except (ValueError, IndexError):
+            self.close()
+            said = execute.last_lines(answer, 80)
+            raise Away(f"{self.place.name}: its answer is not understood: {said!r}") from None
 
     def _connect(self) -> None:
         self._nonce = secrets.token_hex(16).encode()
@@ -329,7 +358,9 @@ class Session:
     def _request(
         self, operation: str, attempt: str, limit: float = 0, argument: str = "", size: int = 0
     ) -> bytes:
-        assert attempt == "-" or _ATTEMPT.fullmatch(attempt)
+        if attempt != "-" and not _ATTEMPT.fullmatch(attempt):
+            # It comes from a row of the database, and becomes the path of a directory there.
+            raise Refused(f"{self.place.name}: {attempt!r} is no name of an attempt")
         seconds = int(self._patience + limit) + 1
         return f"{operation} {attempt} {seconds} {size} {argument}\n".encode()
 
@@ -376,7 +407,7 @@ class Session:
         return found[-1][1]
 
     def _answer(self, deadline: float) -> tuple[bool, bytes]:
-        header = re.compile(self._nonce + rb" (ok|no) (\d+)\n")
+        header = re.compile(self._nonce + rb" (ok|no) (\d{1,18})\n")
         while not (found := header.search(self._unread)):
             self._more(deadline)
             if len(self._unread) > _MOST_NOISE and self._nonce not in self._unread:

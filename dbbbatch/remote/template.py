@@ -39,10 +39,9 @@ class Endpoint(Protocol):
 
 @dataclass(frozen=True)
 class _Slot:
-    """A placeholder, or a variable of the environment."""
+    """A placeholder."""
 
     name: str
-    variable: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,7 @@ class Command:
     def placeholders(self) -> frozenset[str]:
         """The names in braces that the command uses."""
         return frozenset(
-            part.name
-            for argument in self.arguments
-            for part in argument
-            if isinstance(part, _Slot) and not part.variable
+            part.name for argument in self.arguments for part in argument if isinstance(part, _Slot)
         )
 
     @property
@@ -83,20 +79,21 @@ class Command:
         Raises
         ------
         KeyError
-            A placeholder without a value, or a variable that is not in the environment.
+            A placeholder without a value.
         """
         filled: list[bytes] = []
         for argument in self.arguments:
             if argument == (_Slot(_MANY),):
                 sources = values[_MANY]
-                assert not isinstance(sources, bytes)
+                if isinstance(sources, bytes):
+                    raise TypeError(f"{_MANY} is a list of arguments")
                 filled.extend(sources)
             else:
                 filled.append(b"".join(_fill(part, values) for part in argument))
         return filled
 
     def shown(self) -> str:
-        """Give the command for a message, without the values of variables."""
+        """Return the command for a message."""
         return shlex.join("".join(map(_show, argument)) for argument in self.arguments)
 
 
@@ -167,11 +164,18 @@ def _parts(word: str) -> Iterator[str | _Slot]:
             raise ValueError(
                 f"a single {found['stray']!r} in {word!r}: a literal brace is written twice"
             )
-        if found["name"] or found["variable"]:
+        if found["variable"]:
+            raise ValueError(
+                f"${{{found['variable']}}} would be seen by everybody on this host (ps) as an "
+                "argument of the command; leave it out: the command has "
+                f"{found['variable']} in its environment, where it, or a script around it, can "
+                "take it from"
+            )
+        if found["name"]:
             if literal:
                 yield literal
                 literal = ""
-            yield _Slot(found["name"] or found["variable"], variable=bool(found["variable"]))
+            yield _Slot(found["name"])
         else:
             literal += found[0][0]
     literal += word[end:]
@@ -182,15 +186,14 @@ def _parts(word: str) -> Iterator[str | _Slot]:
 def _fill(part: str | _Slot, values: Mapping[str, bytes | Sequence[bytes]]) -> bytes:
     if isinstance(part, str):
         return os.fsencode(part)
-    value = os.environb[os.fsencode(part.name)] if part.variable else values[part.name]
-    assert isinstance(value, bytes)
+    value = values[part.name]
+    if not isinstance(value, bytes):
+        raise KeyError(part.name)
     return value
 
 
 def _show(part: str | _Slot) -> str:
-    if isinstance(part, str):
-        return part
-    return f"${{{part.name}}}" if part.variable else f"{{{part.name}}}"
+    return part if isinstance(part, str) else f"{{{part.name}}}"
 
 
 def _lacking(command: Command, known: Collection[str]) -> Iterator[str]:
@@ -200,10 +203,6 @@ def _lacking(command: Command, known: Collection[str]) -> Iterator[str]:
         near = difflib.get_close_matches(name, list(known), n=1)
         hint = f"did you mean {{{near[0]}}}?" if near else "give it as a key of the endpoint"
         yield f"the placeholder {{{name}}} has no value; {hint}"
-    for argument in command.arguments:
-        for part in argument:
-            if isinstance(part, _Slot) and part.variable and part.name not in os.environ:
-                yield f"the environment variable {part.name} is not set"
 
 
 def _transfer_problems(command: Command) -> Iterator[str]:

@@ -90,10 +90,7 @@ class Command(Plugin):
         self._template = template.parse(self.settings.command)
         limit = self.context.timeout
         self._limit = max(limit - _MARGIN, 0.8 * limit)
-        try:
-            program = os.fsdecode(self._template.argv(_values(_EXAMPLE, self.context))[0])
-        except KeyError as error:
-            raise Misconfigured(f"command: {error} is not set in the environment") from None
+        program = os.fsdecode(self._template.argv(_values(_EXAMPLE, self.context))[0])
         if "{" not in program and shutil.which(program) is None:
             raise Misconfigured(
                 f"command: {program}: no such program for this user (PATH of cron is short: write "

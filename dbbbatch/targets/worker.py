@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from dbbbatch import environment, keys
 from dbbbatch.targets import channel
 from dbbbatch.targets.base import Context
 
@@ -106,7 +107,9 @@ class Worker:
                 stderr=output,
                 pass_fds=(theirs.fileno(), lifeline),
                 start_new_session=True,
-                env={**os.environ, _MARK: self._mark},
+                env=environment.for_children(
+                    keep=keys.variables(launch.table), **{_MARK: self._mark}
+                ),
             )
         finally:
             theirs.close()

@@ -1,6 +1,9 @@
 """A user who may only read sees all; one who may not even enter is told so in a line."""
 
 import os
+import pwd
+import shlex
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,49 @@ from dbbbatch.database import connect
 from tests.support.database import Databases
 from tests.support.scripts import Ran
 from tests.support.site import Site
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+
+#: Whom the tests run what is not run by root as.
+NOBODY = pwd.getpwuid(65534)
+
+#: Whatever writes in the state directory, or in an SQLite database.
+CHANGES = [
+    "dbb-handoff latiss",
+    "dbb-finder --log-file {root}/other/log",
+    "dbb-finder --all --log-file {root}/other/log",
+    "dbb-ingester a",
+    "dbb-janitor",
+    "dbb-auditor",
+    "dbb init",
+    "dbb pause handoff.latiss",
+    "dbb resume handoff.latiss",
+    "dbb retry target.a",
+    "dbb ignore target.a --match x",
+    "dbb quarantine release handoff.latiss --match x",
+    "dbb target retire a",
+    "dbb backfill finder.latiss",
+    "dbb rebuild handoff.latiss",
+    "dbb forget finder.latiss a.fits",
+    "dbb backup {root}/other/backup",
+]
+
+
+def picture(site: Site) -> dict[Path, tuple[int, int]]:
+    """Give whatever lies in the state directory and beside the database, with owner and time."""
+    below = (*site.state.rglob("*"), *(site.root.parent / "db").rglob("*"), site.root / "other")
+    found = {path: path.stat() for path in below if path.exists()}
+    return {path: (status.st_uid, status.st_mtime_ns) for path, status in found.items()}
+
+
+def give_to_somebody(site: Site) -> None:
+    """Have all but the configuration belong to the user that the tests have beside root."""
+    for top in (site.root, site.root.parent / "db"):
+        for path in (top, *top.rglob("*")):
+            if path not in (site.root, site.config):
+                os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
+    (site.root.parent / "db").chmod(0o755)
+    Path(connect.sqlite_path(site.database_url)).chmod(0o644)
 
 
 @pytest.fixture
@@ -60,11 +106,14 @@ def test_a_dry_run_needs_no_more_than_to_read(site: Site) -> None:
     assert "a.fits" in ran.out
 
 
-def test_a_change_by_who_may_only_read_is_one_line_that_names_the_file(site: Site) -> None:
-    ran = run(site, "dbb", "pause", "handoff.latiss")
-    path = connect.sqlite_path(site.database_url)
+@pytest.mark.parametrize("command", CHANGES)
+def test_a_change_by_another_user_is_one_line_that_says_who_may(site: Site, command: str) -> None:
+    (site.root / "other").mkdir(mode=0o777)
+    before = picture(site)
+    ran = run(site, *command.format(root=site.root).split())
     assert (ran.code, ran.err.count("\n")) == (78, 1)
-    assert ran.err.startswith(f"dbb: {path}: cannot be opened or written by user ")
+    assert f"{site.state} ([site] state) belongs to " in ran.err
+    assert picture(site) == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
@@ -77,9 +126,96 @@ def test_a_database_in_a_closed_directory_is_not_called_missing(site: Site, comm
     assert f"{path}: cannot be reached by user " in ran.err
 
 
-def test_a_pass_without_its_state_directory_is_no_traceback(site: Site) -> None:
-    site.state.chmod(0o500 if os.geteuid() else 0o700)
+@only_root
+@pytest.mark.promise
+@pytest.mark.parametrize("command", CHANGES)
+def test_root_by_hand_is_told_the_command_and_makes_nothing(site: Site, command: str) -> None:
+    """What root leaves would stop the user of the crontab for good."""
+    give_to_somebody(site)
+    before = picture(site)
+    ran = site.run(*command.format(root=site.root).split())
+    assert (ran.code, ran.err.count("\n")) == (78, 1), ran.err
+    assert picture(site) == before
+    assert f"belongs to {NOBODY.pw_name}, " in ran.err
+    advised = shlex.split(ran.err.rstrip("\n").rpartition(": ")[2])
+    script, *arguments = command.format(root=site.root).split()
+    assert advised[:3] == ["sudo", "-u", NOBODY.pw_name]
+    assert advised[3].endswith(f"/bin/{script}")
+    assert advised[4:] == ["-c", str(site.config), *arguments]
+
+
+@only_root
+def test_what_root_is_advised_works(site: Site) -> None:
+    give_to_somebody(site)
+    assert site.run("dbb-handoff").code == 78
+    assert run(site, "dbb-handoff") == (0, "", "")
+    assert run(site, "dbb", "pause", "handoff.latiss").code == 0
+
+
+@only_root
+def test_root_may_look(site: Site) -> None:
+    give_to_somebody(site)
+    for command in ("dbb status", "dbb-handoff --dry-run", "dbb quarantine list"):
+        ran = site.run(*command.split())
+        assert (ran.code, ran.err) == (0, "")
+    # What SQLite makes for root, it gives to the owner of the database.
+    assert {uid for uid, _ in picture(site).values()} == {NOBODY.pw_uid}
+
+
+@only_root
+def test_a_state_directory_of_root_may_be_a_disk_that_is_not_mounted(site: Site) -> None:
     ran = run(site, "dbb-handoff")
     assert ran.code == 78
-    assert f"must be able to write in {site.state} ([site] state)" in ran.err
-    assert "Traceback" not in ran.err
+    assert "is its disk mounted?" in ran.err
+
+
+@only_root
+def test_check_says_what_another_user_left_among_the_locks(site: Site) -> None:
+    give_to_somebody(site)
+    assert run(site, "dbb-handoff").code == 0
+    for path in ("locks/handoff.latiss.lock", "said/handoff.latiss.json"):
+        os.chown(site.state / path, 0, 0)
+        ran = run(site, "dbb", "check")
+        assert ran.code == 78
+        assert f"{site.state / path}: user {NOBODY.pw_name} may not write it" in ran.err
+        os.chown(site.state / path, NOBODY.pw_uid, -1)
+
+
+@only_root
+def test_check_by_another_user_tries_nothing_and_says_who_should(site: Site) -> None:
+    give_to_somebody(site)
+    before = picture(site)
+    ran = site.run("dbb", "check")
+    assert (ran.code, ran.err.count("\n")) == (78, 1)
+    assert f"sudo -u {NOBODY.pw_name} " in ran.err
+    assert picture(site) == before
+
+
+def test_nothing_that_a_pass_keeps_is_for_others(site: Site, tmp_path: Path) -> None:
+    site.write(site={"state": tmp_path / "new"}, finder={"source": "/nowhere"})
+    os.umask(os.umask(0))
+    assert site.run("dbb", "init").code == 0
+    assert site.run("dbb-finder").code == 75
+    assert site.run("dbb-handoff").code == 0
+    made = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new").rglob("*")}
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    assert {path.name for path in made} >= {"finder.latiss.lock", "finder.latiss.json"}
+    assert {path.name: mode for path, mode in made.items() if mode & 0o077} == {}
+
+
+def test_a_new_database_is_for_its_owner_and_group(tmp_path: Path) -> None:
+    site = Site(tmp_path / "site", f"sqlite:///{tmp_path}/dbb.sqlite").write()
+    assert site.run("dbb", "init").code == 0
+    assert stat.S_IMODE((tmp_path / "dbb.sqlite").stat().st_mode) == 0o640
+
+
+@only_root
+def test_a_current_directory_that_cannot_be_read_does_not_stop_the_search(site: Site) -> None:
+    closed = site.root / "closed"
+    closed.mkdir(mode=0o700)
+    for command in ("dbb status", "dbb-handoff --dry-run"):
+        ran = site.run(*command.split(), unprivileged=True, cwd=closed)
+        assert (ran.code, ran.err) == (0, "")
+    ran = site.run("dbb", "status", unprivileged=True, cwd=closed, env={"DBB_CONFIG": ""})
+    assert ran.code == 78
+    assert ran.err.startswith("dbb: no configuration: ")

@@ -40,10 +40,13 @@ def test_a_wrong_command_line_is_64(site, argument):
 
 
 def test_a_wrong_configuration_is_78_with_each_problem_on_a_line(site):
-    site.write(handoff={"bufer": "/x"}, finder={"serach": "scan"})
+    site.write(handoff={"bufer": "/x", "holdin": "/y"})
     ran = site.run("dbb-handoff")
     assert ran.code == 78
-    assert re.search(r"\[handoff.latiss\] bufer: .*\n.*\[finder.latiss\] serach: ", ran.err)
+    assert re.search(
+        r"\[handoff.latiss\] bufer: .*\n.*\[handoff.latiss\] holdin: ",
+        "".join(sorted(ran.err.splitlines(True))),
+    )
 
 
 def test_a_configuration_that_is_not_there_is_78(backend):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dbbbatch.errors import LockHeld
+from dbbbatch.errors import LockHeld, TryLater
 from dbbbatch.files.lock import Lock
 
 HOLD = """
@@ -115,3 +115,43 @@ def test_a_pid_that_is_used_again_is_not_taken_for_the_holder(tmp_path):
     lock.acquire()
     (tmp_path / "handoff.a.lock").write_text(f'{{"pid": {os.getpid()}, "since": 1000}}')
     assert Lock(tmp_path, "handoff.a").holders() == ["a process that started or left just now"]
+
+
+@pytest.fixture
+def reader(tmp_path):
+    """Have another process hold a lock for reading on a lock file, as no pass does."""
+    (tmp_path / "handoff.a.lock").touch()
+    script = """
+import fcntl, struct, sys
+file = open(sys.argv[1])
+fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_RDLCK, 0, 0, 0, 0))
+print("held", flush=True)
+sys.stdin.read()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / "handoff.a.lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"held\n"
+    yield
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_lock_for_reading_is_no_pass_at_work(tmp_path, reader, count):
+    second = Lock(tmp_path, "handoff.a", count)
+    if count == 2:
+        second.acquire()  # there is a second seat
+    with pytest.raises(TryLater, match="no pass does") as caught:
+        Lock(tmp_path, "handoff.a", count).acquire()
+    assert not isinstance(caught.value, LockHeld)
+
+
+def test_a_lock_file_is_for_its_owner_only(tmp_path):
+    (tmp_path / "handoff.a.lock").touch(0o664)
+    for label in ("handoff.a", "handoff.b"):
+        Lock(tmp_path, label).acquire()
+        assert (tmp_path / f"{label}.lock").stat().st_mode & 0o777 == 0o600

@@ -11,6 +11,7 @@ import pytest
 
 from dbbbatch import config
 from dbbbatch.database import connect
+from dbbbatch.database.models.run import Pause, Run
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files.lock import Lock
 from dbbbatch.keys import defaults
@@ -278,6 +279,57 @@ def test_the_lock_is_free_while_lingering(run, tmp_path):
     assert holders == []
 
 
+@pytest.mark.promise
+def test_a_lingering_start_beside_a_pass_at_work_leaves_at_once(run, tmp_path, capsys):
+    other = Lock(tmp_path / "state" / "locks", "demo.a")
+    other.acquire()
+    work = Work(due=raises(AssertionError("there is nothing to wait for")))
+    assert run(work, linger=600) == 0
+    other.release()
+    assert (work.done, capsys.readouterr().err) == ([], "")
+
+
+@pytest.mark.promise
+def test_a_lingering_start_during_a_pause_leaves_at_once(run, database, capsys):
+    Pause.begin("s", "demo.a", connect.now(), None, "")
+    work = Work(due=raises(AssertionError("there is nothing to wait for")))
+    assert run(work, linger=600) == 0
+    assert (work.done, capsys.readouterr().err) == ([], "")
+
+
+def test_the_database_can_be_asked_while_lingering(run, settings):
+    connect.disconnect()
+    found = []
+
+    def look(p):
+        found.append(connect.look(Run.sites))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    assert run(Work(due=look), linger=600) == 0
+    assert found == [{"s"}]
+
+
+@pytest.mark.parametrize("error", [TryLater("away"), PermissionError(errno.EACCES, "Denied", "/b")])
+def test_a_look_that_fails_only_ends_the_lingering(run, error, capsys):
+    assert run(Work(due=raises(error)), linger=600) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bug_while_lingering_is_a_line_and_a_file(run, tmp_path, capsys):
+    assert run(Work(due=raises(ZeroDivisionError("oops"))), linger=600) == 70
+    assert capsys.readouterr().err.count("\n") == 1
+    assert "oops" in (tmp_path / "state" / "crashes" / "demo.a.txt").read_text()
+
+
+def test_what_is_due_and_is_left_is_no_reason_to_pass_without_end(run):
+    work = Work(due=lambda p: True)
+    work.interval = 600
+    # The second pass does nothing, so there is none before the interval is over.
+    assert run(work, linger=0.5) == 0
+    assert work.done == ["recover", "work"] * 2
+
+
 def test_a_signal_ends_lingering(run):
     def look(p):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -412,3 +464,41 @@ def test_a_full_disk_under_the_lock_is_75(run, monkeypatch):
 
     monkeypatch.setattr(Lock, "acquire", full)
     assert run(Work()) == 75
+
+
+# ---- one trouble has one key --------------------------------------------------------------------
+
+
+class Area:
+    """A section that names a directory, as those of the configuration do."""
+
+    name = "a"
+
+    def __init__(self):
+        self.storage = "/data/storage"
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (TryLater("/data/storage/n/1.fits: Stale"), TryLater("/data/storage/m/2 b.fits: Stale")),
+        (TryLater("only 12.5 MiB free"), TryLater("only 3 kB free")),
+        (TryLater(f"x-{'0a' * 8}.r is in the way"), TryLater(f"x-{'f1' * 8}.r is in the way")),
+        (TryLater("full: disk I/O error", key="k"), TryLater("only 3 KiB free", key="k")),
+    ],
+)
+def test_what_differs_from_pass_to_pass_is_no_new_trouble(settings, capsys, one, other):
+    def run(work):
+        return base.run(work, settings, Area(), base.Options())
+
+    assert run(Work(raises(one))) == run(Work(raises(other))) == 75
+    assert capsys.readouterr().err == f"demo.a: {one}\n"
+    assert run(Work()) == 0
+    assert capsys.readouterr().err == f"demo.a: is over: {other}\n"
+
+
+def test_another_directory_is_another_trouble(settings, capsys):
+    for path in ("/data/storage/1.fits", "/data/buffer/1.fits"):
+        base.run(Work(raises(TryLater(f"{path}: Stale"))), settings, Area(), base.Options())
+    assert capsys.readouterr().err.count("Stale") == 2

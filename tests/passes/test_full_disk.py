@@ -457,6 +457,28 @@ def test_a_database_that_has_no_room_left(
     all_is_recorded(site, script)
 
 
+@only_sqlite
+def test_a_full_disk_of_ours_is_said_once_and_when_it_is_over(
+    site: Site,
+    disk: SmallDisk,
+    script: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(place, "RESERVE", 0)
+    site.state = disk.path / "state"
+    on_a_disk(site, disk, script)
+    assert run(site, script) == 0
+    disk.fill()
+    for number in range(4):
+        site.put(f"new/{number}", where=site.buffer if script == "handoff" else site.far_buffer)
+        assert run(site, script) == 75
+    one_line(capsys, "the disk is full")
+    disk.make_room()
+    assert run(site, script) == run(site, script) == 0
+    one_line(capsys, "is over: ", "the disk is full")
+
+
 def _all_files(site: Site) -> dict[str, bytes]:
     """Give the files where a handoff or a finder may have them, wherever that is."""
     areas = (site.buffer, site.holding, site.far_buffer, site.storage)

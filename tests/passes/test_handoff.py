@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from dbbbatch.passes.handoff import scanning, work
+from dbbbatch.passes.handoff.outcomes import attempt_prefix
 from tests.passes.handing import HOSTILE, change, contents, make_pass, rows, statuses
 from tests.support.site import Site, tree
 
@@ -298,3 +300,25 @@ def test_lingering_wakes_for_a_new_file_only(site: Site) -> None:
     connect.connect(settings.database)
     due.append(handoff.due(look))
     assert due == [True, False]
+
+
+@pytest.mark.promise
+def test_lists_of_killed_passes_are_removed_and_those_of_others_left(site: Site) -> None:
+    lists = site.state / "lists"
+    lists.mkdir()
+    ours = attempt_prefix("summit", site.name)
+    (lists / f"{ours}0123456789abcdef.list").touch()
+    (lists / f"{attempt_prefix('summit', 'other')}0123456789abcdef.list").touch()
+    assert make_pass(site) == 0
+    assert [path.name.startswith(ours) for path in lists.iterdir()] == [False]
+
+
+def test_old_lists_of_handoffs_that_are_no_more_are_swept(site: Site) -> None:
+    lists = site.state / "lists"
+    lists.mkdir()
+    for name, age in {"old.list": 8 * 86400, "new.list": 0}.items():
+        (lists / name).touch()
+        when = time.time() - age
+        os.utime(lists / name, (when, when))
+    assert site.run("dbb-janitor").code == 0
+    assert [path.name for path in lists.iterdir()] == ["new.list"]

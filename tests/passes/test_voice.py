@@ -1,5 +1,8 @@
 """What is said on stderr: once when a trouble begins, once when it ends."""
 
+import errno
+import os
+
 import pytest
 
 from dbbbatch.passes.voice import Voice
@@ -91,3 +94,55 @@ def test_a_pass_that_broke_off_says_of_no_trouble_that_it_is_over(a_pass, tmp_pa
     voice.end_pass()
     assert capsys.readouterr().err == "handoff.a: no route\n"
     assert a_pass("no route") == "handoff.a: is over: disk full\n"
+
+
+def test_the_same_words_are_one_trouble_whatever_their_key(a_pass):
+    assert a_pass(one="disk full", two="disk full") == "handoff.a: disk full\n"
+    assert a_pass(three="disk full") == ""
+    assert a_pass() == "handoff.a: is over: disk full\n"
+
+
+# ---- a full disk -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(tmp_path, monkeypatch):
+    """Give a function after which nothing takes up more of the disk of the state directory."""
+    opened = os.open
+
+    def fill():
+        def refuse(path, flags, *arguments, **more):
+            if flags & os.O_CREAT and not os.path.exists(path):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            return opened(path, flags, *arguments, **more)
+
+        monkeypatch.setattr(os, "open", refuse)
+
+    return fill
+
+
+@pytest.mark.promise
+def test_a_trouble_is_said_once_though_the_disk_is_full(a_pass, full, monkeypatch):
+    a_pass()
+    full()
+    assert a_pass("disk full") == "handoff.a: disk full\n"
+    assert a_pass("disk full") == ""
+    assert a_pass() == "handoff.a: is over: disk full\n"
+    assert a_pass() == ""
+
+
+def test_many_troubles_on_a_full_disk_are_remembered_as_far_as_there_is_room(a_pass, full):
+    a_pass()
+    full()
+    troubles = [f"{n} " + "x" * 300 for n in range(40)]
+    assert a_pass(*troubles).count("\n") == 41  # and that not all is remembered
+    again = a_pass(*troubles)
+    assert "handoff.a: 0 x" not in again
+    assert "handoff.a: 39 x" in again
+    assert "is over" not in again
+
+
+def test_a_full_disk_from_the_first_pass_on_is_no_more_than_repetition(a_pass, full):
+    full()
+    assert a_pass() == ""
+    assert "handoff.a: disk full" in a_pass("disk full")

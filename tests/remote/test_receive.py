@@ -358,3 +358,50 @@ def _forks() -> int:
         if line.startswith("processes "):
             return int(line.split()[1])
     raise AssertionError("no count of processes")
+
+
+class Answering(Session):
+    """A session whose far end gives the answer that a test wants."""
+
+    answer = b""
+
+    def _ask(self, requests: Sequence[bytes], answers: int = 1, limit: float = 0) -> bytes:
+        return self.answer
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(
+    ("method", "arguments", "answer"),
+    [
+        ("free_bytes", (), b""),
+        ("free_bytes", (), b"many 4096"),
+        ("free_bytes", (), b"1e3 4096"),
+        ("free_bytes", (), b"9" * 5000 + b" 1"),
+        ("begin", ("a", [b"x"]), b"- 4096\n"),
+        ("shapes", ("a", [b"x"]), b"soon 644  ./x\0"),
+        ("shapes", ("a", [b"x"]), b"1 rw-  ./x\0"),
+        ("shapes", ("a", [b"x"]), b"644  ./x\0"),
+        ("attempts", ("a",), b"nan a-1\n"),
+        ("attempts", ("a",), b"inf a-1\n"),
+        ("attempts", ("a",), b"old a-1\n"),
+        ("ask", ("a",), b""),
+        ("ask", ("a",), b"perhaps"),
+        ("ask", ("a",), b"\xff"),
+    ],
+)
+def test_an_answer_that_is_no_number_is_tried_later(
+    tmp_path: Path, method: str, arguments: tuple[object, ...], answer: bytes
+) -> None:
+    session = Answering(Far(tmp_path).place)
+    session.answer = answer
+    with pytest.raises(Away, match="is not understood"):
+        getattr(session, method)(*arguments)
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("attempt", ["../a", "a/b", ".x", "a b", "a\nend b", ""])
+def test_what_is_no_name_of_an_attempt_never_reaches_the_far_end(
+    tmp_path: Path, attempt: str
+) -> None:
+    with pytest.raises(Refused, match="no name of an attempt"):
+        Far(tmp_path).session.clean(attempt)

@@ -44,16 +44,6 @@ def test_words_that_hold_the_name_of_a_placeholder_are_left() -> None:
     assert argv == [b"t", b"--backup-file", b"--log-file=batch", b"/f"]
 
 
-def test_a_variable_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SECRET", "s3 cret")
-    assert template.parse("t -p ${SECRET}").argv({}) == [b"t", b"-p", b"s3 cret"]
-
-
-def test_a_variable_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SECRET", "s3cret")
-    assert template.parse("t -p ${SECRET} {file}").shown() == "t -p '${SECRET}' '{file}'"
-
-
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [
@@ -77,7 +67,8 @@ def test_what_is_no_command_is_refused(command: str, complaint: str) -> None:
         (Endpoint(transfer="cp {batch} {file} {dest}"), "transfer: exactly one of"),
         (Endpoint(transfer="cp x {dest}"), "transfer: exactly one of"),
         (Endpoint(transfer="cp {batch} x"), "transfer: {dest} or {dest_root}"),
-        (Endpoint(transfer="cp {batch} {dest} ${DBB_NOT_SET}"), "DBB_NOT_SET is not set"),
+        (Endpoint(transfer="cp {batch} {dest} -p${WORD}"), "transfer: ${WORD} would be seen by"),
+        (Endpoint(confirm="dbb ${WORD} confirm"), "confirm: ${WORD} would be seen by"),
         (Endpoint(remote="ssh {host}"), "remote: {command} is missing"),
         (Endpoint(confirm="dbb {x} confirm"), "confirm: the placeholder {x}"),
     ],

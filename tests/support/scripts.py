@@ -34,6 +34,7 @@ def run_script(
     stdin: bytes | None = None,
     timeout: float = 120,
     unprivileged: bool = False,
+    cwd: Path | None = None,
 ) -> Ran:
     """Run a script of bin/ with this Python, without a terminal, to its end.
 
@@ -51,6 +52,8 @@ def run_script(
         Seconds after which it is ended and the test fails.
     unprivileged : `bool`
         Where the tests are run by root, run it as somebody without any rights.
+    cwd : `pathlib.Path`, optional
+        Where it is started; here by default.
     """
     somebody = []
     if unprivileged and os.geteuid() == 0:
@@ -62,6 +65,7 @@ def run_script(
         input=stdin if stdin is not None else b"",
         capture_output=True,
         timeout=timeout,
+        cwd=cwd,
         check=False,
     )
     return Ran(

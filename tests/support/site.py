@@ -106,7 +106,7 @@ class Site:
 
     def run(self, script: str, *arguments: str, **more: Any) -> Ran:
         """Run a script with this configuration: ``site.run("dbb-handoff", "-v")``."""
-        env = {**more.pop("env", {}), "DBB_CONFIG": str(self.config)}
+        env = {"DBB_CONFIG": str(self.config), **more.pop("env", {})}
         return run_script(script, *arguments, env=env, **more)
 
 

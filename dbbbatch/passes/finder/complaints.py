@@ -82,7 +82,7 @@ class Complaints:
         for row in waiting:
             self._add(
                 "quarantine",
-                str(row.id),
+                names.join(row.relpath, row.filename),
                 f"{names.join(row.relpath, row.filename)}: in quarantine: {row.reason}; "
                 f"see `dbb quarantine list {label}`",
             )

@@ -136,7 +136,7 @@ class Outcomes:
             if faults.is_general(error, writing=True):
                 raise TryLater(why)
             self._p.counts["failed"] += 1
-            self._p.trouble(why, key=f"hold {row.id}")
+            self._p.trouble(why, key=f"hold {names.join(row.relpath, row.filename)}")
 
     def _must_be_held(self, result: sources.Holding, rows: Sequence[Waiting]) -> None:
         """Raise `TryLater` if holding area or buffer is another one by now; nothing is recorded."""
@@ -164,7 +164,7 @@ class Outcomes:
         A writer may replace a file in the moment in which it is moved; the pass that moved it was
         killed before it saw that.
         """
-        handoffs = list(self._p.settings.handoff)
+        handoffs = self._p.settings.names("handoff")
         times = connect.look(
             lambda: HandoffFile.delivered_times([stray.row.id for stray in result.strays])
         )

@@ -7,6 +7,8 @@ receipt: verified there and gone from it means placed.
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from functools import partial
 
 from dbbbatch.config import Handoff
@@ -18,7 +20,7 @@ from dbbbatch.files import checksum
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
-from dbbbatch.passes.handoff.outcomes import Outcomes
+from dbbbatch.passes.handoff.outcomes import Outcomes, attempt_prefix
 from dbbbatch.passes.handoff.streams import lists_directory
 from dbbbatch.passes.handoff.transfer import Sender, trial_of
 from dbbbatch.remote import family
@@ -39,6 +41,7 @@ def recover(p: Pass, section: Handoff) -> Left:
     ):
         outcomes.hold(rows)
         after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
+    _remove_lists(lists_directory(p.settings.site.state), attempt_prefix(site, section.name))
     batches = connect.look(lambda: TransferBatch.unfinished(site, section.name))
     if not batches:
         return Left()
@@ -60,6 +63,14 @@ def recover(p: Pass, section: Handoff) -> Left:
     except DbbError as error:
         return Left(trouble=error)
     return Left(refused=refused, files=frozenset(files))
+
+
+def _remove_lists(directory: str, prefix: str) -> None:
+    """Remove the lists of killed passes: no other pass of this section is at work here."""
+    with suppress(FileNotFoundError):
+        for name in os.listdir(directory):
+            if name.startswith(prefix):
+                os.unlink(os.path.join(directory, name))
 
 
 def _recover_batch(
@@ -84,7 +95,7 @@ def _tidy(
         sender.clean(trial_of(row.attempt))
     except Refused as error:
         where = f"{section.endpoint.staging}/{row.attempt}*"
-        p.trouble(f"{where} cannot be removed, which is tried again: {error}", key=f"tidy {row.id}")
+        p.trouble(f"{where} cannot be removed, which is tried again: {error}", key="tidy")
     else:
         outcomes.cleaned([row.id])
 
@@ -107,6 +118,5 @@ def _ask(section: Handoff, sender: Sender, row: TransferBatch, items: list[Item]
 
 def _item(section: Handoff, row: Waiting) -> Item:
     """Make an item of a file that was in a batch, so it was hashed."""
-    assert row.checksum is not None
-    _, digest = checksum.parse(row.checksum)
+    _, digest = checksum.parse(row.checksum or "")
     return Item(row, sources.path_of(section, row)[0], digest)

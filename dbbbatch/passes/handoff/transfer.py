@@ -18,7 +18,7 @@ from dbbbatch import keys
 from dbbbatch.config import Handoff
 from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.errors import DbbError, TryLater
-from dbbbatch.files import checksum, names, place
+from dbbbatch.files import checksum, names, place, state
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.handoff.batch import Batch, Item, Sent, changed
 from dbbbatch.passes.handoff.room import Room
@@ -231,7 +231,7 @@ class Sender:
 
     def _file_of_ours(self) -> str:
         """Give a file that is no one's, where the command finds its lists, too."""
-        os.makedirs(self._lists, exist_ok=True)
+        state.make(self._lists)
         path = os.path.join(self._lists, "trial")
         with contextlib.suppress(FileExistsError):
             place.write_new(path, _TRIAL)
@@ -360,7 +360,7 @@ class Sender:
             begin += len(names_)
 
     def _write_list(self, attempt: str, items: Sequence[Item]) -> str:
-        os.makedirs(self._lists, exist_ok=True)
+        state.make(self._lists)
         path = self._list_path(attempt)
         with open(path, "wb") as file:
             file.writelines(b"./%s\0" % item.raw for item in items)

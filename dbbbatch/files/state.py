@@ -1,0 +1,105 @@
+"""The state directory: whose it is, and how what lies in it is made.
+
+Its owner is who runs the passes. What another user (root, by hand) made there, or in an SQLite
+database, could stop that user's passes for good, so others are refused before anything is made.
+Nobody else needs to read it: who can open a lock file could hold the lock.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+from dbbbatch.errors import ConfigError, TryLater, user, user_named
+
+#: Permissions of directories and files in it.
+DIRECTORY_MODE = 0o700
+FILE_MODE = 0o600
+
+#: Permissions of a new SQLite database, wherever it is: a group may be let in to look.
+DATABASE_MODE = 0o640
+
+
+def must_own(state: str, config: str = "") -> None:
+    """Raise unless this user is the one who runs passes: the owner of the state directory.
+
+    Parameters
+    ----------
+    state : `str`
+        One that is not there is going to be made, by this user.
+    config : `str`, optional
+        The configuration file, for the command that the message advises.
+
+    Raises
+    ------
+    ConfigError
+        It belongs to somebody else.
+    TryLater
+        It cannot be looked at.
+    """
+    try:
+        owner = os.stat(state).st_uid
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except PermissionError as error:
+        raise ConfigError(
+            f"{state} ([site] state): cannot be reached by user {user()}: {error.strerror}; run "
+            "this as the user that runs the passes"
+        ) from None
+    except OSError as error:
+        raise TryLater(f"{state} ([site] state): {error.strerror}") from None
+    if owner == os.geteuid():
+        return
+    name = user_named(owner)
+    if owner == 0:
+        advice = (
+            f"is its disk mounted? If {user()} is to run the passes: "
+            f"sudo chown -R {user()} {shlex.quote(state)}"
+        )
+    else:
+        advice = f"run this as that user: {as_user(owner, config)}"
+    raise ConfigError(
+        f"{state} ([site] state) belongs to {name}, who alone runs passes and changes what they "
+        f"keep, and this is {user()}: {advice}"
+    )
+
+
+def is_ours(state: str | os.PathLike[str]) -> bool:
+    """Return whether the state directory is this user's, or is not there yet."""
+    try:
+        return os.stat(state).st_uid == os.geteuid()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def as_user(owner: int, config: str = "") -> str:
+    """Return the command line of this process as another user would type it."""
+    name = user_named(owner)
+    # sudo takes neither the environment nor, always, the PATH along.
+    words = ["sudo", "-u", f"#{owner}" if name.isdigit() else name, os.path.abspath(sys.argv[0])]
+    arguments = sys.argv[1:]
+    named = any(word.startswith(("-c", "--config")) for word in arguments)
+    if config and not named:
+        words += ["-c", config]
+    return shlex.join([*words, *arguments])
+
+
+def make(path: str | os.PathLike[str]) -> None:
+    """Make a directory in the state directory, and that one, if they are not there.
+
+    Raises
+    ------
+    OSError
+        It cannot be made.
+    """
+    try:
+        os.mkdir(path, DIRECTORY_MODE)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(os.path.dirname(path)), exist_ok=True)
+        make(os.path.dirname(path))
+        make(path)

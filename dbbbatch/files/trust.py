@@ -1,0 +1,122 @@
+"""Whether a file may be obeyed: only its reader, or root, can have written what it says.
+
+A configuration names the commands that its reader runs, so what holds for a shell's own files holds
+for it. As sshd does with its files (StrictModes of sshd_config(5)), the whole way to the file is
+looked at: who may write in a directory may put another file, or another directory, in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from dbbbatch.errors import user, user_named
+
+#: Links on the way to a file, as many as the kernel follows.
+_MOST_LINKS = 40
+
+
+class Distrusted(Exception):
+    """A file that others can write; the message says what is wrong, and what helps.
+
+    Attributes
+    ----------
+    foreign : `bool`
+        It is another user's, or lies where others put files: not meant for its reader, perhaps.
+    """
+
+    def __init__(self, problem: str, foreign: bool) -> None:
+        super().__init__(problem)
+        self.foreign = foreign
+
+
+def read(path: str) -> bytes:
+    """Return the content of a file that only this user or root can have written.
+
+    Parameters
+    ----------
+    path : `str`
+        Absolute.
+
+    Raises
+    ------
+    Distrusted
+        Others can write it, or one of the directories on the way to it.
+    OSError
+        It cannot be read.
+    """
+    with open(path, "rb") as file:
+        _must_be_ours(path, os.fstat(file.fileno()), sticky=False)
+        for directory, status in _way(path):
+            _must_be_ours(directory, status, sticky=True)
+        return file.read()
+
+
+def _must_be_ours(path: str, status: os.stat_result, sticky: bool) -> None:
+    if status.st_uid not in (0, os.geteuid()):
+        raise Distrusted(
+            f"{path} belongs to {user_named(status.st_uid)}, who could choose the commands that "
+            f"{user()} runs: run this as that user, or give it to {user()} (chown)",
+            foreign=True,
+        )
+    # In a sticky directory (/tmp) nobody can remove or rename the files of others. The bits of a
+    # link mean nothing.
+    if stat.S_ISLNK(status.st_mode) or (sticky and status.st_mode & stat.S_ISVTX):
+        return
+    others = bool(status.st_mode & stat.S_IWOTH)
+    group = bool(status.st_mode & stat.S_IWGRP)
+    if stat.S_ISDIR(status.st_mode) and group and _is_private(status):
+        group = False
+    if others or group:
+        who = "everybody" if others else "its group"
+        mode = "o-w" if others and not group else "go-w" if others else "g-w"
+        raise Distrusted(
+            f"{path} can be written by {who}, who could then choose the commands that are run: "
+            f"chmod {mode} {path}",
+            foreign=stat.S_ISDIR(status.st_mode) and others,
+        )
+
+
+def _way(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the directories and links on the way to a file, as the kernel goes it."""
+    at, links = "/", 0
+    yield at, os.lstat(at)
+    left = path.split("/")[::-1]
+    while left:
+        part = left.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            at = os.path.dirname(at)
+            continue
+        here = os.path.join(at, part)
+        status = os.lstat(here)
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(f"{path}: too many links")
+            yield here, status
+            aim = os.readlink(here)
+            at = "/" if aim.startswith("/") else at
+            left += aim.split("/")[::-1]
+        elif stat.S_ISDIR(status.st_mode):
+            yield here, status
+            at = here
+
+
+def _is_private(status: os.stat_result) -> bool:
+    """Tell whether a directory's group is its owner alone, as where a login has umask 002."""
+    import grp
+    import pwd
+
+    try:
+        owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
+    except KeyError:
+        return False
+    return (
+        status.st_uid != 0
+        and owner.pw_gid == status.st_gid
+        and group.gr_name == owner.pw_name
+        and set(group.gr_mem) <= {owner.pw_name}
+    )
