@@ -11,7 +11,8 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,30 @@ SPARE = 10.0
 
 #: Bytes of noise before an answer that are borne.
 _MOST_NOISE = 1 << 20
+
+#: Bytes of an answer that tells of files whose names this session has not told (those of a pass that
+#: was killed); and for each name that it has told, beside the name itself: its checksum, and why it
+#: cannot be placed.
+_MOST_ANSWER = 16 << 20
+_MOST_EACH = 1024
+
+#: What the far end does at each request, for an operator who is told that it takes too long.
+_STEPS = {
+    "hello": "looking for its tools and directories",
+    "begin": "making a directory in staging",
+    "put": "taking a list of names",
+    "look": "making the directories of a batch",
+    "verify": "reading what arrived, and making it durable with `sync`",
+    "place": "placing files in its buffer, and making that durable with `sync`",
+    "trial": "placing a file on trial",
+    "ask": "looking for what a pass left",
+    "shapes": "looking at what arrived",
+    "receipt": "reading what a pass left",
+    "space": "asking how much space is free",
+    "end": "ending what a transfer left",
+    "clean": "removing files from staging",
+    "list": "listing staging",
+}
 
 _SAFE = re.compile(r"[A-Za-z0-9._/-]+")
 _ATTEMPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -150,6 +175,7 @@ class Session:
         self._process: execute.Process | None = None
         self._nonce = b""
         self._unread = bytearray()
+        self._told = 0
 
     def __enter__(self) -> Session:
         return self
@@ -199,7 +225,8 @@ class Session:
         )
         space, _, rest = answer.partition(b"\n")
         _, taken = _records(rest)
-        return Look(_bytes(space), taken)
+        with self._read_as_asked():
+            return Look(_bytes(space), taken)
 
     def verify(
         self, attempt: str, files: Sequence[Expected], limit: float, again: bool = False
@@ -279,11 +306,12 @@ class Session:
         requests = [*self._put(attempt, "names", (b"./" + name for name in names))]
         answer = self._ask([*requests, self._request("shapes", attempt)], answers=2)
         found = {}
-        for record in answer.split(b"\0"):
-            shape, _, name = record.partition(b"  ./")
-            if name:
-                seconds, mode = shape.split()
-                found[name] = (int(seconds), int(mode, 8))
+        with self._read_as_asked():
+            for record in answer.split(b"\0"):
+                shape, _, name = record.partition(b"  ./")
+                if name:
+                    seconds, mode = shape.split()
+                    found[name] = (int(seconds), int(mode, 8))
         return found
 
     def receipt(self, attempt: str) -> frozenset[bytes]:
@@ -293,7 +321,9 @@ class Session:
 
     def free_bytes(self) -> int:
         """Give the free space at the staging area."""
-        return _bytes(self._ask([self._request("space", "-")]))
+        answer = self._ask([self._request("space", "-")])
+        with self._read_as_asked():
+            return _bytes(answer)
 
     def end(self, attempt: str) -> None:
         """End what the transfer command of an attempt left running there."""
@@ -307,7 +337,8 @@ class Session:
         """List the attempts whose names begin so, with seconds since their last change."""
         lines = self._ask([self._request("list", prefix)]).split(b"\n")
         pairs = (line.split(b" ", 1) for line in lines if b" " in line)
-        return {name.decode("ascii", "replace"): float(age) for age, name in pairs}
+        with self._read_as_asked():
+            return {name.decode("ascii", "replace"): float(age) for age, name in pairs}
 
     def _connect(self) -> None:
         self._nonce = secrets.token_hex(16).encode()
@@ -335,6 +366,8 @@ class Session:
 
     def _put(self, attempt: str, name: str, names: Iterable[bytes]) -> list[bytes]:
         data = b"".join(name + b"\0" for name in names)
+        # Where a tool names a file in an error it may write four characters for a byte, and twice.
+        self._told = max(self._told, 16 * len(data) + _MOST_EACH * data.count(b"\0"))
         return [self._request("put", attempt, 0, name, len(data)) + data]
 
     def _sums(self, files: Sequence[Expected]) -> str:
@@ -347,7 +380,15 @@ class Session:
         return str(found.hexdigest())
 
     def _ask(self, requests: Sequence[bytes], answers: int = 1, limit: float = 0) -> bytes:
-        """Send requests and give the last answer; all are read, so that the next one fits."""
+        """Send requests and return the last answer; all are read, so that the next one fits.
+
+        Raises
+        ------
+        Away
+            It does not answer in time, or something else than was asked.
+        Refused
+            It cannot do what it is asked.
+        """
         self.open()
         assert self._process is not None
         deadline = time.monotonic() + self._patience + limit + SPARE
@@ -359,7 +400,11 @@ class Session:
         except TimeoutError:
             seconds = self._patience + limit
             self._drop()
-            raise Away(f"{self.place.name} has not answered for {seconds:.0f} s") from None
+            operation = requests[-1][:20].split(b" ", 1)[0].decode()
+            raise Away(
+                f"{self.place.name} has not answered for {seconds:.0f} s, its time limit for "
+                f"{_STEPS.get(operation, operation)}"
+            ) from None
         except _Ended:
             # It ends itself where a block of data is refused: that is the reason, then.
             finished = self._drop()
@@ -376,11 +421,23 @@ class Session:
         return found[-1][1]
 
     def _answer(self, deadline: float) -> tuple[bool, bytes]:
-        header = re.compile(self._nonce + rb" (ok|no) (\d+)\n")
-        while not (found := header.search(self._unread)):
+        """Read the next answer, which is bounded by what was asked; so is the noise before it."""
+        header = re.compile(self._nonce + rb" (ok|no) (\d{1,18})\n")
+        seen = 0
+        while not (found := header.search(self._unread, seen)):
+            # What may be the beginning of a header is looked at once more.
+            seen = max(0, len(self._unread) - len(self._nonce) - 30)
+            if seen > _MOST_NOISE:
+                words = execute.last_lines(bytes(self._unread[:200]))
+                self._drop()
+                raise Away(f"{self.place.name} prints without end instead of an answer: {words}")
             self._more(deadline)
-            if len(self._unread) > _MOST_NOISE and self._nonce not in self._unread:
-                del self._unread[: -_MOST_NOISE // 2]
+        if int(found[2]) > (most := _MOST_ANSWER + self._told):
+            self._drop()
+            raise Away(
+                f"{self.place.name} announces an answer of {int(found[2])} bytes, where {most} are "
+                "the most that was asked for"
+            )
         fine, begin, end = found[1] == b"ok", found.end(), found.end() + int(found[2])
         while len(self._unread) < end:
             self._more(deadline)
@@ -394,6 +451,15 @@ class Session:
         if not data:
             raise _Ended
         self._unread += data
+
+    @contextmanager
+    def _read_as_asked(self) -> Iterator[None]:
+        """Raise `Away` where an answer is none to what was asked."""
+        try:
+            yield
+        except ValueError as error:
+            self._drop()
+            raise Away(f"{self.place.name} answers something else than was asked: {error}") from None
 
     def _drop(self) -> execute.Finished:
         """Give up the conversation."""
