@@ -83,6 +83,12 @@ class Site:
         example="/var/lib/dbb",
     )
     keep_runs: float = key("90d", "how long the rows of passes are kept in `run`", keys.duration)
+    hang_after: float = key(
+        "1d",
+        "how long a pass may be at work before those that find its lock say that it may hang; "
+        "0: never",
+        keys.duration,
+    )
 
 
 def is_sqlite(url: str) -> bool:

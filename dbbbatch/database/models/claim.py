@@ -20,9 +20,9 @@ from dbbbatch.database.models.due import Held, Place, due, with_names
 from dbbbatch.database.models.ingest import OTHER_CONTENT, IngestEvent, IngestState
 from dbbbatch.database.models.status import Status, must_be_possible
 
-#: Tells whether a process of this machine still lives: its number, and when it was started
-#: (seconds since 1970, by the machine's clock).
-Alive = Callable[[int, float], bool]
+#: Tells whether a process of this machine still lives: its number, the tick at which it began, and
+#: when that was (seconds since 1970), as `dbbbatch.files.processes.lives` does.
+Alive = Callable[[int, int | None, float], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,16 +299,17 @@ class IngestClaim(Table):
         """Find the passes that have died, and say of each how that is known."""
         locking = " FOR UPDATE OF c SKIP LOCKED" if lock and connect.on_postgresql() else ""
         claims = connect.execute(
-            "SELECT c.run_id, c.machine, c.expires_at, r.pid, r.process_started, r.host"
+            "SELECT c.run_id, c.machine, c.expires_at, r.pid, r.start_ticks, r.process_started,"
+            " r.host"
             " FROM ingest_claim c LEFT JOIN run r ON r.id = c.run_id"
             f" WHERE c.target_id = ? AND c.run_id <> ? ORDER BY c.run_id{locking}",
             [target_id, run_id],
         ).fetchall()
         now = connect.now()
         found = []
-        for holder, where, expires, pid, started, host in claims:
+        for holder, where, expires, pid, ticks, started, host in claims:
             who = f"pass {holder} (process {pid} on {host})"
-            if where == machine and pid is not None and not alive(pid, started):
+            if where == machine and pid is not None and not alive(pid, ticks, started):
                 found.append((holder, f"{who} ended"))
             elif bulk.read_moment(expires) <= now:
                 found.append((holder, f"{who} was not heard of in time"))

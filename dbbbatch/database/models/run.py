@@ -24,6 +24,9 @@ class Run(Table):
     outcome : `str`
         "running" until the pass ends; then "ok", "failed", "later", "interrupted", "error".
         A pass that was killed stays "running"; its pid tells.
+    machine, start_ticks : `str`, `int` or `None`
+        Which process it was, as `dbbbatch.files.processes` tells; that moves with no clock, as
+        `process_started` does. Older versions left it out.
     counts : `str`
         JSON object: what was done, in numbers.
     """
@@ -35,6 +38,8 @@ class Run(Table):
     host = peewee.TextField()
     pid = peewee.IntegerField()
     process_started = peewee.DoubleField()
+    machine = peewee.TextField(default="")
+    start_ticks = peewee.BigIntegerField(null=True)
     version = peewee.TextField()
     started = TimeField()
     finished = TimeField(null=True)

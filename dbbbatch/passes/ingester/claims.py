@@ -15,7 +15,8 @@ from dbbbatch.database.models.due import Held, Place
 from dbbbatch.database.models.ingest import IngestEvent
 from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.target import Target
-from dbbbatch.files import names
+from dbbbatch.files import names, processes
+from dbbbatch.files.processes import machine
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.ingester import judging
 from dbbbatch.targets.verdict import Verdict
@@ -217,36 +218,9 @@ def is_wanted(section: TargetSection, rel: str) -> bool:
     return included and not any(found.search(rel) for found in section.exclude)
 
 
-def machine() -> str:
-    """Name the running system whose processes we see: its boot, and our namespace of processes."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        import socket
+def lives(pid: int, ticks: int | None, born: float) -> bool:
+    """Return whether another pass's process lives, as `processes.lives` does.
 
-        return socket.gethostname()
-
-
-def lives(pid: int, started: float) -> bool:
-    """Tell whether another pass's process lives.
-
-    Parameters
-    ----------
-    pid : `int`
-        Its number.
-    started : `float`
-        When it was started, so that another process of the same number is not taken for it.
+    A lingering script passes again in the same process: its earlier pass is over.
     """
-    if pid == os.getpid():
-        # A lingering script passes again in the same process: its earlier pass is over.
-        return False
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        # The kernel's time of boot, on which this rests, may be corrected by a second.
-        same = abs(process.create_time() - started) < 2.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    return pid != os.getpid() and processes.lives(pid, ticks, born)

@@ -11,8 +11,9 @@ from dbbbatch.database.models.claim import IngestClaim
 from dbbbatch.database.models.due import Place, due, with_names
 from dbbbatch.database.models.target import Target
 from dbbbatch.files import faults, names
+from dbbbatch.files.processes import machine
 from dbbbatch.passes.base import Pass
-from dbbbatch.passes.ingester.claims import is_wanted, lives, machine
+from dbbbatch.passes.ingester.claims import is_wanted, lives
 
 _PAGE = 1000
 
