@@ -240,6 +240,11 @@ class Handoff:
     )
 
     @property
+    def longest_wait(self) -> float:
+        """The longest time for which a file is put off (seconds)."""
+        return max(self.retry_wait, self.retry_wait_max)
+
+    @property
     def label(self) -> str:
         """Kind and name, as the operators' commands take them."""
         return f"{self.kind}.{self.name}"

@@ -289,11 +289,16 @@ op_end() {
 }
 
 # List the attempts whose names begin so, one a line: seconds since their last change, and the name.
+# Both times are of the clock that stamps files here. What changes only later than now was made while
+# that was ahead, and counts from now on.
 op_list() {
     cd "$staging" || return
-    now=$(date +%s)
+    now=$(touch -c -- . 2>/dev/null && stat -c %Y -- .) || now=$(date +%s)
     for each in "$attempt"*; do
-        [ ! -d "$each" ] || printf '%s %s\n' "$((now - $(stat -c %Y -- "$each")))" "$each"
+        [ -d "$each" ] || continue
+        age=$((now - $(stat -c %Y -- "$each")))
+        [ "$age" -ge 0 ] || touch -c -- "$each"
+        printf '%s %s\n' "$age" "$each"
     done
 }
 

@@ -29,9 +29,9 @@ SPARE = 10.0
 #: Bytes of noise before an answer that are borne.
 _MOST_NOISE = 1 << 20
 
-#: Bytes of an answer that tells of files whose names this session has not told (those of a pass that
-#: was killed); and for each name that it has told, beside the name itself: its checksum, and why it
-#: cannot be placed.
+#: Bytes of an answer that tells of files whose names this session has not told (those of a pass
+#: that was killed); and for each name that it has told, beside the name itself: its checksum, and
+#: why it cannot be placed.
 _MOST_ANSWER = 16 << 20
 _MOST_EACH = 1024
 
@@ -459,7 +459,9 @@ class Session:
             yield
         except ValueError as error:
             self._drop()
-            raise Away(f"{self.place.name} answers something else than was asked: {error}") from None
+            raise Away(
+                f"{self.place.name} answers something else than was asked: {error}"
+            ) from None
 
     def _drop(self) -> execute.Finished:
         """Give up the conversation."""

@@ -162,7 +162,8 @@ def _last_pass(site: str, script: str, name: str) -> LastPass:
     key = (site, script, name)
     last = connect.execute(
         "SELECT host, pid, process_started, machine, start_ticks, started, finished, outcome,"
-        " exit_code, counts, message FROM run WHERE site = ? AND script = ? AND name = ? ORDER BY id DESC LIMIT 1",
+        " exit_code, counts, message FROM run WHERE site = ? AND script = ? AND name = ?"
+        " ORDER BY id DESC LIMIT 1",
         key,
     ).fetchone()
     good = connect.execute(

@@ -109,6 +109,16 @@ def test_a_share_is_read_those_first_that_were_not_for_longest(stored):
     assert seen == [(2,), (3,), (3,)]
 
 
+def test_what_a_clock_ahead_verified_is_read_again_in_its_turn(stored):
+    connect.connect(stored.settings().database)
+    connect.execute("UPDATE file SET verified_at = '2099-01-01 00:00:00.000000'")
+    connect.disconnect()
+    for code in (0, 0):
+        assert audit(stored, "--share", "1").code == code
+    (first,) = ask(stored, "SELECT min(verified_at) FROM file")
+    assert not str(first[0]).startswith("2099")
+
+
 @pytest.mark.promise
 @pytest.mark.parametrize("count", [2, 12])
 def test_too_many_missing_look_like_an_unmounted_storage(stored, count):

@@ -194,10 +194,12 @@ def test_output_without_end_does_not_put_off_the_time_limit() -> None:
 
 
 def test_a_reader_is_not_kept_by_output_without_end() -> None:
-    with execute.start([b"yes"]) as process, pytest.raises(TimeoutError):
-        deadline = time.monotonic() + 0.3
+    def read_all(process: execute.Process, deadline: float) -> None:
         while process.read(deadline):
             pass
+
+    with execute.start([b"yes"]) as process, pytest.raises(TimeoutError):
+        read_all(process, time.monotonic() + 0.3)
 
 
 def test_a_writer_is_not_kept_by_a_program_that_only_prints() -> None:

@@ -249,6 +249,13 @@ def test_attempts_are_listed_by_their_prefix(far: Far) -> None:
     assert list(far.session.attempts("dbb-")) == ["dbb-a-1"]
 
 
+def test_an_attempt_of_a_time_that_is_yet_to_come_ages_from_now_on(far: Far) -> None:
+    far.send("dbb-a-1")
+    os.utime(far.staging / "dbb-a-1", (4e9, 4e9))
+    assert far.session.attempts("dbb-")["dbb-a-1"] < 0
+    assert 0 <= far.session.attempts("dbb-")["dbb-a-1"] < 60
+
+
 def test_free_space_is_told(far: Far) -> None:
     assert abs(far.session.free_bytes() - os.statvfs(far.staging).f_bavail * 4096) < 1 << 34
 

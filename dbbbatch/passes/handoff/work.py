@@ -88,7 +88,8 @@ class HandoffWork(Work):
     def due(self, p: Pass) -> bool:
         """Tell whether there is a file that is new or may be tried again."""
         site, section = p.settings.site.name, self._section
-        if connect.look(lambda: HandoffFile.due(site, section.name, FIRST, 1)):
+        longest = section.longest_wait
+        if connect.look(lambda: HandoffFile.due(site, section.name, FIRST, 1, longest=longest)):
             return True
         if not os.path.isdir(section.buffer):
             return False

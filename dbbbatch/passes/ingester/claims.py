@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
+from dbbbatch import retry
 from dbbbatch.config import Target as TargetSection
 from dbbbatch.database import connect
 from dbbbatch.database.models.claim import IngestClaim, Judgement, Taken
@@ -50,9 +51,7 @@ class Claims:
         self._p = p
         self._section = section
         self._target = target
-        self._policy = judging.Policy(
-            section.max_attempts, section.retry_wait, section.retry_wait_max
-        )
+        self._policy = judging.policy_of(section)
         self._held: dict[int, Held] = {}
         self._number = connect.look(lambda: IngestEvent.last_number(p.run_id)) + 1
         # All times are the database's: its time once, and how long that is ago.
@@ -66,7 +65,7 @@ class Claims:
         """Make due what passes hold that have died, and say how many files that is."""
         count = connect.transact(
             lambda: IngestClaim.take_from_the_dead(
-                self._p.run_id, self._target.id, machine(), lives, self._number
+                self._p.run_id, self._target.id, machine(), lives, self._number, CLAIM
             )
         )
         self._number += count
@@ -157,6 +156,7 @@ class Claims:
                 new=new,
                 again=again,
                 until=self._began,
+                latest=retry.span(self._policy.longest, self._now())[1],
                 place=self._place,
                 number=self._number,
                 chosen=self._chosen,

@@ -71,8 +71,9 @@ class IngesterWork(Work):
 
     def due(self, p: Pass) -> bool:
         """Tell whether anything is due."""
+        longest = judging.policy_of(self.section).longest
         target = connect.look(lambda: Target.named(p.settings.site.name, self.section.name))
-        return target is None or connect.look(lambda: due_now(target.id))
+        return target is None or connect.look(lambda: due_now(target.id, longest))
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be taken from dead passes, and which files would be offered."""
@@ -102,12 +103,13 @@ class _Offering:
         self._trouble: DbbError | None = None
 
     def work(self) -> None:
-        if not connect.look(lambda: due_now(self._target.id)):
+        longest = judging.policy_of(self._section).longest
+        if not connect.look(lambda: due_now(self._target.id, longest)):
             return
         if away := faults.away(self._section.storage, self._section.sentinel):
             raise TryLater(away)
         if self._p.options.progress:
-            self._total = connect.look(lambda: due_count(self._target.id))
+            self._total = connect.look(lambda: due_count(self._target.id, longest))
         held = self._take()
         if held:
             crew = self._crew()
