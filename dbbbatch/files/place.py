@@ -549,9 +549,12 @@ def _write(descriptor: int, block: memoryview) -> None:
 def _reserve(descriptor: int, count: int) -> None:
     """Have the file system choose the blocks of a large file at once; advice, as a write-back is.
 
-    The size stays what was written: a copy that ends early does not look whole.
+    The size stays what was written: a copy that ends early does not look whole. Where there is no
+    room for all of it nothing is asked for: the file system would give what there is to a file that
+    may need little of it.
     """
-    if _fallocate is not None:
+    space = os.fstatvfs(descriptor)
+    if _fallocate is not None and count < space.f_bavail * space.f_frsize:
         _fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, count)
 
 

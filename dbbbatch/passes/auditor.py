@@ -20,7 +20,7 @@ from dbbbatch.database.models.finder import FinderLeft
 from dbbbatch.database.models.finder import Verdict as Memory
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.storage import Audited, File, FileStatus, Name
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, clock, faults, names, place
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.audit_rows import Rows, must_be_there
@@ -175,8 +175,10 @@ class AuditorWork(Work):
                 orphan.status = os.lstat(orphan.source)
                 checksum.same(before, orphan.status, orphan.source)
                 ready.append(orphan)
-            except FileNotFoundError:
-                continue  # no orphan any more
+            except Interrupted:
+                break
+            except (FileNotFoundError, checksum.Changed):
+                continue  # no orphan any more, or being replaced
             except OSError as error:
                 if faults.is_general(error):
                     raise TryLater(f"{names.printable(orphan.source)}: {error.strerror}") from None
@@ -316,6 +318,8 @@ class AuditorWork(Work):
             before = os.lstat(path)
             found = checksum.compute(path, [algorithm])[algorithm]
             checksum.same(before, os.lstat(path), path)
+        except Interrupted:
+            return
         except (FileNotFoundError, NotADirectoryError, checksum.Changed):
             return  # it was there a moment ago, or is being replaced; the next pass tells
         except OSError as error:

@@ -14,7 +14,7 @@ from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import File, FileStatus
 from dbbbatch.database.models.target import Target
-from dbbbatch.errors import TryLater, UsageError
+from dbbbatch.errors import Interrupted, TryLater, UsageError
 from dbbbatch.files import checksum, clock, faults, names
 from dbbbatch.files.scan import Found, detour
 from dbbbatch.passes.base import Pass
@@ -183,14 +183,14 @@ class BackfillWork(Recording):
         except OSError:
             return False  # it is said when it is read
 
-    def _read(self, arrival: Arrival) -> tuple[Arrival, OSError | None]:
+    def _read(self, arrival: Arrival) -> tuple[Arrival, OSError | Interrupted | None]:
         try:
             before = os.lstat(arrival.source)
             algorithms = (self._finder.checksum, *self._finder.checksums)
             arrival.sums = checksum.compute(arrival.source, dict.fromkeys(algorithms))
             arrival.status = os.lstat(arrival.source)
             checksum.same(before, arrival.status, arrival.source)
-        except OSError as error:
+        except (OSError, Interrupted) as error:
             return arrival, error
         return arrival, None
 

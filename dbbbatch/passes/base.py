@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from dbbbatch import __version__
 from dbbbatch.config import Settings, is_sqlite, sqlite_path
 from dbbbatch.errors import ConfigError, DbbError, Interrupted, LockHeld, TryLater
-from dbbbatch.files import place, processes
+from dbbbatch.files import checksum, place, processes
 from dbbbatch.files.lock import Lock
 from dbbbatch.passes import crash
 from dbbbatch.passes.signals import Signals
@@ -384,9 +384,11 @@ def _recorded(work: Work, p: Pass) -> int:
     p.log.info("%s: run %d begins", label, p.run_id)
     outcome, code, message = "error", EXIT_UNFORESEEN, ""
     try:
-        work.recover(p)
-        if not p.stopping:
-            work.work(p)
+        # Where a file was not read to its end: a signal is told below, a time limit is no failure.
+        with suppress(Interrupted), checksum.heeding(lambda: p.out_of_time):
+            work.recover(p)
+            if not p.stopping:
+                work.work(p)
         if p.interrupted:
             raise Interrupted("interrupted by a signal; the next pass carries on")
         outcome, code = ("failed", EXIT_FAILED) if p.counts["failed"] else ("ok", EXIT_OK)

@@ -19,7 +19,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, Held
 from dbbbatch.database.models.storage import INODE
 from dbbbatch.database.models.transfer import TransferBatch
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, names, place
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes import confirm
@@ -268,6 +268,8 @@ class JanitorWork(Work):
                 )
                 return False
             os.unlink(path)
+        except Interrupted:
+            return False
         except OSError as error:
             p.trouble(
                 f"{names.printable(path)}: cannot be purged: {error.strerror}",

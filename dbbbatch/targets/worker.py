@@ -150,8 +150,15 @@ class Worker:
                 data = b""
             if not data:
                 return messages or None
-            self.heard = time.monotonic()
-            messages += self._frames.feed(data)
+            try:
+                said = self._frames.feed(data)
+            except (channel.TooLong, ValueError, EOFError, TypeError):
+                self._log.warning("plugin process %d says what is no message of ours", self.pid)
+                return None
+            if said:
+                # A part of a message does not put off the time limit for the whole.
+                self.heard = time.monotonic()
+                messages += said
 
     def drain(self) -> bool:
         """Log what the plugin has printed and keep the last lines; False at the end of it."""
@@ -209,11 +216,16 @@ class Worker:
     def close(self) -> None:
         """Ask the plugin to close, and wait a little before the child is ended."""
         self.say(channel.CLOSE)
-        self.connection.settimeout(CLOSING)
+        deadline = time.monotonic() + CLOSING
         try:
-            while self.connection.recv(1 << 16):
-                pass
-            self._process.wait(CLOSING)
+            while True:
+                self.connection.settimeout(max(0.001, deadline - time.monotonic()))
+                if not self.connection.recv(1 << 16):
+                    break
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
+                self.drain()
+            self._process.wait(max(0.001, deadline - time.monotonic()))
         except (OSError, subprocess.TimeoutExpired):
             self._log.warning("the plugin did not close within %.0f s", CLOSING)
             self.end()

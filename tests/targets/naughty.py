@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from dbbbatch.files import checksum
 from dbbbatch.keys import key
 from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 
@@ -46,12 +47,28 @@ class Naughty(Plugin):
         if what in {result.value for result in Result}:
             parts = frozenset({"first"}) if what == "partly" else frozenset()
             return Outcome(file.number, Result(what), "as its name says", parts_done=parts)
+        self._path = file.path
         self._misbehave(what)
         return Outcome(file.number, Result.DONE, checksums={"md5": "00"} if what == "sum" else {})
+
+    def _speak(self, words: bytes) -> None:
+        """Write to the pass, on whichever socket that is, a byte now and then."""
+        (mine,) = [
+            number
+            for number in map(int, os.listdir("/proc/self/fd"))
+            if os.path.exists(f"/proc/self/fd/{number}") is False
+            and os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
+        ]
+        os.write(mine, words)
+        while True:
+            time.sleep(0.1)
+            os.write(mine, b"x")
 
     def _misbehave(self, what: str) -> None:
         if what == "segfault":
             ctypes.string_at(0)
+        elif what == "read":
+            checksum.compute(self._path)
         elif what == "hang":
             time.sleep(3600)
         elif what == "exit":
@@ -64,6 +81,11 @@ class Naughty(Plugin):
             hoard = []
             while True:
                 hoard.append(bytearray(1 << 24))
+        elif what in ("mumble", "babble"):
+            self._speak(b"\0\0\1\0" if what == "mumble" else b"\xff" * 9)
+        elif what == "chatter":
+            while True:
+                os.write(1, b"chatter" * 100)
         elif what == "shout":
             os.write(1, b"x" * 300_000 + b"\n")
             print("to stdout", flush=True)

@@ -135,7 +135,7 @@ class _Offering:
             if self._is_time_to_record():
                 self._record()
             self._claims.renew()
-            if self._trouble is not None or self._p.interrupted:
+            if self._trouble is not None or self._p.out_of_time:
                 crew.stop()
             held = self._next(crew)
         self._record()
