@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -17,6 +18,13 @@ from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Plugin, Resu
 class Settings:
     start: str = key("", "what goes wrong at the start")
     journal: str = key("", "file that notes each file taken in hand")
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 class Naughty(Plugin):
@@ -53,12 +61,7 @@ class Naughty(Plugin):
 
     def _speak(self, words: bytes) -> None:
         """Write to the pass, on whichever socket that is, a byte now and then."""
-        (mine,) = [
-            number
-            for number in map(int, os.listdir("/proc/self/fd"))
-            if os.path.exists(f"/proc/self/fd/{number}") is False
-            and os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
-        ]
+        mine = next(n for n in range(3, 100) if _is_socket(n))
         os.write(mine, words)
         while True:
             time.sleep(0.1)
