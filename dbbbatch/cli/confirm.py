@@ -16,7 +16,7 @@ def command(operator: Operator) -> None:
     question on stdin. Nothing is changed here.
     """
     operator.connect(readonly=True)
-    from dbbbatch.passes.confirm import answer
+    from dbbbatch.passes.confirm import answer, lines_of
 
-    for line in answer(operator.settings, sys.stdin):
+    for line in answer(operator.settings, lines_of(sys.stdin)):
         click.echo(line)

@@ -85,8 +85,9 @@ def _stamp(directory: str) -> int:
 
     path = place.temporary_path(os.path.join(directory, "clock"), f"clock {os.getpid()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
     try:
-        return _time_of(os.open(path, flags, 0o600))
+        return _time_of(descriptor)
     finally:
         place.remove_if_there(path)
 

@@ -111,8 +111,13 @@ class Lock:
         """Return the others that have held the lock for so long, also beside us; takes nothing."""
         if self._descriptor >= 0 and len(self._paths) == 1:
             return []
-        found = (_holder(path) for path in self._paths if _held(path))
-        return [one for one in found if one and one.pid != os.getpid() and one.seconds >= seconds]
+        found = []
+        for path in self._paths:
+            with suppress(OSError):  # of a file that this user may not read
+                holder = _holder(path) if _held(path) else None
+                if holder and holder.pid != os.getpid() and holder.seconds >= seconds:
+                    found.append(holder)
+        return found
 
     def _try(self, path: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)

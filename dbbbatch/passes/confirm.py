@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from dbbbatch.config import Handoff, Settings
 from dbbbatch.database import bulk, connect
@@ -28,6 +28,9 @@ from dbbbatch.remote import execute, template
 
 #: In storage with the same size and checksum, and ingested by the targets that were named.
 STORED = "stored"
+
+#: Characters of a line of a question: a path, a checksum, and the names of all targets.
+_LONGEST = 1 << 18
 
 #: Files looked up in one statement.
 _TOGETHER = 2000
@@ -79,6 +82,20 @@ def ask(section: Handoff, files: Sequence[Question]) -> list[str]:
             f"{place.name} did not confirm: its answer is not one word for each file, then the end"
         )
     return words[:-1]
+
+
+def lines_of(stream: TextIO) -> Iterator[str]:
+    """Yield the lines of a question, none of them longer than one can be.
+
+    Raises
+    ------
+    UsageError
+        One is longer: it is no question of a janitor.
+    """
+    while line := stream.readline(_LONGEST + 1):
+        if len(line) > _LONGEST:
+            raise UsageError("what stands on stdin is not the question of a dbb-janitor")
+        yield line
 
 
 def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:

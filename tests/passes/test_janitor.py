@@ -640,6 +640,19 @@ def test_confirm_refuses_what_is_no_question(site: Site) -> None:
     assert site.run("dbb", "confirm", stdin=b"hello\n").code == 64
 
 
+def test_confirm_refuses_a_line_without_end(site: Site) -> None:
+    assert site.run("dbb", "confirm", stdin=b"x" * 1_000_000).code == 64
+
+
+@pytest.mark.parametrize(
+    "confirm", ["yes noise", "sh -c 'yes noise >&2'", "sh -c 'yes x | tr -d \\n'"]
+)
+def test_an_answer_without_end_is_none(site: Site, confirm: str) -> None:
+    deliver(site)
+    configure(site, confirm=confirm, timeout="1s")
+    stays(site, code=75)
+
+
 @pytest.mark.promise
 class TestClocks:
     """A file that was held while a clock was wrong is purged neither early nor years late."""
