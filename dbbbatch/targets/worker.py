@@ -37,6 +37,9 @@ CLOSING = 10.0
 #: Set in a child's environment, so that programs which have lost their parent can be told.
 _MARK = "DBB_WORKER"
 
+#: Pieces of what a child says that are taken at once: it may say more than is ever heard.
+_AT_ONCE = 64
+
 _KEPT_LINES = 12
 _KEPT_CHARACTERS = 600
 
@@ -141,7 +144,7 @@ class Worker:
     def listen(self) -> list[tuple[Any, ...]] | None:
         """Take what the child has said by now; `None` once it is gone and all is heard."""
         messages: list[tuple[Any, ...]] = []
-        while True:
+        for _ in range(_AT_ONCE):
             try:
                 data = self.connection.recv(1 << 18)
             except BlockingIOError:
@@ -159,6 +162,7 @@ class Worker:
                 # A part of a message does not put off the time limit for the whole.
                 self.heard = time.monotonic()
                 messages += said
+        return messages
 
     def drain(self) -> bool:
         """Log what the plugin has printed and keep the last lines; False at the end of it."""
