@@ -114,6 +114,12 @@ class Site:
         example="/var/lib/dbb",
     )
     keep_runs: float = key("90d", "how long the rows of passes are kept in `run`", keys.duration)
+    hang_after: float = key(
+        "1d",
+        "how long a pass may be at work before those that find its lock say that it may hang; "
+        "0: never",
+        keys.duration,
+    )
 
 
 def is_sqlite(url: str) -> bool:
@@ -263,6 +269,11 @@ class Handoff:
     stale_after: float = key(
         "7d", "age at which what killed passes left in staging is removed", keys.duration
     )
+
+    @property
+    def longest_wait(self) -> float:
+        """The longest time for which a file is put off (seconds)."""
+        return max(self.retry_wait, self.retry_wait_max)
 
     @property
     def label(self) -> str:

@@ -7,6 +7,7 @@ import click
 
 from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
+from dbbbatch.files import processes
 from dbbbatch.report import queries
 
 
@@ -93,15 +94,10 @@ def outcome(last: queries.LastPass) -> str:
     """Say how a pass ended, or whether it is still at work: a killed one could not record it."""
     if last.outcome != "running":
         return f"{last.outcome} ({last.exit_code})" if last.exit_code else last.outcome
-    if last.host != socket.gethostname():
-        return f"running on {last.host}"
-    return "at work" if _alive(last.pid, last.process_started) else "killed"
-
-
-def _alive(pid: int, born: float) -> bool:
-    import psutil
-
-    try:
-        return bool(abs(psutil.Process(pid).create_time() - born) < 1)
-    except psutil.Error:
-        return False
+    here = processes.machine()
+    if last.machine == here or (not last.machine and last.host == socket.gethostname()):
+        lives = processes.lives(last.pid, last.start_ticks, last.process_started)
+        return "at work" if lives else "killed"
+    if last.host == socket.gethostname() and not processes.same_boot(last.machine, here):
+        return "killed"
+    return f"running on {last.host}"

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from dbbbatch.errors import Interrupted
+
 #: What a file is hashed with unless the configuration says otherwise.
 DEFAULT = "blake2b"
 
@@ -24,6 +26,25 @@ _buffers = threading.local()
 
 class Changed(OSError):
     """The file changed while it was read: not yet, rather than wrong."""
+
+
+def _never() -> bool:
+    return False
+
+
+#: Whether reading is to end; see `heeding`.
+_is_to_end: Callable[[], bool] = _never
+
+
+@contextmanager
+def heeding(is_to_end: Callable[[], bool]) -> Iterator[None]:
+    """Have every file that is read within hear, between two blocks, whether that is to end."""
+    global _is_to_end
+    before, _is_to_end = _is_to_end, is_to_end
+    try:
+        yield
+    finally:
+        _is_to_end = before
 
 
 class Adler32:
@@ -233,12 +254,16 @@ def stream(
         There is more, or less, of it by now.
     OSError
         It cannot be read, or ends before its size: what came is not the file.
+    Interrupted
+        The pass is to end (`heeding`). That is no fault of the file's.
     """
     view = _buffer()
     hashes = {name: ALGORITHMS[name].new() for name in algorithms}
     updates = [each.update for each in hashes.values()]
     came = 0
     while count := os.readv(descriptor, (view,)):
+        if _is_to_end():
+            raise Interrupted("interrupted while a file was read; the next pass reads it anew")
         came += count
         block = view[:count]
         for update in updates:

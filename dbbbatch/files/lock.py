@@ -6,6 +6,8 @@ The file's text only says who holds the lock. The state directory must be on a l
 over NFS may be of this host only, or fail.
 """
 
+from __future__ import annotations
+
 import fcntl
 import json
 import os
@@ -14,15 +16,40 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from dbbbatch.errors import LockHeld, TryLater
-from dbbbatch.files import state
+from dbbbatch.files import processes, state
 
 #: Seconds between two looks at a lock that is waited for.
 POLL = 0.2
 
 #: struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, pid.
 _FLOCK = "hhqqi"
+
+
+class Holder(NamedTuple):
+    """Who holds a lock.
+
+    Attributes
+    ----------
+    pid : `int`
+    since : `float`
+        When it took it, seconds since 1970 by the clock of then.
+    seconds : `float`
+        For how long it has had it.
+    command : `str`
+        Its command line.
+    """
+
+    pid: int
+    since: float
+    seconds: float
+    command: str
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.since))
+        return f"pid {self.pid} since {since} UTC: {self.command}"
 
 
 class Lock:
@@ -80,7 +107,21 @@ class Lock:
 
     def holders(self) -> list[str]:
         """Say who holds the lock, since when and from which command line; takes nothing."""
-        return [_holder(path) for path in self._paths if _held(path) != fcntl.F_UNLCK]
+        held = (path for path in self._paths if _held(path) != fcntl.F_UNLCK)
+        found = (_holder(path) for path in held)
+        return [str(one) if one else "a process that started or left just now" for one in found]
+
+    def held_for(self, seconds: float) -> list[Holder]:
+        """Return the others that have held the lock for so long, also beside us; takes nothing."""
+        if self._descriptor >= 0 and len(self._paths) == 1:
+            return []
+        found = []
+        for path in self._paths:
+            with suppress(OSError):  # of a file that this user may not read
+                holder = _holder(path) if _held(path) != fcntl.F_UNLCK else None
+                if holder and holder.pid != os.getpid() and holder.seconds >= seconds:
+                    found.append(holder)
+        return found
 
     def _must_be_passes(self) -> None:
         """Raise if what holds a lock is no pass, which would never end by itself."""
@@ -109,7 +150,13 @@ class Lock:
         except BaseException:
             os.close(descriptor)
             raise
-        text = json.dumps({"pid": os.getpid(), "since": time.time()}).encode()
+        said = {
+            "pid": os.getpid(),
+            "ticks": processes.start_ticks(),
+            "since": time.time(),
+            "uptime": time.clock_gettime(time.CLOCK_BOOTTIME),
+        }
+        text = json.dumps(said).encode()
         try:
             os.pwrite(descriptor, text, 0)
             os.ftruncate(descriptor, len(text))
@@ -135,15 +182,17 @@ def _held(path: Path) -> int:
     return kind
 
 
-def _holder(path: Path) -> str:
-    import psutil
-
-    with suppress(OSError, ValueError, KeyError, psutil.Error):
+def _holder(path: Path) -> Holder | None:
+    """Read who holds a lock; None while its holder changes."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
         said = json.loads(path.read_text())
-        process = psutil.Process(said["pid"])
-        # A pid is used again when its process is gone: one born after the lock was taken is
-        # somebody else's.
-        if process.create_time() <= said["since"] + 1:
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(said["since"]))
-            return f"pid {process.pid} since {since} UTC: {' '.join(process.cmdline())}"
-    return "a process that started or left just now"
+        pid, since = int(said["pid"]), float(said["since"])
+        # The number of a process that is gone may be another's by now.
+        if processes.start_ticks(pid) != said["ticks"]:
+            return None
+        # The clock may have been set since: the longer of both is right where it was set back, and
+        # where it was set forward somebody looks for nothing.
+        uptime = time.clock_gettime(time.CLOCK_BOOTTIME) - float(said["uptime"])
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ")
+        return Holder(pid, since, max(time.time() - since, uptime), os.fsdecode(command))
+    return None

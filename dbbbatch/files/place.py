@@ -18,10 +18,9 @@ import hashlib
 import os
 import re
 import stat
-import time
 from collections.abc import Collection, Iterable, Iterator
 
-from dbbbatch.files import checksum, faults, ways
+from dbbbatch.files import checksum, clock, faults, ways
 
 #: Names that begin so are ours and unfinished: no scan reports them.
 TEMPORARY_PREFIX = ".dbb~"
@@ -440,9 +439,10 @@ def remove_empty_directories(root: str, older_than: float, keep: Iterable[str] =
     count : `int`
         Directories removed.
     """
-    limit = time.time() - older_than
     kept = {path.strip("/") for path in keep}
-    candidates = [path for path, changed in _fileless(root) if changed <= limit]
+    candidates = [
+        path for path, status in _fileless(root) if not clock.of(root).is_young(status, older_than)
+    ]
     removed = 0
     for path in reversed(candidates):  # children before their parents
         if path not in kept:
@@ -575,9 +575,12 @@ def _write(descriptor: int, block: memoryview) -> None:
 def _reserve(descriptor: int, count: int) -> None:
     """Have the file system choose the blocks of a large file at once; advice, as a write-back is.
 
-    The size stays what was written: a copy that ends early does not look whole.
+    The size stays what was written: a copy that ends early does not look whole. Where there is no
+    room for all of it nothing is asked for: the file system would give what there is to a file that
+    may need little of it.
     """
-    if _fallocate is not None:
+    space = os.fstatvfs(descriptor)
+    if _fallocate is not None and count < space.f_bavail * space.f_frsize:
         _fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, count)
 
 
@@ -587,27 +590,27 @@ def _begin_write_back(descriptor: int, start: int, count: int) -> None:
         _libc.sync_file_range(descriptor, start, count, _SYNC_FILE_RANGE_WRITE)
 
 
-def _fileless(root: str) -> Iterator[tuple[str, float]]:
+def _fileless(root: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the directories below `root` that hold nothing but directories, parents first.
 
     Their times are those of before their own children go, which changes them.
     """
-    pending = [("", 0.0)]
+    pending: list[tuple[str, os.stat_result | None]] = [("", None)]
     while pending:
-        relpath, changed = pending.pop()
+        relpath, found = pending.pop()
         bare = True
         try:
             with os.scandir(os.path.join(root, relpath)) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
-                        pending.append((os.path.join(relpath, entry.name), status.st_mtime))
+                        pending.append((os.path.join(relpath, entry.name), status))
                     else:
                         bare = False
         except OSError:
             continue  # not ours to read, or gone
-        if bare and relpath:
-            yield relpath, changed
+        if bare and found is not None:
+            yield relpath, found
 
 
 def _refusal(path: str) -> OSError:

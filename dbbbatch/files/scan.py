@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from dbbbatch.files import names
+from dbbbatch.files.clock import Clock
+from dbbbatch.files.clock import of as clock_of
 from dbbbatch.files.place import TEMPORARY_PREFIX, is_temporary
 
 
@@ -62,7 +64,7 @@ def scan(
     root: str,
     exclude: Sequence[re.Pattern[str]] = (),
     settle: float = 0,
-    now: float = 0,
+    clock: Clock | None = None,
     odd: Callable[[str, str], None] = _ignore,
     unfinished: Callable[[str], None] = _pass_over,
 ) -> Iterator[Found]:
@@ -83,8 +85,8 @@ def scan(
     settle : `float`
         Seconds for which a file must not have changed; younger ones are
         passed over.
-    now : `float`
-        The time with which `settle` is reckoned, seconds since 1970.
+    clock : `dbbbatch.files.clock.Clock`, optional
+        By which `settle` is reckoned; by default, that of the root.
     odd : `~collections.abc.Callable`
         Called with relative path and description of what is neither a
         regular file nor a directory, or cannot be read, or has a name of
@@ -97,8 +99,8 @@ def scan(
     OSError
         The root itself cannot be read.
     """
-    limit_ns = int((now - settle) * 1e9) if settle else None
-    now_ns = int(now * 1e9)
+    if settle and clock is None:
+        clock = clock_of(root)
     pending = [""]
     while pending:
         relpath = pending.pop()
@@ -143,7 +145,7 @@ def scan(
                 if not stat.S_ISREG(status.st_mode):
                     odd(rel, kind(status.st_mode))
                     continue
-                if limit_ns is not None and changed_ns(status, now_ns) > limit_ns:
+                if settle and clock is not None and clock.is_young(status, settle):
                     continue
                 yield Found(rel, status.st_size, mtime_ns(status), status.st_ino, status.st_dev)
         below.sort(reverse=True)
@@ -181,8 +183,3 @@ def kind(mode: int) -> str:
         if test(mode):
             return what
     return "no regular file"
-
-
-def changed_ns(status: os.stat_result, now_ns: int) -> int:
-    """Return when a file last changed; a date in the future says nothing, its inode's does."""
-    return status.st_mtime_ns if status.st_mtime_ns <= now_ns else status.st_ctime_ns

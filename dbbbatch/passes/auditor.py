@@ -11,17 +11,17 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from functools import partial
 
+from dbbbatch import retry
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft
 from dbbbatch.database.models.finder import Verdict as Memory
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.storage import Audited, File, FileStatus, Name
-from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.errors import Interrupted, TryLater
+from dbbbatch.files import checksum, clock, faults, names, place
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.audit_rows import Rows, must_be_there
 from dbbbatch.passes.audit_targets import compare_targets
@@ -48,7 +48,7 @@ _SETTLED = 3600.0
 _DIGITS = 16
 
 #: For so long a finder may have made no pass before it is said what that leaves unfinished.
-_LONG = timedelta(days=1)
+_LONG = 86400.0
 
 
 class AuditorWork(Work):
@@ -175,8 +175,10 @@ class AuditorWork(Work):
                 orphan.status = os.lstat(orphan.source)
                 checksum.same(before, orphan.status, orphan.source)
                 ready.append(orphan)
-            except FileNotFoundError:
-                continue  # no orphan any more
+            except Interrupted:
+                break
+            except (FileNotFoundError, checksum.Changed):
+                continue  # no orphan any more, or being replaced
             except OSError as error:
                 if faults.is_general(error):
                     raise TryLater(f"{names.printable(orphan.source)}: {error.strerror}") from None
@@ -197,9 +199,8 @@ class AuditorWork(Work):
                 self._finder.storage,
                 self._finder.exclude,
                 self._finder.settle,
-                time.time(),
-                self._complaints.odd,
-                self._remove_abandoned,
+                odd=self._complaints.odd,
+                unfinished=self._remove_abandoned,
             ):
                 if found.rel != self._finder.sentinel and p.matches(found.rel):
                     batch.append(found)
@@ -231,19 +232,20 @@ class AuditorWork(Work):
             return True
         try:
             # Its mtime is that of the original once it is whole.
-            changed = os.lstat(path).st_ctime
+            status = os.lstat(path)
         except FileNotFoundError:
             return True
         except OSError:
             return False
-        return time.time() - changed < max(self._finder.settle, _SETTLED)
+        settle = max(self._finder.settle, _SETTLED)
+        return clock.of(self._finder.storage).is_new(status, settle)
 
     def _remove_abandoned(self, rel: str) -> None:
         """Remove a copy of ours that nobody finishes: what it was a copy of is gone."""
         path = os.path.join(self._finder.storage, rel)
         try:
             # A copy has the mtime of its original from early on.
-            if time.time() - os.lstat(path).st_ctime > _ABANDONED:
+            if not clock.of(self._finder.storage).is_new(os.lstat(path), _ABANDONED):
                 place.remove_if_there(path)
         except OSError as error:
             self._complaints.odd(rel, f"an unfinished copy, not to be removed: {error.strerror}")
@@ -254,6 +256,8 @@ class AuditorWork(Work):
         """Verify the share, of the files that --match lets through, that was not for longest."""
         most = math.ceil(self._share * rows.looked)
         begun = connect.look(connect.now)
+        if most > 0:
+            connect.transact(lambda: File.verified_by_now(self._finder.storage, begun))
         after = None
         while most > 0 and not p.stopping:
             size = _PAGE if p.options.match else min(most, _PAGE)
@@ -316,6 +320,8 @@ class AuditorWork(Work):
             before = os.lstat(path)
             found = checksum.compute(path, [algorithm])[algorithm]
             checksum.same(before, os.lstat(path), path)
+        except Interrupted:
+            return
         except (FileNotFoundError, NotADirectoryError, checksum.Changed):
             return  # it was there a moment ago, or is being replaced; the next pass tells
         except OSError as error:
@@ -345,7 +351,7 @@ class AuditorWork(Work):
         for name, count, begun in connect.look(
             lambda: File.unfinished(p.settings.site.name, self._finder.storage)
         ):
-            if begun is not None and begun > now - _LONG:
+            if not retry.is_over(begun, _LONG, now):
                 continue
             since = f"its pass of {begun:%Y-%m-%d %H:%M} UTC" if begun else "a pass long ago"
             p.counts["failed"] += count

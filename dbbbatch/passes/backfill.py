@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -15,9 +14,9 @@ from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import File, FileStatus
 from dbbbatch.database.models.target import Target
-from dbbbatch.errors import ConfigError, UsageError
-from dbbbatch.files import checksum, names
-from dbbbatch.files.scan import Found, changed_ns, detour
+from dbbbatch.errors import ConfigError, Interrupted, UsageError
+from dbbbatch.files import checksum, clock, names
+from dbbbatch.files.scan import Found, detour
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.arrival import Arrival, adopt
 from dbbbatch.passes.finder.places import area_of
@@ -175,23 +174,22 @@ class BackfillWork(Recording):
 
     def _is_settling(self, path: str, found: Found) -> bool:
         """Tell whether a file changed so recently that it may still do so."""
-        now = time.time()
-        limit_ns = int((now - self._finder.settle) * 1e9)
-        if not self._finder.settle or found.mtime_ns <= limit_ns:
+        by = clock.of(self._finder.storage)
+        if found.mtime_ns <= by.now_ns() - self._finder.settle * 1e9:
             return False
         try:
-            return changed_ns(os.lstat(path), int(now * 1e9)) > limit_ns
+            return by.is_young(os.lstat(path), self._finder.settle)
         except OSError:
             return False  # it is said when it is read
 
-    def _read(self, arrival: Arrival) -> tuple[Arrival, OSError | None]:
+    def _read(self, arrival: Arrival) -> tuple[Arrival, OSError | Interrupted | None]:
         try:
             before = os.lstat(arrival.source)
             algorithms = (self._finder.checksum, *self._finder.checksums)
             arrival.sums = checksum.compute(arrival.source, dict.fromkeys(algorithms))
             arrival.status = os.lstat(arrival.source)
             checksum.same(before, arrival.status, arrival.source)
-        except OSError as error:
+        except (OSError, Interrupted) as error:
             return arrival, error
         return arrival, None
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from dbbbatch import __version__
 from dbbbatch.config import Settings, is_sqlite, sqlite_path
 from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, Interrupted, LockHeld, TryLater
-from dbbbatch.files import faults, place
+from dbbbatch.files import checksum, faults, place, processes
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.mounted import Roots
@@ -374,8 +374,11 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> tupl
         try:
             lock.acquire(p.options.wait, lambda: p.stopping)
         except LockHeld as held:
-            p.aside(str(held))
-            voice.keep()
+            if _says_who_hangs(p, lock, label):
+                voice.break_off()
+            else:
+                p.aside(str(held))
+                voice.keep()
             return held.exit_code if p.options.strict else EXIT_OK, False
         except OSError as error:
             if error.errno in FULL:
@@ -386,6 +389,7 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> tupl
                 f"{error.filename}: {error.strerror}; this user must be able to write in "
                 f"{p.settings.site.state} ([site] state)"
             ) from None
+        _says_who_hangs(p, lock, label)
         with faults.as_try_later():
             connect.connect(p.settings.database)
             if _paused(p, label):
@@ -428,7 +432,9 @@ def _recorded(work: Work, p: Pass) -> int:
     p.log.info("%s: run %d begins", label, p.run_id)
     outcome, code, message = "error", EXIT_UNFORESEEN, ""
     try:
-        with faults.as_try_later():
+        # Where a file was not read to its end: a signal is told below, a time limit is no failure.
+        heeding = checksum.heeding(lambda: p.out_of_time)
+        with suppress(Interrupted), heeding, faults.as_try_later():
             work.recover(p)
             if not p.stopping:
                 work.work(p)
@@ -502,6 +508,8 @@ def _begin(work: Work, p: Pass) -> Any:
                 "site": p.settings.site.name,
                 "script": work.kind,
                 "name": p.section.name,
+                "machine": processes.machine(),
+                "start_ticks": processes.start_ticks(),
                 "version": __version__,
                 "outcome": "running",
             },
@@ -509,6 +517,26 @@ def _begin(work: Work, p: Pass) -> Any:
         return row
 
     return connect.transact(insert)
+
+
+def _says_who_hangs(p: Pass, lock: Lock, label: str) -> bool:
+    """Tell the operator of other passes that have been at work for too long; return whether any is.
+
+    Neither the database nor the network is asked: they may be what they wait for.
+    """
+    limit = p.settings.site.hang_after
+    found = lock.held_for(limit) if limit else []
+    for holder in found:
+        p.trouble(
+            f"a pass may hang: {holder.seconds / 3600:.0f} h at work, longer than hang_after "
+            f"([site]): {holder}; "
+            + (
+                processes.waits_for(holder.pid)
+                or f"`kill {holder.pid}` ends it after the batch in hand, a second one at once"
+            ),
+            key=f"{label} hangs: {holder.pid}",
+        )
+    return bool(found)
 
 
 def _paused(p: Pass, label: str) -> bool:

@@ -30,8 +30,8 @@ from dbbbatch.remote import execute, template
 #: In storage with the same size and checksum, and ingested by the targets that were named.
 STORED = "stored"
 
-#: Characters of the longest line of a question; a path has at most 4096 bytes.
-LONGEST = 1 << 16
+#: Characters of a line of a question: a path, a checksum, and the names of all targets.
+LONGEST = 1 << 18
 
 _NONCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -12,7 +12,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 
@@ -21,7 +21,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, Held
 from dbbbatch.database.models.storage import INODE
 from dbbbatch.database.models.transfer import TransferBatch
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, names, place
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes import confirm
@@ -53,7 +53,7 @@ class JanitorWork(Work):
 
     def __init__(self, section: Handoff) -> None:
         self._section = section
-        self._old = datetime.min
+        self._now = self._old = datetime.min
         self._lacking = 0
         self._begin()
 
@@ -98,6 +98,9 @@ class JanitorWork(Work):
     def _purge(self, p: Pass) -> None:
         if not self._section.endpoint.confirm:
             return
+        self._begin()
+        site, handoff = p.settings.site.name, self._section.name
+        connect.transact(lambda: HandoffFile.held_from_now(site, handoff))
         candidates = self._candidates(p)
         while not p.stopping and (files := list(islice(candidates, _TOGETHER))):
             self._purge_confirmed(p, files[: p.take(len(files))])
@@ -118,7 +121,8 @@ class JanitorWork(Work):
 
     def _candidates(self, p: Pass) -> Iterator[Held]:
         """Yield held files, oldest first: those of age, and while space is lacking others too."""
-        self._old = connect.look(connect.now) - timedelta(seconds=self._section.purge_after)
+        self._now = connect.look(connect.now)
+        self._old = self._now - timedelta(seconds=self._section.purge_after)
         self._lacking = self._space_lacking()
         after = None
         while True:
@@ -134,11 +138,20 @@ class JanitorWork(Work):
             for file in page:
                 if file.held_at > self._old and self._lacking <= 0:
                     return
-                if p.matches(file.rel):
+                if p.matches(file.rel) and (self._is_old(file) or self._lacking > 0):
                     yield file
             if not page:
                 return
             after = (page[-1].held_at, page[-1].id)
+
+    def _is_old(self, file: Held) -> bool:
+        """Return whether a file has been held for long enough.
+
+        No file was held before it was written: where the clock was behind when it was, its own time
+        says so. A file's time that is yet to come says nothing.
+        """
+        written = datetime.fromtimestamp(file.mtime_ns / 1e9, UTC).replace(tzinfo=None)
+        return file.held_at <= self._old and not self._old < written <= self._now
 
     def _purge_confirmed(self, p: Pass, files: Sequence[Held]) -> None:
         """Ask the endpoint about files, and purge those that it has stored and are to go."""
@@ -156,7 +169,7 @@ class JanitorWork(Work):
             [
                 (file, word)
                 for file, word in zip(files, words, strict=True)
-                if word != confirm.STORED and file.held_at <= self._old
+                if word != confirm.STORED and self._is_old(file)
             ],
         )
         while some := self._to_go(stored[:_MARKED]):
@@ -191,7 +204,7 @@ class JanitorWork(Work):
         """Give the first of stored files: those of age, and what makes the space that lacks."""
         lacking = self._lacking
         for number, file in enumerate(files):
-            if file.held_at > self._old and lacking <= 0:
+            if not self._is_old(file) and lacking <= 0:
                 return files[:number]
             lacking -= file.size_bytes
         return files
@@ -265,6 +278,8 @@ class JanitorWork(Work):
                 self._note_other(path, status, file)
                 return False
             os.unlink(path)
+        except Interrupted:
+            return False
         except OSError as error:
             p.trouble(
                 f"{names.printable(path)}: cannot be purged: {error.strerror}",

@@ -14,7 +14,7 @@ from dbbbatch.database.models.handoff import HandoffFile, HandoffStatus, Seen
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.storage import INODE, File, FileStatus, Known, Name, among_paths
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.scan import Found, mtime_ns
 from dbbbatch.passes.backfill import BackfillWork
@@ -213,11 +213,11 @@ class HandoffRebuild(Recording):
             return False
         return (status.st_size, mtime_ns(status)) == held.version[2:]
 
-    def _read(self, held: _Held) -> tuple[_Held, str, OSError | None]:
+    def _read(self, held: _Held) -> tuple[_Held, str, OSError | Interrupted | None]:
         path = os.path.join(self._section.holding, held.found.rel)
         try:
             digest = checksum.compute(path, [self._section.checksum])[self._section.checksum]
-        except OSError as error:
+        except (OSError, Interrupted) as error:
             return held, "", error
         return held, checksum.format(self._section.checksum, digest), None
 

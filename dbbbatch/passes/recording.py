@@ -8,7 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.base import Pass, Work
@@ -50,7 +50,7 @@ class Recording(Work):
                 raise TryLater(f"{root}: {error.strerror}; is it mounted?") from None
             self._note_unseen(p, root, f"directory cannot be read: {error.strerror}")
 
-    def note(self, p: Pass, path: str, error: OSError) -> None:
+    def note(self, p: Pass, path: str, error: OSError | Interrupted) -> None:
         """Note a file that could not be read.
 
         Raises
@@ -58,6 +58,8 @@ class Recording(Work):
         TryLater
             The disk is at fault, not this file.
         """
+        if isinstance(error, Interrupted):
+            return
         if faults.is_general(error):
             raise TryLater(f"{names.printable(path)}: {error.strerror}; nothing is lost") from None
         # Gone or being written: it failed for now.

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import stat
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -16,7 +15,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater, UsageError
-from dbbbatch.files import checksum, faults, names, place, scan
+from dbbbatch.files import checksum, clock, faults, names, place, scan
 from dbbbatch.files.mounted import Moved, Roots
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.quarantine import Quarantining
@@ -279,7 +278,7 @@ def _remove_abandoned(path: str) -> None:
     """Remove what a release that was killed has copied of a file."""
     temporary = place.temporary_path(path, _OWNER)
     # A copy has the mtime of its original from early on.
-    if time.time() - os.lstat(temporary).st_ctime > _ABANDONED:
+    if not clock.of(os.path.dirname(temporary)).is_new(os.lstat(temporary), _ABANDONED):
         place.remove_if_there(temporary)
 
 

@@ -37,6 +37,10 @@ _LINGERING = 0.5
 
 _CHUNK = 1 << 16
 
+#: Chunks that are read at most of what a program left in its pipes when it had ended: more than a
+#: pipe holds. Whoever writes on is not the program.
+_LEFT = 32
+
 _live: weakref.WeakSet[Process] = weakref.WeakSet()
 
 #: How often `end_all` was called: what was just being started then must end too.
@@ -152,6 +156,7 @@ class Process:
         self._watch = watch(self.pid)
         self._output = {self._ends.output: bytearray(), self._ends.error: bytearray()}
         self._open = set(self._output)
+        self._gone_since = 0.0
         self._ended: Finished | None = None
         _live.add(self)
         if ended_all != _ended_all:
@@ -191,7 +196,7 @@ class Process:
         self._ends.close_input()
 
     def read(self, deadline: float) -> bytes:
-        """Give what the program wrote to stdout since the last time, waiting for some.
+        """Return what the program wrote to stdout since the last time, waiting for some.
 
         Returns
         -------
@@ -201,8 +206,11 @@ class Process:
         Raises
         ------
         TimeoutError
-            Nothing came until `deadline`, a time of `time.monotonic`.
+            It is past `deadline`, a time of `time.monotonic`, whether something came or not: who
+            calls this until an answer is whole waits no longer for it, however much comes.
         """
+        if time.monotonic() >= deadline:
+            raise TimeoutError
         there = self._output[self._ends.output]
         while not there and self._ends.output in self._open:
             self._wait(deadline)
@@ -280,27 +288,44 @@ class Process:
         return bool(self._command.process.is_alive()[0])
 
     def _wait(self, deadline: float, *, writing: bool = False, keep: int = 0) -> None:
-        """Wait until the program reads (if `writing`), writes or ends; take what it wrote."""
+        """Wait until the program reads (if `writing`), writes or ends; take what it wrote.
+
+        Raises
+        ------
+        TimeoutError
+            It is past `deadline`: that it writes on and on does not put that off.
+        """
         if not writing and not self._alive():
-            # Whoever still holds the pipes open is not the program.
-            deadline = min(deadline, time.monotonic() + _LINGERING)
-            if not self._take(poll(dict.fromkeys(self._open, select.POLLIN), deadline), keep):
+            # Whoever still holds the pipes open, silent or not, is not the program.
+            self._gone_since = self._gone_since or time.monotonic()
+            until = min(deadline, self._gone_since + _LINGERING)
+            if not self._take(poll(self._readable(keep), until), keep) or time.monotonic() >= until:
+                self._drain(keep)
                 self._open.clear()
             return
-        wanted = dict.fromkeys(self._open, select.POLLIN)
+        wanted = self._readable(keep)
         if writing:
             wanted[self._ends.input] = select.POLLOUT
         elif self._watch >= 0:
             wanted[self._watch] = select.POLLIN
         ready = poll(wanted, deadline, short=0.05 if self._watch < 0 else None)
         self._take(ready, keep)
-        if not ready and time.monotonic() >= deadline:
+        if time.monotonic() >= deadline:
             raise TimeoutError
+
+    def _readable(self, keep: int) -> dict[int, int]:
+        """Return the pipes to read: not stdout while more of it waits for `read` than is kept."""
+        wanted = dict.fromkeys(self._open, select.POLLIN)
+        if not keep and len(self._output[self._ends.output]) >= KEPT:
+            wanted.pop(self._ends.output, None)
+        return wanted
 
     def _drain(self, keep: int) -> None:
         """Take what is left in the pipes of a program that has ended."""
-        while self._open and self._take(poll(dict.fromkeys(self._open, select.POLLIN), 0), keep):
-            pass
+        for _ in range(_LEFT):
+            ready = poll(dict.fromkeys(self._open, select.POLLIN), 0)
+            if not self._open or not self._take(ready, keep):
+                return
 
     def _take(self, ready: Iterable[int], keep: int) -> bool:
         took = False

@@ -28,15 +28,35 @@ fail() {
     return 1
 }
 
-# Run a command, at most until the time limit of the request.
+# Run a command, at most until the time limit of the request. One that takes longer is named, also
+# where what it says is not wanted: 7 is the answer of the operation.
 limited() {
     timeout -k 5 "$limit" "$@"
+    set -- "$?" "$@"
+    case $1 in
+    124 | 137)
+        for tool do
+            case $tool in
+            "$1" | xargs | -* | [0-9]*) ;;
+            *) break ;;
+            esac
+        done
+        printf '%s did not end within its time limit of %s s\n' "$tool" "$limit" >&7
+        ;;
+    esac
+    return "$1"
+}
+
+# Whether a command that ended so was ended at its time limit.
+late() {
+    [ "$1" = 124 ] || [ "$1" = 137 ]
 }
 
 # Add to the answer what a command says of files. Those that are not there are left out, which is no
 # failure; that the disk is full is one.
 answer() {
     problem=$(limited "$@" 2>&1 >>"$work/answer")
+    late $? && return 1
     case $newline$problem in
     *"$newline$sum: write error"* | *"${newline}stat: write error"*)
         fail "$work: the answer cannot be written; is the disk full?"
@@ -143,10 +163,11 @@ op_place() {
     *.r) take_placed || return ;;
     esac
     made "$buffer" || return
-    if limited xargs -0 -r cp -lP --parents -t "$buffer" -- <"$work/verified" 2>/dev/null; then
+    limited xargs -0 -r cp -lP --parents -t "$buffer" -- <"$work/verified" 2>/dev/null && {
         durable && limited xargs -0 -r rm -f -- <"$work/verified"
         return
-    fi
+    }
+    late $? && return 1
     take_placed || return
     : >"$work/kept"
     limited xargs -0 -r sh -c '
@@ -268,11 +289,16 @@ op_end() {
 }
 
 # List the attempts whose names begin so, one a line: seconds since their last change, and the name.
+# Both times are of the clock that stamps files here. What changes only later than now was made while
+# that was ahead, and counts from now on.
 op_list() {
     cd "$staging" || return
-    now=$(date +%s)
+    now=$(touch -c -- . 2>/dev/null && stat -c %Y -- .) || now=$(date +%s)
     for each in "$attempt"*; do
-        [ ! -d "$each" ] || printf '%s %s\n' "$((now - $(stat -c %Y -- "$each")))" "$each"
+        [ -d "$each" ] || continue
+        age=$((now - $(stat -c %Y -- "$each")))
+        [ "$age" -ge 0 ] || touch -c -- "$each"
+        printf '%s %s\n' "$age" "$each"
     done
 }
 
@@ -282,7 +308,7 @@ while read -r op attempt limit bytes argument; do
         text=$(op_put "$argument" 2>&1)
     else
         [ ! -e "$work/answer" ] || rm -f -- "$work/answer"
-        text=$("op_$op" "$argument" 2>&1 </dev/null)
+        text=$("op_$op" "$argument" 7>&1 2>&1 </dev/null)
     fi
     code=$?
     if [ "$code" != 0 ]; then

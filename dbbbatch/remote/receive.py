@@ -29,6 +29,30 @@ SPARE = 10.0
 #: Bytes of noise before an answer that are borne.
 _MOST_NOISE = 1 << 20
 
+#: Bytes of an answer that tells of files whose names this session has not told (those of a pass
+#: that was killed); and for each name that it has told, beside the name itself: its checksum, and
+#: why it cannot be placed.
+_MOST_ANSWER = 16 << 20
+_MOST_EACH = 1024
+
+#: What the far end does at each request, for an operator who is told that it takes too long.
+_STEPS = {
+    "hello": "looking for its tools and directories",
+    "begin": "making a directory in staging",
+    "put": "taking a list of names",
+    "look": "making the directories of a batch",
+    "verify": "reading what arrived, and making it durable with `sync`",
+    "place": "placing files in its buffer, and making that durable with `sync`",
+    "trial": "placing a file on trial",
+    "ask": "looking for what a pass left",
+    "shapes": "looking at what arrived",
+    "receipt": "reading what a pass left",
+    "space": "asking how much space is free",
+    "end": "ending what a transfer left",
+    "clean": "removing files from staging",
+    "list": "listing staging",
+}
+
 _SAFE = re.compile(r"[A-Za-z0-9._/-]+")
 _ATTEMPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
@@ -156,6 +180,7 @@ class Session:
         self._process: execute.Process | None = None
         self._nonce = b""
         self._unread = bytearray()
+        self._told = 0
 
     def __enter__(self) -> Session:
         return self
@@ -366,6 +391,8 @@ class Session:
 
     def _put(self, attempt: str, name: str, names: Iterable[bytes]) -> list[bytes]:
         data = b"".join(name + b"\0" for name in names)
+        # Where a tool names a file in an error it may write four characters for a byte, and twice.
+        self._told = max(self._told, 16 * len(data) + _MOST_EACH * data.count(b"\0"))
         return [self._request("put", attempt, 0, name, len(data)) + data]
 
     def _sums(self, files: Sequence[Expected]) -> str:
@@ -378,7 +405,15 @@ class Session:
         return str(found.hexdigest())
 
     def _ask(self, requests: Sequence[bytes], answers: int = 1, limit: float = 0) -> bytes:
-        """Send requests and give the last answer; all are read, so that the next one fits."""
+        """Send requests and return the last answer; all are read, so that the next one fits.
+
+        Raises
+        ------
+        Away
+            It does not answer in time, or something else than was asked.
+        Refused
+            It cannot do what it is asked.
+        """
         self.open()
         assert self._process is not None
         deadline = time.monotonic() + self._patience + limit + SPARE
@@ -390,7 +425,11 @@ class Session:
         except TimeoutError:
             seconds = self._patience + limit
             self._drop()
-            raise Away(f"{self.place.name} has not answered for {seconds:.0f} s") from None
+            operation = requests[-1][:20].split(b" ", 1)[0].decode()
+            raise Away(
+                f"{self.place.name} has not answered for {seconds:.0f} s, its time limit for "
+                f"{_STEPS.get(operation, operation)}"
+            ) from None
         except _Ended:
             # It ends itself where a block of data is refused: that is the reason, then.
             finished = self._drop()
@@ -407,11 +446,23 @@ class Session:
         return found[-1][1]
 
     def _answer(self, deadline: float) -> tuple[bool, bytes]:
+        """Read the next answer, which is bounded by what was asked; so is the noise before it."""
         header = re.compile(self._nonce + rb" (ok|no) (\d{1,18})\n")
-        while not (found := header.search(self._unread)):
+        seen = 0
+        while not (found := header.search(self._unread, seen)):
+            # What may be the beginning of a header is looked at once more.
+            seen = max(0, len(self._unread) - len(self._nonce) - 30)
+            if seen > _MOST_NOISE:
+                words = execute.last_lines(bytes(self._unread[:200]))
+                self._drop()
+                raise Away(f"{self.place.name} prints without end instead of an answer: {words}")
             self._more(deadline)
-            if len(self._unread) > _MOST_NOISE and self._nonce not in self._unread:
-                del self._unread[: -_MOST_NOISE // 2]
+        if int(found[2]) > (most := _MOST_ANSWER + self._told):
+            self._drop()
+            raise Away(
+                f"{self.place.name} announces an answer of {int(found[2])} bytes, where {most} are "
+                "the most that was asked for"
+            )
         fine, begin, end = found[1] == b"ok", found.end(), found.end() + int(found[2])
         while len(self._unread) < end:
             self._more(deadline)

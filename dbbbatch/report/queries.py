@@ -35,6 +35,8 @@ class LastPass:
     host: str
     pid: int
     process_started: float
+    machine: str
+    start_ticks: int | None
     started: datetime
     finished: datetime | None
     outcome: str
@@ -159,8 +161,9 @@ def last_passes() -> list[LastPass]:
 def _last_pass(site: str, script: str, name: str) -> LastPass:
     key = (site, script, name)
     last = connect.execute(
-        "SELECT host, pid, process_started, started, finished, outcome, exit_code, counts, message"
-        " FROM run WHERE site = ? AND script = ? AND name = ? ORDER BY id DESC LIMIT 1",
+        "SELECT host, pid, process_started, machine, start_ticks, started, finished, outcome,"
+        " exit_code, counts, message FROM run WHERE site = ? AND script = ? AND name = ?"
+        " ORDER BY id DESC LIMIT 1",
         key,
     ).fetchone()
     good = connect.execute(
@@ -168,7 +171,7 @@ def _last_pass(site: str, script: str, name: str) -> LastPass:
         " ORDER BY id DESC LIMIT 1",
         key,
     ).fetchone()
-    host, pid, born, started, finished, outcome, exit_code, counts, message = last
+    host, pid, born, machine, ticks, started, finished, outcome, exit_code, counts, message = last
     return LastPass(
         site=site,
         script=script,
@@ -176,6 +179,8 @@ def _last_pass(site: str, script: str, name: str) -> LastPass:
         host=host,
         pid=pid,
         process_started=born,
+        machine=machine,
+        start_ticks=ticks,
         started=_required(started),
         finished=moment(finished),
         outcome=outcome,

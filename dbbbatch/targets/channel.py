@@ -12,6 +12,16 @@ from typing import Any
 
 _LENGTH = struct.Struct("=I")
 
+#: Bytes of a message at most: of a batch of files, or of what became of one.
+MOST = 256 << 20
+
+#: Characters of a text that a plugin says at most.
+MOST_TEXT = 1 << 16
+
+
+class TooLong(Exception):
+    """A message is announced that is longer than any of ours."""
+
 # From the pass to the child.
 SETUP = "setup"  # pickled: plugin, its configuration table, context, memory limit (bytes)
 INGEST = "ingest"  # list of files
@@ -23,7 +33,7 @@ CLOSE = "close"
 READY = "ready"  # version, one_at_a_time
 OUTCOME = "outcome"  # number, verdict, message, version, parts done, checksums, begun, ended
 FOUND = "found"  # answer to KNOWN: list of (number, held), or None
-END = "end"  # the batch is over
+END = "end"  # the batch is over; whether what has no outcome was left since it was to stop
 RAISED = "raised"  # the batch is over: the plugin raised (message)
 NOT_READY = "not ready"  # message
 MISCONFIGURED = "misconfigured"  # message
@@ -44,12 +54,20 @@ class Frames:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[Any, ...]]:
-        """Take what was received and give the messages that are now complete."""
+        """Take what was received and return the messages that are now complete.
+
+        Raises
+        ------
+        TooLong
+            What comes are no messages of ours.
+        """
         self._buffer += data
         messages = []
         at = 0
         while len(self._buffer) - at >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer, at)
+            if length > MOST:
+                raise TooLong
             end = at + _LENGTH.size + length
             if len(self._buffer) < end:
                 break

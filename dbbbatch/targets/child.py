@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from dbbbatch.errors import Interrupted
+from dbbbatch.files import checksum
 from dbbbatch.targets import channel
 from dbbbatch.targets.base import (
     Misconfigured,
@@ -172,9 +174,14 @@ class _Child:
                 files[file.number] = file
             else:
                 self._tell(file.number, *wrong)
+        left = False
         while files and not self._stopped:
             try:
-                self._offer(files)
+                with checksum.heeding(self._is_to_stop):
+                    self._offer(files)
+            except Interrupted:
+                left = True
+                break
             except (NotReady, Misconfigured, MemoryError):
                 raise
             except Exception as error:
@@ -186,7 +193,7 @@ class _Child:
                 break
         faulthandler.cancel_dump_traceback_later()
         self._armed = 0.0
-        self._say(channel.END)
+        self._say(channel.END, left or (self._stopped and self._plugin.one_at_a_time))
 
     def _offer(self, files: dict[int, StoredFile]) -> None:
         """Let the plugin ingest files, and take away those for which it has told the outcome."""
@@ -228,12 +235,17 @@ class _Child:
     ) -> None:
         now = time.monotonic()
         begun = self._begun if since is None else since
+        message, version = message[: channel.MOST_TEXT], version[: channel.MOST_TEXT]
         self._say(
             channel.OUTCOME, number, verdict, message, version, parts, checksums or {}, begun, now
         )
         self._begun = now
         self._watch()
         self._heed()
+
+    def _is_to_stop(self) -> bool:
+        """Tell, while a file is read, whether that is to end: nothing else is said meanwhile."""
+        return self._stopped or bool(self._orders.poll(0))
 
     def _heed(self) -> None:
         """Hear, between two files, whether no further one is to be begun."""
@@ -301,4 +313,4 @@ def _described(error: BaseException) -> str:
             yield f"{type(at).__name__}: {text}" if text else type(at).__name__
             at = at.__cause__
 
-    return "; from ".join(chain())
+    return "; from ".join(chain())[: channel.MOST_TEXT]

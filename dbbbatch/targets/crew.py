@@ -128,14 +128,14 @@ class Crew:
         """Begin no further file; what is in hand is still told by `collect`.
 
         A plugin that takes files one at a time stops after the one in hand; others finish their
-        batch.
+        batch. A file that is being read, as far as we read it, is left.
         """
         if self._stopping:
             return
         self._stopping = True
         self._log.info("no further file is begun")
         for seat in self._seats:
-            if seat.worker is not None and seat.busy and seat.ready and seat.one_at_a_time:
+            if seat.worker is not None and seat.busy and seat.ready:
                 seat.worker.say(channel.STOP)
 
     def interrupt(self) -> None:
@@ -231,7 +231,7 @@ class Crew:
             if what == channel.OUTCOME:
                 self._outcome(seat, *content)
             elif what == channel.END:
-                self._ended(seat)
+                self._ended(seat, *content)
             elif what == channel.READY:
                 seat.ready = True
                 seat.version, seat.one_at_a_time = content
@@ -278,8 +278,8 @@ class Crew:
             )
         )
 
-    def _ended(self, seat: _Seat) -> None:
-        if self._stopping and seat.one_at_a_time:
+    def _ended(self, seat: _Seat, stopped: bool) -> None:
+        if stopped:
             self._unoffer(seat)
         else:
             self._blame(seat, Kind.UNKNOWN, "the plugin gave no outcome")

@@ -7,7 +7,6 @@ an older program expects, a copy on another file system. Nothing there is ever o
 from __future__ import annotations
 
 import errno
-import filecmp
 import os
 import re
 import string
@@ -194,9 +193,9 @@ class Link(Plugin):
                 return os.path.islink(destination) and os.readlink(destination) == file.path
             if self.settings.how == "hard":
                 return os.path.samestat(os.lstat(destination), os.lstat(file.path))
-            return not os.path.islink(destination) and filecmp.cmp(
-                destination, file.path, shallow=False
-            )
+            if os.path.islink(destination) or os.path.getsize(destination) != file.size_bytes:
+                return False
+            return checksum.compute(destination) == checksum.compute(file.path)
         except OSError:
             return False
 

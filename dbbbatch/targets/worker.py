@@ -38,6 +38,9 @@ CLOSING = 10.0
 #: Set in a child's environment, so that programs which have lost their parent can be told.
 _MARK = "DBB_WORKER"
 
+#: Pieces of what a child says that are taken at once: it may say more than is ever heard.
+_AT_ONCE = 64
+
 _KEPT_LINES = 12
 _KEPT_CHARACTERS = 600
 
@@ -144,7 +147,7 @@ class Worker:
     def listen(self) -> list[tuple[Any, ...]] | None:
         """Take what the child has said by now; `None` once it is gone and all is heard."""
         messages: list[tuple[Any, ...]] = []
-        while True:
+        for _ in range(_AT_ONCE):
             try:
                 data = self.connection.recv(1 << 18)
             except BlockingIOError:
@@ -153,8 +156,16 @@ class Worker:
                 data = b""
             if not data:
                 return messages or None
-            self.heard = time.monotonic()
-            messages += self._frames.feed(data)
+            try:
+                said = self._frames.feed(data)
+            except (channel.TooLong, ValueError, EOFError, TypeError):
+                self._log.warning("plugin process %d says what is no message of ours", self.pid)
+                return None
+            if said:
+                # A part of a message does not put off the time limit for the whole.
+                self.heard = time.monotonic()
+                messages += said
+        return messages
 
     def drain(self) -> bool:
         """Log what the plugin has printed and keep the last lines; False at the end of it."""
@@ -212,11 +223,16 @@ class Worker:
     def close(self) -> None:
         """Ask the plugin to close, and wait a little before the child is ended."""
         self.say(channel.CLOSE)
-        self.connection.settimeout(CLOSING)
+        deadline = time.monotonic() + CLOSING
         try:
-            while self.connection.recv(1 << 16):
-                pass
-            self._process.wait(CLOSING)
+            while True:
+                self.connection.settimeout(max(0.001, deadline - time.monotonic()))
+                if not self.connection.recv(1 << 16):
+                    break
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
+                self.drain()
+            self._process.wait(max(0.001, deadline - time.monotonic()))
         except (OSError, subprocess.TimeoutExpired):
             self._log.warning("the plugin did not close within %.0f s", CLOSING)
             self.end()

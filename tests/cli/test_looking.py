@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from dbbbatch.cli import output, status
+from dbbbatch.files import processes
 from dbbbatch.report.queries import LastPass
 from tests.support.scripts import TOP
 from tests.support.site import Site
@@ -25,6 +26,8 @@ def last_pass(**more: Any) -> LastPass:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "process_started": psutil.Process().create_time(),
+        "machine": processes.machine(),
+        "start_ticks": processes.start_ticks(),
         "started": datetime(2026, 11, 24),
         "finished": None,
         "outcome": "running",
@@ -61,8 +64,13 @@ class TestStatus:
         ("more", "shown"),
         [
             ({}, "at work"),
-            ({"process_started": 1.0}, "killed"),
-            ({"host": "elsewhere"}, "running on elsewhere"),
+            ({"process_started": 1.0}, "at work"),
+            ({"start_ticks": 1}, "killed"),
+            ({"machine": "another boot"}, "killed"),
+            ({"host": "elsewhere", "machine": "another"}, "running on elsewhere"),
+            ({"machine": "", "start_ticks": None}, "at work"),
+            ({"machine": "", "start_ticks": None, "process_started": 1.0}, "killed"),
+            ({"machine": "", "start_ticks": None, "host": "elsewhere"}, "running on elsewhere"),
             ({"outcome": "later", "exit_code": 75}, "later (75)"),
             ({"outcome": "ok", "exit_code": 0}, "ok"),
         ],

@@ -2,8 +2,6 @@
 
 import json
 import os
-import time
-import types
 
 import pytest
 
@@ -12,6 +10,7 @@ from dbbbatch.files.lock import Lock
 from dbbbatch.files.mounted import Roots
 from dbbbatch.passes import base, release
 from dbbbatch.passes.finder.work import FinderWork
+from tests.support.clocks import set_clock_of_files
 from tests.support.site import Site
 
 
@@ -177,8 +176,7 @@ class TestCopyThatWasCutOff:
         """Make a pass of the finder so much later."""
         settings = cut_off.settings()
         section = settings.finder["latiss"]
-        now = time.time() + seconds
-        monkeypatch.setattr(release, "time", types.SimpleNamespace(time=lambda: now))
+        set_clock_of_files(monkeypatch, seconds)
         assert base.run(FinderWork(section), settings, section, base.Options()) == 0
 
     def test_is_removed_by_a_pass_when_nobody_is_at_work_on_it(

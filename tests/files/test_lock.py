@@ -1,5 +1,6 @@
 """The lock: held by a process, gone with it, kept from its children."""
 
+import json
 import os
 import signal
 import subprocess
@@ -113,7 +114,9 @@ def test_looking_who_holds_it_takes_nothing(tmp_path):
 def test_a_pid_that_is_used_again_is_not_taken_for_the_holder(tmp_path):
     lock = Lock(tmp_path, "handoff.a")
     lock.acquire()
-    (tmp_path / "handoff.a.lock").write_text(f'{{"pid": {os.getpid()}, "since": 1000}}')
+    path = tmp_path / "handoff.a.lock"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({**said, "ticks": said["ticks"] - 1}))
     assert Lock(tmp_path, "handoff.a").holders() == ["a process that started or left just now"]
 
 
@@ -155,3 +158,25 @@ def test_a_lock_file_is_for_its_owner_only(tmp_path):
     for label in ("handoff.a", "handoff.b"):
         Lock(tmp_path, label).acquire()
         assert (tmp_path / f"{label}.lock").stat().st_mode & 0o777 == 0o600
+def test_who_has_held_it_for_long_is_told_from_who_has_not(tmp_path, holder):
+    process = holder()
+    lock = Lock(tmp_path, "handoff.a")
+    assert [each.pid for each in lock.held_for(0)] == [process.pid]
+    assert lock.held_for(3600) == []
+
+
+@pytest.mark.parametrize("clock", ["since", "uptime"])
+def test_how_long_it_is_held_is_told_by_whichever_clock_was_not_set_back(tmp_path, holder, clock):
+    holder()
+    path = tmp_path / "handoff.a.lock"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({**said, clock: said[clock] - 7200}))
+    (found,) = Lock(tmp_path, "handoff.a").held_for(3600)
+    assert 7200 <= found.seconds < 7300
+
+
+def test_one_of_several_holders_is_told_of_beside_us(tmp_path, holder):
+    process = holder()
+    lock = Lock(tmp_path, "handoff.a", count=2)
+    lock.acquire()
+    assert [each.pid for each in lock.held_for(0)] == [process.pid]

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from dbbbatch.files import place
+from dbbbatch.files.clock import Clock
 from dbbbatch.files.scan import scan
 
 
@@ -64,17 +65,28 @@ def test_scan_does_not_enter_an_excluded_directory(tmp_path, put, monkeypatch):
     assert entered == [str(tmp_path)]
 
 
+class At(Clock):
+    """A clock that stands."""
+
+    def __init__(self, seconds):
+        super().__init__("/")
+        self._shown = int(seconds * 1e9)
+
+    def now_ns(self):
+        return self._shown
+
+
 def test_scan_passes_over_files_that_have_not_settled(tmp_path, put):
     put("young")
     put("old", age=100)
-    assert names(tmp_path, settle=60, now=time.time()) == ["old"]
-    assert names(tmp_path, settle=0, now=time.time()) == ["old", "young"]
+    assert names(tmp_path, settle=60, clock=At(time.time())) == ["old"]
+    assert names(tmp_path, settle=0, clock=At(time.time())) == ["old", "young"]
 
 
 def test_scan_goes_by_the_inode_where_a_date_lies_in_the_future(tmp_path, put):
     put("ahead", age=-10_000)
-    assert names(tmp_path, settle=60, now=time.time() + 100) == ["ahead"]
-    assert names(tmp_path, settle=60, now=time.time()) == []
+    assert names(tmp_path, settle=60, clock=At(time.time() + 100)) == ["ahead"]
+    assert names(tmp_path, settle=60, clock=At(time.time())) == []
 
 
 def test_scan_reports_what_is_no_file_and_opens_none_of_it(tmp_path, put):

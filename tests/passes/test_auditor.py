@@ -19,6 +19,7 @@ from dbbbatch.keys import defaults
 from dbbbatch.passes import audit_rows, auditor, base
 from dbbbatch.passes.auditor import AuditorWork
 from tests.passes.finding import SENTINEL, Finding, tree
+from tests.support.clocks import set_clock_of_files
 from tests.support.site import Site
 
 FILES = {f"2026/{name}.fits": name.encode() for name in "abcdefghijkl"}
@@ -109,6 +110,16 @@ def test_a_share_is_read_those_first_that_were_not_for_longest(stored):
     assert seen == [(2,), (3,), (3,)]
 
 
+def test_what_a_clock_ahead_verified_is_read_again_in_its_turn(stored):
+    connect.connect(stored.settings().database)
+    connect.execute("UPDATE file SET verified_at = '2099-01-01 00:00:00.000000'")
+    connect.disconnect()
+    for code in (0, 0):
+        assert audit(stored, "--share", "1").code == code
+    (first,) = ask(stored, "SELECT min(verified_at) FROM file")
+    assert not str(first[0]).startswith("2099")
+
+
 @pytest.mark.promise
 @pytest.mark.parametrize("count", [2, 12])
 def test_too_many_missing_look_like_an_unmounted_storage(stored, count):
@@ -191,8 +202,7 @@ def test_unfinished_copy_is_removed_once_abandoned_however_old_its_original(find
     copy = place.temporary_path(str(finding.storage / "a"))
     assert inside(finding) == 0
     assert os.path.exists(copy)
-    later = time.time() + 8 * 86400
-    monkeypatch.setattr(auditor, "time", clock(lambda: later))
+    set_clock_of_files(monkeypatch, 8 * 86400)
     assert inside(finding) == 0
     assert not os.path.exists(copy)
 
@@ -203,8 +213,7 @@ def test_file_that_is_only_named_like_an_unfinished_copy_stays_and_is_said(
     finding, monkeypatch, capsys
 ):
     notes = finding.put(".dbb~lab-notebook.txt", b"mine", finding.storage)
-    later = time.time() + 8 * 86400
-    monkeypatch.setattr(auditor, "time", clock(lambda: later))
+    set_clock_of_files(monkeypatch, 8 * 86400)
     assert inside(finding) == 0
     assert notes.read_bytes() == b"mine"
     assert ".dbb~lab-notebook.txt: begins with .dbb~" in capsys.readouterr().err
@@ -450,8 +459,7 @@ class TestFilledByRsync:
 
     def orphans(self, finding, monkeypatch, hours):
         """Adopt so many hours after the files were put there; give what is recorded."""
-        later = time.time() + 3600 * hours
-        monkeypatch.setattr(auditor, "time", clock(lambda: later))
+        set_clock_of_files(monkeypatch, 3600 * hours)
         assert inside(finding) == (1 if hours > 1 and "a.fits" in tree(finding.storage) else 0)
         assert inside(finding, adopt=True) == 0
         return [filename for _, filename, _ in finding.rows()]

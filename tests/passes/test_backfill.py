@@ -7,15 +7,15 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from dbbbatch.cli import dbb
 from dbbbatch.files import checksum
-from dbbbatch.passes import backfill, base, spread
+from dbbbatch.passes import base, spread
 from dbbbatch.passes.backfill import BackfillWork
+from tests.support.clocks import set_clock_of_files
 from tests.support.scripts import TOP
 from tests.support.site import Site
 
@@ -217,7 +217,7 @@ def test_date_in_the_future_does_not_keep_a_file_from_settling(stored, monkeypat
     os.utime(stored.storage / "2026-11-23/a.fits", (ahead, ahead))
     settings = stored.settings()
     finder = replace(settings.finder["latiss"], settle=1800)
-    monkeypatch.setattr(backfill, "time", SimpleNamespace(time=lambda: ahead - 3600))
+    set_clock_of_files(monkeypatch, 86400 - 3600)
     work = BackfillWork(finder)
     assert base.run(work, settings, finder, base.Options()) == 0
     assert (work.counts["recorded"], work.counts["not settled"]) == (3, 0)

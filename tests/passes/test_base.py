@@ -1,9 +1,12 @@
 """What every pass does, whatever its work: locks, exit codes, the row in `run`."""
 
+import dataclasses
 import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack, contextmanager
 
@@ -16,6 +19,7 @@ from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files.lock import Lock
 from dbbbatch.keys import defaults
 from dbbbatch.passes import base
+from tests.support.scripts import TOP
 
 
 class Section:
@@ -171,6 +175,84 @@ def test_with_wait_a_second_start_takes_its_turn(run, other_pass):
     assert run(work, wait=60) == 0
     assert work.done == ["recover", "work"]
     waiting.join()
+
+
+@pytest.fixture
+def hanging_pass(tmp_path):
+    """Have another process hold the lock, and say that it has had it for 26 hours."""
+    path = tmp_path / "state" / "locks" / "demo.a.lock"
+    code = (
+        "import sys, pathlib; from dbbbatch.files.lock import Lock;"
+        "Lock(pathlib.Path(sys.argv[1]), 'demo.a').acquire(); print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path.parent],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=TOP,
+    ) as process:
+        process.stdout.readline()
+        said = json.loads(path.read_text())
+        path.write_text(json.dumps({**said, "since": said["since"] - 26 * 3600}))
+        yield process
+        process.kill()
+
+
+def test_a_pass_that_hangs_is_told_of_once_and_when_it_is_over(run, hanging_pass, capsys):
+    for _ in range(2):
+        assert run(Work()) == 0
+        assert run(Work(), strict=True) == 75
+    hanging_pass.kill()
+    hanging_pass.wait()
+    assert run(Work()) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line.startswith("demo.a: is over: ") for line in said] == [False, True]
+    assert "a pass may hang: 26 h at work, longer than hang_after ([site])" in said[0]
+    assert f"pid {hanging_pass.pid} since 20" in said[0]
+    assert f"`kill {hanging_pass.pid}` ends it" in said[0]
+
+
+def test_what_else_was_said_stands_while_a_pass_hangs(run, request, capsys):
+    run(Work(lambda p: p.trouble("a trouble")))
+    hanging = request.getfixturevalue("hanging_pass")
+    run(Work())
+    hanging.kill()
+    hanging.wait()
+    capsys.readouterr()
+    run(Work(lambda p: p.trouble("a trouble")))
+    assert capsys.readouterr().err.count("\n") == 1  # the other pass no longer hangs
+
+
+def test_a_stopped_pass_is_told_with_what_lets_it_go_on(run, hanging_pass, capsys):
+    hanging_pass.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, hanging_pass.pid, os.WSTOPPED)
+    run(Work())
+    assert f"`kill -CONT {hanging_pass.pid}` lets it go on" in capsys.readouterr().err
+
+
+def test_a_pass_that_hangs_is_told_of_while_the_database_is_away(
+    settings, hanging_pass, capsys, tmp_path
+):
+    away = dataclasses.replace(settings.database, url=f"sqlite:///{tmp_path}/none/dbb.sqlite")
+    settings = dataclasses.replace(settings, database=away)
+    assert base.run(Work(), settings, Section(), base.Options()) == 0
+    assert "a pass may hang" in capsys.readouterr().err
+
+
+def test_a_pass_that_hangs_beside_others_of_its_section_is_told_of(run, hanging_pass, capsys):
+    work = Work()
+    work.passes = 2
+    assert run(work) == 0
+    assert work.done == ["recover", "work"]
+    assert "a pass may hang" in capsys.readouterr().err
+
+
+def test_passes_are_never_said_to_hang_where_that_is_not_wanted(settings, hanging_pass, capsys):
+    settings = dataclasses.replace(
+        settings, site=dataclasses.replace(settings.site, hang_after=0.0)
+    )
+    assert base.run(Work(), settings, Section(), base.Options()) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_the_lock_is_free_after_a_pass_that_failed(run, tmp_path):

@@ -11,6 +11,8 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.claim import IngestClaim
+from dbbbatch.database.models.run import Run
+from dbbbatch.files import processes
 from dbbbatch.passes.ingester import claims
 from tests.passes.ingesting import Ingesting
 from tests.support.scripts import TOP
@@ -72,29 +74,30 @@ def test_transactions_whose_answer_is_lost_are_written_once(
         assert ingesting.events(name) == ["UNTRIED", "PENDING", "SUCCESS"]
 
 
-class TestLives:
-    def test_running_process_lives(self) -> None:
-        parent = psutil.Process().parent()
-        assert parent is not None
-        assert claims.lives(parent.pid, parent.create_time())
+def test_an_earlier_pass_of_this_very_process_is_over() -> None:
+    assert not claims.lives(os.getpid(), processes.start_ticks(), 0)
 
-    def test_another_process_of_the_same_number_is_not_it(self) -> None:
-        parent = psutil.Process().parent()
-        assert parent is not None
-        assert not claims.lives(parent.pid, parent.create_time() - 3600)
 
-    def test_ended_process_does_not_live(self) -> None:
-        child = subprocess.Popen([sys.executable, "-c", ""])
-        born = psutil.Process(child.pid).create_time()
-        child.wait()
-        assert not claims.lives(child.pid, born)
-
-    def test_zombie_does_not_live(self) -> None:
-        child = subprocess.Popen([sys.executable, "-c", ""])
-        born = psutil.Process(child.pid).create_time()
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert not claims.lives(child.pid, born)
-        child.wait()
-
-    def test_earlier_pass_of_this_very_process_is_over(self) -> None:
-        assert not claims.lives(os.getpid(), psutil.Process().create_time())
+def test_a_living_pass_keeps_its_files_though_the_clock_was_set(ingesting: Ingesting) -> None:
+    assert ingesting.run() == 0
+    (target,) = connect.execute("SELECT id FROM target").fetchone()
+    parent = psutil.Process(os.getppid())
+    now = connect.now()
+    run = Run.create(
+        site="archive",
+        script="target",
+        name="a",
+        host="here",
+        pid=parent.pid,
+        process_started=parent.create_time() - 3600,
+        machine=processes.machine(),
+        start_ticks=processes.start_ticks(parent.pid),
+        version="",
+        started=now,
+        outcome="running",
+    )
+    IngestClaim.renew(run.id, target, processes.machine(), 300)
+    assert IngestClaim.dead(0, target, processes.machine(), claims.lives) == []
+    Run.update(start_ticks=run.start_ticks + 1).where(Run.id == run.id).execute()
+    ((holder, why),) = IngestClaim.dead(0, target, processes.machine(), claims.lives)
+    assert (holder, why.endswith("ended")) == (run.id, True)

@@ -184,6 +184,22 @@ def test_a_hung_transfer_is_ended_here_and_there(far: Site) -> None:
     assert not [p for p in psutil.process_iter(["cmdline"]) if staging in str(p.info["cmdline"])]
 
 
+@pytest.mark.parametrize(
+    "script", ["exec yes", "exec yes >&2", "while :; do printf x; sleep 0.1; done"]
+)
+def test_a_transfer_that_prints_without_end_is_ended_at_its_time_limit(
+    far: Site, script: str
+) -> None:
+    far.put("a/b")
+    noise = f"sh -c '{script}' sh {{file}} {{dest}}"
+    far.write(handoff={**KEYS, "timeout": "1s"}, endpoint={"transfer": noise})
+    assert make_pass(far) == 75
+    assert rows(far, "status, attempts") == [("FOUND", 0)]
+    (error,) = rows(far, "error", "transfer_batch")
+    assert "ended at its time limit" in error
+    assert len(error) < 1000
+
+
 def test_a_large_file_whose_transfer_broke_is_resumed(far: Site, tmp_path: Path) -> None:
     content = os.urandom(8 << 20)
     far.put("a/b", content)

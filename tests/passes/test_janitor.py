@@ -660,3 +660,45 @@ def test_a_dry_run_says_what_would_be_asked(site: Site) -> None:
 
 def test_confirm_refuses_what_is_no_question(site: Site) -> None:
     assert site.run("dbb", "confirm", stdin=b"hello\n").code == 64
+
+
+def test_confirm_refuses_a_line_without_end(site: Site) -> None:
+    assert site.run("dbb", "confirm", stdin=b"x" * 1_000_000).code == 64
+
+
+@pytest.mark.parametrize(
+    "confirm", ["yes noise", "sh -c 'yes noise >&2'", "sh -c 'yes x | tr -d \\n'"]
+)
+def test_an_answer_without_end_is_none(site: Site, confirm: str) -> None:
+    deliver(site)
+    configure(site, confirm=confirm, timeout="1s")
+    stays(site, code=75)
+
+
+@pytest.mark.promise
+class TestClocks:
+    """A file that was held while a clock was wrong is purged neither early nor years late."""
+
+    def test_held_by_a_clock_ahead_it_is_of_age_as_if_held_now(self, site: Site) -> None:
+        configure(site, purge_after="1h")
+        deliver(site)
+        change(site, "UPDATE handoff_file SET held_at = '2099-01-01 00:00:00.000000'")
+        os.utime(site.holding / "a/b")
+        stays(site)
+        (held,) = rows(site, "held_at")
+        assert not str(held).startswith("2099")
+
+    def test_held_by_a_clock_behind_it_is_no_older_than_its_content(self, site: Site) -> None:
+        configure(site, purge_after="1h")
+        deliver(site)
+        change(site, "UPDATE handoff_file SET held_at = '1970-01-01 00:00:00.000000'")
+        stays(site)
+
+    def test_a_time_of_its_content_that_is_yet_to_come_says_nothing(self, site: Site) -> None:
+        configure(site, purge_after="1h")
+        os.utime(site.put("a/b"), (4e9, 4e9))
+        assert make_pass(site) == 0
+        store(site)
+        change(site, "UPDATE handoff_file SET held_at = '2020-01-01 00:00:00.000000'")
+        assert janitor(site) == 0
+        assert tree(site.holding) == {}

@@ -220,3 +220,33 @@ def test_it_is_loaded_only_when_used() -> None:
     code = "import sys, dbbbatch.remote.execute; sys.exit('sh' in sys.modules)"
     finished = execute.run([sys.executable.encode(), b"-c", code.encode()], timeout=FOREVER)
     assert finished.exit_code == 0
+
+
+def test_output_without_end_does_not_put_off_the_time_limit() -> None:
+    for script in ("exec yes", "exec yes >&2", "while :; do echo x; sleep 0.01; done"):
+        finished = shell(script, timeout=0.5)
+        assert finished.timed_out
+        assert len(finished.stdout) + len(finished.stderr) <= 4 * execute.KEPT + (1 << 16)
+
+
+def test_a_reader_is_not_kept_by_output_without_end() -> None:
+    def read_all(process: execute.Process, deadline: float) -> None:
+        while process.read(deadline):
+            pass
+
+    with execute.start([b"yes"]) as process, pytest.raises(TimeoutError):
+        read_all(process, time.monotonic() + 0.3)
+
+
+def test_a_writer_is_not_kept_by_a_program_that_only_prints() -> None:
+    with execute.start([b"yes"]) as process:
+        with pytest.raises(TimeoutError):
+            process.write(b"x" * 10_000_000, time.monotonic() + 0.5)
+        # What nobody has read yet stays in the program's pipe.
+        assert len(process.read(time.monotonic() + FOREVER)) < execute.KEPT + (1 << 17)
+
+
+def test_a_child_that_prints_on_does_not_keep_who_waits_for_its_parent(tmp_path: Path) -> None:
+    finished = shell(f"yes & echo $! >{tmp_path}/pid; exit 3", timeout=FOREVER)
+    execute.family.end([int((tmp_path / "pid").read_text())])
+    assert (finished.exit_code, finished.timed_out) == (3, False)

@@ -249,6 +249,13 @@ def test_attempts_are_listed_by_their_prefix(far: Far) -> None:
     assert list(far.session.attempts("dbb-")) == ["dbb-a-1"]
 
 
+def test_an_attempt_of_a_time_that_is_yet_to_come_ages_from_now_on(far: Far) -> None:
+    far.send("dbb-a-1")
+    os.utime(far.staging / "dbb-a-1", (4e9, 4e9))
+    assert far.session.attempts("dbb-")["dbb-a-1"] < 0
+    assert 0 <= far.session.attempts("dbb-")["dbb-a-1"] < 60
+
+
 def test_free_space_is_told(far: Far) -> None:
     assert abs(far.session.free_bytes() - os.statvfs(far.staging).f_bavail * 4096) < 1 << 34
 
@@ -318,6 +325,69 @@ def test_silence_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     session = Session(Far(tmp_path / "far", "sh -c 'sleep 60' {command}").place, patience=0.1)
     with pytest.raises(Away, match="has not answered"):
         session.open()
+
+
+#: What a far end does that is none, or a wrong one; it has been told the nonce.
+LIES = {
+    "noise without end": ("exec yes", "prints without end"),
+    "a line without end": ("yes | tr -d '\\n'", "prints without end"),
+    "a byte now and then": ("while :; do printf x; sleep 0.05; done", "has not answered for 1 s"),
+    "a nonce, then noise": ('printf %s "$nonce"; exec yes', "prints without end"),
+    "nonces without end": ('while :; do printf "$nonce ok"; done', "prints without end"),
+    "an answer, then noise": ('printf "$nonce ok 0\\n"; exec yes', "prints without end"),
+    "errors without end": ("yes >&2", "has not answered for 1 s"),
+    "a length without end": ('printf "$nonce ok "; exec yes 9 | tr -d "\\n"', "prints without end"),
+    "a great length": ('printf "$nonce ok 999999999999\\n"; exec yes', "announces an answer of"),
+    "less than it said": ('printf "$nonce ok 9\\nabc"; sleep 60', "has not answered for 1 s"),
+    "no number": (
+        'printf "$nonce ok 0\\n$nonce ok 3\\na b"; sleep 60',
+        "answers something else than was asked",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_far_end_that_is_none_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    script, complaint = LIES[lie]
+    (tmp_path / "lie").write_text(f'read -r line; eval "$line"\n{script}\n')
+    monkeypatch.setattr(receive, "SPARE", 0)
+    session = Session(Far(tmp_path / "far", f"sh {tmp_path}/lie {{command}}").place, patience=1)
+    with session, pytest.raises(Away, match=complaint):
+        session.free_bytes()
+
+
+@pytest.mark.parametrize(
+    ("tool", "hangs", "complaint"),
+    [
+        ("sync", "exec sleep 60", "sync did not end within its time limit"),
+        ("b2sum", "exec sleep 60", "b2sum did not end within its time limit"),
+        ("sync", "trap '' TERM; sleep 60; sleep 60", "sync"),
+    ],
+)
+def test_a_tool_that_outlives_its_time_limit_there_is_named(
+    tmp_path: Path, program: Callable[[str, str], Path], tool: str, hangs: str, complaint: str
+) -> None:
+    far = Far(tmp_path / "far")
+    far.session = Session(far.place, patience=1)
+    with far.session:
+        files = far.send("one")
+        program(tool, hangs)
+        with pytest.raises((Refused, Away), match=complaint):
+            far.session.verify("one", files, 1)
+
+
+def test_placing_that_outlives_its_time_limit_is_named(
+    tmp_path: Path, program: Callable[[str, str], Path]
+) -> None:
+    far = Far(tmp_path / "far")
+    far.session = Session(far.place, patience=2)
+    with far.session:
+        far.session.verify("one", far.send("one"), 1)
+        program("cp", "exec sleep 60")
+        with pytest.raises(Refused, match="cp did not end within its time limit of 3 s"):
+            far.session.place_files("one")
 
 
 def test_a_dropped_session_is_opened_anew(far: Far) -> None:

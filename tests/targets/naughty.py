@@ -2,12 +2,14 @@
 
 import ctypes
 import os
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from dbbbatch.files import checksum
 from dbbbatch.keys import key
 from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 
@@ -16,6 +18,13 @@ from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Plugin, Resu
 class Settings:
     start: str = key("", "what goes wrong at the start")
     journal: str = key("", "file that notes each file taken in hand")
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 class Naughty(Plugin):
@@ -46,12 +55,23 @@ class Naughty(Plugin):
         if what in {result.value for result in Result}:
             parts = frozenset({"first"}) if what == "partly" else frozenset()
             return Outcome(file.number, Result(what), "as its name says", parts_done=parts)
+        self._path = file.path
         self._misbehave(what)
         return Outcome(file.number, Result.DONE, checksums={"md5": "00"} if what == "sum" else {})
+
+    def _speak(self, words: bytes) -> None:
+        """Write to the pass, on whichever socket that is, a byte now and then."""
+        mine = next(n for n in range(3, 100) if _is_socket(n))
+        os.write(mine, words)
+        while True:
+            time.sleep(0.1)
+            os.write(mine, b"x")
 
     def _misbehave(self, what: str) -> None:
         if what == "segfault":
             ctypes.string_at(0)
+        elif what == "read":
+            checksum.compute(self._path)
         elif what == "hang":
             time.sleep(3600)
         elif what == "exit":
@@ -64,6 +84,11 @@ class Naughty(Plugin):
             hoard = []
             while True:
                 hoard.append(bytearray(1 << 24))
+        elif what in ("mumble", "babble"):
+            self._speak(b"\0\0\1\0" if what == "mumble" else b"\xff" * 9)
+        elif what == "chatter":
+            while True:
+                os.write(1, b"chatter" * 100)
         elif what == "shout":
             os.write(1, b"x" * 300_000 + b"\n")
             print("to stdout", flush=True)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -278,6 +279,47 @@ class TestStop:
         verdicts = tell(crew)
         assert list(verdicts) == [1]
         assert crew.unoffered == [2, 3]
+
+    @pytest.mark.parametrize("plugin", ["naughty", "whole"])
+    def test_a_file_that_takes_hours_to_read_is_left(
+        self, make_crew: MakeCrew, stored: Stored, tmp_path: Path, plugin: str
+    ) -> None:
+        journal = tmp_path / "journal"
+        crew = make_crew(plugin, journal=str(journal))
+        huge = [replace(file, size_bytes=8 << 40) for file in stored("read.1", "read.2")]
+        for file in huge:
+            os.truncate(file.path, file.size_bytes)
+        crew.offer(huge)
+        while not journal.exists():
+            crew.collect(0.01)
+        crew.stop()
+        assert tell(crew) == {}
+        assert crew.unoffered == [1, 2]
+
+    def test_half_a_message_does_not_put_off_the_time_limit(
+        self, make_crew: MakeCrew, stored: Stored
+    ) -> None:
+        crew = make_crew("naughty", timeout=QUICK)
+        crew.offer(stored("mumble"))
+        (verdict,) = tell(crew).values()
+        assert (verdict.kind, "no outcome within" in verdict.message) == (Kind.UNKNOWN, True)
+
+    def test_what_is_no_message_of_ours_ends_the_plugin(
+        self, make_crew: MakeCrew, stored: Stored
+    ) -> None:
+        crew = make_crew("naughty")
+        crew.offer(stored("babble"))
+        (verdict,) = tell(crew).values()
+        assert (verdict.kind, "killed" in verdict.message) == (Kind.UNKNOWN, True)
+
+    def test_output_without_end_does_not_put_off_the_time_limit(
+        self, make_crew: MakeCrew, stored: Stored
+    ) -> None:
+        crew = make_crew("naughty", timeout=QUICK)
+        crew.offer(stored("chatter"))
+        (verdict,) = tell(crew).values()
+        assert (verdict.kind, "no outcome within" in verdict.message) == (Kind.UNKNOWN, True)
+        assert len(verdict.message) < 2000
 
     def test_interrupt_ends_at_once_and_says_what_was_in_hand(
         self, make_crew: MakeCrew, stored: Stored, tmp_path: Path

@@ -20,9 +20,9 @@ from dbbbatch.database.models.due import Held, Place, due, with_names
 from dbbbatch.database.models.ingest import OTHER_CONTENT, IngestEvent, IngestState
 from dbbbatch.database.models.status import Status, must_be_possible
 
-#: Tells whether a process of this machine still lives: its number, and when it was started
-#: (seconds since 1970, by the machine's clock).
-Alive = Callable[[int, float], bool]
+#: Tells whether a process of this machine still lives: its number, the tick at which it began, and
+#: when that was (seconds since 1970), as `dbbbatch.files.processes.lives` does.
+Alive = Callable[[int, int | None, float], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ class IngestClaim(Table):
         new: int,
         again: int,
         until: datetime,
+        latest: datetime,
         place: Place,
         number: int,
         chosen: Callable[[str, str], bool],
@@ -124,6 +125,8 @@ class IngestClaim(Table):
             How many of each at most.
         until : `datetime.datetime`
             Tries that are due by then.
+        latest : `datetime.datetime`
+            What is due later than then is due, too, as for `due`.
         place : `Place`
             Where to begin.
         number : `int`
@@ -133,7 +136,7 @@ class IngestClaim(Table):
         wanted : callable
             Whether the target wants a file; others become IGNORED.
         """
-        found, place = due(target_id, new, again, until, place)
+        found, place = due(target_id, new, again, until, latest, place)
         if not found:
             return Taken([], 0, 0, place)
         now = connect.now()
@@ -266,7 +269,13 @@ class IngestClaim(Table):
 
     @classmethod
     def take_from_the_dead(
-        cls, run_id: int, target_id: int, machine: str, alive: Alive, number: int
+        cls,
+        run_id: int,
+        target_id: int,
+        machine: str,
+        alive: Alive,
+        number: int,
+        longest: float,
     ) -> int:
         """Make due what passes hold that have died: as UNKNOWN, and without charge.
 
@@ -278,6 +287,9 @@ class IngestClaim(Table):
             Asked of processes of the same machine.
         number : `int`
             Its first free event number; as many are used as are returned.
+        longest : `float`
+            Seconds for which a claim is renewed. One that is good for longer was renewed while a
+            clock was ahead: from now on it is good for as long.
 
         Returns
         -------
@@ -290,6 +302,9 @@ class IngestClaim(Table):
             why = f"{why} with this file in hand"
             count += _take_away(holder, target_id, run_id, number + count, why, now)
             cls.delete().where(cls.run_id == holder).execute()
+        latest = now + timedelta(seconds=longest)
+        ahead = (cls.target_id == target_id) & (cls.expires_at > latest)
+        cls.update(expires_at=latest).where(ahead).execute()
         return count
 
     @classmethod
@@ -299,16 +314,17 @@ class IngestClaim(Table):
         """Find the passes that have died, and say of each how that is known."""
         locking = " FOR UPDATE OF c SKIP LOCKED" if lock and connect.on_postgresql() else ""
         claims = connect.execute(
-            "SELECT c.run_id, c.machine, c.expires_at, r.pid, r.process_started, r.host"
+            "SELECT c.run_id, c.machine, c.expires_at, r.pid, r.start_ticks, r.process_started,"
+            " r.host"
             " FROM ingest_claim c LEFT JOIN run r ON r.id = c.run_id"
             f" WHERE c.target_id = ? AND c.run_id <> ? ORDER BY c.run_id{locking}",
             [target_id, run_id],
         ).fetchall()
         now = connect.now()
         found = []
-        for holder, where, expires, pid, started, host in claims:
+        for holder, where, expires, pid, ticks, started, host in claims:
             who = f"pass {holder} (process {pid} on {host})"
-            if where == machine and pid is not None and not alive(pid, started):
+            if where == machine and pid is not None and not alive(pid, ticks, started):
                 found.append((holder, f"{who} ended"))
             elif bulk.read_moment(expires) <= now:
                 found.append((holder, f"{who} was not heard of in time"))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from dbbbatch import retry
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.models.status import Status
 
@@ -49,29 +50,47 @@ class Place:
     again: tuple[datetime, int] = (datetime.min, 0)
 
 
-def due_now(target_id: int) -> bool:
-    """Tell whether anything of a target is due, or held beyond its time."""
-    now = bulk.moment(connect.now())
-    questions = (
-        "SELECT 1 FROM ingest_state WHERE target_id = ? AND status = 'UNTRIED'"
-        " AND next_try_at IS NULL LIMIT 1",
-        "SELECT 1 FROM ingest_state WHERE target_id = ? AND next_try_at IS NOT NULL"
-        " AND next_try_at <= ? LIMIT 1",
-        "SELECT 1 FROM ingest_claim WHERE target_id = ? AND expires_at <= ? LIMIT 1",
-    )
-    return any(
-        connect.execute(sql, [target_id, now][: sql.count("?")]).fetchone() for sql in questions
-    )
+#: The rows of a target that are tried again by a time, and those whose time a clock that was ahead
+#: has written: two ranges of one index.
+_BY = "ingest_state WHERE target_id = ? AND next_try_at IS NOT NULL AND next_try_at <= ?"
+_AHEAD = "ingest_state WHERE target_id = ? AND next_try_at IS NOT NULL AND next_try_at > ?"
 
 
-def due_count(target_id: int) -> int:
-    """Count what is due of a target now."""
-    now = bulk.moment(connect.now())
+def due_now(target_id: int, longest: float) -> bool:
+    """Return whether anything of a target is due, or held beyond its time.
+
+    Parameters
+    ----------
+    longest : `float`
+        The longest wait between two tries (seconds).
+    """
+    now, latest = map(bulk.moment, retry.span(longest, connect.now()))
+    questions: tuple[tuple[str, list[Any]], ...] = (
+        (
+            "SELECT 1 FROM ingest_state WHERE target_id = ? AND status = 'UNTRIED'"
+            " AND next_try_at IS NULL LIMIT 1",
+            [target_id],
+        ),
+        (
+            f"SELECT 1 WHERE EXISTS (SELECT 1 FROM {_BY}) OR EXISTS (SELECT 1 FROM {_AHEAD})",
+            [target_id, now, target_id, latest],
+        ),
+        (
+            "SELECT 1 FROM ingest_claim WHERE target_id = ? AND expires_at <= ? LIMIT 1",
+            [target_id, now],
+        ),
+    )
+    return any(connect.execute(sql, values).fetchone() for sql, values in questions)
+
+
+def due_count(target_id: int, longest: float) -> int:
+    """Count what is due of a target now, as `due_now`."""
+    now, latest = map(bulk.moment, retry.span(longest, connect.now()))
     found = connect.execute(
         "SELECT (SELECT count(*) FROM ingest_state WHERE target_id = ? AND status = 'UNTRIED'"
-        " AND next_try_at IS NULL) + (SELECT count(*) FROM ingest_state WHERE target_id = ?"
-        " AND next_try_at IS NOT NULL AND next_try_at <= ?)",
-        [target_id, target_id, now],
+        f" AND next_try_at IS NULL) + (SELECT count(*) FROM {_BY})"
+        f" + (SELECT count(*) FROM {_AHEAD})",
+        [target_id, target_id, now, target_id, latest],
     ).fetchone()
     return int(found[0])
 
@@ -81,7 +100,14 @@ Found = tuple[int, str, int, str]
 
 
 def due(
-    target_id: int, new: int, again: int, until: datetime, place: Place, *, lock: bool = True
+    target_id: int,
+    new: int,
+    again: int,
+    until: datetime,
+    latest: datetime,
+    place: Place,
+    *,
+    lock: bool = True,
 ) -> tuple[list[Found], Place]:
     """Find due files.
 
@@ -91,6 +117,8 @@ def due(
         How many new files, and how many further tries; what one cannot fill, the other may.
     until : `datetime.datetime`
         Tries that are due by then.
+    latest : `datetime.datetime`
+        What is due later than then is due, too: a clock was ahead when it was put off.
     place : `Place`
         Where to begin.
     lock : `bool`
@@ -105,7 +133,11 @@ def due(
     """
     locking = " FOR UPDATE SKIP LOCKED" if lock and connect.on_postgresql() else ""
     fresh = _fresh(target_id, new, place.new, locking)
-    old = _again(target_id, again + new - len(fresh), until, place.again, locking)
+    wanted = again + new - len(fresh)
+    old = _again(target_id, wanted, _BY, until, place.again, locking)
+    if len(old) < wanted:
+        last = (bulk.read_moment(old[-1][4]), old[-1][0]) if old else place.again
+        old += _again(target_id, wanted - len(old), _AHEAD, latest, last, locking)
     if len(fresh) == new and len(old) < again:
         last = fresh[-1][0] if fresh else place.new
         fresh += _fresh(target_id, again - len(old), last, locking)
@@ -125,15 +157,19 @@ def _fresh(target_id: int, count: int, after: int, locking: str) -> list[Found]:
 
 
 def _again(
-    target_id: int, count: int, until: datetime, after: tuple[datetime, int], locking: str
+    target_id: int,
+    count: int,
+    which: str,
+    limit: datetime,
+    after: tuple[datetime, int],
+    locking: str,
 ) -> list[tuple[Any, ...]]:
     time = bulk.moment(after[0])
     return connect.execute(
-        "SELECT file_id, status, attempts, parts_done, next_try_at FROM ingest_state"
-        " WHERE target_id = ? AND next_try_at IS NOT NULL AND next_try_at <= ?"
+        f"SELECT file_id, status, attempts, parts_done, next_try_at FROM {which}"
         " AND next_try_at >= ? AND (next_try_at > ? OR file_id > ?)"
         f" ORDER BY next_try_at, file_id LIMIT ?{locking}",
-        [target_id, bulk.moment(until), time, time, after[1], count],
+        [target_id, bulk.moment(limit), time, time, after[1], count],
     ).fetchall()
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
+from dbbbatch import retry
 from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
@@ -130,7 +131,7 @@ class FinderLeft(Table):
         when = now()
         rows = execute(
             f"SELECT {_LEFT} FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
-            " AND (relpath, filename) > (?, ?) AND (seen_at <= ? OR seen_at > ? OR EXISTS"
+            f" AND (relpath, filename) > (?, ?) AND ({retry.due_sql('seen_at')} OR EXISTS"
             " (SELECT 1 FROM file f WHERE f.storage = ? AND f.relpath = finder_left.relpath"
             " AND f.filename = finder_left.filename AND f.status = 'STORED'"
             " AND f.verified_at >= finder_left.seen_at)) ORDER BY relpath, filename LIMIT ?",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
+from dbbbatch import retry
 from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
@@ -202,14 +203,20 @@ class HandoffFile(Table):
         after: tuple[int, int, int],
         limit: int,
         tried: bool | None = None,
+        *,
+        longest: float,
     ) -> list[Waiting]:
         """Return the next files to be sent, in their order, after a (priority, rank, id).
 
-        With `tried` only those that failed before, alone or together with others, or only those
-        that did not.
+        What waits for more than `longest` seconds, the longest wait that is configured, was put off
+        while a clock was ahead, and is due. With `tried` only those that failed before, alone or
+        together with others, or only those that did not.
         """
-        condition, values = _IN_HAND.format(status="FOUND"), [bulk.moment(now()), *after]
-        condition += " AND (next_try_at IS NULL OR next_try_at <= ?)"
+        condition, values = (
+            _IN_HAND.format(status="FOUND"),
+            [*map(bulk.moment, retry.span(longest, now())), *after],
+        )
+        condition += f" AND (next_try_at IS NULL OR {retry.due_sql('next_try_at')})"
         condition += " AND (priority, rank, id) > (?, ?, ?)"
         if tried is not None:
             condition += (
@@ -257,6 +264,16 @@ class HandoffFile(Table):
             )
             for row in rows
         ]
+
+    @classmethod
+    def held_from_now(cls, site: str, handoff: str) -> None:
+        """Have files count as held from now on that were held while a clock was ahead."""
+        when = bulk.moment(now())
+        execute(
+            "UPDATE handoff_file SET held_at = ? WHERE site = ? AND handoff = ?"
+            " AND status = 'HELD' AND held_at > ?",
+            (when, site, handoff, when),
+        )
 
     @classmethod
     def reasons(cls, ids: Sequence[int]) -> dict[int, str]:
@@ -432,7 +449,9 @@ class HandoffFile(Table):
         when = now()
         bulk.for_each(
             "UPDATE handoff_file SET next_try_at = new.next_try_at, error = new.error,"
-            " conflict_since = COALESCE(handoff_file.conflict_since, new.conflict_since) FROM {new}"
+            # One that began in the future was recorded while a clock was ahead.
+            " conflict_since = CASE WHEN handoff_file.conflict_since <= new.conflict_since"
+            " THEN handoff_file.conflict_since ELSE new.conflict_since END FROM {new}"
             " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'",
             {
                 "id": "bigint",

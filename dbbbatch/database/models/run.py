@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import peewee
 
+from dbbbatch import retry
 from dbbbatch.database.base import Table, TimeField
 
 #: Rows that a pass looks at, and may remove, of its script and section.
@@ -24,6 +25,9 @@ class Run(Table):
     outcome : `str`
         "running" until the pass ends; then "ok", "failed", "later", "interrupted", "error".
         A pass that was killed stays "running"; its pid tells.
+    machine, start_ticks : `str`, `int` or `None`
+        Which process it was, as `dbbbatch.files.processes` tells; that moves with no clock, as
+        `process_started` does. Older versions left it out.
     counts : `str`
         JSON object: what was done, in numbers.
     """
@@ -35,6 +39,8 @@ class Run(Table):
     host = peewee.TextField()
     pid = peewee.IntegerField()
     process_started = peewee.DoubleField()
+    machine = peewee.TextField(default="")
+    start_ticks = peewee.BigIntegerField(null=True)
     version = peewee.TextField()
     started = TimeField()
     finished = TimeField(null=True)
@@ -65,7 +71,7 @@ class Run(Table):
         self.counts = json.dumps(dict(counts), sort_keys=True)
         self.message = message
         self.save()
-        self._forget_old(when - timedelta(seconds=keep))
+        self._forget_old(when, keep)
 
     @classmethod
     def sites(cls) -> set[str]:
@@ -83,12 +89,13 @@ class Run(Table):
         )
         return found
 
-    def _forget_old(self, before: datetime) -> None:
+    def _forget_old(self, now: datetime, keep: float) -> None:
         """Remove a few of the oldest rows: more than the one that each pass adds, so none stay."""
         table = type(self)
         mine = (table.site == self.site) & (table.script == self.script) & (table.name == self.name)
         oldest = table.select(table.id, table.started).where(mine).order_by(table.id).limit(_FEW)
-        if old := [row.id for row in oldest if row.started < before and row.id != self.id]:
+        old = [row.id for row in oldest if retry.is_over(row.started, keep, now)]
+        if old := [number for number in old if number != self.id]:
             table.delete().where(table.id.in_(old)).execute()
 
 

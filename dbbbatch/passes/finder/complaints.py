@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
 from itertools import islice
 
+from dbbbatch import retry
 from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.run import Run
@@ -16,7 +16,7 @@ from dbbbatch.passes.base import Pass
 MOST_SAID = 10
 
 #: A finder that began no pass for so long has nothing in hand.
-_AT_WORK = timedelta(days=1)
+_AT_WORK = 86400.0
 
 
 class Complaints:
@@ -66,7 +66,8 @@ class Complaints:
             run = connect.look(
                 lambda finder=finder: Run.last(p.settings.site.name, "finder", finder)
             )
-            if run is None or run.started < connect.look(connect.now) - _AT_WORK:
+            now = connect.look(connect.now)
+            if run is None or retry.is_over(run.started, _AT_WORK, now):
                 self._add(
                     "busy",
                     finder,

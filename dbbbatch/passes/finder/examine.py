@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place, ways
 from dbbbatch.passes.finder.arrival import Area, Arrival
 from dbbbatch.passes.finder.judge import Verdict, judge
@@ -69,6 +69,8 @@ class Examiner:
     def _guarded(self, arrival: Arrival) -> Examined:
         try:
             return self._one(arrival)
+        except Interrupted:
+            return Examined(arrival, None)
         except OSError as error:
             writing = isinstance(error, place.WriteError)
             if faults.is_general(error, writing=writing):

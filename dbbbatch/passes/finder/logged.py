@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from dbbbatch import retry
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left
@@ -25,7 +26,6 @@ from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
 from dbbbatch.passes.finder.places import area_of
 from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.spread import spread
-from dbbbatch.passes.waits import is_over, wait_before_try
 
 #: What storage has no file for.
 _GONE = (FileNotFoundError, NotADirectoryError)
@@ -264,8 +264,8 @@ def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:
         return FinderLeft.given_up(site, finder.name, finder.storage, wait, most, after)
 
     for left in _pages(awaited):
-        wait = wait_before_try(left.tries, finder.retry_wait, finder.retry_wait_max)
-        if is_over(left.seen_at, wait, now) and p.matches(names.rel_of(left)):
+        wait = retry.backoff(left.tries, finder.retry_wait, finder.retry_wait_max)
+        if retry.is_over(left.seen_at, wait, now) and p.matches(names.rel_of(left)):
             yield left
     # What leads out of storage, as logs themselves do, waits for a person.
     ours = (

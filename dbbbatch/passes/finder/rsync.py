@@ -20,8 +20,8 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left, RsyncLog
 from dbbbatch.database.models.storage import File
 from dbbbatch.errors import TryLater
-from dbbbatch.files import names, place, rsync_log
-from dbbbatch.files.scan import changed_ns, kind
+from dbbbatch.files import clock, names, place, rsync_log
+from dbbbatch.files.scan import kind
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.finder.logged import Logged, given_up, tries_due
@@ -122,7 +122,7 @@ class RsyncWork(Work):
             if not self._is_asked_for(day, now):
                 continue
             for path, status in self._files(p, directory):
-                if now - changed_ns(status, int(now * 1e9)) / 1e9 >= finder.delay:
+                if not finder.delay or not clock.of(finder.source).is_young(status, finder.delay):
                     yield Log(path, status, self._position(p, path, status))
 
     def _is_asked_for(self, day: datetime.date, now: float) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
+from dbbbatch import retry
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import FinderLeft, Left
@@ -20,7 +20,6 @@ from dbbbatch.passes.finder.arrival import recover
 from dbbbatch.passes.finder.batch import Batch, Fresh
 from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.finder.places import area_of, must_be_there, must_have_room, quarantining
-from dbbbatch.passes.waits import is_over, wait_before_try
 
 
 class FinderWork(Work):
@@ -137,7 +136,7 @@ class FinderWork(Work):
         files: list[Found] = []
         size = 0
 
-        found_ones = scan(finder.source, finder.exclude, finder.settle, time.time(), complaints.odd)
+        found_ones = scan(finder.source, finder.exclude, finder.settle, odd=complaints.odd)
         try:
             for found in found_ones:
                 if not p.matches(found.rel):
@@ -172,10 +171,10 @@ class FinderWork(Work):
             elif not _is_version(memory, found):
                 fresh.append(Fresh(found, key, stale=True))
             elif memory.verdict == Memory.FAILED:
-                wait = wait_before_try(
+                wait = retry.backoff(
                     memory.tries, self._finder.retry_wait, self._finder.retry_wait_max
                 )
-                if is_over(memory.seen_at, wait, now):
+                if retry.is_over(memory.seen_at, wait, now):
                     fresh.append(Fresh(found, key, memory))
                 else:
                     complaints.failed(found.rel, memory.message)

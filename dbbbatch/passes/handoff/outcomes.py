@@ -9,6 +9,7 @@ from datetime import UTC
 from functools import partial
 from typing import Any
 
+from dbbbatch import retry
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, Waiting
@@ -21,7 +22,6 @@ from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.batch import Item, Sent
 from dbbbatch.passes.quarantine import Aside
 from dbbbatch.passes.release import Explained
-from dbbbatch.passes.waits import wait_before_try
 
 #: Seconds by which the clocks of the database and of the disk may differ.
 _SKEW = 300.0
@@ -227,7 +227,7 @@ class Outcomes:
         first, most = self._section.retry_wait, self._section.retry_wait_max
         HandoffFile.failed(
             [
-                (row.id, why, wait_before_try(row.attempts + 1, first, most), row.attempts + 1)
+                (row.id, why, retry.backoff(row.attempts + 1, first, most), row.attempts + 1)
                 for row, why in failed
             ]
         )

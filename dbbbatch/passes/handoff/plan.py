@@ -40,7 +40,8 @@ def _sending(p: Pass, section: Handoff, site: str) -> Iterator[str]:
             rel = names.from_text(names.join(seen.relpath, seen.filename))
             yield f"send: {names.printable(rel)} (new)"
     after = FIRST
-    while rows := connect.look(partial(HandoffFile.due, site, section.name, after, _PAGE)):
+    due = partial(HandoffFile.due, site, section.name, longest=section.longest_wait)
+    while rows := connect.look(partial(due, after, _PAGE)):
         for row in rows:
             rel, path = sources.path_of(section, row)
             if p.matches(rel) and sources.is_there(path):

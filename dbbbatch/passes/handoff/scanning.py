@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 
 from dbbbatch.config import Handoff
@@ -25,7 +24,7 @@ def scanned(p: Pass, section: Handoff) -> Iterator[list[Seen]]:
 
     chunk: list[Seen] = []
     newest_first = section.order == "newest"
-    for found in scan.scan(section.buffer, section.exclude, section.settle, time.time(), odd):
+    for found in scan.scan(section.buffer, section.exclude, section.settle, odd=odd):
         if not p.matches(found.rel):
             continue
         relpath, filename = names.split(found.rel)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dbbbatch.config import Handoff
 from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.database.models.storage import INODE
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place, scan, ways
 from dbbbatch.files.mounted import Roots
 from dbbbatch.passes.handoff.batch import Item, changed
@@ -151,7 +151,7 @@ def _look(section: Handoff, buffer: Buffer, row: Waiting) -> _Looked:
             return _Looked()  # the next scan sees the new version
         stored = checksum.format(section.checksum, digest)
         return _Looked(Item(row._replace(checksum=stored), rel, digest), hashed=stored)
-    except checksum.Changed:
+    except (checksum.Changed, Interrupted):
         return _Looked()
     except FileNotFoundError:
         return _Looked(gone="no longer in the buffer")

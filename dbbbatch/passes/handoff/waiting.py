@@ -56,6 +56,7 @@ class Queue:
                     self._cursor,
                     self._section.batch_files,
                     self._tried,
+                    longest=self._section.longest_wait,
                 )
             )
             if page:

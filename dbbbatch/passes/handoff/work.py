@@ -91,8 +91,10 @@ class HandoffWork(Work):
     def due(self, p: Pass) -> bool:
         """Tell whether there is a file that is new or may be tried again."""
         site, section = p.settings.site.name, self._section
-        after = FIRST
-        while rows := connect.look(partial(HandoffFile.due, site, section.name, after, _LOOKED_AT)):
+        after, longest = FIRST, section.longest_wait
+        while rows := connect.look(
+            partial(HandoffFile.due, site, section.name, after, _LOOKED_AT, longest=longest)
+        ):
             after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
             paths = (sources.path_of(section, row)[1] for row in rows)
             # Else one that a writer keeps open would have pass follow upon pass.
@@ -282,7 +284,8 @@ class Line:
             self._backlog_goes = self._backlog_goes or queue is self._new
         taken = sources.take(self._section, rows)
         self._outcomes.note_taken(taken, rows)
-        return taken.items
+        # Where reading them took all the time they are not sent now; their checksums are kept.
+        return [] if self._p.out_of_time else taken.items
 
     def _settle(self, sent: Sent) -> None:
         """Record what came of a batch, and move delivered originals on; divide what failed."""

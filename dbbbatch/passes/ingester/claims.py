@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
+from dbbbatch import retry
 from dbbbatch.config import Target as TargetSection
 from dbbbatch.database import connect
 from dbbbatch.database.models.claim import IngestClaim, Judgement, Taken
@@ -15,7 +16,8 @@ from dbbbatch.database.models.due import Held, Place
 from dbbbatch.database.models.ingest import IngestEvent
 from dbbbatch.database.models.status import Status
 from dbbbatch.database.models.target import Target
-from dbbbatch.files import names
+from dbbbatch.files import names, processes
+from dbbbatch.files.processes import machine
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.ingester import judging
 from dbbbatch.targets.verdict import Verdict
@@ -49,9 +51,7 @@ class Claims:
         self._p = p
         self._section = section
         self._target = target
-        self._policy = judging.Policy(
-            section.max_attempts, section.retry_wait, section.retry_wait_max
-        )
+        self._policy = judging.policy_of(section)
         self._held: dict[int, Held] = {}
         self._number = connect.look(lambda: IngestEvent.last_number(p.run_id)) + 1
         # All times are the database's: its time once, and how long that is ago.
@@ -65,7 +65,7 @@ class Claims:
         """Make due what passes hold that have died, and say how many files that is."""
         count = connect.transact(
             lambda: IngestClaim.take_from_the_dead(
-                self._p.run_id, self._target.id, machine(), lives, self._number
+                self._p.run_id, self._target.id, machine(), lives, self._number, CLAIM
             )
         )
         self._number += count
@@ -156,6 +156,7 @@ class Claims:
                 new=new,
                 again=again,
                 until=self._began,
+                latest=retry.span(self._policy.longest, self._now())[1],
                 place=self._place,
                 number=self._number,
                 chosen=self._chosen,
@@ -217,36 +218,9 @@ def is_wanted(section: TargetSection, rel: str) -> bool:
     return included and not any(found.search(rel) for found in section.exclude)
 
 
-def machine() -> str:
-    """Name the running system whose processes we see: its boot, and our namespace of processes."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        import socket
+def lives(pid: int, ticks: int | None, born: float) -> bool:
+    """Return whether another pass's process lives, as `processes.lives` does.
 
-        return socket.gethostname()
-
-
-def lives(pid: int, started: float) -> bool:
-    """Tell whether another pass's process lives.
-
-    Parameters
-    ----------
-    pid : `int`
-        Its number.
-    started : `float`
-        When it was started, so that another process of the same number is not taken for it.
+    A lingering script passes again in the same process: its earlier pass is over.
     """
-    if pid == os.getpid():
-        # A lingering script passes again in the same process: its earlier pass is over.
-        return False
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        # The kernel's time of boot, on which this rests, may be corrected by a second.
-        same = abs(process.create_time() - started) < 2.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    return pid != os.getpid() and processes.lives(pid, ticks, born)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dbbbatch import retry
+from dbbbatch.config import Target
 from dbbbatch.database.models.claim import Judgement
 from dbbbatch.database.models.due import Held
 from dbbbatch.database.models.status import Status
@@ -33,6 +35,16 @@ class Policy:
     first_wait: float
     longest_wait: float
 
+    @property
+    def longest(self) -> float:
+        """The longest that `waiting_time` returns."""
+        return max(waiting_time(self, 1, 1.0), self.longest_wait * 1.25)
+
+
+def policy_of(section: Target) -> Policy:
+    """Return what a target's section says."""
+    return Policy(section.max_attempts, section.retry_wait, section.retry_wait_max)
+
 
 def waiting_time(policy: Policy, attempts: int, chance: float) -> float:
     """Give the seconds to wait after so many attempts.
@@ -40,7 +52,7 @@ def waiting_time(policy: Policy, attempts: int, chance: float) -> float:
     Twice as long each time, up to the longest; a quarter more or less by ``chance`` (from 0 to 1),
     so that what failed together is not tried again together.
     """
-    wait = min(policy.longest_wait, policy.first_wait * 2.0 ** min(attempts - 1, 63))
+    wait = retry.backoff(attempts, policy.first_wait, policy.longest_wait)
     return wait * (0.75 + 0.5 * chance)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from dbbbatch import retry
 from dbbbatch.config import Target as TargetSection
 from dbbbatch.database import connect
 from dbbbatch.database.models.claim import IngestClaim
 from dbbbatch.database.models.due import Place, due, with_names
 from dbbbatch.database.models.target import Target
 from dbbbatch.files import faults, names
+from dbbbatch.files.processes import machine
 from dbbbatch.passes.base import Pass
-from dbbbatch.passes.ingester.claims import is_wanted, lives, machine
+from dbbbatch.passes.ingester import judging
+from dbbbatch.passes.ingester.claims import is_wanted, lives
 
 _PAGE = 1000
 
@@ -50,10 +53,11 @@ def plan(p: Pass, section: TargetSection, target: Target | None) -> Iterator[str
 
 
 def _files(p: Pass, section: TargetSection, target_id: int) -> Iterator[str]:
-    until = connect.look(connect.now)
+    longest = judging.policy_of(section).longest
+    until, latest = retry.span(longest, connect.look(connect.now))
     place = Place()
     while not p.stopping:
-        look = partial(due, target_id, _PAGE, _PAGE, until, place, lock=False)
+        look = partial(due, target_id, _PAGE, _PAGE, until, latest, place, lock=False)
         found, place = connect.look(look)
         if not found:
             return

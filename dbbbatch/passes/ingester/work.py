@@ -71,8 +71,9 @@ class IngesterWork(Work):
 
     def due(self, p: Pass) -> bool:
         """Tell whether anything is due."""
+        longest = judging.policy_of(self.section).longest
         target = connect.look(lambda: Target.named(p.settings.site.name, self.section.name))
-        return target is None or connect.look(lambda: due_now(target.id))
+        return target is None or connect.look(lambda: due_now(target.id, longest))
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be taken from dead passes, and which files would be offered."""
@@ -102,11 +103,12 @@ class _Offering:
         self._trouble: DbbError | None = None
 
     def work(self) -> None:
-        if not connect.look(lambda: due_now(self._target.id)):
+        longest = judging.policy_of(self._section).longest
+        if not connect.look(lambda: due_now(self._target.id, longest)):
             return
         self._p.roots.require(self._section.storage, self._section.sentinel)
         if self._p.options.progress:
-            self._total = connect.look(lambda: due_count(self._target.id))
+            self._total = connect.look(lambda: due_count(self._target.id, longest))
         held = self._take()
         if held:
             crew = self._crew()
@@ -132,7 +134,7 @@ class _Offering:
             if self._is_time_to_record():
                 self._record()
             self._claims.renew()
-            if self._trouble is not None or self._p.interrupted:
+            if self._trouble is not None or self._p.out_of_time:
                 crew.stop()
             held = self._next(crew)
         self._record()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import peewee
@@ -12,6 +13,9 @@ import pytest
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, HandoffStatus, Seen
 from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
+
+#: The longest wait that is configured, seconds.
+LONGEST = 3600.0
 
 FILE = Seen("night", "a.fits", 10, 1000, 1, 0, 1000)
 
@@ -95,20 +99,55 @@ class TestOrder:
         found(*(FILE._replace(filename=str(n), rank=n, priority=n % 2) for n in range(6)))
 
     def test_it_is_priority_then_rank(self) -> None:
-        files = HandoffFile.due("summit", "latiss", FIRST, 10)
+        files = HandoffFile.due("summit", "latiss", FIRST, 10, longest=LONGEST)
         assert [file.filename for file in files] == ["0", "2", "4", "1", "3", "5"]
 
     def test_a_page_goes_on_where_the_last_one_ended(self) -> None:
-        first = HandoffFile.due("summit", "latiss", FIRST, 4)
+        first = HandoffFile.due("summit", "latiss", FIRST, 4, longest=LONGEST)
         last = first[-1]
-        rest = HandoffFile.due("summit", "latiss", (last.priority, last.rank, last.id), 4)
+        rest = HandoffFile.due(
+            "summit", "latiss", (last.priority, last.rank, last.id), 4, longest=LONGEST
+        )
         assert [file.filename for file in (*first, *rest)] == ["0", "2", "4", "1", "3", "5"]
 
     def test_what_waits_is_left_out(self) -> None:
-        ids = [file.id for file in HandoffFile.due("summit", "latiss", FIRST, 10)]
+        ids = [file.id for file in HandoffFile.due("summit", "latiss", FIRST, 10, longest=LONGEST)]
         connect.transact(lambda: HandoffFile.failed([(n, "why", 60.0, 1) for n in ids[:5]]))
-        (left,) = HandoffFile.due("summit", "latiss", FIRST, 10)
+        (left,) = HandoffFile.due("summit", "latiss", FIRST, 10, longest=LONGEST)
         assert left.id == ids[5]
+
+    def test_what_was_put_off_by_a_clock_that_was_ahead_is_not(self) -> None:
+        ids = [file.id for file in HandoffFile.due("summit", "latiss", FIRST, 10, longest=LONGEST)]
+        for wait, number in ((LONGEST, ids[0]), (2 * LONGEST, ids[1])):
+            connect.transact(lambda n=number, w=wait: HandoffFile.failed([(n, "why", w, 1)]))
+        found = HandoffFile.due("summit", "latiss", FIRST, 10, longest=LONGEST)
+        assert [file.id for file in found] == ids[1:]
+
+
+@pytest.mark.usefixtures("database")
+def test_a_conflict_that_a_clock_ahead_recorded_begins_when_it_is_seen_again() -> None:
+    found(FILE)
+    ahead = connect.now() + timedelta(days=3650)
+    put(conflict_since=ahead)
+    connect.transact(lambda: HandoffFile.conflicting([(row().id, "other", 60.0)]))
+    begun = row().conflict_since
+    assert begun < ahead
+    connect.transact(lambda: HandoffFile.conflicting([(row().id, "other", 60.0)]))
+    assert row().conflict_since == begun
+
+
+@pytest.mark.usefixtures("database")
+def test_what_a_clock_ahead_held_is_held_from_when_that_is_seen() -> None:
+    found(FILE, FILE._replace(filename="b"))
+    now = connect.now()
+    put(status="HELD", held_at=now - timedelta(days=1), held_as="a")
+    HandoffFile.update(held_at=now + timedelta(days=3650)).where(
+        HandoffFile.filename == "b"
+    ).execute()
+    connect.transact(lambda: HandoffFile.held_from_now("summit", "latiss"))
+    first, second = HandoffFile.select(HandoffFile.held_at).order_by(HandoffFile.held_at)
+    assert first.held_at == now - timedelta(days=1)
+    assert now <= second.held_at <= connect.now()
 
 
 @pytest.mark.usefixtures("database")
@@ -135,7 +174,10 @@ def test_beginning_a_batch_twice_is_beginning_it_once() -> None:
 @pytest.mark.parametrize(
     ("question", "index"),
     [
-        (lambda: HandoffFile.due("summit", "latiss", FIRST, 10), "handoff_file_due"),
+        (
+            lambda: HandoffFile.due("summit", "latiss", FIRST, 10, longest=LONGEST),
+            "handoff_file_due",
+        ),
         *(
             (
                 lambda status=status: HandoffFile.in_buffer("summit", "latiss", status),

@@ -1,0 +1,100 @@
+"""How old a file is, by the clock that stamped it: a file server has one of its own.
+
+A change that is yet to come says nothing of a file's age. A writer may have given the file any time
+of modification: then the change of its inode counts. Where that is to come, too, it was made before
+the clock was set back, so it is over.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+
+#: Seconds by which our clock and that of a file server may differ that cannot be asked for its.
+_SKEW = 86400.0
+
+#: Seconds for which an answer holds: each question changes a directory for a moment, which wakes
+#: who waits for changes there. One that makes no sense is asked again sooner.
+_GOOD = 60.0
+_SOON = 1.0
+
+
+class Clock:
+    """The clock that stamps the files of a directory; ours, where this user may not write there.
+
+    Nothing is left there.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._ask()
+
+    def now_ns(self) -> int:
+        """Return its time: nanoseconds since 1970."""
+        elapsed = time.monotonic_ns() - self._asked
+        ours_was_set = abs(time.time_ns() - self._ours - elapsed) > _SOON * 1e9
+        if elapsed > _GOOD * 1e9 or ours_was_set:
+            self._ask()
+            elapsed = 0
+        return self._theirs + elapsed
+
+    def is_young(self, status: os.stat_result, seconds: float) -> bool:
+        """Return whether a file changed within the last so many seconds."""
+        now, modified = self.now_ns(), status.st_mtime_ns
+        if modified <= now:
+            return modified > now - seconds * 1e9
+        return self._is_within(status.st_ctime_ns, seconds)
+
+    def is_new(self, status: os.stat_result, seconds: float) -> bool:
+        """Return whether a file's inode changed so lately, whatever time its content bears."""
+        return self._is_within(status.st_ctime_ns, seconds)
+
+    def _is_within(self, changed: int, seconds: float) -> bool:
+        now = self.now_ns()
+        if changed > now + seconds * 1e9 and time.monotonic_ns() - self._asked > _SOON * 1e9:
+            self._ask()
+            now = self.now_ns()
+        ahead = seconds if self._is_theirs else max(seconds, _SKEW)
+        return now - seconds * 1e9 < changed <= now + ahead * 1e9
+
+    def _ask(self) -> None:
+        self._asked, self._ours = time.monotonic_ns(), time.time_ns()
+        try:
+            self._theirs, self._is_theirs = _stamp(self._directory), True
+        except OSError:
+            self._theirs, self._is_theirs = self._ours, False
+
+
+_clocks: dict[str, Clock] = {}
+
+
+def of(directory: str) -> Clock:
+    """Return the clock of a directory, the same one each time."""
+    if directory not in _clocks:
+        _clocks[directory] = Clock(directory)
+    return _clocks[directory]
+
+
+def _stamp(directory: str) -> int:
+    """Return the time that a new file gets (nanoseconds)."""
+    with suppress(OSError):
+        # Without a name, where the file system can.
+        return _time_of(os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    from dbbbatch.files import place
+
+    path = place.temporary_path(os.path.join(directory, "clock"), f"clock {os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        return _time_of(descriptor)
+    finally:
+        place.remove_if_there(path)
+
+
+def _time_of(descriptor: int) -> int:
+    try:
+        os.utime(descriptor)  # to the server's time, whatever the file was made with
+        return os.fstat(descriptor).st_mtime_ns
+    finally:
+        os.close(descriptor)

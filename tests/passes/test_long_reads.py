@@ -1,0 +1,143 @@
+"""A file that takes hours to read hears a signal, and --max-time; it is charged to nobody."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbbbatch.database import connect
+from dbbbatch.database.models.finder import FinderLeft
+from dbbbatch.errors import Interrupted
+from dbbbatch.files import checksum, place
+from dbbbatch.passes.backfill import BackfillWork
+from tests.passes.finding import Finding
+from tests.passes.handing import make_pass, rows
+from tests.support.site import Site, tree
+
+#: Hours of reading, and no room on the disk.
+HUGE = 8 << 40
+
+Run = Callable[..., int]
+
+
+def grow(path: Path) -> Path:
+    os.truncate(path, HUGE)
+    return path
+
+
+def signalled(run: Run, **options: Any) -> int:
+    """Make a pass that is told to end as soon as it reads a file."""
+    real, told = checksum.opened, []
+
+    @contextmanager
+    def opened(*arguments: Any, **named: Any) -> Iterator[int]:
+        with real(*arguments, **named) as descriptor:
+            if not told:
+                told.append(threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)))
+                told[0].start()
+            yield descriptor
+
+    checksum.opened = opened  # type: ignore[assignment]
+    try:
+        return run(**options)
+    finally:
+        checksum.opened = real
+        for timer in told:
+            timer.join()
+
+
+def limited(run: Run, **options: Any) -> int:
+    """Make a pass that may take a second."""
+    return run(max_time=1.0, **options)
+
+
+WAYS = [pytest.param(signalled, 75, id="signal"), pytest.param(limited, 0, id="max-time")]
+ends = pytest.mark.parametrize(("how", "code"), WAYS)
+
+
+@ends
+def test_a_handoff_reads_no_further(site: Site, how: Any, code: int) -> None:
+    site.write(handoff={"min_free": 0})
+    grow(site.put("huge"))
+
+    def run(**options: Any) -> int:
+        return make_pass(site, **options)
+
+    assert how(run) == code
+    assert rows(site, "status, attempts, error") == [("FOUND", 0, None)]
+
+
+@pytest.fixture
+def finding(settings: Any, tmp_path: Path) -> Iterator[Finding]:
+    made = Finding(settings, tmp_path)
+    yield made
+    connect.disconnect()
+
+
+def remembered(finding: Finding) -> int:
+    connect.connect(finding.settings.database)
+    return int(FinderLeft.select().count())
+
+
+@pytest.mark.parametrize(("limit", "code"), [({}, 75), ({"max_time": 1.0}, 0)])
+def test_a_finder_reads_no_further(
+    finding: Finding, monkeypatch: pytest.MonkeyPatch, limit: dict[str, float], code: int
+) -> None:
+    finding.put("1/a")
+    huge = grow(finding.put("2/b"))
+    if not limit:
+        told = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+        told.start()
+    monkeypatch.setattr("dbbbatch.passes.finder.work.must_have_room", lambda *_: None)
+    assert finding.run(**limit) == code
+    assert huge.exists()
+    # What was read before it is stored.
+    assert list(tree(finding.storage)) == ["1/a"]
+    assert remembered(finding) == 0
+
+
+def test_a_copy_to_another_file_system_goes_no_further(
+    settings: Any,
+    tmp_path: Path,
+    other_file_system: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finding = Finding(settings, tmp_path, source=other_file_system)
+    finding.put("a", b"x" * (1 << 20))
+    real = place._write
+
+    def write(descriptor: int, block: memoryview) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        real(descriptor, block)
+
+    monkeypatch.setattr(place, "_write", write)
+    assert finding.run() == 75
+    assert os.listdir(finding.storage) == [".dbb-storage"]
+    assert remembered(finding) == 0
+    monkeypatch.undo()
+    assert finding.run() == 0
+    assert (finding.storage / "a").stat().st_size == 1 << 20
+
+
+def test_what_was_copied_of_a_file_that_is_not_read_to_its_end_goes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * (1 << 20))
+    blocks = iter([False, False, True])
+    with checksum.heeding(lambda: next(blocks)), pytest.raises(Interrupted):
+        place.copy_into(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert os.listdir(tmp_path) == ["a"]
+    place.copy_into(str(tmp_path / "a"), str(tmp_path / "b"))
+
+
+@ends
+def test_a_backfill_reads_no_further(finding: Finding, how: Any, code: int) -> None:
+    finding.put("1/a", where=finding.storage)
+    grow(finding.put("2/b", where=finding.storage))
+    finding._work = BackfillWork
+    assert how(finding.run) == code
+    connect.connect(finding.settings.database)
+    assert connect.execute("SELECT relpath, filename FROM file").fetchall() == [("1", "a")]
