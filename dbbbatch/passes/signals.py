@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from dbbbatch.database import waiting
+
 _CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -29,6 +31,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._handle) for number in _CAUGHT}
+        waiting.seen = lambda: self.seen
         return self
 
     def __exit__(
@@ -37,6 +40,7 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        waiting.seen = waiting.no_signals
         for number, before in self._before.items():
             signal.signal(number, before)
 
