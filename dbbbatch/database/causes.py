@@ -20,7 +20,6 @@ class Cause(Enum):
 #: SQLSTATEs and classes of them (PostgreSQL, appendix A): the longest that fits counts.
 #: Whatever is not listed is LATER: extensions and other servers have their own.
 POSTGRESQL = {
-    "07": Cause.BUG,
     "08": Cause.REPEAT,  # the connection; 08P01 is also what PgBouncer says
     "0A": Cause.SETUP,  # not supported: an old server, a view upon a column that is to change
     "0L": Cause.SETUP,

@@ -141,6 +141,7 @@ def sleep(seconds: float) -> None:
     Interrupted
         If a signal has come.
     """
+    check()
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0 and not over():
         check()

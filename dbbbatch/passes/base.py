@@ -357,12 +357,18 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
         if p.stopping or p.options.match:
             voice.break_off()
         return code
+    except Interrupted as error:
+        p.aside(str(error))
+        voice.break_off()
+        return error.exit_code
     except DbbError as error:
         p.trouble(str(error), key=_key(error))
         voice.break_off()
         return error.exit_code
     except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
-        p.trouble(crash.keep(error, state, label), key=f"unforeseen {type(error).__name__}")
+        # Of two mistakes of one type the second is told, too.
+        key = f"unforeseen {type(error).__name__}: {_key(error)}"
+        p.trouble(crash.keep(error, state, label), key=key)
         voice.break_off()
         return EXIT_UNFORESEEN
     finally:
@@ -476,6 +482,6 @@ def _paused(p: Pass, label: str) -> bool:
     return True
 
 
-def _key(error: DbbError) -> str:
+def _key(error: Exception) -> str:
     """What makes two errors the same trouble: their words, but for numbers with their units."""
     return re.sub(r"\d[\d.,]*( ?[kMGT]i?B| ?B\b)?", "#", str(error))
