@@ -155,11 +155,13 @@ class Database:
     )
     busy_timeout: float = key(
         "30s",
-        "how long to wait for another writer before the transaction is repeated",
+        "how long SQLite waits for another writer before pauses between its tries grow",
         keys.duration,
     )
     patience: float = key(
-        "60s", "how long to repeat a transaction while the database is busy or away", keys.duration
+        "60s",
+        "after how long a piece of work with the database is given up, tries and waits together",
+        keys.duration,
     )
 
 

@@ -288,11 +288,11 @@ Page = tuple[list[int], list[Meant]]
 def _pages(
     selection: Selection, page: Callable[[int], list[tuple[int, str, str, str]]]
 ) -> Iterator[Page]:
-    rows = connect.look(partial(page, 0))
+    rows = connect.look(partial(page, 0), long=True)
     while rows:
         meant = [row for row in rows if selection.includes(*row[1:])]
         yield [row[0] for row in meant], [Meant(*row[1:]) for row in meant]
-        rows = connect.look(partial(page, rows[-1][0]))
+        rows = connect.look(partial(page, rows[-1][0]), long=True)
 
 
 def side(operator: Operator, label: str) -> OfTarget | OfHandoff | OfFinder:

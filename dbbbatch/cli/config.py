@@ -4,7 +4,7 @@ import click
 
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import examine
-from dbbbatch.errors import ConfigError
+from dbbbatch.errors import ConfigError, TryLater
 
 
 @click.group()
@@ -19,25 +19,27 @@ def check(operator: Operator, verbose: bool) -> None:
     """Report everything that is wrong with the configuration, and with what it names.
 
     Run it as the user that runs the scripts. It tries directories, commands, the far end and the
-    database, and leaves nothing behind. Exit code 78 if anything is wrong.
+    database, and leaves nothing behind. Exit code 78 if anything is wrong, but 75 if all that is
+    wrong may be over by itself, such as a database that is busy.
     """
     from dbbbatch.passes import preflight
 
     settings, problems = examine(operator.given)
     if settings is None:
         raise ConfigError(*problems)
-    count = 0
+    count, lasting = 0, bool(problems)
     # Sections that are whole are tried even if others are not: all that is wrong in one go.
     for checked in preflight.check(settings):
         count += 1
         if checked.problem:
             problems.append(f"{settings.path}: {checked.where}: {checked.problem}")
+            lasting = lasting or not checked.later
         elif checked.remark:
             click.echo(f"{settings.path}: {checked.where}: {checked.remark}")
         elif verbose:
             click.echo(f"ok  {checked.where}: {checked.what}")
     if problems:
-        raise ConfigError(*problems)
+        raise ConfigError(*problems) if lasting else TryLater("\n".join(problems))
     click.echo(f"{settings.path}: {count} checks, all well")
 
 

@@ -19,22 +19,33 @@ import peewee
 from dbbbatch import keys
 from dbbbatch.config import Database as DatabaseSettings
 from dbbbatch.config import is_sqlite, sqlite_path
-from dbbbatch.database import schema
+from dbbbatch.database import causes, schema, waiting
 from dbbbatch.database.base import database as proxy
-from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, TryLater, user
+from dbbbatch.database.causes import Cause
+from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, Interrupted, TryLater, user
 from dbbbatch.files import trust
 from dbbbatch.files.state import DATABASE_MODE
 
 Result = TypeVar("Result")
 
-#: SQLSTATE classes and codes after which a repeat can succeed: lost connection, server going down
-#: or starting, out of connections, serialization failure, deadlock, lock not available.
-_PASSING = re.compile(r"08|57P0|53300|40001|40P01|55P03")
+#: What a server says, without an SQLSTATE, to whom it refuses for good.
+_REFUSED = re.compile(
+    r"authentication failed|no password supplied|does not exist|no pg_hba|permission denied"
+    r"|not permitted to log in|no such (database|user)|invalid value|unrecognized configuration"
+    r"|invalid \S+ value|invalid port|invalid integer|does not support SSL|bouncer config error"
+)
 
 #: What SQLite says to a rollback after it has made one itself.
 _ROLLED_BACK = re.compile(r"no transaction is active|no such savepoint")
 
 _patience = 60.0
+_busy_timeout = 30.0
+
+#: Whether the last piece of work was given up: the next ones do not wait as long all over again.
+_given_up = False
+
+#: Seconds for which SQLite waits for another writer before signals are looked for.
+_SLICE = 1.0
 
 #: The database at hand, as messages name it.
 _name = "the database"
@@ -68,9 +79,9 @@ def connect(
     ConfigError
         If it can never work: no such database, wrong password, schema missing or too new.
     """
-    global _patience, _name, _immutable
-    _patience = settings.patience
-    _immutable = False
+    global _patience, _busy_timeout, _given_up, _name, _immutable
+    _patience, _busy_timeout = settings.patience, settings.busy_timeout
+    _given_up = _immutable = False
     _name = keys.without_password(settings.url)
     if is_sqlite(settings.url):
         _name = sqlite_path(settings.url)
@@ -80,7 +91,7 @@ def connect(
     proxy.initialize(made)
     _patiently(lambda: made.connect(reuse_if_open=True))
     if check:
-        _patiently(lambda: schema.check(made, settings.url))
+        look(lambda: schema.check(made, settings.url))
     return made
 
 
@@ -98,18 +109,28 @@ def upgrade(settings: DatabaseSettings) -> list[str]:
         As `connect`: also if the tables are too new for this version.
     """
     database = connect(settings, check=False)
-    applied = _patiently(lambda: schema.upgrade(database))
-    _patiently(lambda: schema.check(database, settings.url))
+    try:
+        applied = _patiently(lambda: schema.upgrade(database), long=True)
+    except peewee.IntegrityError as error:
+        detail = getattr(getattr(error, "orig", None), "diag", None)
+        raise ConfigError(
+            f"{_name}: {_first_line(error)} ({getattr(detail, 'message_detail', None)}); an index "
+            "was damaged when two rows of one name came to be: remove one of them, and run "
+            "`dbb init` again"
+        ) from None
+    look(lambda: schema.check(database, settings.url))
     return applied
 
 
-def transact(function: Callable[[], Result]) -> Result:
+def transact(function: Callable[[], Result], *, long: bool = False) -> Result:
     """Do a function's database work in one transaction, again as a whole if need be.
 
     Parameters
     ----------
     function : callable
         Does database work only; running it twice must equal running it once.
+    long : `bool`
+        It takes the longer the more the database holds, and so may take longer than ``patience``.
 
     Returns
     -------
@@ -129,12 +150,21 @@ def transact(function: Callable[[], Result]) -> Result:
         with proxy.atomic(*begin):
             return function()
 
-    return _patiently(once)
+    return _patiently(once, long=long)
 
 
-def look(function: Callable[[], Result]) -> Result:
-    """Do a function's reading, again if the database is away for a moment."""
-    return _patiently(function)
+def look(function: Callable[[], Result], *, long: bool = False) -> Result:
+    """Do a function's reading, again if the database is away for a moment.
+
+    With `long` it takes the longer the more the database holds.
+    """
+
+    def once() -> Result:
+        with proxy.atomic():
+            return function()
+
+    whole = on_postgresql() and (long or proxy.obj.readonly)
+    return _patiently(once if whole else function, long=long)
 
 
 def execute(sql: str, values: Sequence[Any] = ()) -> Any:
@@ -145,7 +175,10 @@ def execute(sql: str, values: Sequence[Any] = ()) -> Any:
     cursor
         Of the driver.
     """
-    return proxy.execute_sql(_dialect(sql), tuple(values))
+    statement, given = _dialect(sql), tuple(values)
+    if waiting.at_work() or proxy.in_transaction():
+        return proxy.execute_sql(statement, given)
+    return _patiently(lambda: proxy.execute_sql(statement, given))
 
 
 def execute_many(sql: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -201,7 +234,7 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
     return peewee.SqliteDatabase(
         f"file:{urllib.parse.quote(path)}?mode={mode}",
         pragmas=pragmas,
-        timeout=settings.busy_timeout,
+        timeout=min(settings.busy_timeout, _SLICE),
         uri=True,
     )
 
@@ -234,16 +267,16 @@ def _is_there(path: str) -> bool:
 
 def _postgresql(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> peewee.Database:
     try:
-        import psycopg  # noqa: F401
+        from dbbbatch.database import postgresql
     except ImportError:
         raise ConfigError(
             f"{keys.without_password(settings.url)}: psycopg is not installed; "
             "pip install 'dbbbatch[postgres]'"
         ) from None
-    more: dict[str, Any] = {}
+    password = settings.password.reveal() if settings.password else None
     if settings.password_file:
         try:
-            more["password"] = trust.read(settings.password_file).decode().strip()
+            password = trust.read(settings.password_file).decode().strip()
         except (trust.Distrusted, UnicodeDecodeError) as error:
             problem = "is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
             raise ConfigError(
@@ -253,38 +286,56 @@ def _postgresql(settings: DatabaseSettings, readonly: bool, must_exist: bool) ->
             raise ConfigError(
                 f"[database] password_file {settings.password_file}: {error.strerror}"
             ) from None
-    elif settings.password:
-        more["password"] = settings.password.reveal()
-    if readonly:
-        more["options"] = "-c default_transaction_read_only=on"
-    return peewee.PostgresqlDatabase(
-        re.sub(r"^postgres(ql)?://", "postgresql://", settings.url),
-        prefer_psycopg3=True,
-        connect_timeout=10,
-        application_name="dbbbatch",
-        **more,
-    )
+    params = postgresql.parameters(settings.url, password, settings.patience)
+    return postgresql.Postgresql(_name, params, readonly)
 
 
-def _patiently(function: Callable[[], Result]) -> Result:
+def _patiently(function: Callable[[], Result], *, long: bool = False) -> Result:
+    """Do a piece of work, again while a repeat may succeed and it is not over."""
+    if waiting.at_work():
+        return function()  # the piece that it is part of is repeated as a whole
+    global _given_up
+    with waiting.limited(_patience, long=long, brief=_given_up):
+        try:
+            result = _repeatedly(function)
+        except waiting.GaveUp as error:
+            _given_up = True
+            raise TryLater(f"{_name}: the database is busy or away: {error}") from None
+        except Interrupted:
+            _given_up = True
+            raise
+        finally:
+            _drop_broken_connection()
+    _given_up = False
+    return result
+
+
+def _repeatedly(function: Callable[[], Result]) -> Result:
     try:
-        return function()
-    except peewee.DatabaseError as error:
-        _raise_unless_passing(_first(error))
-    except peewee.InterfaceError:
-        _drop_broken_connection()
-    import tenacity
+        return _sorted_out(function)
+    except _Passing:
+        import tenacity
 
-    waiting = tenacity.Retrying(
+    repeating = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_Passing),
-        wait=tenacity.wait_random_exponential(0.1, max=5),
-        stop=tenacity.stop_after_delay(_patience),
+        wait=_pause,
+        sleep=waiting.sleep,
+        stop=lambda state: waiting.over(),
         reraise=True,
     )
     try:
-        return waiting(_sorted_out, function)
+        return repeating(_sorted_out, function)
     except _Passing as passing:
-        raise TryLater(f"{_name}: the database is busy or away: {passing}") from None
+        raise waiting.GaveUp(str(passing)) from None
+
+
+def _pause(state: Any) -> float:
+    """Return for how many seconds to wait before the next try."""
+    import tenacity
+
+    if not on_postgresql() and waiting.elapsed() < _busy_timeout:
+        return 0  # SQLite has waited already
+    return float(tenacity.wait_random_exponential(0.1, max=5)(state))
 
 
 class _Passing(Exception):
@@ -322,27 +373,82 @@ def _raise_unless_passing(error: peewee.DatabaseError) -> None:
     if isinstance(original, sqlite3.Error):
         _raise_unless_sqlite_busy(original, error)
         return
-    state = getattr(original, "sqlstate", None)
+    state, words = getattr(original, "sqlstate", None), _first_line(error)
+    if "statement pooling" in words:
+        raise ConfigError(
+            f"{_name}: PgBouncer gives each statement to another server ({words}); set pool_mode = "
+            "transaction (or session) for this database"
+        ) from None
     if state is None and isinstance(error, peewee.OperationalError):
         # No SQLSTATE: the connection was refused or broke.
-        _raise_if_refused_for_good(_first_line(error))
+        _raise_if_refused_for_good(words)
         _drop_broken_connection()
         return
-    if state is not None and _PASSING.match(state):
-        _drop_broken_connection()
-        return
-    if state is not None and state[:2] in ("28", "3D"):
-        raise ConfigError(f"{_name}: the database refuses us: {_first_line(error)}") from None
-    if state is not None and state[:2] == "53":
-        raise TryLater(f"{_name}: the database is out of resources: {_first_line(error)}") from None
-    if state == "25006":
+    if state is None:
+        raise error
+    if state == "25006" and getattr(proxy.obj, "readonly", False):
         raise DbbError(f"{_name}: this looks only: the database was opened read-only") from None
+    cause = causes.of_sqlstate(state)
+    if cause is Cause.REPEAT:
+        # After a failover another server may answer.
+        _drop_broken_connection(anyway=state == "25006")
+        return
+    if cause is Cause.LATER:
+        raise TryLater(f"{_name}: the database cannot do it now: {words}") from None
+    if cause is Cause.SETUP:
+        raise ConfigError(f"{_name}: {words}{_advice(state)}") from None
     raise error
 
 
+def _advice(state: str) -> str:
+    """Return what a person does about an SQLSTATE of the set-up, as the end of a message."""
+    role = getattr(proxy.obj, "role", "") or user()
+    if state[:2] in ("28", "3D"):
+        return "; the database refuses us: see [database] url and its password"
+    if state == "42501":
+        where = _quoted(_schema())
+        return (
+            f" (role {role}); let the owner of the tables run: GRANT USAGE ON SCHEMA {where} TO "
+            f"{_quoted(role)}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "
+            f"{where} TO {_quoted(role)}; and `dbb init` is for the owner, who also needs CREATE "
+            f"ON SCHEMA {where}"
+        )
+    if state[:2] == "3F" or state in ("42P01", "42703", "42P10"):
+        return (
+            f" (role {role}); see whether the search_path of [database] url leads to the tables, "
+            "and run `dbb init`; what was dropped comes back from a backup only"
+        )
+    if state in ("42P06", "42P07", "42701", "42710", "42723", "42809"):
+        return (
+            "; the schema holds something of that name which is not ours: give dbbbatch a database "
+            "or a schema of its own"
+        )
+    if state in ("0A000", "2BP01"):
+        return "; drop what depends on it, run `dbb init`, and make it again"
+    if state[:2] == "XX":
+        return "; the database is damaged: restore a backup, or REINDEX it"
+    return f" (role {role}, SQLSTATE {state}); the database is not as `dbb init` makes it"
+
+
+def _schema() -> str:
+    """Return the schema of our tables."""
+    found = None
+    with suppress(peewee.PeeweeException, waiting.GaveUp, Interrupted):
+        found = schema.home(proxy.obj)
+    return found or "public"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseError) -> None:
-    code = getattr(original, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    code = getattr(original, "sqlite_errorcode", None)
+    if code is None:
+        raise error
+    replaced = code == sqlite3.SQLITE_READONLY_DBMOVED
+    cause, code = causes.of_sqlite(code), code & 0xFF
+    if cause is Cause.REPEAT:
         return
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         # A full disk may be either of them: SQLite also fails to make its log larger.
@@ -352,28 +458,63 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
             key=NO_ROOM,
         ) from None
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        if not _immutable and (
+            replaced
+            or _mounted_read_only(_name)
+            or (code == sqlite3.SQLITE_CANTOPEN and _may_write(_name))
+        ):
+            # Also where no descriptor is left, or no room for its log.
+            raise TryLater(f"{_name}: cannot be opened or written now ({original})") from None
         raise ConfigError(
             f"{_name}: cannot be opened or written by user {user()} ({original}); run this as the "
             "user that owns it; the directory must be writable, too: SQLite writes beside its file"
         ) from None
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT):
         if _immutable:
             raise TryLater(f"{_name}: was written while it was read; look again") from None
         raise ConfigError(
             f"{_name}: is damaged ({original}); restore a backup, as `dbb backup --help` tells: a "
             "-wal or -shm left beside the file may be what damages it"
         ) from None
+    if code == sqlite3.SQLITE_ERROR and re.match(r"no such (table|column)", str(original)):
+        raise ConfigError(f"{_name}: {original}{_advice('42P01')}") from None
+    if cause is Cause.LATER:
+        raise TryLater(f"{_name}: the database cannot do it now: {original}") from None
+    if cause is Cause.SETUP:
+        raise ConfigError(f"{_name}: {original}") from None
     raise error
 
 
+def _mounted_read_only(path: str) -> bool:
+    """Return whether a file system is read-only, as the kernel makes it after an error, or gone."""
+    try:
+        return bool(os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY)
+    except OSError:
+        return True
+
+
+def _may_write(path: str) -> bool:
+    """Return whether this user may write a file, if it is there, and beside it."""
+    return os.access(os.path.dirname(path), os.W_OK) and (
+        not os.path.exists(path) or os.access(path, os.W_OK)
+    )
+
+
 def _raise_if_refused_for_good(message: str) -> None:
-    if re.search(r"authentication failed|no password supplied|does not exist|no pg_hba", message):
+    if "unsupported startup parameter" in message:
+        raise ConfigError(
+            f"{_name}: PgBouncer passes no `options` on ({message}); set what they set by ALTER "
+            "ROLE, such as its search_path, and leave them out of [database] url and PGOPTIONS"
+        )
+    if _REFUSED.search(message):
         raise ConfigError(f"{_name}: the database refuses us: {message}") from None
 
 
-def _drop_broken_connection() -> None:
+def _drop_broken_connection(anyway: bool = False) -> None:
     database = proxy.obj
-    if isinstance(database, peewee.PostgresqlDatabase) and not database.is_connection_usable():
+    if not isinstance(database, peewee.PostgresqlDatabase) or database.is_closed():
+        return
+    if anyway or not database.is_connection_usable():
         with suppress(peewee.PeeweeException):
             database.close()
 

@@ -68,7 +68,7 @@ def upgrade(database: peewee.Database) -> list[str]:
             if migration.number in _applied(database):
                 continue
             for statement in migration.statements:
-                database.execute_sql(statement)
+                database.execute_sql(statement.replace("%", "%%") if postgresql else statement)
             database.execute_sql(
                 "INSERT INTO schema_version (number, name, oldest_script, applied_by)"
                 f" VALUES ({', '.join([database.param] * 4)})",
@@ -87,16 +87,51 @@ def check(database: peewee.Database, url: str) -> None:
         If tables are missing (run ``dbb init``) or are too new for this version (upgrade it).
     """
     rows = _applied(database)
-    dialect = "postgresql" if isinstance(database, peewee.PostgresqlDatabase) else "sqlite"
-    if not rows or max(rows) < latest(dialect):
-        state = "has no tables of ours" if not rows else "has tables of an older version"
-        raise ConfigError(f"{keys.without_password(url)}: {state}; run `dbb init`")
+    postgresql = isinstance(database, peewee.PostgresqlDatabase)
+    if not rows or max(rows) < latest("postgresql" if postgresql else "sqlite"):
+        state, hint = "has tables of an older version", ""
+        if not rows:
+            state = "has no tables of ours"
+            hint = _elsewhere(database) if postgresql else ""
+        raise ConfigError(f"{keys.without_password(url)}: {state}; {hint or 'run `dbb init`'}")
     oldest = max(rows.values(), key=_version)
     if _version(oldest) > _version(__version__):
         raise ConfigError(
             f"{keys.without_password(url)}: its tables want dbbbatch {oldest} or newer, this is "
             f"{__version__}; upgrade dbbbatch on this host"
         )
+
+
+def home(database: peewee.Database) -> str | None:
+    """Return the schema of PostgreSQL in which our tables are, or would be made."""
+    found = database.execute_sql(
+        "SELECT coalesce((SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace"
+        " n ON n.oid = c.relnamespace WHERE c.oid = to_regclass('schema_version')),"
+        " current_schema())"
+    ).fetchone()[0]
+    return None if found is None else str(found)
+
+
+def _elsewhere(database: peewee.Database) -> str:
+    """Return what else than `dbb init` brings PostgreSQL's tables into sight; '' if nothing."""
+    path = database.execute_sql("SHOW search_path").fetchone()[0]
+    if home(database) is None:
+        return (
+            f"of its search_path {path} no schema is there that the role may use: make one, or "
+            "GRANT USAGE, CREATE ON SCHEMA … TO the role, and run `dbb init`"
+        )
+    others = database.execute_sql(
+        "SELECT string_agg(n.nspname, ', ' ORDER BY n.nspname) FROM pg_catalog.pg_class c"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_attribute a"
+        " ON a.attrelid = c.oid AND a.attname = 'oldest_script' WHERE c.relname = 'schema_version'"
+    ).fetchone()[0]
+    if others is None:
+        return ""
+    return (
+        f"its search_path is {path}, and there are tables of ours in the schema {others}: name it, "
+        "as in [database] url …?options=-csearch_path%3DSCHEMA; or, for tables of its own, run "
+        "`dbb init`"
+    )
 
 
 def latest(dialect: str) -> int:
@@ -106,15 +141,24 @@ def latest(dialect: str) -> int:
 
 
 def _applied(database: peewee.Database) -> dict[int, str]:
-    if not database.table_exists("schema_version"):
+    if isinstance(database, peewee.PostgresqlDatabase):
+        # Wherever on the search_path: not only in the schema that is the first of it.
+        there = database.execute_sql("SELECT to_regclass('schema_version')").fetchone()[0]
+    else:
+        there = database.table_exists("schema_version")
+    if not there:
         return {}
     rows = database.execute_sql("SELECT number, oldest_script FROM schema_version").fetchall()
     return dict(rows)
 
 
 def _statements(text: str) -> Iterator[str]:
-    """Split at semicolons that end a line; comments stay with their statement."""
-    for statement in re.split(r";[ \t]*$", text, flags=re.MULTILINE):
+    """Split at semicolons that end a line, but for those of a block between ``$$``.
+
+    Comments stay with their statement.
+    """
+    ends = r"(?:[^$;]|\$(?!\$)|\$\$.*?\$\$|;(?![ \t]*$))+"
+    for statement in re.findall(ends, text, flags=re.MULTILINE | re.DOTALL):
         if re.sub(r"--.*", "", statement).strip():
             yield statement.strip()
 

@@ -75,7 +75,7 @@ class Rows:
         TryLater
             So many of the files looked at are missing that storage looks unmounted.
         """
-        total = connect.look(lambda: File.how_many(self._finder.storage))
+        total = connect.look(lambda: File.how_many(self._finder.storage), long=True)
         missing = done = after = 0
         whole = False
         while not p.stopping:
@@ -165,7 +165,9 @@ class Rows:
         if not gone:
             return
         held: Counter[str] = Counter()
-        for relpath, count in connect.look(lambda: File.by_directory(self._finder.storage)):
+        for relpath, count in connect.look(
+            lambda: File.by_directory(self._finder.storage), long=True
+        ):
             directory = names.from_text(relpath)
             while directory:
                 if directory in gone:

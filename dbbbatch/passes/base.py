@@ -399,6 +399,10 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> tupl
         if p.stopping or p.options.match:
             voice.break_off()
         return code, True
+    except Interrupted as error:
+        p.aside(str(error))
+        voice.break_off()
+        return error.exit_code, True
     except DbbError as error:
         p.trouble(str(error), key=_key(error, p.section))
         voice.break_off()
@@ -411,7 +415,9 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> tupl
 
 def _unforeseen(error: Exception, p: Pass, voice: Voice, state: Path, label: str) -> int:
     """Tell the operator of a bug of ours, and keep what helps to find it."""
-    p.trouble(crash.keep(error, state, label), key=f"unforeseen {type(error).__name__}")
+    # Of two mistakes of one type the second is told, too.
+    key = f"unforeseen {type(error).__name__}: {_key(error, p.section)}"
+    p.trouble(crash.keep(error, state, label), key=key)
     voice.break_off()
     return EXIT_UNFORESEEN
 
@@ -553,14 +559,14 @@ def _paused(p: Pass, label: str) -> bool:
     return True
 
 
-def _key(error: DbbError, section: Any) -> str:
+def _key(error: Exception, section: Any) -> str:
     """Return what makes two errors the same trouble.
 
     That is their words without what differs from pass to pass: numbers, with their units, and
     nonces; and which file it was that showed what is wrong with a whole directory of the section.
     """
-    if error.key:
-        return error.key
+    if key := getattr(error, "key", ""):
+        return str(key)
     words = str(error)
     for root in sorted(_roots(section), key=len, reverse=True):
         words = re.sub(rf"{re.escape(root)}/[^:;]+", f"{root}/…", words)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from dbbbatch import keys
 from dbbbatch.config import Finder, Handoff, Settings, Site, Target
-from dbbbatch.errors import DbbError, user
+from dbbbatch.errors import DbbError, TryLater, user
 from dbbbatch.files import place, ways
 from dbbbatch.files.state import must_own
 from dbbbatch.passes.finder.places import apart, entangled
@@ -42,12 +42,15 @@ class Checked:
         What is wrong and what to do; '' if all is well.
     remark : `str`
         What may be meant, or not: no problem.
+    later : `bool`
+        The problem may be over by itself.
     """
 
     where: str
     what: str
     problem: str = ""
     remark: str = ""
+    later: bool = False
 
 
 def check(settings: Settings) -> Iterator[Checked]:
@@ -134,15 +137,15 @@ def _database(settings: Settings) -> Iterator[Checked]:
         directory = os.path.dirname(connect.sqlite_path(url))
         yield _directory(where, directory, "SQLite writes beside its file")
         yield _local(where, directory, "SQLite loses data there; use a disk here, or PostgreSQL")
-    problem, known = "", set()
+    problem, later, known = "", False, set()
     try:
         connect.connect(settings.database)
         known = connect.look(Run.sites)
     except DbbError as error:
-        problem = str(error)
+        problem, later = str(error), isinstance(error, TryLater)
     finally:
         connect.disconnect()
-    yield Checked(where, f"{keys.without_password(url)} answers", problem)
+    yield Checked(where, f"{keys.without_password(url)} answers", problem, later=later)
     if not problem:
         yield _site(settings.site.name, known)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from dbbbatch.database import waiting
+
 _CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -34,6 +36,7 @@ class Signals:
         # Sent when somebody opens for writing what `checksum.open_closed` has a lease of in this
         # moment. By default it kills; a handler of ours, unlike SIG_IGN, ends with an exec.
         self._before[signal.SIGIO] = signal.signal(signal.SIGIO, lambda *_: None)
+        waiting.seen = lambda: self.seen
         return self
 
     def __exit__(
@@ -42,6 +45,7 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        waiting.seen = waiting.no_signals
         for number, before in self._before.items():
             signal.signal(number, before)
 

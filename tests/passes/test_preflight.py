@@ -277,5 +277,5 @@ def test_a_site_that_the_database_does_not_know_is_remarked_upon(good: Site) -> 
 
 
 def test_what_is_well_is_named_too(good: Site) -> None:
-    checked = [dataclasses.astuple(one) for one in preflight.check(good.settings())]
+    checked = [dataclasses.astuple(one)[:4] for one in preflight.check(good.settings())]
     assert ("[database] url", f"{good.database_url} answers", "", "") in checked

@@ -56,10 +56,15 @@ class Postgres:
             self._server.ensure_postgres_running()
             self._let_in()
 
-    def create(self, template: str = "template1") -> str:
+    @property
+    def socket(self) -> Path:
+        """The directory of its socket."""
+        return Path(self._server.pgdata)
+
+    def create(self, template: str = "template1", more: str = "") -> str:
         """Make a database, a copy of ``template``, and give its name."""
         name = f"dbb_{next(self._numbers)}"
-        self._execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
+        self._execute(f'CREATE DATABASE {name} TEMPLATE "{template}" {more}')
         return name
 
     def drop(self, name: str) -> None:
@@ -79,6 +84,14 @@ class Postgres:
     def _let_in(self) -> None:
         """Let every user reach the socket, which lies among the data; a start forbids that."""
         self._server.pgdata.chmod(0o711)
+
+    def execute(self, name: str, *statements: str) -> None:
+        """Run statements in a database."""
+        import psycopg
+
+        with psycopg.connect(self.url(name), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
 
     def _execute(self, *statements: str) -> None:
         import psycopg

@@ -57,8 +57,10 @@ class IngesterWork(Work):
     def recover(self, p: Pass) -> None:
         """Add the target, the first time, and take files from passes that have died."""
         site, section = p.settings.site.name, self.section
+        new = connect.look(lambda: Target.named(site, section.name)) is None
         self._target = connect.transact(
-            lambda: Target.ensure(site, section.name, section.storage, section.plugin, p.run_id)
+            lambda: Target.ensure(site, section.name, section.storage, section.plugin, p.run_id),
+            long=new,  # all that its storage holds becomes due
         )
         self._claims = Claims(p, section, self._target)
         if count := self._claims.recover():

@@ -1,0 +1,169 @@
+"""A PostgreSQL database as Peewee's: also behind PgBouncer, and never waited for without end.
+
+Nothing outlasts a transaction, so that a pooler may give each one to another server process: no
+prepared statements, no settings of a session, no options at the start but the URL's own. The limits
+of `dbbbatch.database.waiting` are set in the same message that begins a transaction; the client
+holds to them by itself too, since a server that is frozen, or a relay, cannot.
+"""
+
+import os
+import re
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any
+
+import peewee
+import psycopg
+from psycopg import capabilities
+from psycopg.conninfo import conninfo_to_dict
+
+from dbbbatch import keys
+from dbbbatch.database import waiting
+from dbbbatch.errors import ConfigError, Interrupted
+
+#: Seconds for the request to end a statement, which needs a connection of its own.
+_CANCELLING = 2.0
+
+#: What libpq sends a probe after, in parts of `patience`; together they are about one.
+_KEEPALIVES = 3
+
+
+def parameters(url: str, password: str | None, patience: float) -> dict[str, Any]:
+    """Return what to connect with: the URL's own, and what follows from ``patience``.
+
+    Raises
+    ------
+    ConfigError
+        If libpq cannot read the URL.
+    """
+    try:
+        given: dict[str, Any] = conninfo_to_dict(re.sub(r"^postgres(ql)?://", "postgresql://", url))
+    except psycopg.ProgrammingError as error:
+        # What libpq quotes may be a part of the password.
+        shown = keys.without_password(url)
+        why = str(error).strip().splitlines()[0] if shown == url else "is the password encoded?"
+        raise ConfigError(
+            f"[database] url {shown}: libpq cannot read it ({why}); characters such as / ? # @ and "
+            "spaces are written as %2F, %3F, %23, %40 and %20"
+        ) from None
+    probe = str(max(1, int(patience / _KEEPALIVES)))
+    usual = {
+        "fallback_application_name": "dbbbatch",
+        "keepalives_idle": probe,
+        "keepalives_interval": probe,
+        "keepalives_count": str(_KEEPALIVES - 1),
+        "tcp_user_timeout": str(max(1000, int(patience * 1000))),
+    }
+    if "PGCONNECT_TIMEOUT" not in os.environ:
+        usual["connect_timeout"] = "10"
+    ours = {"client_encoding": "UTF8"}
+    if password is not None:
+        ours["password"] = password
+    return {**usual, **given, **ours}
+
+
+class Postgresql(peewee.PostgresqlDatabase):
+    """A database whose transactions bring their limits along.
+
+    Parameters
+    ----------
+    name : `str`
+        As messages name it.
+    params : `dict`
+        Of `parameters`.
+    readonly : `bool`
+        Begin each transaction as one that cannot write, and let no statement be without one.
+    """
+
+    def __init__(self, name: str, params: dict[str, Any], readonly: bool) -> None:
+        self._params = params
+        self.readonly = readonly
+        super().__init__(name, prefer_psycopg3=True)
+
+    @property
+    def role(self) -> str:
+        """The role that is connected, as far as it is known here."""
+        connection = self._state.conn
+        with suppress(psycopg.Error):
+            if connection is not None:
+                return str(connection.info.user)
+        return str(self._params.get("user", ""))
+
+    def begin(self, isolation_level: Any = None) -> None:
+        """Begin a transaction with its limits, in one message."""
+        lock, statement = waiting.limits()
+        with peewee.__exception_wrapper__:
+            self.cursor().execute(
+                f"BEGIN{' READ ONLY' if self.readonly else ''};"
+                f" SET LOCAL lock_timeout = {int(lock * 1000)};"
+                f" SET LOCAL statement_timeout = {int(statement * 1000)}"
+            )
+
+    def rollback(self) -> None:
+        """Roll back; where that fails the connection goes, and the transaction with it."""
+        try:
+            super().rollback()
+        except (peewee.DatabaseError, peewee.InterfaceError, waiting.GaveUp, Interrupted):
+            connection = self._state.conn
+            if connection is not None:
+                connection.close()
+
+    def execute_sql(self, sql: str, params: Any = None) -> Any:
+        """Run a statement."""
+        if self.readonly and not self.in_transaction():
+            with self.atomic():
+                return super().execute_sql(sql, params)
+        return super().execute_sql(sql, params)
+
+    def _connect(self) -> Any:
+        connection = _Connection.connect(**self._params, autocommit=True, prepare_threshold=None)
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding not in (None, "UTF8"):
+            name = connection.info.dbname
+            connection.close()
+            raise ConfigError(
+                f"{self.database}: the database has the encoding {encoding}, which does not hold "
+                "every name of a file; make one of encoding UTF8, `createdb --encoding=UTF8 "
+                f"--locale=C --template=template0 {name}_utf8`, and name it in [database] url "
+                "(pg_dump and psql take over what the old one holds)"
+            )
+        return connection
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection whose waits end when the work at hand is over, or a signal has come."""
+
+    @classmethod
+    def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
+        return _watched(super()._connect_gen(*args, **kwargs))
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """Wait for an answer."""
+        try:
+            return super().wait(_watched(gen), *args, **kwargs)
+        except (waiting.GaveUp, Interrupted):
+            self._end_statement()
+            self.close()
+            raise
+
+    def _end_statement(self) -> None:
+        """Ask the server to end the statement at work.
+
+        Without a recent libpq this could wait for ever; then the server's own limit ends it.
+        """
+        if capabilities.has_cancel_safe():
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=_CANCELLING)
+
+
+def _watched(waits: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Do the work of a generator of psycopg, which is sent 0 each time nothing has come."""
+    try:
+        state = next(waits)
+        while True:
+            ready = yield state
+            if not ready:
+                waiting.check()
+            state = waits.send(ready)
+    except StopIteration as end:
+        return end.value

@@ -1,0 +1,2 @@
+-- oldest script: 0.1.0
+-- Names are compared by their bytes, as they always were here: on PostgreSQL this says so.
