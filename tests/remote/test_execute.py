@@ -57,6 +57,7 @@ def test_a_machine_that_cannot_start_a_program_now_may_later(
         raise OSError(number, os.strerror(number), path)
 
     monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(os, "execve", execv)
     with pytest.raises(error, match=os.strerror(number)):
         execute.run([b"true"], timeout=FOREVER)
 
