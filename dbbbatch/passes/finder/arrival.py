@@ -485,7 +485,12 @@ def _copy(area: Area, arrival: Arrival) -> None:
 
 def _read_again_if_other(arrival: Arrival) -> bool:
     """See to it that what was placed is what was read; else read it where it is now."""
-    if version(os.lstat(arrival.destination)) == version(arrival.status):
+    try:
+        placed = os.lstat(arrival.destination)
+    except OSError as error:
+        # It is there, or was a moment ago: its intent stays, and recovery looks for it.
+        raise TryLater(_fault(error, arrival.destination)) from None
+    if version(placed) == version(arrival.status):
         return False
     # Written to between its reading and its placing.
     _read_again(arrival, list(arrival.sums))
