@@ -4,7 +4,6 @@ A kind of pass is a `Work`; `run` takes it through. Nothing here prints but the 
 `dbbbatch.passes.voice`), and nothing of one pass is kept in memory for the next.
 """
 
-import errno
 import fnmatch
 import logging
 import os
@@ -348,7 +347,7 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> int:
             voice.keep()
             return held.exit_code if p.options.strict else EXIT_OK
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
+            if faults.is_general(error, writing=True):
                 raise TryLater(f"{error.filename}: {error.strerror}") from None
             raise ConfigError(
                 f"{error.filename}: {error.strerror}; this user must be able to write in "
