@@ -255,6 +255,10 @@ def is_there(path: str) -> bool:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False  # no file system has such a name
+        raise
     return True
 
 

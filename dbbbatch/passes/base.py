@@ -4,7 +4,6 @@ A kind of pass is a `Work`; `run` takes it through. Nothing here prints but the 
 `dbbbatch.passes.voice`), and nothing of one pass is kept in memory for the next.
 """
 
-import errno
 import fnmatch
 import logging
 import os
@@ -383,7 +382,7 @@ def _guarded(work: Work, p: Pass, voice: Voice, state: Path, label: str) -> tupl
         except OSError as error:
             if error.errno in FULL:
                 raise TryLater(f"{error.filename}: {error.strerror}", key=NO_ROOM) from None
-            if error.errno in (errno.EIO, errno.ESTALE):
+            if faults.is_general(error, writing=True):
                 raise TryLater(f"{error.filename}: {error.strerror}") from None
             raise ConfigError(
                 f"{error.filename}: {error.strerror}; this user must be able to write in "

@@ -153,6 +153,7 @@ class Quarantining:
             for file, path in moved
         ]
         told = self._roots.take_back(self._root, back)
+        why = why.removeprefix(f"{self._root}: ")  # which the error of the pass begins with
         error = OSError(errno.ESTALE, f"{why}; {told}" if told else why)
         return [(file, error) for file, _ in moved]
 

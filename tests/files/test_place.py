@@ -318,3 +318,18 @@ def test_touch_leaves_what_is_there(tmp_path):
     place.touch(str(tmp_path / "a"))
     place.touch(str(tmp_path / "b"))
     assert (read(tmp_path / "a"), read(tmp_path / "b")) == ("text", "")
+
+
+def test_is_there_does_not_take_what_cannot_be_seen_for_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.symlink_to("nowhere")
+    assert place.is_there(str(path))
+    assert not place.is_there(str(tmp_path / "b"))
+    assert not place.is_there(str(tmp_path / ("x" * 300)))
+
+    def lstat(path):
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    with pytest.raises(OSError, match="Input/output"):
+        place.is_there(str(path))

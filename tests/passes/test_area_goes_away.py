@@ -111,7 +111,7 @@ def test_a_quarantine(finding: Finding, mounted: bool, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             at_call(patch, place, "place", 2, aside.goes_away)
             assert finding.run() == 75
-        assert finding.rows("SELECT count(*) FROM quarantine WHERE quarantined_at > 0") == [(0,)]
+        assert finding.rows("SELECT count(*) FROM quarantine WHERE quarantined_at IS NOT NULL") == [(0,)]
         bare = aside.comes_back()
         assert not tree(bare).keys() - tree(finding.source).keys()
         assert finding.run() in (0, 1)
@@ -259,3 +259,26 @@ def test_a_tree_of_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: s
                 list(plugin.ingest(files))
         links.comes_back()
         assert [each.result.value for each in plugin.ingest(files)] == ["already"] + ["done"] * 3
+
+
+def test_a_file_that_a_killed_pass_moved_into_a_bare_mount_point_is_named(
+    settings: config.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    finding = Finding(settings, tmp_path)
+    finding.put("a", b"one")
+
+    def kill(*_: Any) -> None:
+        raise SystemExit
+
+    with area(finding.storage, mounted=False) as storage:
+        with monkeypatch.context() as patch:
+            at_call(patch, place, "place", 1, storage.goes_away)
+            patch.setattr(place, "sync_file_system", kill)
+            patch.setattr(Roots, "take_back", lambda *_: "")
+            with pytest.raises(SystemExit):
+                finding.run()
+        bare = storage.comes_back()
+        assert finding.run() == 0
+    assert "storage/a: was on its way there, and is neither there nor" in capsys.readouterr().err
+    assert tree(bare) == {"a": b"one"}
+    assert finding.run() == 0

@@ -267,7 +267,12 @@ def adopt(
     return connect.transact(record)
 
 
-def recover(area: Area, most: int, stuck: Callable[[str, str], None]) -> int:
+def recover(
+    area: Area,
+    most: int,
+    stuck: Callable[[str, str], None],
+    nowhere: Callable[[str], None],
+) -> int:
     """Finish, or take back, what earlier passes left; return how many files that concludes.
 
     Parameters
@@ -278,6 +283,8 @@ def recover(area: Area, most: int, stuck: Callable[[str, str], None]) -> int:
         Files in one transaction.
     stuck : `~collections.abc.Callable`
         Is told of each file that cannot be looked at now, and so waits on: its path, and why.
+    nowhere : `~collections.abc.Callable`
+        Is told the path of each file that is neither in storage nor in the source any more.
 
     Raises
     ------
@@ -290,12 +297,15 @@ def recover(area: Area, most: int, stuck: Callable[[str, str], None]) -> int:
         there: list[Arrival] = []
         left: list[Left] = []
         back: list[int] = []
+        missing: list[str] = []
         for row in rows:
             try:
                 if arrival := _placed(area, row):
                     there.append(arrival)
                     left += _left_behind(area, row)
                 else:
+                    if not place.is_there(os.path.join(area.source, names.rel_of(row))):
+                        missing.append(names.rel_of(row))
                     back.append(row.id)
             except OSError as error:
                 rel = names.rel_of(row)
@@ -313,6 +323,9 @@ def recover(area: Area, most: int, stuck: Callable[[str, str], None]) -> int:
             _record(area, [arrival.number for arrival in there], left)
 
         connect.transact(record)
+        for rel in missing:
+            # Somebody took it from the source, or storage was another directory when it came.
+            nowhere(rel)
         count += len(there) + len(back)
     return count
 
@@ -472,7 +485,12 @@ def _copy(area: Area, arrival: Arrival) -> None:
 
 def _read_again_if_other(arrival: Arrival) -> bool:
     """See to it that what was placed is what was read; else read it where it is now."""
-    if version(os.lstat(arrival.destination)) == version(arrival.status):
+    try:
+        placed = os.lstat(arrival.destination)
+    except OSError as error:
+        # It is there, or was a moment ago: its intent stays, and recovery looks for it.
+        raise TryLater(_fault(error, arrival.destination)) from None
+    if version(placed) == version(arrival.status):
         return False
     # Written to between its reading and its placing.
     _read_again(arrival, list(arrival.sums))

@@ -15,7 +15,7 @@ from dbbbatch.database.models.finder import Verdict as Memory
 from dbbbatch.database.models.storage import INODE, File, FileStatus, Name
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
-from dbbbatch.files.scan import Found, mtime_ns
+from dbbbatch.files.scan import Found, detour, mtime_ns
 from dbbbatch.passes.bare import Bare, if_it_is_lost
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder import duplicate
@@ -168,24 +168,31 @@ class Batch:
             self._leave(arrival, reason)
         elif verdict is Verdict.BUSY and arrival.known is not None:
             self._complaints.busy(arrival.known.finder)
-        elif (
-            error is None
-            or isinstance(error, _NOT_YET)
-            or (error.errno == errno.ENOTDIR and not self._is_of_storage(error))
-        ):
+        elif error is None or isinstance(error, _NOT_YET):
             self._p.log.info("%s: not yet", names.printable(arrival.rel))
         elif directory := self._forbidden(arrival, error):
             self._p.counts["failed"] += 1
             self._complaints.forbidden(directory, error)
-        elif error.errno in faults.UNFIT and self._is_of_storage(error):
+        elif self._is_unfit(arrival, error):
             self._quarantine(arrival, f"cannot be stored under this name: {error.strerror}")
+        elif error.errno == errno.ENOTDIR:
+            self._p.log.info("%s: not yet: %s", names.printable(arrival.rel), error.strerror)
         else:
             self._fail(arrival, error.strerror or str(error))
 
-    def _is_of_storage(self, error: OSError) -> bool:
-        """Tell whether an error was met in storage: that of a source says nothing of a name."""
-        names_ = (error.filename, error.filename2)
-        return any(str(name).startswith(f"{self._area.storage}/") for name in names_ if name)
+    def _is_unfit(self, arrival: Arrival, error: OSError) -> bool:
+        """Tell whether storage cannot have a file of this name, which lasts.
+
+        An error of the source says nothing of that; nor does one that a disk gives for a moment.
+        """
+        if error.errno not in faults.UNFIT:
+            return False
+        if error.errno == errno.ENOTDIR:
+            with suppress(OSError):
+                return bool(detour(self._area.storage, arrival.relpath))
+            return False
+        paths = (error.filename, error.filename2)
+        return any(str(path).startswith(f"{self._area.storage}/") for path in paths if path)
 
     def _forbidden(self, arrival: Arrival, error: OSError) -> str:
         """Name the directory of storage that keeps a file out, if it is not the file itself."""

@@ -91,14 +91,15 @@ def _remove(area: Area, original: Left, known: Known | None) -> None:
     # Also where a killed pass had linked the hidden name and not yet unlinked the other one.
     with contextlib.suppress(FileExistsError, FileNotFoundError):
         place.place(source, hidden)
-    if not place.is_there(hidden):
-        return  # taken away by somebody
     try:
+        if not place.is_there(hidden):
+            return  # taken away by somebody
         _prove(original, known, hidden, stored)
         os.unlink(hidden)
     except (NotProved, OSError, TryLater):
         # Another file may have its name by now; then it is that one's next version.
-        place.place_versioned(hidden, *os.path.split(source))
+        with contextlib.suppress(FileNotFoundError):
+            place.place_versioned(hidden, *os.path.split(source))
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
@@ -200,8 +201,16 @@ def finish(p: Pass, finder: Finder, complaints: Complaints) -> None:
         p.counts["failed"] += 1
         complaints.failed(rel, why)
 
+    def nowhere(rel: str) -> None:
+        p.trouble(
+            f"{names.printable(os.path.join(finder.storage, rel))}: was on its way there, and is "
+            "neither there nor in the source any more; if storage was unmounted or replaced "
+            "meanwhile, look below its mount point",
+            key="nowhere",
+        )
+
     area = area_of(finder, p)
-    count = recover(area, finder.batch_files, stuck)
+    count = recover(area, finder.batch_files, stuck, nowhere)
     count += duplicate.recover(area, finder.batch_files)
     count += quarantining(finder, p).recover()
     if count:
