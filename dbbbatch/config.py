@@ -568,8 +568,8 @@ def _open(given: str | None) -> tuple[Path, bytes, tuple[str, ...]]:
             raise ConfigError(f"{named}: cannot be read: {error.strerror or error}") from None
         except trust.Distrusted as error:
             raise ConfigError(str(error)) from None
-    notes = []
-    unread = []
+    notes: list[str] = []
+    unread: list[str] = []
     for place in SEARCH:
         try:
             path = place.absolute()

@@ -192,7 +192,7 @@ class SideBySide:
 @pytest.mark.promise
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_its_lines_beside_each_other_while_work_outlasts_their_interval(
-    site: Site, tmp_path: Path
+    site: Site, tmp_path: Path, backend: str
 ) -> None:
     slow = site.root / "slow"
     slow.write_text('#!/bin/sh\nsleep 2\nexec "$@"\n')
@@ -218,6 +218,8 @@ def test_its_lines_beside_each_other_while_work_outlasts_their_interval(
     every_minute = jobs(text)
     others = [line.split(None, 5)[5].replace("\\%", "%") for line in lines if line[0] != "*"]
     assert (len(every_minute), len(others)) == (4, 3)
+    if backend == "postgresql":  # the backup is of an SQLite database
+        others = [command for command in others if "dbb backup" not in command]
     running = SideBySide(text, tmp_path / "said")
     wrong = None
     try:

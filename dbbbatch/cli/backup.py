@@ -7,6 +7,7 @@ import os
 import click
 
 from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.script import absolute
 from dbbbatch.errors import TryLater, UsageError
 
 
@@ -30,7 +31,7 @@ def command(operator: Operator, file: str) -> None:
     settings = operator.settings
     if not connect.is_sqlite(settings.database.url):
         raise UsageError("the database is PostgreSQL: use pg_dump, which copies it while in use")
-    target = os.path.abspath(file)
+    target = absolute(file)
     if os.path.lexists(target):
         raise UsageError(f"{target}: is there already; nothing is overwritten")
     operator.must_own_state()

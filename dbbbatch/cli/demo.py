@@ -9,6 +9,7 @@ import click
 
 from dbbbatch.cli import history, status
 from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.script import absolute
 from dbbbatch.errors import DbbError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def command(
     from dbbbatch.demo import systems as demo_systems
     from dbbbatch.demo.sites import Demo
 
-    demo = Demo(directory)
+    demo = Demo(Path(absolute(str(directory))))
     demo.make_directories()
     more: dict[str, Any] = {}
     with ExitStack() as servers:

@@ -1,6 +1,7 @@
 """The command line that every pass has: `script` makes a click command of a kind of pass."""
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -228,6 +229,23 @@ def leave(program: str, command: click.Command, operator: Operator) -> None:
         print(f"{program}: {line}", file=sys.stderr)
         code = later.exit_code if later else EXIT_UNFORESEEN
     sys.exit(code or 0)
+
+
+def absolute(path: str) -> str:
+    """Return a path that somebody typed as an absolute one.
+
+    Raises
+    ------
+    UsageError
+        It is relative to a current directory that is gone.
+    """
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: the current directory is not there any more ({error.strerror}); give the "
+            "whole path"
+        ) from None
 
 
 def set_up_signals() -> None:

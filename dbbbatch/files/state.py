@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import suppress
 
 from dbbbatch.errors import ConfigError, TryLater, user, user_named
 
@@ -79,7 +80,10 @@ def as_user(owner: int, config: str = "") -> str:
     """Return the command line of this process as another user would type it."""
     name = user_named(owner)
     # sudo takes neither the environment nor, always, the PATH along.
-    words = ["sudo", "-u", f"#{owner}" if name.isdigit() else name, os.path.abspath(sys.argv[0])]
+    program = sys.argv[0]
+    with suppress(OSError):  # the current directory may be gone
+        program = os.path.abspath(program)
+    words = ["sudo", "-u", f"#{owner}" if name.isdigit() else name, program]
     arguments = sys.argv[1:]
     named = any(word.startswith(("-c", "--config")) for word in arguments)
     if config and not named:

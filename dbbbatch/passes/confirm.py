@@ -100,18 +100,18 @@ def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
     """
     read = iter(lines)
     header = _parsed(next(read, ""))
-    nonce, targets = (
-        (header.get("nonce"), header.get("targets")) if isinstance(header, dict) else (None, None)
-    )
+    if not isinstance(header, dict):
+        header = {}
+    nonce, targets = header.get("nonce"), header.get("targets")
+    right = isinstance(targets, list) and all(map(_is_name, targets))
     # What is repeated in the answer must not look like another line of it.
-    named = isinstance(targets, list) and all(map(_is_name, targets))
-    if not named or not isinstance(nonce, str) or not _NONCE.fullmatch(nonce):
+    if not right or not isinstance(nonce, str) or not _NONCE.fullmatch(nonce):
         raise UsageError("what stands on stdin is not the question of a dbb-janitor")
     storages = sorted(
         {one.storage for one in settings.finder.values()}
         | {one.storage for one in settings.target.values()}
     )
-    ids = _targets(settings.site.name, targets)
+    ids = _targets(settings.site.name, list(targets))
     count = 0
     while some := list(islice(read, _TOGETHER)):
         questions = [_question(line, count + at) for at, line in enumerate(some)]

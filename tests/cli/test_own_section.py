@@ -142,3 +142,41 @@ def test_signals_that_a_parent_ignores_or_blocks_are_ours_again(site: Site, how:
         )
         assert (script, ran.returncode, ran.stderr) == (script, 0, b"")
     assert list(tree(site.storage)) == ["x"]
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("dbb-handoff", 0),
+        ("dbb-finder", 0),
+        ("dbb-ingester", 0),
+        ("dbb-janitor", 0),
+        ("dbb-auditor", 0),
+        ("dbb status", 0),
+        ("dbb check", 0),
+        ("dbb backup relative", 64),
+        ("dbb demo relative", 64),
+        ("dbb-handoff -c dbb.toml", 78),
+        ("dbb-handoff --log-file relative", 78),
+    ],
+)
+def test_a_current_directory_that_was_removed_is_never_a_bug(
+    site: Site, command: str, code: int
+) -> None:
+    site.write(targets={"a": {"plugin": "command", "config": {"command": "test -e {file}"}}})
+    site.put("x")
+    gone = site.root / "gone"
+    gone.mkdir()
+    script, *arguments = command.split()
+    ran = subprocess.run(
+        [
+            *("sh", "-c", 'cd "$1"; rmdir "$1"; shift; exec "$@"', "sh", gone),
+            *(sys.executable, TOP / "bin" / script, *arguments),
+        ],
+        env={**os.environ, "DBB_CONFIG": str(site.config)},
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == code, ran.stderr
+    assert ran.stderr.count(b"\n") == (1 if code else 0)

@@ -1,22 +1,37 @@
 """`dbb confirm` is asked by another site: whatever comes, it answers, or refuses in one line."""
 
+import io
 import json
 
 import pytest
 
+from dbbbatch.errors import UsageError
 from dbbbatch.passes import confirm
 from tests.support.site import Site
+
+pytestmark = pytest.mark.usefixtures("database")
 
 HEADER = json.dumps({"nonce": "n0", "targets": []})
 FILE = ["night", "a.fits", 1, "md5:0"]
 
 
-def ask(site: Site, *lines: str):
-    return site.run("dbb", "confirm", stdin="".join(f"{line}\n" for line in lines).encode())
+def ask(site: Site, *lines: str) -> list[str]:
+    stream = io.StringIO("".join(f"{line}\n" for line in lines))
+    return list(confirm.answer(site.settings(), confirm.lines_of(stream)))
 
 
 def test_a_question_is_answered_line_by_line(site: Site) -> None:
-    assert ask(site, HEADER, json.dumps(FILE)) == (0, "n0 0 unknown\nn0 end 1\n", "")
+    question = f"{HEADER}\n{json.dumps(FILE)}\n".encode()
+    ran = site.run("dbb", "confirm", stdin=question)
+    assert ran == (0, "n0 0 unknown\nn0 end 1\n", "")
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("line", [b"[" * 60_000, b"x" * (confirm.LONGEST + 10), b"\xff\xfe"])
+def test_what_is_no_question_is_64_and_a_line(site: Site, line: bytes) -> None:
+    ran = site.run("dbb", "confirm", stdin=HEADER.encode() + b"\n" + line + b"\n")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (64, "", 1)
+    assert len(ran.err) < 300
 
 
 @pytest.mark.promise
@@ -43,10 +58,9 @@ def test_a_question_is_answered_line_by_line(site: Site) -> None:
         "x" * (confirm.LONGEST + 10),
     ],
 )
-def test_what_is_no_question_is_refused_in_one_line(site: Site, header: str) -> None:
-    ran = ask(site, header)
-    assert (ran.code, ran.out, ran.err.count("\n")) == (64, "", 1)
-    assert len(ran.err) < 300
+def test_what_is_no_question_is_refused(site: Site, header: str) -> None:
+    with pytest.raises(UsageError, match=r"not the question|longer than"):
+        ask(site, header)
 
 
 @pytest.mark.promise
@@ -73,19 +87,12 @@ def test_what_is_no_question_is_refused_in_one_line(site: Site, header: str) -> 
         "x" * (confirm.LONGEST + 10),
     ],
 )
-def test_a_file_that_is_none_is_refused_in_one_line(site: Site, file: str) -> None:
-    ran = ask(site, HEADER, json.dumps(FILE), file)
-    assert (ran.code, ran.err.count("\n")) == (64, 1)
-    assert "stored" not in ran.out
-    assert "end" not in ran.out
-    assert len(ran.err) < 300
+def test_a_file_that_is_none_is_refused(site: Site, file: str) -> None:
+    with pytest.raises(UsageError, match=r"file 1: not a question|longer than"):
+        ask(site, HEADER, json.dumps(FILE), file)
 
 
 @pytest.mark.parametrize("size", [-1, 0, 2**63, 10**40])
 def test_a_size_that_no_file_has_is_that_of_no_file(site: Site, size: int) -> None:
-    assert ask(site, HEADER, json.dumps(["night", "a.fits", size, "md5:0"])).code == 0
-
-
-def test_bytes_that_are_no_text_are_refused(site: Site) -> None:
-    ran = site.run("dbb", "confirm", stdin=HEADER.encode() + b"\n\xff\xfe\n")
-    assert (ran.code, ran.err.count("\n")) == (64, 1)
+    file = json.dumps(["night", "a.fits", size, "md5:0"])
+    assert ask(site, HEADER, file) == ["n0 0 unknown", "n0 end 1"]
