@@ -38,7 +38,7 @@ _is_to_end: Callable[[], bool] = _never
 
 @contextmanager
 def heeding(is_to_end: Callable[[], bool]) -> Iterator[None]:
-    """Have every file that is read within hear, between two blocks, whether that is to end."""
+    """Ask between two blocks of each file that is read within whether that is to end."""
     global _is_to_end
     before, _is_to_end = _is_to_end, is_to_end
     try:

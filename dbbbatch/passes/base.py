@@ -525,7 +525,7 @@ def _begin(work: Work, p: Pass) -> Any:
 
 
 def _says_who_hangs(p: Pass, lock: Lock, label: str) -> bool:
-    """Tell the operator of other passes that have been at work for too long; return whether any is.
+    """Warn of other passes that have been at work for too long; return whether there are any.
 
     Neither the database nor the network is asked: they may be what they wait for.
     """

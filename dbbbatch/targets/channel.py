@@ -22,6 +22,7 @@ MOST_TEXT = 1 << 16
 class TooLong(Exception):
     """A message is announced that is longer than any of ours."""
 
+
 # From the pass to the child.
 SETUP = "setup"  # pickled: plugin, its configuration table, context, memory limit (bytes)
 INGEST = "ingest"  # list of files

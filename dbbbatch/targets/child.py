@@ -244,7 +244,7 @@ class _Child:
         self._heed()
 
     def _is_to_stop(self) -> bool:
-        """Tell, while a file is read, whether that is to end: nothing else is said meanwhile."""
+        """Return whether reading a file is to end: nothing else is said to us meanwhile."""
         return self._stopped or bool(self._orders.poll(0))
 
     def _heed(self) -> None:

@@ -267,7 +267,7 @@ class HandoffFile(Table):
 
     @classmethod
     def held_from_now(cls, site: str, handoff: str) -> None:
-        """Have files count as held from now on that were held while a clock was ahead."""
+        """Record that what was held while a clock was ahead is held from now on."""
         when = bulk.moment(now())
         execute(
             "UPDATE handoff_file SET held_at = ? WHERE site = ? AND handoff = ?"

@@ -420,7 +420,7 @@ class File(Table):
 
     @classmethod
     def verified_by_now(cls, storage: str, now: datetime) -> None:
-        """Have files count as verified now that were verified while a clock was ahead."""
+        """Record that what was verified while a clock was ahead was verified by now."""
         when = bulk.moment(now)
         execute(
             "UPDATE file SET verified_at = ? WHERE storage = ? AND status = 'STORED'"
