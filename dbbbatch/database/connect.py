@@ -199,6 +199,19 @@ def on_postgresql() -> bool:
     return isinstance(proxy.obj, peewee.PostgresqlDatabase)
 
 
+def must_be_writable() -> None:
+    """Ask whether passes may write the tables.
+
+    Raises
+    ------
+    ConfigError
+        If PostgreSQL would refuse it; of SQLite only a pass can tell.
+    """
+    if on_postgresql() and (tables := look(lambda: schema.unwritable(proxy.obj))):
+        named = ", ".join(tables)
+        raise ConfigError(f"{_name}: permission denied for table {named}{_advice('42501')}")
+
+
 def disconnect() -> None:
     """Close this thread's connection, if there is one."""
     if isinstance(getattr(proxy, "obj", None), peewee.Database):

@@ -18,6 +18,9 @@ from dbbbatch.errors import ConfigError
 #: PostgreSQL's advisory lock that keeps two upgrades apart.
 _UPGRADE_LOCK = 0x646262_01
 
+#: What a pass does with tables.
+_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
 
 @dataclass(frozen=True)
 class Migration:
@@ -110,6 +113,24 @@ def home(database: peewee.Database) -> str | None:
         " current_schema())"
     ).fetchone()[0]
     return None if found is None else str(found)
+
+
+def unwritable(database: peewee.Database) -> list[str]:
+    """Return which of PostgreSQL's tables the role may not write as a pass does."""
+    needed = ", ".join(f"has_table_privilege(c.oid, '{right}')" for right in _RIGHTS)
+    made = [
+        re.search(r"CREATE TABLE (\w+)", each)
+        for one in migrations("postgresql")
+        for each in one.statements
+    ]
+    ours = [found[1] for found in made if found and found[1] != "schema_version"]
+    rows = database.execute_sql(
+        "SELECT c.relname FROM pg_catalog.pg_class c WHERE c.relkind = 'r' AND c.relnamespace ="
+        " (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = to_regclass('schema_version'))"
+        f" AND c.relname = ANY (%s) AND false = ANY (ARRAY[{needed}]) ORDER BY c.relname",
+        (ours,),
+    ).fetchall()
+    return [name for (name,) in rows]
 
 
 def _elsewhere(database: peewee.Database) -> str:

@@ -210,6 +210,17 @@ class TestGrants:
         assert labels() == []
         connect.disconnect()
 
+    def test_the_check_names_the_tables_that_cannot_be_written(self, role, sql, tmp_path):
+        name, url = role
+        sql(f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{name}"')
+        sql(f'GRANT INSERT, UPDATE, DELETE ON run, pause TO "{name}"')
+        sql("CREATE TABLE everything_else (id int)")
+        ran = Site(tmp_path / "site", url).write().run("dbb", "check")
+        assert (ran.code, "permission denied for table file, file_checksum," in ran.err) == (
+            78,
+            True,
+        )
+
     def test_a_second_table_is_told_although_the_first_was(self, role, sql, tmp_path):
         name, url = role
         site = Site(tmp_path / "site", url).write()
@@ -320,11 +331,16 @@ class TestLimits:
         assert connect.execute("SELECT current_setting('lock_timeout')").fetchone() == ("0",)
         connect.disconnect()
 
+    def test_a_limit_may_be_longer_than_a_server_can_count(self, database_url):
+        opened(database_url, patience=1e9)
+        assert connect.look(labels, long=True) == []
+        connect.disconnect()
+
     def test_a_host_that_is_gone_is_noticed_within_the_patience(self, backend):
         found = postgresql.parameters("postgresql://a@b/c?keepalives_idle=7", None, 30)
         assert {name: found[name] for name in found if "keep" in name or "tcp" in name} == {
             "keepalives_idle": "7",
-            "keepalives_interval": "10",
+            "keepalives_interval": "11",
             "keepalives_count": "2",
             "tcp_user_timeout": "30000",
         }
