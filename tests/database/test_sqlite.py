@@ -23,7 +23,7 @@ LONG = 3600
 
 @pytest.fixture
 def shell(database_url: str, tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """Give another program's connection."""
+    """Return another program's connection."""
     other = sqlite3.connect(tmp_path / "dbb.sqlite", isolation_level=None)
     yield other
     other.close()
@@ -40,7 +40,7 @@ def write() -> None:
 
 
 def refused(code: int) -> TryLater | ConfigError | None:
-    """Give what an error of SQLite becomes; `None` if its work is repeated."""
+    """Return what an error of SQLite becomes; `None` if its work is repeated."""
     error = sqlite3.OperationalError("odd")
     error.sqlite_errorcode = code
     try:
@@ -117,7 +117,7 @@ def test_a_tool_that_locks_the_files_to_copy_them_is_told(site, database_url, sh
 
 @contextmanager
 def locking(path: Path) -> Iterator[None]:
-    """Have another process hold a lock for reading on a whole file."""
+    """Let another process hold a lock for reading on a whole file."""
     program = (
         "import fcntl, sys; file = open(sys.argv[1], 'rb');"
         " fcntl.lockf(file, fcntl.LOCK_SH); print(flush=True); sys.stdin.read()"
