@@ -394,11 +394,11 @@ def _raise_unless_passing(error: peewee.DatabaseError) -> None:
 
 def _advice(state: str) -> str:
     """Return what a person does about an SQLSTATE of the set-up, as the end of a message."""
-    role = getattr(proxy.obj, "role", "") or user()
+    where, role = _home()
     if state[:2] in ("28", "3D"):
         return "; the database refuses us: see [database] url and its password"
     if state == "42501":
-        where = _quoted(_schema())
+        where = _quoted(where)
         return (
             f" (role {role}); let the owner of the tables run: GRANT USAGE ON SCHEMA {where} TO "
             f"{_quoted(role)}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "
@@ -422,12 +422,12 @@ def _advice(state: str) -> str:
     return f" (role {role}, SQLSTATE {state}); the database is not as `dbb init` makes it"
 
 
-def _schema() -> str:
-    """Return the schema of our tables."""
-    found = None
+def _home() -> tuple[str, str]:
+    """Return the schema of our tables, and the role that asks for them, for a message."""
+    where = role = None
     with suppress(peewee.PeeweeException, waiting.GaveUp, Interrupted):
-        found = schema.home(proxy.obj)
-    return found or "public"
+        where, role = schema.home(proxy.obj) if on_postgresql() else (None, None)
+    return where or "public", role or getattr(proxy.obj, "role", "") or user()
 
 
 def _quoted(name: str) -> str:

@@ -105,14 +105,14 @@ def check(database: peewee.Database, url: str) -> None:
         )
 
 
-def home(database: peewee.Database) -> str | None:
-    """Return the schema of PostgreSQL in which our tables are, or would be made."""
-    found = database.execute_sql(
+def home(database: peewee.Database) -> tuple[str | None, str]:
+    """Return the schema of PostgreSQL in which our tables are or would be made, and our role."""
+    where, role = database.execute_sql(
         "SELECT coalesce((SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace"
         " n ON n.oid = c.relnamespace WHERE c.oid = to_regclass('schema_version')),"
-        " current_schema())"
-    ).fetchone()[0]
-    return None if found is None else str(found)
+        " current_schema()), current_user"
+    ).fetchone()
+    return where, role
 
 
 def unwritable(database: peewee.Database) -> list[str]:
@@ -136,7 +136,7 @@ def unwritable(database: peewee.Database) -> list[str]:
 def _elsewhere(database: peewee.Database) -> str:
     """Return what else than `dbb init` brings PostgreSQL's tables into sight; '' if nothing."""
     path = database.execute_sql("SHOW search_path").fetchone()[0]
-    if home(database) is None:
+    if home(database)[0] is None:
         return (
             f"of its search_path {path} no schema is there that the role may use: make one, or "
             "GRANT USAGE, CREATE ON SCHEMA … TO the role, and run `dbb init`"
