@@ -201,6 +201,19 @@ def on_postgresql() -> bool:
     return isinstance(proxy.obj, peewee.PostgresqlDatabase)
 
 
+def must_be_writable() -> None:
+    """Ask whether passes may write the tables.
+
+    Raises
+    ------
+    ConfigError
+        If PostgreSQL would refuse it; of SQLite only a pass can tell.
+    """
+    if on_postgresql() and (tables := look(lambda: schema.unwritable(proxy.obj))):
+        named = ", ".join(tables)
+        raise ConfigError(f"{_name}: permission denied for table {named}{_advice('42501')}")
+
+
 def disconnect() -> None:
     """Close this thread's connection, if there is one."""
     if isinstance(getattr(proxy, "obj", None), peewee.Database):
@@ -402,11 +415,11 @@ def _raise_unless_passing(error: peewee.DatabaseError) -> None:
 
 def _advice(state: str) -> str:
     """Return what a person does about an SQLSTATE of the set-up, as the end of a message."""
-    role = getattr(proxy.obj, "role", "") or user()
+    where, role = _home()
     if state[:2] in ("28", "3D"):
         return "; the database refuses us: see [database] url and its password"
     if state == "42501":
-        where = _quoted(_schema())
+        where = _quoted(where)
         return (
             f" (role {role}); let the owner of the tables run: GRANT USAGE ON SCHEMA {where} TO "
             f"{_quoted(role)}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "
@@ -430,12 +443,12 @@ def _advice(state: str) -> str:
     return f" (role {role}, SQLSTATE {state}); the database is not as `dbb init` makes it"
 
 
-def _schema() -> str:
-    """Return the schema of our tables."""
-    found = None
+def _home() -> tuple[str, str]:
+    """Return the schema of our tables, and the role that asks for them, for a message."""
+    where = role = None
     with suppress(peewee.PeeweeException, waiting.GaveUp, Interrupted):
-        found = schema.home(proxy.obj)
-    return found or "public"
+        where, role = schema.home(proxy.obj) if on_postgresql() else (None, None)
+    return where or "public", role or getattr(proxy.obj, "role", "") or user()
 
 
 def _quoted(name: str) -> str:

@@ -24,8 +24,11 @@ from dbbbatch.errors import ConfigError, Interrupted
 #: Seconds for the request to end a statement, which needs a connection of its own.
 _CANCELLING = 2.0
 
-#: What libpq sends a probe after, in parts of `patience`; together they are about one.
+#: After which part of `patience` a silent peer is probed, and how often in all.
 _KEEPALIVES = 3
+
+#: The longest that tcp(7) lets pass before a probe.
+_MOST_SECONDS = 32767
 
 
 def parameters(url: str, password: str | None, patience: float) -> dict[str, Any]:
@@ -46,13 +49,14 @@ def parameters(url: str, password: str | None, patience: float) -> dict[str, Any
             f"[database] url {shown}: libpq cannot read it ({why}); characters such as / ? # @ and "
             "spaces are written as %2F, %3F, %23, %40 and %20"
         ) from None
-    probe = str(max(1, int(patience / _KEEPALIVES)))
+    patience = max(patience, waiting.LEAST)
+    probe = str(min(int(patience / _KEEPALIVES) + 1, _MOST_SECONDS))
     usual = {
         "fallback_application_name": "dbbbatch",
         "keepalives_idle": probe,
         "keepalives_interval": probe,
         "keepalives_count": str(_KEEPALIVES - 1),
-        "tcp_user_timeout": str(max(1000, int(patience * 1000))),
+        "tcp_user_timeout": str(_milliseconds(patience)),
     }
     if "PGCONNECT_TIMEOUT" not in os.environ:
         usual["connect_timeout"] = "10"
@@ -95,8 +99,8 @@ class Postgresql(peewee.PostgresqlDatabase):
         with peewee.__exception_wrapper__:
             self.cursor().execute(
                 f"BEGIN{' READ ONLY' if self.readonly else ''};"
-                f" SET LOCAL lock_timeout = {int(lock * 1000)};"
-                f" SET LOCAL statement_timeout = {int(statement * 1000)}"
+                f" SET LOCAL lock_timeout = {_milliseconds(lock)};"
+                f" SET LOCAL statement_timeout = {_milliseconds(statement)}"
             )
 
     def rollback(self) -> None:
@@ -128,6 +132,11 @@ class Postgresql(peewee.PostgresqlDatabase):
                 "(pg_dump and psql take over what the old one holds)"
             )
         return connection
+
+
+def _milliseconds(seconds: float) -> int:
+    """Return a time as servers and kernels take it: more is as good as no limit."""
+    return int(min(seconds * 1000, (1 << 31) - 1))
 
 
 class _Connection(psycopg.Connection[Any]):

@@ -18,6 +18,9 @@ from dbbbatch.errors import ConfigError
 #: PostgreSQL's advisory lock that keeps two upgrades apart.
 _UPGRADE_LOCK = 0x646262_01
 
+#: What a pass does with tables.
+_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
 
 @dataclass(frozen=True)
 class Migration:
@@ -102,20 +105,38 @@ def check(database: peewee.Database, url: str) -> None:
         )
 
 
-def home(database: peewee.Database) -> str | None:
-    """Return the schema of PostgreSQL in which our tables are, or would be made."""
-    found = database.execute_sql(
+def home(database: peewee.Database) -> tuple[str | None, str]:
+    """Return the schema of PostgreSQL in which our tables are or would be made, and our role."""
+    where, role = database.execute_sql(
         "SELECT coalesce((SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace"
         " n ON n.oid = c.relnamespace WHERE c.oid = to_regclass('schema_version')),"
-        " current_schema())"
-    ).fetchone()[0]
-    return None if found is None else str(found)
+        " current_schema()), current_user"
+    ).fetchone()
+    return where, role
+
+
+def unwritable(database: peewee.Database) -> list[str]:
+    """Return which of PostgreSQL's tables the role may not write as a pass does."""
+    needed = ", ".join(f"has_table_privilege(c.oid, '{right}')" for right in _RIGHTS)
+    made = [
+        re.search(r"CREATE TABLE (\w+)", each)
+        for one in migrations("postgresql")
+        for each in one.statements
+    ]
+    ours = [found[1] for found in made if found and found[1] != "schema_version"]
+    rows = database.execute_sql(
+        "SELECT c.relname FROM pg_catalog.pg_class c WHERE c.relkind = 'r' AND c.relnamespace ="
+        " (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = to_regclass('schema_version'))"
+        f" AND c.relname = ANY (%s) AND false = ANY (ARRAY[{needed}]) ORDER BY c.relname",
+        (ours,),
+    ).fetchall()
+    return [name for (name,) in rows]
 
 
 def _elsewhere(database: peewee.Database) -> str:
     """Return what else than `dbb init` brings PostgreSQL's tables into sight; '' if nothing."""
     path = database.execute_sql("SHOW search_path").fetchone()[0]
-    if home(database) is None:
+    if home(database)[0] is None:
         return (
             f"of its search_path {path} no schema is there that the role may use: make one, or "
             "GRANT USAGE, CREATE ON SCHEMA … TO the role, and run `dbb init`"

@@ -141,6 +141,7 @@ def _database(settings: Settings) -> Iterator[Checked]:
     try:
         connect.connect(settings.database)
         known = connect.look(Run.sites)
+        connect.must_be_writable()
     except DbbError as error:
         problem, later = str(error), isinstance(error, TryLater)
     finally:

@@ -93,7 +93,7 @@ class TestViews:
 
     @pytest.fixture
     def sql(self, databases: Any, empty_database_url: str) -> Callable[..., None]:
-        """Give a function that runs statements in the test's database as its owner."""
+        """Return a function that runs statements in the test's database as its owner."""
         name = psycopg.conninfo.conninfo_to_dict(empty_database_url)["dbname"]
         return lambda *statements: databases.postgres.execute(name, *statements)
 

@@ -33,7 +33,7 @@ LONG = 3600
 
 @pytest.fixture
 def sql(databases: Any, database_url: str) -> Callable[..., None]:
-    """Give a function that runs statements in the test's database as its owner."""
+    """Return a function that runs statements in the test's database as its owner."""
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     return lambda *statements: databases.postgres.execute(name, *statements)
 
@@ -68,12 +68,21 @@ def locked(url: str, tables: str) -> Iterator[None]:
 
 
 def active(url: str, other: psycopg.Connection[Any]) -> list[str]:
-    """Give what the scripts' sessions do just now."""
+    """Return what the scripts' sessions do just now."""
     rows = other.execute(
         "SELECT query FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'dbbbatch' AND state = 'active'"
     )
     return [query for (query,) in rows]
+
+
+def nothing_left(url: str, other: psycopg.Connection[Any]) -> bool:
+    """Wait until the server has ended what it was asked to cancel."""
+    for _ in range(600):
+        if not active(url, other):
+            return True
+        other.execute("SELECT pg_sleep(0.1)")
+    return False
 
 
 class TestEncodings:
@@ -182,7 +191,7 @@ class TestGrants:
 
     @pytest.fixture
     def role(self, sql, database_url):
-        """Give the name of a role without any rights, and the URL by which it connects."""
+        """Return the name of a role without any rights, and the URL by which it connects."""
         name = f"weak-{os.getpid()}"
         with suppress(psycopg.errors.DuplicateObject):
             sql(f'CREATE ROLE "{name}" LOGIN')
@@ -209,6 +218,17 @@ class TestGrants:
             connect.transact(lambda: pause("a"))
         assert labels() == []
         connect.disconnect()
+
+    def test_the_check_names_the_tables_that_cannot_be_written(self, role, sql, tmp_path):
+        name, url = role
+        sql(f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{name}"')
+        sql(f'GRANT INSERT, UPDATE, DELETE ON run, pause TO "{name}"')
+        sql("CREATE TABLE everything_else (id int)")
+        ran = Site(tmp_path / "site", url).write().run("dbb", "check")
+        assert (ran.code, "permission denied for table file, file_checksum," in ran.err) == (
+            78,
+            True,
+        )
 
     def test_a_second_table_is_told_although_the_first_was(self, role, sql, tmp_path):
         name, url = role
@@ -282,7 +302,7 @@ class TestLimits:
             for work in (lambda: connect.transact(lambda: pause("a")), labels):
                 with pytest.raises(TryLater, match=r"busy or away.*lock"):
                     work()
-            assert active(database_url, other) == []
+            assert nothing_left(database_url, other)
         assert labels() == []
         connect.disconnect()
 
@@ -320,11 +340,16 @@ class TestLimits:
         assert connect.execute("SELECT current_setting('lock_timeout')").fetchone() == ("0",)
         connect.disconnect()
 
+    def test_a_limit_may_be_longer_than_a_server_can_count(self, database_url):
+        opened(database_url, patience=1e9)
+        assert connect.look(labels, long=True) == []
+        connect.disconnect()
+
     def test_a_host_that_is_gone_is_noticed_within_the_patience(self, backend):
         found = postgresql.parameters("postgresql://a@b/c?keepalives_idle=7", None, 30)
         assert {name: found[name] for name in found if "keep" in name or "tcp" in name} == {
             "keepalives_idle": "7",
-            "keepalives_interval": "10",
+            "keepalives_interval": "11",
             "keepalives_count": "2",
             "tcp_user_timeout": "30000",
         }
@@ -335,7 +360,7 @@ class TestLimits:
         with locked(database_url, "pause"), psycopg.connect(database_url, autocommit=True) as other:
             with pytest.raises(Interrupted):
                 connect.transact(lambda: pause("a"))
-            assert active(database_url, other) == []
+            assert nothing_left(database_url, other)
         connect.disconnect()
 
     def test_what_is_quick_is_done_although_a_signal_has_come(self, database_url, monkeypatch):
@@ -365,7 +390,7 @@ class TestLimits:
             waits.send_signal(number)
             _, said = waits.communicate(timeout=60)
             assert (waits.returncode, said) == (75, "")
-            assert active(database_url, other) == []
+            assert nothing_left(database_url, other)
 
     @pytest.mark.parametrize(
         "command",
@@ -419,7 +444,7 @@ class Relay:
 
 @pytest.fixture
 def relay(databases: Any, backend: str) -> Iterator[Relay]:
-    """Give a relay to the tests' server."""
+    """Return a relay to the tests' server."""
     made = Relay(f"{databases.postgres.socket}/.s.PGSQL.5432")
     yield made
     made.close()
@@ -458,7 +483,7 @@ class TestPgBouncer:
 
     @pytest.fixture
     def behind(self, database_url, databases, tmp_path):
-        """Give a function that makes a site behind a PgBouncer of some mode."""
+        """Return a function that makes a site behind a PgBouncer of some mode."""
         name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
         with pytest.MonkeyPatch.context():
 

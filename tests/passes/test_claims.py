@@ -64,9 +64,9 @@ def test_transactions_whose_answer_is_lost_are_written_once(
     ingesting.store("1.fits", "2.fits", "3.fits")
     really = connect.transact
 
-    def transact(function: Callable[[], Any]) -> Any:
-        really(function)
-        return really(function)
+    def transact(function: Callable[[], Any], **more: Any) -> Any:
+        really(function, **more)
+        return really(function, **more)
 
     monkeypatch.setattr(connect, "transact", transact)
     assert ingesting.run() == 0

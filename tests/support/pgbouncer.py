@@ -14,7 +14,7 @@ from tests.support.postgres import Postgres
 
 
 def missing() -> str:
-    """Say what is missing to run one; '' if nothing."""
+    """Return what is missing to run one; '' if nothing."""
     if shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
         return "pgbouncer is not installed"
     return ""
