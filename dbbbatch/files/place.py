@@ -26,6 +26,10 @@ from dbbbatch.files import checksum, ways
 #: Names that begin so are ours and unfinished: no scan reports them.
 TEMPORARY_PREFIX = ".dbb~"
 
+#: What a file is called, and holds, that is only there to be tried with.
+_PROBE_PREFIX = f"{TEMPORARY_PREFIX}probe-"
+_PROBE = b"Written by dbbbatch to see what can be done with a file here; may be removed.\n"
+
 #: Bytes to leave free wherever a pass keeps its notes, or copies what nobody awaits.
 RESERVE = 16 << 20
 
@@ -266,6 +270,28 @@ def write_new(path: str, text: str) -> None:
         place(temporary, path)
     except BaseException:
         remove_if_there(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def probe_path(directory: str, *whose: str) -> str:
+    """Return the name in a directory of a file of ours that is only there to be tried with.
+
+    It is the same at each call on a host, so that what a kill left there is found.
+    """
+    name = os.path.basename(hidden_path("", os.uname().nodename, *whose))
+    return os.path.join(directory, name.replace(TEMPORARY_PREFIX, _PROBE_PREFIX))
+
+
+def write_probe(path: str) -> None:
+    """Write a file that is only there to be tried with; what a killed pass left goes first."""
+    descriptor = _create(path)
+    try:
+        os.fchmod(descriptor, 0o644)
+        _write(descriptor, memoryview(_PROBE))
+    except BaseException:
+        remove_if_there(path)
         raise
     finally:
         os.close(descriptor)

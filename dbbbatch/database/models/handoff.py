@@ -93,6 +93,9 @@ class Held(NamedTuple):
 #: What the error of files begins with that failed together and were not yet tried alone.
 SUSPECTED = "failed together with others; the culprit is still to be found"
 
+#: What the error of files begins with that failed through no fault of theirs: no attempt.
+POSTPONED = "not charged to it"
+
 #: SQLite uses a partial index only where its condition stands in the query word for word.
 _IN_HAND = "status = '{status}' AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
 
@@ -213,9 +216,10 @@ class HandoffFile(Table):
         condition += " AND (priority, rank, id) > (?, ?, ?)"
         if tried is not None:
             condition += (
-                f" AND {'' if tried else 'NOT '}(attempts > 0 OR COALESCE(error, '') LIKE ?)"
+                f" AND {'' if tried else 'NOT '}(attempts > 0"
+                " OR COALESCE(error, '') LIKE ? OR COALESCE(error, '') LIKE ?)"
             )
-            values.append(f"{SUSPECTED}%")
+            values += [f"{SUSPECTED}%", f"{POSTPONED}%"]
         return cls._waiting(condition, (site, handoff, *values), limit)
 
     @classmethod
@@ -411,6 +415,20 @@ class HandoffFile(Table):
             f"UPDATE handoff_file SET error = ? WHERE id {where} AND status = 'FOUND'"
             " AND attempts = 0",
             (bulk.clean(f"{SUSPECTED}: {why}" if why else SUSPECTED), value),
+        )
+
+    @classmethod
+    def postponed(cls, files: Sequence[tuple[int, str, float]]) -> None:
+        """Record that files failed through no fault of theirs: id, reason, seconds to wait."""
+        when = now()
+        bulk.for_each(
+            "UPDATE handoff_file SET next_try_at = new.next_try_at, error = new.error FROM {new}"
+            " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'",
+            {"id": "bigint", "error": "text", "next_try_at": "timestamp"},
+            [
+                (number, bulk.clean(f"{POSTPONED}: {error}"), when + timedelta(seconds=wait))
+                for number, error, wait in files
+            ],
         )
 
     @classmethod

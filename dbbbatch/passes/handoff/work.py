@@ -123,8 +123,10 @@ class Line:
         self._backlog_goes = False
         # Also those that are not to be sent in this pass, or not again.
         self._under_way = set(left.files)
-        self._new = Queue(p, section, False, self._under_way)
-        self._tried = Queue(p, section, True, self._under_way)
+        # Of these directories nothing can be sent, or placed, in this pass.
+        refused = self._streams.evidence.refused
+        self._new = Queue(p, section, False, self._under_way, refused)
+        self._tried = Queue(p, section, True, self._under_way, refused)
         self._most_tried = TRIED
         self._others = 0
         # The next one is the last.
@@ -134,6 +136,7 @@ class Line:
         self._failure = ""
         self._roomless = 0
         self._no_room: TryLater | None = None
+        self._postponed: TryLater | None = None
 
     def run(self) -> None:
         """Scan and send until nothing is left to send, or the pass is to stop."""
@@ -167,6 +170,8 @@ class Line:
             raise TryLater(
                 f"of {FRUITLESS} batches in a row no file arrived, the last time: {self._failure}"
             )
+        if self._postponed:
+            raise self._postponed
 
     def _may_send(self) -> bool:
         return (
@@ -297,9 +302,12 @@ class Line:
             self._suspects += reversed(again)
             self._outcomes.suspected(self._suspects[:-MOST_SUSPECTS], sent.failed[0][1])
             del self._suspects[:-MOST_SUSPECTS]
+        if sent.postponed:
+            self._failure = sent.postponed[0][1]
+            self._postponed = self._postponed or TryLater(f"{self._failure}; no file is charged")
         if sent.delivered:
             self._fruitless = 0
-        elif sent.failed:
+        elif sent.failed or sent.postponed:
             self._fruitless += 1
         if sent.failed:
             self._failure = sent.failed[0][1]
