@@ -64,6 +64,10 @@ class WriteError(OSError):
     """What was to be written could not be; nothing is wrong with what was read."""
 
 
+class ModeError(WriteError):
+    """Permissions or group of what was written could not be set."""
+
+
 def place(source: str, destination: str) -> None:
     """Move a file to a name that is free, on one file system.
 
@@ -197,10 +201,11 @@ def copy_beside(
                 _reserve(target, before.st_size)
             sums = checksum.stream(descriptor, algorithms, write)
             checksum.same(before, os.fstat(descriptor), source)
-            with writing(temporary):
+            with setting_mode(temporary):
                 if group is not None:
                     os.fchown(target, -1, group)
                 os.fchmod(target, stat.S_IMODE(before.st_mode) & 0o777 if mode is None else mode)
+            with writing(temporary):
                 os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
                 if begun:
                     # An error of what the disk was given early may be told to this descriptor only.
@@ -220,6 +225,16 @@ def writing(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise _unwritten(error, path) from None
+
+
+@contextlib.contextmanager
+def setting_mode(path: str) -> Iterator[None]:
+    """Make an error of what is done within a `ModeError` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        what = f"permissions or group cannot be set (chmod: {error.strerror})"
+        raise ModeError(error.errno, what, error.filename or path) from None
 
 
 def temporary_path(destination: str, owner: str = "") -> str:
@@ -379,10 +394,11 @@ def make_directories(
             if not os.path.isdir(path):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
         else:
-            if group is not None:
-                os.chown(path, -1, group)
-            if mode is not None:
-                os.chmod(path, mode)
+            with setting_mode(path):
+                if group is not None:
+                    os.chown(path, -1, group)
+                if mode is not None:
+                    os.chmod(path, mode)
             if durable:
                 sync_directory(parent)
         parent = path
@@ -425,6 +441,8 @@ def sync_file_system(path: str) -> None:
 def remove_empty_directories(root: str, older_than: float, keep: Iterable[str] = ()) -> int:
     """Remove directories below `root` that are empty and have long been unchanged.
 
+    So are the probes of ours that a killed pass left (see `probe_path`).
+
     Parameters
     ----------
     root : `str`
@@ -442,7 +460,7 @@ def remove_empty_directories(root: str, older_than: float, keep: Iterable[str] =
     """
     limit = time.time() - older_than
     kept = {path.strip("/") for path in keep}
-    candidates = [path for path, changed in _fileless(root) if changed <= limit]
+    candidates = [path for path, changed in _fileless(root, limit) if changed <= limit]
     removed = 0
     for path in reversed(candidates):  # children before their parents
         if path not in kept:
@@ -468,9 +486,9 @@ def can_rename(first: str, second: str) -> bool:
     OSError
         Something else is in the way.
     """
-    here = temporary_path(os.path.join(first, "a"), f"check {os.getpid()}")
-    there = temporary_path(os.path.join(second, "b"), f"check {os.getpid()}")
+    here, there = probe_path(first, "a"), probe_path(second, "b")
     try:
+        remove_if_there(there)
         os.close(_create(here))
         place(here, there)
     except OSError as error:
@@ -496,8 +514,7 @@ def can_place(directory: str) -> str:
     OSError
         It cannot, or it would overwrite; the message says why.
     """
-    first = temporary_path(os.path.join(directory, "a"), f"check {os.getpid()}")
-    second = temporary_path(os.path.join(directory, "b"), f"check {os.getpid()}")
+    first, second = probe_path(directory, "a"), probe_path(directory, "b")
     try:
         for path in (first, second):
             os.close(_create(path))
@@ -512,6 +529,30 @@ def can_place(directory: str) -> str:
     finally:
         remove_if_there(first)
         remove_if_there(second)
+
+
+def can_set_mode(directory: str, mode: int | None, group: int | None) -> None:
+    """Try in `directory`, with a small file of ours, whether its mode and group can be set.
+
+    Raises
+    ------
+    ModeError
+        They cannot.
+    OSError
+        Something else is in the way.
+    """
+    path = probe_path(directory, "mode")
+    try:
+        descriptor = _create(path)
+        try:
+            with setting_mode(path):
+                if group is not None:
+                    os.fchown(descriptor, -1, group)
+                os.fchmod(descriptor, 0o644 if mode is None else mode)
+        finally:
+            os.close(descriptor)
+    finally:
+        remove_if_there(path)
 
 
 def _rename(source: str, destination: str) -> bool:
@@ -587,10 +628,11 @@ def _begin_write_back(descriptor: int, start: int, count: int) -> None:
         _libc.sync_file_range(descriptor, start, count, _SYNC_FILE_RANGE_WRITE)
 
 
-def _fileless(root: str) -> Iterator[tuple[str, float]]:
+def _fileless(root: str, limit: float) -> Iterator[tuple[str, float]]:
     """Yield the directories below `root` that hold nothing but directories, parents first.
 
-    Their times are those of before their own children go, which changes them.
+    Their times are those of before their own children go, which changes them. Probes that have not
+    changed since `limit` are removed.
     """
     pending = [("", 0.0)]
     while pending:
@@ -602,8 +644,11 @@ def _fileless(root: str) -> Iterator[tuple[str, float]]:
                     if entry.is_dir(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
                         pending.append((os.path.join(relpath, entry.name), status.st_mtime))
-                    else:
-                        bare = False
+                        continue
+                    bare = False
+                    probe = entry.name.startswith(_PROBE_PREFIX) and is_temporary(entry.name)
+                    if probe and entry.stat(follow_symlinks=False).st_mtime <= limit:
+                        os.unlink(entry.path)
         except OSError:
             continue  # not ours to read, or gone
         if bare and relpath:

@@ -95,5 +95,10 @@ def _mount(directory: str) -> tuple[int, str]:
         os.close(descriptor)
 
 
+def mount_point(line: bytes) -> bytes:
+    """Return the mount point of a line of /proc/self/mountinfo, as the kernel has it."""
+    return _OCTAL.sub(_character, line.split(b" ", 5)[4])
+
+
 def _character(escaped: re.Match[bytes]) -> bytes:
     return bytes([int(escaped[1], 8)])

@@ -32,6 +32,9 @@ from dbbbatch.remote.receive import Session
 #: Where the documented rsync command leaves what it has of a file when it is cut off.
 PARTIAL = "dbb-partial"
 
+#: What the directories in staging begin with in which the far end tries its tools (far_end.sh).
+HELLO = "dbb-hello-"
+
 #: Files that the endpoint is asked about in one connection.
 _TOGETHER = 5000
 
@@ -280,6 +283,9 @@ class JanitorWork(Work):
                 if match and age >= section.stale_after and match[1] not in in_use:
                     session.clean(match[1], section.timeout)
                     p.counts["staging removed"] += 1
+            for name, age in session.attempts(HELLO).items():
+                if age >= section.stale_after:
+                    session.clean(name, section.timeout)
             if session.attempts(PARTIAL).get(PARTIAL, -1.0) >= section.stale_after:
                 session.clean(PARTIAL, section.timeout)
 

@@ -72,14 +72,18 @@ tools() {
 }
 
 try() {
-    problem=$("$@" 2>&1) || fail "the command $1 cannot do what it is used for here ($*): $problem"
+    problem=$("$@" 2>&1) ||
+        fail "the command $1 cannot do what is asked of it ($*): ${problem%%"$newline"*}"
 }
 
 try_all() {
-    (echo 12345 | try dd bs=65536 iflag=fullblock,count_bytes count=3 of=a/name) || return
-    [ "$(cat a/name)" = 123 ] || fail "the command dd does not count bytes" || return
+    rest=$(echo 12345 | (try dd bs=65536 iflag=fullblock,count_bytes count=3 of=a/name && cat)) ||
+        return
+    [ "$(cat a/name) $rest" = "123 45" ] ||
+        fail "the command dd does not take as many bytes as it is told (count_bytes)" || return
     printf './a/name\0' >list
-    digest=$("$sum" <a/name) && (try xargs -0 -r "$sum" -z -- <list) || return
+    digest=$("$sum" <a/name) && try "$sum" -z -- ./a/name && (try xargs -0 -r true <list) ||
+        return
     xargs -0 -r "$sum" -z -- <list >answer
     # A sum, two blanks, eight bytes of a name and a NUL byte.
     digest=${digest%% *}
@@ -222,6 +226,15 @@ op_place() {
     [ -s "$work/kept" ] || return 0
     takes || return
     cd "$buffer" && there <"$work/kept" >>"$work/answer" && limited sync -f .
+}
+
+# Try whether the buffer takes what was verified, which are files of ours, and take them back.
+op_tryplace() {
+    [ -e "$work/verified" ] && made_there || return
+    cd "$buffer" && limited xargs -0 -r rm -f -- <"$work/verified" && cd "$work/t" || return
+    problem=$(limited xargs -0 -r cp -lP --parents -t "$buffer" -- <"$work/verified" 2>&1)
+    cd "$buffer" && limited xargs -0 -r rm -f -- <"$work/verified"
+    [ -z "$problem" ] || fail "no such file can be placed in $buffer: $problem"
 }
 
 # Take from t/ what was placed: what the buffer has, and what it had until the finder there moved it

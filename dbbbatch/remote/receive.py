@@ -28,6 +28,14 @@ SPARE = 10.0
 #: Bytes of noise before an answer that are borne.
 _MOST_NOISE = 1 << 20
 
+#: The command line that is run there: one argument, read alike by sh, bash, csh and fish. The
+#: shell itself reads the script, and not a byte of what follows it, which programs may.
+_END_OF_SCRIPT = "# end of script"
+_READ_SCRIPT = (
+    'exec sh -c \'n=$(printf "\\nx"); n=${n%x}; s=; while IFS= read -r l; do '
+    f'[ "$l" != "{_END_OF_SCRIPT}" ] || break; s=$s$l$n; done; eval "$s"\''
+)
+
 #: Far ends whose tools were tried.
 _tried: set[tuple[bytes | str | None, ...]] = set()
 
@@ -267,6 +275,16 @@ class Session:
         """
         self._ask([self._request("trial", attempt)])
 
+    def try_place(self, attempt: str) -> None:
+        """Try whether the buffer takes files of ours that were verified, and take them back.
+
+        Raises
+        ------
+        Refused
+            It does not.
+        """
+        self._ask([self._request("tryplace", attempt)])
+
     def ask(self, attempt: str) -> str:
         """Take over the attempt of a pass that was killed; from now on it is ``ATTEMPT.r``.
 
@@ -344,9 +362,8 @@ class Session:
         }
         head = "".join(f"{name}={value}\n" for name, value in settings.items())
         script = head.encode() + Path(__file__).with_name("far_end.sh").read_bytes()
-        # One argument, read alike by sh, bash and csh.
-        command = f"exec sh -c 'eval \"$(dd bs=1 count={len(script)} 2>/dev/null)\"'"
-        argv = self.place.argv(command)
+        script += _END_OF_SCRIPT.encode() + b"\n"
+        argv = self.place.argv(_READ_SCRIPT)
         self._process = execute.start(argv)
         # Its tools are tried once by a process: an answer is for all its sessions.
         whole = (*argv, self.place.staging, self.place.buffer, tool)

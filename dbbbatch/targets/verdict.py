@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-
 #: What is said, first of all, of a file that is not there.
 MISSING = "not in the storage area"
 

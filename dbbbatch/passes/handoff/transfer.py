@@ -226,35 +226,46 @@ class Sender:
         alone = len(sent.batch.items) == 1
         if alone and sent.failed and failures.get(sent.failed[0][0].row.id, NOT_WHOLE).lost:
             sent.postponed, sent.failed = [*sent.postponed, *sent.failed], []
-        if not sent.failed:
-            return
         arrived = {item.directory for item in sent.delivered}
-        suspected = [item.directory for item, _ in sent.failed if item.directory not in arrived]
-        if not suspected:
-            return
-        directory, sends = suspected[0], self._evidence.sent
-        if directory not in self._evidence.refused and (alone or directory not in sends):
-            why = self.probe(probe_of(sent.batch.attempt), directory)
-            top = why if not directory else why != "" and self.probe(probe_of(sent.batch.attempt))
-            if top and (directory or not sends):
-                sent.trouble = TryLater(f"the transfer command fails for every file: {top}")
+        for group, certain in ((sent.failed, alone), (sent.unplaced, True)):
+            suspected = [item.directory for item, _ in group if item.directory not in arrived]
+            if suspected:
+                self._ask_a_probe(sent, suspected[0], certain)
+            if sent.trouble:
                 sent.later, sent.failed = [*sent.later, *sent.failed], []
                 return
-            if why:
-                where = names.printable(os.path.join(self._section.buffer, directory))
-                self._evidence.refused[directory] = (
-                    f"the transfer command sends no file of {where}: {why}"
-                )
-            elif why is None and alone and directory not in sends:
-                # Nobody knows whether others of it would arrive.
-                sent.postponed, sent.failed = [*sent.postponed, *sent.failed], []
-        failed, sent.failed = sent.failed, []
-        for item, why in failed:
-            refused = self._evidence.refused.get(item.directory)
-            if refused and item.directory not in arrived:
-                sent.postponed.append((item, refused))
-            else:
-                sent.failed.append((item, why))
+        for group in (sent.failed, sent.unplaced):
+            for item, why in list(group):
+                refused = self._evidence.refused.get(item.directory)
+                unknown = alone and item.directory not in self._evidence.sent
+                if item.directory not in arrived and (refused or unknown):
+                    group.remove((item, why))
+                    sent.postponed.append((item, refused or why))
+
+    def _ask_a_probe(self, sent: Sent, directory: str, certain: bool) -> None:
+        """Find out whether another file of a directory can be sent, and could be placed.
+
+        Parameters
+        ----------
+        sent : `Sent`
+            Gets its trouble where nothing of the buffer can.
+        directory : `str`
+        certain : `bool`
+            That one was sent before is not enough.
+        """
+        known = self._evidence
+        if directory in known.refused or (directory in known.sent and not certain):
+            return
+        attempt = probe_of(sent.batch.attempt)
+        why = self.probe(attempt, directory)
+        if why == "":
+            return
+        top = self.probe(attempt) if directory else why
+        if top and (directory or not known.sent):
+            sent.trouble = TryLater(f"the transfer command fails for every file: {top}")
+        elif why:
+            where = names.printable(os.path.join(self._section.buffer, directory))
+            known.refused[directory] = f"the transfer command sends no file of {where}: {why}"
 
     def probe(self, attempt: str, directory: str = "") -> str | None:
         """Send a file of ours from a directory of the buffer to staging and no further.
@@ -295,7 +306,10 @@ class Sender:
             if failures:
                 self.session.end(attempt)
             if self.session.verify(attempt, [item.expected], self.limit(status.st_size)):
+                self.session.try_place(attempt)
                 return ""
+        except receive.Refused as error:
+            return str(error)
         finally:
             with contextlib.suppress(receive.Refused):  # the janitor sweeps it up
                 self.clean(attempt)
