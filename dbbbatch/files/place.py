@@ -19,7 +19,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from dbbbatch.files import checksum, ways
 
@@ -28,7 +28,7 @@ TEMPORARY_PREFIX = ".dbb~"
 
 #: What a file is called, and holds, that is only there to be tried with.
 _PROBE_PREFIX = f"{TEMPORARY_PREFIX}probe-"
-_PROBE = b"Written by dbbbatch to see what can be done with a file here; may be removed.\n"
+PROBE = b"Written by dbbbatch to see what can be done with a file here; may be removed.\n"
 
 #: Bytes to leave free wherever a pass keeps its notes, or copies what nobody awaits.
 RESERVE = 16 << 20
@@ -304,7 +304,7 @@ def write_probe(path: str) -> None:
     descriptor = _create(path)
     try:
         os.fchmod(descriptor, 0o644)
-        _write(descriptor, memoryview(_PROBE))
+        _write(descriptor, memoryview(PROBE))
     except BaseException:
         remove_if_there(path)
         raise
@@ -438,7 +438,12 @@ def sync_file_system(path: str) -> None:
         os.close(descriptor)
 
 
-def remove_empty_directories(root: str, older_than: float, keep: Iterable[str] = ()) -> int:
+def remove_empty_directories(
+    root: str,
+    older_than: float,
+    keep: Iterable[str] = (),
+    may_go: Callable[[str], bool] | None = None,
+) -> int:
     """Remove directories below `root` that are empty and have long been unchanged.
 
     So are the probes of ours that a killed pass left (see `probe_path`).
@@ -452,6 +457,8 @@ def remove_empty_directories(root: str, older_than: float, keep: Iterable[str] =
         such directories goes with them.
     keep : `~collections.abc.Iterable` [ `str` ]
         Relative paths of directories that stay.
+    may_go : `~collections.abc.Callable`, optional
+        Asked whether one may go; one that lost a directory here may.
 
     Returns
     -------
@@ -462,11 +469,13 @@ def remove_empty_directories(root: str, older_than: float, keep: Iterable[str] =
     kept = {path.strip("/") for path in keep}
     candidates = [path for path, changed in _fileless(root, limit) if changed <= limit]
     removed = 0
+    emptied = set()
     for path in reversed(candidates):  # children before their parents
-        if path not in kept:
+        if path not in kept and (may_go is None or path in emptied or may_go(path)):
             try:
                 os.rmdir(os.path.join(root, path))
                 removed += 1
+                emptied.add(os.path.dirname(path))
             except OSError:
                 pass  # not empty, or a writer was faster
     return removed

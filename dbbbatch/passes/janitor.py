@@ -291,10 +291,10 @@ class JanitorWork(Work):
 
     def _sweep_here(self, p: Pass) -> None:
         """Remove old empty directories."""
-        for root in (self._section.buffer, self._section.holding):
-            p.counts["directories removed"] += place.remove_empty_directories(
-                root, self._section.expiration
-            )
+        section = self._section
+        removed = sources.remove_empty_directories(p.settings.site.name, section)
+        removed += place.remove_empty_directories(section.holding, section.expiration)
+        p.counts["directories removed"] += removed
 
 
 def _is_delivered(path: str, status: os.stat_result, file: Held) -> bool:

@@ -223,6 +223,17 @@ class HandoffFile(Table):
         return cls._waiting(condition, (site, handoff, *values), limit)
 
     @classmethod
+    def was_in(cls, site: str, handoff: str, relpath: str) -> bool:
+        """Return whether any file was ever seen in a directory of a buffer."""
+        return (
+            execute(
+                "SELECT 1 FROM handoff_file WHERE site = ? AND handoff = ? AND relpath = ? LIMIT 1",
+                (site, handoff, relpath),
+            ).fetchone()
+            is not None
+        )
+
+    @classmethod
     def newest(cls) -> int:
         """Return the number of the version that was recorded last, whosever it is."""
         (number,) = execute("SELECT MAX(id) FROM handoff_file").fetchone()
@@ -301,12 +312,12 @@ class HandoffFile(Table):
         return [_as_waiting(row) for row in rows]
 
     @classmethod
-    def hashed(cls, sums: Sequence[tuple[int, str]]) -> None:
-        """Keep checksums: id, ``algorithm:hex``."""
+    def hashed(cls, sums: Sequence[tuple[int, str, int]]) -> None:
+        """Keep checksums: id, ``algorithm:hex``, and the inode of what was read."""
         bulk.for_each(
-            "UPDATE handoff_file SET checksum = new.checksum FROM {new}"
+            "UPDATE handoff_file SET checksum = new.checksum, inode = new.inode FROM {new}"
             " WHERE handoff_file.id = new.id",
-            {"id": "bigint", "checksum": "text"},
+            {"id": "bigint", "checksum": "text", "inode": "bigint"},
             sums,
         )
 
@@ -371,13 +382,13 @@ class HandoffFile(Table):
         return {(row[0], row[1], row[2]) for row in rows.fetchall()}
 
     @classmethod
-    def held(cls, files: Sequence[tuple[int, str]]) -> None:
-        """Record that originals are in the holding area: id and the name there."""
+    def held(cls, files: Sequence[tuple[int, str, int]]) -> None:
+        """Record that originals are in the holding area: id, the name and the inode there."""
         bulk.for_each(
             "UPDATE handoff_file SET status = 'HELD', held_at = new.held_at, confirmed_at = NULL,"
-            " held_as = new.held_as, error = NULL FROM {new} WHERE handoff_file.id = new.id"
-            " AND handoff_file.status = 'DELIVERED'",
-            {"id": "bigint", "held_as": "text", "held_at": "timestamp"},
+            " held_as = new.held_as, inode = new.inode, error = NULL FROM {new}"
+            " WHERE handoff_file.id = new.id AND handoff_file.status = 'DELIVERED'",
+            {"id": "bigint", "held_as": "text", "inode": "bigint", "held_at": "timestamp"},
             [(*file, now()) for file in files],
         )
 

@@ -293,8 +293,9 @@ class Sender:
         return why
 
     def _send_probe(self, attempt: str, path: str, rel: str) -> str:
-        algorithm = self._section.checksum
-        digest = checksum.compute(path, [algorithm])[algorithm]
+        made = checksum.ALGORITHMS[self._section.checksum].new()
+        made.update(place.PROBE)
+        digest = made.hexdigest()
         status = os.lstat(path)
         relpath, name = names.split(rel)
         version = (status.st_size, mtime_ns(status), status.st_ino)

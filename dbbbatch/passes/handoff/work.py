@@ -23,7 +23,6 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
-from dbbbatch.files import place
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
@@ -76,7 +75,7 @@ class HandoffWork(Work):
     def work(self, p: Pass) -> None:
         """Record what is in the buffer, and send it."""
         Line(p, self._section, self._left).run()
-        place.remove_empty_directories(self._section.buffer, self._section.expiration)
+        sources.remove_empty_directories(p.settings.site.name, self._section)
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be recovered and sent."""
