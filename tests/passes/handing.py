@@ -28,7 +28,8 @@ HOSTILE: Sequence[str | bytes] = (
 
 #: A transfer command that works, as a probe shows, and can send none of these files.
 REFUSING = {
-    "transfer": "sh -c 'case $* in */.dbb~probe-*) exec cp -p -- \"$@\"; esac; exit 1' sh {batch} {dest}"
+    "transfer": "sh -c 'case $* in */.dbb~probe-*) exec cp -p -- \"$@\"; esac; exit 1' sh"
+    " {batch} {dest}"
 }
 
 

@@ -177,6 +177,23 @@ def test_a_probe_that_a_killed_pass_left_is_not_sent_and_goes(site: Site) -> Non
     assert set(tree(site.buffer)) == {"a/b"}
 
 
+def test_a_directory_of_the_buffer_that_is_closed_meanwhile_charges_none_of_its_files(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.put_all(["closed/a", "open/b"])
+    real = os.lstat
+
+    def lstat(path: Any, **more: Any) -> os.stat_result:
+        if str(path) == str(site.buffer / "closed" / "a"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    make_pass(site)
+    assert attempts(site) == 0
+    assert statuses(site) == {"closed/a": "FOUND", "open/b": "HELD"}
+
+
 def test_a_file_that_gets_another_inode_is_sent_once_and_held(site: Site, program: Program) -> None:
     site.put_all(["1", "2"])
     renumber = 'cp -p "$1" "$1.new~" && mv "$1.new~" "$1"'

@@ -201,7 +201,18 @@ def _look(section: Handoff, buffer: Buffer, row: Waiting) -> _Looked:
     except OSError as error:
         if faults.is_general(error):
             raise TryLater(f"{names.printable(path)}: {error.strerror}") from None
+        if not _can_be_seen(path):
+            return _Looked()  # its directory's fault, which the scan tells
         return _Looked(failed=f"cannot be read: {error.strerror}")
+
+
+def _can_be_seen(path: str) -> bool:
+    """Return whether a file's directory lets this user come to it."""
+    try:
+        os.lstat(path)
+    except OSError:
+        return False
+    return True
 
 
 class Stray(NamedTuple):
