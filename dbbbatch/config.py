@@ -257,7 +257,17 @@ class Handoff:
         "how long another content of the same name may stay in the endpoint's buffer",
         keys.duration,
     )
-    expiration: float = key("1d", "age at which empty directories are removed", keys.duration)
+    expiration: float = key(
+        "1d",
+        "age at which empty directories are removed from which files were sent",
+        keys.duration,
+    )
+    keep_directories: tuple[re.Pattern[str], ...] = key(
+        [],
+        "regular expressions searched in the relative path of an empty directory: it stays",
+        keys.patterns,
+        example=[r"^cam\d+$"],
+    )
     min_free: int = key("1 GiB", "free space to leave in the endpoint's staging area", keys.size)
     purge_after: float = key(
         "30d", "age at which held files are purged, once the endpoint confirms them", keys.duration
@@ -339,7 +349,16 @@ class Finder:
         "1 min", "wait before the second attempt; doubles each time", keys.duration
     )
     retry_wait_max: float = key("6h", "longest wait between two attempts", keys.duration)
-    expiration: float = key("1d", "age at which empty directories leave the source", keys.duration)
+    expiration: float = key(
+        "1d",
+        "age at which empty directories leave the source of which files were stored",
+        keys.duration,
+    )
+    keep_directories: tuple[re.Pattern[str], ...] = key(
+        [],
+        "regular expressions searched in the relative path of an empty directory: it stays",
+        keys.patterns,
+    )
     min_free: int = key("1 GiB", "free space to leave in storage", keys.size)
     past_days: int = key(1, "rsync-logs: days before today whose logs are read", keys.number(0))
     future_days: int = key(1, "rsync-logs: days after today whose logs are read", keys.number(0))

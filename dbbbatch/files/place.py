@@ -18,12 +18,16 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from dbbbatch.files import checksum, clock, faults, ways
 
 #: Names that begin so are ours and unfinished: no scan reports them.
 TEMPORARY_PREFIX = ".dbb~"
+
+#: What a file is called, and holds, that is only there to be tried with.
+_PROBE_PREFIX = f"{TEMPORARY_PREFIX}probe-"
+PROBE = b"Written by dbbbatch to see what can be done with a file here; may be removed.\n"
 
 #: Bytes to leave free wherever a pass keeps its notes, or copies what nobody awaits.
 RESERVE = 16 << 20
@@ -57,6 +61,10 @@ if _fallocate is not None:
 
 class WriteError(OSError):
     """What was to be written could not be; nothing is wrong with what was read."""
+
+
+class ModeError(WriteError):
+    """Permissions or group of what was written could not be set."""
 
 
 def place(source: str, destination: str) -> None:
@@ -192,10 +200,11 @@ def copy_beside(
                 _reserve(target, before.st_size)
             sums = checksum.stream(descriptor, algorithms, write)
             checksum.same(before, os.fstat(descriptor), source)
-            with writing(temporary):
+            with setting_mode(temporary):
                 if group is not None:
                     os.fchown(target, -1, group)
                 os.fchmod(target, stat.S_IMODE(before.st_mode) & 0o777 if mode is None else mode)
+            with writing(temporary):
                 os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
                 if begun:
                     # An error of what the disk was given early may be told to this descriptor only.
@@ -215,6 +224,16 @@ def writing(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise _unwritten(error, path) from None
+
+
+@contextlib.contextmanager
+def setting_mode(path: str) -> Iterator[None]:
+    """Make an error of what is done within a `ModeError` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        what = f"permissions or group cannot be set (chmod: {error.strerror})"
+        raise ModeError(error.errno, what, error.filename or path) from None
 
 
 def temporary_path(destination: str, owner: str = "") -> str:
@@ -284,6 +303,28 @@ def write_new(path: str, text: str) -> None:
         place(temporary, path)
     except BaseException:
         remove_if_there(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def probe_path(directory: str, *whose: str) -> str:
+    """Return the name in a directory of a file of ours that is only there to be tried with.
+
+    It is the same at each call on a host, so that what a kill left there is found.
+    """
+    name = os.path.basename(hidden_path("", os.uname().nodename, *whose))
+    return os.path.join(directory, name.replace(TEMPORARY_PREFIX, _PROBE_PREFIX))
+
+
+def write_probe(path: str) -> None:
+    """Write a file that is only there to be tried with; what a killed pass left goes first."""
+    descriptor = _create(path)
+    try:
+        os.fchmod(descriptor, 0o644)
+        _write(descriptor, memoryview(PROBE))
+    except BaseException:
+        remove_if_there(path)
         raise
     finally:
         os.close(descriptor)
@@ -372,10 +413,11 @@ def make_directories(
             if not stat.S_ISDIR(_mode(path)):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
         else:
-            if group is not None:
-                os.chown(path, -1, group)
-            if mode is not None:
-                os.chmod(path, mode)
+            with setting_mode(path):
+                if group is not None:
+                    os.chown(path, -1, group)
+                if mode is not None:
+                    os.chmod(path, mode)
             if durable:
                 sync_directory(parent)
         parent = path
@@ -425,8 +467,15 @@ def sync_file_system(path: str) -> None:
         os.close(descriptor)
 
 
-def remove_empty_directories(root: str, older_than: float, keep: Iterable[str] = ()) -> int:
+def remove_empty_directories(
+    root: str,
+    older_than: float,
+    keep: Iterable[str] = (),
+    may_go: Callable[[str], bool] | None = None,
+) -> int:
     """Remove directories below `root` that are empty and have long been unchanged.
+
+    So are the probes of ours that a killed pass left (see `probe_path`).
 
     Parameters
     ----------
@@ -437,6 +486,8 @@ def remove_empty_directories(root: str, older_than: float, keep: Iterable[str] =
         such directories goes with them.
     keep : `~collections.abc.Iterable` [ `str` ]
         Relative paths of directories that stay.
+    may_go : `~collections.abc.Callable`, optional
+        Asked whether one may go; one that lost a directory here may.
 
     Returns
     -------
@@ -445,14 +496,18 @@ def remove_empty_directories(root: str, older_than: float, keep: Iterable[str] =
     """
     kept = {path.strip("/") for path in keep}
     candidates = [
-        path for path, status in _fileless(root) if not clock.of(root).is_young(status, older_than)
+        path
+        for path, status in _fileless(root, older_than)
+        if not clock.of(root).is_young(status, older_than)
     ]
     removed = 0
+    emptied = set()
     for path in reversed(candidates):  # children before their parents
-        if path not in kept:
+        if path not in kept and (may_go is None or path in emptied or may_go(path)):
             try:
                 os.rmdir(os.path.join(root, path))
                 removed += 1
+                emptied.add(os.path.dirname(path))
             except OSError:
                 pass  # not empty, or a writer was faster
     return removed
@@ -472,9 +527,9 @@ def can_rename(first: str, second: str) -> bool:
     OSError
         Something else is in the way.
     """
-    here = temporary_path(os.path.join(first, "a"), f"check {os.getpid()}")
-    there = temporary_path(os.path.join(second, "b"), f"check {os.getpid()}")
+    here, there = probe_path(first, "a"), probe_path(second, "b")
     try:
+        remove_if_there(there)
         os.close(_create(here))
         place(here, there)
     except OSError as error:
@@ -500,8 +555,7 @@ def can_place(directory: str) -> str:
     OSError
         It cannot, or it would overwrite; the message says why.
     """
-    first = temporary_path(os.path.join(directory, "a"), f"check {os.getpid()}")
-    second = temporary_path(os.path.join(directory, "b"), f"check {os.getpid()}")
+    first, second = probe_path(directory, "a"), probe_path(directory, "b")
     try:
         for path in (first, second):
             os.close(_create(path))
@@ -516,6 +570,30 @@ def can_place(directory: str) -> str:
     finally:
         remove_if_there(first)
         remove_if_there(second)
+
+
+def can_set_mode(directory: str, mode: int | None, group: int | None) -> None:
+    """Try in `directory`, with a small file of ours, whether its mode and group can be set.
+
+    Raises
+    ------
+    ModeError
+        They cannot.
+    OSError
+        Something else is in the way.
+    """
+    path = probe_path(directory, "mode")
+    try:
+        descriptor = _create(path)
+        try:
+            with setting_mode(path):
+                if group is not None:
+                    os.fchown(descriptor, -1, group)
+                os.fchmod(descriptor, 0o644 if mode is None else mode)
+        finally:
+            os.close(descriptor)
+    finally:
+        remove_if_there(path)
 
 
 def _rename(source: str, destination: str) -> bool:
@@ -594,10 +672,11 @@ def _begin_write_back(descriptor: int, start: int, count: int) -> None:
         _libc.sync_file_range(descriptor, start, count, _SYNC_FILE_RANGE_WRITE)
 
 
-def _fileless(root: str) -> Iterator[tuple[str, os.stat_result]]:
+def _fileless(root: str, older_than: float) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the directories below `root` that hold nothing but directories, parents first.
 
-    Their times are those of before their own children go, which changes them.
+    Their times are those of before their own children go, which changes them. Probes that have not
+    changed for so many seconds are removed.
     """
     pending: list[tuple[str, os.stat_result | None]] = [("", None)]
     while pending:
@@ -609,8 +688,13 @@ def _fileless(root: str) -> Iterator[tuple[str, os.stat_result]]:
                     if entry.is_dir(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
                         pending.append((os.path.join(relpath, entry.name), status))
-                    else:
-                        bare = False
+                        continue
+                    bare = False
+                    probe = entry.name.startswith(_PROBE_PREFIX) and is_temporary(entry.name)
+                    if probe and not clock.of(root).is_young(
+                        entry.stat(follow_symlinks=False), older_than
+                    ):
+                        os.unlink(entry.path)
         except OSError:
             continue  # not ours to read, or gone
         if bare and found is not None:

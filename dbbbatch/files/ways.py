@@ -101,5 +101,10 @@ def mount_of(descriptor: int) -> str:
     return ""
 
 
+def mount_point(line: bytes) -> bytes:
+    """Return the mount point of a line of /proc/self/mountinfo, as the kernel has it."""
+    return _OCTAL.sub(_character, line.split(b" ", 5)[4])
+
+
 def _character(escaped: re.Match[bytes]) -> bytes:
     return bytes([int(escaped[1], 8)])

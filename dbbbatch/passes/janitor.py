@@ -35,6 +35,9 @@ from dbbbatch.remote.receive import Session
 #: Where the documented rsync command leaves what it has of a file when it is cut off.
 PARTIAL = "dbb-partial"
 
+#: What the directories in staging begin with in which the far end tries its tools (far_end.sh).
+HELLO = "dbb-hello-"
+
 #: Files that the endpoint is asked about in one connection.
 _TOGETHER = 5000
 
@@ -340,23 +343,25 @@ class JanitorWork(Work):
                 if match and age >= section.stale_after and match[1] not in in_use:
                     session.clean(match[1], section.timeout)
                     p.counts["staging removed"] += 1
+            for name, age in session.attempts(HELLO).items():
+                if age >= section.stale_after:
+                    session.clean(name, section.timeout)
             if session.attempts(PARTIAL).get(PARTIAL, -1.0) >= section.stale_after:
                 session.clean(PARTIAL, section.timeout)
 
     def _sweep_here(self, p: Pass) -> None:
         """Remove old empty directories, and what killed passes left in the state directory."""
-        state = p.settings.site.state
+        state, section = p.settings.site.state, self._section
         for directory, end in (lists_directory(state), ""), (os.path.join(state, "said"), ".tmp"):
             # Not there, or gone meanwhile: each handoff removes its own lists, too.
             with suppress(OSError):
                 for entry in os.scandir(directory):
                     age = time.time() - entry.stat().st_mtime
-                    if entry.name.endswith(end) and age >= self._section.stale_after:
+                    if entry.name.endswith(end) and age >= section.stale_after:
                         os.unlink(entry.path)
-        for root in (self._section.buffer, self._section.holding):
-            p.counts["directories removed"] += place.remove_empty_directories(
-                root, self._section.expiration
-            )
+        removed = sources.remove_empty_directories(p.settings.site.name, section)
+        removed += place.remove_empty_directories(section.holding, section.expiration)
+        p.counts["directories removed"] += removed
 
 
 def _is_delivered(path: str, status: os.stat_result, file: Held) -> bool:

@@ -76,20 +76,19 @@ def check(settings: Settings) -> Iterator[Checked]:
 
 def file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str:
     """Give the type of the file system that holds a path; '' if the kernel does not say."""
-    best, kind = "", ""
-    path = os.path.realpath(path)
+    best, kind = b"", b""
+    raw = os.fsencode(os.path.realpath(path))
     try:
-        with open(mounts, encoding="utf-8", errors="surrogateescape") as lines:
+        with open(mounts, "rb") as lines:
             for line in lines:
-                before, _, after = line.partition(" - ")
-                # proc(5) writes blanks in a path as \040.
-                point = before.split(" ")[4].encode().decode("unicode_escape")
-                inside = path == point or path.startswith(point.rstrip("/") + "/")
+                before, _, after = line.partition(b" - ")
+                point = ways.mount_point(before)
+                inside = raw == point or raw.startswith(point.rstrip(b"/") + b"/")
                 if inside and len(point) >= len(best):
-                    best, kind = point, after.split(" ")[0]
+                    best, kind = point, after.split(b" ")[0]
     except OSError:
         return ""
-    return kind
+    return os.fsdecode(kind)
 
 
 def _state(settings: Settings) -> Iterator[Checked]:
@@ -171,6 +170,7 @@ def _handoff(handoff: Handoff, site: Site) -> Iterator[Checked]:
         if key != "buffer":
             yield _same_file_system(where, handoff.buffer, path)
             yield _placing(where, path)
+            yield _renaming(where, handoff.buffer, path)
     for key in ("holding_free", "confirm_targets"):
         if getattr(handoff, key) and not handoff.endpoint.confirm:
             yield _never_purged(handoff, key)
@@ -195,6 +195,8 @@ def _finder(finder: Finder) -> Iterator[Checked]:
         if not there.problem:
             yield _placing(f"{where} {key}", getattr(finder, key))
     yield _sentinel(f"{where} sentinel", finder.storage, finder.sentinel)
+    if finder.standard == "move" and os.path.isdir(finder.storage):
+        yield from _storing(where, finder)
     if finder.standard == "move":
         yield from _moving(f"{where} source", finder)
     if finder.group:
@@ -237,12 +239,24 @@ def _same_file_system(where: str, buffer: str, path: str) -> Checked:
 
 
 def _placing(where: str, path: str) -> Checked:
-    problem = ""
+    problem = remark = ""
     try:
-        place.can_place(path)
+        if place.can_place(path) == "link" and _links_are_protected():
+            remark = (
+                f"{path}: files are placed by links there, which the kernel "
+                "(fs.protected_hardlinks) refuses for files of other users that this one may not "
+                "write"
+            )
     except OSError as error:
         problem = f"{path}: a file cannot be placed without overwriting: {error.strerror or error}"
-    return Checked(where, f"a file can be placed in {path} without overwriting", problem)
+    return Checked(where, f"a file can be placed in {path} without overwriting", problem, remark)
+
+
+def _links_are_protected() -> bool:
+    """Return whether this user may link no files of others."""
+    with suppress(OSError), open("/proc/sys/fs/protected_hardlinks", encoding="ascii") as file:
+        return os.geteuid() != 0 and file.read().strip() == "1"
+    return False
 
 
 def _moving(where: str, finder: Finder) -> Iterator[Checked]:
@@ -258,6 +272,39 @@ def _moving(where: str, finder: Finder) -> Iterator[Checked]:
     except OSError as error:
         problem = f"a file cannot be moved from {source} to {storage}: {error.strerror or error}"
     yield Checked(where, f"files go from {source} to {storage}: they are {how}", problem)
+
+
+def _renaming(where: str, buffer: str, path: str) -> Checked:
+    """Move a file of ours as a pass moves originals: one mount may still refuse a rename."""
+    problem = ""
+    try:
+        if not place.can_rename(buffer, path):
+            problem = (
+                f"{path}: no rename leads there from the buffer {buffer}, though both are on one "
+                "mount: name a directory of the same project, file set or subvolume"
+            )
+    except OSError as error:
+        problem = f"{path}: a file cannot be moved there from {buffer}: {error.strerror or error}"
+    return Checked(where, f"a file can be moved from {buffer} to {path}", problem)
+
+
+def _storing(where: str, finder: Finder) -> Iterator[Checked]:
+    """Try what a finder does to each file that it stores, beside moving it."""
+    problem = ""
+    with suppress(KeyError):  # there is no such group, which is said
+        group = finder.group
+        number = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid if group else None
+        try:
+            place.can_set_mode(finder.storage, finder.file_mode, number)
+        except OSError as error:
+            problem = f"{finder.storage}: {error.strerror or error}"
+    yield Checked(f"{where} file_mode", "permissions can be set in storage", problem)
+    problem = ""
+    with suppress(OSError):  # said already
+        if place.free_bytes(finder.storage) < finder.min_free:
+            problem = f"{finder.storage}: {keys.size_text(place.free_bytes(finder.storage))} free, "
+            problem += f"less than {keys.size_text(finder.min_free)}: nothing is stored"
+    yield Checked(f"{where} min_free", "storage has so much free space", problem)
 
 
 def _sentinel(where: str, storage: str, name: str) -> Checked:
@@ -332,30 +379,39 @@ def _far_end(handoff: Handoff) -> Checked:
 
 
 def _transfer(handoff: Handoff, site: Site) -> Iterator[Checked]:
-    """Have the configured command copy a file of ours to staging: both ends need its program."""
-    import tempfile
-
+    """Have the configured command send a file of ours from the buffer, and place it: as a pass."""
     from dbbbatch.passes.handoff.outcomes import attempt_prefix
+    from dbbbatch.passes.handoff.streams import lists_directory
     from dbbbatch.passes.handoff.transfer import Sender
+    from dbbbatch.remote.receive import Refused
 
     # As a pass would name it, so that the janitor removes what a cut connection leaves.
     attempt = f"{attempt_prefix(site.name, handoff.name)}{secrets.token_hex(8)}"
-    problem = ""
+    lists = lists_directory(site.state)
+    ours = not os.path.isdir(lists)
+    problem, free = "", ""
     try:
-        # Nothing is to stay, not even in the state directory; but the tool must see the file.
-        with tempfile.TemporaryDirectory(
-            prefix=place.TEMPORARY_PREFIX, dir=handoff.quarantine
-        ) as lists:
-            sender = Sender(handoff, lists)
-            if not sender.can_try:
-                return
-            with sender.session:
-                problem = sender.trial(attempt)
+        sender = Sender(handoff, lists)
+        with sender.session:
+            why = sender.probe(attempt)
+            if why is None:
+                why = f"{handoff.buffer}: a file to try it with cannot be written"
+            problem = why
+            try:
+                sender.check_space()
+            except Refused as error:
+                free = str(error)
     except DbbError as error:
         problem = str(error)
     except OSError as error:
-        problem = f"{handoff.quarantine}: a file to try it with cannot be written: {error.strerror}"
-    yield Checked(f"[{handoff.label}.endpoint] transfer", "it copies a file to staging", problem)
+        problem = f"{error.filename or lists}: {error.strerror}"
+    finally:
+        if ours:
+            with suppress(OSError):
+                os.rmdir(lists)
+    where = f"[{handoff.label}.endpoint] transfer"
+    yield Checked(where, "it sends a file from the buffer, which can be placed there", problem)
+    yield Checked(f"[{handoff.label}] min_free", "staging has so much free space", free)
 
 
 def _never_purged(handoff: Handoff, key: str) -> Checked:

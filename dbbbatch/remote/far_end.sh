@@ -77,7 +77,43 @@ op_hello() {
     done
     roots || return
     [ "$(stat -c %d -- "$staging")" = "$(stat -c %d -- "$buffer")" ] ||
-        fail "staging $staging and buffer $buffer are on different file systems"
+        fail "staging $staging and buffer $buffer are on different file systems" || return
+    [ "$1" != tools ] || tools
+}
+
+# Try each tool with the very options with which it is used here, and name the one that fails.
+tools() {
+    trial=$staging/dbb-hello-$nonce
+    try mkdir -p -- "$trial/a/t" && cd "$trial" || return
+    try timeout -k 5 "$limit" true && try_all
+    failed=$?
+    cd / && rm -rf -- "$trial" || return
+    return "$failed"
+}
+
+try() {
+    problem=$("$@" 2>&1) ||
+        fail "the command $1 cannot do what is asked of it ($*): ${problem%%"$newline"*}"
+}
+
+try_all() {
+    rest=$(echo 12345 | (try dd bs=65536 iflag=fullblock,count_bytes count=3 of=a/name && cat)) ||
+        return
+    [ "$(cat a/name) $rest" = "123 45" ] ||
+        fail "the command dd does not take as many bytes as it is told (count_bytes)" || return
+    printf './a/name\0' >list
+    digest=$("$sum" <a/name) && try "$sum" -z -- ./a/name && (try xargs -0 -r true <list) ||
+        return
+    xargs -0 -r "$sum" -z -- <list >answer
+    # A sum, two blanks, eight bytes of a name and a NUL byte.
+    digest=${digest%% *}
+    [ "$(stat -c %s -- answer)" = "$((${#digest} + 11))" ] ||
+        fail "the command $sum does not end its lines with a NUL byte (-z)" || return
+    try stat --printf='%s\0' -- a/name && try stat -f -c '%a %S' -- a || return
+    try cp -lP --parents -t a/t -- ./a/name || return
+    [ a/name -ef a/t/a/name ] ||
+        fail "the command cp makes no hard links (-l) in $staging" || return
+    try ln -s -- t a/1 && try mv -T -- a a.r && try sync -f /dev/null
 }
 
 op_begin() {
@@ -109,10 +145,29 @@ op_look() {
 # is to go there will fail by itself.
 made() {
     problem=$(cd "$1" && limited xargs -0 -r mkdir -p -- <"$work/dirs" 2>&1) && return
-    [ $? = 123 ] || fail "$1: the directories of a batch cannot be made: $problem" || return
+    could_be_made "$?" "$1"
+}
+
+could_be_made() {
+    [ "$1" = 123 ] || fail "$2: the directories of a batch cannot be made: $problem" || return
     case $problem in
-    *": No space left on device"* | *": Disk quota exceeded"*) fail "$1: $problem" ;;
+    *": No space left on device"* | *": Disk quota exceeded"*) fail "$2: $problem" ;;
     esac
+}
+
+# The same in the buffer, where others work, too: each gets the permissions of the one above it.
+made_there() {
+    problem=$(cd "$buffer" && limited xargs -0 -r sh -c '
+        made=0
+        for d do
+            [ ! -d "$d" ] || continue
+            mode=$(stat -c %a -- "${d%/*}") || mode=755
+            umask "$(printf %o "$((0077 & ~0$mode))")"
+            mkdir -p -- "$d" || made=1
+            case $mode in [1357]???) chmod +t -- "$d" ;; esac
+        done
+        exit "$made"' sh <"$work/dirs" 2>&1) && return
+    could_be_made "$?" "$buffer"
 }
 
 # Of the names on stdin answer those that something here keeps from being placed: "D", name and NUL
@@ -156,13 +211,14 @@ op_verify() {
 
 # Place what was verified: link it into the buffer (the kernel refuses a name that is taken), make
 # that durable, then take it from staging. Answers what could not be placed: "M" with what cp had to
-# say, "K", name and NUL for each; then what the buffer has of these. Fails if the buffer takes none.
+# say, "K", name and NUL for each, and before it "C" where its directory takes not even a file of
+# ours; then what the buffer has of these. Fails if the buffer takes none.
 op_place() {
     [ -e "$work/verified" ] && cd "$work/t" || fail "attempt $attempt was not verified" || return
     case $attempt in
     *.r) take_placed || return ;;
     esac
-    made "$buffer" || return
+    made_there || return
     limited xargs -0 -r cp -lP --parents -t "$buffer" -- <"$work/verified" 2>/dev/null && {
         durable && limited xargs -0 -r rm -f -- <"$work/verified"
         return
@@ -171,17 +227,35 @@ op_place() {
     take_placed || return
     : >"$work/kept"
     limited xargs -0 -r sh -c '
-        buffer=$1 kept=$2
-        shift 2
+        buffer=$1 kept=$2 name=$3 last=
+        shift 3
         for f do
             [ -e "$f" ] || continue
             why=$(cp -lP --parents -t "$buffer" -- "$f" 2>&1) && continue
+            if [ "${f%/*}" != "$last" ]; then
+                last=${f%/*} closed=
+                if rm -f -- "$buffer/$last/$name" && : >"$last/$name"; then
+                    cp -lP --parents -t "$buffer" -- "$last/$name" 2>/dev/null || closed=C
+                fi
+                rm -f -- "$last/$name" "$buffer/$last/$name"
+            fi
+            [ -z "$closed" ] || printf "C%s\0" "$f" || exit
             printf "M%s\0K%s\0" "$why" "$f" && printf "%s\0" "$f" >&3 || exit
-        done 3>>"$kept"' sh "$buffer" "$work/kept" <"$work/left" >"$work/answer" || return
+        done 3>>"$kept"' sh "$buffer" "$work/kept" ".dbb~probe-${attempt%.r}" \
+        <"$work/left" >"$work/answer" || return
     take_placed || return
     [ -s "$work/kept" ] || return 0
     takes || return
     cd "$buffer" && there <"$work/kept" >>"$work/answer" && limited sync -f .
+}
+
+# Try whether the buffer takes what was verified, which are files of ours, and take them back.
+op_tryplace() {
+    [ -e "$work/verified" ] && made_there || return
+    cd "$buffer" && limited xargs -0 -r rm -f -- <"$work/verified" && cd "$work/t" || return
+    problem=$(limited xargs -0 -r cp -lP --parents -t "$buffer" -- <"$work/verified" 2>&1)
+    cd "$buffer" && limited xargs -0 -r rm -f -- <"$work/verified"
+    [ -z "$problem" ] || fail "no such file can be placed in $buffer: $problem"
 }
 
 # Take from t/ what was placed: what the buffer has, and what it had until the finder there moved it
@@ -260,6 +334,18 @@ op_shapes() {
 # Answer the receipt of an attempt that was taken over.
 op_receipt() {
     cat -- "$work/verified" >"$work/answer"
+}
+
+# Remove what a transfer that was cut off left of the batch, by name alone, in $1 below staging.
+# Answers how many there were.
+op_partials() {
+    removed=0
+    [ ! -d "$staging/$1" ] || removed=$(cd "$staging/$1" && limited xargs -0 -r sh -c '
+        for f do
+            f=./${f##*/}
+            [ ! -f "$f" ] || { rm -f -- "$f" && echo "$f"; }
+        done' sh <"$work/names" | grep -c .)
+    printf %s "$removed"
 }
 
 op_space() {

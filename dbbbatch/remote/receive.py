@@ -44,6 +44,8 @@ _STEPS = {
     "verify": "reading what arrived, and making it durable with `sync`",
     "place": "placing files in its buffer, and making that durable with `sync`",
     "trial": "placing a file on trial",
+    "tryplace": "placing files of ours on trial",
+    "partials": "removing what interrupted transfers left",
     "ask": "looking for what a pass left",
     "shapes": "looking at what arrived",
     "receipt": "reading what a pass left",
@@ -52,6 +54,16 @@ _STEPS = {
     "clean": "removing files from staging",
     "list": "listing staging",
 }
+#: The command line that is run there: one argument, read alike by sh, bash, csh and fish. The
+#: shell itself reads the script, and not a byte of what follows it, which programs may.
+_END_OF_SCRIPT = "# end of script"
+_READ_SCRIPT = (
+    'exec sh -c \'n=$(printf "\\nx"); n=${n%x}; s=; while IFS= read -r l; do '
+    f'[ "$l" != "{_END_OF_SCRIPT}" ] || break; s=$s$l$n; done; eval "$s"\''
+)
+
+#: Far ends whose tools were tried.
+_tried: set[tuple[bytes | str | None, ...]] = set()
 
 _SAFE = re.compile(r"[A-Za-z0-9._/-]+")
 _ATTEMPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -122,10 +134,13 @@ class Placed:
         Relative paths of files that could not be placed and are still in staging, and why.
     taken : `dict` [ `bytes`, `str` or `None` ]
         Those of them whose name is taken, as in `Look`.
+    closed : `frozenset` [ `bytes` ]
+        Those of them whose directory takes not even a file of ours.
     """
 
     kept: Mapping[bytes, str] = field(default_factory=dict)
     taken: Mapping[bytes, str | None] = field(default_factory=dict)
+    closed: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -278,8 +293,10 @@ class Session:
         Refused
             Also if some could not be placed, and a file of ours cannot be either.
         """
-        kept, taken = _records(self._ask([self._request("place", attempt, limit)], limit=limit))
-        return Placed(kept, taken)
+        answer = self._ask([self._request("place", attempt, limit)], limit=limit)
+        kept, taken = _records(answer)
+        closed = frozenset(part[3:] for part in answer.split(b"\0") if part[:1] == b"C")
+        return Placed(kept, taken, closed)
 
     def trial(self, attempt: str) -> None:
         """Try with two files of ours whether a file can be placed there, and is never overwritten.
@@ -290,6 +307,16 @@ class Session:
             It cannot, or it would be.
         """
         self._ask([self._request("trial", attempt)])
+
+    def try_place(self, attempt: str) -> None:
+        """Try whether the buffer takes files of ours that were verified, and take them back.
+
+        Raises
+        ------
+        Refused
+            It does not.
+        """
+        self._ask([self._request("tryplace", attempt)])
 
     def ask(self, attempt: str) -> str:
         """Take over the attempt of a pass that was killed; from now on it is ``ATTEMPT.r``.
@@ -328,6 +355,21 @@ class Session:
         """Give the relative paths that were verified in an attempt that was taken over."""
         names = self._ask([self._request("receipt", attempt)]).split(b"\0")
         return frozenset(name.removeprefix(b"./") for name in names if name)
+
+    def forget_partials(self, attempt: str, directory: str, names: Iterable[bytes]) -> bool:
+        """Remove what transfers that were cut off left of files; return whether there was any.
+
+        Parameters
+        ----------
+        attempt : `str`
+        directory : `str`
+            Where they leave it, relative to staging, by the last part of the file's name.
+        names : `~collections.abc.Iterable` [ `bytes` ]
+            Relative paths of the files.
+        """
+        requests = self._put(attempt, "names", (b"./" + name for name in names))
+        requests.append(self._request("partials", attempt, 0, directory))
+        return self._ask(requests, answers=2).strip() not in (b"", b"0")
 
     def free_bytes(self) -> int:
         """Give the free space at the staging area."""
@@ -375,10 +417,13 @@ class Session:
         }
         head = "".join(f"{name}={value}\n" for name, value in settings.items())
         script = head.encode() + Path(__file__).with_name("far_end.sh").read_bytes()
-        # One argument, read alike by sh, bash and csh.
-        command = f"exec sh -c 'eval \"$(dd bs=1 count={len(script)} 2>/dev/null)\"'"
-        self._process = execute.start(self.place.argv(command))
-        self._ask([script, self._request("hello", "-")])
+        script += _END_OF_SCRIPT.encode() + b"\n"
+        argv = self.place.argv(_READ_SCRIPT)
+        self._process = execute.start(argv)
+        # Its tools are tried once by a process: an answer is for all its sessions.
+        whole = (*argv, self.place.staging, self.place.buffer, tool)
+        self._ask([script, self._request("hello", "-", 0, "" if whole in _tried else "tools")])
+        _tried.add(whole)
 
     def _request(
         self, operation: str, attempt: str, limit: float = 0, argument: str = "", size: int = 0
@@ -520,6 +565,8 @@ def _records(answer: bytes) -> tuple[dict[bytes, str], dict[bytes, str | None]]:
             message = execute.last_lines(rest)
         elif kind == b"K":
             kept[rest[2:]] = message
+        elif kind == b"C":
+            continue
         elif kind == b"D":
             sums[rest[2:]] = NO_DIRECTORY
         elif kind == b"E":

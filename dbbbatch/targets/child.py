@@ -31,11 +31,11 @@ from dbbbatch.targets.base import (
     Result,
     StoredFile,
 )
+from dbbbatch.targets.verdict import MISSING
 
 #: Seconds beyond the time limit after which a process that nobody watches ends itself.
 GRACE = 30.0
 
-_MISSING = "not in the storage area"
 _REFUSED = {Result.FAILED, Result.NEVER, Result.PARTLY}
 
 
@@ -204,7 +204,7 @@ class _Child:
             file = files.pop(outcome.number)
             verdict, message = outcome.result.value, str(outcome.message)
             if outcome.result in _REFUSED and not os.path.lexists(file.path):
-                verdict, message = "missing", message or _MISSING
+                verdict, message = "missing", message or MISSING
             self._tell(
                 file.number,
                 verdict,
@@ -221,7 +221,7 @@ class _Child:
         if os.path.lexists(file.path):
             self._tell(file.number, "failed", _described(error))
         else:
-            self._tell(file.number, "missing", _MISSING)
+            self._tell(file.number, "missing", MISSING)
 
     def _tell(
         self,
@@ -284,7 +284,7 @@ def _look(file: StoredFile) -> tuple[str, str] | None:
     try:
         found = os.stat(file.path)
     except (FileNotFoundError, NotADirectoryError):
-        return "missing", _MISSING
+        return "missing", MISSING
     except OSError as error:
         return "later", f"cannot be looked at: {error.strerror}"
     if not stat.S_ISREG(found.st_mode):

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+#: What is said, first of all, of a file that is not there.
+MISSING = "not in the storage area"
+
 
 class Kind(Enum):
     """The results that a plugin may give (`dbbbatch.targets.base.Result`), and further ones."""

@@ -158,6 +158,8 @@ def test_a_lock_file_is_for_its_owner_only(tmp_path):
     for label in ("handoff.a", "handoff.b"):
         Lock(tmp_path, label).acquire()
         assert (tmp_path / f"{label}.lock").stat().st_mode & 0o777 == 0o600
+
+
 def test_who_has_held_it_for_long_is_told_from_who_has_not(tmp_path, holder):
     process = holder()
     lock = Lock(tmp_path, "handoff.a")

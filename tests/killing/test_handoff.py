@@ -110,7 +110,7 @@ def test_a_handoff_that_gives_up_a_file(
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-@pytest.mark.parametrize(("sends", "exit_codes"), [("*/trial", (0, 1)), ("nothing", (75,))])
+@pytest.mark.parametrize(("sends", "exit_codes"), [("*/.dbb~probe-*", (0, 1)), ("nothing", (75,))])
 def test_a_handoff_whose_command_sends_none_of_its_files(
     sweep: Callable[..., Swept],
     databases: Databases,

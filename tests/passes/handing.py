@@ -26,9 +26,10 @@ HOSTILE: Sequence[str | bytes] = (
     "top",
 )
 
-#: A transfer command that works, as its trial shows, and can send none of these files.
+#: A transfer command that works, as a probe shows, and can send none of these files.
 REFUSING = {
-    "transfer": "sh -c 'case $* in */trial*) exec cp -p -- \"$@\"; esac; exit 1' sh {batch} {dest}"
+    "transfer": "sh -c 'case $* in */.dbb~probe-*) exec cp -p -- \"$@\"; esac; exit 1' sh"
+    " {batch} {dest}"
 }
 
 

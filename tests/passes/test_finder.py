@@ -1,6 +1,7 @@
 """The finder that scans and moves: what it stores, what it leaves, what it moves aside."""
 
 import os
+import re
 import socket
 import stat
 import time
@@ -179,9 +180,16 @@ class TestStoring:
 
     def test_empty_directories_leave_the_source_when_old(self, finding):
         finding.change(expiration=0)
-        (finding.source / "old").mkdir()
+        finding.put("old/a")
+        (finding.source / "writer").mkdir()
         finding.run()
-        assert os.listdir(finding.source) == []
+        assert os.listdir(finding.source) == ["writer"]
+
+    def test_empty_directories_that_are_to_be_kept_stay(self, finding):
+        finding.change(expiration=0, keep_directories=(re.compile("^old$"),))
+        finding.put("old/a")
+        finding.run()
+        assert os.listdir(finding.source) == ["old"]
 
     @pytest.mark.parametrize("size", [4, 2 << 20])
     def test_original_that_cannot_be_removed_is_said_and_not_stored_twice(

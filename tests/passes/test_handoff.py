@@ -248,10 +248,10 @@ def test_the_same_content_in_the_endpoints_buffer_is_not_sent_again(site: Site) 
 
 def test_empty_directories_go_when_they_are_old(site: Site) -> None:
     site.write(handoff={"min_free": 0, "expiration": "1h"})
-    for name, age in (("old", 1e9), ("fresh", None)):
-        (site.buffer / name).mkdir()
-        if age:
-            os.utime(site.buffer / name, (age, age))
+    for name in ("old", "fresh"):
+        site.put(f"{name}/a")
+    make_pass(site)
+    os.utime(site.buffer / "old", (1e9, 1e9))
     make_pass(site)
     assert os.listdir(site.buffer) == ["fresh"]
 

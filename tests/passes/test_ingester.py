@@ -255,11 +255,39 @@ class TestStorageTrouble:
         ingesting.configure(max_attempts=2)
         ingesting.store("x.fits", "y.fits")
         (ingesting.site.storage / "x.fits").unlink()
+        ingesting.run()
+        ingesting.wait_is_over()
         assert ingesting.run() == 1
         assert ingesting.statuses() == {"x.fits": "FAILURE", "y.fits": "SUCCESS"}
         ingesting.wait_is_over()
         assert ingesting.run() == 1
         assert ingesting.state("x.fits")["status"] == "INVALID"
+
+    def test_a_file_that_is_not_seen_once_costs_nothing(self, ingesting: Ingesting) -> None:
+        ingesting.store("x.fits", "y.fits")
+        away = (ingesting.site.storage / "x.fits").rename(ingesting.site.root / "away")
+        assert ingesting.run() == 0
+        assert ingesting.statuses() == {"x.fits": "UNTRIED", "y.fits": "SUCCESS"}
+        assert ingesting.state("x.fits")["attempts"] == 0
+        away.rename(ingesting.site.storage / "x.fits")
+        ingesting.wait_is_over()
+        assert ingesting.run() == 0
+        assert ingesting.statuses() == {"x.fits": "SUCCESS", "y.fits": "SUCCESS"}
+
+    def test_each_time_that_a_file_is_not_seen_counts_as_the_first_if_it_was_seen_between(
+        self, ingesting: Ingesting
+    ) -> None:
+        ingesting.configure("command", config={"command": "false {file}"})
+        ingesting.store("x.fits")
+        away = ingesting.site.root / "away"
+        for charged in (0, 1, 2):
+            (ingesting.site.storage / "x.fits").rename(away)
+            ingesting.run()
+            assert ingesting.state("x.fits")["attempts"] == charged
+            away.rename(ingesting.site.storage / "x.fits")
+            ingesting.wait_is_over()
+            ingesting.run()
+            ingesting.wait_is_over()
 
     def test_many_missing_files_are_trouble_of_the_storage_area(self, ingesting: Ingesting) -> None:
         names = [f"{number:02}.fits" for number in range(20)]

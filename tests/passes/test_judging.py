@@ -17,9 +17,23 @@ POLICY = Policy(max_attempts=3, first_wait=60.0, longest_wait=3600.0)
 HELD = Held(1, "night", "x.fits", 4, {}, "STORED", NOW, Status.UNTRIED, 0, frozenset())
 
 
-def judge(kind: Kind, held: Held = HELD, **more: Any) -> Any:
-    verdict = Verdict(1, kind, **more)
-    return judging.judge(verdict, held, POLICY, number=5, start_time=NOW, now=NOW, chance=0.5)
+def judge(kind: Kind, held: Held = HELD, missed_before: bool = False, **more: Any) -> Any:
+    return judging.judge(
+        Verdict(1, kind, **more),
+        held,
+        POLICY,
+        number=5,
+        start_time=NOW,
+        now=NOW,
+        chance=0.5,
+        missed_before=missed_before,
+    )
+
+
+def test_a_file_that_is_missing_twice_is_charged() -> None:
+    judgement = judge(Kind.MISSING, missed_before=True, message="no such file")
+    assert (judgement.status, judgement.attempts) == (Status.FAILURE, 1)
+    assert judgement.message == "not in the storage area: no such file"
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -39,7 +53,7 @@ def test_every_judgement_is_a_possible_change(kind: Kind, was: Status, attempts:
         (Kind.FAILED, Status.FAILURE, 1, True),
         (Kind.PARTLY, Status.FAILURE, 1, True),
         (Kind.ALTERED, Status.FAILURE, 1, True),
-        (Kind.MISSING, Status.FAILURE, 1, True),
+        (Kind.MISSING, Status.UNTRIED, 0, True),
         (Kind.UNKNOWN, Status.UNKNOWN, 1, True),
         (Kind.NEVER, Status.INVALID, 0, False),
         (Kind.EMPTY, Status.INVALID, 0, False),
@@ -61,7 +75,7 @@ def test_first_attempt(kind: Kind, status: Status, attempts: int, again: bool) -
     ],
 )
 def test_last_attempt_is_left_to_a_person(kind: Kind, status: Status) -> None:
-    judgement = judge(kind, replace(HELD, was=Status.FAILURE, attempts=2))
+    judgement = judge(kind, replace(HELD, was=Status.FAILURE, attempts=2), missed_before=True)
     assert (judgement.status, judgement.attempts, judgement.next_try_at) == (status, 3, None)
 
 

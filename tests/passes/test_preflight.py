@@ -240,10 +240,64 @@ def test_a_transfer_of_a_list_of_files_is_tried(good: Site) -> None:
     assert problems(good) == []
 
 
-def test_a_transfer_that_names_the_buffer_itself_is_not_tried(good: Site) -> None:
+def test_a_transfer_that_names_the_buffer_itself_is_tried_too(good: Site) -> None:
     command = f"rsync -a -0 --files-from={{files_from}} {good.buffer} {{dest}}"
     good.write(endpoint={"transfer": command})
     assert problems(good) == []
+
+
+def test_a_transfer_that_fails_for_what_lies_in_the_buffer_is_told(good: Site) -> None:
+    tool = f"sh -c 'case $1 in {good.buffer}/*) exit 23;; esac; exec cp \"$@\"' sh"
+    good.write(endpoint={"transfer": f"{tool} {{batch}} {{dest}}"})
+    (problem,) = problems(good)
+    assert problem == "[handoff.latiss.endpoint] transfer: sh: exit code 23"
+    assert list(good.buffer.iterdir()) == list(good.staging.iterdir()) == []
+
+
+def test_a_holding_area_to_which_no_rename_leads_is_told(
+    good: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def renamed(source: str, destination: str, real: Any = preflight.place._rename) -> bool:
+        if os.path.dirname(source) == str(good.buffer) != os.path.dirname(destination):
+            raise OSError(18, "Invalid cross-device link")
+        return bool(real(source, destination))
+
+    monkeypatch.setattr(preflight.place, "_rename", renamed)
+    assert [line.split(": ")[0] for line in problems(good)] == [
+        "[handoff.latiss] holding",
+        "[handoff.latiss] quarantine",
+    ]
+
+
+def test_a_storage_where_no_permissions_can_be_set_is_told(
+    good: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fchmod(descriptor: int, mode: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(good.storage)):
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchmod", fchmod)
+    (problem,) = problems(good)
+    assert problem.startswith("[finder.latiss] file_mode: ")
+
+
+@pytest.mark.parametrize(
+    ("section", "where"),
+    [("handoff", "[handoff.latiss] min_free"), ("finder", "[finder.latiss] min_free")],
+)
+def test_too_little_free_space_is_told(good: Site, section: str, where: str) -> None:
+    good.write(**{section: {"min_free": "1 PB"}})  # type: ignore[arg-type]
+    (problem,) = problems(good)
+    assert problem.startswith(where)
+
+
+def test_mounts_with_any_name_are_borne(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_bytes(
+        b"22 1 8:1 / / rw - ext4 /dev/root rw\n23 22 8:2 / /mnt/\xff rw - tmpfs none rw\n"
+        + "24 22 0:5 / /mnt/donn\u00e9es rw - nfs4 server:/x rw\n".encode()
+    )
+    assert preflight.file_system("/mnt/donn\u00e9es/state", str(mounts)) == "nfs4"
 
 
 @pytest.mark.parametrize("keys", [{"holding_free": "1 GB"}, {"confirm_targets": ["a"]}])

@@ -115,7 +115,7 @@ class ThroughTheIngester:
     def test_missing_file_stops_only_itself(self) -> None:
         paths = self.store(1, 2, 3)
         Path(paths[1]).unlink()
-        self.ingest(code=1)
+        self.ingest()
         assert self.statuses()["SUCCESS"] == 2
         assert self.system.held() == [paths[0], paths[2]]
 

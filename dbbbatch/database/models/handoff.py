@@ -94,6 +94,9 @@ class Held(NamedTuple):
 #: What the error of files begins with that failed together and were not yet tried alone.
 SUSPECTED = "failed together with others; the culprit is still to be found"
 
+#: What the error of files begins with that failed through no fault of theirs: no attempt.
+POSTPONED = "not charged to it"
+
 #: SQLite uses a partial index only where its condition stands in the query word for word.
 _IN_HAND = "status = '{status}' AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
 
@@ -220,10 +223,22 @@ class HandoffFile(Table):
         condition += " AND (priority, rank, id) > (?, ?, ?)"
         if tried is not None:
             condition += (
-                f" AND {'' if tried else 'NOT '}(attempts > 0 OR COALESCE(error, '') LIKE ?)"
+                f" AND {'' if tried else 'NOT '}(attempts > 0"
+                " OR COALESCE(error, '') LIKE ? OR COALESCE(error, '') LIKE ?)"
             )
-            values.append(f"{SUSPECTED}%")
+            values += [f"{SUSPECTED}%", f"{POSTPONED}%"]
         return cls._waiting(condition, (site, handoff, *values), limit)
+
+    @classmethod
+    def was_in(cls, site: str, handoff: str, relpath: str) -> bool:
+        """Return whether any file was ever seen in a directory of a buffer."""
+        return (
+            execute(
+                "SELECT 1 FROM handoff_file WHERE site = ? AND handoff = ? AND relpath = ? LIMIT 1",
+                (site, handoff, relpath),
+            ).fetchone()
+            is not None
+        )
 
     @classmethod
     def newest(cls) -> int:
@@ -314,12 +329,12 @@ class HandoffFile(Table):
         return [_as_waiting(row) for row in rows]
 
     @classmethod
-    def hashed(cls, sums: Sequence[tuple[int, str]]) -> None:
-        """Keep checksums: id, ``algorithm:hex``."""
+    def hashed(cls, sums: Sequence[tuple[int, str, int]]) -> None:
+        """Keep checksums: id, ``algorithm:hex``, and the inode of what was read."""
         bulk.for_each(
-            "UPDATE handoff_file SET checksum = new.checksum FROM {new}"
+            "UPDATE handoff_file SET checksum = new.checksum, inode = new.inode FROM {new}"
             " WHERE handoff_file.id = new.id",
-            {"id": "bigint", "checksum": "text"},
+            {"id": "bigint", "checksum": "text", "inode": "bigint"},
             sums,
         )
 
@@ -384,13 +399,13 @@ class HandoffFile(Table):
         return {(row[0], row[1], row[2]) for row in rows.fetchall()}
 
     @classmethod
-    def held(cls, files: Sequence[tuple[int, str]]) -> None:
-        """Record that originals are in the holding area: id and the name there."""
+    def held(cls, files: Sequence[tuple[int, str, int]]) -> None:
+        """Record that originals are in the holding area: id, the name and the inode there."""
         bulk.for_each(
             "UPDATE handoff_file SET status = 'HELD', held_at = new.held_at, confirmed_at = NULL,"
-            " held_as = new.held_as, error = NULL FROM {new} WHERE handoff_file.id = new.id"
-            " AND handoff_file.status = 'DELIVERED'",
-            {"id": "bigint", "held_as": "text", "held_at": "timestamp"},
+            " held_as = new.held_as, inode = new.inode, error = NULL FROM {new}"
+            " WHERE handoff_file.id = new.id AND handoff_file.status = 'DELIVERED'",
+            {"id": "bigint", "held_as": "text", "inode": "bigint", "held_at": "timestamp"},
             [(*file, now()) for file in files],
         )
 
@@ -428,6 +443,20 @@ class HandoffFile(Table):
             f"UPDATE handoff_file SET error = ? WHERE id {where} AND status = 'FOUND'"
             " AND attempts = 0",
             (bulk.clean(f"{SUSPECTED}: {why}" if why else SUSPECTED), value),
+        )
+
+    @classmethod
+    def postponed(cls, files: Sequence[tuple[int, str, float]]) -> None:
+        """Record that files failed through no fault of theirs: id, reason, seconds to wait."""
+        when = now()
+        bulk.for_each(
+            "UPDATE handoff_file SET next_try_at = new.next_try_at, error = new.error FROM {new}"
+            " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'",
+            {"id": "bigint", "error": "text", "next_try_at": "timestamp"},
+            [
+                (number, bulk.clean(f"{POSTPONED}: {error}"), when + timedelta(seconds=wait))
+                for number, error, wait in files
+            ],
         )
 
     @classmethod

@@ -298,6 +298,18 @@ class IngestEvent(Table):
         )
 
     @classmethod
+    def last_messages(cls, target_id: int, file_ids: Sequence[int]) -> dict[int, str]:
+        """Return what was said of files last, before they were taken in hand."""
+        where, values = bulk.among(file_ids)
+        return dict(
+            connect.execute(
+                f"SELECT file_id, message FROM ingest_event WHERE file_id {where}"
+                " AND target_id = ? AND status <> 'PENDING' ORDER BY id",
+                [values, target_id],
+            ).fetchall()
+        )
+
+    @classmethod
     def last_number(cls, run_id: int) -> int:
         """Give the highest number of a pass's events; 0 if it has none."""
         return int(

@@ -164,6 +164,12 @@ class File(Table):
         return {(relpath, name): Known(*rest) for relpath, name, *rest in rows.fetchall()}
 
     @classmethod
+    def was_in(cls, storage: str, relpath: str) -> bool:
+        """Return whether the table knows any file of a directory."""
+        sql = "SELECT 1 FROM file WHERE storage = ? AND relpath = ? LIMIT 1"
+        return execute(sql, (storage, relpath)).fetchone() is not None
+
+    @classmethod
     def intend(cls, storage: str, finder: str, rows: Collection[Row]) -> None:
         """Record that files are about to be placed, where the paths are free in the table."""
         bulk.insert(

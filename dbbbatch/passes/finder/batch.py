@@ -196,6 +196,8 @@ class Batch:
 
     def _forbidden(self, arrival: Arrival, error: OSError) -> str:
         """Name the directory of storage that keeps a file out, if it is not the file itself."""
+        if isinstance(error, place.ModeError):
+            return self._area.storage
         if error.errno not in faults.FORBIDDEN:
             return ""
         directory = os.path.dirname(arrival.destination)

@@ -9,7 +9,7 @@ from dbbbatch import retry
 from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.run import Run
-from dbbbatch.files import names
+from dbbbatch.files import names, place
 from dbbbatch.passes.base import Pass
 
 #: Complaints of one kind that are said one by one; then only that there are more.
@@ -46,12 +46,17 @@ class Complaints:
 
     def forbidden(self, directory: str, error: OSError) -> None:
         """Note a directory of storage into which a file could not go."""
-        self._add(
-            "forbidden",
-            directory,
-            f"{names.printable(directory)}: {error.strerror}: this user cannot store files there; "
-            "they wait, so see to its owner and mode",
-        )
+        if isinstance(error, place.ModeError):
+            what = (
+                f"{error.strerror}; files wait: mount it so that permissions can be set, and see "
+                "to `file_mode`, `dir_mode` and `group`"
+            )
+        else:
+            what = (
+                f"{error.strerror}: this user cannot store files there; they wait, so see to its "
+                "owner and mode"
+            )
+        self._add("forbidden", directory, f"{names.printable(directory)}: {what}")
 
     def busy(self, finder: str) -> None:
         """Note a file whose name another finder is storing."""

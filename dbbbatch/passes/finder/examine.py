@@ -182,7 +182,7 @@ class Examiner:
                     durable=False,  # the batch is made durable as a whole
                 )
             except OSError as error:
-                if error.errno in faults.UNFIT:
+                if error.errno in faults.UNFIT or isinstance(error, place.WriteError):
                     raise
                 raise place.WriteError(error.errno, error.strerror, error.filename) from None
             try:

@@ -57,13 +57,20 @@ class FinderWork(Work):
                     raise
                 trouble = trouble or batch.trouble
                 p.progress(p.counts["stored"])
-            place.remove_empty_directories(self._finder.source, self._finder.expiration)
+            finder = self._finder
+            place.remove_empty_directories(finder.source, finder.expiration, may_go=self._may_go)
             self._complaints.about_others(p, self._finder.storage)
             self._complaints.about_quarantine(p.settings.site.name, self._finder.label)
         finally:
             self._complaints.say(p)
         if trouble:
             raise trouble
+
+    def _may_go(self, rel: str) -> bool:
+        """Return whether an empty directory of the source may go: files of it were stored."""
+        if any(pattern.search(rel) for pattern in self._finder.keep_directories):
+            return False
+        return connect.look(lambda: File.was_in(self._finder.storage, names.to_text(rel)))
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be finished, then what would be looked at."""

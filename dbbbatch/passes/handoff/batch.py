@@ -37,6 +37,11 @@ class Item:
         return os.fsencode(self.rel)
 
     @property
+    def directory(self) -> str:
+        """Its directory, relative to the buffer."""
+        return os.path.dirname(self.rel)
+
+    @property
     def expected(self) -> Expected:
         """The file as it must arrive."""
         return Expected(self.raw, self.row.size_bytes, self.digest)
@@ -75,10 +80,10 @@ class Sent:
     ----------
     delivered : `list` [ `Item` ]
         Verified in the endpoint's buffer.
-    failed, unplaced, gone, conflicts, later : `list` [ `tuple` [ `Item`, `str` ] ]
+    failed, unplaced, gone, conflicts, postponed, later : `list` [ `tuple` [ `Item`, `str` ] ]
         With the reason: did not arrive though all else is well; arrived and cannot be placed
         though others can; no longer the same here; something else has the name in the endpoint's
-        buffer; to be sent another time through no fault of theirs.
+        buffer; failed through no fault of theirs, so they wait without an attempt; not sent.
     trouble : `DbbError` or `None`
         What ends the pass.
     unknown : `bool`
@@ -97,6 +102,7 @@ class Sent:
     unplaced: list[tuple[Item, str]] = field(default_factory=list)
     gone: list[tuple[Item, str]] = field(default_factory=list)
     conflicts: list[tuple[Item, str]] = field(default_factory=list)
+    postponed: list[tuple[Item, str]] = field(default_factory=list)
     later: list[tuple[Item, str]] = field(default_factory=list)
     trouble: DbbError | None = None
     unknown: bool = False
@@ -118,7 +124,14 @@ class Sent:
     @property
     def told(self) -> set[int]:
         """The ids of the files of which is known what came of them."""
-        groups = (self.failed, self.unplaced, self.gone, self.conflicts, self.later)
+        groups = (
+            self.failed,
+            self.unplaced,
+            self.gone,
+            self.conflicts,
+            self.postponed,
+            self.later,
+        )
         told = {item.row.id for group in groups for item, _ in group}
         return told.union(item.row.id for item in self.delivered)
 

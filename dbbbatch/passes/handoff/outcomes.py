@@ -71,6 +71,7 @@ class Outcomes:
         gone = [(item.row.id, reason) for item, reason in sent.gone]
         wait = self._section.retry_wait
         conflicts = [(item.row.id, reason, wait) for item, reason in sent.conflicts]
+        postponed = [(item.row.id, reason, wait) for item, reason in sent.postponed]
         failed = [(item.row, why) for item, why in sent.failed if item.row.id not in again]
         failed += [(item.row, why) for item, why in sent.unplaced]
         old_conflicts = self._old_conflicts(sent)
@@ -83,6 +84,7 @@ class Outcomes:
             recorded = HandoffFile.delivered(delivered)
             HandoffFile.vanished(gone)
             HandoffFile.conflicting(conflicts)
+            HandoffFile.postponed(postponed)
             self._record_failures(failed, given_up)
             told()
             TransferBatch.settle(sent.batch.number, outcomes)
@@ -93,6 +95,7 @@ class Outcomes:
             ("delivered", len(recorded)),
             ("vanished", len(gone)),
             ("conflicts", len(conflicts)),
+            ("postponed", len(postponed)),
             ("failed", len(failed) + len(old_conflicts)),
         ):
             self._p.counts[name] += count
@@ -281,6 +284,7 @@ _OUTCOME: dict[str, Any] = {
     "unplaced": "FAILED",
     "gone": "VANISHED",
     "conflicts": "CONFLICT",
+    "postponed": "LATER",
     "later": "LATER",
 }
 

@@ -7,8 +7,8 @@ receipt: verified there and gone from it means placed.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from contextlib import suppress
 from functools import partial
 
 from dbbbatch.config import Handoff
@@ -16,13 +16,13 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, Waiting
 from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
 from dbbbatch.errors import DbbError
-from dbbbatch.files import checksum
+from dbbbatch.files import checksum, place, scan
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
 from dbbbatch.passes.handoff.outcomes import Outcomes, attempt_prefix
 from dbbbatch.passes.handoff.streams import lists_directory
-from dbbbatch.passes.handoff.transfer import Sender, trial_of
+from dbbbatch.passes.handoff.transfer import Sender, probe_of, probe_path
 from dbbbatch.remote import family
 from dbbbatch.remote.receive import Refused
 
@@ -67,7 +67,7 @@ def recover(p: Pass, section: Handoff) -> Left:
 
 def _remove_lists(directory: str, prefix: str) -> None:
     """Remove the lists of killed passes: no other pass of this section is at work here."""
-    with suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(directory):
             if name.startswith(prefix):
                 os.unlink(os.path.join(directory, name))
@@ -77,7 +77,12 @@ def _recover_batch(
     p: Pass, section: Handoff, sender: Sender, outcomes: Outcomes, row: TransferBatch
 ) -> None:
     family.end_naming(row.attempt.encode())
-    sent = _ask(section, sender, row, [_item(section, file) for file in _files(row)])
+    items = [_item(section, file) for file in _files(row)]
+    for directory in {"", *(item.directory for item in items)}:
+        with contextlib.suppress(OSError):  # the janitor sweeps it up
+            if not scan.detour(section.buffer, directory):
+                place.remove_if_there(probe_path(section, directory))
+    sent = _ask(section, sender, row, items)
     p.counts["recovered"] += len(sent.delivered)
     outcomes.settle(sent, again=())
 
@@ -92,7 +97,7 @@ def _tidy(
     """Remove what is left of a batch in staging; if that is refused, it is no hindrance."""
     try:
         sender.clean(row.attempt)
-        sender.clean(trial_of(row.attempt))
+        sender.clean(probe_of(row.attempt))
     except Refused as error:
         where = f"{section.endpoint.staging}/{row.attempt}*"
         p.trouble(f"{where} cannot be removed, which is tried again: {error}", key="tidy")

@@ -13,7 +13,8 @@ from functools import partial
 from typing import NamedTuple
 
 from dbbbatch.config import Handoff
-from dbbbatch.database.models.handoff import Waiting
+from dbbbatch.database import connect
+from dbbbatch.database.models.handoff import HandoffFile, Waiting
 from dbbbatch.database.models.storage import INODE
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place, scan, ways
@@ -52,6 +53,21 @@ def check(section: Handoff, roots: Roots) -> None:
         roots.require(path)
 
 
+def remove_empty_directories(site: str, section: Handoff) -> int:
+    """Remove old empty directories of the buffer from which files were sent; return how many.
+
+    One that never held a file may be a writer's, made for what is still to come.
+    """
+
+    def may_go(rel: str) -> bool:
+        if any(pattern.search(rel) for pattern in section.keep_directories):
+            return False
+        relpath = names.to_text(rel)
+        return connect.look(lambda: HandoffFile.was_in(site, section.name, relpath))
+
+    return place.remove_empty_directories(section.buffer, section.expiration, may_go=may_go)
+
+
 def is_there(path: str) -> bool:
     """Tell whether anything has this name."""
     return os.path.lexists(path)
@@ -69,6 +85,15 @@ class Buffer:
     def __init__(self, section: Handoff) -> None:
         self._root = section.buffer
         self._detours: dict[str, str] = {}
+
+    def renumbered(self, row: Waiting, rel: str) -> Waiting | None:
+        """Return a row with its file's new inode, if that is all that has changed of it.
+
+        Some file systems (FUSE, FAT, CIFS) number files anew after a remount.
+        """
+        if self._detours.get(os.path.dirname(rel)):
+            return None
+        return renumbered(self._root, row, rel)
 
     def gone(self, row: Waiting, rel: str) -> str:
         """Say why a file is no longer in the buffer as this version, or nothing if it is.
@@ -88,6 +113,22 @@ class Buffer:
         return changed(self._root, row, rel)
 
 
+def renumbered(root: str, row: Waiting, rel: str) -> Waiting | None:
+    """Return a row with the inode that its file has now, if the content is the recorded one."""
+    path = os.path.join(root, rel)
+    try:
+        status = os.lstat(path)
+        algorithm, digest = _known(row)
+        version = (status.st_size, scan.mtime_ns(status))
+        if not algorithm or version != (row.size_bytes, row.mtime_ns):
+            return None
+        if checksum.compute(path, [algorithm])[algorithm] != digest:
+            return None
+    except (FileNotFoundError, NotADirectoryError, checksum.Changed, checksum.NotRegular):
+        return None
+    return row._replace(inode=status.st_ino & INODE)
+
+
 @dataclass
 class Taken:
     """Files that were looked at before they are sent.
@@ -96,14 +137,14 @@ class Taken:
     ----------
     items : `list` [ `Item` ]
         Ready to go.
-    hashed : `list` [ `tuple` [ `int`, `str` ] ]
-        Checksums that were computed.
+    hashed : `list` [ `tuple` [ `int`, `str`, `int` ] ]
+        Checksums that were computed, and the inodes of what was read.
     gone, failed : `list` [ `tuple` [ `int`, `str` ] ]
         With the reason.
     """
 
     items: list[Item] = field(default_factory=list)
-    hashed: list[tuple[int, str]] = field(default_factory=list)
+    hashed: list[tuple[int, str, int]] = field(default_factory=list)
     gone: list[tuple[int, str]] = field(default_factory=list)
     failed: list[tuple[int, str]] = field(default_factory=list)
 
@@ -122,8 +163,8 @@ def take(section: Handoff, rows: Sequence[Waiting]) -> Taken:
     for row, (item, hashed, gone, failed) in zip(rows, looked, strict=True):
         if item:
             taken.items.append(item)
-        if hashed:
-            taken.hashed.append((row.id, hashed))
+        if hashed and item:
+            taken.hashed.append((row.id, hashed, item.row.inode))
         elif gone:
             taken.gone.append((row.id, gone))
         elif failed:
@@ -142,7 +183,11 @@ def _look(section: Handoff, buffer: Buffer, row: Waiting) -> _Looked:
     rel, path = path_of(section, row)
     try:
         if what := buffer.gone(row, rel):
-            return _Looked(gone=what)
+            again = buffer.renumbered(row, rel)
+            if again is None:
+                return _Looked(gone=what)
+            # Its checksum stays; the table gets its inode.
+            return _Looked(Item(again, rel, _known(again)[1]), hashed=again.checksum or "")
         algorithm, digest = _known(row)
         if algorithm == section.checksum:
             return _Looked(Item(row, rel, digest))
@@ -158,7 +203,18 @@ def _look(section: Handoff, buffer: Buffer, row: Waiting) -> _Looked:
     except OSError as error:
         if faults.is_general(error):
             raise TryLater(f"{names.printable(path)}: {error.strerror}") from None
+        if not _can_be_seen(path):
+            return _Looked()  # its directory's fault, which the scan tells
         return _Looked(failed=f"cannot be read: {error.strerror}")
+
+
+def _can_be_seen(path: str) -> bool:
+    """Return whether a file's directory lets this user come to it."""
+    try:
+        os.lstat(path)
+    except OSError:
+        return False
+    return True
 
 
 class Stray(NamedTuple):
@@ -188,8 +244,8 @@ class Holding:
 
     Attributes
     ----------
-    held : `list` [ `tuple` [ `int`, `str` ] ]
-        With the name in the holding area, as the table keeps it.
+    held : `list` [ `tuple` [ `int`, `str`, `int` ] ]
+        With the name in the holding area, as the table keeps it, and the inode.
     gone : `list` [ `tuple` [ `int`, `str` ] ]
         Neither in the buffer nor in the holding area, with the reason.
     strays : `list` [ `Stray` ]
@@ -198,7 +254,7 @@ class Holding:
         Those that could not be moved.
     """
 
-    held: list[tuple[int, str]] = field(default_factory=list)
+    held: list[tuple[int, str, int]] = field(default_factory=list)
     gone: list[tuple[int, str]] = field(default_factory=list)
     strays: list[Stray] = field(default_factory=list)
     stuck: list[tuple[Waiting, OSError]] = field(default_factory=list)
@@ -215,19 +271,24 @@ def hold(section: Handoff, rows: Sequence[Waiting]) -> Holding:
         relpath, filename = names.split(rel)
         directory = _below(section.holding, relpath)
         try:
-            if what := buffer.gone(row, rel):
+            what = buffer.gone(row, rel)
+            again = buffer.renumbered(row, rel) if what else row
+            if again is None:
                 absent.setdefault(relpath, []).append((row, what))
                 continue
             if directory not in directories:
                 place.make_directories(section.holding, relpath)
             name = place.place_versioned(path, directory, filename)
-            if changed(section.holding, row, names.join(relpath, name)):
+            there = names.join(relpath, name)
+            if changed(section.holding, again, there) and not (
+                again := renumbered(section.holding, again, there)
+            ):
                 # A writer was faster than the rename: what was moved is the next version.
                 put_back(section, row, name)
                 result.gone.append((row.id, "delivered, but replaced by another version"))
                 continue
             directories.add(directory)
-            result.held.append((row.id, names.to_text(name)))
+            result.held.append((row.id, names.to_text(name), again.inode))
         except OSError as error:
             result.stuck.append((row, error))
     for relpath, some in absent.items():
@@ -279,7 +340,7 @@ def _find(
     for row, what in absent:
         for name in same.get(row.inode, ()):
             if not changed(section.holding, row, names.join(relpath, name)):
-                held.append((row.id, names.to_text(name)))
+                held.append((row.id, names.to_text(name), row.inode))
                 break
         else:
             gone.append((row.id, f"delivered, but {what}"))

@@ -18,6 +18,7 @@ from dbbbatch.config import Handoff
 from dbbbatch.errors import DbbError
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff.batch import Batch, Sent
+from dbbbatch.passes.handoff.charge import Evidence
 from dbbbatch.passes.handoff.room import Room
 from dbbbatch.passes.handoff.transfer import Sender
 from dbbbatch.remote import execute
@@ -43,6 +44,8 @@ class Streams:
     ----------
     trouble : `dbbbatch.errors.DbbError` or `None`
         What ends the pass.
+    evidence : `dbbbatch.passes.handoff.charge.Evidence`
+        What the transfer command has shown.
     """
 
     def __init__(self, p: Pass, section: Handoff) -> None:
@@ -50,6 +53,7 @@ class Streams:
         self._section = section
         self._lists = lists_directory(p.settings.site.state)
         self._room = Room()
+        self.evidence = Evidence()
         self._jobs: queue.Queue[Batch | _Clean | None] = queue.Queue()
         self._results: queue.Queue[Sent | _Cleaned | DbbError | None] = queue.Queue()
         self._threads: list[threading.Thread] = []
@@ -134,7 +138,7 @@ class Streams:
                 thread.join(_LOOK)
 
     def _start_thread(self) -> None:
-        sender = Sender(self._section, self._lists, self._room)
+        sender = Sender(self._section, self._lists, self._room, self.evidence)
         first = not self._threads
         thread = threading.Thread(target=self._serve, args=(sender, first), daemon=True)
         self._threads.append(thread)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,19 +19,19 @@ from dbbbatch import keys
 from dbbbatch.config import Handoff
 from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.errors import DbbError, TryLater
-from dbbbatch.files import checksum, names, place, state
+from dbbbatch.files import checksum, names, place, scan, state
 from dbbbatch.files.scan import mtime_ns
+from dbbbatch.passes.handoff import charge
 from dbbbatch.passes.handoff.batch import Batch, Item, Sent, changed
+from dbbbatch.passes.handoff.charge import NOT_WHOLE, Evidence, Failure
 from dbbbatch.passes.handoff.room import Room
 from dbbbatch.remote import execute, receive, template
 
 #: What a transfer command says last where there is no room, though there may be free bytes.
 _FULL = ("No space left on device", "Disk quota exceeded")
 
-#: What a file of ours holds that is sent to see whether the transfer command works.
-_TRIAL = "Sent to see whether the transfer command works.\n"
-
-_NOT_WHOLE = "it did not arrive whole although the transfer command was content"
+#: Where rsync is told to leave what it has of a file when it is cut off; for one directory only.
+_PARTIAL = re.compile(r"--partial-dir=(/[A-Za-z0-9._/-]+)")
 
 
 def far_end(section: Handoff) -> receive.Place:
@@ -45,9 +46,14 @@ def far_end(section: Handoff) -> receive.Place:
     )
 
 
-def trial_of(attempt: str) -> str:
-    """Name the attempt of a trial that is made on behalf of a batch, and cleaned up with it."""
+def probe_of(attempt: str) -> str:
+    """Name the attempt of a probe that is made on behalf of a batch, and cleaned up with it."""
     return f"{attempt}-trial"
+
+
+def probe_path(section: Handoff, directory: str) -> str:
+    """Return the path of a probe in a directory of the buffer: always the same, for a next pass."""
+    return place.probe_path(os.path.join(section.buffer, directory), section.label)
 
 
 class Sender:
@@ -60,14 +66,22 @@ class Sender:
         Directory for the lists that ``{files_from}`` names.
     room : `Room`, optional
         Shared by those that send at the same time.
+    evidence : `dbbbatch.passes.handoff.charge.Evidence`, optional
+        As well.
     """
 
-    def __init__(self, section: Handoff, lists: str, room: Room | None = None) -> None:
+    def __init__(
+        self,
+        section: Handoff,
+        lists: str,
+        room: Room | None = None,
+        evidence: Evidence | None = None,
+    ) -> None:
         self._section = section
         self._room = room or Room()
+        self._evidence = evidence or Evidence()
         self._command = template.parse(section.endpoint.transfer)
         self._lists = lists
-        self._proved = False  # that the command can send anything
         self.session = receive.Session(far_end(section))
 
     def send(self, batch: Batch) -> Sent:
@@ -131,7 +145,7 @@ class Sender:
         by_rel = {item.raw: item for item in items}
         right = self.session.verify(attempt, [item.expected for item in items], limit, again)
         if right:
-            self._proved = True
+            self._evidence.sent.update(by_rel[file.rel].directory for file in right)
             self.place(attempt, [by_rel[file.rel] for file in right], sent)
 
     def _finished(self, attempt: str, items: Sequence[Item]) -> list[Item]:
@@ -157,6 +171,11 @@ class Sender:
                 sent.delivered.append(item)
             elif item.raw in placed.taken:
                 self._compare(item, placed.taken[item.raw], sent)
+            elif item.raw in placed.closed:
+                where = names.printable(os.path.join(self._section.endpoint.buffer, item.directory))
+                why = f"no file can be placed in {where}: {placed.kept[item.raw]}"
+                sent.postponed.append((item, why))
+                self._evidence.refused.setdefault(item.directory, why)
             else:
                 where, why = self._section.endpoint.buffer, placed.kept[item.raw]
                 sent.unplaced.append((item, f"cannot be placed in {where}: {why}"))
@@ -171,71 +190,143 @@ class Sender:
         sent.prepare_duration = time.monotonic() - began
         if not to_send:
             return
-        sent.transfer_started, began = _now(), time.monotonic()
+        failures = self._try(batch, to_send, sent, again=len(to_send) != len(batch.items))
+        alone = len(batch.items) == 1 and not sent.told
+        if alone and self._forget_partials(batch, to_send, failures):
+            # What was left of an earlier try may have spoiled this one.
+            failures = self._try(batch, to_send, sent, again=True)
+        self._account(to_send, sent, failures)
+        self._forget_partials(batch, [item for item, _ in sent.failed], failures)
+        self._acquit(sent, failures)
+
+    def _try(
+        self, batch: Batch, items: Sequence[Item], sent: Sent, *, again: bool
+    ) -> dict[int, Failure]:
+        """Run the commands for files, verify and place them; return why commands failed, by id."""
+        sent.transfer_started = sent.transfer_started or _now()
+        began = time.monotonic()
         try:
-            failure = self._transfer(batch, to_send, self._section.buffer, sent)
+            failures = self._transfer(batch, items, sent)
         finally:
-            sent.transfer_duration = time.monotonic() - began
-        if failure:
-            sent.error = failure
+            sent.transfer_duration = (sent.transfer_duration or 0) + time.monotonic() - began
+        if failures:
             self.session.end(batch.attempt)
         sent.place_started, began = _now(), time.monotonic()
-        everything = len(to_send) == len(batch.items)
-        self.verify_and_place(
-            batch.attempt, to_send, sent, again=not everything, cut_off=sent.cut_off
-        )
+        self.verify_and_place(batch.attempt, items, sent, again=again, cut_off=sent.cut_off)
         sent.place_duration = time.monotonic() - began
-        self._account(to_send, sent, failure)
-        if sent.failed and not self._proved:
-            self._acquit(sent)
+        return failures
 
-    def _acquit(self, sent: Sent) -> None:
-        """Blame no file where the command, with which nothing has arrived yet, sends none of ours.
+    def _acquit(self, sent: Sent, failures: Mapping[int, Failure]) -> None:
+        """Charge no file with what is not its own fault.
 
-        One bad file that waits alone and a tool that is missing at the far end look the same.
+        One that was sent with others is not charged anyway: it is tried alone. It is charged then
+        if the line held and a probe from its directory arrives. Where nothing of a directory
+        arrives, a probe tells at once whether that is so for each of its files.
         """
-        if not self.can_try:
+        alone = len(sent.batch.items) == 1
+        if alone and sent.failed and failures.get(sent.failed[0][0].row.id, NOT_WHOLE).lost:
+            sent.postponed, sent.failed = [*sent.postponed, *sent.failed], []
+        arrived = {item.directory for item in sent.delivered}
+        for group, certain in ((sent.failed, alone), (sent.unplaced, True)):
+            suspected = [item.directory for item, _ in group if item.directory not in arrived]
+            if suspected:
+                self._ask_a_probe(sent, suspected[0], certain)
+            if sent.trouble:
+                sent.later, sent.failed = [*sent.later, *sent.failed], []
+                return
+        for group in (sent.failed, sent.unplaced):
+            for item, why in list(group):
+                refused = self._evidence.refused.get(item.directory)
+                unknown = alone and item.directory not in self._evidence.sent
+                if item.directory not in arrived and (refused or unknown):
+                    group.remove((item, why))
+                    sent.postponed.append((item, refused or why))
+
+    def _ask_a_probe(self, sent: Sent, directory: str, certain: bool) -> None:
+        """Find out whether another file of a directory can be sent, and could be placed.
+
+        Parameters
+        ----------
+        sent : `Sent`
+            Gets its trouble where nothing of the buffer can.
+        directory : `str`
+        certain : `bool`
+            That one was sent before is not enough.
+        """
+        known = self._evidence
+        if directory in known.refused or (directory in known.sent and not certain):
             return
-        if why := self.trial(trial_of(sent.batch.attempt)):
-            sent.trouble = TryLater(f"the transfer command fails for every file: {why}")
-            sent.later, sent.failed = [*sent.later, *sent.failed], []
-        else:
-            self._proved = True
+        attempt = probe_of(sent.batch.attempt)
+        why = self.probe(attempt, directory)
+        if why == "":
+            return
+        top = self.probe(attempt) if directory else why
+        if top and (directory or not known.sent):
+            sent.trouble = TryLater(f"the transfer command fails for every file: {top}")
+        elif why:
+            where = names.printable(os.path.join(self._section.buffer, directory))
+            known.refused[directory] = f"the transfer command sends no file of {where}: {why}"
 
-    @property
-    def can_try(self) -> bool:
-        """Whether the command takes files from where it is told, and not from the buffer only."""
-        return self._command.source != "files_from" or "source_root" in self._command.placeholders
+    def probe(self, attempt: str, directory: str = "") -> str | None:
+        """Send a file of ours from a directory of the buffer to staging and no further.
 
-    def trial(self, attempt: str) -> str:
-        """Send a file of ours to staging and no further; say why it did not arrive, or nothing."""
-        path = self._file_of_ours()
+        Returns
+        -------
+        why : `str` or `None`
+            Why it did not arrive; '' if it did, and `None` if none can be written there.
+        """
+        with self._evidence.probing():
+            path = probe_path(self._section, directory)
+            try:
+                if scan.detour(self._section.buffer, directory):
+                    return None
+                place.write_probe(path)
+            except OSError:
+                return None
+            try:
+                why = self._send_probe(attempt, path, os.path.join(directory, names.split(path)[1]))
+            finally:
+                with contextlib.suppress(OSError):  # the next pass removes it
+                    place.remove_if_there(path)
+        if not why:
+            self._evidence.sent.add(directory)
+        return why
+
+    def _send_probe(self, attempt: str, path: str, rel: str) -> str:
         made = checksum.ALGORITHMS[self._section.checksum].new()
-        made.update(_TRIAL.encode())
+        made.update(place.PROBE)
+        digest = made.hexdigest()
         status = os.lstat(path)
-        root, name = names.split(path)
+        relpath, name = names.split(rel)
         version = (status.st_size, mtime_ns(status), status.st_ino)
-        item = Item(Waiting(0, "", name, *version, None, 0, None, 0, 0), name, made.hexdigest())
+        item = Item(Waiting(0, relpath, name, *version, None, 0, None, 0, 0), rel, digest)
         batch = Batch(attempt, [item])
         self.session.begin(attempt, [item.raw], self._links(batch))
         try:
-            why = self._transfer(batch, [item], root, Sent(batch))
-            if why:
+            failures = self._transfer(batch, [item], Sent(batch))
+            if failures:
                 self.session.end(attempt)
             if self.session.verify(attempt, [item.expected], self.limit(status.st_size)):
+                self.session.try_place(attempt)
                 return ""
+        except receive.Refused as error:
+            return str(error)
         finally:
             with contextlib.suppress(receive.Refused):  # the janitor sweeps it up
                 self.clean(attempt)
-        return why or _NOT_WHOLE
+        return failures.get(0, NOT_WHOLE).text
 
-    def _file_of_ours(self) -> str:
-        """Give a file that is no one's, where the command finds its lists, too."""
-        state.make(self._lists)
-        path = os.path.join(self._lists, "trial")
-        with contextlib.suppress(FileExistsError):
-            place.write_new(path, _TRIAL)
-        return path
+    def _forget_partials(
+        self, batch: Batch, items: Sequence[Item], failures: Mapping[int, Failure]
+    ) -> bool:
+        """Remove what was kept of files that failed though the line held; return if any was."""
+        staging = self.session.place.staging
+        found = _PARTIAL.search(self._command.shown().replace("{staging}", staging))
+        if not found or not found[1].startswith(f"{staging}/") or "/.." in found[1]:
+            return False
+        wanted = [item.raw for item in items if not failures.get(item.row.id, NOT_WHOLE).lost]
+        directory = found[1].removeprefix(f"{staging}/")
+        return bool(wanted) and self.session.forget_partials(batch.attempt, directory, wanted)
 
     def _links(self, batch: Batch) -> list[bytes]:
         """Give the directories for which the command wants numbered directories."""
@@ -297,32 +388,46 @@ class Sender:
             what = "something that is no directory where its directory should be"
         sent.conflicts.append((item, f"the endpoint's buffer has {what}"))
 
-    def _transfer(self, batch: Batch, items: Sequence[Item], buffer: str, sent: Sent) -> str:
-        """Run the transfer command, or one for each directory or file; return what went wrong."""
-        failures: list[str] = []
-        for argv, size in self._commands(batch, items, buffer):
+    def _transfer(self, batch: Batch, items: Sequence[Item], sent: Sent) -> dict[int, Failure]:
+        """Run the transfer command, or one for each directory or file.
+
+        Returns
+        -------
+        failures : `dict` [ `int`, `Failure` ]
+            Why the command of a file failed, by the id of its row.
+        """
+        failures: dict[int, Failure] = {}
+        texts: list[str] = []
+        commands = self._commands(batch, items)
+        for number, (argv, group) in enumerate(commands):
+            size = sum(item.row.size_bytes for item in group)
             finished = execute.run(argv, timeout=self.limit(size))
             status = finished.exit_code if finished.signal is None else -finished.signal
-            if not failures:
+            if not texts:
                 sent.exit_status = status
             if status not in self._section.success_codes or finished.timed_out:
                 tool = os.path.basename(os.fsdecode(argv[0]))
                 # The attempt has another name each time, and it is the same trouble.
-                failures.append(f"{tool}: {finished.said()}".replace(batch.attempt, "*"))
+                texts.append(f"{tool}: {finished.said()}".replace(batch.attempt, "*"))
+                lost = charge.lost_line(self._section.endpoint.transfer, finished)
+                failures.update((item.row.id, Failure(texts[-1], lost)) for item in group)
                 sent.cut_off = sent.cut_off or finished.exit_code is None or finished.timed_out
                 # Is it the files, or is nobody there any more?
                 self.session.free_bytes()
                 if finished.timed_out:
+                    unsent = [item for _, group in commands[number + 1 :] for item in group]
+                    failures.update((item.row.id, Failure(texts[-1], True)) for item in unsent)
                     break
-        if len(failures) > 1:
-            return f"{failures[0]} (and {len(failures) - 1} more commands)"
-        return failures[0] if failures else ""
+        if texts:
+            more = f" (and {len(texts) - 1} more commands)" if len(texts) > 1 else ""
+            sent.error = texts[0] + more
+        return failures
 
     def _commands(
-        self, batch: Batch, items: Sequence[Item], buffer: str
-    ) -> list[tuple[list[bytes], int]]:
-        """Give the commands that send the files, with their bytes."""
-        root = os.fsencode(buffer)
+        self, batch: Batch, items: Sequence[Item]
+    ) -> list[tuple[list[bytes], Sequence[Item]]]:
+        """Return the commands that send the files, with those of each."""
+        root = os.fsencode(self._section.buffer)
         place = os.fsencode(f"{self._section.endpoint.staging}/{batch.attempt}")
         values: dict[str, bytes | Sequence[bytes]] = {
             **self.session.place.values,
@@ -332,8 +437,8 @@ class Sender:
         if self._command.source == "files_from":
             values["files_from"] = os.fsencode(self._write_list(batch.attempt, items))
             values["dest"] = values["dest_root"]
-            return [(self._command.argv(values), sum(item.row.size_bytes for item in items))]
-        found = []
+            return [(self._command.argv(values), items)]
+        found: list[tuple[list[bytes], Sequence[Item]]] = []
         # The numbers are those of the links, also where some files need not be sent.
         numbers = {path: n for n, path in enumerate(_by_directory(batch.items), 1)}
         for path, group in _by_directory(items).items():
@@ -341,8 +446,7 @@ class Sender:
             for some in self._groups(root, group, values):
                 sources = [b"%s/%s" % (root, item.raw) for item in some]
                 values["batch"], values["file"] = sources, sources[0]
-                size = sum(item.row.size_bytes for item in some)
-                found.append((self._command.argv(values), size))
+                found.append((self._command.argv(values), some))
         return found
 
     def _groups(
@@ -369,17 +473,19 @@ class Sender:
     def _list_path(self, attempt: str) -> str:
         return os.path.join(self._lists, f"{attempt}.list")
 
-    def _account(self, items: Sequence[Item], sent: Sent, failure: str) -> None:
-        """Say why what did not arrive did not; the far end answers, so it is not the network."""
+    def _account(self, items: Sequence[Item], sent: Sent, failures: Mapping[int, Failure]) -> None:
+        """Record why what did not arrive did not; the far end answers, so it is not the network."""
         told = sent.told
         missing = [item for item in items if item.row.id not in told]
-        if missing and failure:
+        if missing and failures:
             self._must_have_spare()
-        if any(words in failure for words in _FULL):
-            # Of the quota, or of the table of files: free bytes do not tell of these.
-            sent.no_room = True
-            sent.error = f"{self.session.place.name}: {self._section.endpoint.staging}: {failure}"
-            return
+        for item in missing:
+            text = failures.get(item.row.id, NOT_WHOLE).text
+            if any(words in text for words in _FULL):
+                # Of the quota, or of the table of files: free bytes do not tell of these.
+                sent.no_room = True
+                sent.error = f"{self.session.place.name}: {self._section.endpoint.staging}: {text}"
+                return
         for item in missing:
             what = ""
             with contextlib.suppress(OSError):  # it is there, but cannot be looked at
@@ -387,7 +493,7 @@ class Sender:
             if what:
                 sent.gone.append((item, what))
             else:
-                sent.failed.append((item, failure or _NOT_WHOLE))
+                sent.failed.append((item, failures.get(item.row.id, NOT_WHOLE).text))
 
 
 def _by_directory(items: Sequence[Item]) -> dict[bytes, list[Item]]:

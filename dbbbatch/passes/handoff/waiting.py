@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dbbbatch.config import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, Waiting
+from dbbbatch.files import names
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff import sources
 
@@ -23,13 +24,23 @@ class Queue:
         Those that failed before; else those that did not.
     under_way : `~collections.abc.Collection` [ `int` ]
         Those that are not given.
+    refused : `~collections.abc.Collection` [ `str` ]
+        Directories whose files are not given either.
     """
 
-    def __init__(self, p: Pass, section: Handoff, tried: bool, under_way: Collection[int]) -> None:
+    def __init__(
+        self,
+        p: Pass,
+        section: Handoff,
+        tried: bool,
+        under_way: Collection[int],
+        refused: Collection[str],
+    ) -> None:
         self._p = p
         self._section = section
         self._tried = tried
         self._under_way = under_way
+        self._refused = refused
         self._page: deque[Waiting] = deque()
         self.rewind()
 
@@ -81,4 +92,6 @@ class Queue:
         self._page = deque(row for row in self._page if row.id not in ids)
 
     def _matches(self, row: Waiting) -> bool:
+        if self._refused and names.from_text(row.relpath) in self._refused:
+            return False
         return not self._p.options.match or self._p.matches(sources.path_of(self._section, row)[0])

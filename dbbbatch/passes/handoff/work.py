@@ -23,7 +23,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, place
+from dbbbatch.files import checksum
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
@@ -79,7 +79,7 @@ class HandoffWork(Work):
     def work(self, p: Pass) -> None:
         """Record what is in the buffer, and send it."""
         Line(p, self._section, self._left).run()
-        place.remove_empty_directories(self._section.buffer, self._section.expiration)
+        sources.remove_empty_directories(p.settings.site.name, self._section)
 
     def plan(self, p: Pass) -> Iterator[str]:
         """Say what would be recovered and sent."""
@@ -133,8 +133,10 @@ class Line:
         self._backlog_goes = False
         # Also those that are not to be sent in this pass, or not again.
         self._under_way = set(left.files)
-        self._new = Queue(p, section, False, self._under_way)
-        self._tried = Queue(p, section, True, self._under_way)
+        # Of these directories nothing can be sent, or placed, in this pass.
+        refused = self._streams.evidence.refused
+        self._new = Queue(p, section, False, self._under_way, refused)
+        self._tried = Queue(p, section, True, self._under_way, refused)
         self._most_tried = TRIED
         self._others = 0
         # The next one is the last.
@@ -144,6 +146,7 @@ class Line:
         self._failure = ""
         self._roomless = 0
         self._no_room: TryLater | None = None
+        self._postponed: TryLater | None = None
 
     def run(self) -> None:
         """Scan and send until nothing is left to send, or the pass is to stop."""
@@ -177,6 +180,8 @@ class Line:
             raise TryLater(
                 f"of {FRUITLESS} batches in a row no file arrived, the last time: {self._failure}"
             )
+        if self._postponed:
+            raise self._postponed
 
     def _may_send(self) -> bool:
         return (
@@ -308,9 +313,12 @@ class Line:
             self._suspects += reversed(again)
             self._outcomes.suspected(self._suspects[:-MOST_SUSPECTS], sent.failed[0][1])
             del self._suspects[:-MOST_SUSPECTS]
+        if sent.postponed:
+            self._failure = sent.postponed[0][1]
+            self._postponed = self._postponed or TryLater(f"{self._failure}; no file is charged")
         if sent.delivered:
             self._fruitless = 0
-        elif sent.failed:
+        elif sent.failed or sent.postponed:
             self._fruitless += 1
         if sent.failed:
             self._failure = sent.failed[0][1]

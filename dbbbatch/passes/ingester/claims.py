@@ -20,7 +20,7 @@ from dbbbatch.files import names, processes
 from dbbbatch.files.processes import machine
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.ingester import judging
-from dbbbatch.targets.verdict import Verdict
+from dbbbatch.targets.verdict import MISSING, Kind, Verdict
 
 #: Seconds for which a claim is good, and between two times that a pass renews its own.
 CLAIM = 300.0
@@ -89,6 +89,8 @@ class Claims:
     def tell(self, verdicts: Iterable[Verdict]) -> None:
         """Record what became of files."""
         verdicts = list(verdicts)
+        missing = [verdict.number for verdict in verdicts if verdict.kind is Kind.MISSING]
+        missed = self._missed_before(missing) if missing else set()
         now = self._now()
         written = self._write(
             [
@@ -100,6 +102,7 @@ class Claims:
                     start_time=self._moment(verdict.begun),
                     now=now,
                     chance=random.random(),
+                    missed_before=verdict.number in missed,
                 )
                 for at, verdict in enumerate(verdicts)
             ]
@@ -107,6 +110,11 @@ class Claims:
         for judgement in written:
             count = _COUNTS.get(judgement.status, "later")
             self._p.counts[count] += 1
+
+    def _missed_before(self, file_ids: Sequence[int]) -> set[int]:
+        """Return which files were not in storage when they were looked for the last time."""
+        last = connect.look(lambda: IngestEvent.last_messages(self._target.id, file_ids))
+        return {number for number, message in last.items() if message.startswith(MISSING)}
 
     def give_back(self, file_ids: Iterable[int], why: str) -> None:
         """Record that files were not offered after all."""

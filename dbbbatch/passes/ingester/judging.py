@@ -11,7 +11,7 @@ from dbbbatch.config import Target
 from dbbbatch.database.models.claim import Judgement
 from dbbbatch.database.models.due import Held
 from dbbbatch.database.models.status import Status
-from dbbbatch.targets.verdict import Kind, Verdict
+from dbbbatch.targets.verdict import MISSING, Kind, Verdict
 
 #: Files of the first batch of a pass, and of the smallest one.
 SMALLEST = 10
@@ -65,6 +65,7 @@ def judge(
     start_time: datetime,
     now: datetime,
     chance: float,
+    missed_before: bool = False,
 ) -> Judgement:
     """Decide what becomes of a file.
 
@@ -82,13 +83,18 @@ def judge(
         When the plugin took it in hand, and the present, both by the database's clock.
     chance : `float`
         From 0 to 1, for the wait.
+    missed_before : `bool`
+        It was not in storage when it was looked for the last time either. At first sight that
+        costs nothing: another host may have just moved it there, and caches lag behind.
     """
     status, attempts, message, due = held.was, held.attempts, verdict.message, None
+    if verdict.kind is Kind.MISSING and not message.startswith(MISSING):
+        message = f"{MISSING}: {message}" if message else MISSING
     if verdict.kind in _SUCCESSES:
         status, message = Status.SUCCESS, message or _SUCCESSES[verdict.kind]
     elif verdict.kind in (Kind.NEVER, Kind.EMPTY):
         status = Status.INVALID
-    elif verdict.kind in _COSTLY:
+    elif verdict.kind in _COSTLY and (missed_before or verdict.kind is not Kind.MISSING):
         attempts += 1
         status = Status.UNKNOWN if verdict.kind is Kind.UNKNOWN else Status.FAILURE
         if attempts < policy.max_attempts:
