@@ -27,7 +27,8 @@ def command() -> None:
     "--storage-class",
     default="",
     metavar="NAME",
-    help="Of a new dataset type: Exposure for the LSST stack; by default what astropy can read.",
+    help="Of a new dataset type: Exposure for the LSST stack (the default for a target with task); "
+    "else by default what astropy can read.",
 )
 @click.option(
     "--database",
@@ -43,6 +44,11 @@ def command() -> None:
     metavar="FILE",
     help="A raw file to learn detectors from (any of several).",
 )
+@click.option(
+    "--update",
+    is_flag=True,
+    help="Change records of the instrument that differ from what is known of it.",
+)
 @click.pass_obj
 def prepare(
     operator: Operator,
@@ -55,10 +61,12 @@ def prepare(
     database: str,
     namespace: str,
     files: tuple[str, ...],
+    update: bool,
 ) -> None:
     """Make the repository of the target KIND.NAME, or complete it, for raw files of an instrument.
 
-    What is there already is left as it is. With --repo, no configuration is needed.
+    What is there already is left as it is, unless --update is given. With --repo, no configuration
+    is needed.
     """
     from dbbbatch.targets.base import Misconfigured, NotReady
 
@@ -81,11 +89,13 @@ def prepare(
             instrument,
             run=settings.run,
             dataset_type=settings.dataset_type,
-            storage_class=storage_class,
+            # The stack's task takes no other.
+            storage_class=storage_class or ("Exposure" if settings.task else ""),
             database=database,
             namespace=namespace,
             files=files,
             translators=settings.translators,
+            update=update,
         ):
             click.echo(line)
             done = True

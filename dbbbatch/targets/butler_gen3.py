@@ -25,6 +25,11 @@ from dbbbatch.targets.base import (
 FORMATTER = "dbbbatch.targets.butler.formatter.FitsFormatter"
 
 
+#: Arguments of the tasks' ``run`` that are the plugin's own business.
+INGEST_ARGUMENTS = frozenset({"files", "run", "pool", "processes", "file_filter", "skip_ingest"})
+VISIT_ARGUMENTS = frozenset({"dataIds_or_records", "dataIds", "data_ids", "pool", "processes"})
+
+
 def _run(value: Any) -> str:
     text = keys.text(value)
     try:
@@ -69,6 +74,21 @@ class Settings:
     visits: str = key("", "with the LSST stack: lsst.obs.base.DefineVisitsTask, to define visits")
     visits_config: Mapping[str, Any] = key({}, "fields of its configuration", parse=keys.table)
     visits_options: Mapping[str, Any] = key({}, "arguments of its run", parse=keys.table)
+
+    def __post_init__(self) -> None:
+        if self.task and self.exposures != "fail":
+            raise ValueError(
+                f"exposures: {self.exposures} has no effect with task, which compares exactly; "
+                "its own way is task_options = { update_exposure_records = true }"
+            )
+        if "transfer" in self.task_config:
+            raise ValueError("task_config: transfer is the key transfer of this section")
+        for name, options, ours in (
+            ("task_options", self.task_options, INGEST_ARGUMENTS),
+            ("visits_options", self.visits_options, VISIT_ARGUMENTS),
+        ):
+            for option in sorted(ours & set(options)):
+                raise ValueError(f"{name}: {option} is no option here: the plugin sets it itself")
 
 
 class ButlerGen3(Plugin):

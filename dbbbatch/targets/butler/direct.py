@@ -35,7 +35,7 @@ from dbbbatch.targets.butler.repository import (
     first_line,
 )
 
-__all__ = ["DirectIngest"]
+__all__ = ["DirectIngest", "difference", "shown"]
 
 
 @dataclass(slots=True)
@@ -115,13 +115,15 @@ class DirectIngest:
             if part:
                 yield from self._register(part)
 
-    def judge(self, file: StoredFile) -> Outcome | None:
-        """Say whether the repository holds a file, the same or another; None if it does not."""
-        plan = self.read(file)
-        if isinstance(plan, Outcome):
-            return None
-        held = self._repository.asking(self._held, [plan])
-        return self._judge(plan, held) if held else None
+    def judge(self, files: Sequence[StoredFile]) -> dict[int, Outcome]:
+        """Return what is to be said of the files whose data ids the repository holds already.
+
+        Files that it does not hold, or that cannot be read, are left out.
+        """
+        plans = [plan for plan in map(self.read, files) if isinstance(plan, _Plan)]
+        held = self._repository.asking(self._held, plans)
+        judged = {plan.file.number: self._judge(plan, held) for plan in plans} if held else {}
+        return {number: outcome for number, outcome in judged.items() if outcome is not None}
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
         """Tell which files the repository holds; as `dbbbatch.targets.base.Plugin.known`."""
@@ -137,10 +139,8 @@ class DirectIngest:
 
     def read(self, file: StoredFile) -> _Plan | Outcome:
         """Find out which datasets a file holds, or why none can be made of it."""
-        try:
-            os.fsencode(file.path).decode("utf-8")
-        except UnicodeDecodeError:
-            return Outcome(file.number, Result.NEVER, "the Butler takes no names but UTF-8")
+        if not headers.is_utf8(file.path):
+            return Outcome(file.number, Result.NEVER, headers.NOT_UTF8)
         try:
             infos = headers.observations(file.path, count=self._settings.nextend)
         except fits.Damaged as error:
@@ -150,9 +150,16 @@ class DirectIngest:
         except OSError as error:
             result = Result.LATER if disk_away(error) else Result.FAILED
             return Outcome(file.number, result, f"cannot be read: {error.strerror or error}")
+        except Exception as error:  # noqa: BLE001 (one file must not spoil its batch)
+            why = f"cannot be read: {type(error).__name__}: {first_line(error)}"
+            return Outcome(file.number, Result.FAILED, why)
         if len({(info.instrument, info.exposure_id) for info in infos}) > 1:
             return Outcome(file.number, Result.FAILED, "holds more than one exposure")
-        return _Plan(file, infos, [self._ref(info) for info in infos])
+        try:
+            return _Plan(file, infos, [self._ref(info) for info in infos])
+        except Exception as error:  # noqa: BLE001 (a value that is no data id)
+            why = f"no dataset can be made of it: {type(error).__name__}: {first_line(error)}"
+            return Outcome(file.number, Result.FAILED, why)
 
     def _ref(self, info: ObservationInfo) -> DatasetRef:
         data_id = DataCoordinate.standardize(
@@ -211,7 +218,7 @@ class DirectIngest:
             return None
         if not self._settings.register_filters:
             return f"filter {name!r} of {instrument} is not registered in {self._repository.where}"
-        row = {"instrument": instrument, "name": name, "band": band(name)}
+        row = {"instrument": instrument, "name": name, "band": band(str(instrument), name)}
         try:
             self._repository.asking(
                 self._repository.butler.registry.syncDimensionData, "physical_filter", row
@@ -255,11 +262,14 @@ class DirectIngest:
                 # Not there, or there with its file forgotten: then it may be given a new one.
                 new.append(there or ref)
                 continue
-            difference = _difference(path, plan.file)
-            if difference:
+            try:
+                differing = difference(path, plan.file)
+            except OSError as error:
                 return plan.outcome(
-                    Result.FAILED, f"{self._shown(ref)} is there already: {difference}"
+                    Result.LATER, f"cannot be compared with {path}: {error.strerror}"
                 )
+            if differing:
+                return plan.outcome(Result.FAILED, f"{shown(ref)} is there already: {differing}")
             if path != plan.file.path:
                 same = f"registered before, the same content in {path}"
         if new:
@@ -278,7 +288,11 @@ class DirectIngest:
             key = plan.exposure
             if key in wrong or key in new:
                 continue
-            rows = records.exposure_rows(plan.infos[0], universe)
+            try:
+                rows = records.exposure_rows(plan.infos[0], universe)
+            except Exception as error:  # noqa: BLE001 (a value that no record can hold)
+                wrong[key] = f"exposure {key[1]}: {type(error).__name__}: {first_line(error)}"
+                continue
             if key not in there:
                 new[key] = rows
             elif self._settings.exposures != "keep" and (
@@ -364,7 +378,7 @@ class DirectIngest:
             judged = self._judge(plan, self._repository.asking(self._held, [plan]))
             if judged is not None:
                 return judged
-        if isinstance(error, OSError) and disk_away(error):
+        if disk_away(error):
             return plan.outcome(Result.LATER, str(error))
         return plan.outcome(Result.FAILED, f"{type(error).__name__}: {first_line(error)}")
 
@@ -372,16 +386,24 @@ class DirectIngest:
 
     def _named(self, plan: _Plan) -> str:
         run = plan.refs[0].run
-        return f"{self._shown(plan.refs[0], len(plan.infos) - 1)} in {run}"
-
-    def _shown(self, ref: DatasetRef, more: int = 0) -> str:
-        id_ = ref.dataId
-        text = f"{ref.datasetType.name} {id_['instrument']} {id_['exposure']}/{id_['detector']}"
-        return f"{text} and {more} more" if more else text
+        return f"{shown(plan.refs[0], len(plan.infos) - 1)} in {run}"
 
 
-def _difference(path: str, file: StoredFile) -> str | None:
-    """Say in what a file differs from the one that the repository holds; None if in nothing."""
+def shown(ref: DatasetRef, more: int = 0) -> str:
+    """Return a dataset's name for messages."""
+    id_ = ref.dataId
+    text = f"{ref.datasetType.name} {id_['instrument']} {id_['exposure']}/{id_['detector']}"
+    return f"{text} and {more} more" if more else text
+
+
+def difference(path: str, file: StoredFile) -> str | None:
+    """Return in what a file differs from the one that the repository holds; None if in nothing.
+
+    Raises
+    ------
+    OSError
+        If a disk is away.
+    """
     if path == file.path:
         return None
     try:
@@ -391,5 +413,7 @@ def _difference(path: str, file: StoredFile) -> str | None:
     except FileNotFoundError:
         return f"from {path}, which is gone; here it is {file.path}"
     except OSError as error:
+        if disk_away(error):
+            raise
         return f"from {path}, which cannot be read ({error.strerror}); here it is {file.path}"
     return f"from {path} ({size} bytes), and differs from {file.path} ({file.size_bytes} bytes)"

@@ -37,6 +37,7 @@ def prepare(
     namespace: str = "",
     files: Sequence[str] = (),
     translators: Sequence[str] = (),
+    update: bool = False,
 ) -> Iterator[str]:
     """Make or complete a repository.
 
@@ -61,6 +62,8 @@ def prepare(
         Sample files, to learn detectors from (all of them, for an instrument that is not known).
     translators : sequence of `str`
         Modules with header translators of the site's own.
+    update : `bool`
+        Change records of the instrument that differ from what is known of it.
 
     Yields
     ------
@@ -83,7 +86,7 @@ def prepare(
         yield _make(where, database, namespace)
     repository = Repository(where)
     try:
-        yield from _register_instrument(repository, instrument)
+        yield from _register_instrument(repository, instrument, update=update)
         yield from _register_samples(repository, instrument, files)
         yield from _register_type(repository.butler, dataset_type, storage_class)
         collection = run.format(instrument=instrument)
@@ -132,13 +135,16 @@ def _make(where: str, database: str, namespace: str) -> str:
     return f"repository {where}"
 
 
-def _register_instrument(repository: Repository, name: str) -> Iterator[str]:
+def _register_instrument(repository: Repository, name: str, *, update: bool) -> Iterator[str]:
     known = instruments.KNOWN.get(name)
-    if known is not None and (stack := _of_the_stack(known.class_name)) is not None:
-        stack().register(repository.butler.registry)
-        yield f"instrument {name}, its detectors and filters (by {known.class_name})"
-        return
     if known is None:
+        return
+    if (stack := _of_the_stack(known.class_name)) is not None:
+        try:
+            stack().register(repository.butler.registry, **({"update": True} if update else {}))
+        except ConflictingDefinitionError as error:
+            raise _differs(repository, f"{known.class_name} of the stack", error) from error
+        yield f"instrument {name}, its detectors and filters (by {known.class_name})"
         return
     rows = {
         "name": name,
@@ -148,10 +154,9 @@ def _register_instrument(repository: Repository, name: str) -> Iterator[str]:
         "detector_max": known.detector_max,
         "visit_system": known.visit_system,
     }
-    if _sync(repository, "instrument", rows):
+    if _sync(repository, "instrument", rows, update=update):
         yield f"instrument {name}"
-    there = {detector.id for detector in _detectors(repository, name)}
-    added = [
+    detectors = [
         {
             "instrument": name,
             "id": detector.id,
@@ -161,11 +166,54 @@ def _register_instrument(repository: Repository, name: str) -> Iterator[str]:
             "purpose": detector.purpose,
         }
         for detector in instruments.detectors(name)
-        if detector.id not in there
     ]
-    if added:
-        repository.butler.registry.insertDimensionData("detector", *added, skip_existing=True)
-        yield f"{len(added)} detectors of {name}"
+    filters = [
+        {"instrument": name, "name": filter_name, "band": band}
+        for filter_name, band in instruments.filters(name).items()
+    ]
+    for element, of_them in (("detector", detectors), ("physical_filter", filters)):
+        if count := _complete(repository, name, element, of_them, update=update):
+            yield f"{count} {_PLURAL[element]} of {name}"
+
+
+#: What an operator calls records.
+_PLURAL = {"detector": "detectors", "physical_filter": "filters"}
+
+
+def _complete(
+    repository: Repository,
+    instrument: str,
+    element: str,
+    rows: Sequence[dict[str, Any]],
+    *,
+    update: bool,
+) -> int:
+    """Insert the records that are not there yet, and mend those that said nothing.
+
+    Returns
+    -------
+    count : `int`
+        How many were inserted or changed.
+
+    Raises
+    ------
+    ConfigError
+        If one that is there differs.
+    """
+    key = "id" if element == "detector" else "name"
+    there = {getattr(one, key): one for one in _records(repository, element, instrument)}
+    missing = [row for row in rows if row[key] not in there]
+    if missing:
+        repository.butler.registry.insertDimensionData(element, *missing, skip_existing=True)
+    changed = 0
+    for row in rows:
+        held = there.get(row[key])
+        if held is None or all(held.toDict().get(name) == value for name, value in row.items()):
+            continue
+        # A filter that was registered before its band was known has its own name for one.
+        unknown = element == "physical_filter" and held.band == held.name
+        changed += _sync(repository, element, row, update=update or unknown)
+    return len(missing) + changed
 
 
 def _of_the_stack(class_name: str) -> Any:
@@ -196,7 +244,7 @@ def _register_samples(repository: Repository, name: str, files: Sequence[str]) -
                     {"name": name, "class_name": "", "visit_system": 0} | row,
                 )
                 yield f"instrument {name}"
-            if info.detector_num not in {one.id for one in _detectors(repository, name)}:
+            if info.detector_num not in {one.id for one in _records(repository, "detector", name)}:
                 full_name = _full_name(path, info)
                 row = {"instrument": name, "id": info.detector_num, "full_name": full_name}
                 _sync(repository, "detector", row)
@@ -212,9 +260,9 @@ def _full_name(path: str, info: Any) -> str:
         return str(info.detector_num)
 
 
-def _detectors(repository: Repository, instrument: str) -> list[Any]:
+def _records(repository: Repository, element: str, instrument: str) -> list[Any]:
     return repository.butler.query_dimension_records(
-        "detector",
+        element,
         where="instrument = :of",
         bind={"of": instrument},
         limit=None,
@@ -222,18 +270,27 @@ def _detectors(repository: Repository, instrument: str) -> list[Any]:
     )
 
 
-def _sync(repository: Repository, element: str, row: dict[str, Any]) -> bool:
+def _sync(
+    repository: Repository, element: str, row: dict[str, Any], *, update: bool = False
+) -> bool:
     """Insert a record of which the repository's universe may not know every column."""
     dimension = repository.butler.dimensions[element]
     columns = set(dimension.RecordClass.fields.names)
     row = {name: value for name, value in row.items() if name in columns}
     try:
-        return bool(repository.butler.registry.syncDimensionData(element, row))
+        return bool(repository.butler.registry.syncDimensionData(element, row, update=update))
     except ConflictingDefinitionError as error:
-        raise ConfigError(
-            f"repository {repository.where} holds another {element} of this name: "
-            f"{first_line(error)}"
-        ) from error
+        named = row.get("name", row.get("full_name"))
+        raise _differs(repository, f"{element} {named!r} as dbbbatch knows it", error) from error
+
+
+def _differs(repository: Repository, whose: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"repository {repository.where} has a record that differs from {whose}: "
+        f"{first_line(error)}; it was left as it is. Records that were registered by hand, by "
+        "another release or with a guessed band do that; if the new ones are right, repeat with "
+        "--update"
+    )
 
 
 def _register_type(butler: Butler, name: str, storage_class: str) -> Iterator[str]:

@@ -77,10 +77,14 @@ def exposure_rows(info: ObservationInfo, universe: DimensionUniverse) -> dict[st
 
 def _measured(info: ObservationInfo) -> dict[str, Any]:
     begin, end = info.datetime_begin, info.datetime_end
+    # As requested, as obs_base has it since mid-2025: all detectors say the same then.
+    lasted = info.exposure_time_requested
+    if lasted is None:
+        lasted = info.exposure_time
     values: dict[str, Any] = {
         # An end before the beginning would make a timespan without bounds.
         "timespan": Timespan(begin, max(begin, end)),
-        "exposure_time": float(info.exposure_time.to_value("s")),
+        "exposure_time": float(lasted.to_value("s")),
         "dark_time": None,
     }
     if info.dark_time is not None:

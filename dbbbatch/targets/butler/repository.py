@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -24,22 +23,10 @@ from lsst.daf.butler import (
 from lsst.resources import ResourcePath
 
 from dbbbatch.targets.base import Misconfigured, NotReady
+from dbbbatch.targets.failures import chain, disk_away, first_line
 
 __all__ = ["Repository", "database_away", "disk_away", "first_line"]
 
-#: What a disk says when it is away rather than the file bad.
-_AWAY = {
-    errno.EIO,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.ENOTCONN,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-}
 #: Tries of a database that says it is away, before the pass is ended.
 TRIES = 3
 #: Dimensions of a raw file.
@@ -48,30 +35,17 @@ RAW = {"instrument", "exposure", "detector"}
 _IDS = 5000
 
 
-def disk_away(error: OSError) -> bool:
-    """Tell whether an error means that the disk is away or full, rather than the file bad."""
-    return error.errno in _AWAY
-
-
 def database_away(error: BaseException) -> str | None:
-    """Say what the repository's database said, if an error means that it is away or busy."""
-    at: BaseException | None = error
-    while at is not None:
+    """Return what the repository's database said, if an error means that it is away or busy."""
+    for one in chain(error):
         if isinstance(
-            at,
+            one,
             sqlalchemy.exc.OperationalError
             | sqlalchemy.exc.InterfaceError
             | sqlalchemy.exc.TimeoutError,
-        ) or (isinstance(at, sqlalchemy.exc.DBAPIError) and at.connection_invalidated):
-            return first_line(at)
-        at = at.__cause__ or at.__context__
+        ) or (isinstance(one, sqlalchemy.exc.DBAPIError) and one.connection_invalidated):
+            return first_line(one)
     return None
-
-
-def first_line(error: BaseException) -> str:
-    """Give the first line of an error's text, without SQLAlchemy's ballast."""
-    text = str(getattr(error, "orig", None) or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 class Repository:
@@ -121,7 +95,7 @@ class Repository:
                 raise Misconfigured(f"repository {where}: {first_line(error)}") from error
             if why := database_away(error):
                 raise NotReady(f"repository {where}: its database is away: {why}") from error
-            if isinstance(error, OSError) and disk_away(error):
+            if disk_away(error):
                 raise NotReady(f"repository {where}: {error}") from error
             raise Misconfigured(
                 f"repository {where} cannot be opened: {type(error).__name__}: {first_line(error)}"
@@ -174,16 +148,21 @@ class Repository:
 
     # ---- what is registered ----
 
-    def dataset_type(self, name: str) -> DatasetType:
-        """Give a dataset type that must be there, and be one of raw files."""
+    def registered_type(self, name: str) -> DatasetType | None:
+        """Return a dataset type, or None if the repository has none of this name."""
         try:
-            found = self.butler.get_dataset_type(name)
+            return self.butler.get_dataset_type(name)
         except (MissingDatasetTypeError, KeyError):
+            return None
+
+    def dataset_type(self, name: str) -> DatasetType:
+        """Return a dataset type that must be there, and be one of raw files."""
+        found = self.registered_type(name)
+        if found is None:
             raise Misconfigured(
                 f"repository {self.where} has no dataset type {name!r}; complete it with: "
                 f"dbb butler prepare --repo {self.where} --instrument NAME --dataset-type {name}"
-            ) from None
-
+            )
         required = set(found.dimensions.required)
         if required != RAW:
             raise Misconfigured(
@@ -208,8 +187,13 @@ class Repository:
             raise Misconfigured(f"run: collection {run!r} in {self.where} is {kind.name}, not RUN")
 
     def instruments(self) -> list[str]:
-        """Name the instruments that are registered."""
-        return sorted(record.name for record in self._records("instrument", "", {}))
+        """Return the names of the instruments that are registered."""
+        return sorted(self.instrument_classes())
+
+    def instrument_classes(self) -> dict[str, str]:
+        """Return the stack's class of each registered instrument, by the instrument's name."""
+        records = self._records("instrument", "", {})
+        return {record.name: record.class_name or "" for record in records}
 
     def missing(self, instrument: str, detectors: set[int]) -> str | None:
         """Say what a file of these detectors needs that is not registered, and what to do."""

@@ -226,9 +226,13 @@ class _Rubin(FitsTranslator):
 
     # ---- where to ----
 
+    def _tracking_system(self) -> str | None:
+        """Return what the telescope followed; None if the header does not say."""
+        return self._value("TRACKSYS")
+
     def _follows_the_sky(self) -> bool:
         return (
-            str(self._value("TRACKSYS") or "").lower() != "local"
+            str(self._tracking_system() or "").lower() != "local"
             and self.to_observation_type() not in self._non_sky_observation_types
         )
 
@@ -244,7 +248,7 @@ class _Rubin(FitsTranslator):
         # Darks are sometimes taken while tracking; other calibrations may only say that they are.
         if self.to_observation_type() in set(self._non_sky_observation_types) - {"dark"}:
             return None
-        if self._value("TRACKSYS") not in (None, "RADEC"):
+        if self._tracking_system() not in (None, "RADEC"):
             return None
         return tracking_from_degree_headers(
             self, ("RADESYS",), (("RASTART", "DECSTART"), ("RA", "DEC"))
@@ -381,6 +385,11 @@ class Latiss(_Rubin):
         return "~".join(
             "empty" if name.lower().startswith("empty") else tidy_filter(name) for name in names
         )
+
+    def _tracking_system(self) -> str | None:
+        # SIDEREAL is what headers up to 2022 call it.
+        named = super()._tracking_system() or None
+        return "RADEC" if named == "SIDEREAL" else named
 
     @cache_translation
     def to_dark_time(self) -> u.Quantity:

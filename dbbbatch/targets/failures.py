@@ -1,0 +1,35 @@
+"""What lies behind an exception that a target's own code has wrapped, once or several times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dbbbatch.files import faults
+
+__all__ = ["chain", "disk_away", "first_line"]
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Return an exception and all that it came from, outermost first."""
+    at: BaseException | None = error
+    seen: set[int] = set()
+    while at is not None and id(at) not in seen:
+        yield at
+        seen.add(id(at))
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+
+
+def disk_away(error: BaseException) -> bool:
+    """Return whether an error came from a disk that is away, failing or full.
+
+    An `OSError` without a number, such as cfitsio's and astropy's complaints, is the file's own.
+    """
+    return any(
+        isinstance(one, OSError) and faults.is_general(one, writing=True) for one in chain(error)
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, without SQLAlchemy's ballast."""
+    text = str(getattr(error, "orig", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
