@@ -34,6 +34,9 @@ from dbbbatch.targets.base import (
     Result,
     StoredFile,
 )
+from dbbbatch.targets.butler import fits
+from dbbbatch.targets.butler.origins import Origins
+from dbbbatch.targets.failures import chain, disk_away
 
 _OURS = {"root", "mode", "create", "dryrun", "ignoreIngested"}
 
@@ -51,6 +54,9 @@ class Settings:
     )
     create: bool = key(
         False, "make the registry if the repository has none yet", parse=keys.boolean
+    )
+    nextend: bool = key(
+        True, "refuse a file with fewer extensions than its header counts", parse=keys.boolean
     )
     options: Mapping[str, Any] = key(
         {}, "more arguments of the task's prepareTask", parse=keys.table
@@ -75,6 +81,9 @@ class ButlerGen2(Plugin):
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
         self._task: Any = None
+        self._origins = Origins(
+            os.path.join(context.state, "butler-gen2", f"{context.target}.sqlite3")
+        )
 
     # ---- the task ----
 
@@ -102,7 +111,10 @@ class ButlerGen2(Plugin):
             if not self.settings.create:
                 raise Misconfigured(f"root: {root} has no registry; create = true makes one")
             # Once and with no files: with a registry there, it would be replaced.
-            self._prepared(task, create=True).ingestFiles([])
+            try:
+                self._prepared(task, create=True).ingestFiles([])
+            except (sqlite3.Error, OSError) as error:
+                raise self._refused(error) from error
         self._task = self._prepared(task, create=False)
 
     def _prepared(self, task: Any, *, create: bool) -> Any:
@@ -120,6 +132,12 @@ class ButlerGen2(Plugin):
             raise Misconfigured(
                 f"root: {self.settings.task} refuses {self.settings.root} (exit {error.code})"
             ) from None
+        except (ImportError, AttributeError) as error:
+            mapper = os.path.join(self.settings.root, "_mapper")
+            raise Misconfigured(
+                f"root: the mapper that {mapper} names cannot be imported ({error}); set up its "
+                "package before dbb-ingester, or correct the file"
+            ) from error
         finally:
             sys.argv = arguments
 
@@ -134,16 +152,17 @@ class ButlerGen2(Plugin):
         claimed: set[str] = set()
         again = []
         for file in files:
-            if not os.path.exists(file.path):
-                # The task would log a warning and call it a success.
-                yield Outcome(file.number, Result.FAILED, "no such file")
+            unfit = self._unfit(file)
+            if unfit is not None:
+                yield unfit
                 continue
             try:
                 parsed = self._parsed(file)
                 judged = self._judge(parsed)
-            except NotReady:
+            except (NotReady, Misconfigured):
                 raise
             except Exception as error:  # noqa: BLE001 (a parser is the instrument's)
+                self._raise_if_away(error)
                 yield Outcome(file.number, Result.FAILED, f"cannot be parsed: {_said(error)}")
                 continue
             if judged is not None:
@@ -155,12 +174,37 @@ class ButlerGen2(Plugin):
                 claimed.add(name)
                 waiting.append(parsed)
         while waiting:
+            if self.settings.mode == "skip":
+                self._remember(waiting)
             stopped, why = self._run([parsed.file.path for parsed in waiting])
             for parsed in waiting[:stopped]:
                 yield self._confirmed(parsed, why)
             waiting = waiting[stopped:]
         if again:
             yield from self.ingest(again)
+
+    def _unfit(self, file: StoredFile) -> Outcome | None:
+        """Return why a file is not given to the task, which takes what is cut short."""
+        try:
+            fits.walk(file.path, count=self.settings.nextend)
+        except fits.NoFits:
+            # Whether the instrument's parser takes it is for that to say.
+            return None
+        except fits.Damaged as error:
+            return Outcome(file.number, Result.NEVER, str(error))
+        except FileNotFoundError:
+            # The task would log a warning and call it a success.
+            return Outcome(file.number, Result.FAILED, "no such file")
+        except OSError as error:
+            result = Result.LATER if disk_away(error) else Result.FAILED
+            return Outcome(file.number, result, f"cannot be read: {error.strerror or error}")
+        return None
+
+    def _remember(self, waiting: Sequence[_Parsed]) -> None:
+        try:
+            self._origins.intend((self._named(one), one.file.path) for one in waiting)
+        except (sqlite3.Error, OSError) as error:
+            raise NotReady(f"state of target {self.context.target}: {error}") from error
 
     def _confirmed(self, parsed: _Parsed, why: str) -> Outcome:
         """Say what became of a file that was given to the task."""
@@ -180,14 +224,38 @@ class ButlerGen2(Plugin):
         except SystemExit as error:
             raise Misconfigured(f"{self.settings.task} leaves with exit {error.code}") from None
         except Exception as error:  # (IngestError, and whatever obs packages add)
-            if isinstance(error.__cause__ or error, sqlite3.OperationalError):
-                raise NotReady(f"registry of {self.settings.root}: {_said(error)}") from error
+            self._raise_if_away(error)
             culprit = getattr(error, "pathname", None)
+            if culprit not in paths and isinstance(error, OSError):
+                # It came before the first file: the registry could not be opened.
+                raise self._refused(error) from error
             tried = paths.index(culprit) + 1 if culprit in paths else len(paths)
             return tried, _said(error)
         finally:
             sys.argv = arguments
         return len(paths), "; ".join(words[-1:])
+
+    def _raise_if_away(self, error: BaseException) -> None:
+        """Raise what says so if an error came from the registry or a disk, not from a file.
+
+        The task wraps what the registry says, twice for a row that cannot be added.
+        """
+        for one in chain(error):
+            # (Registries on PostgreSQL have an error of this name too.)
+            if isinstance(one, sqlite3.OperationalError) or (
+                type(one).__name__ == "OperationalError"
+            ):
+                raise self._refused(one) from error
+        if disk_away(error):
+            raise NotReady(f"{self.settings.root}: {_said(error)}") from error
+
+    def _refused(self, error: BaseException) -> NotReady | Misconfigured:
+        """Return what to raise when the registry cannot be used."""
+        text = f"registry of {self.settings.root}: {_said(error)}"
+        # An error in the statement: there is no such table, or it has not the columns.
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+            return Misconfigured(f"{text}; was it made by another task, or another release?")
+        return NotReady(text)
 
     def _parsed(self, file: StoredFile) -> _Parsed:
         """Read what the registry will hold of a file."""
@@ -204,15 +272,16 @@ class ButlerGen2(Plugin):
         name = self._named(parsed)
         registered = self._registered(parsed.infos)
         if self.settings.mode == "skip":
-            if not registered:
-                return None
-            return Outcome(file.number, Result.ALREADY, f"{name}, registered before")
+            return self._judge_by_origin(parsed) if registered else None
         there = os.path.lexists(destination)
         moved = self.settings.mode == "move" and not os.path.exists(file.path)
         if registered and there and (moved or _same(destination, file.path)):
             return Outcome(file.number, Result.ALREADY, f"{name}, registered before")
         if not registered and os.path.islink(destination) and _same(destination, file.path):
             # A kill came between the link and the row; the task would stumble over it for ever.
+            os.unlink(destination)
+            there = False
+        if not registered and there and self._is_interrupted_copy(parsed):
             os.unlink(destination)
             there = False
         if not registered and not there:
@@ -225,6 +294,40 @@ class ButlerGen2(Plugin):
         else:
             message = f"{destination} is there already ({shown}), but not registered"
         return Outcome(file.number, Result.FAILED, message)
+
+    def _judge_by_origin(self, parsed: _Parsed) -> Outcome:
+        """Compare with the file that a row is from, which the registry does not say."""
+        file, destination, name = parsed.file, parsed.destination, self._named(parsed)
+        try:
+            origin = self._origins.of(name)
+        except sqlite3.Error as error:
+            raise NotReady(f"state of target {self.context.target}: {error}") from error
+        if origin == file.path:
+            return Outcome(file.number, Result.ALREADY, f"{name}, registered before")
+        for other in filter(None, (origin, destination)):
+            if _same(other, file.path):
+                message = f"{name}, registered before, the same content in {other}"
+                return Outcome(file.number, Result.ALREADY, message)
+        whose = origin
+        if whose is None and os.path.lexists(destination):
+            whose = destination
+        if whose is None:
+            message = (
+                f"{name} is registered, from a file that is not known ({destination} is not "
+                f"there); this is {file.path}"
+            )
+        else:
+            message = f"{name} is registered already, from {whose}; this is {file.path}"
+        return Outcome(file.number, Result.FAILED, message)
+
+    def _is_interrupted_copy(self, parsed: _Parsed) -> bool:
+        """Return whether what lies at the destination is what a kill left of copying this file."""
+        if self.settings.mode not in ("copy", "move"):
+            return False
+        try:
+            return _begins_like(parsed.destination, parsed.file.path)
+        except OSError:
+            return False
 
     def _named(self, parsed: _Parsed) -> str:
         unique = self._task.register.config.unique
@@ -245,7 +348,7 @@ class ButlerGen2(Plugin):
         if not os.path.exists(self._sqlite()):
             with register.openRegistry(self.settings.root, create=False, dryrun=False) as registry:
                 return all(register.check(registry, info) for info in infos)
-        # Not by openRegistry, which copies the registry and puts the copy in its place.
+        # Not by openRegistry, which sets the registry's mode and would make a table.
         where = " AND ".join(f'"{column}" IS ?' for column in register.config.unique)
         query = f'SELECT 1 FROM "{register.config.table}" WHERE {where}'
         try:
@@ -256,7 +359,7 @@ class ButlerGen2(Plugin):
                     for info in infos
                 )
         except sqlite3.OperationalError as error:
-            raise NotReady(f"registry {self._sqlite()}: {error}") from error
+            raise self._refused(error) from error
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
         for file in files:
@@ -273,6 +376,17 @@ def _same(one: str, other: str) -> bool:
         return os.path.samefile(one, other) or filecmp.cmp(one, other, shallow=False)
     except OSError:
         return False
+
+
+def _begins_like(copy: str, original: str) -> bool:
+    """Return whether a regular file is another one, or a beginning of it."""
+    if os.path.islink(copy) or not os.path.isfile(copy) or os.path.samefile(copy, original):
+        return False
+    with open(copy, "rb") as one, open(original, "rb") as other:
+        while piece := one.read(1 << 20):
+            if other.read(len(piece)) != piece:
+                return False
+    return True
 
 
 def _said(error: BaseException) -> str:

@@ -15,7 +15,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 
-__all__ = ["Damaged", "Hdu", "walk"]
+__all__ = ["Damaged", "Hdu", "NoFits", "walk"]
 
 BLOCK = 2880
 CARD = 80
@@ -38,6 +38,10 @@ _COMPRESSED = {
 
 class Damaged(Exception):
     """The file is no FITS file, or not a whole one; says where and how."""
+
+
+class NoFits(Damaged):
+    """The file is no FITS file at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +144,11 @@ def _read_header(fd: int, at: int, size: int, number: int) -> bytes:
             raise Damaged(f"{size - at} bytes after HDU {number - 1} are no FITS extension")
         for magic, program in _COMPRESSED.items():
             if held.startswith(magic):
-                raise Damaged(
+                raise NoFits(
                     f"no FITS file: compressed as a whole by {program}, which the Butler does not "
                     "read; bring it uncompressed, or compressed by fpack"
                 )
-        raise Damaged(f"no FITS file: begins with {held[:10]!r}")
+        raise NoFits(f"no FITS file: begins with {held[:10]!r}")
     looked = 0
     while True:
         whole = len(held) // CARD * CARD

@@ -226,13 +226,9 @@ class _Rubin(FitsTranslator):
 
     # ---- where to ----
 
-    def _tracking_system(self) -> str | None:
-        """Return what the telescope followed; None if the header does not say."""
-        return self._value("TRACKSYS")
-
     def _follows_the_sky(self) -> bool:
         return (
-            str(self._tracking_system() or "").lower() != "local"
+            str(self._value("TRACKSYS") or "").lower() != "local"
             and self.to_observation_type() not in self._non_sky_observation_types
         )
 
@@ -248,7 +244,7 @@ class _Rubin(FitsTranslator):
         # Darks are sometimes taken while tracking; other calibrations may only say that they are.
         if self.to_observation_type() in set(self._non_sky_observation_types) - {"dark"}:
             return None
-        if self._tracking_system() not in (None, "RADEC"):
+        if self._value("TRACKSYS") not in (None, "RADEC"):
             return None
         return tracking_from_degree_headers(
             self, ("RADESYS",), (("RASTART", "DECSTART"), ("RA", "DEC"))
@@ -373,6 +369,25 @@ class Latiss(_Rubin):
     }
     _place = EarthLocation.from_geodetic(-70.747698, -30.244728, 2663.0)
 
+    @classmethod
+    def fix_header(
+        cls, header: Any, instrument: str, obsid: str, filename: str | None = None
+    ) -> bool:
+        """Write a header of any year as those of today say it."""
+        # A blank says nothing, and coordinates without a system are ICRS; SIDEREAL is what headers
+        # up to 2022 call RADEC.
+        wanted = {
+            "TRACKSYS": {"": None, "SIDEREAL": "RADEC"},
+            "RADESYS": {"": "ICRS"},
+        }
+        changed = False
+        for keyword, values in wanted.items():
+            said = header[keyword].strip() if isinstance(header.get(keyword), str) else None
+            if said in values:
+                header[keyword] = values[said]
+                changed = True
+        return changed
+
     @cache_translation
     def to_observation_type(self) -> str:
         kind = str(self._needed("OBSTYPE", "IMGTYPE")).strip().lower()
@@ -385,11 +400,6 @@ class Latiss(_Rubin):
         return "~".join(
             "empty" if name.lower().startswith("empty") else tidy_filter(name) for name in names
         )
-
-    def _tracking_system(self) -> str | None:
-        # SIDEREAL is what headers up to 2022 call it.
-        named = super()._tracking_system() or None
-        return "RADEC" if named == "SIDEREAL" else named
 
     @cache_translation
     def to_dark_time(self) -> u.Quantity:

@@ -49,7 +49,8 @@ def configured(key: str, task: Any, fields: Mapping[str, Any], config: Any = Non
         try:
             inner = config
             for part in filter(None, at.split(".")):
-                inner = getattr(inner, part)
+                # What can be chosen from a registry is an item of its field.
+                inner = getattr(inner, part) if hasattr(inner, part) else inner[part]
             getattr(inner, last)
             setattr(inner, last, value)
         except Exception as error:  # noqa: BLE001 (pex_config has its own kinds)
@@ -440,9 +441,10 @@ class Visits:
                 task = self._task(instrument)
             except (Misconfigured, NotReady):
                 raise
-            except Exception as error:  # noqa: BLE001 (a task's constructor is the stack's)
-                self._repository.raise_if_away(error)
-                yield from ((exposure, error) for exposure in some)
+            except Exception as failure:  # noqa: BLE001 (a task's constructor is the stack's)
+                self._repository.raise_if_away(failure)
+                for exposure in some:
+                    yield exposure, failure
             else:
                 yield from self._define_together(task, some)
 
@@ -472,7 +474,7 @@ class Visits:
             self._override(instrument, config)
             # As that command: repositories of old have no numbers of a sequence to go by.
             exposure = self._repository.butler.dimensions["exposure"]
-            grouping = getattr(config, "groupExposures", None)
+            grouping: Any = getattr(config, "groupExposures", None)
             by_counter = getattr(grouping, "name", "") == "one-to-one-and-by-counter"
             if by_counter and "seq_end" not in exposure.metadata.names:
                 grouping.name = "one-to-one"
