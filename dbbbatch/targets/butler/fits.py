@@ -140,6 +140,8 @@ def _read_header(fd: int, at: int, size: int, number: int) -> bytes:
     held = os.pread(fd, 12 * BLOCK, at)
     begins = _EXTENSION if number else b"SIMPLE  = "
     if not held.startswith(begins):
+        if number and _EXTENSION.startswith(held):
+            raise Damaged(f"cut short: the header of HDU {number} has no end")
         if number:
             raise Damaged(f"{size - at} bytes after HDU {number - 1} are no FITS extension")
         for magic, program in _COMPRESSED.items():

@@ -38,6 +38,36 @@ def sqlite_repo(_prepared_sqlite: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def _prepared_for_the_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from dbbbatch.targets.butler.prepare import prepare
+
+    repo = tmp_path_factory.mktemp("butler") / "stack"
+    for camera in CAMERAS:
+        list(prepare(str(repo), camera, storage_class="Exposure"))
+    return repo
+
+
+@pytest.fixture
+def stack_repo(_prepared_for_the_stack: Path, tmp_path: Path) -> Path:
+    """Return a repository of the test's own that the stack's tasks take, on SQLite."""
+    return Path(shutil.copytree(_prepared_for_the_stack, tmp_path / "stack"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def each_stack_repo(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Return a repository that the stack's tasks take, for LATISS, on each kind of database."""
+    from dbbbatch.targets.butler.prepare import prepare
+
+    if request.param == "sqlite":
+        return Path(request.getfixturevalue("stack_repo"))
+    repo = tmp_path / "repo"
+    database = request.getfixturevalue("butler_postgres").fresh()
+    more = {"database": database, "namespace": "butler", "storage_class": "Exposure"}
+    list(prepare(str(repo), "LATISS", **more))
+    return repo
+
+
+@pytest.fixture(scope="session")
 def butler_postgres() -> Iterator[InstalledPostgres]:
     """Give a PostgreSQL server that can hold the registry of a repository."""
     programs = binaries()

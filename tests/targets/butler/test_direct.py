@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import multiprocessing
 import os
 import sqlite3
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.targets.base import NotReady, Outcome
+from dbbbatch.targets.butler import fits, headers
 from tests.targets.butler.postgres import InstalledPostgres
 from tests.targets.observations import (
     DECAM,
@@ -221,9 +224,122 @@ def _target_names(repo: Path) -> set[str]:
 
 
 def test_filter_that_may_not_be_registered(sqlite_repo: Path, tmp_path: Path) -> None:
-    (outcome,) = ingest(sqlite_repo, latiss(tmp_path), register_filters=False)
+    path = latiss(tmp_path, GRATING="brand_new")
+    (outcome,) = ingest(sqlite_repo, path, register_filters=False)
     assert outcome.result.value == "failed"
-    assert "filter 'SDSSr_65mm~empty' of LATISS is not registered" in outcome.message
+    assert "filter 'SDSSr_65mm~brand_new' of LATISS is not registered" in outcome.message
+
+
+def test_band_of_a_filter_that_is_not_known_is_not_guessed(
+    sqlite_repo: Path, tmp_path: Path
+) -> None:
+    from lsst.daf.butler import Butler
+
+    assert results(ingest(sqlite_repo, latiss(tmp_path, GRATING="brand_new"))) == ["done"]
+    records = Butler.from_config(str(sqlite_repo)).query_dimension_records(
+        "physical_filter", instrument="LATISS", physical_filter="SDSSr_65mm~brand_new"
+    )
+    assert [record.band for record in records] == ["SDSSr_65mm~brand_new"]
+
+
+class TestBadCard:
+    """A card that cannot be parsed keeps no file out that can do without it."""
+
+    def spoil(self, path: Path, keyword: str, value: str = "12,34 mm") -> Path:
+        content = path.read_bytes()
+        at = content.index(f"{keyword:<8}=".encode())
+        card = f"{keyword:<8}= {value}".ljust(80).encode()
+        path.write_bytes(content[:at] + card + content[at + 80 :])
+        return path
+
+    def cam(self, tmp_path: Path, sequence: int) -> Path:
+        cards = rubin(LSSTCAM, 20250501, sequence, TELFOCUS=12.34)
+        return write(tmp_path / f"{sequence}.fits.fz", cards, compress=True)
+
+    def test_nobody_needs_it(self, sqlite_repo: Path, tmp_path: Path) -> None:
+        files = [self.spoil(self.cam(tmp_path, 1), "TELFOCUS"), self.cam(tmp_path, 2)]
+        assert results(ingest(sqlite_repo, *files)) == ["done", "done"]
+
+    def test_in_one_of_several_detectors(self, sqlite_repo: Path, tmp_path: Path) -> None:
+        path = write_decam(tmp_path / "decam.fits", DECAM | {"TELFOCUS": 1.5}, DETECTORS)
+        self.spoil(path, "EXTNAME", "'S29 without an end")
+        assert results(ingest(sqlite_repo, self.spoil(path, "TELFOCUS"))) == ["done"]
+
+    def test_that_is_needed_is_named(self, sqlite_repo: Path, tmp_path: Path) -> None:
+        bad, good = self.spoil(self.cam(tmp_path, 1), "SEQNUM", "one"), self.cam(tmp_path, 2)
+        first, second = ingest(sqlite_repo, bad, good)
+        assert (first.result.value, second.result.value) == ("failed", "done")
+        assert "cannot be parsed: SEQNUM = one" in first.message
+
+    def test_does_not_stop_its_batch(
+        self, sqlite_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Whatever a translator raises is the file's own.
+        def odd(path: str, **more: Any) -> Any:
+            if "2" in Path(path).name:
+                raise ZeroDivisionError("of a site's own translator")
+            return observations(path, **more)
+
+        observations = headers.observations
+        monkeypatch.setattr(headers, "observations", odd)
+        outcomes = ingest(sqlite_repo, *(self.cam(tmp_path, n) for n in (1, 2, 3)))
+        assert results(outcomes) == ["done", "failed", "done"]
+        assert "ZeroDivisionError: of a site's own" in outcomes[1].message
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_disk_that_fails_while_reading_is_not_the_files_fault(
+    sqlite_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    files = [latiss(tmp_path, sequence=n) for n in (1, 2)]
+    walk = fits.walk
+
+    def broken(path: str, **more: Any) -> Any:
+        if path == str(files[0]):
+            raise OSError(number, os.strerror(number))
+        return walk(path, **more)
+
+    monkeypatch.setattr(fits, "walk", broken)
+    assert results(ingest(sqlite_repo, *files)) == ["later", "done"]
+
+
+@pytest.mark.parametrize("transfer", ["copy", "hardlink", "symlink"])
+def test_killed_between_copying_and_recording(
+    repo: Path, tmp_path: Path, opened: Callable[[], Any], transfer: str
+) -> None:
+    paths = [latiss(tmp_path / "storage", sequence=n) for n in range(1, 4)]
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(
+        target=_copy_and_die, args=(str(repo), [str(path) for path in paths], transfer)
+    )
+    child.start()
+    child.join()
+    assert child.exitcode == -9
+    assert len(_artifacts(repo)) == 2
+    assert held(opened()) == {}
+    assert results(ingest(repo, *paths, transfer=transfer)) == ["done"] * 3
+    assert results(ingest(repo, *paths, transfer=transfer)) == ["already"] * 3
+    assert sorted(held(opened()).values()) == _artifacts(repo)
+    assert len(_artifacts(repo)) == 3
+
+
+def _artifacts(repo: Path) -> list[str]:
+    return sorted(map(str, (repo / "LATISS").rglob("*.fits*")))
+
+
+def _copy_and_die(repo: str, paths: list[str], transfer: str) -> None:
+    from lsst.resources.file import FileResourcePath
+
+    transfer_from = FileResourcePath.transfer_from
+    numbers = itertools.count(1)
+
+    def and_die(self: Any, *args: Any, **more: Any) -> None:
+        transfer_from(self, *args, **more)
+        if next(numbers) == 2:
+            os.kill(os.getpid(), 9)
+
+    FileResourcePath.transfer_from = and_die
+    ingest(Path(repo), *map(Path, paths), transfer=transfer)
 
 
 def test_detector_that_is_not_registered(sqlite_repo: Path, tmp_path: Path) -> None:

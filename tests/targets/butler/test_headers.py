@@ -70,3 +70,10 @@ def test_letters_that_fits_does_not_allow(tmp_path: Path) -> None:
 def test_names_are_data(tmp_path: Path, name: str) -> None:
     path = write_decam(tmp_path / name, DECAM, {1: "S29"})
     assert len(headers.observations(str(path))) == 1
+
+
+@pytest.mark.parametrize("keyword", ["DAYOBS", "SEQNUM"])
+def test_what_the_stack_requires_is_required(tmp_path: Path, keyword: str) -> None:
+    cards = {name: value for name, value in rubin(LATISS, 20250501, 7).items() if name != keyword}
+    with pytest.raises(headers.Untranslatable, match=f"no {keyword}"):
+        headers.observations(str(write(tmp_path / "a.fits", cards)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lsst.daf.butler import Butler, CollectionType, DatasetType
@@ -22,6 +23,7 @@ def test_makes_a_repository(tmp_path: Path) -> None:
         f"repository {repo}",
         "instrument LATISS",
         "1 detectors of LATISS",
+        "707 filters of LATISS",
         "dataset type raw (RawFits)",
         "collection LATISS/raw/all",
     ]
@@ -45,6 +47,74 @@ def test_completes_one_with_another_camera(sqlite_repo: Path, camera: str, count
     )
     assert len(records) == count
     assert len({record.full_name for record in records}) == count
+
+
+def registered(repo: Path, element: str, camera: str) -> list[Any]:
+    return Butler.from_config(str(repo)).query_dimension_records(
+        element, where="instrument = :camera", bind={"camera": camera}, limit=None, explain=False
+    )
+
+
+def test_latiss_has_no_raft(sqlite_repo: Path) -> None:
+    (detector,) = registered(sqlite_repo, "detector", "LATISS")
+    found = (detector.full_name, detector.raft, detector.name_in_raft)
+    assert found == ("RXX_S00", None, "RXX_S00")
+
+
+@pytest.mark.parametrize(
+    ("camera", "exposures", "detectors"),
+    [("DECam", 2**25, 100), ("HSC", 21474800, 200), ("LATISS", 7050123199999, 1)],
+)
+def test_limits_are_those_of_the_stack(
+    sqlite_repo: Path, camera: str, exposures: int, detectors: int
+) -> None:
+    (record,) = registered(sqlite_repo, "instrument", camera)
+    found = (record.visit_max, record.exposure_max, record.detector_max)
+    assert found == (exposures, exposures, detectors)
+
+
+def test_filters_have_the_bands_of_the_stack(sqlite_repo: Path) -> None:
+    filters = registered(sqlite_repo, "physical_filter", "HSC")
+    assert {one.name: one.band for one in filters} == instruments.filters("HSC")
+
+
+class TestRecordsThatDiffer:
+    """Somebody else has registered the instrument, or a part of it, otherwise."""
+
+    @pytest.fixture
+    def guessed_repo(self, sqlite_repo: Path) -> Path:
+        row = {"instrument": "HSC", "name": "NB0921", "band": "n"}
+        butler = Butler.from_config(str(sqlite_repo), writeable=True)
+        butler.registry.syncDimensionData("physical_filter", row, update=True)
+        return sqlite_repo
+
+    def bands(self, repo: Path) -> dict[str, str]:
+        return {one.name: one.band for one in registered(repo, "physical_filter", "HSC")}
+
+    def test_are_left_and_explained(self, guessed_repo: Path) -> None:
+        with pytest.raises(ConfigError, match=r"NB0921.*'n' != 'N921'.*--update"):
+            list(prepare(str(guessed_repo), "HSC"))
+        assert self.bands(guessed_repo)["NB0921"] == "n"
+
+    def test_are_updated_if_so_asked(self, guessed_repo: Path) -> None:
+        assert list(prepare(str(guessed_repo), "HSC", update=True)) == ["1 filters of HSC"]
+        assert self.bands(guessed_repo)["NB0921"] == "N921"
+
+    def test_filter_that_was_not_known_is_completed(self, sqlite_repo: Path) -> None:
+        row = {"instrument": "HSC", "name": "NB0921", "band": "NB0921"}
+        butler = Butler.from_config(str(sqlite_repo), writeable=True)
+        butler.registry.syncDimensionData("physical_filter", row, update=True)
+        assert list(prepare(str(sqlite_repo), "HSC")) == ["1 filters of HSC"]
+        assert self.bands(sqlite_repo)["NB0921"] == "N921"
+
+    def test_limits_of_an_instrument(self, sqlite_repo: Path) -> None:
+        row = {"name": "DECam", "class_name": "lsst.obs.decam.DarkEnergyCamera", "visit_system": 0}
+        row |= {"visit_max": 2**31, "exposure_max": 2**31, "detector_max": 64}
+        butler = Butler.from_config(str(sqlite_repo), writeable=True)
+        butler.registry.syncDimensionData("instrument", row, update=True)
+        with pytest.raises(ConfigError, match=r"detector_max: 64 != 100.*--update"):
+            list(prepare(str(sqlite_repo), "DECam"))
+        assert list(prepare(str(sqlite_repo), "DECam", update=True)) == ["instrument DECam"]
 
 
 def test_half_made_repository_of_an_earlier_kill_is_made_anew(tmp_path: Path) -> None:
@@ -194,17 +264,29 @@ class TestStartRefuses:
 class OfTheStack:
     """As a class of the LSST stack for an instrument."""
 
-    def register(self, registry: object) -> None:
+    def register(self, registry: Any, update: bool = False) -> None:
         row = {"name": "LATISS", "class_name": "a.b", "visit_system": 2}
         limits = dict.fromkeys(("visit_max", "exposure_max", "detector_max"), 10)
-        registry.syncDimensionData("instrument", row | limits)  # type: ignore[attr-defined]
+        registry.syncDimensionData("instrument", row | limits, update=update)
 
 
-def test_class_of_the_stack_registers_its_instrument(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours = f"{__name__}.{OfTheStack.__name__}"
-    known = replace(instruments.KNOWN["LATISS"], class_name=ours)
+@pytest.fixture
+def ours(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of what stands for the stack's class of LATISS."""
+    name = f"{__name__}.{OfTheStack.__name__}"
+    known = replace(instruments.KNOWN["LATISS"], class_name=name)
     monkeypatch.setitem(instruments.KNOWN, "LATISS", known)
+    return name
+
+
+def test_class_of_the_stack_finds_other_records(sqlite_repo: Path, ours: str) -> None:
+    with pytest.raises(ConfigError, match=rf"differs from {ours} of the stack: .*--update"):
+        list(prepare(str(sqlite_repo), "LATISS"))
+    list(prepare(str(sqlite_repo), "LATISS", update=True))
+    (record,) = registered(sqlite_repo, "instrument", "LATISS")
+    assert record.detector_max == 10
+
+
+def test_class_of_the_stack_registers_its_instrument(tmp_path: Path, ours: str) -> None:
     done = list(prepare(str(tmp_path / "repo"), "LATISS"))
     assert done[1] == f"instrument LATISS, its detectors and filters (by {ours})"

@@ -10,7 +10,7 @@ import pytest
 from lsst.daf.butler import DimensionUniverse
 
 from dbbbatch.targets.butler import headers, records
-from tests.targets.observations import LATISS, rubin, write
+from tests.targets.observations import DECAM, LATISS, LSSTCAM, rubin, write, write_decam
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,6 +42,20 @@ def test_end_before_the_beginning_is_the_beginning(tmp_path: Path) -> None:
     # The Butler makes an instant a nanosecond long.
     assert timespan.end - timespan.begin < 1e-6 * u.s
     assert not timespan.isEmpty()
+
+
+def test_exposure_time_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.fits", rubin(LSSTCAM, 20250501, 7, EXPTIME=15.0, SHUTTIME=15.000998))
+    (info,) = headers.observations(str(path))
+    assert records.exposure_rows(info, DimensionUniverse())["exposure"]["exposure_time"] == 15.0
+
+
+@pytest.mark.parametrize(("cards", "seconds"), [({"EXPREQ": 200.0}, 200.0), ({}, 199.5)])
+def test_exposure_time_of_decam(tmp_path: Path, cards: dict[str, float], seconds: float) -> None:
+    path = write_decam(tmp_path / "a.fits", DECAM | {"EXPTIME": 199.5} | cards, {1: "S29"})
+    (info,) = headers.observations(str(path))
+    exposure = records.exposure_rows(info, DimensionUniverse())["exposure"]
+    assert exposure["exposure_time"] == seconds
 
 
 def test_values_are_plain_numbers(tmp_path: Path) -> None:

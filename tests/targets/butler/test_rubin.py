@@ -107,6 +107,22 @@ def test_pointing_of_a_science_exposure() -> None:
     assert info.boresight_rotation_coord == "sky"
 
 
+def test_sidereal_is_what_latiss_once_called_it() -> None:
+    info = observed(header(LATISS, 20220405, 7, TRACKSYS="SIDEREAL"))
+    assert info.tracking_radec.icrs.ra.degree == pytest.approx(307.1)
+    assert info.boresight_rotation_coord == "sky"
+
+
+def test_latiss_with_blanks_for_what_it_does_not_say() -> None:
+    info = observed(header(LATISS, 20220405, 7, TRACKSYS="", RADESYS=""))
+    assert info.tracking_radec.icrs.ra.degree == pytest.approx(307.1)
+
+
+@pytest.mark.parametrize("system", ["LOCAL", "PLANET"])
+def test_other_ways_of_tracking_have_no_fixed_coordinates(system: str) -> None:
+    assert observed(header(LATISS, 20220405, 7, TRACKSYS=system)).tracking_radec is None
+
+
 def test_bias_points_nowhere() -> None:
     cards = header(LATISS, 20250501, 7, IMGTYPE="BIAS", EXPTIME=0.0, SHUTTIME=0.0)
     for name in ("RA", "DEC", "RASTART", "DECSTART", "ROTPA", "AZSTART", "ELSTART"):
@@ -169,17 +185,39 @@ def test_missing_keyword_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "band"),
+    ("camera", "name", "band"),
     [
-        ("i_39", "i"),
-        ("SDSSr_65mm~empty", "r"),
-        ("HSC-R2", "r"),
-        ("g DECam SDSS c0001 4720.0 1520.0", "g"),
-        ("Y DECam c0005 10095.0 1130.0", "y"),
-        ("empty~holo4_003", "white"),
-        ("NB0921", "NB0921"),
-        ("unknown", "unknown"),
+        ("LSSTCam", "i_39", "i"),
+        ("LSSTCam", "none", "white"),
+        ("LSSTCam", "ph_5~nm750", "i"),
+        ("LSSTCam", "480nm~ND_OD0.5", "g~nd"),
+        ("LSSTComCam", "pinhole", "white"),
+        ("LATISS", "SDSSr_65mm~empty", "r"),
+        ("LATISS", "empty~holo4_003", "white"),
+        ("LATISS", "empty~SDSSg_65mm", "g"),
+        ("LATISS", "KPNO_406_828nm~empty", "z"),
+        ("LATISS", "unknown~unknown", "unknown"),
+        ("HSC", "HSC-R2", "r"),
+        ("HSC", "NB0921", "N921"),
+        ("DECam", "g DECam SDSS c0001 4720.0 1520.0", "g"),
+        ("DECam", "VR DECam c0007 6300.0 2600.0", "VR"),
+        ("DECam", "solid plate 0.0 0.0", "opaque"),
     ],
 )
-def test_band(name: str, band: str) -> None:
-    assert instruments.band(name) == band
+def test_band(camera: str, name: str, band: str) -> None:
+    assert instruments.band(camera, name) == band
+
+
+@pytest.mark.parametrize(
+    ("camera", "name"), [("LATISS", "SDSSr_65mm~brand_new"), ("LSSTCam", "r_58"), ("SITECAM", "r")]
+)
+def test_band_is_not_guessed(camera: str, name: str) -> None:
+    assert instruments.band(camera, name) == name
+
+
+@pytest.mark.parametrize(
+    ("camera", "count"),
+    [("LSSTCam", 276), ("LSSTComCam", 15), ("LATISS", 707), ("HSC", 25), ("DECam", 12)],
+)
+def test_as_many_filters_as_the_stack_registers(camera: str, count: int) -> None:
+    assert len(instruments.filters(camera)) == count
