@@ -2,13 +2,15 @@
 
 The Gen2 stack cannot be installed from PyPI. This follows what its releases do with a list of
 files, as far as a plugin can notice: the registry on disk is such as they make (`registry.sqlite3`,
-`_mapper`, links below `raw/`).
+`_mapper`, links below `raw/`). Rows are added where a file is moved, so what the registry says is
+wrapped twice; headers are read and data are not.
 """
 
 from __future__ import annotations
 
 import argparse
 import glob
+import importlib
 import logging
 import os
 import shutil
@@ -49,16 +51,20 @@ class Register:
     @contextmanager
     def openRegistry(self, root: str, create: bool = False, dryrun: bool = False) -> Iterator[Any]:
         path = os.path.join(root, "registry.sqlite3")
-        if create and os.path.exists(path):
-            os.unlink(path)
-        registry = sqlite3.connect(path, timeout=30)
-        if create:
+        # In place, with SQLite's own time limit of 5 s; its mode is set whenever it is opened.
+        registry = sqlite3.connect(path)
+        os.chmod(path, 0o664)
+        there = registry.execute("SELECT name FROM sqlite_master WHERE name = 'raw'").fetchone()
+        if create or not there:
             columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+            registry.execute("DROP TABLE IF EXISTS raw")
+            registry.execute("DROP TABLE IF EXISTS raw_visit")
             registry.execute(
                 "CREATE TABLE raw (id INTEGER PRIMARY KEY AUTOINCREMENT, "
                 f"{columns}, UNIQUE (visit, ccd))"
             )
             registry.execute("CREATE TABLE raw_visit (visit int, filter text, UNIQUE (visit))")
+            registry.commit()
         try:
             yield registry
         finally:
@@ -72,11 +78,14 @@ class Register:
 
     def addRow(self, registry: Any, info: dict[str, Any]) -> None:
         values = [info[name] for name in COLUMNS]
-        registry.execute("INSERT INTO raw VALUES (NULL, ?, ?, ?, ?)", values)
-        registry.commit()
+        with registry:
+            registry.execute("INSERT INTO raw VALUES (NULL, ?, ?, ?, ?)", values)
+            visit = (info["visit"], info["filter"])
+            registry.execute("INSERT OR IGNORE INTO raw_visit VALUES (?, ?)", visit)
 
-    def addVisits(self, registry: Any) -> None:
-        registry.execute("INSERT OR IGNORE INTO raw_visit SELECT DISTINCT visit, filter FROM raw")
+
+class Mapper:
+    """As an instrument's, which `_mapper` names."""
 
 
 class IngestTask:
@@ -97,9 +106,13 @@ class IngestTask:
         ignoreIngested: bool = False,
     ) -> Any:
         sys.argv = ["IngestTask", root, "--mode", mode]
-        if not os.path.exists(os.path.join(root, "_mapper")):
+        named = os.path.join(root, "_mapper")
+        if not os.path.exists(named):
             print(f"Error: no default mapper could be established for {root}", file=sys.stderr)
             sys.exit(2)
+        with open(named, encoding="utf-8") as file:
+            module, _, name = file.read().strip().rpartition(".")
+        getattr(importlib.import_module(module), name)
         task = cls()
         task._args = argparse.Namespace(
             input=root,
@@ -121,28 +134,31 @@ class IngestTask:
         with self.register.openRegistry(args.input, create=args.create) as registry:
             for position, infile in enumerate(files):
                 try:
-                    info = self._run_file(infile, registry, args)
+                    self._run_file(infile, registry, args, position)
                 except Exception as error:
                     message = f"Failed to ingest file {infile}"
                     raise IngestError(message, infile, position) from error
-                if info is None:
-                    continue
-                try:
-                    self.between()
-                    self.register.addRow(registry, info)
-                except Exception as error:
-                    message = f"Failed to register file {infile}"
-                    raise IngestError(message, infile, position) from error
-            self.register.addVisits(registry)
 
-    def _run_file(self, infile: str, registry: Any, args: Any) -> dict[str, Any] | None:
-        info, _ = self.parse.getInfo(infile)
+    def _run_file(self, infile: str, registry: Any, args: Any, position: int) -> None:
+        try:
+            info, infos = self.parse.getInfo(infile)
+        except Exception as error:
+            raise RuntimeError(f"Error parsing {infile}") from error
         if self.register.check(registry, info):
             if args.ignoreIngested:
-                return None
+                return
             log.warning("%s: already ingested: %s", infile, info)
-        if args.mode == "skip":
-            return info
+        if args.mode != "skip":
+            self._deliver(infile, args, info)
+        self.between()
+        for one in infos:
+            try:
+                self.register.addRow(registry, one)
+            except Exception as error:
+                message = f"Failed to register file {infile}"
+                raise IngestError(message, infile, position) from error
+
+    def _deliver(self, infile: str, args: Any, info: dict[str, Any]) -> None:
         outfile = self.parse.getDestination(args.butler, info, infile)
         os.makedirs(os.path.dirname(outfile), exist_ok=True)
         if os.path.lexists(outfile):
@@ -153,4 +169,3 @@ class IngestTask:
             os.symlink(os.path.abspath(infile), outfile)
         else:
             os.rename(infile, outfile)
-        return info

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import multiprocessing
 import os
 import sqlite3
@@ -19,6 +21,7 @@ from tests.targets.observations import write
 from tests.targets.offering import digest, offered, results, started, stored
 
 TASK = f"{double.__name__}.IngestTask"
+MAPPER = f"{double.__name__}.Mapper"
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def root(tmp_path: Path) -> Path:
     """Give a repository without a registry."""
     path = tmp_path / "repo"
     path.mkdir()
-    (path / "_mapper").write_text("lsst.obs.some.Mapper\n")
+    (path / "_mapper").write_text(f"{MAPPER}\n")
     return path
 
 
@@ -134,31 +137,21 @@ def test_registry_that_exists_is_never_made_anew(root: Path, tmp_path: Path) -> 
 
 def test_link_without_a_row_is_made_again(root: Path, tmp_path: Path) -> None:
     path = made(tmp_path, 7)
-    child = multiprocessing.get_context("spawn").Process(
-        target=_killed_between, args=(str(root), str(path))
-    )
-    child.start()
-    child.join()
-    assert child.exitcode == -9
+    _killed(_killed_between, str(root), str(path), "link")
     assert (root / "raw" / "7-00.fits").is_symlink()
     assert rows(root) == []
     assert results(ingest(root, path)) == ["done"]
     assert rows(root) == [(7, 0)]
 
 
-def _killed_between(root: str, path: str) -> None:
+def _killed_between(root: str, path: str, mode: str) -> None:
     double.IngestTask.between = staticmethod(lambda: os.kill(os.getpid(), 9))
-    ingest(Path(root), Path(path))
+    ingest(Path(root), Path(path), mode=mode)
 
 
 def test_killed_before_its_success_was_recorded(root: Path, tmp_path: Path) -> None:
     files = [str(made(tmp_path, visit)) for visit in range(5)]
-    child = multiprocessing.get_context("spawn").Process(
-        target=_killed_after, args=(str(root), files)
-    )
-    child.start()
-    child.join()
-    assert child.exitcode == -9
+    _killed(_killed_after, str(root), files)
     assert results(ingest(root, *map(Path, files))) == ["already"] * 5
     assert len(rows(root)) == 5
 
@@ -185,15 +178,145 @@ def _ingest_apart(root: str, files: list[str]) -> list[str]:
     return results(ingest(Path(root), *map(Path, files)))
 
 
-def test_registry_is_locked(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lock", ["EXCLUSIVE", "IMMEDIATE"])
+def test_registry_is_locked(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str
+) -> None:
+    # Against readers too, or for writing only: then the task wraps what it is told, twice.
     ingest(root, made(tmp_path, 1))
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **k | {"timeout": 0}))
     with closing(connect(root / "registry.sqlite3", isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
+        other.execute(f"BEGIN {lock}")
         with pytest.raises(NotReady, match="database is locked"):
             ingest(root, made(tmp_path, 2))
     assert results(ingest(root, tmp_path / "2-0.fits")) == ["done"]
+
+
+def test_registry_of_another_task_is_an_error_of_the_configuration(
+    root: Path, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(root / "registry.sqlite3")) as registry:
+        registry.execute("CREATE TABLE raw (id INTEGER, visit int)")
+    with pytest.raises(Misconfigured, match=r"no such column: .*another task"):
+        ingest(root, made(tmp_path, 1))
+
+
+def test_registry_that_may_not_be_opened_charges_no_file(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), "registry.sqlite3")
+
+    ingest(root, made(tmp_path, 1))
+    monkeypatch.setattr(double.os, "chmod", refuse)
+    with pytest.raises(NotReady, match="Operation not permitted"):
+        ingest(root, made(tmp_path, 2), made(tmp_path, 3))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_disk_of_the_repository_that_fails_charges_no_file(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(double.os, "symlink", refuse)
+    with pytest.raises(NotReady, match=os.strerror(number)):
+        ingest(root, made(tmp_path, 1), made(tmp_path, 2))
+
+
+class TestCutShort:
+    """The task reads headers alone, and would take such a file."""
+
+    def test_data(self, root: Path, tmp_path: Path) -> None:
+        cut, good = made(tmp_path, 1), made(tmp_path, 2)
+        cut.write_bytes(cut.read_bytes()[:-2880])
+        outcomes = ingest(root, cut, good)
+        assert results(outcomes) == ["never", "done"]
+        assert "cut short" in outcomes[0].message
+        assert rows(root) == [(2, 0)]
+
+    def test_extensions(self, root: Path, tmp_path: Path) -> None:
+        path = made(tmp_path, 1, NEXTEND=3)
+        assert results(ingest(root, path)) == ["never"]
+        assert results(ingest(root, path, nextend=False)) == ["done"]
+
+    def test_padding_does_not_matter(self, root: Path, tmp_path: Path) -> None:
+        path = made(tmp_path, 1)
+        path.write_bytes(path.read_bytes()[: -2880 + 8 * 8 * 2])
+        assert results(ingest(root, path)) == ["done"]
+
+    def test_what_the_parser_reads_is_its_own_affair(self, root: Path, tmp_path: Path) -> None:
+        path = made(tmp_path, 1)
+        packed = path.with_suffix(".fits.gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        assert results(ingest(root, packed)) == ["done"]
+
+
+class TestSkip:
+    """A row is all that ``mode = "skip"`` makes, and a row has no path."""
+
+    def test_repeat_is_there_already(self, root: Path, tmp_path: Path) -> None:
+        path = made(tmp_path, 7)
+        ingest(root, path, mode="skip")
+        (outcome,) = ingest(root, path, mode="skip")
+        assert outcome.result.value == "already"
+        assert "registered before" in outcome.message
+
+    def test_other_pixels_of_the_same_data_id_are_not(self, root: Path, tmp_path: Path) -> None:
+        first, second = made(tmp_path, 7, name="a.fits"), made(tmp_path, 7, name="b.fits")
+        second.write_bytes(second.read_bytes()[:-2880] + b"\x01" * 128 + bytes(2752))
+        ingest(root, first, mode="skip")
+        (outcome,) = ingest(root, second, mode="skip")
+        assert outcome.result.value == "failed"
+        assert f"from {first}; this is {second}" in outcome.message
+
+    def test_both_in_one_batch(self, root: Path, tmp_path: Path) -> None:
+        pair = made(tmp_path, 7, name="a.fits"), made(tmp_path, 7, name="b.fits", OBJECT="M32")
+        assert results(ingest(root, *pair, mode="skip")) == ["done", "failed"]
+
+    def test_same_content_elsewhere_is(self, root: Path, tmp_path: Path) -> None:
+        pair = made(tmp_path, 7, name="a.fits"), made(tmp_path, 7, name="b.fits")
+        ingest(root, pair[0], mode="skip")
+        (outcome,) = ingest(root, pair[1], mode="skip")
+        assert (outcome.result.value, "the same content in" in outcome.message) == ("already", True)
+
+    def test_row_of_somebody_elses(self, root: Path, tmp_path: Path) -> None:
+        path = made(tmp_path, 7)
+        ingest(root, path, mode="link")
+        # Its link is at the mapper's place.
+        assert results(ingest(root, path, mode="skip")) == ["already"]
+        (root / "raw" / "7-00.fits").unlink()
+        (outcome,) = ingest(root, path, mode="skip")
+        assert outcome.result.value == "failed"
+        assert "from a file that is not known" in outcome.message
+
+    def test_killed_before_the_row(self, root: Path, tmp_path: Path) -> None:
+        path = made(tmp_path, 7)
+        _killed(_killed_between, str(root), str(path), "skip")
+        assert rows(root) == []
+        assert results(ingest(root, path, mode="skip")) == ["done"]
+
+
+@pytest.mark.parametrize("length", [0, 1000, None])
+def test_copy_that_a_kill_interrupted_is_made_again(
+    root: Path, tmp_path: Path, length: int | None
+) -> None:
+    path = made(tmp_path, 7)
+    _killed(_killed_between, str(root), str(path), "copy")
+    copy = root / "raw" / "7-00.fits"
+    copy.write_bytes(copy.read_bytes()[:length])
+    assert results(ingest(root, path, mode="copy")) == ["done"]
+    assert digest(copy) == digest(path)
+    assert rows(root) == [(7, 0)]
+
+
+def _killed(target: Callable[..., None], *args: Any) -> None:
+    child = multiprocessing.get_context("spawn").Process(target=target, args=args)
+    child.start()
+    child.join()
+    assert child.exitcode == -9
 
 
 @pytest.mark.parametrize("mode", ["copy", "skip", "move"])
@@ -238,6 +361,11 @@ class TestStartRefuses:
                 pass
 
         return start
+
+    def test_a_mapper_that_is_not_set_up(self, start: Any, root: Path) -> None:
+        (root / "_mapper").write_text("lsst.obs.nowhere.Mapper\n")
+        with pytest.raises(Misconfigured, match=r"mapper that .*_mapper names cannot be imported"):
+            start(create=True)
 
     def test_a_repository_that_is_not_mounted(self, start: Any, tmp_path: Path) -> None:
         with pytest.raises(NotReady, match="not mounted"):

@@ -27,7 +27,7 @@ class Repository(through.System):
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir()
-        (root / "_mapper").write_text("lsst.obs.some.Mapper\n")
+        (root / "_mapper").write_text(f"{double.__name__}.Mapper\n")
         with double.Register().openRegistry(str(root), create=True):
             pass
 
