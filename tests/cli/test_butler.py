@@ -46,11 +46,39 @@ def test_repository_of_a_target(configured: Path, label: list[str]) -> None:
         f"repository {configured.parent}/repo",
         "instrument LATISS",
         "1 detectors of LATISS",
+        "707 filters of LATISS",
         "dataset type raw (RawFits)",
         "collection raw/LATISS",
     ]
     code, out, err = run_script(*command)
     assert (code, out, err) == (0, f"{configured.parent}/repo is ready for LATISS\n", "")
+
+
+def test_target_with_the_stacks_task_gets_what_that_takes(configured: Path) -> None:
+    pytest.importorskip("lsst.daf.butler", reason=BUTLER)
+    content = configured.read_text()
+    task = 'task = "lsst.obs.base.RawIngestTask"'
+    configured.write_text(content.replace("[target.null]", f"{task}\n        [target.null]"))
+    command = ["dbb", "butler", "prepare", "target.gen3", "-c", configured]
+    code, out, err = run_script(*command, "--instrument", "LATISS")
+    assert (code, err) == (0, "")
+    assert "dataset type raw (Exposure)" in out
+
+
+def test_records_that_differ_are_explained_and_updated(configured: Path) -> None:
+    pytest.importorskip("lsst.daf.butler", reason=BUTLER)
+    from lsst.daf.butler import Butler
+
+    command = ["dbb", "butler", "prepare", "target.gen3", "-c", configured]
+    command += ["--instrument", "LATISS"]
+    assert run_script(*command)[0] == 0
+    row = {"instrument": "LATISS", "name": "empty~empty", "band": "e"}
+    butler = Butler.from_config(str(configured.parent / "repo"), writeable=True)
+    butler.registry.syncDimensionData("physical_filter", row, update=True)
+    code, _, err = run_script(*command)
+    assert code == 78
+    assert "'e' != 'white'" in err
+    assert run_script(*command, "--update") == (0, "1 filters of LATISS\n", "")
 
 
 def test_repository_without_a_configuration(tmp_path: Path) -> None:

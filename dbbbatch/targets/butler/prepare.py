@@ -156,7 +156,7 @@ def _register_instrument(repository: Repository, name: str, *, update: bool) -> 
     }
     if _sync(repository, "instrument", rows, update=update):
         yield f"instrument {name}"
-    detectors = [
+    detectors: list[dict[str, Any]] = [
         {
             "instrument": name,
             "id": detector.id,
@@ -167,7 +167,7 @@ def _register_instrument(repository: Repository, name: str, *, update: bool) -> 
         }
         for detector in instruments.detectors(name)
     ]
-    filters = [
+    filters: list[dict[str, Any]] = [
         {"instrument": name, "name": filter_name, "band": band}
         for filter_name, band in instruments.filters(name).items()
     ]

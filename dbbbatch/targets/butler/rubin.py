@@ -376,14 +376,14 @@ class Latiss(_Rubin):
         """Write a header of any year as those of today say it."""
         # A blank says nothing, and coordinates without a system are ICRS; SIDEREAL is what headers
         # up to 2022 call RADEC.
-        wanted = {
+        wanted: dict[str, dict[str, str | None]] = {
             "TRACKSYS": {"": None, "SIDEREAL": "RADEC"},
             "RADESYS": {"": "ICRS"},
         }
         changed = False
         for keyword, values in wanted.items():
-            said = header[keyword].strip() if isinstance(header.get(keyword), str) else None
-            if said in values:
+            said = header.get(keyword)
+            if isinstance(said, str) and (said := said.strip()) in values:
                 header[keyword] = values[said]
                 changed = True
         return changed

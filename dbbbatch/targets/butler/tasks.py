@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -266,8 +267,8 @@ class TaskIngest:
         while waiting:
             some = waiting.popleft()
             raised = self._call(run, some)
-            told = [(file, self._said[file.path]) for file in some if file.path in self._said]
-            silent = [file for file in some if file.path not in self._said]
+            told = [(file, said) for file in some if (said := self._said.get(_path(file.path)))]
+            silent = [file for file in some if _path(file.path) not in self._said]
             yield from (one for one in told if one[1].error is None)
             for wrong in (raised, *(said.error for _, said in told)):
                 if wrong is not None:
@@ -423,13 +424,13 @@ class Visits:
             else:
                 exposure = str(info.instrument), int(info.exposure_id or 0)
                 exposures.setdefault(exposure, []).append(outcome)
-        for exposure, error in self._define(list(exposures)):
+        for exposure, wrong in self._define(list(exposures)):
             for outcome in exposures[exposure]:
-                if error is None:
+                if wrong is None:
                     yield outcome
                 else:
-                    why = f"visit of exposure {exposure[1]} not defined: {first_line(error)}"
-                    yield _partly(outcome, why, later=disk_away(error))
+                    why = f"visit of exposure {exposure[1]} not defined: {first_line(wrong)}"
+                    yield _partly(outcome, why, later=disk_away(wrong))
 
     def _define(self, exposures: list[_Exposure]) -> Iterator[tuple[_Exposure, Exception | None]]:
         """Define the visits, those of each instrument in a call of its own as the task wants it."""
@@ -521,4 +522,6 @@ def _kind(dataset_type: DatasetType) -> str:
 
 
 def _path(named: Any) -> str:
-    return str(ResourcePath(named).ospath)
+    # The task may have tidied a path up.
+    path = named if isinstance(named, str) and named.startswith("/") else ResourcePath(named).ospath
+    return os.path.normpath(path)
