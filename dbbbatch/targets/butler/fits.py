@@ -94,9 +94,9 @@ def walk(path: str, *, count: bool = True) -> list[Hdu]:
         size = os.fstat(fd).st_size
         at = 0
         while at < size:
-            if hdus and _is_trailer(fd, at, size):
-                break
             header = _read_header(fd, at, size, len(hdus))
+            if header is None:
+                break
             length, extensions = _data_length(header, len(hdus))
             if not hdus:
                 announced = extensions
@@ -121,25 +121,26 @@ def _blocks(length: int) -> int:
     return -(-length // BLOCK) * BLOCK
 
 
-def _is_trailer(fd: int, at: int, size: int) -> bool:
+def _is_trailer(fd: int, at: int, size: int, begins: bytes) -> bool:
     """Return whether what follows the last data is nothing that a reader would miss."""
-    begins = os.pread(fd, len(_EXTENSION), at)
-    if size - at < BLOCK and not _EXTENSION.startswith(begins):
+    if size - at < BLOCK and not _EXTENSION.startswith(begins[: len(_EXTENSION)]):
         return True
-    while at < size and not begins.strip(b"\0"):
+    while not begins.strip(b"\0"):
+        at += len(begins)
         begins = os.pread(fd, 1 << 20, at)
         if not begins:
-            break
-        at += len(begins)
-    return not begins.strip(b"\0")
+            return True
+    return False
 
 
-def _read_header(fd: int, at: int, size: int, number: int) -> bytes:
-    """Read the cards of one header, up to END."""
+def _read_header(fd: int, at: int, size: int, number: int) -> bytes | None:
+    """Read the cards of one header, up to END; None if there is nothing but a trailer."""
     # Most headers fit into the first read; more is read as needed.
     held = os.pread(fd, 12 * BLOCK, at)
     begins = _EXTENSION if number else b"SIMPLE  = "
     if not held.startswith(begins):
+        if number and _is_trailer(fd, at, size, held):
+            return None
         if number and _EXTENSION.startswith(held):
             raise Damaged(f"cut short: the header of HDU {number} has no end")
         if number:
