@@ -305,7 +305,12 @@ class TaskIngest:
         direct = self._looking()
         if direct is not None and (judged := direct.judge([file])):
             return judged[file.number]
-        why = self._lacking(file) or f"{type(error).__name__}: {first_line(error)}"
+        why = f"{type(error).__name__}: {first_line(error)}"
+        try:
+            why = self._lacking(file) or why
+        except headers.Untranslatable as ours:
+            # What the task threw may say little.
+            why += f"; {ours}"
         return Outcome(file.number, Result.FAILED, why)
 
     def _confirmed(self, file: StoredFile, refs: Sequence[DatasetRef]) -> Outcome:
@@ -327,10 +332,16 @@ class TaskIngest:
         return None
 
     def _lacking(self, file: StoredFile) -> str | None:
-        """Return what a file needs that is not registered, which the task tells only obscurely."""
+        """Return what a file needs that is not registered, which the task tells only obscurely.
+
+        Raises
+        ------
+        headers.Untranslatable
+            If the headers do not say it.
+        """
         try:
             infos = headers.observations(file.path, count=False)
-        except (fits.Damaged, headers.Untranslatable, OSError):
+        except (fits.Damaged, OSError):
             return None
         instrument, name = str(infos[0].instrument), str(infos[0].physical_filter)
         repository = self._repository

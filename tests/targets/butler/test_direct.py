@@ -342,6 +342,13 @@ def _copy_and_die(repo: str, paths: list[str], transfer: str) -> None:
     ingest(Path(repo), *map(Path, paths), transfer=transfer)
 
 
+def test_night_that_is_none_stops_no_other_file(sqlite_repo: Path, tmp_path: Path) -> None:
+    good, bad = latiss(tmp_path, sequence=1), latiss(tmp_path, sequence=2, DAYOBS="20259999")
+    outcomes = ingest(sqlite_repo, bad, good)
+    assert results(outcomes) == ["failed", "done"]
+    assert "exposure 2025999900002: ValueError" in outcomes[0].message
+
+
 def test_detector_that_is_not_registered(sqlite_repo: Path, tmp_path: Path) -> None:
     (outcome,) = ingest(sqlite_repo, write(tmp_path / "hsc.fits", HSC | {"DET-ID": 150}))
     assert outcome.result.value == "failed"

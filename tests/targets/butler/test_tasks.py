@@ -167,6 +167,7 @@ class TestExceptionsWithoutACallback:
         outcomes = ingest(stack_repo, *good[:2], empty, *good[2:], **RAWS)
         assert results(outcomes) == ["done", "done", "failed", "done", "done", "done"]
         assert outcomes[2].message.startswith("IndexError")
+        assert "holds no detector that DECam knows" in outcomes[2].message
 
     def test_name_that_is_not_utf8(self, stack_repo: Path, tmp_path: Path) -> None:
         good = self.good(tmp_path)
