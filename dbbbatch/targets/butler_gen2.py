@@ -163,7 +163,8 @@ class ButlerGen2(Plugin):
                 raise
             except Exception as error:  # noqa: BLE001 (a parser is the instrument's)
                 self._raise_if_away(error)
-                yield Outcome(file.number, Result.FAILED, f"cannot be parsed: {_said(error)}")
+                result = Result.LATER if disk_away(error) else Result.FAILED
+                yield Outcome(file.number, result, f"cannot be parsed: {_said(error)}")
                 continue
             if judged is not None:
                 yield judged
@@ -176,9 +177,9 @@ class ButlerGen2(Plugin):
         while waiting:
             if self.settings.mode == "skip":
                 self._remember(waiting)
-            stopped, why = self._run([parsed.file.path for parsed in waiting])
+            stopped, why, unfinished = self._run([parsed.file.path for parsed in waiting])
             for parsed in waiting[:stopped]:
-                yield self._confirmed(parsed, why)
+                yield self._confirmed(parsed, why, unfinished)
             waiting = waiting[stopped:]
         if again:
             yield from self.ingest(again)
@@ -206,17 +207,17 @@ class ButlerGen2(Plugin):
         except (sqlite3.Error, OSError) as error:
             raise NotReady(f"state of target {self.context.target}: {error}") from error
 
-    def _confirmed(self, parsed: _Parsed, why: str) -> Outcome:
-        """Say what became of a file that was given to the task."""
+    def _confirmed(self, parsed: _Parsed, why: str, unfinished: Result) -> Outcome:
+        """Return what became of a file that was given to the task."""
         judged = self._judge(parsed)
         if judged is None:
-            return Outcome(parsed.file.number, Result.FAILED, why or "the task wrote no row for it")
+            return Outcome(parsed.file.number, unfinished, why or "the task wrote no row for it")
         if judged.result is Result.ALREADY:
             return Outcome(parsed.file.number, Result.DONE, self._named(parsed))
         return judged
 
-    def _run(self, paths: Sequence[str]) -> tuple[int, str]:
-        """Run the task once; give how many files it has tried, and what went wrong."""
+    def _run(self, paths: Sequence[str]) -> tuple[int, str, Result]:
+        """Run the task once; return how many files it has tried, and what went wrong."""
         arguments = sys.argv
         try:
             with _python_logging(), _warnings() as words:
@@ -230,13 +231,14 @@ class ButlerGen2(Plugin):
                 # It came before the first file: the registry could not be opened.
                 raise self._refused(error) from error
             tried = paths.index(culprit) + 1 if culprit in paths else len(paths)
-            return tried, _said(error)
+            # A disk that fails may fail for this one file alone, so the others are tried.
+            return tried, _said(error), Result.LATER if disk_away(error) else Result.FAILED
         finally:
             sys.argv = arguments
-        return len(paths), "; ".join(words[-1:])
+        return len(paths), "; ".join(words[-1:]), Result.FAILED
 
     def _raise_if_away(self, error: BaseException) -> None:
-        """Raise what says so if an error came from the registry or a disk, not from a file.
+        """Raise what says so if an error came from the registry.
 
         The task wraps what the registry says, twice for a row that cannot be added.
         """
@@ -246,8 +248,6 @@ class ButlerGen2(Plugin):
                 type(one).__name__ == "OperationalError"
             ):
                 raise self._refused(one) from error
-        if disk_away(error):
-            raise NotReady(f"{self.settings.root}: {_said(error)}") from error
 
     def _refused(self, error: BaseException) -> NotReady | Misconfigured:
         """Return what to raise when the registry cannot be used."""

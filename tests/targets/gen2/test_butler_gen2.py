@@ -215,15 +215,20 @@ def test_registry_that_may_not_be_opened_charges_no_file(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE])
-def test_disk_of_the_repository_that_fails_charges_no_file(
+def test_disk_that_fails_charges_no_file(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(number, os.strerror(number))
+    symlink = os.symlink
+
+    def refuse(source: str, target: str) -> None:
+        if source.endswith("2-0.fits"):
+            raise OSError(number, os.strerror(number))
+        symlink(source, target)
 
     monkeypatch.setattr(double.os, "symlink", refuse)
-    with pytest.raises(NotReady, match=os.strerror(number)):
-        ingest(root, made(tmp_path, 1), made(tmp_path, 2))
+    outcomes = ingest(root, *(made(tmp_path, visit) for visit in (1, 2, 3)))
+    assert results(outcomes) == ["done", "later", "done"]
+    assert os.strerror(number) in outcomes[1].message
 
 
 class TestCutShort:
