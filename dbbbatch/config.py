@@ -20,6 +20,7 @@ from dbbbatch import areas, environment, keys
 from dbbbatch.areas import Area
 from dbbbatch.errors import ConfigError, UsageError
 from dbbbatch.files import trust
+from dbbbatch.files.state import as_user
 from dbbbatch.keys import key
 
 #: Where the file is looked for when neither -c nor $DBB_CONFIG names one.
@@ -586,7 +587,8 @@ def _open(given: str | None) -> tuple[Path, bytes, tuple[str, ...]]:
         except OSError as error:
             raise ConfigError(f"{named}: cannot be read: {error.strerror or error}") from None
         except trust.Distrusted as error:
-            raise ConfigError(str(error)) from None
+            command = "" if error.owner is None else f": {as_user(error.owner, str(path))}"
+            raise ConfigError(f"{error}{command}") from None
     notes: list[str] = []
     unread: list[str] = []
     for place in SEARCH:

@@ -24,11 +24,14 @@ class Distrusted(Exception):
     ----------
     foreign : `bool`
         It is another user's, or lies where others put files: not meant for its reader, perhaps.
+    owner : `int` or `None`
+        The other user.
     """
 
-    def __init__(self, problem: str, foreign: bool) -> None:
+    def __init__(self, problem: str, foreign: bool, owner: int | None = None) -> None:
         super().__init__(problem)
         self.foreign = foreign
+        self.owner = owner
 
 
 def read(path: str) -> bytes:
@@ -57,8 +60,9 @@ def _must_be_ours(path: str, status: os.stat_result, sticky: bool) -> None:
     if status.st_uid not in (0, os.geteuid()):
         raise Distrusted(
             f"{path} belongs to {user_named(status.st_uid)}, who could choose the commands that "
-            f"{user()} runs: run this as that user, or give it to {user()} (chown)",
+            f"{user()} runs: give it to {user()} (chown), or run this as that user",
             foreign=True,
+            owner=status.st_uid,
         )
     # In a sticky directory (/tmp) nobody can remove or rename the files of others. The bits of a
     # link mean nothing.

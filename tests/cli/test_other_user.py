@@ -106,6 +106,7 @@ def test_a_dry_run_needs_no_more_than_to_read(site: Site) -> None:
     assert "a.fits" in ran.out
 
 
+@only_root
 @pytest.mark.parametrize("command", CHANGES)
 def test_a_change_by_another_user_is_one_line_that_says_who_may(site: Site, command: str) -> None:
     (site.root / "other").mkdir(mode=0o777)
@@ -142,6 +143,18 @@ def test_root_by_hand_is_told_the_command_and_makes_nothing(site: Site, command:
     assert advised[:3] == ["sudo", "-u", NOBODY.pw_name]
     assert advised[3].endswith(f"/bin/{script}")
     assert advised[4:] == ["-c", str(site.config), *arguments]
+
+
+@only_root
+def test_root_is_told_the_command_where_the_configuration_is_not_roots_either(site: Site) -> None:
+    give_to_somebody(site)
+    os.chown(site.config, NOBODY.pw_uid, -1)
+    before = picture(site)
+    ran = site.run("dbb-handoff", "latiss")
+    assert (ran.code, ran.err.count("\n")) == (78, 1)
+    assert f"sudo -u {NOBODY.pw_name} " in ran.err
+    assert ran.err.endswith(f"/bin/dbb-handoff -c {site.config} latiss\n")
+    assert picture(site) == before
 
 
 @only_root
