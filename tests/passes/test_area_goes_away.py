@@ -111,7 +111,9 @@ def test_a_quarantine(finding: Finding, mounted: bool, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             at_call(patch, place, "place", 2, aside.goes_away)
             assert finding.run() == 75
-        assert finding.rows("SELECT count(*) FROM quarantine WHERE quarantined_at IS NOT NULL") == [(0,)]
+        assert finding.rows("SELECT count(*) FROM quarantine WHERE quarantined_at IS NOT NULL") == [
+            (0,)
+        ]
         bare = aside.comes_back()
         assert not tree(bare).keys() - tree(finding.source).keys()
         assert finding.run() in (0, 1)
