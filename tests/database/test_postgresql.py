@@ -282,6 +282,18 @@ class TestCauses:
             connect.transact(lambda: pause("a"))
         connect.disconnect()
 
+    def test_a_session_that_the_server_ended_as_idle_does_no_harm(self, database_url, sql):
+        name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+        sql(f"ALTER DATABASE {name} SET idle_session_timeout = '100ms'")
+        opened(database_url)
+        mine = connect.proxy.obj.connection().info.backend_pid
+        with psycopg.connect(database_url) as other:  # in a transaction, so not idle
+            while other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [mine]).fetchone():
+                other.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.1)")
+        connect.transact(lambda: pause("a"))
+        assert labels() == ["a"]
+        connect.disconnect()
+
     def test_a_url_that_cannot_be_read_does_not_show_its_password(self, backend):
         with pytest.raises(ConfigError) as told:
             opened("postgresql://dbb:se%same@host/x")
