@@ -91,6 +91,49 @@ def refusing(site: Site, program: Program) -> Site:
     """Give a site whose endpoint refuses links below one directory, as another owner's does."""
     cp = shutil.which("cp")
     undo = f'rm "{site.far_buffer}/refused/f" 2>/dev/null && echo "cp: refused/f: denied" >&2'
+    link = f'{cp} "$@"; s=$?; {undo} && exit 1; exit $s'
+    program("cp", f'case "$*" in *-lP*) {link};; esac; exec {cp} "$@"')
+    put_at(site, "refused/f", 1e9)
+    put_at(site, "ok/1", 1.1e9)
+    put_at(site, "refused.not/2", 1.2e9)
+    return site
+
+
+@pytest.mark.parametrize("batch_files", [1, 100])
+def test_a_file_that_cannot_be_placed_is_to_blame_alone(refusing: Site, batch_files: int) -> None:
+    refusing.write(handoff={**KEYS, "batch_files": batch_files})
+    assert make_pass(refusing) == 1
+    assert statuses(refusing) == {"refused/f": "FOUND", "ok/1": "HELD", "refused.not/2": "HELD"}
+    (why,) = rows(refusing, "error", "handoff_file WHERE filename = 'f'")
+    assert why == f"cannot be placed in {refusing.far_buffer}: cp: refused/f: denied"
+    assert rows(refusing, "sum(attempts)") == [1]
+    assert os.listdir(refusing.staging) == []
+
+
+def test_a_file_that_can_never_be_placed_is_quarantined_at_last(refusing: Site) -> None:
+    refusing.write(handoff={**KEYS, "max_attempts": 2})
+    make_pass(refusing)
+    wait_over(refusing)
+    make_pass(refusing)
+    assert statuses(refusing)["refused/f"] == "QUARANTINED"
+    assert tree(refusing.quarantine)["refused/f"] == b"refused/f"
+
+
+def test_a_directory_that_cannot_be_made_holds_up_no_other(site: Site, program: Program) -> None:
+    make = shutil.which("mkdir")
+    refuse = 'case "$*" in *refused*) s=1;; esac'
+    program("mkdir", f'{make} "$@" || s=1; {refuse}; rmdir refused 2>/dev/null; exit ${{s:-0}}')
+    site.put_all(["refused/f", "ok/1"])
+    assert make_pass(site) == 75
+    assert statuses(site) == {"ok/1": "HELD", "refused/f": "FOUND"}
+    assert rows(site, "sum(attempts)") == [0]
+
+
+def test_a_buffer_that_takes_no_file_at_all_is_no_files_fault(
+    site: Site, program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.put_all(["a/1", "a/2"])
+    cp = shutil.which("cp")
     broken = program("cp", f'case "$*" in *-lP*) echo not today >&2; exit 1;; esac; exec {cp} "$@"')
     site.write(handoff={**KEYS, "batch_files": 1, "max_attempts": 1})
     for _ in range(2):
@@ -406,7 +449,7 @@ class TestTool:
         make_pass(site)
         assert os.listdir(site.staging) == os.listdir(site.far_buffer) == []
         assert set(tree(site.buffer)) == {"culprit"}
-        assert not (site.state / "lists").exists()
+        assert not list((site.state).glob("lists/*"))
 
 
 #: What a tool does that is given a list, or sources, then the destination and the sources' root.
