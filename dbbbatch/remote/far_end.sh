@@ -110,7 +110,7 @@ try_all() {
     [ "$(stat -c %s -- answer)" = "$((${#digest} + 11))" ] ||
         fail "the command $sum does not end its lines with a NUL byte (-z)" || return
     try stat --printf='%s\0' -- a/name && try stat -f -c '%a %S' -- a || return
-    try cp -lP --parents -t a/t -- ./a/name || return
+    try cp -l -P --parents -t a/t -- ./a/name || return
     [ a/name -ef a/t/a/name ] ||
         fail "the command cp makes no hard links (-l) in $staging" || return
     try ln -s -- t a/1 && try mv -T -- a a.r && try sync -f /dev/null
