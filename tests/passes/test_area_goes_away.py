@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -283,3 +285,21 @@ def test_a_file_that_a_killed_pass_moved_into_a_bare_mount_point_is_named(
     assert "storage/a: was on its way there, and is neither there nor" in capsys.readouterr().err
     assert tree(bare) == {"a": b"one"}
     assert finding.run() == 0
+
+
+def test_a_directory_of_holding_that_cannot_be_made_durable_holds_its_files_in_the_next_pass(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write(handoff={"min_free": 0})
+    site.put_all(FILES)
+
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "sync_directory", refuse)
+        assert handing.make_pass(site) == 1
+    assert set(handing.rows(site)) == {"DELIVERED"}
+    assert handing.make_pass(site) == 0
+    assert set(handing.rows(site)) == {"HELD"}
+    assert files_of(site.holding) == FILES

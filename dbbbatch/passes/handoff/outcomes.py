@@ -151,7 +151,7 @@ class Outcomes:
         by_id = {row.id: sources.path_of(self._section, row) for row in rows}
         back = [
             Moved(os.path.join(os.path.dirname(rel), names.from_text(name)), path)
-            for (rel, path), name in ((by_id[number], name) for number, name in result.held)
+            for (rel, path), name in ((by_id[number], name) for number, name, _ in result.held)
         ]
         told = self._p.roots.take_back(holding, back)
         raise TryLater(f"{why}; {told}" if told else why)

@@ -314,7 +314,7 @@ def _make_durable(
                 for row in rows
                 if _below(section.holding, names.from_text(row.relpath)) == directory
             }
-            undone = [here[number] for number, _ in result.held if number in here]
+            undone = [here[number] for number, *_ in result.held if number in here]
             result.held = [each for each in result.held if each[0] not in here]
             result.stuck += [(row, error) for row in undone]
 
