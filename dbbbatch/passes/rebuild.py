@@ -231,7 +231,7 @@ class HandoffRebuild(Recording):
         HandoffFile.found(site, handoff, [held.seen for held, _ in ready])
         rows = self._rows(site, paths)
         mine = [(rows[held.version].id, held, digest) for held, digest in ready]
-        HandoffFile.hashed([(number, digest) for number, _, digest in mine])
+        HandoffFile.hashed([(number, digest, held.seen.inode) for number, held, digest in mine])
         HandoffFile.delivered([(number, held.seen.inode, digest) for number, held, digest in mine])
         HandoffFile.held([(number, held.held_as) for number, held, _ in mine])
 
