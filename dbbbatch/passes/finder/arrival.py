@@ -252,6 +252,11 @@ def adopt(
     """
     for arrival in arrivals:
         arrival.device = arrival.status.st_dev
+        try:
+            place.mask(arrival.destination, arrival.status)
+        except OSError as error:
+            if faults.is_general(error):
+                raise TryLater(_fault(error, arrival.destination)) from None
     _sync(arrivals)
     area.require()
 
