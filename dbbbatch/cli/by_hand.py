@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import click
 
 from dbbbatch import keys
+from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Finder, Handoff, Target
 from dbbbatch.database import connect
@@ -335,7 +336,7 @@ def apply(changes: Iterable[Change], dry_run: bool) -> int:
 
         if dry_run:
             for file in change.files:
-                click.echo(_line(file))
+                output.line(_line(file))
             tries.append(len(change.files))
         else:
             connect.transact(once)

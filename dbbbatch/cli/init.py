@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from dbbbatch import keys
+from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Settings
 from dbbbatch.errors import ConfigError, TryLater, user
@@ -34,9 +35,9 @@ def command(operator: Operator) -> None:
         ) from None
     applied = connect.upgrade(settings.database)
     what = f"applied {', '.join(applied)}" if applied else "is up to date"
-    click.echo(f"{keys.without_password(settings.database.url)}: {what}")
+    output.line(f"{keys.without_password(settings.database.url)}: {what}")
     for path in _sentinels(settings):
-        click.echo(f"{path}: made; its presence says that this storage area is mounted")
+        output.line(f"{path}: made; its presence says that this storage area is mounted")
     if wrong := [
         problem
         for label, problems in settings.wrong.items()

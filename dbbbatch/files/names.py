@@ -79,8 +79,40 @@ def rel_of(row: Named) -> str:
 
 
 def printable(path: str) -> str:
-    """Show a name on one line of a message: as `to_text`, control characters escaped too."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in to_text(path))
+    """Return a name for one line of a message: as `to_text`, and `harmless`."""
+    try:
+        return harmless(to_text(path))
+    except UnicodeEncodeError:  # half a character, which no file system has
+        return harmless(path)
+
+
+def harmless(text: str) -> str:
+    r"""Escape what a terminal, a log or a mail takes for more than characters of one line.
+
+    Whatever shows text calls this last; a text that it made before stays as it is.
+
+    Parameters
+    ----------
+    text : `str`
+        A message with names, words of a far end, or output of a program in it.
+
+    Returns
+    -------
+    text : `str`
+        On one line, without control characters, characters that are not seen or change the
+        direction of writing, and halves of characters: these become ``\xHH``, ``\uXXXX`` or
+        ``\UXXXXXXXX``.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else _code(c) for c in text)
+
+
+def _code(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte, as `os.fsdecode` keeps it
+        number -= 0xDC00
+    if number <= 0xFF:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
 
 
 def quoted(argument: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from dbbbatch import __version__
 from dbbbatch.config import Settings, is_sqlite, sqlite_path
 from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, Interrupted, LockHeld, TryLater
-from dbbbatch.files import checksum, faults, place, processes
+from dbbbatch.files import checksum, faults, names, place, processes
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.mounted import Roots
@@ -235,6 +235,7 @@ class Pass:
         """Show how far the pass is, with --progress on a terminal."""
         if not self.options.progress:
             return
+        what = names.harmless(what)
         if self._bar is None:
             from rich.console import Console
             from rich.progress import (
@@ -249,7 +250,7 @@ class Pass:
             if not console.is_terminal:
                 return
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),

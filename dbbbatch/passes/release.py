@@ -306,7 +306,7 @@ def _reason(row: Quarantine) -> str:
 
 
 def _text(reason: str) -> str:
-    return f"{reason}\n"
+    return f"{names.harmless(reason)}\n"
 
 
 def _named(row: Quarantine) -> str:
