@@ -9,7 +9,7 @@ from dbbbatch import keys
 from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Settings
-from dbbbatch.errors import ConfigError, TryLater, user
+from dbbbatch.errors import ConfigError, DbbError, TryLater, user
 from dbbbatch.files import state
 
 
@@ -19,7 +19,8 @@ def command(operator: Operator) -> None:
     """Create or upgrade the database of the configuration; can be run any number of times.
 
     Also makes the state directory, and in each storage area of a finder the file that proves that
-    it is mounted. Make sure that it is.
+    it is mounted. Make sure that it is. Where `storage` of a finder and its targets has changed,
+    and all files of the old storage area are in the new one, the table follows.
     """
     from dbbbatch.database import connect
 
@@ -36,6 +37,18 @@ def command(operator: Operator) -> None:
     applied = connect.upgrade(settings.database)
     what = f"applied {', '.join(applied)}" if applied else "is up to date"
     output.line(f"{keys.without_password(settings.database.url)}: {what}")
+    from dbbbatch.passes import storage_move
+
+    for old, new in storage_move.candidates(settings):
+        try:
+            files = storage_move.move(settings, old, new)
+            output.line(f"{old}: is {new} now, as the configuration says: {files} files")
+        except DbbError as error:
+            # It may be another storage area, and not the same one elsewhere.
+            output.line(
+                f"{old}: the table knows it, and no section has it; it is not taken for {new} "
+                f"({error.problems[-1]})"
+            )
     for path in _sentinels(settings):
         output.line(f"{path}: made; its presence says that this storage area is mounted")
     if wrong := [
