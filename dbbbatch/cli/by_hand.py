@@ -62,7 +62,7 @@ class Selection:
             return False
         if not self.match:
             return True
-        name = names.from_text(names.join(relpath, filename))
+        name = names.readable(names.join(relpath, filename))
         return any(fnmatch.fnmatchcase(name, glob) for glob in self.match)
 
 
@@ -345,7 +345,7 @@ def apply(changes: Iterable[Change], dry_run: bool) -> int:
 
 
 def _line(file: Meant) -> str:
-    name = names.printable(names.from_text(names.join(file.relpath, file.filename)))
+    name = names.printable(names.readable(names.join(file.relpath, file.filename)))
     return f"{name}: {' '.join(file.reason.split())}" if file.reason else name
 
 

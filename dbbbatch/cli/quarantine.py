@@ -42,7 +42,7 @@ def list_(
         return
     for row in rows:
         gone = "" if _is_there(row) else " (it is not there)"
-        shown = names.printable(names.from_text(row.path))
+        shown = names.printable(names.readable(row.path))
         output.line(f"{row.label}  {shown}{gone}: {row.reason}")
     if not rows:
         output.line("nothing is in quarantine")
@@ -95,7 +95,7 @@ def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: boo
     with closing(Roots()) as roots:
         for row in rows:
             if dry_run:
-                output.line(names.printable(names.from_text(row.path)))
+                output.line(names.printable(names.readable(row.path)))
                 continue
             try:
                 way_back.release(section, row, roots, as_new)
@@ -134,7 +134,8 @@ def _waiting(
 
 
 def _is_there(row: Quarantine) -> bool:
-    return os.path.lexists(names.from_text(row.path))
+    path = names.readable(row.path)
+    return "\0" not in path and os.path.lexists(path)
 
 
 def _fields(row: Quarantine) -> dict[str, object]:

@@ -10,6 +10,9 @@ import re
 import shlex
 from typing import Protocol
 
+#: An empty part, ``.`` or ``..`` anywhere, so also an absolute path; or a NUL byte.
+_ASTRAY = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)|\0")
+
 _ESCAPED = re.compile(rb"\\(\\|x[0-9a-f]{2})")
 
 
@@ -76,6 +79,61 @@ def join(relpath: str, filename: str) -> str:
 def rel_of(row: Named) -> str:
     """Give back the relative path of a file whose row has it in two columns."""
     return join(from_text(row.relpath), from_text(row.filename))
+
+
+class Astray(ValueError):
+    """A name that leads out of the directory that it is to be in, or that no file can have."""
+
+
+def is_astray(rel: str) -> bool:
+    """Return whether a name is no relative path of a file: absolute, or with odd parts in it."""
+    return _ASTRAY.search(rel) is not None
+
+
+def below(root: str, rel: str) -> str:
+    """Return the path of a file below a directory; whatever is not made here is joined by this.
+
+    Raises
+    ------
+    Astray
+        The name leads elsewhere.
+    """
+    if is_astray(rel):
+        raise Astray(f"{printable(rel)}: is no path below {root}")
+    return f"{root}/{rel}"
+
+
+def fault(row: Named, held_as: str | None = None) -> str:
+    """Return what is wrong with the names of a row, or nothing.
+
+    Parameters
+    ----------
+    row : `Named`
+    held_as : `str`, optional
+        A further name in the same directory, as `to_text` writes it.
+    """
+    try:
+        relpath = from_text(row.relpath)
+        for text in (row.filename, held_as):
+            if text is not None and ("/" in text or is_astray(join(relpath, from_text(text)))):
+                return f"{printable(join(row.relpath, text))!r} leads out of its directory"
+    except ValueError:
+        return f"{printable(join(row.relpath, row.filename))!r} is no name that was written here"
+    return ""
+
+
+def is_inside(path: str, root: str) -> bool:
+    """Return whether an absolute path is that of a file below a directory, by its words."""
+    root = root.rstrip("/") + "/"
+    return path.startswith(root) and not is_astray(path[len(root) :])
+
+
+def readable(text: str) -> str:
+    """Return the path of a text of a table, to be shown or compared: also of a spoilt one."""
+    try:
+        return from_text(text)
+    except ValueError:
+        return text
 
 
 def printable(path: str) -> str:
