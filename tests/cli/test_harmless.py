@@ -70,7 +70,7 @@ def full(site: Site) -> Site:
         "transfer_batch": ["error"],
     }.items():
         for column in columns:
-            what = f"{column} || id" if column in ("filename", "held_as") else "''"
+            what = "CAST(id AS TEXT)" if column in ("filename", "held_as") else "''"
             if table.startswith("ingest"):
                 what = "''"
             change(site, f"UPDATE {table} SET {column} = ? || {what}", NAME)
