@@ -340,7 +340,11 @@ class Finder:
         "further algorithms computed in the same reading and kept",
         keys.choices(*ALL_ALGORITHMS),
     )
-    file_mode: int | None = key("", 'permissions of stored files, such as "0444"', keys.mode)
+    file_mode: int | None = key(
+        "0444",
+        'permissions of stored files; "": their own, without set-id bits and write by others',
+        keys.file_mode,
+    )
     dir_mode: int | None = key(
         "", 'permissions of directories made in storage, such as "0755"', keys.mode
     )

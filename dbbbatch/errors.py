@@ -28,12 +28,12 @@ NO_ROOM = "no room to record what is done"
 
 
 class DbbError(Exception):
-    """Anything foreseeable that ends a script; its text is shown to the operator as it is.
+    """Anything foreseeable that ends a script.
 
     Parameters
     ----------
-    *words : `str`
-        The text.
+    *problems : `str`
+        Each is shown to the operator on a line of its own.
     key : `str`, optional
         What makes it the same trouble in the next pass although the text differs.
     """
@@ -41,8 +41,9 @@ class DbbError(Exception):
     exit_code = 70
     key = ""
 
-    def __init__(self, *words: str, key: str = "") -> None:
-        super().__init__(*words)
+    def __init__(self, *problems: str, key: str = "") -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
         self.key = key
 
 
@@ -62,10 +63,6 @@ class ConfigError(DbbError):
     """
 
     exit_code = 78
-
-    def __init__(self, *problems: str, key: str = "") -> None:
-        super().__init__("\n".join(problems), key=key)
-        self.problems = problems
 
 
 class TryLater(DbbError):

@@ -315,6 +315,14 @@ def mode(value: Any) -> int | None:
     return int(value, 8)
 
 
+def file_mode(value: Any) -> int | None:
+    """Accept permission bits of files, as `mode` does: no set-id bit, no sticky bit."""
+    bits = mode(value)
+    if bits is not None and bits > 0o777:
+        raise ValueError(f"stored files get no set-id or sticky bit: write {bits & 0o777:04o}")
+    return bits
+
+
 def secret(value: Any) -> Secret:
     """Accept a password, best written as ``${VARIABLE}`` of the environment; never quote it."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.cli.script import DURATION, set_up_logging
 from dbbbatch.config import Finder, Section
@@ -93,24 +94,24 @@ def carry_out(
 
     if dry_run:
         for line in base.plan(work, operator.settings, section, options):
-            click.echo(line)
+            output.line(line)
         code = 1 if work.troubles else 0
     else:
         code = base.run(work, operator.settings, section, options)
     counts = work.counts
     for trouble in work.troubles:
-        click.echo(trouble, err=True)
+        output.line(trouble, err=True)
     if not dry_run:
-        click.echo(
+        output.line(
             f"{counts['recorded']} recorded, {counts['known']} already known, "
             f"{counts['failed'] - counts['unreadable']} failed, {counts['unreadable']} unreadable"
         )
     if counts["quarantined"]:
-        click.echo(f"{counts['quarantined']} in quarantine recorded")
+        output.line(f"{counts['quarantined']} in quarantine recorded")
     if counts["not settled"]:
-        click.echo(f"{counts['not settled']} not settled yet: run it again")
+        output.line(f"{counts['not settled']} not settled yet: run it again")
     if counts["in doubt"]:
-        click.echo(
+        output.line(
             f"{counts['in doubt']} known files are gone from storage, or are of another size, time "
             f"or inode: run `dbb-auditor {section.name} --share 1` to judge them"
         )

@@ -6,6 +6,7 @@ import os
 
 import click
 
+from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.cli.script import absolute
 from dbbbatch.errors import TryLater, UsageError
@@ -55,4 +56,4 @@ def command(operator: Operator, file: str) -> None:
         raise TryLater(f"{where}: {error.strerror}; there is no backup") from None
     finally:
         lock.release()
-    click.echo(f"{target}: {os.path.getsize(target)} bytes")
+    output.line(f"{target}: {os.path.getsize(target)} bytes")

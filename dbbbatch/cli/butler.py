@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 
@@ -97,14 +98,14 @@ def prepare(
             translators=settings.translators,
             update=update,
         ):
-            click.echo(line)
+            output.line(line)
             done = True
     except NotReady as error:
         raise TryLater(str(error)) from None
     except (Misconfigured, ImportError) as error:
         raise ConfigError(str(error)) from None
     if not done:
-        click.echo(f"{where} is ready for {instrument}")
+        output.line(f"{where} is ready for {instrument}")
 
 
 def _settings(operator: Operator, label: str | None, repo: str | None) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import click
 
 from dbbbatch import keys
+from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Finder, Handoff, Target
 from dbbbatch.database import connect
@@ -61,7 +62,7 @@ class Selection:
             return False
         if not self.match:
             return True
-        name = names.from_text(names.join(relpath, filename))
+        name = names.readable(names.join(relpath, filename))
         return any(fnmatch.fnmatchcase(name, glob) for glob in self.match)
 
 
@@ -335,7 +336,7 @@ def apply(changes: Iterable[Change], dry_run: bool) -> int:
 
         if dry_run:
             for file in change.files:
-                click.echo(_line(file))
+                output.line(_line(file))
             tries.append(len(change.files))
         else:
             connect.transact(once)
@@ -344,7 +345,7 @@ def apply(changes: Iterable[Change], dry_run: bool) -> int:
 
 
 def _line(file: Meant) -> str:
-    name = names.printable(names.from_text(names.join(file.relpath, file.filename)))
+    name = names.printable(names.readable(names.join(file.relpath, file.filename)))
     return f"{name}: {' '.join(file.reason.split())}" if file.reason else name
 
 

@@ -2,6 +2,7 @@
 
 import click
 
+from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import examine
 from dbbbatch.errors import ConfigError, TryLater
@@ -35,12 +36,12 @@ def check(operator: Operator, verbose: bool) -> None:
             problems.append(f"{settings.path}: {checked.where}: {checked.problem}")
             lasting = lasting or not checked.later
         elif checked.remark:
-            click.echo(f"{settings.path}: {checked.where}: {checked.remark}")
+            output.line(f"{settings.path}: {checked.where}: {checked.remark}")
         elif verbose:
-            click.echo(f"ok  {checked.where}: {checked.what}")
+            output.line(f"ok  {checked.where}: {checked.what}")
     if problems:
-        raise ConfigError(*problems) if lasting else TryLater("\n".join(problems))
-    click.echo(f"{settings.path}: {count} checks, all well")
+        raise ConfigError(*problems) if lasting else TryLater(*problems)
+    output.line(f"{settings.path}: {count} checks, all well")
 
 
 @command.command()

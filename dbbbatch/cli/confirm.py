@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 
 
@@ -20,4 +21,4 @@ def command(operator: Operator) -> None:
 
     sys.stdin.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     for line in answer(operator.settings, lines_of(sys.stdin)):
-        click.echo(line)
+        output.line(line)

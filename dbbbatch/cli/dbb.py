@@ -26,6 +26,7 @@ COMMANDS = {
     "ignore": "Leave files alone, until `dbb retry` takes them up.",
     "quarantine": "List and release what was moved aside.",
     "target": "List or retire targets.",
+    "storage": "Tell the table that a storage area has moved.",
     "backfill": "Record files that were in storage before us.",
     "forget": "Take a file out of the truth about storage.",
     "rebuild": "Restore rows of a lost database from the disk.",

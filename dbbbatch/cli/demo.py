@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dbbbatch.cli import history, status
+from dbbbatch.cli import history, output, status
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.cli.script import absolute
 from dbbbatch.errors import DbbError
@@ -94,9 +94,10 @@ def command(
 def _run(demo: "Demo") -> None:
     click.echo()
     for step in demo.run():
-        click.echo(f"$ {step.command}")
+        output.line(f"$ {step.command}")
         if step.output:
-            click.echo(step.output.rstrip())
+            for each in step.output.rstrip().splitlines():
+                output.line(each)
         if step.code not in (0, 1):
             raise DbbError(f"{step.command}: ended with {step.code}")
         if step.code:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from dbbbatch.cli import by_hand
+from dbbbatch.cli import by_hand, output
 from dbbbatch.cli.backfill import finder_of
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.errors import TryLater, UsageError
@@ -33,7 +33,7 @@ def command(
         if not sys.stdin.isatty():
             raise UsageError("--remove asks before it removes: without a terminal add --yes")
         shown = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
-        click.confirm(f"Remove {shown} from {finder.storage} for good?", abort=True)
+        click.confirm(names.harmless(f"Remove {shown} from {finder.storage} for good?"), abort=True)
     operator.connect()
     from dbbbatch.passes.forget import NotNow, forget
 
@@ -42,7 +42,7 @@ def command(
     for file in files:
         rel = file.removeprefix(f"{finder.storage}/")
         try:
-            click.echo(forget(operator.settings.site.name, finder, rel, remove, why))
+            output.line(forget(operator.settings.site.name, finder, rel, remove, why))
         except UsageError as error:
             refused.append(str(error))
         except NotNow as error:
@@ -51,6 +51,6 @@ def command(
             later.append(f"{error}; {names.printable(file)} and what follows it were left")
             break
     if later:
-        raise TryLater("\n".join(refused + later))
+        raise TryLater(*refused, *later)
     if refused:
-        raise UsageError("\n".join(refused))
+        raise UsageError(*refused)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import click
 
-from dbbbatch.cli import by_hand
+from dbbbatch.cli import by_hand, output
 from dbbbatch.cli.dbb import Operator
 
 
@@ -41,8 +41,8 @@ def command(
     meant = by_hand.chosen(selection, side.left_alone, side.left_alone_if_named)
     why = f"`dbb ignore` by {by_hand.who()}" + (f": {remark}" if remark else "")
     count = by_hand.apply(side.ignore(selection, meant, why), dry_run)
-    click.echo(f"{count} files of {label} {'would be' if dry_run else 'are'} ignored")
+    output.line(f"{count} files of {label} {'would be' if dry_run else 'are'} ignored")
     section = operator.settings.labelled(label)
     for status, area in (("QUARANTINED", "quarantine"), ("HELD", "holding")):
         if status in meant and count:
-            click.echo(f"those in {getattr(section, area)} stay there; remove them by hand")
+            output.line(f"those in {getattr(section, area)} stay there; remove them by hand")

@@ -6,9 +6,10 @@ from pathlib import Path
 import click
 
 from dbbbatch import keys
+from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Settings
-from dbbbatch.errors import ConfigError, TryLater, user
+from dbbbatch.errors import ConfigError, DbbError, TryLater, user
 from dbbbatch.files import state
 
 
@@ -18,7 +19,8 @@ def command(operator: Operator) -> None:
     """Create or upgrade the database of the configuration; can be run any number of times.
 
     Also makes the state directory, and in each storage area of a finder the file that proves that
-    it is mounted. Make sure that it is.
+    it is mounted. Make sure that it is. Where `storage` of a finder and its targets has changed,
+    and all files of the old storage area are in the new one, the table follows.
     """
     from dbbbatch.database import connect
 
@@ -34,9 +36,21 @@ def command(operator: Operator) -> None:
         ) from None
     applied = connect.upgrade(settings.database)
     what = f"applied {', '.join(applied)}" if applied else "is up to date"
-    click.echo(f"{keys.without_password(settings.database.url)}: {what}")
+    output.line(f"{keys.without_password(settings.database.url)}: {what}")
+    from dbbbatch.passes import storage_move
+
+    for old, new in storage_move.candidates(settings):
+        try:
+            files = storage_move.move(settings, old, new)
+            output.line(f"{old}: is {new} now, as the configuration says: {files} files")
+        except DbbError as error:
+            # It may be another storage area, and not the same one elsewhere.
+            output.line(
+                f"{old}: the table knows it, and no section has it; it is not taken for {new} "
+                f"({error.problems[-1]})"
+            )
     for path in _sentinels(settings):
-        click.echo(f"{path}: made; its presence says that this storage area is mounted")
+        output.line(f"{path}: made; its presence says that this storage area is mounted")
     if wrong := [
         problem
         for label, problems in settings.wrong.items()

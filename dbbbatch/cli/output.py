@@ -9,11 +9,25 @@ from typing import Any
 import click
 
 from dbbbatch import keys
+from dbbbatch.files.names import harmless
+
+
+def line(text: str = "", *, err: bool = False) -> None:
+    """Print one line, whatever is in it: the only way for text to stdout, and to stderr."""
+    click.echo(harmless(text), err=err)
 
 
 def show_json(value: Any) -> None:
     """Print a value (dataclasses and times included) as JSON; times are ISO 8601 in UTC."""
-    click.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+    text = json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+    click.echo(text if text.isascii() and "\x7f" not in text else "".join(map(_in_json, text)))
+
+
+def _in_json(character: str) -> str:
+    """Escape a character that is not to be seen; a program reads what it was."""
+    if character.isprintable() or character == "\n":
+        return character
+    return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
 
 
 def table(
@@ -28,21 +42,32 @@ def table(
     """
     rows = list(rows)
     if not rows:
-        click.echo(f"{title}: none\n")
+        line(f"{title}: none")
+        line()
         return
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    # Of plain text no part is taken for markup.
+    shown = Text(harmless(title))
+    made = Table(title=shown, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column in columns:
         right = column.startswith(">")
         made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell, style=_STYLES.get(cell.split(" ")[0], "")) for cell in row))
+        made.add_row(*map(_cell, row))
     console().print(made)
     if lines := list(lines):
-        click.echo("".join(f"  {line.replace(chr(10), ' ')}\n" for line in lines))
+        for each in lines:
+            line(f"  {each}")
+        line()
+
+
+def _cell(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(harmless(text), style=_STYLES.get(text.split(" ")[0], ""))
 
 
 def console() -> Any:

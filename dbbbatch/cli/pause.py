@@ -4,6 +4,7 @@ from datetime import UTC, datetime, time, timedelta
 
 import click
 
+from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 
 
@@ -68,4 +69,4 @@ def command(operator: Operator, label: str, end: datetime | None, reason: str) -
         raise click.UsageError(f"--until {end:%Y-%m-%d %H:%M} UTC is past")
     connect.transact(lambda: Pause.begin(site, label, connect.now(), end, reason))
     when = f"until {end:%Y-%m-%d %H:%M} UTC" if end else "until `dbb resume`"
-    click.echo(f"{label} is paused {when}")
+    output.line(f"{label} is paused {when}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dbbbatch.cli import by_hand
+from dbbbatch.cli import by_hand, output
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import Section
 from dbbbatch.database.models.quarantine import Quarantine
@@ -38,16 +38,14 @@ def list_(
     operator.connect(readonly=True)
     rows = _waiting(operator, label, match, reason)
     if as_json:
-        import json
-
-        click.echo(json.dumps([_fields(row) for row in rows], indent=2))
+        output.show_json([_fields(row) for row in rows])
         return
     for row in rows:
         gone = "" if _is_there(row) else " (it is not there)"
-        shown = names.printable(names.from_text(row.path))
-        click.echo(f"{row.label}  {shown}{gone}: {row.reason}")
+        shown = names.printable(names.readable(row.path))
+        output.line(f"{row.label}  {shown}{gone}: {row.reason}")
     if not rows:
-        click.echo("nothing is in quarantine")
+        output.line("nothing is in quarantine")
 
 
 @command.command()
@@ -86,7 +84,7 @@ def release(
         if as_new and len(rows) != 1:
             raise UsageError(f"--as-new goes with one file, and {len(rows)} match")
         count = _release(section, rows, as_new, dry_run)
-    click.echo(f"{count} files of {label} {'would be' if dry_run else 'are'} back")
+    output.line(f"{count} files of {label} {'would be' if dry_run else 'are'} back")
 
 
 def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: bool) -> int:
@@ -97,16 +95,16 @@ def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: boo
     with closing(Roots()) as roots:
         for row in rows:
             if dry_run:
-                click.echo(names.printable(names.from_text(row.path)))
+                output.line(names.printable(names.readable(row.path)))
                 continue
             try:
                 way_back.release(section, row, roots, as_new)
             except UsageError as error:
                 refused.append(str(error))
             except TryLater as error:
-                raise TryLater("\n".join([*refused, str(error)])) from None
+                raise TryLater(*refused, str(error)) from None
     if refused:
-        raise UsageError("\n".join(refused))
+        raise UsageError(*refused)
     return len(rows)
 
 
@@ -136,7 +134,8 @@ def _waiting(
 
 
 def _is_there(row: Quarantine) -> bool:
-    return os.path.lexists(names.from_text(row.path))
+    path = names.readable(row.path)
+    return "\0" not in path and os.path.lexists(path)
 
 
 def _fields(row: Quarantine) -> dict[str, object]:

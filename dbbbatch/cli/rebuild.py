@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dbbbatch.cli import output
 from dbbbatch.cli.backfill import carry_out
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.cli.script import set_up_logging
@@ -68,7 +69,7 @@ def command(
         raise UsageError(f"{label}: there is nothing on disk to rebuild a target from")
     code = carry_out(operator, section, work, options, dry_run)
     if not dry_run and code in (0, 1):
-        click.echo(f"Not to be known any more: {unknown}.")
+        output.line(f"Not to be known any more: {unknown}.")
     if code == 0 and work.counts["not settled"]:
         return 1
     return code

@@ -2,6 +2,7 @@
 
 import click
 
+from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 
 
@@ -17,4 +18,4 @@ def command(operator: Operator, label: str) -> None:
 
     site = operator.settings.site.name
     ended = connect.transact(lambda: Pause.end(site, label))
-    click.echo(f"{label} works again" if ended else f"{label} was not paused")
+    output.line(f"{label} works again" if ended else f"{label} was not paused")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import click
 
-from dbbbatch.cli import by_hand
+from dbbbatch.cli import by_hand, output
 from dbbbatch.cli.dbb import Operator
 
 
@@ -36,4 +36,4 @@ def command(
     meant = by_hand.chosen(selection, side.retried, side.retried_if_named)
     why = f"`dbb retry` by {by_hand.who()}"
     count = by_hand.apply(side.retry(selection, meant, why), dry_run)
-    click.echo(f"{count} files of {label} {'would be' if dry_run else 'are'} due again")
+    output.line(f"{count} files of {label} {'would be' if dry_run else 'are'} due again")

@@ -13,9 +13,11 @@ from typing import Any
 import click
 
 from dbbbatch import __version__, keys
+from dbbbatch.cli import output
 from dbbbatch.config import Section, Settings, is_sqlite, load
 from dbbbatch.errors import ConfigError, DbbError, UsageError
 from dbbbatch.files import faults
+from dbbbatch.files.names import harmless
 from dbbbatch.passes import crash
 from dbbbatch.passes.base import EXIT_UNFORESEEN, Options, Work
 
@@ -89,7 +91,7 @@ class Operator:
         """The configuration, read when it is first asked for."""
         settings = load(self.given)
         for note in settings.notes:
-            print(f"{self.program}: {note}", file=sys.stderr)
+            output.line(f"{self.program}: {note}", err=True)
         return settings
 
     @property
@@ -212,10 +214,11 @@ def leave(program: str, command: click.Command, operator: Operator) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         code = command.main(standalone_mode=False, prog_name=program, obj=operator)
     except click.ClickException as error:
+        error.message = harmless(error.message)
         error.show()
         code = UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
-        print(f"{program}: interrupted", file=sys.stderr)
+        output.line(f"{program}: interrupted", err=True)
         code = 75
     except DbbError as error:
         code = show(program, error)
@@ -226,7 +229,7 @@ def leave(program: str, command: click.Command, operator: Operator) -> None:
     except Exception as error:  # noqa: BLE001 (the last resort, before Python would end with 1)
         later = faults.of_the_machine(error)
         line = later or crash.keep(error, operator.state, program)
-        print(f"{program}: {line}", file=sys.stderr)
+        output.line(f"{program}: {line}", err=True)
         code = later.exit_code if later else EXIT_UNFORESEEN
     sys.exit(code or 0)
 
@@ -260,8 +263,8 @@ def set_up_signals() -> None:
 
 def show(program: str, error: DbbError) -> int:
     """Print what is wrong on stderr, and return its exit code."""
-    for line in error.problems if isinstance(error, ConfigError) else [str(error)]:
-        print(f"{program}: {line}", file=sys.stderr)
+    for problem in error.problems:
+        output.line(f"{program}: {problem}", err=True)
     return error.exit_code
 
 
@@ -286,13 +289,25 @@ def set_up_logging(verbose: int, log_file: str | None) -> None:
             handlers.append(logging.FileHandler(log_file, encoding="utf-8", errors="replace"))
         except OSError as error:
             raise ConfigError(f"--log-file {log_file}: {error.strerror}") from None
-    form = logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s")
+    form = _Lines("%(asctime)s %(levelname)s %(process)d %(message)s")
     form.converter = time.gmtime
     form.default_time_format = "%Y-%m-%dT%H:%M:%S"
     form.default_msec_format = "%s.%03dZ"
     for handler in handlers:
         handler.setFormatter(form)
     logger.handlers = handlers
+
+
+class _Lines(logging.Formatter):
+    """Writes a line for each message; what follows it, of an exception, is indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = harmless(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"  {harmless(each)}" for each in lines)
 
 
 def _run(work: Work, settings: Settings, section: Section, options: Options) -> int:
@@ -305,5 +320,5 @@ def _plan(work: Work, settings: Settings, section: Section, options: Options) ->
     from dbbbatch.passes import base
 
     for line in base.plan(work, settings, section, options):
-        click.echo(line)
+        output.line(line)
     return 0

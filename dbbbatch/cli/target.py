@@ -75,4 +75,4 @@ def retire(operator: Operator, name: str, undo: bool) -> None:
     if target is None:
         raise UsageError(f"no target {name} of site {site}; `dbb target list` shows them")
     connect.transact(target.restore if undo else target.retire, long=undo)
-    click.echo(f"target.{name} is {'in use again' if undo else 'retired; its history stays'}")
+    output.line(f"target.{name} is {'in use again' if undo else 'retired; its history stays'}")

@@ -161,7 +161,8 @@ def copy_beside(
         Who holds the lock under which this runs, such as "finder.latiss". Two
         callers at one time differ in it or in their destination.
     mode, group : `int`, optional
-        Permission bits (the source's by default) and group of the copy.
+        Permission bits (the source's, as `masked` lets them through, by default) and group of the
+        copy.
 
     Returns
     -------
@@ -203,7 +204,7 @@ def copy_beside(
             with setting_mode(temporary):
                 if group is not None:
                     os.fchown(target, -1, group)
-                os.fchmod(target, stat.S_IMODE(before.st_mode) & 0o777 if mode is None else mode)
+                os.fchmod(target, masked(before.st_mode) if mode is None else mode)
             with writing(temporary):
                 os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
                 if begun:
@@ -279,6 +280,43 @@ def is_there(path: str) -> bool:
             return False  # no file system has such a name
         raise
     return True
+
+
+def masked(mode: int) -> int:
+    """Return the permission bits of a file that may go along to an endpoint or to storage.
+
+    Set-id bits would run a stranger's program as whoever owns the copy, and bits that let others
+    write would let them change what was verified.
+    """
+    return mode & 0o777 & ~0o022
+
+
+def mask(path: str, status: os.stat_result) -> None:
+    """Take from a file what `masked` does not let through, if it is ours to take.
+
+    Raises
+    ------
+    OSError
+        The path is no longer that of a regular file.
+    """
+    if stat.S_IMODE(status.st_mode) == masked(status.st_mode) and not status.st_mode & 0o111:
+        return
+    descriptor = checksum.open_regular(path)
+    try:
+        # A file that is another user's runs as that user, who could do so without us.
+        with contextlib.suppress(PermissionError):
+            set_mode(descriptor, masked(os.fstat(descriptor).st_mode))
+    finally:
+        os.close(descriptor)
+
+
+def set_mode(descriptor: int, mode: int) -> None:
+    """Give an open file permission bits; one that stays executable loses its capabilities."""
+    os.fchmod(descriptor, mode)
+    if mode & 0o111:
+        # Whoever may not set them loses them by this, which changes nothing else.
+        with contextlib.suppress(OSError):
+            os.chown(descriptor, -1, -1)
 
 
 def remove_if_there(path: str) -> None:

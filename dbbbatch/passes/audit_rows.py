@@ -84,7 +84,7 @@ class Rows:
                 whole = True
                 break
             after = page[-1].id
-            for row in page:
+            for row in p.sound(page, "file"):
                 if p.matches(names.rel_of(row)):
                     self.looked += row.status == FileStatus.STORED
                     missing += self._compare(row)
@@ -168,7 +168,9 @@ class Rows:
         for relpath, count in connect.look(
             lambda: File.by_directory(self._finder.storage), long=True
         ):
-            directory = names.from_text(relpath)
+            directory = names.readable(relpath)
+            if names.is_astray(directory):
+                continue
             while directory:
                 if directory in gone:
                     held[directory] += count
@@ -200,7 +202,7 @@ def _look(storage: str, row: Audited) -> tuple[FileStatus | None, str]:
         This file cannot.
     """
     try:
-        status = os.lstat(os.path.join(storage, names.rel_of(row)))
+        status = os.lstat(names.below(storage, names.rel_of(row)))
     except (FileNotFoundError, NotADirectoryError):
         return FileStatus.MISSING, "is not in storage"
     except OSError as error:

@@ -57,7 +57,8 @@ def _compare(p: Pass, section: Target, target_id: int, complaints: Complaints) -
         after = 0
         while (files := _ingested(section, target_id, after)) and not p.stopping:
             after = files[-1].number
-            asked.append([file for file in files if p.matches(_rel(file))])
+            sound = p.sound(files, "file")
+            asked.append([file for file in sound if p.matches(_rel(file))])
             yield asked[-1]
 
     for answer in held(launch, batches(), p.log):
@@ -88,7 +89,7 @@ def _ingested(section: Target, target_id: int, after: int) -> Sequence[StoredFil
     )
     files = []
     for number, relpath, filename, size, stored in rows:
-        relpath, filename = names.from_text(relpath), names.from_text(filename)
+        relpath, filename = names.readable(relpath), names.readable(filename)
         files.append(
             StoredFile(
                 number=number,

@@ -266,7 +266,7 @@ class AuditorWork(Work):
             )
             if not page:
                 break
-            some = [row for row in page if p.matches(names.rel_of(row))][:most]
+            some = [row for row in p.sound(page, "file") if p.matches(names.rel_of(row))][:most]
             self._verify(p, some)
             most -= len(some)
 
@@ -314,7 +314,7 @@ class AuditorWork(Work):
         right: list[Audited],
         wrong: list[tuple[Audited, FileStatus, str]],
     ) -> None:
-        path = os.path.join(self._finder.storage, names.rel_of(row))
+        path = names.below(self._finder.storage, names.rel_of(row))
         algorithm, digest = checksum.parse(row.checksum)
         try:
             before = os.lstat(path)
@@ -378,6 +378,7 @@ class AuditorWork(Work):
                 gone = [
                     (left.relpath, left.filename)
                     for left in page
-                    if not place.is_there(os.path.join(finder.source, names.rel_of(left)))
+                    if not names.fault(left)
+                    and not place.is_there(names.below(finder.source, names.rel_of(left)))
                 ]
                 connect.transact(lambda gone=gone: FinderLeft.drop(site, finder.name, gone))

@@ -12,16 +12,16 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from dbbbatch import __version__
 from dbbbatch.config import Settings, is_sqlite, sqlite_path
 from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, Interrupted, LockHeld, TryLater
-from dbbbatch.files import checksum, faults, place, processes
+from dbbbatch.files import checksum, faults, names, place, processes
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.mounted import Roots
@@ -76,6 +76,13 @@ class Options:
     progress: bool = False
     linger: float = 0
     strict: bool = False
+
+
+#: Rows that are told of one by one in a pass.
+_MOST_REFUSED = 10
+
+#: A row that names a file.
+Row = TypeVar("Row", bound=names.Named)
 
 
 class Work(ABC):
@@ -143,6 +150,7 @@ class Pass:
         self.log = logger
         self.roots = Roots()
         self._voice = voice
+        self._refused: set[tuple[str, str]] = set()
         self._signals = signals
         self._taken = 0
         self._end = (
@@ -217,6 +225,42 @@ class Pass:
         self.log.warning("%s", message, extra={"said": True})
         self._voice.trouble(message, key, level)
 
+    def sound(self, rows: Sequence[Row], table: str) -> list[Row]:
+        """Leave out rows whose names are no paths below a directory, and tell of them.
+
+        Nothing is done for such a row, on the disk or in the table, and others need not wait.
+
+        Parameters
+        ----------
+        rows : `~collections.abc.Sequence`
+            With ``relpath`` and ``filename``, and perhaps ``held_as``.
+        table : `str`
+            Where they are from.
+        """
+        good = []
+        for row in rows:
+            if why := names.fault(row, getattr(row, "held_as", None)):
+                self.refuse(table, getattr(row, "id", None), why)
+            else:
+                good.append(row)
+        return good
+
+    def refuse(self, table: str, number: int | None, why: str) -> None:
+        """Tell, once in a pass, of a row that must not be followed, and count it as failed."""
+        which = f"row {number} of {table}" if number is not None else f"a row of {table}"
+        if (which, why) in self._refused:
+            return
+        self._refused.add((which, why))
+        self.counts["failed"] += 1
+        message = (
+            f"{which}: {why}: refused, and nothing was touched; no pass writes such a row, so find "
+            "out who writes to the database, then correct it or delete it there"
+        )
+        if len(self._refused) <= _MOST_REFUSED:
+            self.trouble(message, key=f"{which} {why}")
+        else:
+            self.log.warning("%s", message)
+
     def aside(self, message: str) -> None:
         """Say something that is no trouble: only on a terminal or with -v."""
         self.log.info("%s", message, extra={"said": True})
@@ -235,6 +279,7 @@ class Pass:
         """Show how far the pass is, with --progress on a terminal."""
         if not self.options.progress:
             return
+        what = names.harmless(what)
         if self._bar is None:
             from rich.console import Console
             from rich.progress import (
@@ -249,7 +294,7 @@ class Pass:
             if not console.is_terminal:
                 return
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),

@@ -211,10 +211,10 @@ def _word(question: Question, found: Sequence[tuple[str, Known]], ingested: set[
 
 
 def _on_disk(storage: str, question: Question) -> bool:
-    rel = names.rel_of(question)
     try:
-        return os.lstat(os.path.join(storage, rel)).st_size == question.size_bytes
-    except OSError:
+        path = names.below(storage, names.rel_of(question))
+        return os.lstat(path).st_size == question.size_bytes
+    except (OSError, ValueError):
         return False
 
 

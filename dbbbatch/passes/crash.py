@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dbbbatch.files import state as where
+from dbbbatch.files.names import harmless
 
 logger = logging.getLogger("dbbbatch")
 
@@ -30,7 +31,8 @@ def keep(error: BaseException, state: Path | None, label: str) -> str:
         For the operator; names the file.
     """
     logger.debug("unforeseen", exc_info=error)
-    text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")
+    lines = "".join(traceback.format_exception(error)).split("\n")
+    text = "\n".join(map(harmless, lines)).encode("utf-8", "backslashreplace")
     try:
         kept = f"report it with {_write(state, label, text)}"
     except OSError as problem:

@@ -217,7 +217,7 @@ def _drop_memory(site: str, finder: Finder, name: Name) -> None:
 def _what_is_there(finder: Finder, rel: str) -> tuple[os.stat_result | None, str]:
     """Return the file of storage that has a name, or what else is there instead."""
     relpath, _ = names.split(rel)
-    if rel.startswith("/") or ".." in rel.split("/"):
+    if names.is_astray(rel):
         return None, "it leads out of storage to what is not ours"
     if rel == finder.sentinel:
         return None, "it is the sentinel of storage"

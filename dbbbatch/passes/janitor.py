@@ -138,7 +138,7 @@ class JanitorWork(Work):
                     _TOGETHER,
                 )
             )
-            for file in page:
+            for file in p.sound(page, "handoff_file"):
                 if file.held_at > self._old and self._lacking <= 0:
                     return
                 if p.matches(file.rel) and (self._is_old(file) or self._lacking > 0):
@@ -220,7 +220,7 @@ class JanitorWork(Work):
         """
         there, purged, kept = [], [], []
         for file in files:
-            if not _is_gone(os.path.join(self._section.holding, file.path)):
+            if not _is_gone(names.below(self._section.holding, file.path)):
                 there.append(file)
             elif file.confirmed_at:
                 self._gone.append(file.id)
@@ -268,7 +268,7 @@ class JanitorWork(Work):
 
     def _remove(self, p: Pass, file: Held) -> bool:
         """Remove a held file if it is the one that the table tells of; True if it is gone."""
-        path = os.path.join(self._section.holding, file.path)
+        path = names.below(self._section.holding, file.path)
         try:
             status = os.lstat(path)
         except FileNotFoundError:

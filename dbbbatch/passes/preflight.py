@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from dbbbatch import keys
 from dbbbatch.config import Finder, Handoff, Settings, Site, Target
 from dbbbatch.errors import DbbError, TryLater, user
-from dbbbatch.files import place, ways
+from dbbbatch.files import names, place, ways
 from dbbbatch.files.state import must_own
 from dbbbatch.passes.finder.places import apart, entangled
 
@@ -130,16 +130,18 @@ def _memory(where: str, state: str) -> Iterator[Checked]:
 def _database(settings: Settings) -> Iterator[Checked]:
     from dbbbatch.database import connect
     from dbbbatch.database.models.run import Run
+    from dbbbatch.passes import storage_move
 
     url, where = settings.database.url, "[database] url"
     if connect.is_sqlite(url):
         directory = os.path.dirname(connect.sqlite_path(url))
         yield _directory(where, directory, "SQLite writes beside its file")
         yield _local(where, directory, "SQLite loses data there; use a disk here, or PostgreSQL")
-    problem, later, known = "", False, set()
+    problem, later, known, without = "", False, set(), list[str]()
     try:
         connect.connect(settings.database)
         known = connect.look(Run.sites)
+        without = storage_move.homeless(settings)
         connect.must_be_writable()
     except DbbError as error:
         problem, later = str(error), isinstance(error, TryLater)
@@ -148,6 +150,7 @@ def _database(settings: Settings) -> Iterator[Checked]:
     yield Checked(where, f"{keys.without_password(url)} answers", problem, later=later)
     if not problem:
         yield _site(settings.site.name, known)
+        yield from (_storage(path) for path in without)
 
 
 def _site(site: str, known: Collection[str]) -> Checked:
@@ -158,6 +161,18 @@ def _site(site: str, known: Collection[str]) -> Checked:
             "new site; one that was renamed finds none of its files there: name it as before"
         )
     return Checked("[site] name", f"the database may know {site}", remark=remark)
+
+
+def _storage(path: str) -> Checked:
+    return Checked(
+        f"[database] storage {path}",
+        "the table has files of it",
+        remark=(
+            "the table has files of this storage, and no section has it: well if another "
+            "configuration file does; if it has moved, tell the table: "
+            f"`dbb storage move {names.quoted(path)} NEW`"
+        ),
+    )
 
 
 def _handoff(handoff: Handoff, site: Site) -> Iterator[Checked]:

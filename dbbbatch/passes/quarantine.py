@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dbbbatch.database import connect
@@ -44,6 +44,16 @@ class Aside:
     status: os.stat_result
     checksum: str | None
     reason: str
+
+
+def fault(row: Quarantine, root: str, source: str) -> str:
+    """Return what is wrong with the paths of a row of a quarantine, or nothing."""
+    if why := names.fault(row):
+        return why
+    for text, top in ((row.path, root), (row.released_as, source)):
+        if text is not None and not names.is_inside(names.readable(text), top):
+            return f"{names.printable(text)!r} is not below {top}"
+    return ""
 
 
 class Quarantining:
@@ -115,17 +125,20 @@ class Quarantining:
         self._record(done, stayed)
         return failed
 
-    def recover(self) -> int:
+    def recover(self, refuse: Callable[[str, int | None, str], None]) -> int:
         """Finish what an earlier pass left; return how many files that concludes.
 
-        What cannot be looked at now is waited for: no other file has to.
+        What cannot be looked at now is waited for: no other file has to. `refuse` is told of rows
+        that must not be followed: table, id, and why.
 
         Raises
         ------
         TryLater
             The disk is away or full.
         """
-        rows = connect.look(lambda: Quarantine.moving(self._site, self._label))
+        rows = self._followed(
+            connect.look(lambda: Quarantine.moving(self._site, self._label)), refuse
+        )
         there, done, stayed = [], [], []
         for row in rows:
             path = names.from_text(row.path)
@@ -137,7 +150,7 @@ class Quarantining:
             self._roots.require(self._root)
         for row in there:
             path, rel = names.from_text(row.path), names.join(row.relpath, row.filename)
-            source = os.path.join(self._source, names.from_text(rel))
+            source = names.below(self._source, names.from_text(rel))
             with self._one_file(source):
                 (stayed if _take_away(source, path, row) else done).append(row)
         if rows:
@@ -156,6 +169,18 @@ class Quarantining:
         why = why.removeprefix(f"{self._root}: ")  # which the error of the pass begins with
         error = OSError(errno.ESTALE, f"{why}; {told}" if told else why)
         return [(file, error) for file, _ in moved]
+
+    def _followed(
+        self, rows: Sequence[Quarantine], refuse: Callable[[str, int | None, str], None]
+    ) -> list[Quarantine]:
+        """Return the rows that may be followed, and tell of the others."""
+        found = []
+        for row in rows:
+            if why := fault(row, self._root, self._source):
+                refuse("quarantine", row.id, why)
+            else:
+                found.append(row)
+        return found
 
     def _sync(self) -> None:
         """Make what came here durable."""

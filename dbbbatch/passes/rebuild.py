@@ -72,14 +72,14 @@ class StorageRebuild(BackfillWork):
             page := connect.look(lambda after=after: File.page(storage, after, _BATCH))
         ):
             after = page[-1].id
-            paths = [(row.relpath, row.filename) for row in page]
+            paths = [(row.relpath, row.filename) for row in p.sound(page, "file")]
             known = connect.look(lambda paths=paths: File.known(storage, paths))
             p.counts["in doubt"] += sum(self._is_in_doubt(*each) for each in known.items())
 
     def _is_in_doubt(self, name: Name, row: Known) -> bool:
         rel = names.join(*map(names.from_text, name))
         try:
-            status = os.lstat(os.path.join(self._section.storage, rel))
+            status = os.lstat(names.below(self._section.storage, rel))
         except (FileNotFoundError, NotADirectoryError):
             return row.status == FileStatus.STORED
         except OSError as error:
@@ -199,17 +199,17 @@ class HandoffRebuild(Recording):
                 )
             )
         )
-        return any(place.is_there(names.from_text(row.path)) for row in rows)
+        return any(place.is_there(names.readable(row.path)) for row in rows)
 
     def _is_in_buffer(self, held: _Held) -> bool:
         return self._is_at(self._section.buffer, held, held.name[1])
 
     def _is_at(self, root: str, held: _Held, filename: str) -> bool:
         """Tell whether a version is below a root, in its directory, under some name."""
-        rel = names.join(names.from_text(held.name[0]), names.from_text(filename))
         try:
-            status = os.lstat(os.path.join(root, rel))
-        except OSError:
+            rel = names.join(names.from_text(held.name[0]), names.from_text(filename))
+            status = os.lstat(names.below(root, rel))
+        except (OSError, ValueError):
             return False
         return (status.st_size, mtime_ns(status)) == held.version[2:]
 

@@ -18,7 +18,7 @@ from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import checksum, clock, faults, names, place, scan
 from dbbbatch.files.mounted import Moved, Roots
 from dbbbatch.files.scan import mtime_ns
-from dbbbatch.passes.quarantine import Quarantining
+from dbbbatch.passes.quarantine import Quarantining, fault
 
 #: Added to the name of a quarantined file: the text file that says why it is there.
 REASON = ".reason"
@@ -43,16 +43,17 @@ class Explained(Quarantining):
     No file is given a name that a reason might have, nor one beside which something else stands.
     """
 
-    def recover(self) -> int:
+    def recover(self, refuse: Callable[[str, int | None, str], None]) -> int:
         """Finish also the releases that were cut off when their files were back."""
         count = 0
-        for row in connect.look(lambda: Quarantine.on_the_way_back(self._site, self._label)):
+        back = connect.look(lambda: Quarantine.on_the_way_back(self._site, self._label))
+        for row in self._followed(back, refuse):
             with suppress(OSError):  # it waits on
                 if _finish(row, self._source):
                     count += 1
                 else:
                     _remove_abandoned(names.from_text(row.released_as or ""))
-        return count + super().recover()
+        return count + super().recover(refuse)
 
     def _is_free(self, path: str, reason: str) -> bool:
         beside = path + REASON
@@ -140,12 +141,17 @@ def release(section: Section, row: Quarantine, roots: Roots, new_name: str = "")
     TryLater
         The quarantine looks unmounted, or the directory that it came from is another one by now.
     """
-    rel = _target(section, row, new_name)
     source = source_of(section)
     # The first look; what it finds wrong is met below.
     roots.why_not(source)
+    root = str(getattr(section, "quarantine", ""))
+    if why := fault(row, root, source):
+        raise UsageError(
+            f"row {row.id} of quarantine: {why}: refused; find out who writes to the database"
+        )
+    rel = _target(section, row, new_name)
     aside = names.from_text(row.path)
-    path = os.path.join(source, rel)
+    path = names.below(source, rel)
     shown = names.printable(path)
     try:
         if earlier := _finish(row, source):
@@ -228,7 +234,7 @@ def _gone(section: Section, row: Quarantine) -> UsageError | TryLater:
         return TryLater(f"{root}: the quarantine is not there; is it mounted?")
     paths = connect.look(
         lambda: [
-            names.from_text(other.path)
+            names.readable(other.path)
             for other in Quarantine.waiting(row.site, row.label)
             if other.quarantined_at is not None
         ]
@@ -306,7 +312,7 @@ def _reason(row: Quarantine) -> str:
 
 
 def _text(reason: str) -> str:
-    return f"{reason}\n"
+    return f"{names.harmless(reason)}\n"
 
 
 def _named(row: Quarantine) -> str:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from dbbbatch.files import state
 from dbbbatch.files.faults import FULL
+from dbbbatch.files.names import harmless
 
 #: Bytes that the file of what was said has at least.
 _SIZE = 4096
@@ -113,8 +114,7 @@ class Voice:
             self._say(message)
 
     def _say(self, message: str) -> None:
-        for line in message.splitlines():
-            print(f"{self.label}: {line}", file=sys.stderr, flush=True)
+        print(harmless(f"{self.label}: {message}"), file=sys.stderr, flush=True)
 
     def _remembered(self) -> Mapping[str, Trouble] | None:
         """Return what was said; `None` if there is no file of it, or not a whole one."""

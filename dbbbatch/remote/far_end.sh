@@ -72,7 +72,7 @@ roots() {
 }
 
 op_hello() {
-    for tool in "$sum" cp dd ln mkdir mv rm stat sync timeout xargs; do
+    for tool in "$sum" chmod cp dd ln mkdir mv rm stat sync timeout xargs; do
         command -v "$tool" >/dev/null || fail "there is no command $tool" || return
     done
     roots || return
@@ -204,11 +204,20 @@ op_verify() {
         answer xargs -0 -r stat --printf='%s\0' -- <"$work/names" || return
     found=$("$sum" <"$work/answer")
     [ "${found%% *}" = "$1" ] || return 0
-    limited sync -f . && rm -f -- "$work/answer" "$work/single" || return
-    if limited xargs -0 -r stat -c %h -- <"$work/names" |
-        (while read -r links; do [ "$links" = 1 ] || exit; done); then
-        : >"$work/single"
-    fi
+    rm -f -- "$work/answer" "$work/single" &&
+        limited xargs -0 -r stat -c '%h %a' -- <"$work/names" >"$work/modes" || return
+    single=yes loose=
+    while read -r links mode; do
+        [ "$links" = 1 ] || single=
+        case $mode in
+        ????* | *[2367]? | *[2367]) loose=yes ;;
+        esac
+    done <"$work/modes"
+    # Nothing enters the buffer that runs as whoever stores it, or that others may write to.
+    [ -z "$loose" ] || limited xargs -0 -r chmod a-st,go-w -- <"$work/names" ||
+        fail "$work/t: set-id bits and write permissions of others cannot be taken away" || return
+    limited sync -f . || return
+    [ -z "$single" ] || : >"$work/single" || return
     mv -- "$work/names" "$work/verified" && sync "$work/verified" "$work" && printf verified
 }
 

@@ -83,12 +83,12 @@ def read_settings(plugin: type[Plugin], table: Mapping[str, Any], label: str) ->
     Raises
     ------
     Misconfigured
-        With all that is wrong, a line each.
+        With all that is wrong.
     """
     found: list[str] = []
     settings = keys.read(plugin.Settings, table, f"[{label}.config]", found)
     if settings is None:
-        raise Misconfigured("\n".join(found))
+        raise Misconfigured("; ".join(found))
     return settings
 
 

@@ -67,6 +67,7 @@ def owner_and_mode(path):
 
 def test_file_of_another_owner_is_renamed_as_it_is(finding):
     finding.put("a").chmod(0o644)
+    finding.change(file_mode=None)
     assert run_as_nobody(finding) == 0
     assert tree(finding.source) == {}
     assert owner_and_mode(finding.storage / "a") == (0, 0o644)
@@ -89,6 +90,7 @@ def test_file_that_may_not_be_read_fails_alone(finding):
 
 
 def test_file_that_may_not_be_moved_fails_and_stays(finding):
+    finding.change(file_mode=None)
     finding.put("a").chmod(0o644)
     os.chown(finding.source, 0, 0)
     finding.source.chmod(0o1777)

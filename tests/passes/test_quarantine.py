@@ -18,6 +18,10 @@ class Killed(BaseException):
     """Stands for a kill: nothing may catch it."""
 
 
+def must_refuse_none(table, number, why):
+    raise AssertionError(f"{table} {number}: {why}")
+
+
 def kill(*arguments, **keywords):
     raise Killed
 
@@ -118,7 +122,7 @@ def test_kill_at_any_step_is_finished_by_recovery(places, monkeypatch, step):
             quarantining(places).move([file])
         except Killed:
             connect.disconnect()
-    quarantining(places).recover()
+    quarantining(places).recover(must_refuse_none)
     if files(source):
         assert (files(root), rows()) == (set(), [])
         assert quarantining(places).move([file]) == []
@@ -157,7 +161,7 @@ def test_file_whose_source_cannot_be_looked_at_afterwards_stays_in_quarantine(pl
         ((_, error),) = quarantining(places).move([file])
     assert error.errno == errno.EIO
     assert files(root) == {"d/a"}
-    quarantining(places).recover()
+    quarantining(places).recover(must_refuse_none)
     assert (files(source), files(root)) == (set(), {"d/a"})
     assert rows() == [(str(root / "d/a"), True)]
 
@@ -177,9 +181,9 @@ def test_what_cannot_be_looked_at_does_not_keep_recovery_from_the_rest(places, m
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "lstat", lstat)
-        assert quarantining(places).recover() == 1
+        assert quarantining(places).recover(must_refuse_none) == 1
     assert rows() == [(str(root / "d/a"), False), (str(root / "other"), True)]
-    assert quarantining(places).recover() == 1
+    assert quarantining(places).recover(must_refuse_none) == 1
     assert files(root) == {"d/a", "other"}
     assert [there for _, there in rows()] == [True, True]
 
@@ -190,5 +194,5 @@ def test_disk_of_the_quarantine_that_fails_is_tried_again_later(places, monkeypa
         patched.setattr(place, "sync_file_system", broken)
         with pytest.raises(TryLater, match=f"{root}: Input/output error"):
             quarantining(places).move([aside(places)])
-    quarantining(places).recover()
+    quarantining(places).recover(must_refuse_none)
     assert (files(source), files(root)) == (set(), {"d/a"})

@@ -351,6 +351,51 @@ class File(Table):
         ).fetchall()
         return [(finder, count, bulk.read_moment(started)) for finder, count, started in rows]
 
+    @classmethod
+    def storages(cls) -> list[str]:
+        """Return the storage areas that the table knows; one look at an index for each."""
+        found: list[str] = []
+        while True:
+            row = execute(
+                "SELECT min(storage) FROM file WHERE storage > ?", (found[-1] if found else "",)
+            ).fetchone()
+            if row[0] is None:
+                return found
+            found.append(row[0])
+
+    @classmethod
+    def finders(cls, storage: str) -> list[str]:
+        """Return who recorded the files of a storage area."""
+        rows = execute("SELECT DISTINCT finder FROM file WHERE storage = ?", (storage,))
+        return [name for (name,) in rows.fetchall()]
+
+    @classmethod
+    def stored_page(cls, storage: str, after: int, most: int) -> list[File]:
+        """Return the next stored files in the order of their ids."""
+        return list(
+            cls.select()
+            .where(cls.storage == storage, cls.status == FileStatus.STORED, cls.id > after)
+            .order_by(cls.id)
+            .limit(most)
+        )
+
+    @classmethod
+    def in_both(cls, storage: str, other: str) -> str:
+        """Return a path, as the table has it, that two storage areas have, or ''."""
+        row = execute(
+            "SELECT one.relpath, one.filename FROM file one JOIN file two"
+            " ON two.relpath = one.relpath AND two.filename = one.filename"
+            " WHERE one.storage = ? AND two.storage = ? LIMIT 1",
+            (storage, other),
+        ).fetchone()
+        return "/".join(filter(None, row)) if row else ""
+
+    @classmethod
+    def moved(cls, storage: str, new: str, *, keep_inodes: bool) -> None:
+        """Record that a storage area has another path."""
+        inode = "" if keep_inodes else ", inode = NULL"
+        execute(f"UPDATE file SET storage = ?{inode} WHERE storage = ?", (new, storage))
+
     # ---- what the auditor asks and marks ---------------------------------------------------------
 
     @classmethod

@@ -86,7 +86,8 @@ class Target(Table):
         if self.storage != storage:
             raise ConfigError(
                 f"[target.{self.name}] storage: is {storage}, but this target was added for "
-                f"{self.storage}; another storage area needs a target of another name"
+                f"{self.storage}; if that has moved, `dbb storage move {self.storage} {storage}` "
+                "tells the table; another storage area needs a target of another name"
             )
 
     def catch_up(self, run_id: int | None) -> None:
@@ -122,6 +123,26 @@ class Target(Table):
             )
             for site, name, plugin, storage, retired, new, again, in_hand, stuck, oldest in rows
         ]
+
+    @classmethod
+    def reading(cls, site: str, storage: str) -> list[str]:
+        """Return the targets of a site that read a storage area."""
+        return [one.name for one in cls.select().where(cls.site == site, cls.storage == storage)]
+
+    @classmethod
+    def any_reads(cls, storage: str) -> bool:
+        """Return whether a target of any site reads a storage area."""
+        return bool(cls.select().where(cls.storage == storage).exists())
+
+    @classmethod
+    def moved(cls, storage: str, new: str) -> None:
+        """Record that a storage area has another path; what is due stays so."""
+        cls.update(storage=new).where(cls.storage == storage).execute()
+
+    @staticmethod
+    def exclude_arrivals() -> None:
+        """Let no other transaction store files until this one has ended."""
+        _exclude_arrivals()
 
     def retire(self) -> None:
         """Offer no more files to it; its states and history stay."""

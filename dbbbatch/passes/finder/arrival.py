@@ -252,6 +252,11 @@ def adopt(
     """
     for arrival in arrivals:
         arrival.device = arrival.status.st_dev
+        try:
+            place.mask(arrival.destination, arrival.status)
+        except OSError as error:
+            if faults.is_general(error):
+                raise TryLater(_fault(error, arrival.destination)) from None
     _sync(arrivals)
     area.require()
 
@@ -272,6 +277,7 @@ def recover(
     most: int,
     stuck: Callable[[str, str], None],
     nowhere: Callable[[str], None],
+    refuse: Callable[[str, int | None, str], None],
 ) -> int:
     """Finish, or take back, what earlier passes left; return how many files that concludes.
 
@@ -285,6 +291,8 @@ def recover(
         Is told of each file that cannot be looked at now, and so waits on: its path, and why.
     nowhere : `~collections.abc.Callable`
         Is told the path of each file that is neither in storage nor in the source any more.
+    refuse : `~collections.abc.Callable`
+        Is told of each row that must not be followed: its table, its id, and why.
 
     Raises
     ------
@@ -299,6 +307,9 @@ def recover(
         back: list[int] = []
         missing: list[str] = []
         for row in rows:
+            if why := names.fault(row):
+                refuse("file", row.id, why)
+                continue
             try:
                 if arrival := _placed(area, row):
                     there.append(arrival)
@@ -359,7 +370,7 @@ def _remove_originals(area: Area, originals: Sequence[Left]) -> None:
         return
 
     def remove(original: Left) -> bool:
-        path = os.path.join(area.source, names.rel_of(original))
+        path = names.below(area.source, names.rel_of(original))
         try:
             if version(os.lstat(path)) == (original.size_bytes, original.mtime_ns, original.inode):
                 os.unlink(path)
@@ -579,7 +590,7 @@ def to_be_removed(name: Name, status: os.stat_result, digest: str) -> Left:
 
 
 def _paths(area: Area, rel: str) -> tuple[str, str]:
-    return os.path.join(area.source, rel), os.path.join(area.storage, rel)
+    return names.below(area.source, rel), names.below(area.storage, rel)
 
 
 def version(status: os.stat_result) -> tuple[int, int, int]:

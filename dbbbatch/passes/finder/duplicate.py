@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from dbbbatch.database import connect
@@ -29,16 +29,18 @@ class Itself(NotProved):
     """What was to be removed is the stored file."""
 
 
-def recover(area: Area, most: int) -> int:
+def recover(area: Area, most: int, sound: Callable[[Sequence[Left], str], list[Left]]) -> int:
     """Remove what earlier passes had yet to remove; return how many files are dealt with.
 
-    What storage has lost stays, and is looked at as a new file.
+    What storage has lost stays, and is looked at as a new file. `sound` leaves out rows that must
+    not be followed.
     """
     count, after = 0, ("", "")
     while originals := connect.look(
         partial(FinderLeft.all_with, area.site, area.finder, Verdict.MOVED, most, after)
     ):
         after = (originals[-1].relpath, originals[-1].filename)
+        originals = sound(originals, "finder_left")
         stuck = [error for _, error in remove(area, originals) if isinstance(error, OSError)]
         count += len(originals) - len(stuck)
     return count
@@ -76,7 +78,7 @@ def remove(area: Area, originals: Sequence[Left]) -> list[tuple[Left, NotProved 
 
 def _remove(area: Area, original: Left, known: Known | None) -> None:
     rel = names.rel_of(original)
-    source, stored = os.path.join(area.source, rel), os.path.join(area.storage, rel)
+    source, stored = names.below(area.source, rel), names.below(area.storage, rel)
     # Not by the host or the source's own path, which may be others when it is looked for.
     hidden = place.hidden_path(source, "removing", area.owner, rel)
     if not place.is_there(hidden):

@@ -146,8 +146,9 @@ class Examiner:
         try:
             if area.group is not None and status.st_gid != area.group:
                 os.fchown(descriptor, -1, area.group)
-            if area.mode is not None and stat.S_IMODE(status.st_mode) != area.mode:
-                os.fchmod(descriptor, area.mode)
+            mode = place.masked(status.st_mode) if area.mode is None else area.mode
+            if stat.S_IMODE(status.st_mode) != mode or mode & 0o111:
+                place.set_mode(descriptor, mode)
         except PermissionError:
             return False
         return True

@@ -91,7 +91,8 @@ class Logged:
         for left in connect.look(
             lambda: FinderLeft.all_with(site, finder, Memory.GIVEN_UP, MOST_SAID + 1)
         ):
-            self._complaints.failed(names.rel_of(left), left.message)
+            rel = names.readable(names.join(left.relpath, left.filename))
+            self._complaints.failed(rel, left.message)
 
     def _record(
         self,
@@ -263,7 +264,7 @@ def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:
         wait, most = finder.retry_wait_max, finder.batch_files
         return FinderLeft.given_up(site, finder.name, finder.storage, wait, most, after)
 
-    for left in _pages(awaited):
+    for left in p.sound(list(_pages(awaited)), "finder_left"):
         wait = retry.backoff(left.tries, finder.retry_wait, finder.retry_wait_max)
         if retry.is_over(left.seen_at, wait, now) and p.matches(names.rel_of(left)):
             yield left
@@ -271,7 +272,9 @@ def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:
     ours = (
         left
         for left in _pages(given_up)
-        if p.matches(names.rel_of(left)) and rsync_log.inside(finder.storage, names.rel_of(left))
+        if not names.fault(left)
+        and p.matches(names.rel_of(left))
+        and rsync_log.inside(finder.storage, names.rel_of(left))
     )
     yield from islice(ours, finder.batch_files)
 

@@ -217,9 +217,9 @@ def finish(p: Pass, finder: Finder, complaints: Complaints) -> None:
         )
 
     area = area_of(finder, p)
-    count = recover(area, finder.batch_files, stuck, nowhere)
-    count += duplicate.recover(area, finder.batch_files)
-    count += quarantining(finder, p).recover()
+    count = recover(area, finder.batch_files, stuck, nowhere, p.refuse)
+    count += duplicate.recover(area, finder.batch_files, p.sound)
+    count += quarantining(finder, p).recover(p.refuse)
     if count:
         p.counts["recovered"] += count
 

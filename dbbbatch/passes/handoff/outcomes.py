@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Collection, Sequence
 from datetime import UTC
 from functools import partial
@@ -215,10 +216,11 @@ class Outcomes:
 
     def recover_quarantine(self) -> None:
         """Finish moving aside what an earlier pass decided about."""
-        self._quarantining.recover()
+        self._quarantining.recover(self._p.refuse)
         rows = connect.look(
             lambda: HandoffFile.in_buffer(self._site, self._section.name, "QUARANTINED")
         )
+        rows = self._p.sound(rows, "handoff_file")
         if rows:
             reasons = connect.look(lambda: HandoffFile.reasons([row.id for row in rows]))
             self.move_aside([(row, reasons[row.id]) for row in rows])
@@ -294,3 +296,8 @@ def attempt_prefix(site: str, handoff: str) -> str:
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in site)
     whole = hashlib.blake2b(f"{site}\0{handoff}".encode(), digest_size=4).hexdigest()
     return f"dbb-{safe}-{handoff}-{whole}-"
+
+
+def is_attempt(site: str, handoff: str, attempt: str) -> bool:
+    """Return whether a name is that of one of a handoff's attempts."""
+    return bool(re.fullmatch(rf"{re.escape(attempt_prefix(site, handoff))}[0-9a-f]{{16}}", attempt))

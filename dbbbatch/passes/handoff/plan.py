@@ -26,6 +26,9 @@ def plan(p: Pass, section: Handoff) -> Iterator[str]:
         yield f"recover: {what} batch {batch.id}, {batch.files} files of {batch.started} UTC"
     for status, what in (("DELIVERED", "move to holding"), ("QUARANTINED", "move to quarantine")):
         for row in connect.look(partial(HandoffFile.in_buffer, site, section.name, status)):
+            if why := names.fault(row):
+                yield f"refuse: row {row.id} of handoff_file: {why}"
+                continue
             rel, path = sources.path_of(section, row)
             if sources.is_there(path):
                 yield f"recover: {what} {names.printable(rel)}"
@@ -43,6 +46,9 @@ def _sending(p: Pass, section: Handoff, site: str) -> Iterator[str]:
     due = partial(HandoffFile.due, site, section.name, longest=section.longest_wait)
     while rows := connect.look(partial(due, after, _PAGE)):
         for row in rows:
+            if why := names.fault(row):
+                yield f"refuse: row {row.id} of handoff_file: {why}"
+                continue
             rel, path = sources.path_of(section, row)
             if p.matches(rel) and sources.is_there(path):
                 count, size = count + 1, size + row.size_bytes

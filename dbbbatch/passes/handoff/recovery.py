@@ -20,7 +20,7 @@ from dbbbatch.files import checksum, place, scan
 from dbbbatch.passes.base import Pass
 from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
-from dbbbatch.passes.handoff.outcomes import Outcomes, attempt_prefix
+from dbbbatch.passes.handoff.outcomes import Outcomes, attempt_prefix, is_attempt
 from dbbbatch.passes.handoff.streams import lists_directory
 from dbbbatch.passes.handoff.transfer import Sender, probe_of, probe_path
 from dbbbatch.remote import family
@@ -39,10 +39,16 @@ def recover(p: Pass, section: Handoff) -> Left:
     while rows := connect.look(
         partial(HandoffFile.in_buffer, site, section.name, "DELIVERED", after, _CHUNK)
     ):
-        outcomes.hold(rows)
+        outcomes.hold(p.sound(rows, "handoff_file"))
         after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
     _remove_lists(lists_directory(p.settings.site.state), attempt_prefix(site, section.name))
-    batches = connect.look(lambda: TransferBatch.unfinished(site, section.name))
+    batches = []
+    for batch in connect.look(lambda: TransferBatch.unfinished(site, section.name)):
+        # What runs with this name is killed, and what lies under it is removed.
+        if is_attempt(site, section.name, batch.attempt):
+            batches.append(batch)
+        else:
+            p.refuse("transfer_batch", batch.id, f"{batch.attempt!r} is no attempt of ours")
     if not batches:
         return Left()
     refused: DbbError | None = None
@@ -57,7 +63,7 @@ def recover(p: Pass, section: Handoff) -> Left:
                         _recover_batch(p, section, sender, outcomes, batch)
                     except Refused as error:
                         refused = refused or error
-                        files.update(row.id for row in _files(batch))
+                        files.update(row.id for row in _files(p, batch))
                         continue
                 _tidy(p, section, sender, outcomes, batch)
     except DbbError as error:
@@ -77,7 +83,7 @@ def _recover_batch(
     p: Pass, section: Handoff, sender: Sender, outcomes: Outcomes, row: TransferBatch
 ) -> None:
     family.end_naming(row.attempt.encode())
-    items = [_item(section, file) for file in _files(row)]
+    items = [_item(section, file) for file in _files(p, row)]
     for directory in {"", *(item.directory for item in items)}:
         with contextlib.suppress(OSError):  # the janitor sweeps it up
             if not scan.detour(section.buffer, directory):
@@ -87,8 +93,8 @@ def _recover_batch(
     outcomes.settle(sent, again=())
 
 
-def _files(row: TransferBatch) -> list[Waiting]:
-    return connect.look(lambda: HandoffFile.of_batch(row.id))
+def _files(p: Pass, row: TransferBatch) -> list[Waiting]:
+    return p.sound(connect.look(lambda: HandoffFile.of_batch(row.id)), "handoff_file")
 
 
 def _tidy(

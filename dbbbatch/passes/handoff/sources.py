@@ -76,7 +76,7 @@ def is_there(path: str) -> bool:
 def path_of(section: Handoff, row: Waiting) -> tuple[str, str]:
     """Give the relative and the absolute path of a file of the buffer."""
     rel = names.rel_of(row)
-    return rel, os.path.join(section.buffer, rel)
+    return rel, names.below(section.buffer, rel)
 
 
 class Buffer:

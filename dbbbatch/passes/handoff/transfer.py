@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -149,14 +148,20 @@ class Sender:
             self.place(attempt, [by_rel[file.rel] for file in right], sent)
 
     def _finished(self, attempt: str, items: Sequence[Item]) -> list[Item]:
-        """Choose the files that have time and permissions of their sources."""
+        """Choose the files that have time and permissions of their sources.
+
+        Permissions as far as they go along: the far end may have taken the others already.
+        """
         shapes = self.session.shapes(attempt, [item.raw for item in items])
         finished = []
         for item in items:
             with contextlib.suppress(OSError):
                 status = os.lstat(os.path.join(self._section.buffer, item.rel))
-                shape = (int(status.st_mtime), stat.S_IMODE(status.st_mode))
-                if shapes.get(item.raw) == shape:
+                seconds, mode = shapes.get(item.raw, (None, 0))
+                if (seconds, place.masked(mode)) == (
+                    int(status.st_mtime),
+                    place.masked(status.st_mode),
+                ):
                     finished.append(item)
         return finished
 

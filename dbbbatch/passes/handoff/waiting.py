@@ -72,7 +72,7 @@ class Queue:
             )
             if page:
                 self._cursor = (page[-1].priority, page[-1].rank, page[-1].id)
-                self._page.extend(page)
+                self._page.extend(self._p.sound(page, "handoff_file"))
             else:
                 self._exhausted = True
 

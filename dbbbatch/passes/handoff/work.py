@@ -23,7 +23,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum
+from dbbbatch.files import checksum, names
 from dbbbatch.passes.base import Pass, Work
 from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
@@ -96,7 +96,7 @@ class HandoffWork(Work):
             partial(HandoffFile.due, site, section.name, after, _LOOKED_AT, longest=longest)
         ):
             after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
-            paths = (sources.path_of(section, row)[1] for row in rows)
+            paths = (sources.path_of(section, row)[1] for row in rows if not names.fault(row))
             # Else one that a writer keeps open would have pass follow upon pass.
             if not all(map(checksum.is_being_written, paths)):
                 return True

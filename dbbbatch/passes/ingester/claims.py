@@ -211,13 +211,13 @@ class Claims:
 
     def _chosen(self, relpath: str, filename: str) -> bool:
         return not self._p.options.match or self._p.matches(
-            names.from_text(names.join(relpath, filename))
+            names.readable(names.join(relpath, filename))
         )
 
     def _wanted(self, relpath: str, filename: str) -> bool:
         if not self._section.include and not self._section.exclude:
             return True
-        return is_wanted(self._section, names.from_text(names.join(relpath, filename)))
+        return is_wanted(self._section, names.readable(names.join(relpath, filename)))
 
 
 def is_wanted(section: TargetSection, rel: str) -> bool:

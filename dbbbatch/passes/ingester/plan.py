@@ -62,7 +62,7 @@ def _files(p: Pass, section: TargetSection, target_id: int) -> Iterator[str]:
         if not found:
             return
         for held in connect.look(partial(with_names, found)):
-            name = names.from_text(names.join(held.relpath, held.filename))
+            name = names.readable(names.join(held.relpath, held.filename))
             if not p.matches(name) or p.take(1) == 0:
                 continue
             does = "offer" if is_wanted(section, name) else "ignore"

@@ -201,6 +201,10 @@ class _Offering:
                 kind = Kind.LATER if one.file_status == "ARRIVING" else Kind.NEVER
                 message = f"is {one.file_status} in the storage area"
                 self._waiting.append(Verdict(one.file_id, kind, message, begun=time.monotonic()))
+            elif why := names.fault(one):
+                self._p.refuse("file", one.file_id, why)
+                verdict = Verdict(one.file_id, Kind.FAILED, why, begun=time.monotonic())
+                self._waiting.append(verdict)
             elif judging.must_go_alone(one):
                 crew.offer([self._stored(one)])
             else:

@@ -1,0 +1,37 @@
+"""`dbb storage`: storage areas, and where they are."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from dbbbatch.cli import output
+from dbbbatch.cli.dbb import Operator
+
+
+@click.group()
+def command() -> None:
+    """Tell the table that a storage area has moved."""
+
+
+@command.command()
+@click.argument("old")
+@click.argument("new")
+@click.option("--dry-run", is_flag=True, help="Only look whether all files are there.")
+@click.pass_obj
+def move(operator: Operator, old: str, new: str, dry_run: bool) -> None:
+    """Record that the storage area OLD is now under the path NEW.
+
+    Change `storage` in the configuration first. All files that the table calls stored must be
+    there; nothing is offered again, and all history stays. Targets follow.
+    """
+    operator.connect(readonly=dry_run)
+    from dbbbatch.passes import storage_move
+
+    old, new = (os.path.normpath(path) for path in (old, new))
+    if dry_run:
+        files = storage_move.look(operator.settings, old, new).files
+    else:
+        files = storage_move.move(operator.settings, old, new)
+    output.line(f"{old} {'would be' if dry_run else 'is'} {new} now: {files} files")

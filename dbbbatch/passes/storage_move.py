@@ -1,0 +1,156 @@
+"""A storage area that has moved: the table and its targets follow, and nothing is offered again.
+
+Written first: nothing. Done: a look at the sentinel and at every file under the new path. Recorded:
+the new path of all rows, in one transaction. So there is nothing to recover.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+from dbbbatch.config import Settings
+from dbbbatch.database import connect
+from dbbbatch.database.models.storage import INODE, File
+from dbbbatch.database.models.target import Target
+from dbbbatch.errors import TryLater, UsageError
+from dbbbatch.files import faults, names
+
+#: Rows looked at together.
+_PAGE = 5000
+
+#: Files that are named when they are not under the new path.
+_MOST_NAMED = 5
+
+
+class Moved(NamedTuple):
+    """A storage area that the table knows under another path than the configuration."""
+
+    old: str
+    new: str
+
+
+class Looked(NamedTuple):
+    """What was found under the new path: files, and whether they have kept their inodes."""
+
+    files: int
+    same_inodes: bool
+
+
+def homeless(settings: Settings) -> list[str]:
+    """Return the storage areas of the table that no section has; another file may have them."""
+    return sorted(set(connect.look(File.storages)) - _configured(settings))
+
+
+def candidates(settings: Settings) -> list[Moved]:
+    """Return the storage areas that moved, as far as it is certain where each of them is now."""
+    found: list[Moved] = []
+    if settings.wrong:
+        return found  # a section that cannot be read may have the old one
+    here = {finder.storage for finder in settings.finder.values()}
+    for old in homeless(settings):
+        stored_by = connect.look(partial(File.finders, old))
+        read_by = connect.look(partial(Target.reading, settings.site.name, old))
+        new = {settings.finder[name].storage for name in stored_by if name in settings.finder}
+        new |= {settings.target[name].storage for name in read_by if name in settings.target}
+        if len(new) == 1 and new <= here:
+            found.append(Moved(old, new.pop()))
+    return found
+
+
+def look(settings: Settings, old: str, new: str) -> Looked:
+    """Look whether all that the table calls stored in one storage area is in another.
+
+    Raises
+    ------
+    UsageError
+        These are not the paths of a storage area that moved.
+    TryLater
+        The new one is not mounted, or does not have all files.
+    """
+    _must_have_moved(settings, old, new)
+    if away := faults.away(new, _sentinel(settings, new)):
+        raise TryLater(away)
+    files, same_inodes = 0, True
+    lacking: list[str] = []
+    for row in _stored(old):
+        files += 1
+        rel = names.rel_of(row)
+        try:
+            status = os.lstat(names.below(new, rel))
+        except FileNotFoundError:
+            lacking.append(f"{names.printable(rel)}: is not in {new}")
+            continue
+        except OSError as error:
+            if faults.is_general(error):
+                raise TryLater(f"{new}: {error.strerror}") from None
+            lacking.append(f"{names.printable(rel)}: {error.strerror}")
+            continue
+        if not stat.S_ISREG(status.st_mode) or status.st_size != row.size_bytes:
+            lacking.append(f"{names.printable(rel)}: is another file in {new}")
+        same_inodes = same_inodes and row.inode in (None, status.st_ino & INODE)
+    if lacking:
+        raise TryLater(
+            *lacking[:_MOST_NAMED],
+            f"{len(lacking)} of {files} files of {old} are not in {new}, and nothing was changed: "
+            "copy them and try again; to give up what is lost, put the old path back, and let "
+            "dbb-auditor mark it",
+        )
+    return Looked(files, same_inodes)
+
+
+def move(settings: Settings, old: str, new: str) -> int:
+    """Record that a storage area is under another path now; return its files.
+
+    Raises
+    ------
+    UsageError, TryLater
+        As `look`; nothing was changed.
+    """
+    looked = look(settings, old, new)
+
+    def record() -> None:
+        Target.exclude_arrivals()
+        if both := File.in_both(old, new):
+            raise UsageError(
+                f"{names.printable(names.readable(both))}: the table knows it in both {old} and "
+                f"{new}; `dbb forget` it in one of them first"
+            )
+        File.moved(old, new, keep_inodes=looked.same_inodes)
+        Target.moved(old, new)
+
+    connect.transact(record)
+    return looked.files
+
+
+def _stored(storage: str) -> Iterator[File]:
+    after = 0
+    while page := connect.look(partial(File.stored_page, storage, after, _PAGE)):
+        after = page[-1].id
+        yield from (row for row in page if not names.fault(row))
+
+
+def _must_have_moved(settings: Settings, old: str, new: str) -> None:
+    configured = _configured(settings)
+    if old in configured:
+        raise UsageError(f"{old}: a section still has this storage; change `storage` there first")
+    if new not in configured:
+        raise UsageError(f"{new}: no section has this storage; change `storage` there first")
+    if old not in connect.look(File.storages) and not connect.look(lambda: Target.any_reads(old)):
+        known = ", ".join(homeless(settings)) or "none"
+        raise UsageError(
+            f"{old}: the table knows no such storage; those without a section: {known}"
+        )
+
+
+def _configured(settings: Settings) -> set[str]:
+    sections = [*settings.finder.values(), *settings.target.values()]
+    return {section.storage for section in sections}
+
+
+def _sentinel(settings: Settings, storage: str) -> str:
+    sections = [*settings.finder.values(), *settings.target.values()]
+    return next((one.sentinel for one in sections if one.storage == storage), "")

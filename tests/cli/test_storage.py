@@ -1,0 +1,182 @@
+"""`dbb storage move`: a storage area that is under another path keeps its rows and history."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbbbatch.database import connect
+from dbbbatch.database.models.target import Target
+from dbbbatch.passes import storage_move
+from tests.passes.handing import change, rows
+from tests.support.site import Site
+
+pytestmark = pytest.mark.promise
+
+
+class Killed(BaseException):
+    """As if by SIGKILL."""
+
+
+@pytest.fixture
+def old(site: Site) -> Path:
+    """Give a storage area with three files that are ingested; the site has it under a new path."""
+    for rel in ("night/a", "night/b c", "d"):
+        site.put(rel, rel.encode())
+    for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):
+        assert site.run(script).code == 0
+    old = site.storage
+    site.storage = site.root / "new disk"
+    subprocess.run(["cp", "-a", old, site.storage], check=True)
+    site.write()
+    return old
+
+
+def storages(site: Site) -> set[tuple[str, str]]:
+    found = {("file", each) for each in rows(site, "storage", "file")}
+    return found | {("target", each) for each in rows(site, "storage", "target")}
+
+
+def everywhere(path: Path) -> set[tuple[str, str]]:
+    return {("file", str(path)), ("target", str(path))}
+
+
+def events(site: Site) -> list[Any]:
+    return sorted(rows(site, "id, file_id, status", "ingest_event"))
+
+
+def assert_all_well(site: Site) -> None:
+    before = events(site)
+    for script in ("dbb-finder", "dbb-ingester"):
+        ran = site.run(script)
+        assert (ran.code, ran.err) == (0, "")
+    ran = site.run("dbb-auditor", "--share", "1")
+    assert (ran.code, ran.err) == (0, "")
+    assert events(site) == before
+    assert set(rows(site, "status", "ingest_state")) == {"SUCCESS"}
+
+
+def test_nothing_is_offered_again_and_history_stays(site: Site, old: Path) -> None:
+    ran = site.run("dbb", "storage", "move", old, site.storage)
+    assert (ran.code, ran.out) == (0, f"{old} is {site.storage} now: 3 files\n")
+    assert storages(site) == everywhere(site.storage)
+    assert "night/b c" in site.run("dbb", "history", "night/b c").out
+    assert_all_well(site)
+
+
+def test_init_does_the_same_where_it_is_certain(site: Site, old: Path) -> None:
+    ran = site.run("dbb", "init")
+    assert ran.code == 0
+    assert f"{old}: is {site.storage} now" in ran.out
+    assert storages(site) == everywhere(site.storage)
+    assert_all_well(site)
+
+
+def test_init_takes_no_new_storage_area_for_the_old_one(site: Site, old: Path) -> None:
+    shutil.rmtree(site.storage)
+    site.storage.mkdir()
+    ran = site.run("dbb", "init")
+    assert ran.code == 0
+    assert "is not taken for" in ran.out
+    assert storages(site) == everywhere(old)
+    assert (site.storage / ".dbb-storage").exists()
+
+
+def test_dry_run_changes_nothing(site: Site, old: Path) -> None:
+    ran = site.run("dbb", "storage", "move", old, site.storage, "--dry-run")
+    assert (ran.code, ran.out) == (0, f"{old} would be {site.storage} now: 3 files\n")
+    assert storages(site) == everywhere(old)
+
+
+@pytest.mark.parametrize("how", ["missing", "of another size", "a directory"])
+def test_file_that_is_not_there_keeps_everything_as_it_is(site: Site, old: Path, how: str) -> None:
+    path = site.storage / "night/a"
+    path.chmod(0o644)
+    if how == "of another size":
+        path.write_bytes(b"cut")
+    else:
+        path.unlink()
+    if how == "a directory":
+        path.mkdir()
+    ran = site.run("dbb", "storage", "move", old, site.storage)
+    assert ran.code == 75
+    assert ran.err.startswith("dbb: night/a: is ")
+    assert "1 of 3 files" in ran.err
+    assert storages(site) == everywhere(old)
+
+
+def test_storage_that_is_not_mounted_is_waited_for(site: Site, old: Path) -> None:
+    (site.storage / ".dbb-storage").unlink()
+    assert site.run("dbb", "storage", "move", old, site.storage).code == 75
+    assert storages(site) == everywhere(old)
+
+
+def test_paths_that_are_not_meant_are_refused(site: Site, old: Path) -> None:
+    for arguments in (
+        (old, old),
+        (site.storage, old),
+        (old, site.root / "elsewhere"),
+        (site.root / "elsewhere", site.storage),
+    ):
+        ran = site.run("dbb", "storage", "move", *map(str, arguments))
+        assert ran.code == 64, ran.err
+    site.storage = old
+    site.write()
+    assert site.run("dbb", "storage", "move", old, site.root / "new disk").code == 64
+    assert storages(site) == everywhere(old)
+
+
+def test_file_that_both_storage_areas_have_is_told(site: Site, old: Path) -> None:
+    change(
+        site,
+        "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder)"
+        " SELECT ?, relpath, filename, size_bytes, checksum, status, finder FROM file"
+        " WHERE filename = 'd'",
+        str(site.storage),
+    )
+    ran = site.run("dbb", "storage", "move", old, site.storage)
+    assert ran.code == 64
+    assert "knows it in both" in ran.err
+
+
+def test_a_kill_between_leaves_all_or_nothing(
+    site: Site, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: Any) -> None:
+        raise Killed
+
+    settings = site.settings()
+    connect.connect(settings.database)
+    with monkeypatch.context() as patched:
+        patched.setattr(Target, "moved", killed)
+        with pytest.raises(Killed):
+            storage_move.move(settings, str(old), str(site.storage))
+    connect.disconnect()
+    assert storages(site) == everywhere(old)
+    assert site.run("dbb", "storage", "move", old, site.storage).code == 0
+    assert storages(site) == everywhere(site.storage)
+
+
+def test_file_on_its_way_is_finished_under_the_new_path(site: Site, old: Path) -> None:
+    change(site, "UPDATE file SET status = 'ARRIVING' WHERE filename = 'd'")
+    assert site.run("dbb", "storage", "move", old, site.storage).code == 0
+    assert site.run("dbb-finder").code == 0
+    assert set(rows(site, "status", "file")) == {"STORED"}
+
+
+def test_check_tells_of_a_storage_area_that_no_section_has(site: Site, old: Path) -> None:
+    assert f"dbb storage move {old} NEW" in site.run("dbb", "check").out
+    site.run("dbb", "storage", "move", old, site.storage)
+    assert "storage move" not in site.run("dbb", "check").out
+
+
+def test_ingester_says_how_to_tell_the_table(site: Site, old: Path) -> None:
+    ran = site.run("dbb-ingester")
+    assert ran.code == 78
+    assert f"dbb storage move {old} {site.storage}" in ran.err
+    assert os.path.isdir(old)
