@@ -210,12 +210,13 @@ op_verify() {
     while read -r links mode; do
         [ "$links" = 1 ] || single=
         case $mode in
-        ????* | *[2367]? | *[2367]) loose=yes ;;
+        ????* | *[2367]*) loose=yes ;;
         esac
     done <"$work/modes"
-    # Nothing enters the buffer that runs as whoever stores it, or that others may write to.
-    [ -z "$loose" ] || limited xargs -0 -r chmod a-st,go-w -- <"$work/names" ||
-        fail "$work/t: set-id bits and write permissions of others cannot be taken away" || return
+    # Nothing enters the buffer that runs as whoever stores it, or that anybody may write to: what
+    # was verified is complete.
+    [ -z "$loose" ] || limited xargs -0 -r chmod a-wst -- <"$work/names" ||
+        fail "$work/t: set-id bits and write permissions cannot be taken away" || return
     limited sync -f . || return
     [ -z "$single" ] || : >"$work/single" || return
     mv -- "$work/names" "$work/verified" && sync "$work/verified" "$work" && printf verified
