@@ -233,7 +233,7 @@ class HandoffRebuild(Recording):
         mine = [(rows[held.version].id, held, digest) for held, digest in ready]
         HandoffFile.hashed([(number, digest, held.seen.inode) for number, held, digest in mine])
         HandoffFile.delivered([(number, held.seen.inode, digest) for number, held, digest in mine])
-        HandoffFile.held([(number, held.held_as) for number, held, _ in mine])
+        HandoffFile.held([(number, held.held_as, held.seen.inode) for number, held, _ in mine])
 
     def _record_aside(self, p: Pass, files: Sequence[_Aside]) -> None:
         """Record what waits in quarantine, also in the rows that call it something else."""
