@@ -341,7 +341,7 @@ LIES = {
     "less than it said": ('printf "$nonce ok 9\\nabc"; sleep 60', "has not answered for 1 s"),
     "no number": (
         'printf "$nonce ok 0\\n$nonce ok 3\\na b"; sleep 60',
-        "answers something else than was asked",
+        "its answer is not understood",
     ),
 }
 
