@@ -13,18 +13,38 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fnmatch
 import hashlib
 import os
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+import stat
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple, cast
 
+#: What a log file has before each line, and ``--out-format='%t %i %n%L'`` without the process.
+_WHEN = rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?:\[\d+\] )?"
 _LINE = re.compile(
-    rb"(?:\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\d+\] )?"  # only in a log file
-    rb"([<>ch])f([.+?a-zA-Z]{7,9}| {7,9}) (.+)",
+    rb"(?:" + _WHEN + rb")?([<>ch])f([.+?a-zA-Z]{7,9}| {7,9}) (.+)",
     re.DOTALL,
 )
+#: Lines that tell of no file that was transferred: itemized ones about other things, the messages
+#: and sums of rsync, its progress, and the words of the remote shell.
+_OTHER = re.compile(
+    rb"(?:" + _WHEN + rb")?(?:"
+    rb"[<>ch.*][fdLDS.][.+?a-zA-Z ]{7,9} .*|\*[a-z]+ .*|\s.*|.*\r.*|"
+    rb"(?:rsync|ssh|mux_\w+|client_\w+|kex_\w+|packet_\w+|Connection|Warning|WARNING|Host|ERROR|"
+    rb"IO error|file has vanished|skipping|cannot|deleting|ignoring|created|building|sending|"
+    rb"receiving|sent [\d,.]|received [\d,.]|total(?: size|:)|total: matched|Total |Number of |"
+    rb"Literal data|Matched data|File list|delta-transmission|opening connection|connect from|"
+    rb"connect to|name lookup|unpack request|daemon |auth failed|max connections|done|wrote |"
+    rb"client: |server: |\d+ files(?: to consider|\.\.\.)|link_stat|backed up|-?\d+ bytes)"
+    rb".*)?",
+    re.DOTALL,
+)
+_FROM_RSYNC = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\d+\] ")
+#: What stands between the words of a line.
+_BETWEEN = re.compile(r"""[\s"',;:|=<>(){}\[\]]+""")
 _ESCAPED = re.compile(rb"\\#([0-7]{3})")
 _DAY = re.compile(r"\d{8}")
 
@@ -33,6 +53,10 @@ _NOT_UPDATED = frozenset(b"+ ")
 
 #: Bytes by which a log is known again.
 _TAIL = 4096
+
+
+class Broken(OSError):
+    """A log that was compressed is cut off or damaged."""
 
 
 class Entry(NamedTuple):
@@ -53,6 +77,8 @@ class Entry(NamedTuple):
     ways : `tuple` [ `tuple` [ `str`, `str` ] ]
         Every way to read a line about a hard link if there are several, since names may hold
         `` => ``: its name, and the one that it is a further link of. The first is that of `name`.
+    unknown : `str`
+        The line, if rsync writes none like it in the formats that are understood.
     """
 
     end: int
@@ -60,16 +86,38 @@ class Entry(NamedTuple):
     updated: bool = False
     damaged: bool = False
     ways: tuple[tuple[str, str], ...] = ()
+    unknown: str = ""
+
+
+class Piece(NamedTuple):
+    """A log that had another name when it was read last, or not at all.
+
+    Attributes
+    ----------
+    path : `str`
+        Where it is now.
+    status : `os.stat_result`
+        Of the file.
+    position : `int`
+        From where it is still to be read, bytes of its content.
+    """
+
+    path: str
+    status: os.stat_result
+    position: int
 
 
 def parse(line: bytes, end: int = 0) -> Entry:
-    """Tell what a line, without its end, is about."""
+    """Return what a line, without its end, is about."""
     # A power cut leaves NULs where something had been written; no path holds one.
     whole = line.rpartition(b"\0")[2]
     damaged = len(whole) < len(line)
+    # rsync escapes a carriage return of a name, so this one came with the line's end.
+    whole = whole.removesuffix(b"\r")
     match = _LINE.fullmatch(whole)
     if match is None:
-        return Entry(end, damaged=damaged)
+        known = damaged or _OTHER.fullmatch(whole)
+        return Entry(end, damaged=damaged, unknown="" if known else os.fsdecode(whole))
     what, flags, name = match.groups()
     ways: tuple[tuple[str, str], ...] = ()
     if what == b"h":
@@ -95,9 +143,10 @@ def _unescaped(name: bytes) -> bytes:
 def read(path: str, offset: int = 0) -> Iterator[Entry]:
     """Yield the complete lines of a log, from an offset on.
 
-    A last line without its end is left for the next time.
+    A last line without its end is left for the next time. One that was compressed when it was
+    rotated is read as what it was.
     """
-    with open(path, "rb") as log:
+    with _opened(path) as log:
         log.seek(offset)
         for line in log:
             if not line.endswith(b"\n"):
@@ -123,10 +172,87 @@ def complete(path: str) -> int:
 
 def tail(path: str, position: int) -> str:
     """Return a digest of the last bytes before a position: one log's are not another's."""
-    with open(path, "rb") as log:
+    with _opened(path) as log:
         start = max(0, position - _TAIL)
         log.seek(start)
         return hashlib.blake2b(log.read(position - start), digest_size=16).hexdigest()
+
+
+def replaced(path: str, inode: int, position: int, known: str) -> list[Piece]:
+    """Return what is left of a log whose path leads to another one by now: rotated, or emptied.
+
+    Looked for is a file of its directory that is the same one, or holds the same up to where the
+    log was read. Those that had the log's path after it and before the present one follow.
+
+    Parameters
+    ----------
+    path : `str`
+        Where the log was.
+    inode, position, known : `int`, `int`, `str`
+        Its inode, how far it was read, and the `tail` there or "".
+
+    Returns
+    -------
+    pieces : `list` [ `Piece` ]
+        In the order in which they were written; none if it is not found.
+
+    Raises
+    ------
+    OSError
+        The directory cannot be read.
+    """
+    directory, name = os.path.split(path)
+    is_version = _versions(name)
+    found: list[tuple[bool, os.stat_result, str]] = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name != name and (is_version(entry.name) or entry.inode() == inode):
+                with contextlib.suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        found.append((status.st_ino != inode, status, entry.path))
+    # The same one first; then what was rotated last, which most resembles it.
+    for other, status, where in sorted(found, key=lambda each: (each[0], -each[1].st_mtime_ns)):
+        if other and not (position and known):
+            continue
+        with contextlib.suppress(OSError):
+            if not known or tail(where, position) == known:
+                later = [
+                    Piece(each, its, 0)
+                    for _, its, each in found
+                    if its.st_mtime_ns > status.st_mtime_ns and is_version(os.path.basename(each))
+                ]
+                later.sort(key=lambda piece: piece.status.st_mtime_ns)
+                return [Piece(where, status, position), *later]
+    return []
+
+
+def _versions(name: str) -> Callable[[str], object]:
+    """Return what tells the names that programs such as logrotate give to a log of this name."""
+    stem, suffix = os.path.splitext(name)
+    return re.compile(
+        rf"{re.escape(name)}[-._~].+"
+        rf"|{re.escape(stem)}[-._]\d{{1,3}}{re.escape(suffix)}(?:\.\w+)?"
+        rf"|{re.escape(stem)}[-._]\d{{8}}[-\d]*{re.escape(suffix)}(?:\.\w+)?",
+        re.DOTALL,
+    ).fullmatch
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """Open a log for reading, also one that was compressed when it was rotated."""
+    if not path.endswith(".gz"):
+        with open(path, "rb") as log:
+            yield log
+        return
+    import gzip
+    import zlib
+
+    try:
+        with gzip.open(path) as packed:
+            yield cast(BinaryIO, packed)
+    except (EOFError, zlib.error) as error:
+        raise Broken(errno.EINVAL, f"cannot be decompressed: {error}", path) from None
 
 
 def days(source: str) -> list[tuple[datetime.date, str]]:
@@ -156,6 +282,22 @@ def logs(directory: str, pattern: str = "rsync*.log") -> list[str]:
     """
     files = sorted(os.listdir(directory))
     return [os.path.join(directory, file) for file in fnmatch.filter(files, pattern)]
+
+
+def may_name(line: str, is_there: Callable[[str], bool]) -> bool:
+    """Return whether a line that is not understood may be about a file that was transferred.
+
+    So is each in a file that only rsync writes, with the time and its process. Other programs
+    write to the same place as its stdout; a line there counts if a word of it, or all of it, is
+    the path of a file, or ends in one.
+    """
+    if _FROM_RSYNC.match(os.fsencode(line)):
+        return True
+    for word in (line, *_BETWEEN.split(line)):
+        parts = [part for part in word.split("/") if part not in ("", ".", "..")]
+        if any(is_there("/".join(parts[at:])) for at in range(max(0, len(parts) - 8), len(parts))):
+            return True
+    return False
 
 
 def inside(root: str, rel: str) -> bool:

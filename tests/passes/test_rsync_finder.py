@@ -1,11 +1,13 @@
 """The finder that reads rsync's logs: what it records, awaits, gives up and refuses."""
 
 import datetime
+import gzip
 import os
 import shutil
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -862,6 +864,241 @@ class TestRefusing:
             forget("archive", logs.finder, str(path), False, "why")
         assert logs.run() == 0
         assert f"is over: {path}: NUL bytes" in capsys.readouterr().err
+
+
+class TestReplacedLogs:
+    """A log that was rotated, or emptied, before it was read to its end."""
+
+    @pytest.fixture
+    def read(self, logs):
+        """The path of a log of which the line about `a` was read, and that about `b` was not."""
+        for name in "abcd":
+            logs.store(name, name.encode())
+        path = logs.log("a")
+        logs.run()
+        logs.log("b")
+        return path
+
+    def names(self, logs):
+        return "".join(name for _, name, _ in logs.rows())
+
+    def compress(self, path):
+        with open(path, "rb") as plain, gzip.open(f"{path}.1.gz", "wb") as packed:
+            packed.write(plain.read())
+
+    @pytest.mark.promise
+    @pytest.mark.parametrize("name", ["rsync.log.1", "rsync.log-20261124", "old/../other"])
+    def test_rest_of_one_that_was_renamed_is_read_first(self, logs, read, capsys, name):
+        (read.parent / "old").mkdir()
+        read.rename(read.parent / name)
+        logs.log("c")
+        assert logs.plan() == [
+            f"would read {read.parent / os.path.basename(name)} from byte 14: 1 files",
+            f"would read {read} from byte 0: 1 files",
+        ]
+        assert logs.run() == 0
+        assert self.names(logs) == "abc"
+        assert capsys.readouterr().err == ""
+        assert logs.plan() == []
+
+    def test_rest_of_one_is_read_where_no_new_one_has_a_line_yet(self, logs, read, capsys):
+        read.rename(f"{read}.1")
+        read.touch()
+        assert logs.run() == 0
+        assert self.names(logs) == "ab"
+        logs.log("c")
+        os.unlink(f"{read}.1")
+        assert logs.run() == 0
+        assert self.names(logs) == "abc"
+        assert capsys.readouterr().err == ""
+
+    def test_rest_of_one_that_was_copied_and_emptied_is_read(self, logs, read, capsys):
+        shutil.copy(read, f"{read}.1")
+        os.truncate(read, 0)
+        logs.log("c", "d")
+        assert logs.run() == 0
+        assert self.names(logs) == "abcd"
+        assert capsys.readouterr().err == ""
+
+    def test_rest_of_one_that_was_compressed_is_read(self, logs, read, capsys):
+        self.compress(read)
+        read.unlink()
+        logs.log("c")
+        assert logs.run() == 0
+        assert self.names(logs) == "abc"
+        assert capsys.readouterr().err == ""
+
+    def test_those_between_are_read_too(self, logs, read, capsys):
+        read.rename(f"{read}.2")
+        os.utime(f"{read}.2", (1, 1))
+        logs.log("c").rename(f"{read}.1")
+        logs.log("d")
+        assert logs.run() == 0
+        assert self.names(logs) == "abcd"
+        assert capsys.readouterr().err == ""
+
+    def test_limit_leaves_the_rest_of_each_for_the_next_pass(self, logs, read):
+        logs.log("c")
+        read.rename(f"{read}.1")
+        logs.log("d")
+        for expected in ("ab", "abc", "abcd"):
+            logs.run(limit=1)
+            assert self.names(logs) == expected
+
+    def test_match_leaves_the_rest_for_the_next_pass(self, logs, read):
+        read.rename(f"{read}.1")
+        logs.log("c")
+        logs.run(match=("c",))
+        assert self.names(logs) == "ac"
+        logs.run()
+        assert self.names(logs) == "abc"
+
+    @pytest.mark.parametrize("how", ["emptied", "removed", "broken"])
+    def test_loss_of_the_rest_is_told_once(self, logs, read, capsys, how):
+        if how == "emptied":
+            os.truncate(read, 0)
+        else:
+            # Its inode is not to be given to the next one.
+            read.rename(read.parent.parent / "elsewhere")
+        if how == "broken":
+            Path(f"{read}.1.gz").write_bytes(gzip.compress(b"<f+++++++++ a\n<f+++++++++ b\n")[:-12])
+        logs.log("c", "d")
+        assert logs.run() == 0
+        assert self.names(logs) == "acd"
+        assert f"{read}: was emptied or replaced after" in capsys.readouterr().err
+        logs.run()
+        assert "is over" in capsys.readouterr().err
+        logs.run()
+        assert capsys.readouterr().err == ""
+
+    def test_one_to_which_rsync_still_writes_is_waited_for(self, settings, tmp_path):
+        logs = Logs(settings, tmp_path, delay=60)
+        logs.store("a")
+        logs.store("b", b"two")
+        path = logs.log("a")
+        os.utime(path, (1, 1))
+        logs.run()
+        logs.log("b").rename(f"{path}.1")
+        os.utime(logs.log("a"), (1, 1))
+        logs.run()
+        assert self.names(logs) == "a"
+        os.utime(f"{path}.1", (1, 1))
+        logs.run()
+        assert self.names(logs) == "ab"
+
+
+class TestOtherFormats:
+    """A log whose lines are not those of rsync's own format."""
+
+    @pytest.mark.promise
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"2026/11/24 07:03:13 [89] send tmp/from/d/a.fits 2\n",
+            b"2026/11/24 07:03:13 [89] send tmp/not/there/yet.fits 2\n",
+            b"d/a.fits\n",
+            b"with blanks.fits\n",
+            b'{"name": "d/a.fits", "size": 2}\n',
+            b"/data/storage/d/a.fits|2|send\n",
+            b"send:d/a.fits\r\n",
+        ],
+    )
+    def test_it_is_told_once(self, logs, capsys, line):
+        logs.store("d/a.fits")
+        logs.store("with blanks.fits", b"two")
+        path = logs.log("sending incremental file list\n", line, "\n", "sent 1 bytes\n")
+        assert logs.run() == 1
+        assert f"{path}: its lines from byte 0" in capsys.readouterr().err
+        assert logs.run() == 0
+        assert capsys.readouterr().err == ""
+        with logs.database():
+            forget("archive", logs.finder, str(path), False, "why")
+        logs.run()
+        assert "is over" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"*** Authorized use only ***\n",
+            b"Mon Nov 24 07:00:01 UTC 2026 start\n",
+            b"rsync: [sender] link_stat failed: No such file or directory (2)\n",
+            b"2026/11/24 07:03:13 [89] building file list\n",
+            b"2026/11/24 07:03:13 [89] .d..t...... ./\n",
+            b".f...p..... a\n",
+            b"cd+++++++++ d/\n",
+            b"*deleting   d/a.fits\n",
+            b"          2 100%    0.00kB/s    0:00:00 (xfr#1, to-chk=0/4)\r\n",
+        ],
+    )
+    def test_words_about_no_file_are_none(self, logs, capsys, line):
+        logs.store("a")
+        logs.store("d/a.fits", b"two")
+        logs.log(line)
+        assert logs.run() == 0
+        assert capsys.readouterr().err == ""
+
+    def test_lines_beside_those_that_are_understood_are_none(self, logs, capsys):
+        logs.store("a")
+        logs.log("a\n", "a")
+        assert logs.run() == 0
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("line", [b"<f+++++++++ a\r\n", b"2026/11/24 07:03:13 >f+++++++++ a\n"])
+    def test_line_of_another_system_is_understood(self, logs, capsys, line):
+        logs.store("a")
+        logs.log(line)
+        assert logs.run() == 0
+        assert logs.rows() == [("", "a", "STORED")]
+
+
+class TestDaysBefore:
+    """A log of a day before those that are read."""
+
+    OLD = TODAY - datetime.timedelta(days=4)
+
+    @pytest.mark.promise
+    def test_it_is_told_until_it_is_read(self, logs, capsys):
+        logs.store("a")
+        logs.log("a", day=self.OLD)
+        said = (
+            "1 logs of days before past_days are not read to their end, the first of "
+            f"{self.OLD:%Y%m%d}: `dbb-finder latiss --since {self.OLD}` reads them"
+        )
+        assert logs.run() == 0
+        assert said in capsys.readouterr().err
+        assert logs.run() == 0
+        assert capsys.readouterr().err == ""
+        logs.since = self.OLD
+        logs.run()
+        assert logs.rows() == [("", "a", "STORED")]
+        logs.since = None
+        capsys.readouterr()
+        assert logs.run() == 0
+        assert capsys.readouterr().err == ""
+
+    def test_it_is_told_when_it_grew_since(self, logs, capsys):
+        logs.since = self.OLD
+        logs.store("a")
+        logs.log("a", day=self.OLD)
+        logs.run()
+        logs.since = None
+        logs.run()
+        assert capsys.readouterr().err == ""
+        logs.log("b", day=self.OLD)
+        logs.run()
+        assert "1 logs of days before past_days" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("days", [40, 400])
+    def test_it_is_nobodys_after_a_month(self, logs, capsys, days):
+        logs.log("a", day=TODAY - datetime.timedelta(days=days))
+        assert logs.run() == 0
+        assert capsys.readouterr().err == ""
+
+    def test_date_says_that_others_are_not_wanted(self, settings, tmp_path, capsys):
+        logs = Logs(settings, tmp_path, date=f"{TODAY:%Y%m%d}")
+        logs.log("a", day=self.OLD)
+        assert logs.run() == 0
+        assert capsys.readouterr().err == ""
 
 
 class TestWhatIsNoLog:

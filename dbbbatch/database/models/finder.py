@@ -226,6 +226,14 @@ class FinderLeft(Table):
         )
 
 
+class ReadSoFar(NamedTuple):
+    """How far a log of rsync was read, and by what it is known again."""
+
+    inode: int
+    position: int
+    tail: str
+
+
 class RsyncLog(Table):
     """How far a finder has read a log of rsync.
 
@@ -250,14 +258,21 @@ class RsyncLog(Table):
         primary_key = peewee.CompositeKey("site", "finder", "path")
 
     @classmethod
-    def read_so_far(
-        cls, site: str, finder: str, path: str, inode: int, size_bytes: int
-    ) -> tuple[int, str]:
-        """Return position and tail of a log: its beginning if it is certain to be another one."""
+    def read_so_far(cls, site: str, finder: str, path: str) -> ReadSoFar | None:
+        """Return how far the log that had a path was read."""
         row = cls.get_or_none(site=site, finder=finder, path=path)
-        if row is None or row.inode != inode & INODE or row.position > size_bytes:
-            return 0, ""
-        return int(row.position), str(row.tail)
+        return row and ReadSoFar(int(row.inode), int(row.position), str(row.tail))
+
+    @classmethod
+    def among(cls, site: str, finder: str, paths: Collection[str]) -> dict[str, ReadSoFar]:
+        """Return how far those of the given logs were read that were read at all."""
+        where, value = bulk.among(list(paths))
+        rows = execute(
+            "SELECT path, inode, position, tail FROM rsync_log WHERE site = ? AND finder = ?"
+            f" AND path {where}",
+            (site, finder, value),
+        )
+        return {row[0]: ReadSoFar(*row[1:]) for row in rows.fetchall()}
 
     @classmethod
     def keep(

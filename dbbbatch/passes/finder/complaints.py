@@ -35,6 +35,10 @@ class Complaints:
         """Note a file that could not be stored."""
         self._add("failed", rel, f"{names.printable(rel)}: {message}")
 
+    def unread(self, path: str, what: str) -> None:
+        """Note that a log, or what it said, was not read."""
+        self._add("unread", path, f"{names.printable(path)}: {what}")
+
     def orphan(self, rel: str) -> None:
         """Note a file of storage that the table does not know."""
         self._add(

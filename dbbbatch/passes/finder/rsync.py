@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from dbbbatch.config import Finder
 from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft, Left, RsyncLog
-from dbbbatch.database.models.storage import File
+from dbbbatch.database.models.finder import FinderLeft, Left, ReadSoFar, RsyncLog
+from dbbbatch.database.models.storage import INODE, File
 from dbbbatch.errors import TryLater
 from dbbbatch.files import clock, names, place, rsync_log
 from dbbbatch.files.scan import kind
@@ -28,18 +28,36 @@ from dbbbatch.passes.finder.logged import Logged, given_up, tries_due
 from dbbbatch.passes.finder.places import must_be_there
 from dbbbatch.passes.finder.work import finish
 
+#: Days before the first one that is read in which logs that are not read to their end are told of.
+_DAYS_BEFORE = 31
+
+
+#: Lines that are not understood of which a log is judged by.
+_LINES = 100
+
 
 class Log(NamedTuple):
-    """A log that may hold something new."""
+    """A log that may hold something new.
+
+    Attributes
+    ----------
+    path : `str`
+        Where it is.
+    status : `os.stat_result`
+        Of the file.
+    position : `int`
+        From where it is to be read, bytes.
+    key : `str`
+        The path that it has, or had, as the tables have it.
+    before : `ReadSoFar` or `None`
+        How far another log was read that had its path.
+    """
 
     path: str
     status: os.stat_result
     position: int
-
-    @property
-    def key(self) -> str:
-        """Its path as the tables have it."""
-        return names.to_text(self.path)
+    key: str
+    before: ReadSoFar | None = None
 
 
 class RsyncWork(Work):
@@ -76,11 +94,13 @@ class RsyncWork(Work):
                     break
                 p.must_have_room()
                 try:
-                    self._read(p, log, logged)
+                    if log.before is None or self._finish(p, log, log.before, logged):
+                        self._read(p, log, logged)
                     self._mark_done(p, log)
                 except OSError as error:
                     self._cannot_be_read(p, log.path, error)
             logged.complain()
+            self._tell_of_days_before(p)
         finally:
             self._complaints.say(p)
 
@@ -93,14 +113,15 @@ class RsyncWork(Work):
             yield f"would look again for {names.join(left.relpath, left.filename)}"
         for log in self._logs(p):
             try:
-                count = sum(
-                    entry.name is not None for entry in rsync_log.read(log.path, log.position)
-                )
+                pieces = rsync_log.replaced(log.path, *log.before) if log.before else []
+                pieces.append(rsync_log.Piece(log.path, log.status, log.position))
+                for path, _, position in pieces:
+                    count = sum(entry.name is not None for entry in rsync_log.read(path, position))
+                    if count:
+                        shown = names.to_text(path)
+                        yield f"would read {shown} from byte {position}: {count} files"
             except OSError as error:
                 yield f"cannot read {log.key}: {error.strerror}"
-                continue
-            if count:
-                yield f"would read {log.key} from byte {log.position}: {count} files"
 
     def due(self, p: Pass) -> bool:
         """Tell whether a log has grown, or a file is to be looked for again."""
@@ -122,18 +143,57 @@ class RsyncWork(Work):
             if not self._is_asked_for(day, now):
                 continue
             for path, status in self._files(p, directory):
-                if not finder.delay or not clock.of(finder.source).is_young(status, finder.delay):
-                    yield Log(path, status, self._position(p, path, status))
+                if self._is_quiet(status):
+                    yield self._log(p, path, status)
+
+    def _is_quiet(self, status: os.stat_result) -> bool:
+        """Return whether a log has not changed for a while."""
+        finder = self._finder
+        return not finder.delay or not clock.of(finder.source).is_young(status, finder.delay)
+
+    def _first_day(self, now: float) -> datetime.date:
+        """Return the first day whose logs are to be read."""
+        days = min(self._finder.past_days, (self._today(now) - datetime.date.min).days)
+        return self._since or self._today(now) - datetime.timedelta(days)
+
+    def _today(self, now: float) -> datetime.date:
+        if self._finder.date:
+            return datetime.datetime.strptime(self._finder.date, "%Y%m%d").date()
+        return datetime.datetime.fromtimestamp(now, datetime.UTC).date()
 
     def _is_asked_for(self, day: datetime.date, now: float) -> bool:
         """Tell whether the logs of a day are to be read."""
+        ahead = (day - self._today(now)).days
+        return day >= self._first_day(now) and ahead <= self._finder.future_days
+
+    def _tell_of_days_before(self, p: Pass) -> None:
+        """Say that logs of days before those that are read are not read to their end.
+
+        So it is after the finder was off for some days, and where a transfer goes on for as long.
+        """
         finder = self._finder
-        today = datetime.datetime.fromtimestamp(now, datetime.UTC).date()
-        if finder.date:
-            today = datetime.datetime.strptime(finder.date, "%Y%m%d").date()
-        ahead = (day - today).days
-        begun = day >= self._since if self._since else ahead >= -finder.past_days
-        return begun and ahead <= finder.future_days
+        if finder.date or self._since or p.options.match:
+            return
+        first = self._first_day(time.time())
+        paths: dict[str, str] = {}
+        days: dict[str, datetime.date] = {}
+        with contextlib.suppress(OSError):
+            for day, directory in rsync_log.days(finder.source):
+                if 0 < (first - day).days <= _DAYS_BEFORE:
+                    logs = _logs_of(directory)
+                    paths |= {names.to_text(path): path for path in logs}
+                    days |= dict.fromkeys(logs, day)
+        if not paths:
+            return
+        read = connect.look(lambda: RsyncLog.among(p.settings.site.name, finder.name, list(paths)))
+        unread = [path for key, path in paths.items() if _is_unread(path, read.get(key))]
+        if unread:
+            day = min(days[path] for path in unread)
+            self._complaints.unread(
+                finder.source,
+                f"{len(unread)} logs of days before past_days are not read to their end, the first "
+                f"of {day:%Y%m%d}: `dbb-finder {finder.name} --since {day}` reads them",
+            )
 
     def _files(self, p: Pass, directory: str) -> Iterator[tuple[str, os.stat_result]]:
         """Yield the logs of a day; what cannot be read there keeps nobody from the others."""
@@ -161,25 +221,63 @@ class RsyncWork(Work):
         p.counts["failed"] += 1
         self._complaints.failed(path, f"cannot be read: {error.strerror}")
 
-    def _position(self, p: Pass, path: str, status: os.stat_result) -> int:
+    def _log(self, p: Pass, path: str, status: os.stat_result) -> Log:
         """Return from where a log is to be read: its beginning if it is another one by now."""
+        key = names.to_text(path)
         site, finder = p.settings.site.name, self._finder.name
-        position, tail = connect.look(
-            lambda: RsyncLog.read_so_far(
-                site, finder, names.to_text(path), status.st_ino, status.st_size
-            )
-        )
+        read = connect.look(lambda: RsyncLog.read_so_far(site, finder, key))
+        if read is None:
+            return Log(path, status, 0, key)
+        if read.inode != status.st_ino & INODE or read.position > status.st_size:
+            return Log(path, status, 0, key, read)
         # One that cannot be read is told of when there is something new to read.
         with contextlib.suppress(OSError):
-            if tail and tail != rsync_log.tail(path, position):
-                return 0
-        return position
+            if read.tail and read.tail != rsync_log.tail(path, read.position):
+                return Log(path, status, 0, key, read)
+        return Log(path, status, read.position, key)
 
-    def _read(self, p: Pass, log: Log, logged: Logged) -> None:
-        """Record, in batches, what a log tells from its position on."""
-        if log.position >= log.status.st_size:
-            return
+    def _finish(self, p: Pass, log: Log, before: ReadSoFar, logged: Logged) -> bool:
+        """Read to its end what had the path of a log before; False if that is for later."""
+        pieces = rsync_log.replaced(log.path, *before)
+        if not all(self._is_quiet(piece.status) for piece in pieces):
+            return False
+        lost = "" if pieces else "nothing in its directory is what it was"
+        for piece in pieces:
+            try:
+                if not self._read(p, Log(*piece, log.key), logged, archived=True):
+                    return False
+            except rsync_log.Broken as error:
+                lost = f"{piece.path} {error.strerror}"
+            except OSError as error:
+                self._cannot_be_read(p, piece.path, error)
+                return False
+        if lost:
+            p.log.warning("%s: replaced after byte %d: %s", log.key, before.position, lost)
+            self._complaints.unread(
+                log.path,
+                f"was emptied or replaced after it had been read up to byte {before.position}, and "
+                f"{lost}: what rsync added to it meanwhile is lost; `dbb-auditor "
+                f"{self._finder.name} --adopt` records files that no log names",
+            )
+        if not p.options.match:
+            connect.transact(lambda: self._keep(p, log, 0, ""))
+        return True
+
+    def _keep(self, p: Pass, log: Log, position: int, tail: str) -> None:
+        site, finder = p.settings.site.name, self._finder.name
+        status = log.status
+        RsyncLog.keep(site, finder, log.key, status.st_ino, status.st_size, position, tail)
+
+    def _read(self, p: Pass, log: Log, logged: Logged, *, archived: bool = False) -> bool:
+        """Record, in batches, what a log tells from its position on; False if a limit came first.
+
+        The size of one that was `archived` tells nothing: it may be compressed.
+        """
+        if log.position >= log.status.st_size and not archived:
+            return True
         prefix = self._finder.prefix.replace("{date}", os.path.basename(os.path.dirname(log.path)))
+        itemized = False
+        unknown: list[str] = []
         # The end of the line that named a file first, and how many lines say that it was updated.
         batch: dict[str, tuple[int, int]] = {}
         directories: dict[str, str] = {}
@@ -198,19 +296,7 @@ class RsyncWork(Work):
                 named,
                 log.key,
                 damage,
-                lambda: (
-                    None
-                    if skipping
-                    else RsyncLog.keep(
-                        p.settings.site.name,
-                        self._finder.name,
-                        log.key,
-                        log.status.st_ino,
-                        log.status.st_size,
-                        position,
-                        tail,
-                    )
-                ),
+                lambda: None if skipping else self._keep(p, log, position, tail),
             )
             batch.clear()
             directories.clear()
@@ -222,8 +308,11 @@ class RsyncWork(Work):
             end = entry.end
             if entry.damaged:
                 damage[:] = [self._damage(log, end)]
+            if entry.unknown and not itemized and len(unknown) < _LINES:
+                unknown.append(entry.unknown)
             if entry.name is None:
                 continue
+            itemized = True
             relpath, filename = names.split(self._named(prefix, entry))
             if relpath not in directories:
                 directories[relpath] = rsync_log.directory(self._finder.storage, relpath)
@@ -233,8 +322,10 @@ class RsyncWork(Work):
             first, updates = batch.get(rel, (end, 0))
             batch[rel] = first, updates + entry.updated
             if len(batch) >= self._finder.batch_files and not flush(end):
-                return
-        flush(end)
+                return False
+        if unknown and not itemized and not damage and self._may_name(prefix, unknown):
+            damage.append(self._misunderstood(log, end))
+        return flush(end)
 
     def _is_passed_over(self, rel: str) -> bool:
         """Tell whether a file is none to be recorded, as for a scan."""
@@ -250,6 +341,26 @@ class RsyncWork(Work):
             log.path,
             f"NUL bytes before byte {end}, as a power cut leaves them: what this log said there is "
             f"lost; `dbb-auditor {self._finder.name} --adopt` records files that no log names, and "
+            f"`dbb forget {self._finder.label} FILE` ends this message",
+        )
+
+    def _may_name(self, prefix: str, lines: list[str]) -> bool:
+        """Return whether lines that are not understood may be about files of storage."""
+        tops = {self._finder.storage, os.path.join(self._finder.storage, prefix.lstrip("/"))}
+
+        def is_there(rel: str) -> bool:
+            return any(os.path.isfile(os.path.join(top, rel)) for top in tops)
+
+        return any(rsync_log.may_name(line, is_there) for line in lines)
+
+    def _misunderstood(self, log: Log, end: int) -> Left:
+        """Return what is to be told of a log whose lines are none that rsync writes for us."""
+        return given_up(
+            log.path,
+            f"its lines from byte {log.position} to {end} are in a format that is not understood, "
+            "and what they name is not recorded: let rsync write it with --log-file alone, without "
+            "--log-file-format, or its stdout with --itemize-changes, without --out-format; "
+            f"`dbb-auditor {self._finder.name} --adopt` records files that no log names, and "
             f"`dbb forget {self._finder.label} FILE` ends this message",
         )
 
@@ -286,7 +397,7 @@ class RsyncWork(Work):
         if not suffix or os.path.exists(log.path + suffix):
             return
         site, finder = p.settings.site.name, self._finder.name
-        if self._position(p, log.path, log.status) < log.status.st_size:
+        if self._log(p, log.path, log.status).position < log.status.st_size:
             return
         if connect.look(lambda: FinderLeft.awaits(site, finder, log.key)):
             return
@@ -299,6 +410,26 @@ class RsyncWork(Work):
                 f"cannot be written: {error.strerror}; all of the log was read: let the finder's "
                 f"user write there, or take done_suffix out of [{self._finder.label}]",
             )
+
+
+def _logs_of(directory: str) -> list[str]:
+    """Return the logs of a day; none if it cannot be read."""
+    try:
+        return rsync_log.logs(directory)
+    except OSError:
+        return []
+
+
+def _is_unread(path: str, read: ReadSoFar | None) -> bool:
+    """Return whether there is a line in a log that was not read."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        position = read.position if read and read.inode == status.st_ino & INODE else 0
+        return position < status.st_size and position < rsync_log.complete(path)
+    except OSError:
+        return False
 
 
 def _has_grown(log: Log) -> bool:
