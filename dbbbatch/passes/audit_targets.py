@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from dbbbatch.config import Finder, Target
 from dbbbatch.database import connect
+from dbbbatch.database.models.storage import FileChecksum
 from dbbbatch.database.models.target import Target as TargetRow
 from dbbbatch.files import checksum, names
 from dbbbatch.passes.base import Pass
@@ -87,6 +88,7 @@ def _ingested(section: Target, target_id: int, after: int) -> Sequence[StoredFil
             (target_id, after, _TOGETHER),
         ).fetchall()
     )
+    further = connect.look(lambda: FileChecksum.of([row[0] for row in rows]))
     files = []
     for number, relpath, filename, size, stored in rows:
         relpath, filename = names.readable(relpath), names.readable(filename)
@@ -97,7 +99,7 @@ def _ingested(section: Target, target_id: int, after: int) -> Sequence[StoredFil
                 relpath=relpath,
                 filename=filename,
                 size_bytes=size,
-                checksums=dict([checksum.parse(stored)]),
+                checksums=dict([checksum.parse(stored)]) | further.get(number, {}),
             )
         )
     return files

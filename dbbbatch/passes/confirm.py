@@ -14,16 +14,16 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TextIO
 
 from dbbbatch.config import Handoff, Settings
 from dbbbatch.database import bulk, connect
-from dbbbatch.database.models.storage import File, FileStatus, Known
+from dbbbatch.database.models.storage import File, FileChecksum, FileStatus, Known
 from dbbbatch.errors import ConfigError, TryLater, UsageError
-from dbbbatch.files import names
+from dbbbatch.files import checksum, names
 from dbbbatch.passes.handoff.transfer import far_end
 from dbbbatch.remote import execute, template
 
@@ -34,6 +34,10 @@ STORED = "stored"
 LONGEST = 1 << 18
 
 _NONCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+#: What the word begins with of a file that has no checksum by the algorithm of the question; the
+#: algorithms by which it has one follow, with commas between.
+BY_OTHERS = "algorithm:"
 
 #: Files looked up in one statement.
 _TOGETHER = 2000
@@ -88,6 +92,17 @@ def ask(section: Handoff, files: Sequence[Question]) -> list[str]:
             f"{place.name} did not confirm: its answer is not one word for each file, then the end"
         )
     return words[:-1]
+
+
+def algorithms_of(word: str) -> list[str]:
+    """Return by which algorithms the endpoint has checksums of a file that it could not compare.
+
+    The best first; none of another word, and none that is not known here.
+    """
+    if not word.startswith(BY_OTHERS):
+        return []
+    theirs = word.removeprefix(BY_OTHERS).split(",")
+    return [name for name in checksum.ALGORITHMS if name in theirs]
 
 
 def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
@@ -186,20 +201,40 @@ def _words(
     known = {s: connect.look(partial(File.known, s, paths)) for s in storages}
     ids = [found[path].id for found in known.values() for path in paths if path in found]
     ingested = connect.look(lambda: _ingested(ids, targets)) if targets else set(ids)
-    for question in questions:
-        found = [
-            (storage, rows[question[:2]]) for storage, rows in known.items() if question[:2] in rows
-        ]
-        yield _word(question, found, ingested)
+    founds = [
+        [(storage, rows[question[:2]]) for storage, rows in known.items() if question[:2] in rows]
+        for question in questions
+    ]
+    unlike = [
+        row.id
+        for question, found in zip(questions, founds, strict=True)
+        for _, row in found
+        if _algorithm(row.checksum) != _algorithm(question.checksum)
+    ]
+    further = connect.look(lambda: FileChecksum.of(unlike)) if unlike else {}
+    for question, found in zip(questions, founds, strict=True):
+        yield _word(question, found, further, ingested)
 
 
-def _word(question: Question, found: Sequence[tuple[str, Known]], ingested: set[int]) -> str:
+def _word(
+    question: Question,
+    found: Sequence[tuple[str, Known]],
+    further: Mapping[int, Mapping[str, str]],
+    ingested: set[int],
+) -> str:
     """Decide about a file; where several storage areas have it, one that is right will do."""
     word = "unknown"
+    algorithm, _, digest = question.checksum.partition(":")
     for storage, row in found:
+        recorded, _, value = row.checksum.partition(":")
+        sums = {**further.get(row.id, {}), recorded: value}
         if row.status != FileStatus.STORED:
             word = row.status.lower()
-        elif (row.size_bytes, row.checksum) != (question.size_bytes, question.checksum):
+        elif row.size_bytes != question.size_bytes:
+            word = "different"
+        elif algorithm not in sums:
+            word = BY_OTHERS + ",".join(sorted(sums))
+        elif sums[algorithm].lower() != digest.lower():
             word = "different"
         elif not _on_disk(storage, question):
             word = "missing"
@@ -208,6 +243,10 @@ def _word(question: Question, found: Sequence[tuple[str, Known]], ingested: set[
         else:
             return STORED
     return word
+
+
+def _algorithm(stored: str) -> str:
+    return stored.partition(":")[0]
 
 
 def _on_disk(storage: str, question: Question) -> bool:

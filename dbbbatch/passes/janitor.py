@@ -158,13 +158,8 @@ class JanitorWork(Work):
 
     def _purge_confirmed(self, p: Pass, files: Sequence[Held]) -> None:
         """Ask the endpoint about files, and purge those that it has stored and are to go."""
-        words = confirm.ask(
-            self._section,
-            [
-                confirm.Question(f.relpath, f.filename, f.size_bytes, f.checksum or "")
-                for f in files
-            ],
-        )
+        words = self._ask(files, [file.checksum or "" for file in files])
+        self._ask_by_others(p, files, words)
         stored = [file for file, word in zip(files, words, strict=True) if word == confirm.STORED]
         p.counts["not confirmed"] += len(files) - len(stored)
         self._note_unconfirmed(
@@ -178,6 +173,54 @@ class JanitorWork(Work):
         while some := self._to_go(stored[:_MARKED]):
             stored = stored[len(some) :]
             self._purge_stored(p, some)
+
+    def _ask(self, files: Sequence[Held], sums: Sequence[str]) -> list[str]:
+        return confirm.ask(
+            self._section,
+            [
+                confirm.Question(file.relpath, file.filename, file.size_bytes, digest)
+                for file, digest in zip(files, sums, strict=True)
+            ],
+        )
+
+    def _ask_by_others(self, p: Pass, files: Sequence[Held], words: list[str]) -> None:
+        """Ask once more about files of which the endpoint has only other checksums than we.
+
+        They are read here, and the word of each is replaced.
+        """
+        at = [number for number, word in enumerate(words) if confirm.algorithms_of(word)]
+        again: list[int] = []
+        sums: list[str] = []
+        for number, _ in zip(at, self._to_go([files[number] for number in at]), strict=False):
+            if p.stopping:
+                break
+            algorithm = confirm.algorithms_of(words[number])[0]
+            if digest := self._read(files[number], algorithm):
+                again.append(number)
+                sums.append(digest)
+        if not again:
+            return
+        p.counts["read again"] += len(again)
+        p.log.info(
+            "%d held files are read again: [%s] has another `checksum` than the endpoint's finder",
+            len(again),
+            self._section.label,
+        )
+        answers = self._ask([files[number] for number in again], sums)
+        for number, word in zip(again, answers, strict=True):
+            words[number] = word
+
+    def _read(self, file: Held, algorithm: str) -> str:
+        """Return a further checksum of a held file; "" if it is not what was delivered."""
+        path = os.path.join(self._section.holding, file.path)
+        try:
+            ours, digest = checksum.parse(file.checksum or "")
+            if os.lstat(path).st_size != file.size_bytes:
+                return ""
+            sums = checksum.compute(path, {ours, algorithm})
+        except (OSError, ValueError):
+            return ""
+        return checksum.format(algorithm, sums[algorithm]) if sums[ours] == digest else ""
 
     def _note_unconfirmed(self, p: Pass, files: Sequence[tuple[Held, str]]) -> None:
         """Keep in the table why files of age stay: the endpoint may have lost them."""
@@ -195,6 +238,13 @@ class JanitorWork(Work):
             return
         oldest, word = self._first_unconfirmed
         name = names.printable(oldest.rel)
+        if word.startswith(confirm.BY_OTHERS):
+            ours = (oldest.checksum or "none").partition(":")[0]
+            theirs = word.removeprefix(confirm.BY_OTHERS)
+            word = (
+                f"its checksum is {ours} here and {theirs} there, so they cannot be compared: let "
+                f"`checksum` of [{self._section.label}] be that of the endpoint's finder"
+            )
         p.trouble(
             f"{self._section.holding}: {self._unconfirmed} held files past purge_after are not "
             f"confirmed by the endpoint, the oldest {name} ({word}), held since "

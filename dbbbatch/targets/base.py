@@ -81,7 +81,7 @@ class StoredFile:
     size_bytes : int
         Size in bytes, as recorded when it was stored, and checked just before it is offered.
     checksums : mapping of str to str
-        Known checksums: algorithm to hexadecimal digits.
+        Known checksums: algorithm to hexadecimal digits; first the one of the `file` table.
     parts_done : frozenset of str
         Parts that an earlier attempt finished: the plugin's own names, not to be repeated.
     attempt : int

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -119,8 +120,14 @@ class Link(Plugin):
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
         for file in files:
             rel = self._destination(file)
-            there = rel is not None and self._holds(os.path.join(self.settings.root, rel), file)
-            yield file.number, there
+            yield file.number, rel is not None and self._holds(rel, file)
+
+    def _holds(self, rel: str, file: StoredFile) -> bool:
+        try:
+            return _is_same(os.path.join(self.settings.root, rel), file)
+        except OSError as error:
+            _explained(error, self.settings)
+            return False
 
     def _destination(self, file: StoredFile) -> str | None:
         """Give the path below the root, or None if the pattern is not for this file."""
@@ -149,17 +156,19 @@ class Link(Plugin):
         if not rel or rel.endswith("/") or {"..", "."} & set(rel.split("/")) or "\0" in rel:
             return Outcome(file.number, Result.NEVER, f"the template gives no path: {rel!r}")
         destination = os.path.join(self.settings.root, rel)
+        directory = os.path.dirname(destination)
         try:
             place.make_directories(self.settings.root, os.path.dirname(rel))
-            self._make(file, destination)
-        except FileExistsError:
-            if not self._holds(destination, file):
-                return Outcome(file.number, Result.FAILED, f"{rel}: another file is there")
-            directories.add(os.path.dirname(destination))
-            return Outcome(file.number, Result.ALREADY, rel)
+            try:
+                self._make(file, destination)
+            except FileExistsError:
+                if not _is_same(destination, file):
+                    return Outcome(file.number, Result.FAILED, f"{rel}: another file is there")
+                directories.add(directory)
+                return Outcome(file.number, Result.ALREADY, rel)
         except OSError as error:
             return Outcome(file.number, Result.FAILED, f"{rel}: {_explained(error, self.settings)}")
-        directories.add(os.path.dirname(destination))
+        directories.add(directory)
         return Outcome(file.number, Result.DONE, rel)
 
     def _make(self, file: StoredFile, destination: str) -> None:
@@ -186,18 +195,36 @@ class Link(Plugin):
         finally:
             place.remove_temporary(destination, owner)
 
-    def _holds(self, destination: str, file: StoredFile) -> bool:
-        """Tell whether what is there is what we would have made."""
+
+def _is_same(destination: str, file: StoredFile) -> bool:
+    """Return whether what is there is the file, a link to it, or a copy with the same content.
+
+    However it came there: `how` may have been another one, and another program may have made it.
+
+    Raises
+    ------
+    OSError
+        It cannot be told.
+    """
+    there = os.lstat(destination)
+    if stat.S_ISLNK(there.st_mode):
+        if os.readlink(destination) == file.path:
+            return True
         try:
-            if self.settings.how == "symbolic":
-                return os.path.islink(destination) and os.readlink(destination) == file.path
-            if self.settings.how == "hard":
-                return os.path.samestat(os.lstat(destination), os.lstat(file.path))
-            if os.path.islink(destination) or os.path.getsize(destination) != file.size_bytes:
-                return False
-            return checksum.compute(destination) == checksum.compute(file.path)
-        except OSError:
+            return os.path.samefile(destination, file.path)
+        except (FileNotFoundError, NotADirectoryError):
             return False
+    if not stat.S_ISREG(there.st_mode):
+        return False
+    here = os.lstat(file.path)
+    if os.path.samestat(there, here):
+        return True
+    if there.st_size != here.st_size:
+        return False
+    for algorithm, digest in file.checksums.items():
+        if algorithm in checksum.ALGORITHMS:
+            return checksum.compute(destination, [algorithm])[algorithm] == digest
+    return checksum.compute(destination) == checksum.compute(file.path)
 
 
 def _explained(error: OSError, settings: LinkSettings) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.database.models.handoff import HandoffFile
+from dbbbatch.files import checksum
 from dbbbatch.passes import base
 from dbbbatch.passes.handoff.outcomes import attempt_prefix
 from dbbbatch.passes.janitor import JanitorWork
@@ -50,7 +51,7 @@ def store(site: Site) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.rename(site.far_buffer / rel, path)
         assert path.read_bytes() == content
-    for relpath, filename, size, checksum in rows(site, "relpath, filename, size_bytes, checksum"):
+    for relpath, filename, size, digest in rows(site, "relpath, filename, size_bytes, checksum"):
         change(
             site,
             "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder)"
@@ -59,7 +60,7 @@ def store(site: Site) -> None:
             relpath,
             filename,
             size,
-            checksum,
+            digest,
         )
 
 
@@ -594,6 +595,67 @@ def test_empty_directories_go_but_never_a_root(site: Site) -> None:
             os.utime(path, (1e9, 1e9))
     janitor(site)
     assert (os.listdir(site.buffer), os.listdir(site.holding)) == ([], [])
+
+
+@pytest.mark.promise
+class TestOtherAlgorithm:
+    """The two ends record different checksums."""
+
+    @pytest.fixture
+    def site(self, site: Site) -> Site:
+        self.found(configure(site, checksum="sha256"), checksum="blake2b")
+        deliver(site, stored=False)
+        return site
+
+    def found(self, site: Site, **keys: Any) -> None:
+        """Have the endpoint's finder record others."""
+        handoff = {**KEYS, "checksum": "sha256"}
+        confirm = site.settings().handoff[site.name].endpoint.confirm
+        site.write(handoff=handoff, endpoint={"confirm": confirm}, finder=keys)
+
+    def test_one_that_both_have_is_compared(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.found(site, checksum="blake2b", checksums=["md5", "sha256"])
+        assert site.run("dbb-finder").code == 0
+        # Nothing in holding is read.
+        monkeypatch.setattr(checksum, "compute", None)
+        assert janitor(site) == 0
+        assert statuses(site) == {"a/b": "PURGED"}
+
+    def test_one_that_both_have_and_that_differs_keeps_the_file(self, site: Site) -> None:
+        self.found(site, checksum="blake2b", checksums=["sha256"])
+        site.run("dbb-finder")
+        change(site, "UPDATE file_checksum SET value = '00'")
+        stays(site)
+
+    def test_held_file_is_compared_by_that_of_the_endpoint(self, site: Site) -> None:
+        site.run("dbb-finder")
+        assert janitor(site) == 0
+        assert statuses(site) == {"a/b": "PURGED"}
+        assert tree(site.holding) == {}
+
+    def test_other_content_at_the_endpoint_keeps_the_file(self, site: Site) -> None:
+        site.run("dbb-finder")
+        change(site, "UPDATE file SET checksum = 'blake2b:00'")
+        stays(site)
+
+    def test_held_file_that_was_altered_stays(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        site.run("dbb-finder")
+        (site.holding / "a" / "b").write_bytes(b"a/c")
+        capsys.readouterr()
+        stays(site)
+        said = capsys.readouterr().err
+        assert "its checksum is sha256 here and blake2b there" in said
+        assert f"let `checksum` of [handoff.{site.name}] be that of the endpoint's finder" in said
+
+    def test_young_files_are_not_read(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        site.run("dbb-finder")
+        change(site, "UPDATE handoff_file SET held_at = '2999-01-01 00:00:00'")
+        monkeypatch.setattr(checksum, "compute", None)
+        stays(site)
 
 
 @pytest.mark.promise

@@ -1,6 +1,7 @@
 """The plugin that runs a command: exit codes, names as data, time limits."""
 
 import os
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from dbbbatch.keys import defaults
 from dbbbatch.targets import registry
 from dbbbatch.targets.base import Context, Misconfigured, StoredFile
 from dbbbatch.targets.command import Command, CommandSettings
+from tests.support.site import Site
 from tests.targets.offering import offered, results, started
 
 EXIT = f"{sys.executable} -c 'import sys; sys.exit(int(sys.argv[1]))' {{filename}}"
@@ -111,3 +113,24 @@ def test_an_exit_code_with_two_meanings_is_a_problem_of_the_configuration(
     (problem,) = registry.problems("target.x", "command", {"command": "register {file}", **keys})
     assert "an exit code has one meaning" in problem
     assert problem.startswith(f"[target.x.config] {[*keys][-1]}: ")
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("name", ["sha256", "blake2b"])
+def test_checksum_is_the_recorded_one(site: Site, backend: str, name: str) -> None:
+    config = {"command": "echo {checksum} {filename}"}
+    site.write(
+        finder={"checksum": name, "checksums": ["adler32", "md5", "sha512", name]},
+        targets={"a": {"plugin": "command", "config": config}},
+    )
+    site.put("x", where=site.far_buffer)
+    for script in ("dbb-finder", "dbb-ingester"):
+        assert site.run(script).code == 0
+    with sqlite3.connect(site.database_url.removeprefix("sqlite:///")) as database:
+        ((recorded,),) = database.execute("SELECT checksum FROM file").fetchall()
+        ((said,),) = database.execute(
+            "SELECT message FROM ingest_event WHERE status = 'SUCCESS'"
+        ).fetchall()
+    assert recorded.startswith(f"{name}:")
+    assert said == f"{recorded} x"

@@ -1,5 +1,7 @@
 """The plugin that links or copies into a second tree, and never overwrites."""
 
+import errno
+import hashlib
 import os
 from datetime import datetime
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dbbbatch.files import checksum
 from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, StoredFile
 from tests.targets.offering import results, started
 
@@ -70,6 +73,66 @@ def test_another_file_is_never_overwritten(storage: Path, tree: Path, how: str) 
     assert (outcome.result.value, outcome.message) == ("failed", "x.fits: another file is there")
     assert (tree / "x.fits").read_bytes() == b"DATA"
     assert os.listdir(tree) == ["x.fits"]
+
+
+@HOW
+@pytest.mark.parametrize("made", ["hard", "symbolic", "copy", "another link"])
+def test_same_file_is_there_already_however_it_came(
+    storage: Path, tree: Path, how: str, made: str
+) -> None:
+    file = stored(storage, "x.fits")
+    if made == "another link":
+        (tree / "x.fits").symlink_to(f"../{storage.name}/x.fits")
+    else:
+        ingest(storage, file, how=made)
+    assert ingest(storage, file, how=how).result.value == "already"
+    with started("link", storage, root=str(tree), how=how) as plugin:
+        assert list(plugin.known([file])) == [(1, True)]
+
+
+@HOW
+def test_copy_with_the_same_content_is_known_by_its_checksum(
+    storage: Path, tree: Path, how: str
+) -> None:
+    known = {"unheard of": "00", "md5": hashlib.md5(b"data").hexdigest()}
+    file = stored(storage, "x.fits", checksums=known)
+    (tree / "x.fits").write_bytes(b"data")
+    assert ingest(storage, file, how=how).result.value == "already"
+    (tree / "x.fits").write_bytes(b"Data")
+    assert ingest(storage, file, how=how).result.value == "failed"
+
+
+@HOW
+@pytest.mark.parametrize("what", ["a link", "a dangling link", "a loop", "a FIFO", "a directory"])
+def test_what_is_no_such_file_is_another_one(
+    storage: Path, tree: Path, how: str, what: str
+) -> None:
+    file, path = stored(storage, "x.fits"), tree / "x.fits"
+    (tree / "other").write_bytes(b"data")
+    make: dict[str, Any] = {
+        "a link": lambda: path.symlink_to("other"),
+        "a dangling link": lambda: path.symlink_to("nowhere"),
+        "a loop": lambda: path.symlink_to("x.fits"),
+        "a FIFO": lambda: os.mkfifo(path),
+        "a directory": path.mkdir,
+    }
+    make[what]()
+    assert ingest(storage, file, how=how).result.value == "failed"
+    with started("link", storage, root=str(tree), how=how) as plugin:
+        assert list(plugin.known([file])) == [(1, False)]
+
+
+def test_copy_that_cannot_be_read_for_the_moment_is_no_failure(
+    storage: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **more: Any) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    file = stored(storage, "x.fits")
+    (tree / "x.fits").write_bytes(b"data")
+    monkeypatch.setattr(checksum, "compute", refuse)
+    with pytest.raises(NotReady, match="Stale"):
+        ingest(storage, file)
 
 
 def test_path_by_date(storage: Path, tree: Path) -> None:

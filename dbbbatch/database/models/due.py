@@ -14,6 +14,7 @@ from typing import Any
 from dbbbatch import retry
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.models.status import Status
+from dbbbatch.database.models.storage import FileChecksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +185,7 @@ def with_names(found: Sequence[Found]) -> list[Held]:
             [values],
         ).fetchall()
     }
-    checksums: dict[int, dict[str, str]] = {}
-    for file_id, algorithm, value in connect.execute(
-        f"SELECT file_id, algorithm, value FROM file_checksum WHERE file_id {where}", [values]
-    ).fetchall():
-        checksums.setdefault(file_id, {})[algorithm] = value
+    checksums = FileChecksum.of([row[0] for row in found])
     held = []
     for file_id, was, attempts, parts in found:
         relpath, filename, size, checksum, status, added = files[file_id]
@@ -199,7 +196,8 @@ def with_names(found: Sequence[Found]) -> list[Held]:
                 relpath,
                 filename,
                 size,
-                {**checksums.get(file_id, {}), algorithm: digits},
+                # The recorded one comes first, and is right where both tables have one.
+                {algorithm: digits} | checksums.get(file_id, {}) | {algorithm: digits},
                 status,
                 bulk.read_moment(added),
                 Status(was),

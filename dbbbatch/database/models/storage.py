@@ -571,6 +571,17 @@ class FileChecksum(Table):
         )
 
     @classmethod
+    def of(cls, ids: Sequence[int]) -> dict[int, dict[str, str]]:
+        """Return the further checksums of files: algorithm to digest, by id."""
+        where, value = bulk.among(ids)
+        found: dict[int, dict[str, str]] = {}
+        for number, algorithm, digest in execute(
+            f"SELECT file_id, algorithm, value FROM file_checksum WHERE file_id {where}", (value,)
+        ).fetchall():
+            found.setdefault(number, {})[algorithm] = digest
+        return found
+
+    @classmethod
     def drop(cls, ids: Sequence[int]) -> None:
         """Forget the checksums of files on their way: they are those of other content."""
         if not ids:
