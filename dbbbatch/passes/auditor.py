@@ -22,7 +22,7 @@ from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.storage import Audited, File, FileStatus, Name
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, clock, faults, names, place
-from dbbbatch.files.scan import Found, scan
+from dbbbatch.files.scan import Found, mtime_ns, scan
 from dbbbatch.passes.audit_rows import Rows, must_be_there
 from dbbbatch.passes.audit_targets import compare_targets
 from dbbbatch.passes.base import Pass, Work
@@ -278,7 +278,7 @@ class AuditorWork(Work):
                 break
             some = rows[start : start + _TOGETHER]
             some = some[: p.take(len(some))]
-            right: list[Audited] = []
+            right: dict[Audited, os.stat_result] = {}
             wrong: list[tuple[Audited, FileStatus, str]] = []
             for row in some:
                 self._verify_one(p, row, right, wrong)
@@ -287,10 +287,17 @@ class AuditorWork(Work):
             must_be_there(self._finder, p)
 
             def mark(
-                right: list[Audited] = right,
+                right: dict[Audited, os.stat_result] = right,
                 wrong: list[tuple[Audited, FileStatus, str]] = wrong,
             ) -> tuple[set[int], set[int]]:
-                verified = File.verified(right)
+                verified = File.verified(list(right))
+                File.own_entries(
+                    [
+                        (row.id, mtime_ns(status), status.st_ino)
+                        for row, status in right.items()
+                        if row.id in verified
+                    ]
+                )
                 # What targets gave up because it was not there is due again.
                 again = {row.id for row in right if row.status != FileStatus.STORED} & verified
                 IngestState.arrive(sorted(again), self._finder.storage, p.run_id)
@@ -311,7 +318,7 @@ class AuditorWork(Work):
         self,
         p: Pass,
         row: Audited,
-        right: list[Audited],
+        right: dict[Audited, os.stat_result],
         wrong: list[tuple[Audited, FileStatus, str]],
     ) -> None:
         path = names.below(self._finder.storage, names.rel_of(row))
@@ -319,7 +326,8 @@ class AuditorWork(Work):
         try:
             before = os.lstat(path)
             found = checksum.compute(path, [algorithm])[algorithm]
-            checksum.same(before, os.lstat(path), path)
+            after = os.lstat(path)
+            checksum.same(before, after, path)
         except Interrupted:
             return
         except (FileNotFoundError, NotADirectoryError, checksum.Changed):
@@ -331,7 +339,7 @@ class AuditorWork(Work):
             self._complaints.failed(names.rel_of(row), f"cannot be read: {error.strerror}")
             return
         if found == digest:
-            right.append(row)
+            right[row] = after
         else:
             why = f"has {algorithm} {found[:_DIGITS]}… instead of {digest[:_DIGITS]}…"
             wrong.append((row, FileStatus.CORRUPT, why))

@@ -111,10 +111,13 @@ class HandoffRebuild(Recording):
         super().__init__()
         self._section = section
         self._jobs = jobs
+        #: Ids and inodes of held files that are others than the rows say, as on a restored disk.
+        self._moved: list[tuple[int, int]] = []
 
     def recover(self, p: Pass) -> None:
         """See that the areas are there."""
         self.counts = p.counts
+        self._moved = []
         for path in (self._section.buffer, self._section.holding, self._section.quarantine):
             p.roots.require(path)
 
@@ -129,7 +132,15 @@ class HandoffRebuild(Recording):
                 else:
                     self.note(p, os.path.join(self._section.holding, held.found.rel), error)
             p.roots.require(self._section.holding)
-            connect.transact(lambda ready=ready: self._record(p.settings.site.name, ready))
+            moved, self._moved = self._moved, []
+
+            def write(
+                ready: list[tuple[_Held, str]] = ready, moved: list[tuple[int, int]] = moved
+            ) -> None:
+                HandoffFile.own_inodes(moved)
+                self._record(p.settings.site.name, ready)
+
+            connect.transact(write)
             p.counts["recorded"] += len(ready)
             p.progress(p.counts["recorded"], what="files recorded")
             if p.stopping:
@@ -149,7 +160,7 @@ class HandoffRebuild(Recording):
 
     def due(self, p: Pass) -> bool:
         """Tell whether a held file is not known."""
-        return next(self._unknown(p), None) is not None
+        return any(self._unknown(p))
 
     def _unknown(self, p: Pass) -> Iterator[list[_Held]]:
         for batch in _batches(self.files(p, self._section.holding)):
@@ -170,7 +181,12 @@ class HandoffRebuild(Recording):
                 and not self._is_in_buffer(each)
             ]
             p.counts["known"] += len(held) - len(new)
-            if new:
+            self._moved += [
+                (row.id, each.seen.inode)
+                for each in first.values()
+                if (row := rows.get(each.version)) and row.is_moved(each)
+            ]
+            if new or self._moved:
                 yield new
 
     def _is_known(self, p: Pass, held: _Held, row: _Row | None) -> bool:
@@ -252,7 +268,8 @@ class HandoffRebuild(Recording):
         """Return what the table says of the versions of files."""
         where, values = among_paths(set(paths))
         rows = connect.execute(
-            "SELECT relpath, filename, size_bytes, mtime_ns, id, status, held_as FROM handoff_file"
+            "SELECT relpath, filename, size_bytes, mtime_ns, id, status, held_as, inode"
+            " FROM handoff_file"
             f" WHERE site = ? AND handoff = ? AND (relpath, filename) {where}",
             (site, self._section.name, *values),
         ).fetchall()
@@ -269,6 +286,15 @@ class _Row(NamedTuple):
     id: int
     status: str
     held_as: str | None
+    inode: int
+
+    def is_moved(self, held: _Held) -> bool:
+        """Return whether it has another inode than the held file that it is about."""
+        return (
+            self.status == HandoffStatus.HELD
+            and self.held_as == held.held_as
+            and self.inode != held.seen.inode
+        )
 
 
 @dataclass(frozen=True)

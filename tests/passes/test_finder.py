@@ -11,6 +11,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.files import checksum, names, place
+from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.base import Options, Pass
 from dbbbatch.passes.finder import arrival, batch, examine
 from dbbbatch.passes.finder.work import FinderWork
@@ -411,6 +412,36 @@ class TestOddThings:
         assert tree(finding.quarantine) == {"a": b"data"}
         ((reason,),) = finding.rows("SELECT reason FROM quarantine")
         assert reason == "after 2 attempts: Permission denied"
+
+
+class TestAcrossFileSystems:
+    """A copy is another file than the one that was read."""
+
+    @pytest.mark.promise
+    def test_row_has_time_and_inode_of_the_copy(self, settings, tmp_path, other_file_system):
+        finding = Finding(settings, tmp_path, other_file_system)
+        finding.put("a")
+        assert finding.run() == 0
+        assert finding.rows("SELECT mtime_ns, inode FROM file") == [entry(finding, "a")]
+
+    @pytest.mark.promise
+    def test_row_has_them_too_where_a_pass_was_killed(
+        self, settings, tmp_path, other_file_system, monkeypatch
+    ):
+        finding = Finding(settings, tmp_path, other_file_system)
+        finding.put("a")
+        with monkeypatch.context() as patched:
+            patched.setattr(arrival, "_record", lambda *_: 1 / 0)
+            assert finding.run() == 70
+        assert finding.run() == 0
+        assert finding.rows("SELECT mtime_ns, inode FROM file") == [entry(finding, "a")]
+        assert tree(finding.source) == {}
+
+
+def entry(finding, rel):
+    """Give time and inode of a file of storage, as a row has them."""
+    status = os.stat(finding.storage / rel)
+    return mtime_ns(status), status.st_ino
 
 
 def unreadable(monkeypatch, name):

@@ -251,6 +251,27 @@ def test_row_of_another_inode_is_in_doubt_and_one_that_is_known_to_be_wrong_is_n
     assert "\n1 known files" in lived.run("dbb", "rebuild", "finder.latiss").out
 
 
+@pytest.mark.promise
+def test_row_of_another_inode_is_in_doubt_until_the_auditor_has_read_its_file(lived):
+    change(lived, "UPDATE file SET inode = 1, mtime_ns = 1 WHERE filename = 'a.fits'")
+    change(lived, "UPDATE file SET inode = NULL, mtime_ns = NULL WHERE filename = 'b.fits'")
+    assert lived.run("dbb-auditor", "--share", "1").code == 0
+    assert "known files are" not in lived.run("dbb", "rebuild", "finder.latiss").out
+    for filename, mtime_ns, inode in ask(lived, "SELECT filename, mtime_ns, inode FROM file"):
+        status = os.stat(next(lived.storage.rglob(filename)))
+        assert (mtime_ns, inode) == (status.st_mtime_ns, status.st_ino)
+
+
+@pytest.mark.promise
+def test_rows_of_held_files_have_the_inodes_of_a_restored_disk(lived):
+    before = ask(lived, HELD)
+    change(lived, "UPDATE handoff_file SET inode = 1")
+    assert lived.run("dbb", "rebuild", "handoff.latiss").code == 0
+    assert ask(lived, HELD) == before
+    for held_as, inode in ask(lived, "SELECT held_as, inode FROM handoff_file"):
+        assert next(lived.holding.rglob(held_as)).stat().st_ino == inode
+
+
 BEFORE = ["FOUND", "DELIVERED", "VANISHED", "PURGED", "QUARANTINED"]
 
 

@@ -410,6 +410,16 @@ class HandoffFile(Table):
         )
 
     @classmethod
+    def own_inodes(cls, rows: Sequence[tuple[int, int]]) -> None:
+        """Record the inodes that held files have by now, as on a restored disk: id and inode."""
+        bulk.for_each(
+            "UPDATE handoff_file SET inode = new.inode FROM {new}"
+            " WHERE handoff_file.id = new.id AND handoff_file.status = 'HELD'",
+            {"id": "bigint", "inode": "bigint"},
+            rows,
+        )
+
+    @classmethod
     def vanished(cls, files: Sequence[tuple[int, str]]) -> None:
         """Record that versions are no longer in the buffer: id and what is known of it."""
         bulk.for_each(

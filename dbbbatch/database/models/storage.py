@@ -299,6 +299,20 @@ class File(Table):
         FileChecksum.drop([number for number, _ in rows])
 
     @classmethod
+    def own_entries(cls, rows: Sequence[tuple[int, int, int]]) -> None:
+        """Record time and inode of files as storage has them: id, mtime_ns, inode.
+
+        A copy is another file than the one that was read, and a restored disk has others.
+        """
+        bulk.for_each(
+            "UPDATE file SET mtime_ns = new.mtime_ns, inode = new.inode FROM {new}"
+            " WHERE file.id = new.id AND (COALESCE(file.inode, -1) <> new.inode"
+            " OR COALESCE(file.mtime_ns, -1) <> new.mtime_ns)",
+            {"id": "bigint", "mtime_ns": "bigint", "inode": "bigint"},
+            [(number, mtime_ns, inode & INODE) for number, mtime_ns, inode in rows],
+        )
+
+    @classmethod
     def forget(cls, ids: Sequence[int], why: str) -> None:
         """Take files out of the truth; their rows and their history stay."""
         where, value = bulk.among(ids)

@@ -183,6 +183,7 @@ def store(area: Area, arrivals: Sequence[Arrival]) -> Outcome:
     arriving = connect.transact(lambda: _intend(area, algorithm, arrivals))
     outcome = Outcome([], [])
     corrected: list[Arrival] = []
+    copies: list[tuple[int, int, int]] = []
     placed: list[Arrival] = []
     try:
         for arrival in arrivals:
@@ -195,7 +196,9 @@ def store(area: Area, arrivals: Sequence[Arrival]) -> Outcome:
             try:
                 _place(area, arrival)
                 placed.append(arrival)
-                if not arrival.copied and _read_again_if_other(arrival):
+                if arrival.copied:
+                    copies.append(_own_entry(number, os.lstat(arrival.destination)))
+                elif _read_again_if_other(arrival):
                     corrected.append(arrival)
                 outcome.stored.append(arrival)
             except OSError as error:
@@ -217,6 +220,7 @@ def store(area: Area, arrivals: Sequence[Arrival]) -> Outcome:
 
     def record() -> None:
         _correct(area, corrected)
+        File.own_entries(copies)
         File.withdraw(taken_back)
         _record(area, [arrival.number for arrival in outcome.stored], originals)
 
@@ -303,6 +307,7 @@ def recover(
     while rows := connect.look(partial(File.arriving, area.storage, area.finder, most, after)):
         after = rows[-1].id
         there: list[Arrival] = []
+        copies: list[tuple[int, int, int]] = []
         left: list[Left] = []
         back: list[int] = []
         missing: list[str] = []
@@ -313,6 +318,8 @@ def recover(
             try:
                 if arrival := _placed(area, row):
                     there.append(arrival)
+                    if version(arrival.status) != (row.size_bytes, row.mtime_ns, row.inode):
+                        copies.append(_own_entry(row.id, arrival.status))
                     left += _left_behind(area, row)
                 else:
                     if not place.is_there(os.path.join(area.source, names.rel_of(row))):
@@ -327,9 +334,13 @@ def recover(
         area.require()
 
         def record(
-            there: list[Arrival] = there, left: list[Left] = left, back: list[int] = back
+            there: list[Arrival] = there,
+            copies: list[tuple[int, int, int]] = copies,
+            left: list[Left] = left,
+            back: list[int] = back,
         ) -> None:
             _correct(area, [arrival for arrival in there if arrival.sums])
+            File.own_entries(copies)
             File.withdraw(back)
             _record(area, [arrival.number for arrival in there], left)
 
@@ -596,6 +607,11 @@ def _paths(area: Area, rel: str) -> tuple[str, str]:
 def version(status: os.stat_result) -> tuple[int, int, int]:
     """Return what tells one version of a file from another, as the tables have it."""
     return status.st_size, mtime_ns(status), status.st_ino & INODE
+
+
+def _own_entry(number: int, status: os.stat_result) -> tuple[int, int, int]:
+    """Return id, time and inode of a file of storage, which a copy does not have of its source."""
+    return number, mtime_ns(status), status.st_ino
 
 
 def _sync(arrivals: Iterable[Arrival]) -> None:
