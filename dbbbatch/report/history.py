@@ -127,7 +127,8 @@ def _add_handoff(result: History, relpath: str, filename: str) -> None:
     )
     for row in _rows("handoff_file", columns, "relpath = ? AND filename = ?", (relpath, filename)):
         where = f"{row['site']} handoff.{row['handoff']}"
-        detail = row["error"] or (f"held as {row['held_as']}" if row["held_as"] else "")
+        was_held = row["held_as"] and row["status"] in ("HELD", "PURGED", "IGNORED")
+        detail = row["error"] or (f"held as {row['held_as']}" if was_held else "")
         result.versions.append(
             Version(where, row["status"], row["size_bytes"], row["checksum"] or "", detail)
         )

@@ -523,3 +523,104 @@ def test_of_a_batch_only_the_content_that_it_sent_is_recovered() -> None:
     assert HandoffFile.of_batch(1) == []
     assert connect.transact(lambda: HandoffFile.delivered([(1, 1, "blake2b:00")])) == set()
     assert connect.transact(lambda: HandoffFile.delivered([(1, 2, "blake2b:01")])) == {1}
+
+
+# ---- a version that comes again ------------------------------------------------------------------
+
+
+class TestAgain:
+    """A version that is delivered once more: one copy of it stays, and the janitor knows it."""
+
+    @pytest.fixture
+    def site(self, site: Site) -> Site:
+        configure(site)
+        put_at(site, "d/a", OLD)
+        assert make_pass(site) == 0
+        store(site)
+        return site
+
+    def send(self, site: Site, content: bytes = OLD, when: float = WHEN) -> None:
+        put_at(site, "d/a", content, when)
+        assert make_pass(site) == 0
+
+    def one_is_purged(self, site: Site) -> None:
+        ((held_as, status),) = rows(site, "held_as, status")
+        assert (status, tree(site.holding)) == ("HELD", {f"d/{held_as}": OLD})
+        assert janitor(site) == 0
+        assert tree(site.holding) == {}
+
+    def test_as_the_archiver_writes_it_again(self, site: Site) -> None:
+        for _ in range(3):
+            self.send(site)
+        self.one_is_purged(site)
+
+    def test_after_the_database_was_lost(self, site: Site) -> None:
+        change(site, "DELETE FROM transfer_attempt")
+        change(site, "DELETE FROM handoff_file")
+        self.send(site)
+        self.one_is_purged(site)
+
+    def test_after_the_database_was_lost_with_another_time(self, site: Site) -> None:
+        change(site, "DELETE FROM transfer_attempt")
+        change(site, "DELETE FROM handoff_file")
+        self.send(site, when=WHEN + 1)
+        self.one_is_purged(site)
+
+    def test_where_the_copy_has_another_name(self, site: Site) -> None:
+        (site.holding / "d" / "a").rename(site.holding / "d" / "a.~3~")
+        change(site, "UPDATE handoff_file SET held_as = 'a.~3~'")
+        self.send(site)
+        self.one_is_purged(site)
+
+    @pytest.mark.parametrize("before", ["sync_file", "sync_directory"])
+    def test_and_the_pass_is_killed(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch, before: str
+    ) -> None:
+        put_at(site, "d/a", OLD)
+        with monkeypatch.context() as patched:
+            patched.setattr(place, before, killed)
+            with pytest.raises(Killed):
+                make_pass(site)
+        assert make_pass(site) == 0
+        self.one_is_purged(site)
+
+    def test_and_the_pass_is_killed_before_it_is_recorded(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put_at(site, "d/a", OLD)
+        with monkeypatch.context() as patched:
+            patched.setattr(HandoffFile, "held", killed)
+            with pytest.raises(Killed):
+                make_pass(site)
+        assert make_pass(site) == 0
+        self.one_is_purged(site)
+
+    def test_with_other_content_and_both_stay(self, site: Site) -> None:
+        shutil.rmtree(site.far_buffer)
+        site.far_buffer.mkdir()
+        self.send(site, NEW)
+        assert tree(site.holding) == {"d/a": OLD, "d/a.~1~": NEW}
+
+    def test_what_a_row_of_its_own_knows_stays(self, site: Site) -> None:
+        for when in (WHEN + 1, WHEN + 2):
+            self.send(site, when=when)
+        assert len(tree(site.holding)) == 3
+        assert janitor(site) == 0
+        assert tree(site.holding) == {}
+
+    def test_file_whose_own_name_is_like_a_version_stays(self, site: Site) -> None:
+        put_at(site, "d/a.~1~", OLD)
+        assert make_pass(site) == 0
+        self.send(site)
+        assert tree(site.holding) == {"d/a.~1~": OLD, "d/a.~2~": OLD}
+        assert sorted(rows(site, "held_as, status")) == [("a.~1~", "HELD"), ("a.~2~", "HELD")]
+
+    def test_and_is_ignored_on_its_way_and_is_not_taken_for_held(self, site: Site) -> None:
+        put_at(site, "d/a", OLD)
+        site.write(
+            handoff={**KEYS, "max_attempts": 1}, endpoint={"transfer": "false {batch} {dest}"}
+        )
+        make_pass(site)
+        assert site.run("dbb", "ignore", "handoff.latiss", "--reason", "why").code == 0
+        assert site.run("dbb", "retry", "handoff.latiss", "--status", "IGNORED").code == 0
+        assert rows(site) == ["FOUND"]

@@ -64,6 +64,7 @@ class Waiting(NamedTuple):
     conflict_since: datetime | None
     priority: int
     rank: int
+    held_as: str | None = None
 
 
 class Held(NamedTuple):
@@ -131,7 +132,7 @@ class HandoffFile(Table):
         Since when the endpoint's buffer has another content under the name.
     held_as : `str` or `None`
         Its name in the holding area, in the directory relpath; of one that is not there, `None`
-        or the name that it had.
+        or the name that it had when it was there.
     error : `str` or `None`
         Why it is not further, for an operator.
     """
@@ -177,7 +178,7 @@ class HandoffFile(Table):
             " attempts = CASE WHEN old.status = 'FOUND' THEN old.attempts ELSE 0 END,"
             " next_try_at = CASE WHEN old.status = 'FOUND' THEN old.next_try_at END,"
             " error = CASE WHEN old.status = 'FOUND' THEN old.error END,"
-            " held_as = NULL, status = 'FOUND'"
+            " status = 'FOUND'"
             " WHERE old.status IN ('HELD', 'PURGED', 'VANISHED')"
             " OR old.status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
             " AND old.inode <> excluded.inode"
@@ -399,6 +400,24 @@ class HandoffFile(Table):
         return {(row[0], row[1], row[2]) for row in rows.fetchall()}
 
     @classmethod
+    def others_like(
+        cls, number: int, relpath: str, filenames: Sequence[str]
+    ) -> set[tuple[str | None, int, int]]:
+        """Return name in holding, size and time of versions of files with such names.
+
+        But for the version of that number; those of all handoffs, which may share the area. No name
+        is given of those that are on their way there.
+        """
+        where, value = bulk.among(filenames)
+        rows = execute(
+            "SELECT CASE WHEN status <> 'DELIVERED' THEN held_as END, size_bytes, mtime_ns"
+            f" FROM handoff_file WHERE id <> ? AND relpath = ? AND filename {where}"
+            " AND status IN ('DELIVERED', 'HELD', 'IGNORED')",
+            (number, relpath, value),
+        )
+        return {(row[0], row[1], row[2]) for row in rows.fetchall()}
+
+    @classmethod
     def held(cls, files: Sequence[tuple[int, str, int]]) -> None:
         """Record that originals are in the holding area: id, the name and the inode there."""
         bulk.for_each(
@@ -551,7 +570,8 @@ class HandoffFile(Table):
     def left_aside(cls, quarantine: Quarantine, reason: str) -> None:
         """Record a person's decision that a version stays where it was moved to."""
         execute(
-            f"UPDATE handoff_file SET status = 'IGNORED', error = ? WHERE {_QUARANTINED}",
+            "UPDATE handoff_file SET status = 'IGNORED', held_as = NULL, error = ?"
+            f" WHERE {_QUARANTINED}",
             (bulk.clean(reason), *_version(quarantine)),
         )
 
@@ -579,7 +599,8 @@ class HandoffFile(Table):
         marks = ", ".join("?" for _ in statuses)
         return int(
             execute(
-                "UPDATE handoff_file SET status = 'IGNORED', next_try_at = NULL, error = ?"
+                "UPDATE handoff_file SET held_as = CASE WHEN status = 'HELD' THEN held_as END,"
+                " status = 'IGNORED', next_try_at = NULL, error = ?"
                 f" WHERE id {where} AND status IN ({marks})",
                 (bulk.clean(reason), value, *statuses),
             ).rowcount

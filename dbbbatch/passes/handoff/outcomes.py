@@ -123,6 +123,8 @@ class Outcomes:
         self._must_be_held(result, rows)
         if result.strays:
             self._put_back(result)
+        for row, name in result.again:
+            self._remove_copies(row, name)
         stuck = {row.id for row, _ in result.stuck}
         gone = [(number, why) for number, why in result.gone if number not in stuck]
 
@@ -156,6 +158,21 @@ class Outcomes:
         ]
         told = self._p.roots.take_back(holding, back)
         raise TryLater(f"{why}; {told}" if told else why)
+
+    def _remove_copies(self, row: Waiting, name: str) -> None:
+        """Leave one copy in holding of a version that was sent again: the one that is recorded.
+
+        Before it is recorded, so that a kill leaves none that nobody knows.
+        """
+        copies = sources.earlier_names(row, name)
+        filenames = [row.filename, *map(names.to_text, copies)]
+        others = connect.look(lambda: HandoffFile.others_like(row.id, row.relpath, filenames))
+        try:
+            self._p.counts["held before"] += sources.remove_copies(
+                self._section, row, name, copies, others
+            )
+        except OSError as error:
+            self._p.log.info("%s: an earlier copy in holding stays: %s", row.filename, error)
 
     def _why_stuck(self, row: Waiting, error: OSError) -> str:
         rel, _ = sources.path_of(self._section, row)

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -28,6 +28,9 @@ _JOBS = 2
 #: What makes NAME.~N~ of a name; and most digits of N.
 _VERSION = re.compile(r"\.~\d+~$")
 _DIGITS = 7
+
+#: Names of earlier copies that are looked for, at most.
+_MOST_VERSIONS = 1000
 
 
 def check(section: Handoff, roots: Roots) -> None:
@@ -246,6 +249,8 @@ class Holding:
     ----------
     held : `list` [ `tuple` [ `int`, `str`, `int` ] ]
         With the name in the holding area, as the table keeps it, and the inode.
+    again : `list` [ `tuple` [ `Waiting`, `str` ] ]
+        Those of which holding may have had an earlier copy, with their name there.
     gone : `list` [ `tuple` [ `int`, `str` ] ]
         Neither in the buffer nor in the holding area, with the reason.
     strays : `list` [ `Stray` ]
@@ -255,6 +260,7 @@ class Holding:
     """
 
     held: list[tuple[int, str, int]] = field(default_factory=list)
+    again: list[tuple[Waiting, str]] = field(default_factory=list)
     gone: list[tuple[int, str]] = field(default_factory=list)
     strays: list[Stray] = field(default_factory=list)
     stuck: list[tuple[Waiting, OSError]] = field(default_factory=list)
@@ -288,7 +294,7 @@ def hold(section: Handoff, rows: Sequence[Waiting]) -> Holding:
                 result.gone.append((row.id, "delivered, but replaced by another version"))
                 continue
             directories.add(directory)
-            result.held.append((row.id, names.to_text(name), again.inode))
+            _note_held(again, name, result)
         except OSError as error:
             result.stuck.append((row, error))
     for relpath, some in absent.items():
@@ -316,6 +322,7 @@ def _make_durable(
             }
             undone = [here[number] for number, *_ in result.held if number in here]
             result.held = [each for each in result.held if each[0] not in here]
+            result.again = [each for each in result.again if each[0].id not in here]
             result.stuck += [(row, error) for row in undone]
 
 
@@ -336,11 +343,12 @@ def _find(
             same.setdefault(inode, []).append(name)
         if row := bases.get(name) or bases.get(_VERSION.sub("", name)):
             alike.append((name, row))
-    held, gone = [], []
+    found, gone = False, []
     for row, what in absent:
         for name in same.get(row.inode, ()):
             if not changed(section.holding, row, names.join(relpath, name)):
-                held.append((row.id, names.to_text(name), row.inode))
+                _note_held(row, name, result)
+                found = True
                 break
         else:
             gone.append((row.id, f"delivered, but {what}"))
@@ -351,9 +359,76 @@ def _find(
             if stat.S_ISREG(status.st_mode):
                 version = (status.st_size, scan.mtime_ns(status), status.st_ino & INODE)
                 result.strays.append(Stray(row, name, version, status.st_ctime))
-    result.held += held
     result.gone += gone
-    return bool(held)
+    return found
+
+
+def _note_held(row: Waiting, name: str, result: Holding) -> None:
+    result.held.append((row.id, names.to_text(name), row.inode))
+    if row.held_as or name != names.from_text(row.filename):
+        result.again.append((row, name))
+
+
+def earlier_names(row: Waiting, name: str) -> list[str]:
+    """Return the names that an earlier copy of an original may have in holding, beside its own."""
+    filename = names.from_text(row.filename)
+    found = [filename, names.from_text(row.held_as)] if row.held_as else [filename]
+    for number in range(1, _MOST_VERSIONS):
+        if name == filename or name == (version := place.versioned(filename, number)):
+            break
+        found.append(version)
+    return [each for each in dict.fromkeys(found) if each != name]
+
+
+def remove_copies(
+    section: Handoff,
+    row: Waiting,
+    name: str,
+    copies: Sequence[str],
+    others: Container[tuple[str | None, int, int]],
+) -> int:
+    """Remove earlier copies of an original from holding; return how many.
+
+    Parameters
+    ----------
+    name : `str`
+        The one that stays; it is made durable first.
+    copies : `~collections.abc.Sequence` [ `str` ]
+        Names of which some may have the same content.
+    others : `~collections.abc.Container` [ `tuple` [ `str` or `None`, `int`, `int` ] ]
+        Name as in the table, size and time of what is in holding for other rows; of those on their
+        way there no name.
+
+    Raises
+    ------
+    OSError
+        One cannot be read or removed; all that are not removed stay.
+    """
+    directory = _below(section.holding, names.split(path_of(section, row)[0])[0])
+    algorithm, digest = _known(row)
+    removed = 0
+    for each in copies if algorithm else ():
+        path = os.path.join(directory, each)
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            continue
+        if (
+            not stat.S_ISREG(status.st_mode)
+            or status.st_size != row.size_bytes
+            or status.st_ino & INODE == row.inode
+            or any(
+                (whose, status.st_size, scan.mtime_ns(status)) in others
+                for whose in (names.to_text(each), None)
+            )
+        ):
+            continue
+        if checksum.compute(path, [algorithm])[algorithm] == digest:
+            place.sync_file(os.path.join(directory, name))
+            place.sync_directory(directory)
+            os.unlink(path)
+            removed += 1
+    return removed
 
 
 def put_back(section: Handoff, row: Waiting, name: str) -> None:
