@@ -7,13 +7,13 @@ from typing import Any
 
 from dbbbatch.targets.base import Outcome, Result, StoredFile
 
-__all__ = ["DATASET", "REPLICA", "Did", "Entry"]
+__all__ = ["DATASET", "METADATA", "REPLICA", "Did", "Entry"]
 
 #: Scope and name.
 Did = tuple[str, str]
 
 #: Parts of an attempt.
-REPLICA, DATASET = "replica", "dataset"
+REPLICA, DATASET, METADATA = "replica", "dataset", "metadata"
 
 
 @dataclass(slots=True)
@@ -31,6 +31,8 @@ class Entry:
     #: What was found or done, in this batch or an earlier attempt.
     parts: set[str] = field(default_factory=set)
     new: bool = False
+    #: Whether the server has a file of this name, on whichever element.
+    known: bool = False
 
     @property
     def did(self) -> Did:

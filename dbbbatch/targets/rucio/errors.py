@@ -8,7 +8,7 @@ from enum import Enum
 import requests
 from rucio.common import exception as rucio
 
-__all__ = ["Sort", "said", "sort"]
+__all__ = ["Sort", "forbids_slash", "said", "sort"]
 
 
 class Sort(Enum):
@@ -80,3 +80,9 @@ def said(error: Exception) -> str:
     text = text.removeprefix("An unknown exception occurred. ").replace("Details: ", "")
     name = type(error).__name__
     return f"{name}: {text[:500]}" if text else name
+
+
+def forbids_slash(text: str) -> bool:
+    """Return whether a refusal of a name quotes a pattern of the server that has no slash."""
+    found = re.search(r"does not match '(.*?)'", text)
+    return found is not None and "/" not in found[1]

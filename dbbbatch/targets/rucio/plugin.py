@@ -181,18 +181,21 @@ class Rucio(Plugin):
             yield from self._registrar.register(list(bulk.values()))
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
-        named: dict[int, Did | None] = {}
+        entries: dict[int, Entry | None] = {}
         for file in files:
             try:
-                named[file.number] = self._did(self._namer.fields(file))
-            except naming.NoName:
-                named[file.number] = None
-        dids = [did for did in named.values() if did is not None]
+                entry = self._named(file, self._namer.fields(file))
+                f"{entry.scope}{entry.name}".encode()
+            except (naming.NoName, UnicodeEncodeError):
+                entries[file.number] = None
+            else:
+                entries[file.number] = entry
+        found = [entry for entry in entries.values() if entry is not None]
         there: set[Did] = set()
-        for at in range(0, len(dids), self.settings.bulk):
-            there |= self._registrar.there(dids[at : at + self.settings.bulk]).keys()
-        for number, did in named.items():
-            yield number, did in there
+        for at in range(0, len(found), self.settings.bulk):
+            there |= self._registrar.holds(found[at : at + self.settings.bulk])
+        for number, entry in entries.items():
+            yield number, entry is not None and entry.did in there
 
     def _entry(self, file: StoredFile) -> Entry | Outcome:
         """Name a file and find its checksums, computing those that are not known."""
@@ -200,34 +203,38 @@ class Rucio(Plugin):
             fields = self._namer.fields(file)
         except naming.NoName as error:
             return Outcome(file.number, Result.NEVER, str(error))
-        scope, name = self._did(fields)
-        pfn = self.settings.pfn.format(**fields)
+        entry = self._named(file, fields)
         try:
-            f"{scope}{name}{pfn}".encode()
+            f"{entry.scope}{entry.name}{entry.pfn}".encode()
         except UnicodeEncodeError:
             return Outcome(file.number, Result.NEVER, "Rucio takes no names but UTF-8")
         wanted = ["adler32", "md5"] if self.settings.md5 else ["adler32"]
-        missing = [name for name in wanted if name not in file.checksums]
+        missing = [name for name in wanted if name not in entry.sums]
         try:
-            computed = checksum.compute(file.path, missing) if missing else {}
+            entry.computed = checksum.compute(file.path, missing) if missing else {}
         except checksum.Changed as error:
             return Outcome(file.number, Result.LATER, str(error))
         except OSError as error:
             result = Result.LATER if error.errno in _AWAY else Result.FAILED
             return Outcome(file.number, result, f"cannot be read: {error.strerror or error}")
-        known = {name: file.checksums[name].lower() for name in wanted if name in file.checksums}
+        entry.sums |= entry.computed
+        return entry
+
+    def _named(self, file: StoredFile, fields: Mapping[str, Any]) -> Entry:
+        """Return a file with its names, and those of its checksums that are known already."""
+        scope, name = self._did(fields)
         dataset = self.settings.dataset.format(**fields)
         dataset_scope = self.settings.dataset_scope or self.settings.scope
+        wanted = ("adler32", "md5") if self.settings.md5 else ("adler32",)
         return Entry(
             file,
             scope,
             name,
-            known | computed,
-            pfn,
+            {each: file.checksums[each].lower() for each in wanted if each in file.checksums},
+            self.settings.pfn.format(**fields),
             (dataset_scope.format(**fields), dataset) if dataset else None,
             {name: text.format(**fields) for name, text in self.settings.metadata.items()},
-            computed,
-            set(file.parts_done),
+            parts=set(file.parts_done),
         )
 
     def _did(self, fields: Mapping[str, Any]) -> Did:

@@ -7,6 +7,7 @@ Every step can be repeated; a bulk that is refused is taken apart by halves.
 
 from __future__ import annotations
 
+import inspect
 import random
 import re
 import time
@@ -18,7 +19,7 @@ from rucio.common import exception as rucio
 
 from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Result
 from dbbbatch.targets.rucio import errors
-from dbbbatch.targets.rucio.entry import DATASET, REPLICA, Did, Entry
+from dbbbatch.targets.rucio.entry import DATASET, METADATA, REPLICA, Did, Entry
 
 __all__ = ["Registrar"]
 
@@ -40,6 +41,9 @@ class Registrar:
     def __init__(self, client: Any, settings: Any) -> None:
         self._client = client
         self._settings = settings
+        # Where the plugin of metadata can be named, it is not the same by default everywhere.
+        named = "plugin" in inspect.signature(client.get_metadata_bulk).parameters
+        self._columns = {"plugin": "DID_COLUMN"} if named else {}
         #: Datasets known to be there with their rule, and those that are not (there at all?).
         self._ready: set[Did] = set()
         self._unready: dict[Did, bool] = {}
@@ -75,7 +79,7 @@ class Registrar:
             step = "rule"
             self._add_rules([entry for entry in entries if entry.dataset is None])
             step = "metadata"
-            self._describe(entries)
+            self._describe([entry for entry in entries if METADATA not in entry.parts])
         except (NotReady, Misconfigured):
             raise
         except Exception as error:  # noqa: BLE001 (sorted in _explain)
@@ -106,6 +110,12 @@ class Registrar:
         if entry.parts:
             return entry.outcome(Result.PARTLY, f"{step}: {text}")
         if kind is errors.Sort.NEVER:
+            if "/" in entry.name and errors.forbids_slash(text):
+                raise Misconfigured(
+                    f"name: this server allows no / in names, as in {entry.name!r} (nor do those "
+                    "of Rucio 35): make them of the file's own name and groups of `pattern`, such "
+                    'as "{filename}" or "{night}_{filename}"'
+                ) from error
             return entry.outcome(Result.NEVER, f"{entry.scope}:{entry.name}: {text}")
         return entry.outcome(Result.FAILED, text)
 
@@ -121,6 +131,7 @@ class Registrar:
         same = []
         for entry in asked:
             if (held := there.get(entry.did)) is not None:
+                entry.known = True
                 if difference := _difference(held, entry.described):
                     refused[entry.file.number] = entry.outcome(
                         Result.FAILED,
@@ -128,17 +139,16 @@ class Registrar:
                     )
                 else:
                     same.append(entry)
-        for entry, pfn in self._pfns(same):
-            if pfn is None:
+        for entry, replica in self._replicas(same):
+            if replica is None:
                 continue
-            if _plain(pfn) == _plain(entry.pfn):
-                entry.parts.add(REPLICA)
-            else:
+            if difference := self._contradiction(entry, replica):
                 refused[entry.file.number] = entry.outcome(
                     Result.FAILED,
-                    f"{entry.scope}:{entry.name} is on {self._settings.rse} already, "
-                    f"at {pfn}, not at {entry.pfn}",
+                    f"{entry.scope}:{entry.name} is on {self._settings.rse} already{difference}",
                 )
+            else:
+                entry.parts.add(REPLICA)
         left = [entry for entry in entries if entry.file.number not in refused]
         return left, list(refused.values())
 
@@ -147,11 +157,29 @@ class Registrar:
         if not dids:
             return {}
         asked = [{"scope": scope, "name": name} for scope, name in dids]
-        found = self._call(lambda: list(self._client.get_metadata_bulk(asked)))
+        columns = self._columns
+        found = self._call(lambda: list(self._client.get_metadata_bulk(asked, **columns)))
         return {(held["scope"], held["name"]): held for held in found}
 
-    def _pfns(self, entries: list[Entry]) -> Iterator[tuple[Entry, str | None]]:
-        """Give where the storage element has files that the server knows; None if it has not."""
+    def holds(self, entries: list[Entry]) -> set[Did]:
+        """Return which files the storage element has as they are: as far as that is known here."""
+        there = self.there([entry.did for entry in entries])
+        same = [
+            entry
+            for entry in entries
+            if entry.did in there and not _difference(there[entry.did], entry.described)
+        ]
+        return {
+            entry.did
+            for entry, replica in self._replicas(same)
+            if replica is not None and not self._contradiction(entry, replica)
+        }
+
+    def _replicas(self, entries: list[Entry]) -> Iterator[tuple[Entry, dict[str, Any] | None]]:
+        """Give what the storage element has of files that the server knows; None for nothing.
+
+        Servers keep size and checksums of each replica beside those of the file.
+        """
         if not entries:
             return
         asked = [{"scope": entry.scope, "name": entry.name} for entry in entries]
@@ -159,13 +187,20 @@ class Registrar:
         found = self._call(
             lambda: list(self._client.list_replicas(asked, rse_expression=rse, all_states=True))
         )
-        pfns = {
-            (replica["scope"], replica["name"]): replica.get("rses", {}).get(rse, [])
+        replicas = {
+            (replica["scope"], replica["name"]): replica
             for replica in found
+            if replica.get("rses", {}).get(rse)
         }
         for entry in entries:
-            some = pfns.get(entry.did) or []
-            yield entry, some[0] if some else None
+            yield entry, replicas.get(entry.did)
+
+    def _contradiction(self, entry: Entry, replica: Mapping[str, Any]) -> str:
+        """Say in what a replica is not the file that is to be registered, or nothing."""
+        if difference := _difference(replica, entry.described):
+            return f" and differs: {difference}"
+        pfn = replica["rses"][self._settings.rse][0]
+        return "" if _plain(pfn) == _plain(entry.pfn) else f", at {pfn}, not at {entry.pfn}"
 
     def _make_datasets(self) -> None:
         """Make the datasets that were found missing, each with its rule."""
@@ -207,11 +242,19 @@ class Registrar:
     def _add(self, entries: list[Entry]) -> None:
         if not entries:
             return
-        files = [entry.described | {"pfn": entry.pfn} for entry in entries]
+        # Metadata given here is taken for files that are new to the server, in one transaction.
+        files = [
+            entry.described
+            | {"pfn": entry.pfn}
+            | ({} if entry.known or not entry.metadata else {"meta": entry.metadata})
+            for entry in entries
+        ]
         self._call(lambda: self._client.add_replicas(self._settings.rse, files))
         for entry in entries:
             entry.parts.add(REPLICA)
             entry.new = True
+            if entry.metadata and not entry.known:
+                entry.parts.add(METADATA)
 
     def _attach(self, entries: list[Entry]) -> None:
         by_dataset: dict[Did, list[Entry]] = {}

@@ -6,7 +6,7 @@ import pytest
 import requests
 from rucio.common import exception
 
-from dbbbatch.targets.rucio.errors import Sort, said, sort
+from dbbbatch.targets.rucio.errors import Sort, forbids_slash, said, sort
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,15 @@ def test_said_is_one_line_with_the_name_of_the_error() -> None:
     assert text.startswith("RSENotFound: ")
     assert text.endswith("RSE 'X' cannot be found")
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [(r"^[A-Za-z0-9][A-Za-z0-9\.\-\_]*$", True), (r"^[/A-Za-z0-9][/A-Za-z0-9.\-_]*$", False)],
+)
+def test_pattern_in_a_refusal_tells_whether_slashes_are_allowed(
+    pattern: str, expected: bool
+) -> None:
+    error = exception.InvalidObject(f"Problem validating dids: 'n/a b' does not match '{pattern}'")
+    assert forbids_slash(said(error)) is expected
+    assert not forbids_slash(said(exception.InvalidObject("too long")))

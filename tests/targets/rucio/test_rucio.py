@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rucio.common.exception import InvalidObject
 
 from dbbbatch.targets.base import Misconfigured, NotReady, Outcome
+from dbbbatch.targets.rucio.registrar import Registrar
 from tests.targets.offering import digest, offered, results, started, stored
 from tests.targets.rucio.conftest import Element
 
@@ -102,10 +104,7 @@ def test_name_registered_as_a_dataset_is_refused(element: Element) -> None:
 
 def test_file_known_from_another_element_gets_a_replica_here(element: Element) -> None:
     path = made(element)
-    element.client.add_rse(f"{element.rse}B", deterministic=False, rse_type="DISK")
-    protocol = element.client.get_protocols(element.rse)[0]
-    element.client.add_protocol(f"{element.rse}B", protocol)
-    ingest(element, path, rse=f"{element.rse}B")
+    ingest(element, path, rse=other_element(element))
     assert results(ingest(element, path)) == ["done"]
     assert results(ingest(element, path)) == ["already"]
 
@@ -230,6 +229,88 @@ def test_metadata(element: Element) -> None:
 def test_metadata_that_the_server_does_not_know(element: Element) -> None:
     with pytest.raises(Misconfigured, match="InvalidMetadata"):
         ingest(element, made(element), metadata={"colour": "blue"})
+    assert element.replicas() == {}
+
+
+@pytest.mark.promise
+def test_metadata_of_new_files_comes_with_them(element: Element) -> None:
+    files = [made(element, f"20251123/{n}.fits") for n in range(3)]
+    config = element.config | {"metadata": {"datatype": "raw-{stem}"}}
+    with started("rucio", element.directory, **config) as plugin:
+        calls = _counted(plugin)
+        offered(plugin, *files, storage=element.directory)
+    assert calls == {"get_metadata_bulk": 1, "add_replicas": 1}
+    held = element.client.get_metadata(element.scope, "20251123/2.fits")
+    assert held["datatype"] == "raw-2"
+
+
+def test_metadata_of_a_file_that_the_server_knows_already(element: Element) -> None:
+    path = made(element)
+    ingest(element, path, rse=other_element(element))
+    (outcome,) = ingest(element, path, metadata={"datatype": "raw-{stem}"})
+    assert outcome.result.value == "done"
+    assert element.client.get_metadata(element.scope, "20251123/a.fits")["datatype"] == "raw-a"
+
+
+@pytest.mark.parametrize(("key", "value"), [("bytes", 10), ("adler32", "deadbeef")])
+def test_replica_that_is_not_what_the_file_is_is_refused(
+    element: Element, key: str, value: Any
+) -> None:
+    """Servers keep size and checksums of each replica, too, and some tell those."""
+    path = made(element)
+    ingest(element, path)
+    with started("rucio", element.directory, **element.config) as plugin:
+        client = plugin._registrar._client
+        real = client.list_replicas
+        client.list_replicas = lambda *of, **how: [one | {key: value} for one in real(*of, **how)]
+        (outcome,) = offered(plugin, path, storage=element.directory)
+        sums = {"adler32": f"{zlib.adler32(b'some data'):08x}"}
+        files = stored(path, storage=element.directory, checksums=sums)
+        assert list(plugin.known(files)) == [(1, False)]
+    assert outcome.result.value == "failed"
+    assert f"is on {element.rse} already and differs: {key} {value} there" in outcome.message
+
+
+@pytest.mark.parametrize("columns", [{}, {"plugin": "DID_COLUMN"}])
+def test_columns_are_asked_for_by_name_where_the_client_takes_it(columns: dict[str, str]) -> None:
+    """Clients of Rucio 35 cannot be told, those of 38 ask for something else by default."""
+    asked: list[dict[str, str]] = []
+
+    class Client:
+        def get_metadata_bulk(self, dids: Any, inherit: bool = False) -> list[Any]:
+            asked.append({})
+            return []
+
+    class NamingClient:
+        def get_metadata_bulk(
+            self, dids: Any, inherit: bool = False, plugin: str = "JSON"
+        ) -> list[Any]:
+            asked.append({"plugin": plugin})
+            return []
+
+    client = NamingClient() if columns else Client()
+    assert Registrar(client, None).there([("raw", "a")]) == {}
+    assert asked == [columns]
+
+
+def test_server_that_allows_no_slash_is_a_matter_of_the_configuration(element: Element) -> None:
+    pattern = r"^[A-Za-z0-9][A-Za-z0-9\.\-\_]*$"
+    path = made(element)
+
+    def refuse(*arguments: Any) -> None:
+        raise InvalidObject(
+            f"Problem validating dids: '20251123/a.fits' does not match '{pattern}'"
+        )
+
+    with started("rucio", element.directory, **element.config) as plugin:
+        plugin._registrar._client.add_replicas = refuse
+        with pytest.raises(
+            Misconfigured, match=r'name: .* no / in names.*"\{night\}_\{filename\}"'
+        ):
+            offered(plugin, path, storage=element.directory)
+    name = {"pattern": NIGHTLY["pattern"], "name": "{night}_{filename}"}
+    assert results(ingest(element, path, **name)) == ["done"]
+    assert set(element.replicas()) == {"20251123_a.fits"}
 
 
 def test_rule_for_each_new_dataset(element: Element) -> None:
@@ -263,6 +344,51 @@ def test_known_tells_what_is_registered(element: Element) -> None:
         offered(plugin, first, storage=element.directory)
         found = plugin.known(stored(first, second, storage=element.directory))
         assert dict(found) == {1: True, 2: False}
+
+
+@pytest.mark.promise
+def test_known_compares_what_the_server_has(element: Element) -> None:
+    path = made(element)
+    sums = {"adler32": f"{zlib.adler32(b'some data'):08X}", "blake2b": "00"}
+    ingest(element, path)
+    assert known(element, path) == [True]
+    assert known(element, path, checksums=sums) == [True]
+    assert known(element, path, checksums=sums | {"adler32": "deadbeef"}) == [False]
+    assert known(element, path, checksums={"md5": "00"}) == [False]
+    made(element, content=b"longer data")
+    assert known(element, path) == [False]
+
+
+def test_known_compares_where_it_is(element: Element) -> None:
+    ingest(element, made(element, "1/a.fits"), name="{filename}")
+    assert known(element, made(element, "2/a.fits"), name="{filename}") == [False]
+
+
+def test_known_is_of_this_element(element: Element) -> None:
+    path = made(element)
+    ingest(element, path, rse=other_element(element))
+    assert known(element, path) == [False]
+
+
+def test_known_tells_of_names_that_cannot_be_there(element: Element) -> None:
+    odd = made(element, os.fsdecode(b"20251123/\xff.fits"))
+    assert known(element, odd, made(element), made(element, "x"), **NIGHTLY) == [False] * 3
+
+
+def known(element: Element, *paths: Path, **config: Any) -> list[bool]:
+    """Give what the auditor is told of files."""
+    more = {"checksums": config.pop("checksums")} if "checksums" in config else {}
+    with started("rucio", element.directory, **element.config | config) as plugin:
+        return [
+            there for _, there in plugin.known(stored(*paths, storage=element.directory, **more))
+        ]
+
+
+def other_element(element: Element) -> str:
+    """Give a second element for the same directory."""
+    element.client.add_rse(f"{element.rse}B", deterministic=False, rse_type="DISK")
+    element.client.add_protocol(f"{element.rse}B", element.client.get_protocols(element.rse)[0])
+    return f"{element.rse}B"
 
 
 def test_four_workers_at_once(element: Element) -> None:
