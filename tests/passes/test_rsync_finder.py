@@ -238,6 +238,16 @@ class TestRecording:
         assert logs.run() == 0
         assert [name for _, name, _ in logs.rows()] == ["a", "b", "c"]
 
+    def test_log_that_was_replaced_by_one_of_the_same_size_is_read(self, logs, capsys):
+        logs.store("a")
+        path = logs.log("a")
+        logs.run()
+        logs.store("b", b"two")
+        path.write_bytes(path.read_bytes().replace(b" a", b" b"))
+        assert logs.run() == 0
+        assert len(logs.rows()) == 2
+        assert f"{path}: was emptied or replaced" in capsys.readouterr().err
+
     def test_log_read_before_tails_were_recorded_is_continued(self, logs, monkeypatch):
         logs.store("a")
         logs.log("a")
