@@ -51,6 +51,9 @@ _DAY = re.compile(r"\d{8}")
 #: Letters for what differs, of a file of which nothing else was there before.
 _NOT_UPDATED = frozenset(b"+ ")
 
+#: What a log is named like.
+_LOGS = "rsync*.log"
+
 #: Bytes by which a log is known again.
 _TAIL = 4096
 
@@ -182,7 +185,8 @@ def replaced(path: str, inode: int, position: int, known: str) -> list[Piece]:
     """Return what is left of a log whose path leads to another one by now: rotated, or emptied.
 
     Looked for is a file of its directory that is the same one, or holds the same up to where the
-    log was read. Those that had the log's path after it and before the present one follow.
+    log was read. Those that had the log's path after it and before the present one follow, but for
+    any that `logs` tells of: they are read by themselves.
 
     Parameters
     ----------
@@ -220,7 +224,9 @@ def replaced(path: str, inode: int, position: int, known: str) -> list[Piece]:
                 later = [
                     Piece(each, its, 0)
                     for _, its, each in found
-                    if its.st_mtime_ns > status.st_mtime_ns and is_version(os.path.basename(each))
+                    if its.st_mtime_ns > status.st_mtime_ns
+                    and is_version(os.path.basename(each))
+                    and not fnmatch.fnmatch(os.path.basename(each), _LOGS)
                 ]
                 later.sort(key=lambda piece: piece.status.st_mtime_ns)
                 return [Piece(where, status, position), *later]
@@ -272,7 +278,7 @@ def days(source: str) -> list[tuple[datetime.date, str]]:
     return found
 
 
-def logs(directory: str, pattern: str = "rsync*.log") -> list[str]:
+def logs(directory: str, pattern: str = _LOGS) -> list[str]:
     """Return the paths of what is named as a log in the directory of a day.
 
     Raises

@@ -1168,6 +1168,21 @@ class TestDoneMarks:
         logs.run()
         assert sorted(os.listdir(path.parent)) == ["rsync.log", "rsync.log.done"]
 
+    def test_no_mark_is_written_while_the_rest_of_a_rotated_log_waits(self, settings, tmp_path):
+        logs = Logs(settings, tmp_path, done_suffix=".done")
+        for name in "abc":
+            logs.store(name, name.encode())
+        path = logs.log("a")
+        assert logs.run() == 0
+        Path(f"{path}.done").unlink()
+        logs.log("b", "c").rename(f"{path}.1")
+        path.touch()
+        logs.run(limit=1)
+        assert not Path(f"{path}.done").exists()
+        logs.run()
+        assert len(logs.rows()) == 3
+        assert Path(f"{path}.done").exists()
+
     def test_mark_that_cannot_be_written_is_called_that(
         self, settings, tmp_path, monkeypatch, capsys
     ):

@@ -401,9 +401,9 @@ class HandoffFile(Table):
 
     @classmethod
     def others_like(
-        cls, number: int, relpath: str, filenames: Sequence[str]
+        cls, number: int, relpath: str, filenames: Sequence[str], size_bytes: int
     ) -> set[tuple[str | None, int, int]]:
-        """Return name in holding, size and time of versions of files with such names.
+        """Return name in holding, size and time of versions of this size of files so named.
 
         But for the version of that number; those of all handoffs, which may share the area. No name
         is given of those that are on their way there.
@@ -412,8 +412,8 @@ class HandoffFile(Table):
         rows = execute(
             "SELECT CASE WHEN status <> 'DELIVERED' THEN held_as END, size_bytes, mtime_ns"
             f" FROM handoff_file WHERE id <> ? AND relpath = ? AND filename {where}"
-            " AND status IN ('DELIVERED', 'HELD', 'IGNORED')",
-            (number, relpath, value),
+            " AND size_bytes = ? AND status IN ('DELIVERED', 'HELD', 'IGNORED')",
+            (number, relpath, value, size_bytes),
         )
         return {(row[0], row[1], row[2]) for row in rows.fetchall()}
 

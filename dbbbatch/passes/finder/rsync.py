@@ -31,7 +31,6 @@ from dbbbatch.passes.finder.work import finish
 #: Days before the first one that is read in which logs that are not read to their end are told of.
 _DAYS_BEFORE = 31
 
-
 #: Lines that are not understood of which a log is judged by.
 _LINES = 100
 
@@ -397,7 +396,8 @@ class RsyncWork(Work):
         if not suffix or os.path.exists(log.path + suffix):
             return
         site, finder = p.settings.site.name, self._finder.name
-        if self._log(p, log.path, log.status).position < log.status.st_size:
+        now = self._log(p, log.path, log.status)
+        if now.before is not None or now.position < log.status.st_size:
             return
         if connect.look(lambda: FinderLeft.awaits(site, finder, log.key)):
             return

@@ -166,7 +166,9 @@ class Outcomes:
         """
         copies = sources.earlier_names(row, name)
         filenames = [row.filename, *map(names.to_text, copies)]
-        others = connect.look(lambda: HandoffFile.others_like(row.id, row.relpath, filenames))
+        others = connect.look(
+            lambda: HandoffFile.others_like(row.id, row.relpath, filenames, row.size_bytes)
+        )
         try:
             self._p.counts["held before"] += sources.remove_copies(
                 self._section, row, name, copies, others
