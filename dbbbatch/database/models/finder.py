@@ -261,7 +261,9 @@ class RsyncLog(Table):
     def read_so_far(cls, site: str, finder: str, path: str) -> ReadSoFar | None:
         """Return how far the log that had a path was read."""
         row = cls.get_or_none(site=site, finder=finder, path=path)
-        return row and ReadSoFar(int(row.inode), int(row.position), str(row.tail))
+        if row is None:
+            return None
+        return ReadSoFar(int(row.inode), int(row.position), str(row.tail))
 
     @classmethod
     def among(cls, site: str, finder: str, paths: Collection[str]) -> dict[str, ReadSoFar]:

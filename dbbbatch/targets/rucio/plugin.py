@@ -190,12 +190,12 @@ class Rucio(Plugin):
                 entries[file.number] = None
             else:
                 entries[file.number] = entry
-        found = [entry for entry in entries.values() if entry is not None]
+        found = [each for each in entries.values() if each is not None]
         there: set[Did] = set()
         for at in range(0, len(found), self.settings.bulk):
             there |= self._registrar.holds(found[at : at + self.settings.bulk])
-        for number, entry in entries.items():
-            yield number, entry is not None and entry.did in there
+        for number, each in entries.items():
+            yield number, each is not None and each.did in there
 
     def _entry(self, file: StoredFile) -> Entry | Outcome:
         """Name a file and find its checksums, computing those that are not known."""
