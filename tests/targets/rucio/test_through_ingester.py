@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import sqlite3
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,18 @@ class TestThroughTheIngester(through.ThroughTheIngester):
         kept = self.ask("SELECT algorithm, length(value) FROM file_checksum ORDER BY algorithm")
         assert ("adler32", 8) in kept
         assert ("md5", 32) in kept
+
+    def test_auditor_compares_the_checksums_that_are_kept(self) -> None:
+        self.store(1)
+        self.ingest()
+        assert self.site.run("dbb-auditor", env=through.OURS).code == 0
+        with closing(
+            sqlite3.connect(self.site.database_url.removeprefix("sqlite:///"))
+        ) as database:
+            database.execute("UPDATE file_checksum SET value = '0' WHERE algorithm = 'adler32'")
+            database.commit()
+        ran = self.site.run("dbb-auditor", env=through.OURS)
+        assert (ran.code, "target.a does not hold it" in ran.err) == (1, True)
 
     def test_checksums_of_the_finder_are_used(self) -> None:
         self.site.write(
