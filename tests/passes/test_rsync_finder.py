@@ -1104,6 +1104,17 @@ class TestDaysBefore:
         assert logs.run() == 0
         assert capsys.readouterr().err == ""
 
+    def test_log_of_no_day_is_told_once(self, logs, capsys):
+        path = logs.source / "rsync.log"
+        path.write_bytes(b"<f+++++++++ a\n")
+        assert logs.run() == 0
+        assert f"{path}: is not read: logs are looked for in a directory" in capsys.readouterr().err
+        assert logs.run() == 0
+        assert capsys.readouterr().err == ""
+        path.unlink()
+        logs.run()
+        assert "is over" in capsys.readouterr().err
+
     def test_date_says_that_others_are_not_wanted(self, settings, tmp_path, capsys):
         logs = Logs(settings, tmp_path, date=f"{TODAY:%Y%m%d}")
         logs.log("a", day=self.OLD)

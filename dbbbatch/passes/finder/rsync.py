@@ -99,6 +99,7 @@ class RsyncWork(Work):
                 except OSError as error:
                     self._cannot_be_read(p, log.path, error)
             logged.complain()
+            self._tell_of_logs_elsewhere()
             self._tell_of_days_before(p)
         finally:
             self._complaints.say(p)
@@ -164,6 +165,16 @@ class RsyncWork(Work):
         """Tell whether the logs of a day are to be read."""
         ahead = (day - self._today(now)).days
         return day >= self._first_day(now) and ahead <= self._finder.future_days
+
+    def _tell_of_logs_elsewhere(self) -> None:
+        """Say that logs are not read because they lie in no directory of a day."""
+        for path in _logs_of(self._finder.source):
+            if os.path.isfile(path):
+                self._complaints.unread(
+                    path,
+                    "is not read: logs are looked for in a directory for each day, named like "
+                    f"{self._today(time.time()):%Y%m%d}",
+                )
 
     def _tell_of_days_before(self, p: Pass) -> None:
         """Say that logs of days before those that are read are not read to their end.
