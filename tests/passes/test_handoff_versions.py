@@ -510,7 +510,7 @@ def test_of_a_batch_only_the_content_that_it_sent_is_recovered() -> None:
     seen = Seen("", "a", 1, 1, 1, 0, 0)
     changes: list[Callable[[], Any]] = [
         lambda: HandoffFile.found("summit", "latiss", [seen]),
-        lambda: HandoffFile.hashed([(1, "blake2b:00")]),
+        lambda: HandoffFile.hashed([(1, "blake2b:00", 1)]),
         lambda: TransferBatch.begin(1, "summit", "latiss", "attempt", [1], 1),
     ]
     for each in changes:
@@ -519,7 +519,7 @@ def test_of_a_batch_only_the_content_that_it_sent_is_recovered() -> None:
     # Replaced, and hashed for another batch while this one cannot be asked about.
     connect.transact(lambda: HandoffFile.found("summit", "latiss", [seen._replace(inode=2)]))
     assert HandoffFile.of_batch(1) == []
-    connect.transact(lambda: HandoffFile.hashed([(1, "blake2b:01")]))
+    connect.transact(lambda: HandoffFile.hashed([(1, "blake2b:01", 2)]))
     assert HandoffFile.of_batch(1) == []
     assert connect.transact(lambda: HandoffFile.delivered([(1, 1, "blake2b:00")])) == set()
     assert connect.transact(lambda: HandoffFile.delivered([(1, 2, "blake2b:01")])) == {1}
