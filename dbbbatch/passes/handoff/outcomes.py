@@ -123,8 +123,10 @@ class Outcomes:
         self._must_be_held(result, rows)
         if result.strays:
             self._put_back(result)
-        for row, name in result.again:
-            self._remove_copies(row, name)
+        kept = {row.id: self._remove_copies(row, name) for row, name in result.again}
+        result.held = [
+            (number, kept.get(number, name), inode) for number, name, inode in result.held
+        ]
         stuck = {row.id for row, _ in result.stuck}
         gone = [(number, why) for number, why in result.gone if number not in stuck]
 
@@ -159,8 +161,8 @@ class Outcomes:
         told = self._p.roots.take_back(holding, back)
         raise TryLater(f"{why}; {told}" if told else why)
 
-    def _remove_copies(self, row: Waiting, name: str) -> None:
-        """Leave one copy in holding of a version that was sent again: the one that is recorded.
+    def _remove_copies(self, row: Waiting, name: str) -> str:
+        """Leave one copy in holding of a version that was sent again; return its name as recorded.
 
         Before it is recorded, so that a kill leaves none that nobody knows.
         """
@@ -170,11 +172,10 @@ class Outcomes:
             lambda: HandoffFile.others_like(row.id, row.relpath, filenames, row.size_bytes)
         )
         try:
-            self._p.counts["held before"] += sources.remove_copies(
-                self._section, row, name, copies, others
-            )
+            name = sources.remove_copies(self._section, row, name, copies, others)
         except OSError as error:
             self._p.log.info("%s: an earlier copy in holding stays: %s", row.filename, error)
+        return names.to_text(name)
 
     def _why_stuck(self, row: Waiting, error: OSError) -> str:
         rel, _ = sources.path_of(self._section, row)

@@ -386,13 +386,15 @@ def remove_copies(
     name: str,
     copies: Sequence[str],
     others: Container[tuple[str | None, int, int]],
-) -> int:
-    """Remove earlier copies of an original from holding; return how many.
+) -> str:
+    """Remove earlier copies of an original from holding; return its name there by then.
+
+    That is its own name, if a copy had it.
 
     Parameters
     ----------
     name : `str`
-        The one that stays; it is made durable first.
+        Of the one that stays; it is made durable first.
     copies : `~collections.abc.Sequence` [ `str` ]
         Names of which some may have the same content.
     others : `~collections.abc.Container` [ `tuple` [ `str` or `None`, `int`, `int` ] ]
@@ -406,7 +408,8 @@ def remove_copies(
     """
     directory = _below(section.holding, names.split(path_of(section, row)[0])[0])
     algorithm, digest = _known(row)
-    removed = 0
+    filename = names.from_text(row.filename)
+    is_free = False
     for each in copies if algorithm else ():
         path = os.path.join(directory, each)
         try:
@@ -427,8 +430,13 @@ def remove_copies(
             place.sync_file(os.path.join(directory, name))
             place.sync_directory(directory)
             os.unlink(path)
-            removed += 1
-    return removed
+            is_free |= each == filename
+    if is_free:
+        with contextlib.suppress(OSError):
+            place.place(os.path.join(directory, name), os.path.join(directory, filename))
+            name = filename
+            place.sync_directory(directory)
+    return name
 
 
 def put_back(section: Handoff, row: Waiting, name: str) -> None:
