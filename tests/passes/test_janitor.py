@@ -654,7 +654,7 @@ class TestOtherAlgorithm:
     def test_young_files_are_not_read(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         site.run("dbb-finder")
         change(site, "UPDATE handoff_file SET held_at = '2999-01-01 00:00:00'")
-        monkeypatch.setattr(checksum, "compute", None)
+        monkeypatch.setattr(JanitorWork, "_read", None)
         stays(site)
 
 
