@@ -653,7 +653,10 @@ class TestOtherAlgorithm:
 
     def test_young_files_are_not_read(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         site.run("dbb-finder")
-        change(site, "UPDATE handoff_file SET held_at = '2999-01-01 00:00:00'")
+        site.config.write_text(
+            site.config.read_text().replace("purge_after = 0", 'purge_after = "1h"')
+        )
+        assert site.settings().handoff[site.name].purge_after == 3600
         monkeypatch.setattr(JanitorWork, "_read", None)
         stays(site)
 
