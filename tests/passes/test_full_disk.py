@@ -19,7 +19,7 @@ from dbbbatch.files import place
 from dbbbatch.passes import base
 from dbbbatch.passes.finder import batch
 from dbbbatch.passes.finder.work import FinderWork
-from dbbbatch.passes.handoff import transfer
+from dbbbatch.passes.handoff import outcomes, transfer
 from dbbbatch.passes.release import is_reason
 from dbbbatch.remote import execute, receive
 from tests.passes import finding
@@ -320,10 +320,17 @@ def test_a_near_end_where_no_directory_can_be_made(
 
 
 def test_a_quarantine_at_the_near_end_where_no_directory_can_be_made(
-    near: Site, disk: SmallDisk, capsys: pytest.CaptureFixture[str]
+    near: Site,
+    disk: SmallDisk,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     near.put_all(SMALL)
     near.write(handoff={**KEYS, "max_attempts": 1}, endpoint=REFUSING)
+    with monkeypatch.context() as patched:
+        patched.setattr(outcomes.Outcomes, "move_aside", lambda *_: None)
+        make_pass(near)
+    capsys.readouterr()
     disk.fill()
     disk.fill_names()
     assert make_pass(near) == 75

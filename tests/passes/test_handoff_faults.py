@@ -671,12 +671,12 @@ def _seconds_until_next(site: Site) -> float:
 
 def _own(site: Site, uid: int) -> None:
     """Give a site to another user, and let that user come so far."""
-    for path in (site.root, *site.root.rglob("*"), *site.root.parent.glob("dbb.sqlite*")):
+    database = site.root.parent.glob("dbb.sqlite*")
+    for path in (site.root.parent, site.root, *site.root.rglob("*"), *database):
         os.lchown(path, uid, uid)
     for parent in site.root.parents:
         if parent.stat().st_uid == os.getuid() and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o011)
-    site.root.parent.chmod(0o777)
 
 
 def _as_nobody(site: Site) -> int:
@@ -685,4 +685,8 @@ def _as_nobody(site: Site) -> int:
     if os.geteuid() == 0:
         ids = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
         argv = ["setpriv", *ids, "--inh-caps=-all", "--bounding-set=-all", *argv]
-    return subprocess.run(argv, stdin=subprocess.DEVNULL, check=False).returncode
+    code = subprocess.run(argv, stdin=subprocess.DEVNULL, check=False).returncode
+    # This user, too, reads no configuration that others could have written.
+    for path in (site.config, site.root, site.root.parent):
+        os.chown(path, os.getuid(), -1)
+    return code

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,6 +114,9 @@ def test_a_copy_to_another_file_system_goes_no_further(
 
     def write(descriptor: int, block: memoryview) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
+        # The handler runs in the main thread, as soon as that one gets its turn.
+        while not checksum._is_to_end():
+            time.sleep(0.01)
         real(descriptor, block)
 
     monkeypatch.setattr(place, "_write", write)

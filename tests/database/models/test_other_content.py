@@ -34,6 +34,7 @@ def take(gen3: int) -> Taken:
         new=1,
         again=1,
         until=now,
+        latest=now + timedelta(days=1),
         place=Place(),
         number=NUMBER,
         chosen=lambda relpath, filename: True,
@@ -146,7 +147,7 @@ def test_content_that_changes_in_the_hands_of_a_pass_that_dies_is_due(gen3: int)
         "UPDATE ingest_claim SET expires_at = ?", [str(connect.now() - timedelta(seconds=1))]
     )
     connect.transact(
-        lambda: IngestClaim.take_from_the_dead(9, gen3, "here", lambda pid, started: False, 1)
+        lambda: IngestClaim.take_from_the_dead(9, gen3, "here", lambda pid, started: False, 1, 60.0)
     )
     assert state() == ("UNKNOWN", 0, "", True)
 
