@@ -188,7 +188,8 @@ def open_closed(path: str) -> int:
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        if error.errno == errno.EAGAIN:
+        # NFS and CIFS give this error for any file that their server has not delegated to us.
+        if error.errno == errno.EAGAIN and _is_local(descriptor):
             os.close(descriptor)
             raise Changed(error.errno, "somebody has it open for writing", path) from None
         return descriptor
@@ -197,6 +198,13 @@ def open_closed(path: str) -> int:
     except OSError:
         pass  # it ends when the descriptor is closed
     return descriptor
+
+
+def _is_local(descriptor: int) -> bool:
+    """Return whether this kernel knows all who have open a file that is."""
+    from dbbbatch.files import ways
+
+    return ways.kind_of(descriptor) not in ways.NETWORK
 
 
 def open_regular(path: str) -> int:

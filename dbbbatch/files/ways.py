@@ -8,6 +8,14 @@ import re
 
 from dbbbatch.files import faults
 
+#: File systems of other hosts: SQLite, locks and leases do not work reliably there.
+NETWORK = frozenset(
+    {
+        "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs", "gfs2",
+        "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "panfs", "smb3", "smbfs",
+    }
+)  # fmt: skip
+
 #: How the kernel shows a blank, a tab, a new line and a backslash in its list of mounts.
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
@@ -72,16 +80,21 @@ def _mounted_into(path: str, directory: str) -> bool:
 
 def _within(path: str, mount: str) -> str | None:
     """Return a real path as its file system has it, without a slash at its end."""
-    number = mount.removeprefix("mnt_id:").strip()
+    line = _line_of(mount)
+    if not line:
+        return None
+    # proc(5): number, that of the parent, device, root of the mount, mount point, …
+    root, point = (_OCTAL.sub(_character, each) for each in line.split(b" ", 5)[3:5])
+    rel = os.path.relpath(path, os.fsdecode(point))
+    return os.path.normpath(os.path.join(os.fsdecode(root), rel)).rstrip("/")
+
+
+def _line_of(mount: str) -> bytes:
+    """Return what the kernel's list of mounts has of one, given as `mount_of` does; b'' if none."""
+    number = mount.removeprefix("mnt_id:").strip().encode()
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as lines:
-        for line in lines:
-            # proc(5): number, that of the parent, device, root of the mount, mount point, …
-            found, _, _, root, point = line.split(b" ", 5)[:5]
-            if found == number.encode():
-                root, point = (_OCTAL.sub(_character, each) for each in (root, point))
-                rel = os.path.relpath(path, os.fsdecode(point))
-                return os.path.normpath(os.path.join(os.fsdecode(root), rel)).rstrip("/")
-    return None
+        return next((line for line in lines if line.split(b" ", 1)[0] == number), b"")
+    return b""
 
 
 def _mount(directory: str) -> tuple[int, str]:
@@ -99,6 +112,12 @@ def mount_of(descriptor: int) -> str:
     with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}") as lines:
         return next((line for line in lines if line.startswith("mnt_id:")), "")
     return ""
+
+
+def kind_of(descriptor: int) -> str:
+    """Return the type of the file system of what is open, such as "nfs4"; '' if not known."""
+    after = _line_of(mount_of(descriptor)).partition(b" - ")[2]
+    return os.fsdecode(after.split(b" ", 1)[0])
 
 
 def mount_point(line: bytes) -> bytes:

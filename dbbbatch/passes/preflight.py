@@ -21,12 +21,6 @@ from dbbbatch.passes.finder.places import apart, entangled
 
 logger = logging.getLogger("dbbbatch")
 
-#: File systems of other hosts: SQLite and kernel locks do not work reliably there.
-NETWORK = {
-    "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs", "gfs2",
-    "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "panfs", "smb3", "smbfs",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Checked:
@@ -241,7 +235,9 @@ def _directory(where: str, path: str, advice: str = "", writable: bool = True) -
 
 def _local(where: str, path: str, advice: str) -> Checked:
     kind = file_system(path)
-    problem = f"{path} is on a network file system ({kind}): {advice}" if kind in NETWORK else ""
+    problem = (
+        f"{path} is on a network file system ({kind}): {advice}" if kind in ways.NETWORK else ""
+    )
     return Checked(where, f"{path} is on a local file system", problem)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dbbbatch.files import checksum
+from dbbbatch.files import checksum, ways
 from tests.passes.handing import rows
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
@@ -75,6 +75,26 @@ def test_a_reader_of_it_keeps_nobody_waiting(site: Site) -> None:
     path = site.put(NAME)
     with path.open("rb"):
         assert not checksum.is_being_written(str(path))
+
+
+@pytest.mark.parametrize(("kind", "waits"), [("ext4", True), ("nfs4", False), ("cifs", False)])
+def test_what_a_network_file_system_says_of_a_lease_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, waits: bool
+) -> None:
+    # There the kernel refuses any lease as it does for a writer, unless the file is delegated.
+    monkeypatch.setattr(ways, "kind_of", lambda _: kind)
+    path = tmp_path / "file"
+    with path.open("w"):
+        assert checksum.is_being_written(str(path)) == waits
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/proc/self/mountinfo", "proc"), ("/sys", "sysfs")])
+def test_the_kind_of_a_file_system_is_that_of_its_mount(path: str, kind: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        assert ways.kind_of(descriptor) == kind
+    finally:
+        os.close(descriptor)
 
 
 def test_what_somebody_else_holds_a_lease_of_is_looked_at_later(tmp_path: Path) -> None:
