@@ -28,7 +28,7 @@ from dbbbatch.database.models.storage import (
     Returned,
     Row,
 )
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.mounted import Moved, Roots
 from dbbbatch.files.scan import mtime_ns
@@ -302,9 +302,14 @@ def recover(
     ------
     TryLater
         The disk or the database is away or full.
+    Interrupted
+        The pass is to end; what was finished before is recorded.
     """
     count = after = 0
-    while rows := connect.look(partial(File.arriving, area.storage, area.finder, most, after)):
+    end: Interrupted | None = None
+    while end is None and (
+        rows := connect.look(partial(File.arriving, area.storage, area.finder, most, after))
+    ):
         after = rows[-1].id
         there: list[Arrival] = []
         copies: list[tuple[int, int, int]] = []
@@ -325,6 +330,9 @@ def recover(
                     if not place.is_there(os.path.join(area.source, names.rel_of(row))):
                         missing.append(names.rel_of(row))
                     back.append(row.id)
+            except Interrupted as error:
+                end = error
+                break
             except OSError as error:
                 rel = names.rel_of(row)
                 if faults.is_general(error):
@@ -349,6 +357,8 @@ def recover(
             # Somebody took it from the source, or storage was another directory when it came.
             nowhere(rel)
         count += len(there) + len(back)
+    if end is not None:
+        raise end
     return count
 
 

@@ -7,7 +7,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from dbbbatch import retry
@@ -17,7 +17,7 @@ from dbbbatch.database.models.finder import FinderLeft, Left
 from dbbbatch.database.models.finder import Verdict as Memory
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.storage import INODE, File, FileStatus, Known, Name
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, rsync_log
 from dbbbatch.files.scan import kind, mtime_ns
 from dbbbatch.passes.base import Pass
@@ -57,16 +57,21 @@ class Logged:
                 return
             batch = batch[: self._p.take(len(batch))]
             memories = {(left.relpath, left.filename): left for left in batch}
-            self._record(dict.fromkeys(map(names.rel_of, batch), 0), memories, "", [], lambda: None)
+            self._record(
+                dict.fromkeys(map(names.rel_of, batch), 0), memories, "", [], lambda _: None
+            )
 
     def record(
         self,
         named: Mapping[str, int],
         log: str,
         damage: Sequence[Left],
-        also: Callable[[], None],
-    ) -> None:
+        also: Callable[[int], None],
+    ) -> bool:
         """Record the files that a log names, and in the same transaction how far it was read.
+
+        Return whether that is all of them: where the pass is to end while they are read, it is
+        those before the first one that was not read.
 
         Parameters
         ----------
@@ -78,12 +83,12 @@ class Logged:
         damage : `~collections.abc.Sequence` [ `Left` ]
             What is to be told of the log itself.
         also : `~collections.abc.Callable`
-            Records how far it was read.
+            Records how far it was read, given how many of the files are dealt with.
         """
         keys = [name_of(rel) for rel in named]
         site, finder = self._area.site, self._area.finder
         memories = connect.look(lambda: FinderLeft.among(site, finder, keys))
-        self._record(named, memories, log, damage, also)
+        return self._record(named, memories, log, damage, also)
 
     def complain(self) -> None:
         """Tell of what was given up and still waits for a person."""
@@ -100,8 +105,8 @@ class Logged:
         memories: dict[Name, Left],
         log: str,
         damage: Sequence[Left],
-        also: Callable[[], None],
-    ) -> None:
+        also: Callable[[int], None],
+    ) -> bool:
         inside = [rel for rel in named if rsync_log.inside(self._area.storage, rel)]
         arrivals = [self._arrival(rel) for rel in inside]
         known = connect.look(
@@ -109,6 +114,17 @@ class Logged:
         )
         for arrival in arrivals:
             arrival.known = known.get(arrival.name)
+        reads = list(
+            takewhile(lambda read: read.whole, spread(self._read, arrivals, self._finder.jobs))
+        )
+        dealt = len(named)
+        if len(reads) < len(arrivals):
+            # The pass is to end: what was read before it is recorded, as it is of a scan.
+            dealt = list(named).index(inside[len(reads)])
+            named = dict(islice(named.items(), dealt))
+            inside = inside[: len(reads)]
+            kept_out = {arrival.name for arrival in arrivals[len(reads) :]}
+            memories = {name: left for name, left in memories.items() if name not in kept_out}
         ready: list[Arrival] = []
         kept = list(damage)
         refusal = (
@@ -119,7 +135,7 @@ class Logged:
             kept.append(given_up(rel, refusal))
         # What is kept in mind of a file whose row turns out to be another pass's.
         busy: dict[Name, list[Left]] = {}
-        for read in spread(self._read, arrivals, self._finder.jobs):
+        for read in reads:
             name = read.arrival.name
             memory = memories.get(name)
             if read.error is not None:
@@ -149,7 +165,7 @@ class Logged:
             if changed:
                 for target in _targets(self._area.storage):
                     IngestState.offer_anew(target, changed, "rsync brought other content")
-            also()
+            also(dealt)
             # Counted anew where the transaction is repeated.
             counts["updated"] = len(changed)
             counts["stored"] = len(recorded) - len(changed)
@@ -161,6 +177,7 @@ class Logged:
 
         adopt(self._area, ready, write)
         self._p.counts.update(+counts)
+        return len(reads) == len(arrivals)
 
     def _arrival(self, rel: str) -> Arrival:
         path = os.path.join(self._area.storage, rel)
@@ -184,6 +201,8 @@ class Logged:
             arrival.sums = checksum.compute(arrival.destination, dict.fromkeys(algorithms))
             arrival.status = os.lstat(arrival.destination)
             checksum.same(status, arrival.status)
+        except Interrupted:
+            return _Read(arrival, whole=False)
         except OSError as error:
             if faults.is_general(error):
                 raise TryLater(
@@ -246,6 +265,8 @@ class _Read(NamedTuple):
     arrival: Arrival
     news: bool = False
     error: OSError | None = None
+    #: The pass need not end before the file was read.
+    whole: bool = True
 
 
 def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:

@@ -292,22 +292,24 @@ class RsyncWork(Work):
         batch: dict[str, tuple[int, int]] = {}
         directories: dict[str, str] = {}
         damage: list[Left] = []
+        begin = log.position
 
         def flush(end: int) -> bool:
             """Deal with the batch; False if a limit did not let it be dealt with as a whole."""
+            nonlocal begin
             allowed = p.take(len(batch))
             named = {rel: updates for rel, (_, updates) in islice(batch.items(), allowed)}
-            whole = allowed == len(batch)
-            position = end if whole else [log.position, *(at for at, _ in batch.values())][allowed]
-            # What --match left out is still to be read.
-            skipping = bool(p.options.match)
-            tail = rsync_log.tail(log.path, position)
-            logged.record(
-                named,
-                log.key,
-                damage,
-                lambda: None if skipping else self._keep(p, log, position, tail),
-            )
+            ends = [begin, *(at for at, _ in batch.values())]
+            # Also where lines after the last one that named a file first were read.
+            ends[-1] = end
+            begin = end
+
+            def keep(dealt: int) -> None:
+                # What --match left out is still to be read.
+                if not p.options.match:
+                    self._keep(p, log, ends[dealt], rsync_log.tail(log.path, ends[dealt]))
+
+            whole = logged.record(named, log.key, damage, keep) and allowed == len(batch)
             batch.clear()
             directories.clear()
             damage.clear()
