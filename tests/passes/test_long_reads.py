@@ -1,5 +1,6 @@
 """A file that takes hours to read hears a signal, and --max-time; it is charged to nobody."""
 
+import datetime
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ from dbbbatch.database.models.finder import FinderLeft
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, place
 from dbbbatch.passes.backfill import BackfillWork
+from dbbbatch.passes.finder.rsync import RsyncWork
 from tests.passes.finding import Finding
 from tests.passes.handing import make_pass, rows
 from tests.support.site import Site, tree
@@ -145,3 +147,95 @@ def test_a_backfill_reads_no_further(finding: Finding, how: Any, code: int) -> N
     assert how(finding.run) == code
     connect.connect(finding.settings.database)
     assert connect.execute("SELECT relpath, filename FROM file").fetchall() == [("1", "a")]
+
+
+@pytest.fixture
+def by_logs(settings: Any, tmp_path: Path) -> Finding:
+    """Give a finder that reads rsync's logs, and a log that names a, b and c in this order."""
+    made = Finding(
+        settings,
+        tmp_path,
+        work=RsyncWork,
+        search="rsync-logs",
+        standard="none",
+        delay=0,
+        retry_wait=0,
+    )
+    log = made.source / f"{datetime.datetime.now(datetime.UTC):%Y%m%d}" / "rsync.log"
+    log.parent.mkdir()
+    log.write_text("".join(f"<f+++++++++ {name}\n" for name in "abc"))
+    return made
+
+
+@ends
+def test_a_finder_by_rsyncs_logs_records_what_it_read_before(
+    by_logs: Finding, how: Any, code: int
+) -> None:
+    stored = [by_logs.put(name, where=by_logs.storage) for name in "abc"]
+    grow(stored[1])
+    assert how(by_logs.run) == code
+    assert by_logs.rows("SELECT filename FROM file") == [("a",)]
+    assert by_logs.rows("SELECT filename FROM finder_left") == []
+    os.truncate(stored[1], 1)
+    assert by_logs.run() == 0
+    assert by_logs.rows("SELECT filename FROM file ORDER BY id") == [("a",), ("b",), ("c",)]
+
+
+def test_a_finder_by_rsyncs_logs_goes_on_in_its_second_batch(by_logs: Finding) -> None:
+    by_logs.change(batch_files=1)
+    stored = [by_logs.put(name, where=by_logs.storage) for name in "abc"]
+    grow(stored[1])
+    assert limited(by_logs.run) == 0
+    line = len("<f+++++++++ a\n")
+    assert by_logs.rows("SELECT position FROM rsync_log") == [(line,)]
+
+
+@ends
+def test_what_rsyncs_logs_await_and_is_not_read_stays_awaited(
+    by_logs: Finding, how: Any, code: int
+) -> None:
+    assert by_logs.run() == 0
+    stored = [by_logs.put(name, where=by_logs.storage) for name in "abc"]
+    grow(stored[1])
+    assert how(by_logs.run) == code
+    assert by_logs.rows("SELECT filename FROM file") == [("a",)]
+    left = by_logs.rows("SELECT filename, tries FROM finder_left ORDER BY filename")
+    assert left == [("b", 1), ("c", 1)]
+
+
+def test_a_recovery_keeps_what_it_read_before(
+    settings: Any, tmp_path: Path, other_file_system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = Finding(settings, tmp_path, source=other_file_system)
+    for name in "ab":
+        finding.put(name)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    # Both are in storage; as if a copy had other numbers than its row, both are read again.
+    with monkeypatch.context() as patched:
+        patched.setattr("dbbbatch.passes.finder.arrival._record", killed)
+        with pytest.raises(Killed):
+            finding.run()
+    connect.connect(finding.settings.database)
+    connect.execute("UPDATE file SET inode = 1")
+    real, read = checksum.compute, []
+
+    def compute(path: str, *arguments: Any, **named: Any) -> Any:
+        read.append(path)
+        if len(read) == 2:
+            raise Interrupted("interrupted while a file was read")
+        return real(path, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checksum, "compute", compute)
+        finding.run(max_time=3600)
+    connect.connect(finding.settings.database)
+    assert connect.execute("SELECT status FROM file ORDER BY id").fetchall() == [
+        ("STORED",),
+        ("ARRIVING",),
+    ]
