@@ -33,5 +33,6 @@ def move(operator: Operator, old: str, new: str, dry_run: bool) -> None:
     if dry_run:
         files = storage_move.look(operator.settings, old, new).files
     else:
+        operator.must_own_state()
         files = storage_move.move(operator.settings, old, new)
     output.line(f"{old} {'would be' if dry_run else 'is'} {new} now: {files} files")

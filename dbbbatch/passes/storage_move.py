@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from dbbbatch.config import Settings
@@ -18,6 +20,7 @@ from dbbbatch.database.models.storage import INODE, File
 from dbbbatch.database.models.target import Target
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import faults, names
+from dbbbatch.files.lock import Lock
 
 #: Rows looked at together.
 _PAGE = 5000
@@ -108,8 +111,13 @@ def move(settings: Settings, old: str, new: str) -> int:
     Raises
     ------
     UsageError, TryLater
-        As `look`; nothing was changed.
+        As `look`, or a pass of the old path is at work; nothing was changed.
     """
+    with _alone(settings, old):
+        return _move(settings, old, new)
+
+
+def _move(settings: Settings, old: str, new: str) -> int:
     looked = look(settings, old, new)
 
     def record() -> None:
@@ -124,6 +132,18 @@ def move(settings: Settings, old: str, new: str) -> int:
 
     connect.transact(record)
     return looked.files
+
+
+@contextmanager
+def _alone(settings: Settings, storage: str) -> Iterator[None]:
+    """Keep passes off that read the old path: what one of them puts there is not in the new one."""
+    with ExitStack() as held:
+        for name in connect.look(partial(File.finders, storage)):
+            for script in ("finder", "auditor"):
+                lock = Lock(Path(settings.site.state) / "locks", f"{script}.{name}")
+                lock.acquire()
+                held.callback(lock.release)
+        yield
 
 
 def _stored(storage: str) -> Iterator[File]:

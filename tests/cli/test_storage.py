@@ -12,6 +12,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.target import Target
+from dbbbatch.files.lock import Lock
 from dbbbatch.passes import storage_move
 from tests.passes.handing import change, rows
 from tests.support.site import Site
@@ -180,3 +181,18 @@ def test_ingester_says_how_to_tell_the_table(site: Site, old: Path) -> None:
     assert ran.code == 78
     assert f"dbb storage move {old} {site.storage}" in ran.err
     assert os.path.isdir(old)
+
+
+@pytest.mark.parametrize("label", ["finder.latiss", "auditor.latiss"])
+def test_it_waits_for_a_pass_of_the_old_path(site: Site, old: Path, label: str) -> None:
+    lock = Lock(site.state / "locks", label)
+    lock.acquire()
+    try:
+        ran = site.run("dbb", "storage", "move", str(old), str(site.storage))
+    finally:
+        lock.release()
+    assert ran.code == 75
+    assert f"{label} is at work" in ran.err
+    assert storages(site) == everywhere(old)
+    assert site.run("dbb", "storage", "move", str(old), str(site.storage)).code == 0
+    assert_all_well(site)
