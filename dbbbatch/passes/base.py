@@ -253,8 +253,8 @@ class Pass:
         self._refused.add((which, why))
         self.counts["failed"] += 1
         message = (
-            f"{which}: {why}: refused, and nothing was touched; no pass writes such a row, so find "
-            "out who writes to the database, then correct it or delete it there"
+            f"{which}: {why}: refused, and nothing was touched; find out who else writes to the "
+            "database, then correct it or delete it there"
         )
         if len(self._refused) <= _MOST_REFUSED:
             self.trouble(message, key=f"{which} {why}")

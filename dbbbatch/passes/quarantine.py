@@ -52,7 +52,10 @@ def fault(row: Quarantine, root: str, source: str) -> str:
         return why
     for text, top in ((row.path, root), (row.released_as, source)):
         if text is not None and not names.is_inside(names.readable(text), top):
-            return f"{names.printable(text)!r} is not below {top}"
+            return (
+                f"{names.printable(text)!r} is not below {top} (if the configuration had another "
+                "path when the row was written, put that back)"
+            )
     return ""
 
 

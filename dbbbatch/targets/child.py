@@ -175,7 +175,10 @@ class _Child:
             else:
                 self._tell(file.number, *wrong)
         left = False
-        while files and not self._stopped:
+        while files:
+            if self._stopped:
+                left = True  # heard while what is missing was told: nothing was begun
+                break
             try:
                 with checksum.heeding(self._is_to_stop):
                     self._offer(files)

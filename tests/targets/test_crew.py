@@ -1,17 +1,19 @@
 """Workers contain whatever a plugin does; only the file in hand is charged with it."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from dbbbatch.targets.base import Misconfigured, NotReady, StoredFile
+from dbbbatch.targets import channel, child
+from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Plugin, StoredFile
 from dbbbatch.targets.crew import Crew
 from dbbbatch.targets.verdict import Kind
 from tests.targets.conftest import MakeCrew, open_when_read, tell, until
@@ -295,6 +297,31 @@ class TestStop:
         crew.stop()
         assert tell(crew) == {}
         assert crew.unoffered == [1, 2]
+
+    def test_a_batch_is_not_begun_once_that_is_heard(self, stored: Stored) -> None:
+        """Also where files that are missing were told first."""
+        asked = []
+
+        class Whole(Plugin):
+            def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
+                asked.extend(files)
+                yield from ()
+
+        files = stored("gone", "here")
+        os.unlink(files[0].path)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            made = child._Child(theirs)
+            made._plugin = Whole(None, None)  # type: ignore[arg-type]
+            made._timeout = 60.0
+            ours.sendall(channel.frame(channel.STOP))
+            made._ingest([child.pack(file) for file in files])
+            said = list(channel.Frames().feed(ours.recv(1 << 20)))
+        assert [message[:3] for message in said] == [
+            (channel.OUTCOME, 1, "missing"),
+            (channel.END, True),
+        ]
+        assert asked == []
 
     def test_half_a_message_does_not_put_off_the_time_limit(
         self, make_crew: MakeCrew, stored: Stored
