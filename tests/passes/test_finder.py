@@ -1,5 +1,6 @@
 """The finder that scans and moves: what it stores, what it leaves, what it moves aside."""
 
+import errno
 import os
 import re
 import socket
@@ -164,13 +165,14 @@ class TestStoring:
         assert finding.run() == 78
         assert "[finder.latiss] group" in capsys.readouterr().err
 
-    def test_file_whose_mode_may_not_be_set_is_copied(self, finding, monkeypatch):
+    @pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.EIO])
+    def test_file_whose_mode_may_not_be_set_is_copied(self, finding, monkeypatch, code):
         finding.put("a").chmod(0o600)
         finding.change(file_mode=0o444)
 
         def fchmod(descriptor, mode, real=os.fchmod):
             if os.fstat(descriptor).st_ino == inode:
-                raise PermissionError(1, "Operation not permitted")
+                raise OSError(code, os.strerror(code))
             real(descriptor, mode)
 
         inode = (finding.source / "a").stat().st_ino

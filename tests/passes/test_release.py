@@ -108,6 +108,16 @@ def test_a_list_for_programs(site: Site) -> None:
     assert [(row["label"], row["filename"]) for row in found] == [("handoff.latiss", "c")]
 
 
+def test_a_quarantine_under_another_path_is_named_as_the_reason(site: Site) -> None:
+    site.write(handoff=KEYS | {"quarantine": site.root / "elsewhere"})
+    (site.root / "elsewhere").mkdir()
+    ran = release(site, "c")
+    assert ran.code == 64
+    assert f"is not below {site.root}/elsewhere (if the configuration had another" in ran.err
+    site.write(handoff=KEYS)
+    assert release(site, "c").code == 0
+
+
 def test_a_released_file_is_sent_as_if_it_were_new(site: Site) -> None:
     ran = site.run("dbb", "quarantine", "release", "handoff.latiss", "--match", "a/*")
     assert ran.out == "1 files of handoff.latiss are back\n"

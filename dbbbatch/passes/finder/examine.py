@@ -141,7 +141,7 @@ class Examiner:
         self._copy(arrival)
 
     def _dress(self, descriptor: int, status: os.stat_result) -> bool:
-        """Give a file the mode and group of storage; False if it is another user's."""
+        """Give a file the mode and group of storage; False if it cannot be, so a copy gets them."""
         area = self._area
         try:
             if area.group is not None and status.st_gid != area.group:
@@ -149,7 +149,10 @@ class Examiner:
             mode = place.masked(status.st_mode) if area.mode is None else area.mode
             if stat.S_IMODE(status.st_mode) != mode or mode & 0o111:
                 place.set_mode(descriptor, mode)
-        except PermissionError:
+        except OSError as error:
+            # It is another user's, or its file system has no such thing: no fault of the file.
+            if faults.is_general(error):
+                raise
             return False
         return True
 
