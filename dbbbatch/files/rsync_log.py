@@ -54,6 +54,9 @@ _NOT_UPDATED = frozenset(b"+ ")
 #: What a log is named like.
 _LOGS = "rsync*.log"
 
+#: Bytes of a line that are held in memory at a time.
+_LONGEST = 1 << 20
+
 #: Bytes by which a log is known again.
 _TAIL = 4096
 
@@ -151,11 +154,17 @@ def read(path: str, offset: int = 0) -> Iterator[Entry]:
     """
     with _opened(path) as log:
         log.seek(offset)
-        for line in log:
-            if not line.endswith(b"\n"):
-                return
-            offset += len(line)
-            yield parse(line[:-1], offset)
+        line = b""
+        while piece := log.readline(_LONGEST):
+            offset += len(piece)
+            if not piece.endswith(b"\n"):
+                if len(piece) < _LONGEST:
+                    return
+                # No name is so long. A power cut may leave that many NULs, and a name after them.
+                line = b"\0" + piece[-_LONGEST // 2 :]
+                continue
+            yield parse(line + piece[:-1] if line else piece[:-1], offset)
+            line = b""
 
 
 def complete(path: str) -> int:

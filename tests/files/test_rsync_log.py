@@ -2,6 +2,7 @@ import datetime
 import os
 import shutil
 import subprocess
+import tracemalloc
 
 import pytest
 
@@ -184,3 +185,31 @@ def test_read_understands_the_installed_rsync(tmp_path, how):
     found = sorted(os.fsencode(entry.name) for entry in entries)
     assert found == sorted(b"d/" + name for name in [*names, b"hard.fits"])
     assert not any(entry.updated or entry.damaged for entry in entries)
+
+
+def test_a_hole_of_any_size_is_not_held_in_memory(tmp_path):
+    log = tmp_path / "rsync.log"
+    log.write_bytes(b">f+++++++++ before\n")
+    with log.open("r+b") as file:
+        file.seek(64 << 20)
+        file.write(b">f+++++++++ after\n>f+++++++++ next\n")
+    tracemalloc.start()
+    try:
+        entries = list(rsync_log.read(str(log)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [(entry.name, entry.damaged) for entry in entries] == [
+        ("before", False),
+        ("after", True),
+        ("next", False),
+    ]
+    assert entries[-1].end == log.stat().st_size
+    assert list(rsync_log.read(str(log), entries[0].end)) == entries[1:]
+    assert peak < 8 << 20
+
+
+def test_a_long_line_without_an_end_is_left(tmp_path):
+    log = tmp_path / "rsync.log"
+    log.write_bytes(b">f+++++++++ a\n" + b"x" * (2 << 20))
+    assert [entry.name for entry in rsync_log.read(str(log))] == ["a"]
