@@ -144,21 +144,28 @@ class Quarantining:
         )
         there, done, stayed = [], [], []
         for row in rows:
-            path = names.from_text(row.path)
+            path, source = self._ends(row)
             with self._one_file(path):
                 place.remove_temporary(path, self._owner)
-                (there if _is_there(path, row) else stayed).append(row)
+                if _is_there(path, row):
+                    there.append(row)
+                elif place.is_there(source):
+                    stayed.append(row)
+                # Else it may be in a quarantine that is not mounted now: its row waits for it.
         if there:
             self._sync()
             self._roots.require(self._root)
         for row in there:
-            path, rel = names.from_text(row.path), names.join(row.relpath, row.filename)
-            source = names.below(self._source, names.from_text(rel))
+            path, source = self._ends(row)
             with self._one_file(source):
                 (stayed if _take_away(source, path, row) else done).append(row)
         if rows:
             self._record(done, stayed)
         return len(done) + len(stayed)
+
+    def _ends(self, row: Quarantine) -> tuple[str, str]:
+        """Return where a file is to be, and where it came from."""
+        return names.from_text(row.path), names.below(self._source, names.rel_of(row))
 
     def _take_back(
         self, moved: Sequence[tuple[Aside, str]], why: str

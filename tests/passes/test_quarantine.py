@@ -166,6 +166,23 @@ def test_file_whose_source_cannot_be_looked_at_afterwards_stays_in_quarantine(pl
     assert rows() == [(str(root / "d/a"), True)]
 
 
+def test_what_is_in_neither_place_waits_for_a_quarantine_that_is_not_mounted(places, monkeypatch):
+    source, root = places
+    with monkeypatch.context() as patched:
+        patched.setattr(Quarantining, "_record", kill)
+        with suppress(Killed):
+            quarantining(places).move([aside(places)])
+    assert (files(source), files(root)) == (set(), {"d/a"})
+    root.rename(root.with_name("unmounted"))
+    root.mkdir()
+    assert quarantining(places).recover(must_refuse_none) == 0
+    assert [done for _, done in rows()] == [False]
+    root.rmdir()
+    root.with_name("unmounted").rename(root)
+    assert quarantining(places).recover(must_refuse_none) == 1
+    assert [done for _, done in rows()] == [True]
+
+
 def test_what_cannot_be_looked_at_does_not_keep_recovery_from_the_rest(places, monkeypatch):
     source, root = places
     other = source / "other"
