@@ -827,3 +827,22 @@ class TestLookingOnly:
     def test_pass_without_work_says_nothing(self, finding, capsys):
         assert finding.run() == 0
         assert capsys.readouterr().err == ""
+
+
+def test_what_cannot_be_looked_at_where_it_was_just_placed_keeps_its_intent(either, monkeypatch):
+    either.put("a")
+    real = place.place
+
+    def placed(source, destination):
+        real(source, destination)
+        if destination == str(either.storage / "a"):
+            os.rename(destination, either.storage / "hidden")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, "place", placed)
+        assert either.run() == 75
+    assert either.rows() == [("", "a", "ARRIVING")]
+    os.rename(either.storage / "hidden", either.storage / "a")
+    assert either.run() == 0
+    assert either.rows() == [("", "a", "STORED")]
+    assert tree(either.source) == {}

@@ -197,7 +197,7 @@ def store(area: Area, arrivals: Sequence[Arrival]) -> Outcome:
                 _place(area, arrival)
                 placed.append(arrival)
                 if arrival.copied:
-                    copies.append(_own_entry(number, os.lstat(arrival.destination)))
+                    copies.append(_own_entry(number, _as_placed(arrival)))
                 elif _read_again_if_other(arrival):
                     corrected.append(arrival)
                 outcome.stored.append(arrival)
@@ -515,14 +515,18 @@ def _copy(area: Area, arrival: Arrival) -> None:
     place.sync_file(place.temporary_path(arrival.destination, area.owner))
 
 
-def _read_again_if_other(arrival: Arrival) -> bool:
-    """See to it that what was placed is what was read; else read it where it is now."""
+def _as_placed(arrival: Arrival) -> os.stat_result:
+    """Return what a file is that was just placed."""
     try:
-        placed = os.lstat(arrival.destination)
+        return os.lstat(arrival.destination)
     except OSError as error:
         # It is there, or was a moment ago: its intent stays, and recovery looks for it.
         raise TryLater(_fault(error, arrival.destination)) from None
-    if version(placed) == version(arrival.status):
+
+
+def _read_again_if_other(arrival: Arrival) -> bool:
+    """See to it that what was placed is what was read; else read it where it is now."""
+    if version(_as_placed(arrival)) == version(arrival.status):
         return False
     # Written to between its reading and its placing.
     _read_again(arrival, list(arrival.sums))
