@@ -155,19 +155,34 @@ could_be_made() {
     esac
 }
 
-# The same in the buffer, where others work, too: each gets the permissions of the one above it.
+# The same in the buffer, where others work, too: new ones get the permissions of the one above them
+# that is there. Those of equal permissions are made together.
 made_there() {
+    rm -f -- "$work"/made.* || return
     problem=$(cd "$buffer" && limited xargs -0 -r sh -c '
-        made=0
+        work=$1 last=
+        shift
         for d do
             [ ! -d "$d" ] || continue
-            mode=$(stat -c %a -- "${d%/*}") || mode=755
-            umask "$(printf %o "$((0077 & ~0$mode))")"
-            mkdir -p -- "$d" || made=1
-            case $mode in [1357]???) chmod +t -- "$d" ;; esac
-        done
-        exit "$made"' sh <"$work/dirs" 2>&1) && return
-    could_be_made "$?" "$buffer"
+            above=${d%/*}
+            until [ -d "$above" ] || [ "$above" = . ]; do above=${above%/*}; done
+            if [ "$above" != "$last" ]; then
+                last=$above
+                mode=$(stat -c %a -- "$above") || mode=755
+            fi
+            printf "%s\0" "$d" >>"$work/made.$mode" || exit
+        done' sh "$work" <"$work/dirs" 2>&1) || fail "$work: $problem" || return
+    for each in "$work"/made.*; do
+        [ -e "$each" ] || continue
+        mode=${each##*/made.}
+        problem=$(umask "$(printf %o "$((0077 & ~0$mode))")"
+            cd "$buffer" && limited xargs -0 -r mkdir -p -- <"$each" 2>&1) ||
+            could_be_made "$?" "$buffer" || return
+        case $mode in
+        [1357]???) (cd "$buffer" && limited xargs -0 -r chmod +t -- <"$each" 2>/dev/null) ;;
+        esac
+    done
+    return 0
 }
 
 # Of the names on stdin answer those that something here keeps from being placed: "D", name and NUL
@@ -181,7 +196,7 @@ there() {
         for f do
             if [ -e "$f" ] || [ -L "$f" ]; then printf "%s\0" "$f" >&3 || exit; fi
             above=${f%/*}
-            while [ ! -d "$above" ]; do
+            while [ ! -d "$above" ] && [ "$above" != . ]; do
                 if [ -e "$above" ] || [ -L "$above" ]; then
                     printf "D%s\0" "$f" || exit
                     break

@@ -164,7 +164,7 @@ class Streams:
                 self._results.put(Sent.not_begun(job, "the pass was asked to end"))
             else:
                 self._results.put(sender.send(job))
-        with contextlib.suppress(Exception):  # what was sent is told, and ends without us
+        with contextlib.suppress(BaseException):  # what was sent is told, and ends without us
             sender.session.close()
 
     def _collect(self) -> None:
