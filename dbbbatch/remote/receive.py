@@ -198,7 +198,12 @@ class Session:
         self._unread = bytearray()
         self._told = 0
         self._argv = place.argv(_READ_SCRIPT)
-        self._far = (*self._argv, place.staging, place.buffer, place.algorithm)
+        self._far: tuple[bytes | str | None, ...] = (
+            *self._argv,
+            place.staging,
+            place.buffer,
+            place.algorithm,
+        )
 
     def __enter__(self) -> Session:
         return self

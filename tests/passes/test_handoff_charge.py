@@ -190,7 +190,7 @@ def test_no_exception_in_a_stream_is_waited_for(
     with monkeypatch.context() as patched:
         patched.setattr(receive.Session, what.partition(".")[2], fail)
         code = make_pass(site)
-    # What is left of a batch is removed by the next pass; the end of a session is of no consequence.
+    # What is left of a batch goes with the next pass; the end of a session is of no consequence.
     harmless = what in ("Session.clean", "Session.close")
     assert code == (0 if harmless else 70)
     assert "Traceback" not in capsys.readouterr().err
