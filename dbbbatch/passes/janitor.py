@@ -35,8 +35,11 @@ from dbbbatch.remote.receive import Session
 #: Where the documented rsync command leaves what it has of a file when it is cut off.
 PARTIAL = "dbb-partial"
 
-#: What the directories in staging begin with in which the far end tries its tools (far_end.sh).
-HELLO = "dbb-hello-"
+#: What the directories in staging begin with in which `dbb config check` tries to place files.
+CHECK = "dbb-check-"
+
+#: What all of these begin with.
+_OURS = "dbb-"
 
 #: Files that the endpoint is asked about in one connection.
 _TOGETHER = 5000
@@ -381,23 +384,22 @@ class JanitorWork(Work):
         """Remove what passes left in staging that the database no longer tells of."""
         site, section = p.settings.site.name, self._section
         with Session(far_end(section)) as session:
-            prefix = attempt_prefix(site, section.name)
-            ours = re.compile(rf"({re.escape(prefix)}[0-9a-f]{{16}})(\.r)?(\.x)?")
-            found = session.attempts(prefix)
+            prefix = re.escape(attempt_prefix(site, section.name))
+            # An attempt of a pass or of its probe, a trial of the configuration, partials.
+            ours = re.compile(
+                rf"(?P<name>(?P<attempt>{prefix}[0-9a-f]{{16}})(-trial)?|{CHECK}[0-9a-f]{{16}})"
+                rf"(\.r)?(\.x)?|{PARTIAL}"
+            )
+            found = session.attempts(_OURS)
             in_use = {
                 batch.attempt
                 for batch in connect.look(lambda: TransferBatch.unfinished(site, section.name))
             }
             for name, age in found.items():
                 match = ours.fullmatch(name)
-                if match and age >= section.stale_after and match[1] not in in_use:
-                    session.clean(match[1], section.timeout)
-                    p.counts["staging removed"] += 1
-            for name, age in session.attempts(HELLO).items():
-                if age >= section.stale_after:
-                    session.clean(name, section.timeout)
-            if session.attempts(PARTIAL).get(PARTIAL, -1.0) >= section.stale_after:
-                session.clean(PARTIAL, section.timeout)
+                if match and age >= section.stale_after and match["attempt"] not in in_use:
+                    session.clean(match["name"] or name, section.timeout)
+                    p.counts["staging removed"] += bool(match["attempt"])
 
     def _sweep_here(self, p: Pass) -> None:
         """Remove old empty directories, and what killed passes left in the state directory."""

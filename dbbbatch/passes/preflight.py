@@ -376,6 +376,7 @@ def _commands(handoff: Handoff) -> Iterator[Checked]:
 
 def _far_end(handoff: Handoff) -> Checked:
     from dbbbatch.passes.handoff.transfer import far_end
+    from dbbbatch.passes.janitor import CHECK
     from dbbbatch.remote import receive
 
     far = far_end(handoff)
@@ -383,7 +384,7 @@ def _far_end(handoff: Handoff) -> Checked:
     what = f"{far.name} answers, has its tools and directories, and places without overwriting"
     try:
         with receive.Session(far) as session:
-            session.trial(f"dbb-check-{secrets.token_hex(8)}")
+            session.trial(f"{CHECK}{secrets.token_hex(8)}")
     except DbbError as error:
         return Checked(where, what, str(error))
     return Checked(where, what)

@@ -39,11 +39,11 @@ def end(pids: Sequence[int], how: int = signal.SIGKILL) -> None:
             os.kill(pid, how)
 
 
-def end_naming(token: bytes) -> int:
-    """End the processes of this user whose command line holds `token`.
+def end_naming(name: bytes) -> int:
+    """End the processes of this user whose command line has a path in `name`, or its list of files.
 
     So a transfer goes that a killed pass left behind: its arguments hold a path that no other
-    transfer ever has.
+    transfer ever has. Who searches a log for the name is no such process.
 
     Returns
     -------
@@ -51,14 +51,16 @@ def end_naming(token: bytes) -> int:
         Processes ended.
     """
     count = 0
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        if not name.isdecimal() or int(name) == os.getpid():
+    tokens = (b"/%s/" % name, b"/%s.list" % name)
+    for entry in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        if not entry.isdecimal() or int(entry) == os.getpid():
             continue
         try:
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                if token not in file.read():
-                    continue
-            os.kill(int(name), signal.SIGKILL)
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                line = file.read()
+            if not any(token in line for token in tokens):
+                continue
+            os.kill(int(entry), signal.SIGKILL)
             count += 1
         except OSError:
             continue  # gone, or another user's

@@ -72,31 +72,26 @@ roots() {
 }
 
 op_hello() {
-    for tool in "$sum" chmod cp dd ln mkdir mv rm stat sync timeout xargs; do
+    for tool in "$sum" chmod cp dd ln mkdir mv rm stat sync timeout wc xargs; do
         command -v "$tool" >/dev/null || fail "there is no command $tool" || return
     done
     roots || return
     [ "$(stat -c %d -- "$staging")" = "$(stat -c %d -- "$buffer")" ] ||
-        fail "staging $staging and buffer $buffer are on different file systems" || return
-    [ "$1" != tools ] || tools
+        fail "staging $staging and buffer $buffer are on different file systems"
 }
 
-# Try each tool with the very options with which it is used here, and name the one that fails.
+# Try each tool with the very options with which it is used here, and name the one that fails. What
+# is tried lies in the attempt, and goes with it.
 tools() {
-    trial=$staging/dbb-hello-$nonce
-    # What a killed session left. One that is at work now sees that another one tries them, too.
-    rm -rf -- "$staging"/dbb-hello-*
-    try mkdir -p -- "$trial/a/t" && cd "$trial" || return
-    try timeout -k 5 "$limit" true && try_all
-    failed=$?
-    [ -d "$trial" ] || failed=0
-    cd / && rm -rf -- "$trial" || return
-    return "$failed"
+    try timeout -k 5 "$limit" true && try mkdir -p -- "$work/tools/a/t" &&
+        cd "$work/tools" && try_all && cd / && rm -rf -- "$work/tools"
 }
 
 try() {
-    problem=$("$@" 2>&1) ||
+    problem=$(limited "$@" 2>&1) && return
+    late $? ||
         fail "the command $1 cannot do what is asked of it ($*): ${problem%%"$newline"*}"
+    return 1
 }
 
 try_all() {
@@ -105,22 +100,24 @@ try_all() {
     [ "$(cat a/name) $rest" = "123 45" ] ||
         fail "the command dd does not take as many bytes as it is told (count_bytes)" || return
     printf './a/name\0' >list
-    digest=$("$sum" <a/name) && try "$sum" -z -- ./a/name && (try xargs -0 -r true <list) ||
+    try stat -f -c '%a %S' -- a && try stat --printf='%s\0' -- a/name || return
+    digest=$(limited "$sum" <a/name) && try "$sum" -z -- ./a/name && (try xargs -0 -r true <list) ||
         return
-    xargs -0 -r "$sum" -z -- <list >answer
+    limited xargs -0 -r "$sum" -z -- <list >answer
     # A sum, two blanks, eight bytes of a name and a NUL byte.
     digest=${digest%% *}
     [ "$(stat -c %s -- answer)" = "$((${#digest} + 11))" ] ||
         fail "the command $sum does not end its lines with a NUL byte (-z)" || return
-    try stat --printf='%s\0' -- a/name && try stat -f -c '%a %S' -- a || return
     try cp -l -P --parents -t a/t -- ./a/name || return
     [ a/name -ef a/t/a/name ] ||
         fail "the command cp makes no hard links (-l) in $staging" || return
     try ln -s -- t a/1 && try mv -T -- a a.r && try sync -f /dev/null
 }
 
+# Make an attempt; the tools are tried if $1 is "tools".
 op_begin() {
-    roots && mkdir -- "$work" "$work/t"
+    roots && mkdir -- "$work" "$work/t" || return
+    [ "$1" != tools ] || tools
 }
 
 # Keep the data of the request under the name $1.
@@ -158,19 +155,34 @@ could_be_made() {
     esac
 }
 
-# The same in the buffer, where others work, too: each gets the permissions of the one above it.
+# The same in the buffer, where others work, too: new ones get the permissions of the one above them
+# that is there. Those of equal permissions are made together.
 made_there() {
+    rm -f -- "$work"/made.* || return
     problem=$(cd "$buffer" && limited xargs -0 -r sh -c '
-        made=0
+        work=$1 last=
+        shift
         for d do
             [ ! -d "$d" ] || continue
-            mode=$(stat -c %a -- "${d%/*}") || mode=755
-            umask "$(printf %o "$((0077 & ~0$mode))")"
-            mkdir -p -- "$d" || made=1
-            case $mode in [1357]???) chmod +t -- "$d" ;; esac
-        done
-        exit "$made"' sh <"$work/dirs" 2>&1) && return
-    could_be_made "$?" "$buffer"
+            above=${d%/*}
+            until [ -d "$above" ] || [ "$above" = . ]; do above=${above%/*}; done
+            if [ "$above" != "$last" ]; then
+                last=$above
+                mode=$(stat -c %a -- "$above") || mode=755
+            fi
+            printf "%s\0" "$d" >>"$work/made.$mode" || exit
+        done' sh "$work" <"$work/dirs" 2>&1) || fail "$work: $problem" || return
+    for each in "$work"/made.*; do
+        [ -e "$each" ] || continue
+        mode=${each##*/made.}
+        problem=$(umask "$(printf %o "$((0077 & ~0$mode))")"
+            cd "$buffer" && limited xargs -0 -r mkdir -p -- <"$each" 2>&1) ||
+            could_be_made "$?" "$buffer" || return
+        case $mode in
+        [1357]???) (cd "$buffer" && limited xargs -0 -r chmod +t -- <"$each" 2>/dev/null) ;;
+        esac
+    done
+    return 0
 }
 
 # Of the names on stdin answer those that something here keeps from being placed: "D", name and NUL
@@ -184,7 +196,7 @@ there() {
         for f do
             if [ -e "$f" ] || [ -L "$f" ]; then printf "%s\0" "$f" >&3 || exit; fi
             above=${f%/*}
-            while [ ! -d "$above" ]; do
+            while [ ! -d "$above" ] && [ "$above" != . ]; do
                 if [ -e "$above" ] || [ -L "$above" ]; then
                     printf "D%s\0" "$f" || exit
                     break
@@ -206,20 +218,38 @@ op_verify() {
     [ "${found%% *}" = "$1" ] || return 0
     rm -f -- "$work/answer" "$work/single" &&
         limited xargs -0 -r stat -c '%h %a' -- <"$work/names" >"$work/modes" || return
+    judge_modes
+    # Nothing enters the buffer that runs as whoever stores it, or that anybody may write to: what
+    # was verified is complete.
+    if [ -n "$loose" ]; then
+        problem=$(limited xargs -0 -r chmod a-wst -- <"$work/names" 2>&1)
+        code=$?
+        late "$code" && return 1
+        # Some file systems keep, or say that they set, what they like. That the account itself may
+        # still write is borne.
+        if [ "$code" != 0 ] || [ "$loose" = others ]; then
+            limited xargs -0 -r stat -c '%h %a' -- <"$work/names" >"$work/modes" || return
+            judge_modes
+            [ "$loose" != others ] ||
+                fail "$work/t: set-id bits, or write permission of group or others, cannot be" \
+                    "taken away: ${problem%%"$newline"*}" || return
+        fi
+    fi
+    limited sync -f . || return
+    [ -z "$single" ] || : >"$work/single" || return
+    mv -- "$work/names" "$work/verified" && sync "$work/verified" "$work" && printf verified
+}
+
+# Whether each file has one name only, and whether somebody may write to one: the account, or others.
+judge_modes() {
     single=yes loose=
     while read -r links mode; do
         [ "$links" = 1 ] || single=
         case $mode in
-        ????* | *[2367]*) loose=yes ;;
+        ????* | *[2367]? | *[2367]) loose=others ;;
+        *[2367]*) loose=${loose:-account} ;;
         esac
     done <"$work/modes"
-    # Nothing enters the buffer that runs as whoever stores it, or that anybody may write to: what
-    # was verified is complete.
-    [ -z "$loose" ] || limited xargs -0 -r chmod a-wst -- <"$work/names" ||
-        fail "$work/t: set-id bits and write permissions cannot be taken away" || return
-    limited sync -f . || return
-    [ -z "$single" ] || : >"$work/single" || return
-    mv -- "$work/names" "$work/verified" && sync "$work/verified" "$work" && printf verified
 }
 
 # Place what was verified: link it into the buffer (the kernel refuses a name that is taken), make
@@ -311,7 +341,14 @@ durable() {
 
 # Try with two files of ours whether op_place places, and refuses a name that is taken.
 op_trial() {
-    roots && mkdir -- "$work" && cd "$work" || return
+    roots && mkdir -- "$work" || return
+    problem=$({ tools && cd "$work" && placed_once; } 2>&1 7>&1)
+    failed=$?
+    rm -rf -- "$work"
+    [ "$failed" = 0 ] || fail "$problem"
+}
+
+placed_once() {
     name=.dbb~$attempt
     echo first >"$name"
     problem=$(limited cp -lP --parents -t "$buffer" -- "./$name" 2>&1)
@@ -322,7 +359,6 @@ op_trial() {
         [ "$(cat -- "$buffer/$name")" = first ] || problem="cp -l overwrites a file in $buffer"
     fi
     rm -f -- "$buffer/$name"
-    cd / && rm -rf -- "$work"
     [ -z "$problem" ] || fail "$problem"
 }
 
@@ -356,8 +392,8 @@ op_partials() {
     [ ! -d "$staging/$1" ] || removed=$(cd "$staging/$1" && limited xargs -0 -r sh -c '
         for f do
             f=./${f##*/}
-            [ ! -f "$f" ] || { rm -f -- "$f" && echo "$f"; }
-        done' sh <"$work/names" | grep -c .)
+            [ ! -f "$f" ] || { rm -f -- "$f" && echo; }
+        done' sh <"$work/names" | wc -l)
     printf %s "$removed"
 }
 
@@ -375,13 +411,14 @@ op_clean() {
     done
 }
 
-# End what a failed or killed transfer left running here: its command line names the attempt.
+# End what a failed or killed transfer left running here: its command line has a path in the attempt,
+# also where `read` leaves out the NUL bytes. A log or a probe that is named after it is no such path.
 op_end() {
     for each in /proc/[0-9]*; do
         line=
         { read -r line <"$each/cmdline"; } 2>/dev/null
         case $line in
-        *"$attempt"*) kill -9 "${each##*/}" 2>/dev/null ;;
+        *"/$attempt/"*) kill -9 "${each##*/}" 2>/dev/null ;;
         esac
     done
     return 0

@@ -38,7 +38,7 @@ _MOST_EACH = 1024
 #: What the far end does at each request, for an operator who is told that it takes too long.
 _STEPS = {
     "hello": "looking for its tools and directories",
-    "begin": "making a directory in staging",
+    "begin": "trying its tools in staging",
     "put": "taking a list of names",
     "look": "making the directories of a batch",
     "verify": "reading what arrived, and making it durable with `sync`",
@@ -62,7 +62,8 @@ _READ_SCRIPT = (
     f'[ "$l" != "{_END_OF_SCRIPT}" ] || break; s=$s$l$n; done; eval "$s"\''
 )
 
-#: Far ends whose tools were tried.
+#: Far ends whose tools were tried by this process; the next pass tries them again, as they may be
+#: others by then.
 _tried: set[tuple[bytes | str | None, ...]] = set()
 
 _SAFE = re.compile(r"[A-Za-z0-9._/-]+")
@@ -196,6 +197,13 @@ class Session:
         self._nonce = b""
         self._unread = bytearray()
         self._told = 0
+        self._argv = place.argv(_READ_SCRIPT)
+        self._far: tuple[bytes | str | None, ...] = (
+            *self._argv,
+            place.staging,
+            place.buffer,
+            place.algorithm,
+        )
 
     def __enter__(self) -> Session:
         return self
@@ -231,16 +239,21 @@ class Session:
             Seconds beside the usual patience.
         """
         names = list(names)
+        begin = self._request("begin", attempt, limit)
+        if untried := self._far not in _tried:
+            # Before anything that a tool at fault might take for something else.
+            self._ask([self._request("begin", attempt, limit, "tools")], limit=limit)
+            _tried.add(self._far)
         numbered = [part for n, rel in enumerate(links, 1) for part in (b"%d" % n, rel or b".")]
         answer = self._ask(
             [
-                self._request("begin", attempt, limit),
+                *(() if untried else (begin,)),
                 *self._put(attempt, "dirs", directories(names)),
                 *self._put(attempt, "names", (b"./" + name for name in names)),
                 *(self._put(attempt, "numbered", numbered) if links else ()),
                 self._request("look", attempt, limit, "links" if links else ""),
             ],
-            answers=5 if links else 4,
+            answers=3 + bool(links) + (not untried),
             limit=limit,
         )
         space, _, rest = answer.partition(b"\n")
@@ -418,12 +431,8 @@ class Session:
         head = "".join(f"{name}={value}\n" for name, value in settings.items())
         script = head.encode() + Path(__file__).with_name("far_end.sh").read_bytes()
         script += _END_OF_SCRIPT.encode() + b"\n"
-        argv = self.place.argv(_READ_SCRIPT)
-        self._process = execute.start(argv)
-        # Its tools are tried once by a process: an answer is for all its sessions.
-        whole = (*argv, self.place.staging, self.place.buffer, tool)
-        self._ask([script, self._request("hello", "-", 0, "" if whole in _tried else "tools")])
-        _tried.add(whole)
+        self._process = execute.start(self._argv)
+        self._ask([script, self._request("hello", "-")])
 
     def _request(
         self, operation: str, attempt: str, limit: float = 0, argument: str = "", size: int = 0

@@ -119,7 +119,10 @@ def test_json_is_harmless_and_says_what_was_there(full: Site) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-def test_arguments_are_echoed_harmlessly(site: Site) -> None:
+def test_arguments_are_echoed_harmlessly(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # `dbb init` makes a database of the name that it is given
     # Those that all commands share come first; each is refused before anything is done.
     for words in (["dbb", NAME], ["dbb-handoff", NAME], ["dbb-finder", "--wait", NAME]):
         assert_harmless(site.run(*words))

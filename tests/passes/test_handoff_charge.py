@@ -155,6 +155,50 @@ def test_new_directories_there_get_the_permissions_of_the_one_above(site: Site, 
         assert stat.S_IMODE((site.far_buffer / rel).stat().st_mode) == mode
 
 
+def test_new_directories_of_one_batch_get_the_permissions_of_different_ones(site: Site) -> None:
+    wanted = {"open": 0o2775, "closed": 0o700, "sticky": 0o1775}
+    for rel, mode in wanted.items():
+        (site.far_buffer / rel).mkdir()
+        (site.far_buffer / rel).chmod(mode)
+        site.put(f"{rel}/new/deep/a")
+    site.put("new/a")
+    assert make_pass(site) == 0
+    found = {
+        rel: stat.S_IMODE((site.far_buffer / rel / "new/deep").stat().st_mode) for rel in wanted
+    }
+    assert found == wanted
+    assert len(tree(site.far_buffer)) == 4
+
+
+@pytest.mark.parametrize(
+    "what", ["Session.open", "Session.begin", "Session.verify", "Session.clean", "Session.close"]
+)
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, KeyboardInterrupt, MemoryError])
+def test_no_exception_in_a_stream_is_waited_for(
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    what: str,
+    error: type[BaseException],
+) -> None:
+    from dbbbatch.remote import receive
+
+    def fail(*arguments: Any, **more: Any) -> Any:
+        raise error("of its own")
+
+    site.put("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(receive.Session, what.partition(".")[2], fail)
+        code = make_pass(site)
+    # What is left of a batch goes with the next pass; the end of a session is of no consequence.
+    harmless = what in ("Session.clean", "Session.close")
+    assert code == (0 if harmless else 70)
+    assert "Traceback" not in capsys.readouterr().err
+    assert make_pass(site) == 0
+    assert statuses(site) == {"a": "HELD"}
+    assert os.listdir(site.staging) == []
+
+
 def test_a_tool_there_that_lacks_an_option_is_named_and_no_file_charged(
     site: Site, program: Program, capsys: pytest.CaptureFixture[str]
 ) -> None:

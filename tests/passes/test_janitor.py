@@ -526,6 +526,8 @@ def leave(site: Site) -> Callable[[str], None]:
 def test_old_leftovers_of_ours_leave_staging(site: Site, leave: Callable[[str], None]) -> None:
     for number, end in enumerate(("", ".r", ".x", ".r.x")):
         leave(attempt("latiss", number) + end)
+    leave(f"{attempt('latiss', 5)}-trial")
+    leave(f"dbb-check-{5:016x}.x")
     fresh = attempt("latiss", 9)
     (site.staging / fresh).mkdir()
     janitor(site)
@@ -589,12 +591,18 @@ def test_what_recovery_will_ask_for_stays_in_staging(
 
 
 def test_empty_directories_go_but_never_a_root(site: Site) -> None:
+    site.put("sent/a")
+    assert site.run("dbb-handoff").code == 0
+    assert os.listdir(site.buffer) == ["sent"]
+    # From this one nothing was sent: a writer may have made it for what is to come.
+    (site.buffer / "new").mkdir()
+    (site.holding / "empty").mkdir()
+    for path in (site.buffer / "new", site.buffer / "sent", site.holding / "empty"):
+        os.utime(path, (1e9, 1e9))
     for root in (site.buffer, site.holding):
-        (root / "empty").mkdir()
-        for path in (root / "empty", root):
-            os.utime(path, (1e9, 1e9))
+        os.utime(root, (1e9, 1e9))
     janitor(site)
-    assert (os.listdir(site.buffer), os.listdir(site.holding)) == ([], [])
+    assert (os.listdir(site.buffer), os.listdir(site.holding)) == (["new"], ["sent"])
 
 
 @pytest.mark.promise

@@ -52,6 +52,10 @@ def read_only(kept: dict[str, int]) -> dict[str, int]:
     return {rel: mode & 0o555 for rel, mode in kept.items()}
 
 
+#: How file systems without permissions answer.
+CHMODS = {"refuses": "echo chmod: Operation not permitted >&2; exit 1", "pretends": "exit 0"}
+
+
 @pytest.mark.parametrize("backend", ["sqlite"])
 class TestAtTheEndpoint:
     @pytest.mark.parametrize("command", COMMANDS)
@@ -90,17 +94,28 @@ class TestAtTheEndpoint:
         assert modes(site.far_buffer) == wanted
         assert len(sent) == 1  # what had arrived was not sent again
 
+    @pytest.mark.parametrize("mode", [0o4755, 0o664, 0o646])
+    @pytest.mark.parametrize("chmod", sorted(CHMODS))
     def test_nothing_goes_further_where_the_bits_cannot_be_taken_away(
-        self, site: Site, program: Any
+        self, site: Site, program: Any, chmod: str, mode: int
     ) -> None:
-        program("chmod", "echo chmod: Operation not permitted >&2; exit 1")
-        site.put("a").chmod(0o4755)
+        program("chmod", CHMODS[chmod])
+        site.put("a").chmod(mode)
         site.put("b").chmod(0o644)
         ran = site.run("dbb-handoff")
         assert ran.code == 75
-        assert "set-id bits and write permissions cannot be taken away" in ran.err
+        assert "or write permission of group or others, cannot be taken away" in ran.err
         assert tree(site.far_buffer) == {}
         assert sorted(tree(site.buffer)) == ["a", "b"]
+
+    @pytest.mark.parametrize("chmod", sorted(CHMODS))
+    def test_that_its_own_account_may_still_write_is_borne(
+        self, site: Site, program: Any, chmod: str
+    ) -> None:
+        program("chmod", CHMODS[chmod])
+        site.put("a").chmod(0o644)
+        assert site.run("dbb-handoff").code == 0
+        assert modes(site.far_buffer) == {"a": 0o644}
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

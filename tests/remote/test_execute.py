@@ -181,11 +181,19 @@ def test_ending_from_outside_ends_the_run() -> None:
 
 def test_a_process_is_ended_by_what_it_names(tmp_path: Path) -> None:
     # Where a killed pass left it: neither our child nor known to us.
-    token = b"attempt-0123456789"
-    argv = [b"sh", b"-c", b'setsid sh -c "sleep 60; : $1" >/dev/null 2>&1 & echo $!', b"sh", token]
-    pid = int(execute.run(argv, timeout=FOREVER).stdout)
-    assert family.end_naming(token) >= 1
-    wait_for(pid)
+    name = b"attempt-0123456789"
+
+    def left(argument: bytes) -> int:
+        script = b'setsid sh -c "sleep 60; : $1" >/dev/null 2>&1 & echo $!'
+        argv = [b"sh", b"-c", script, b"sh", argument]
+        return int(execute.run(argv, timeout=FOREVER).stdout)
+
+    reader = left(b"/var/log/" + name + b".txt")
+    transfers = [left(b"host:/staging/%s/t/" % name), left(b"--files-from=/lists/%s.list" % name)]
+    assert family.end_naming(name) >= 2
+    for pid in transfers:
+        wait_for(pid)
+    psutil.Process(reader).kill()
 
 
 @pytest.mark.parametrize(

@@ -194,11 +194,12 @@ def test_a_far_end_still_at_work_for_a_killed_pass_does_no_harm(
     for fifo in (begun, go):
         os.mkfifo(fifo)
     once = f'mkdir "{tmp_path}/once" 2>/dev/null && echo >"{begun}" && read -r _ <"{go}"'
-    program("cp", f'{once}; exec {shutil.which("cp")} "$@"')
+    cp = shutil.which("cp")
     far = Far(tmp_path / "far")
     old = Session(far.place)
     with far.session, old, ThreadPoolExecutor(1) as threads:
         far.session.verify("one", far.send("one"), 10)
+        program("cp", f'{once}; exec {cp} "$@"')
         placing = threads.submit(old.place_files, "one")
         begun.read_bytes()  # it is about to link the files
         assert far.session.ask("one") == "verified"
@@ -376,6 +377,63 @@ def test_a_tool_that_outlives_its_time_limit_there_is_named(
         program(tool, hangs)
         with pytest.raises((Refused, Away), match=complaint):
             far.session.verify("one", files, 1)
+
+
+@pytest.mark.parametrize("tool", ["cp", "dd", "stat"])
+def test_a_tool_that_hangs_when_it_is_tried_is_named(
+    tmp_path: Path, program: Callable[[str, str], Path], tool: str
+) -> None:
+    far = Far(tmp_path / "far")
+    far.session = Session(far.place, patience=1)
+    with far.session:
+        far.session.open()
+        program(tool, "exec sleep 60")
+        for ask in (lambda: far.session.begin("one", NAMES), lambda: far.session.trial("try")):
+            with pytest.raises(Refused, match=f"{tool} did not end within its time limit of 2 s"):
+                ask()
+
+
+def test_a_session_that_sends_nothing_tries_no_tools(
+    far: Far, program: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    program("dd", f"echo >{tmp_path}/tried; exit 1")
+    assert far.session.attempts("dbb-") == {}
+    assert far.session.ask("one") == "nothing"
+    assert not (tmp_path / "tried").exists()
+    with pytest.raises(Refused, match="the command dd cannot do what is asked of it"):
+        far.session.begin("one", NAMES)
+    assert (tmp_path / "tried").exists()
+
+
+def test_tools_are_tried_once_for_all_sessions_of_a_process(
+    far: Far, program: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    program("ln", f'echo >>{tmp_path}/tried; exec /bin/ln "$@"')
+    with Session(far.place) as other:
+        far.session.begin("one", NAMES)
+        other.begin("two", NAMES)
+        far.session.close()
+        far.session.begin("three", NAMES)
+    assert (tmp_path / "tried").read_text() == "\n"
+    assert not (far.staging / "one" / "tools").exists()
+
+
+def test_only_what_works_in_an_attempt_is_ended(far: Far) -> None:
+    import subprocess
+
+    far.session.open()
+    for last, ends in (
+        ("/logs/of-one.txt", False),
+        (f"{far.staging}/one.log", False),
+        (f"{far.staging}/one/t/a", True),
+    ):
+        with subprocess.Popen(["sh", "-c", "read -r x", last], stdin=subprocess.PIPE) as process:
+            far.session.end("one")
+            if ends:
+                assert process.wait(10) == -9
+            else:
+                process.communicate(b"x\n")
+                assert process.returncode == 0
 
 
 def test_placing_that_outlives_its_time_limit_is_named(

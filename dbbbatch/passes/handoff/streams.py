@@ -151,9 +151,10 @@ class Streams:
                 sender.check_space()
             except DbbError as error:
                 self._results.put(error)
-            except Exception as error:  # noqa: BLE001  (see Sender.send)
+            except BaseException as error:  # noqa: BLE001  (see Sender.send)
                 self._results.put(DbbError(f"connecting failed: {type(error).__name__}: {error}"))
-            self._connected.set()
+            finally:
+                self._connected.set()
         while (job := self._jobs.get()) is not None:
             if self._closing:
                 continue
@@ -163,7 +164,8 @@ class Streams:
                 self._results.put(Sent.not_begun(job, "the pass was asked to end"))
             else:
                 self._results.put(sender.send(job))
-        sender.session.close()
+        with contextlib.suppress(BaseException):  # what was sent is told, and ends without us
+            sender.session.close()
 
     def _collect(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -192,6 +194,6 @@ def _clean(sender: Sender, job: _Clean) -> _Cleaned | None:
     """Clean up; if that fails, the next pass does it."""
     try:
         sender.clean(job.batch.attempt)
-    except Exception:  # noqa: BLE001  (whatever it was, the next pass says it)
+    except BaseException:  # noqa: BLE001  (whatever it was, the next pass says it)
         return None
     return _Cleaned(job.batch.number)

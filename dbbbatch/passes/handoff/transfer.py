@@ -99,7 +99,7 @@ class Sender:
         except OSError as error:  # of the list of files
             sent.trouble = TryLater(f"{error.filename or self._lists}: {error.strerror}")
             sent.error = str(sent.trouble)
-        except Exception as error:  # noqa: BLE001  (a thread that ended unheard would hang the pass)
+        except BaseException as error:  # noqa: BLE001  (a thread that ended unheard would hang the pass)
             sent.trouble = DbbError(f"sending failed: {type(error).__name__}: {error}")
             sent.unknown, sent.error = True, str(sent.trouble)
             sent.trouble.__cause__ = error
