@@ -102,6 +102,12 @@ def test_the_same_words_are_one_trouble_whatever_their_key(a_pass):
     assert a_pass() == "handoff.a: is over: disk full\n"
 
 
+def test_what_is_over_is_told_in_the_words_in_which_it_began(a_pass):
+    assert a_pass(away="away: refused") == "handoff.a: away: refused\n"
+    assert a_pass(away="away: it starts") == ""
+    assert a_pass() == "handoff.a: is over: away: refused\n"
+
+
 # ---- a full disk -------------------------------------------------------------------------------
 
 
