@@ -131,7 +131,7 @@ class Voice:
             return {
                 key: Trouble(str(message), int(level)) for key, (message, level) in said.items()
             }
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
             # Never said, or cut short: then it is said once more.
             return None
 
