@@ -26,6 +26,10 @@ def user_named(uid: int) -> str:
 #: database is full, whichever of the two is met first.
 NO_ROOM = "no room to record what is done"
 
+#: Key of the trouble that the database does not do its work, whatever it was that was met: one
+#: outage is refused connections, silence, and a server that starts.
+AWAY = "the database is busy or away"
+
 
 class DbbError(Exception):
     """Anything foreseeable that ends a script.

@@ -22,7 +22,11 @@ def command(operator: Operator, file: str, as_json: bool) -> None:
     operator.connect(readonly=True)
     found = history.history(file, _roots(operator.settings))
     if not found:
-        raise UsageError(f"{to_text(file)}: no site that uses this database has seen such a file")
+        unread = ", ".join(operator.settings.wrong)
+        raise UsageError(
+            f"{to_text(file)}: no site that uses this database has seen such a file"
+            + (f" (where {unread} keep theirs is not known: see `dbb check`)" if unread else "")
+        )
     if as_json:
         output.show_json(found)
         return

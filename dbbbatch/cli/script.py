@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import click
 from dbbbatch import __version__, keys
 from dbbbatch.cli import output
 from dbbbatch.config import Section, Settings, is_sqlite, load
-from dbbbatch.errors import ConfigError, DbbError, UsageError
+from dbbbatch.errors import ConfigError, DbbError, Interrupted, UsageError
 from dbbbatch.files import faults
 from dbbbatch.files.names import harmless
 from dbbbatch.passes import crash
 from dbbbatch.passes.base import EXIT_UNFORESEEN, Options, Work
+from dbbbatch.passes.signals import Signals
 
 Factory = Callable[..., Work]
 
@@ -176,16 +178,22 @@ def script(
         set_up_logging(asked.verbose, asked.log_file)
         make = partial(factory, **special)
         run = _plan if dry_run else _run
+        if len(chosen) == 1:
+            section = settings.whole(kind, chosen[0])
+            return run(make(section), settings, section, asked)
         codes = []
-        for one in chosen:
-            try:
-                section = settings.whole(kind, one)
-                codes.append(run(make(section), settings, section, asked))
-            except DbbError as error:
-                if len(chosen) == 1:
-                    raise
-                # Of several, one that cannot run stops no other.
-                codes.append(show(program, error))
+        # A signal is for all of them; what is only looked at ends as anything does.
+        with nullcontext() if dry_run else Signals() as signals:
+            for one in chosen:
+                if signals and signals.seen:
+                    codes.append(Interrupted.exit_code)
+                    break
+                try:
+                    section = settings.whole(kind, one)
+                    codes.append(run(make(section), settings, section, asked))
+                except DbbError as error:
+                    # One that cannot run stops no other.
+                    codes.append(show(program, error))
         return max(codes)
 
     command = click.command(

@@ -22,7 +22,7 @@ from dbbbatch.config import is_sqlite, sqlite_path
 from dbbbatch.database import causes, schema, waiting
 from dbbbatch.database.base import database as proxy
 from dbbbatch.database.causes import Cause
-from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, Interrupted, TryLater, user
+from dbbbatch.errors import AWAY, NO_ROOM, ConfigError, DbbError, Interrupted, TryLater, user
 from dbbbatch.files import trust
 from dbbbatch.files.state import DATABASE_MODE
 
@@ -313,7 +313,7 @@ def _patiently(function: Callable[[], Result], *, long: bool = False) -> Result:
             result = _repeatedly(function)
         except waiting.GaveUp as error:
             _given_up = True
-            raise TryLater(f"{_name}: the database is busy or away: {error}") from None
+            raise TryLater(f"{_name}: {AWAY}: {error}", key=AWAY) from None
         except Interrupted:
             _given_up = True
             raise

@@ -187,12 +187,20 @@ def _holder(path: Path) -> Holder | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         said = json.loads(path.read_text())
         pid, since = int(said["pid"]), float(said["since"])
+        uptime, seconds = time.clock_gettime(time.CLOCK_BOOTTIME), time.time() - since
         # The number of a process that is gone may be another's by now.
-        if processes.start_ticks(pid) != said["ticks"]:
+        ticks = processes.start_ticks(pid)
+        if ticks is None:
+            return None
+        if "ticks" not in said:
+            # A pass of an earlier version. What began after the lock was taken is another one.
+            if uptime - ticks / os.sysconf("SC_CLK_TCK") < seconds - 1:
+                return None
+        elif ticks != said["ticks"]:
             return None
         # The clock may have been set since: the longer of both is right where it was set back, and
         # where it was set forward somebody looks for nothing.
-        uptime = time.clock_gettime(time.CLOCK_BOOTTIME) - float(said["uptime"])
+        seconds = max(seconds, uptime - float(said.get("uptime", uptime)))
         command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ")
-        return Holder(pid, since, max(time.time() - since, uptime), os.fsdecode(command))
+        return Holder(pid, since, seconds, os.fsdecode(command))
     return None

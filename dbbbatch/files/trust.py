@@ -7,6 +7,7 @@ looked at: who may write in a directory may put another file, or another directo
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -49,8 +50,12 @@ def read(path: str) -> bytes:
     OSError
         It cannot be read.
     """
-    with open(path, "rb") as file:
-        _must_be_ours(path, os.fstat(file.fileno()), sticky=False)
+    # Without waiting: who may put a file there may put a pipe there that nobody writes to.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        _must_be_ours(path, status := os.fstat(descriptor), sticky=False)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", path)
         for directory, status in _way(path):
             _must_be_ours(directory, status, sticky=True)
         return file.read()

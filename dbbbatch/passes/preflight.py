@@ -110,15 +110,22 @@ def _memory(where: str, state: str) -> Iterator[Checked]:
         directory = os.path.join(state, name)
         what = f"{directory} and its files can be written"
         problem = ""
-        with suppress(FileNotFoundError):
-            for path in (directory, *(entry.path for entry in os.scandir(directory))):
-                if not os.access(path, os.W_OK):
-                    problem = (
-                        f"{path}: user {user()} may not write it; another user ran a pass: "
-                        f"sudo chown -R {user()} {state}"
-                    )
-                    break
+        for path in _kept(directory):
+            if not os.access(path, os.W_OK):
+                problem = (
+                    f"{path}: user {user()} may not write it; another user ran a pass: "
+                    f"sudo chown -R {user()} {names.quoted(state)}"
+                )
+                break
         yield Checked(where, what, problem)
+
+
+def _kept(directory: str) -> Iterator[str]:
+    """Yield a directory, if it is there, and then the files in it, if they may be listed."""
+    if os.path.lexists(directory):
+        yield directory
+        with suppress(OSError):
+            yield from (entry.path for entry in os.scandir(directory))
 
 
 def _database(settings: Settings) -> Iterator[Checked]:

@@ -23,7 +23,7 @@ class Signals:
     def __init__(self) -> None:
         self.seen = 0
         self._callbacks: list[Callable[[], None]] = []
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[int, Any] = {}
 
     def on_second(self, callback: Callable[[], None]) -> None:
         """Have a function called when a second signal comes; it must only set or kill something."""
@@ -50,6 +50,10 @@ class Signals:
             signal.signal(number, before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        # Around the pass of one section there may be the passes of several.
+        outer = getattr(self._before.get(number), "__self__", None)
+        if isinstance(outer, Signals):
+            outer.seen += 1
         self.seen += 1
         if self.seen > 1:
             for callback in self._callbacks:

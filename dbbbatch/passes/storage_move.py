@@ -18,7 +18,7 @@ from dbbbatch.config import Settings
 from dbbbatch.database import connect
 from dbbbatch.database.models.storage import INODE, File
 from dbbbatch.database.models.target import Target
-from dbbbatch.errors import TryLater, UsageError
+from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import faults, names
 from dbbbatch.files.lock import Lock
 
@@ -44,15 +44,18 @@ class Looked(NamedTuple):
 
 
 def homeless(settings: Settings) -> list[str]:
-    """Return the storage areas of the table that no section has; another file may have them."""
+    """Return the storage areas of the table that no section has; another file may have them.
+
+    None, where a section is wrong: it may have any of them.
+    """
+    if _unread(settings):
+        return []
     return sorted(set(connect.look(File.storages)) - _configured(settings))
 
 
 def candidates(settings: Settings) -> list[Moved]:
     """Return the storage areas that moved, as far as it is certain where each of them is now."""
     found: list[Moved] = []
-    if settings.wrong:
-        return found  # a section that cannot be read may have the old one
     here = {finder.storage for finder in settings.finder.values()}
     for old in homeless(settings):
         stored_by = connect.look(partial(File.finders, old))
@@ -69,6 +72,8 @@ def look(settings: Settings, old: str, new: str) -> Looked:
 
     Raises
     ------
+    ConfigError
+        A section is wrong, which may have either.
     UsageError
         These are not the paths of a storage area that moved.
     TryLater
@@ -110,7 +115,7 @@ def move(settings: Settings, old: str, new: str) -> int:
 
     Raises
     ------
-    UsageError, TryLater
+    ConfigError, UsageError, TryLater
         As `look`, or a pass of the old path is at work; nothing was changed.
     """
     with _alone(settings, old):
@@ -154,6 +159,8 @@ def _stored(storage: str) -> Iterator[File]:
 
 
 def _must_have_moved(settings: Settings, old: str, new: str) -> None:
+    if problems := _unread(settings):
+        raise ConfigError(*problems)
     configured = _configured(settings)
     if old in configured:
         raise UsageError(f"{old}: a section still has this storage; change `storage` there first")
@@ -169,6 +176,14 @@ def _must_have_moved(settings: Settings, old: str, new: str) -> None:
 def _configured(settings: Settings) -> set[str]:
     sections = [*settings.finder.values(), *settings.target.values()]
     return {section.storage for section in sections}
+
+
+def _unread(settings: Settings) -> list[str]:
+    """Return what is wrong with sections that may have a storage area."""
+    wrong = settings.wrong.items()
+    return [
+        each for label, problems in wrong if not label.startswith("handoff.") for each in problems
+    ]
 
 
 def _sentinel(settings: Settings, storage: str) -> str:

@@ -83,12 +83,20 @@ class Voice:
         # The same words are one trouble, whatever its key.
         known = {trouble.message for trouble in before.values()}
         said = set()
-        for key, (message, level) in self._troubles.items():
+        for key, (message, level) in list(self._troubles.items()):
             grown = key in before and level > before[key].level
             new = key not in before and message not in known
-            if (self._always or new or grown) and message not in said:
-                said.add(message)
-                self._say(message)
+            if self._always or new or grown:
+                if message not in said:
+                    said.add(message)
+                    self._say(message)
+            elif (
+                (told := before.get(key))
+                and level == told.level
+                and not (message.startswith(told.message))
+            ):
+                # It is over in the words in which it began.
+                self._troubles[key] = told
         if self._broken_off:
             self._troubles = {**before, **self._troubles}
         lasting = {trouble.message for trouble in self._troubles.values()}
@@ -123,7 +131,7 @@ class Voice:
             return {
                 key: Trouble(str(message), int(level)) for key, (message, level) in said.items()
             }
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
             # Never said, or cut short: then it is said once more.
             return None
 

@@ -10,6 +10,7 @@ import click
 import pytest
 
 from dbbbatch.cli.script import Operator, leave
+from tests.passes.handing import rows
 from tests.support.scripts import TOP
 
 
@@ -51,3 +52,27 @@ def test_an_error_of_the_machine_is_75_and_a_line(capfd, monkeypatch):
         leave("c", command, Operator())
     assert end.value.code == 75
     assert "/data: Stale file handle; nothing is lost" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_signal_ends_the_passes_of_all_sections(site):
+    began = site.root / "began"
+    slow = site.root / "slow"
+    slow.write_text(f"#!/bin/sh\necho >{began}\nsleep 2\n")
+    slow.chmod(0o755)
+    command = {"plugin": "command", "config": {"command": f"{slow} {{file}}"}}
+    site.write(targets={"a": command, "b": command})
+    site.put("x")
+    assert site.run("dbb-handoff").code == site.run("dbb-finder").code == 0
+    with subprocess.Popen(
+        [sys.executable, TOP / "bin" / "dbb-ingester", "--all"],
+        env={**os.environ, "DBB_CONFIG": str(site.config)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not began.exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert (process.stderr.read(), process.wait()) == ("", 75)
+    passes = rows(site, "script, name, outcome", "run")
+    assert [row[1:] for row in passes if row[0] == "target"] == [("a", "interrupted")]

@@ -195,6 +195,20 @@ def test_check_says_what_another_user_left_among_the_locks(site: Site) -> None:
 
 
 @only_root
+@pytest.mark.parametrize("name", ["locks", "said", "crashes", "lists"])
+def test_check_says_which_directory_another_user_made_and_goes_on(site: Site, name: str) -> None:
+    give_to_somebody(site)
+    (site.state / name).mkdir(exist_ok=True)
+    os.chown(site.state / name, 0, 0)
+    (site.state / name).chmod(0o700)
+    site.holding.rmdir()
+    ran = run(site, "dbb", "check")
+    assert ran.code == 78
+    assert f"{site.state / name}: user {NOBODY.pw_name} may not write it" in ran.err
+    assert f"{site.holding}: " in ran.err
+
+
+@only_root
 def test_check_by_another_user_tries_nothing_and_says_who_should(site: Site) -> None:
     give_to_somebody(site)
     before = picture(site)

@@ -66,6 +66,17 @@ def test_what_failed_may_be_retried_without_the_plugin(broken: Site) -> None:
     assert broken.run("dbb", "history", "x").code == 0
 
 
+def test_history_says_whose_directories_it_cannot_know(broken: Site) -> None:
+    broken.put("x")
+    assert broken.run("dbb-handoff").code == broken.run("dbb-finder").code == 0
+    assert broken.run("dbb", "history", str(broken.storage / "x")).code == 0
+    broken.write(finder={"batch_files": 0}, targets={})
+    ran = broken.run("dbb", "history", str(broken.storage / "x"))
+    assert ran.code == 64
+    assert "finder.latiss" in ran.err
+    assert broken.run("dbb", "history", "x").code == 0
+
+
 @pytest.mark.promise
 def test_of_all_sections_one_that_is_wrong_stops_no_other(broken: Site) -> None:
     broken.put("x")

@@ -176,6 +176,20 @@ def test_check_tells_of_a_storage_area_that_no_section_has(site: Site, old: Path
     assert "storage move" not in site.run("dbb", "check").out
 
 
+@pytest.mark.parametrize("wrong", ["finder", "targets"])
+def test_while_a_section_is_wrong_no_storage_area_is_said_to_have_none(
+    site: Site, old: Path, wrong: str
+) -> None:
+    # The section that is wrong may well have the old one.
+    keys = {"finder": {"batch_files": 0}, "targets": {"a": {"timeout": 0}}}
+    site.write(**{wrong: keys[wrong]})
+    assert "storage move" not in site.run("dbb", "check").out
+    ran = site.run("dbb", "storage", "move", old, site.storage)
+    assert ran.code == 78
+    assert f"[{'finder.latiss' if wrong == 'finder' else 'target.a'}]" in ran.err
+    assert storages(site) == everywhere(old)
+
+
 def test_ingester_says_how_to_tell_the_table(site: Site, old: Path) -> None:
     ran = site.run("dbb-ingester")
     assert ran.code == 78

@@ -323,6 +323,18 @@ class TestLimits:
         assert labels() == []
         connect.disconnect()
 
+    def test_whatever_is_met_in_one_outage_is_one_trouble(self, site, database_url):
+        site.write(database={"patience": "1s"})
+        with locked(database_url, "run"):
+            begins = site.run("dbb-finder")
+        site.write(database={"patience": "1s", "url": f"{database_url}&port=1"})
+        goes_on = site.run("dbb-finder")
+        site.write()
+        ends = site.run("dbb-finder")
+        assert [ran.code for ran in (begins, goes_on, ends)] == [75, 75, 0]
+        assert goes_on.err == ""
+        assert ends.err == begins.err.replace(": ", ": is over: ", 1)
+
     def test_after_it_was_given_up_the_next_work_is_brief(self, database_url, hasty):
         opened(database_url, patience=LONG)
         connect._given_up = True

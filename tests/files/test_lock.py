@@ -120,6 +120,26 @@ def test_a_pid_that_is_used_again_is_not_taken_for_the_holder(tmp_path):
     assert Lock(tmp_path, "handoff.a").holders() == ["a process that started or left just now"]
 
 
+def as_earlier_versions_wrote_it(path, earlier=0.0):
+    """Leave in a lock file what an earlier version says of its holder."""
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({"pid": said["pid"], "since": said["since"] - earlier}))
+
+
+def test_a_pass_of_an_earlier_version_that_holds_it_is_named(tmp_path, holder):
+    process = holder()
+    as_earlier_versions_wrote_it(tmp_path / "handoff.a.lock")
+    lock = Lock(tmp_path, "handoff.a")
+    assert lock.holders()[0].startswith(f"pid {process.pid} since 20")
+    assert [each.pid for each in lock.held_for(0)] == [process.pid]
+
+
+def test_what_began_after_an_earlier_version_took_the_lock_is_not_taken_for_it(tmp_path, holder):
+    holder()
+    as_earlier_versions_wrote_it(tmp_path / "handoff.a.lock", earlier=7200)
+    assert Lock(tmp_path, "handoff.a").holders() == ["a process that started or left just now"]
+
+
 @pytest.fixture
 def reader(tmp_path):
     """Have another process hold a lock for reading on a lock file, as no pass does."""

@@ -1,6 +1,7 @@
 """Only what nobody but its reader, or root, can have written is obeyed."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,24 @@ def test_what_others_can_write_is_refused_and_the_advice_helps(
     advice = str(refused(file)).rpartition(": ")[2]
     assert os.system(advice) == 0
     assert trust.read(str(file)) == b"content"
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_regular_file_is_refused_without_waiting_for_it(
+    file: Path, make: Callable[[Path], None]
+) -> None:
+    file.unlink()
+    make(file)
+    with pytest.raises((trust.Distrusted, OSError)):
+        trust.read(str(file))
+
+
+def test_a_pipe_of_ours_is_called_no_regular_file(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file, 0o600)
+    with pytest.raises(OSError, match="is no regular file"):
+        trust.read(str(file))
 
 
 def test_a_file_of_ours_in_a_sticky_directory_is_read(file: Path) -> None:

@@ -86,6 +86,13 @@ def test_a_memory_that_was_cut_short_is_no_trouble(a_pass, tmp_path):
     assert a_pass("disk full") == "handoff.a: disk full\n"
 
 
+@pytest.mark.parametrize("content", ['{"a": ["x", 1e400]}', "[" * 100_000])
+def test_a_memory_that_makes_no_sense_is_no_trouble(a_pass, tmp_path, content):
+    a_pass("disk full")
+    (tmp_path / "said" / "handoff.a.json").write_text(content)
+    assert a_pass("disk full") == "handoff.a: disk full\n"
+
+
 def test_a_pass_that_broke_off_says_of_no_trouble_that_it_is_over(a_pass, tmp_path, capsys):
     a_pass("disk full")
     voice = Voice(tmp_path, "handoff.a")
@@ -100,6 +107,12 @@ def test_the_same_words_are_one_trouble_whatever_their_key(a_pass):
     assert a_pass(one="disk full", two="disk full") == "handoff.a: disk full\n"
     assert a_pass(three="disk full") == ""
     assert a_pass() == "handoff.a: is over: disk full\n"
+
+
+def test_what_is_over_is_told_in_the_words_in_which_it_began(a_pass):
+    assert a_pass(away="away: refused") == "handoff.a: away: refused\n"
+    assert a_pass(away="away: it starts") == ""
+    assert a_pass() == "handoff.a: is over: away: refused\n"
 
 
 # ---- a full disk -------------------------------------------------------------------------------
