@@ -184,7 +184,7 @@ def _held(path: Path) -> int:
 
 def _holder(path: Path) -> Holder | None:
     """Read who holds a lock; None while its holder changes."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         said = json.loads(path.read_text())
         pid, since = int(said["pid"]), float(said["since"])
         uptime, seconds = time.clock_gettime(time.CLOCK_BOOTTIME), time.time() - since
