@@ -155,34 +155,52 @@ could_be_made() {
     esac
 }
 
+# Of directories that are not there, print the permissions of the nearest ones above them that are;
+# if permissions are given, print the directories above which they are.
+by_mode='
+    only=$1 last= seen=
+    shift
+    for d do
+        [ ! -d "$d" ] || continue
+        above=${d%/*}
+        until [ -d "$above" ] || [ "$above" = . ]; do above=${above%/*}; done
+        if [ "$above" != "$last" ]; then
+            last=$above
+            mode=$(stat -c %a -- "$above" 2>/dev/null) || mode=755
+        fi
+        if [ -z "$only" ]; then
+            case " $seen " in
+            *" $mode "*) ;;
+            *) seen="$seen $mode" && echo "$mode" || exit ;;
+            esac
+        elif [ "$mode" = "$only" ]; then
+            printf "%s\0" "$d" || exit
+        fi
+    done'
+
 # The same in the buffer, where others work, too: new ones get the permissions of the one above them
-# that is there. Those of equal permissions are made together.
+# that is there. Those of equal permissions are made together. Nothing is written for it: the disk
+# may be full, and what arrived is placed nevertheless.
 made_there() {
-    rm -f -- "$work"/made.* || return
-    problem=$(cd "$buffer" && limited xargs -0 -r sh -c '
-        work=$1 last=
-        shift
-        for d do
-            [ ! -d "$d" ] || continue
-            above=${d%/*}
-            until [ -d "$above" ] || [ "$above" = . ]; do above=${above%/*}; done
-            if [ "$above" != "$last" ]; then
-                last=$above
-                mode=$(stat -c %a -- "$above") || mode=755
-            fi
-            printf "%s\0" "$d" >>"$work/made.$mode" || exit
-        done' sh "$work" <"$work/dirs" 2>&1) || fail "$work: $problem" || return
-    for each in "$work"/made.*; do
-        [ -e "$each" ] || continue
-        mode=${each##*/made.}
+    modes=$(cd "$buffer" && limited xargs -0 -r sh -c "$by_mode" sh '' <"$work/dirs") ||
+        fail "$buffer: its directories cannot be looked at" || return
+    tried=
+    for mode in $modes; do
+        case " $tried " in *" $mode "*) continue ;; esac
+        tried="$tried $mode"
+        sticky=:
+        case $mode in [1357]???) sticky='chmod +t' ;; esac
         problem=$(umask "$(printf %o "$((0077 & ~0$mode))")"
-            cd "$buffer" && limited xargs -0 -r mkdir -p -- <"$each" 2>&1) ||
+            cd "$buffer" && limited xargs -0 -r sh -c "$by_mode" sh "$mode" <"$work/dirs" |
+                limited xargs -0 -r sh -c '
+                    sticky=$1
+                    shift
+                    mkdir -p -- "$@"
+                    status=$?
+                    $sticky -- "$@" 2>/dev/null
+                    exit "$status"' sh "$sticky" 2>&1) ||
             could_be_made "$?" "$buffer" || return
-        case $mode in
-        [1357]???) (cd "$buffer" && limited xargs -0 -r chmod +t -- <"$each" 2>/dev/null) ;;
-        esac
     done
-    return 0
 }
 
 # Of the names on stdin answer those that something here keeps from being placed: "D", name and NUL

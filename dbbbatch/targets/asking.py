@@ -42,7 +42,11 @@ def held(
     Misconfigured
         The target cannot be used as configured.
     """
-    worker = Worker(launch, log)
+    try:
+        worker = Worker(launch, log)
+    except OSError as error:
+        why = f"the plugin's process cannot be started: {error.strerror}"
+        raise NotReady(why) from None
     try:
         _answer(worker, channel.READY, max(launch.context.timeout, STARTING))
         for batch in batches:
