@@ -248,7 +248,7 @@ op_verify() {
         if [ "$code" != 0 ] || [ "$loose" = others ]; then
             limited xargs -0 -r stat -c '%h %a' -- <"$work/names" >"$work/modes" || return
             judge_modes
-            [ "$loose" != others ] ||
+            [ "$loose" != others ] || without_permissions ||
                 fail "$work/t: set-id bits, or write permission of group or others, cannot be" \
                     "taken away: ${problem%%"$newline"*}" || return
         fi
@@ -256,6 +256,18 @@ op_verify() {
     limited sync -f . || return
     [ -z "$single" ] || : >"$work/single" || return
     mv -- "$work/names" "$work/verified" && sync "$work/verified" "$work" && printf verified
+}
+
+# Whether the file system shows the same permissions for all files, whatever they were made with:
+# then those that it shows are not the sender's. Set-id bits are not borne in any case.
+without_permissions() {
+    rm -f -- "$work/plain" && (umask 077 && : >"$work/plain") || return
+    shown=$(stat -c %a -- "$work/plain")
+    rm -f -- "$work/plain"
+    [ "$shown" != 600 ] || return
+    while read -r links mode; do
+        [ "$mode" = "$shown" ] && [ "${#mode}" -le 3 ] || return
+    done <"$work/modes"
 }
 
 # Whether each file has one name only, and whether somebody may write to one: the account, or others.

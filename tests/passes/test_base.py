@@ -577,7 +577,7 @@ def test_what_differs_from_pass_to_pass_is_no_new_trouble(settings, capsys, one,
     assert run(Work(raises(one))) == run(Work(raises(other))) == 75
     assert capsys.readouterr().err == f"demo.a: {one}\n"
     assert run(Work()) == 0
-    assert capsys.readouterr().err == f"demo.a: is over: {other}\n"
+    assert capsys.readouterr().err == f"demo.a: is over: {one}\n"
 
 
 def test_another_directory_is_another_trouble(settings, capsys):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from dbbbatch.files import checksum, names
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.handoff.outcomes import attempt_prefix
 from tests.passes.handing import change, rows
+from tests.support.scripts import TOP
 from tests.support.site import Site
 
 pytestmark = pytest.mark.promise
@@ -36,7 +39,8 @@ ASTRAY = [
 @pytest.fixture
 def site(site: Site) -> Site:
     """Give a site whose janitor may purge at once, and a file beside its directories."""
-    confirm = f"env DBB_CONFIG={site.config} dbb confirm"
+    ours = [sys.executable, f"{TOP}/bin/dbb", "-c", str(site.config), "confirm"]
+    confirm = shlex.join(ours)
     site.write(
         handoff={"purge_after": 0, "min_free": 0, "stale_after": 0},
         endpoint={"confirm": confirm},
