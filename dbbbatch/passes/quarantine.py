@@ -266,6 +266,13 @@ class Quarantining:
                 row.arrived(when)
             for row in stayed:
                 row.withdraw()
+            kind, _, name = self._label.partition(".")
+            if kind == "finder" and done:
+                from dbbbatch.database.models.finder import FinderLeft, Verdict
+
+                # It waits for a person now, and no longer fails.
+                paths = [(row.relpath, row.filename) for row in done]
+                FinderLeft.drop_those(self._site, name, Verdict.FAILED, paths)
 
         connect.transact(write)
 

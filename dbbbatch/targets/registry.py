@@ -113,11 +113,9 @@ def problems(label: str, name: str, table: Mapping[str, Any]) -> list[str]:
         plugin = find(name)
     except Misconfigured as error:
         return [f"[{label}] plugin: {error}"]
-    try:
-        read_settings(plugin, table, label)
-    except Misconfigured as error:
-        return str(error).splitlines()
-    return []
+    found: list[str] = []
+    keys.read(plugin.Settings, table, f"[{label}.config]", found)
+    return found
 
 
 def written(label: str, name: str, table: Mapping[str, Any]) -> dict[str, str]:

@@ -61,7 +61,8 @@ class Naughty(Plugin):
 
     def _speak(self, words: bytes) -> None:
         """Write to the pass, on whichever socket that is, a byte now and then."""
-        mine = next(n for n in range(3, 100) if _is_socket(n))
+        numbers = sorted(map(int, os.listdir("/proc/self/fd")))
+        mine = next(number for number in numbers if number > 2 and _is_socket(number))
         os.write(mine, words)
         while True:
             time.sleep(0.1)
