@@ -159,14 +159,15 @@ class TestCopyThatWasCutOff:
         settings = conflict.settings()
         connect.connect(settings.database)
         monkeypatch.setattr(place, "sync_file", lambda path: os._exit(0))
-        if os.fork() == 0:
+        child = os.fork()
+        if child == 0:
             try:
                 connect.proxy.obj = None
                 connect.connect(settings.database)
                 release.release(settings.finder["latiss"], Quarantine.get(), Roots(), "b.fits")
             finally:
                 os._exit(1)
-        os.wait()
+        os.waitpid(child, 0)
         monkeypatch.undo()
         connect.disconnect()
         assert len(os.listdir(other_file_system / "2026")) == 1
