@@ -33,7 +33,7 @@ def butler(repo: str, paths: Sequence[str]) -> None:
             one,
             pedantic=False,
             filename=path,
-            required=headers.REQUIRED,
+            required=headers.REQUIRED_PROPERTIES,
             subset=headers.WANTED,
         )
         exposures[info.exposure_id] = info

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from dbbbatch.config import load, sections
+from dbbbatch.config.fields import defaults
 from tests.support import ssh
 from tests.support.database import BACKENDS, Databases
 from tests.support.site import Site
@@ -80,9 +82,9 @@ def empty_database_url(backend: str, databases: Databases, tmp_path: Path) -> It
 @pytest.fixture
 def database(database_url: str) -> Iterator[Any]:
     """Connect to the database of `database_url`; the models are bound to it."""
-    from dbbbatch.config import Database
+    from dbbbatch.config.fields import defaults
+    from dbbbatch.config.sections import Database
     from dbbbatch.database import connect
-    from dbbbatch.keys import defaults
 
     yield connect.connect(defaults(Database, url=database_url))
     connect.disconnect()
@@ -163,3 +165,16 @@ def other_file_system(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("/dev/shm is on the file system of the temporary directory")
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> load.Settings:
+    """Give the settings of a site without sections, on a database of its own."""
+    return load.Settings(
+        path=tmp_path / "dbb.toml",
+        site=defaults(sections.Site, name="archive", state=str(tmp_path / "state")),
+        database=defaults(sections.Database, url=database_url, patience=0.2),
+        handoff={},
+        finder={},
+        target={},
+    )

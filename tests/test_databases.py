@@ -10,8 +10,8 @@ def test_it_has_the_schema(database: Any) -> None:
 
 
 def test_an_empty_one_has_nothing(empty_database_url: str, backend: str) -> None:
-    from dbbbatch.config import Database
-    from dbbbatch.keys import defaults
+    from dbbbatch.config.fields import defaults
+    from dbbbatch.config.sections import Database
 
     made = connect.connect(defaults(Database, url=empty_database_url), check=False)
     assert made.get_tables() == []

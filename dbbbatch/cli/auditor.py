@@ -5,10 +5,10 @@ from typing import Any
 import click
 
 from dbbbatch.cli.script import script
-from dbbbatch.passes.base import Work
+from dbbbatch.passes.runner import Work
 
 
-def _work(section: Any, **asked: Any) -> Work:
+def _auditor(section: Any, **asked: Any) -> Work:
     from dbbbatch.passes.auditor import AuditorWork
 
     return AuditorWork(section, **asked)
@@ -17,7 +17,7 @@ def _work(section: Any, **asked: Any) -> Work:
 main = script(
     "dbb-auditor",
     "finder",
-    _work,
+    _auditor,
     "Compare the storage area of a finder with the table, and targets with the table.",
     [
         click.Option(

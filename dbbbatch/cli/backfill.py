@@ -9,12 +9,12 @@ import click
 from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.cli.script import DURATION, set_up_logging
-from dbbbatch.config import Finder, Section
+from dbbbatch.config.sections import Finder, Section
 from dbbbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from dbbbatch.passes.base import Options
     from dbbbatch.passes.recording import Recording
+    from dbbbatch.passes.runner import Options
 
 
 @click.command()
@@ -61,12 +61,12 @@ def command(
     `exclude` and `settle` hold here too. A directory that cannot be read, and a link to one, is
     said and makes the exit code 1: exclude it if that is meant.
     """
-    from dbbbatch.database.models.status import Status
+    from dbbbatch.database.models.statuses import IngestStatus
     from dbbbatch.passes.backfill import BackfillWork
-    from dbbbatch.passes.base import Options
+    from dbbbatch.passes.runner import Options
 
     finder = finder_of(operator, label)
-    work = BackfillWork(finder, globs or ("*",), targets, Status(becomes), jobs)
+    work = BackfillWork(finder, globs or ("*",), targets, IngestStatus(becomes), jobs)
     options = Options(verbose=verbose, limit=limit, max_time=max_time, progress=True, strict=True)
     set_up_logging(verbose, None)
     return carry_out(operator, finder, work, options, dry_run)
@@ -90,14 +90,14 @@ def carry_out(
     operator: Operator, section: Section, work: Recording, options: Options, dry_run: bool
 ) -> int:
     """Run a pass over what is on disk, and print its summary; return the exit code."""
-    from dbbbatch.passes import base
+    from dbbbatch.passes import runner
 
     if dry_run:
-        for line in base.plan(work, operator.settings, section, options):
+        for line in runner.plan_pass(work, operator.settings, section, options):
             output.line(line)
         code = 1 if work.troubles else 0
     else:
-        code = base.run(work, operator.settings, section, options)
+        code = runner.run_pass(work, operator.settings, section, options)
     counts = work.counts
     for trouble in work.troubles:
         output.line(trouble, err=True)

@@ -26,7 +26,7 @@ def command(operator: Operator, file: str) -> None:
     from pathlib import Path
 
     from dbbbatch.database import backup, connect
-    from dbbbatch.files import place
+    from dbbbatch.files import place, temporary
     from dbbbatch.files.lock import Lock
 
     settings = operator.settings
@@ -38,19 +38,19 @@ def command(operator: Operator, file: str) -> None:
     operator.must_own_state()
     database = connect.sqlite_path(settings.database.url)
     # One name, whatever the target's: the next one removes what a killed one left.
-    temporary = place.hidden_path(target, os.uname().nodename, "backup", database)
+    hidden = temporary.hidden_path(target, os.uname().nodename, "backup", database)
     lock = Lock(Path(settings.site.state) / "locks", "backup")
     try:
         lock.acquire()
         operator.connect(readonly=True)
-        backup.remove(temporary)
+        backup.remove_copy(hidden)
         try:
-            backup.copy(database, temporary, settings.database.busy_timeout)
-            place.sync_file(temporary)
-            place.place(temporary, target)
+            backup.copy_database(database, hidden, settings.database.busy_timeout)
+            place.sync_file(hidden)
+            place.place(hidden, target)
             place.sync_directory(os.path.dirname(target))
         finally:
-            backup.remove(temporary)
+            backup.remove_copy(hidden)
     except OSError as error:
         where = error.filename or target
         raise TryLater(f"{where}: {error.strerror}; there is no backup") from None

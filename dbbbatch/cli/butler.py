@@ -51,7 +51,7 @@ def command() -> None:
     help="Change records of the instrument that differ from what is known of it.",
 )
 @click.pass_obj
-def prepare(
+def prepare_command(
     operator: Operator,
     label: str | None,
     instrument: str,
@@ -69,7 +69,7 @@ def prepare(
     What is there already is left as it is, unless --update is given. With --repo, no configuration
     is needed.
     """
-    from dbbbatch.targets.base import Misconfigured, NotReady
+    from dbbbatch.targets.plugin import Misconfigured, NotReady
 
     settings = _settings(operator, label, repo)
     chosen = {"dataset_type": dataset_type, "run": run}
@@ -109,16 +109,16 @@ def prepare(
 
 
 def _settings(operator: Operator, label: str | None, repo: str | None) -> Any:
-    """Give the plugin's settings: of the section named, of the only one, or of no section."""
-    from dbbbatch import keys
+    """Return the plugin's settings: of the section named, of the only one, or of no section."""
+    from dbbbatch.config import fields
     from dbbbatch.targets import registry
-    from dbbbatch.targets.base import Misconfigured
-    from dbbbatch.targets.butler_gen3 import Settings
+    from dbbbatch.targets.butler.settings import Gen3Settings
+    from dbbbatch.targets.plugin import Misconfigured
 
     if repo is not None:
         if label is not None:
             raise UsageError("either KIND.NAME or --repo is wanted, not both")
-        return keys.defaults(Settings, repo=repo)
+        return fields.defaults(Gen3Settings, repo=repo)
     targets = operator.settings.target.values()
     if label is None:
         found = [target for target in targets if target.plugin == "butler-gen3"]

@@ -15,22 +15,22 @@ from typing import Any, NamedTuple
 
 import click
 
-from dbbbatch import keys
 from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
-from dbbbatch.config import Finder, Handoff, Target
+from dbbbatch.config import fields
+from dbbbatch.config.sections import Finder, Handoff, Target
 from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft, Verdict
+from dbbbatch.database.models.finder import Remembered, WhyRemembered
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.database.models.status import Status
-from dbbbatch.database.models.target import Target as TargetRow
+from dbbbatch.database.models.statuses import IngestStatus
+from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import UsageError
 from dbbbatch.files import names
 
 #: Files changed in one transaction.
-_TOGETHER = 5000
+_CHANGED_TOGETHER = 5000
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Selection:
     since: datetime | None = None
 
     def includes(self, relpath: str, filename: str, reason: str) -> bool:
-        """Tell whether a file, named as in the database, is meant by its path and reason."""
+        """Return whether a file, named as in the database, is meant by its path and reason."""
         # No glob: reasons have brackets in them, and must be able to be pasted.
         wanted = ".*".join(map(re.escape, (self.reason or "").split("*")))
         if not re.search(wanted, reason, re.DOTALL):
@@ -66,7 +66,7 @@ class Selection:
         return any(fnmatch.fnmatchcase(name, glob) for glob in self.match)
 
 
-class Meant(NamedTuple):
+class Selected(NamedTuple):
     """A file that is meant: named as in the database, with its recorded reason or error."""
 
     relpath: str
@@ -77,7 +77,7 @@ class Meant(NamedTuple):
 class Change(NamedTuple):
     """A change of some files, to be made in one transaction."""
 
-    files: Sequence[Meant]
+    files: Sequence[Selected]
     make: Callable[[], int]
 
 
@@ -93,7 +93,7 @@ class Since(click.ParamType):
         if isinstance(value, datetime):
             return value
         try:
-            ago = timedelta(seconds=keys.duration(value))
+            ago = timedelta(seconds=fields.duration(value))
             return datetime.now(UTC).replace(tzinfo=None) - ago
         except ValueError:
             pass
@@ -105,7 +105,7 @@ class Since(click.ParamType):
 
 
 def by_name_and_reason(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command --match and --reason."""
+    """Return a command --match and --reason."""
     for option in (
         click.option(
             "--reason",
@@ -121,7 +121,7 @@ def by_name_and_reason(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that make a `Selection`."""
+    """Return a command the options that make a `Selection`."""
     for option in (
         click.option(
             "--dry-run", is_flag=True, help="Only list the files that it would be, and why."
@@ -137,16 +137,21 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-class OfTarget:
+class TargetFiles:
     """The files of a target, as a person may change them."""
 
-    retried = (Status.FAILURE, Status.UNKNOWN, Status.INVALID)
-    retried_if_named = (Status.SUCCESS, Status.IGNORED, Status.BACKFILL, Status.UNTRIED)
-    left_alone = (Status.UNTRIED, Status.RERUN, *retried, Status.BACKFILL)
+    retried = (IngestStatus.FAILURE, IngestStatus.UNKNOWN, IngestStatus.INVALID)
+    retried_if_named = (
+        IngestStatus.SUCCESS,
+        IngestStatus.IGNORED,
+        IngestStatus.BACKFILL,
+        IngestStatus.UNTRIED,
+    )
+    left_alone = (IngestStatus.UNTRIED, IngestStatus.RERUN, *retried, IngestStatus.BACKFILL)
     left_alone_if_named = ()
 
     def __init__(self, site: str, section: Target) -> None:
-        found = connect.look(lambda: TargetRow.named(site, section.name))
+        found = connect.read(TargetRow.named, site, section.name)
         if found is None:
             raise UsageError(f"{section.label} has never run: nothing is known of any file")
         self._target: int = found.id
@@ -162,15 +167,15 @@ class OfTarget:
             yield Change(files, partial(IngestState.ignore, self._target, ids, statuses, why))
 
     def _pages(self, selection: Selection, statuses: Sequence[str]) -> Iterator[Page]:
-        return _pages(
+        return _pages_of(
             selection,
             lambda after: IngestState.page(
-                self._target, statuses, selection.since, after, _TOGETHER
+                self._target, statuses, selection.since, after, _CHANGED_TOGETHER
             ),
         )
 
 
-class OfHandoff:
+class HandoffFiles:
     """The files of a handoff, as a person may change them."""
 
     retried = ("FOUND", "VANISHED")
@@ -181,7 +186,7 @@ class OfHandoff:
     def __init__(self, site: str, section: Handoff) -> None:
         self._site = site
         self._name = section.name
-        self._aside = OfFinder(site, section)
+        self._aside = FinderFiles(site, section)
 
     def retry(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
         """Let files be sent as if they were new."""
@@ -203,15 +208,15 @@ class OfHandoff:
         _without_since(selection)
         if not statuses:
             return iter(())
-        return _pages(
+        return _pages_of(
             selection,
             lambda after: HandoffFile.page(
-                self._site, self._name, statuses, after, _TOGETHER, tried
+                self._site, self._name, statuses, after, _CHANGED_TOGETHER, tried
             ),
         )
 
 
-class OfFinder:
+class FinderFiles:
     """What a finder could not store, and what it or a handoff moved aside, as a person may say."""
 
     retried = ("FAILED",)
@@ -227,36 +232,36 @@ class OfFinder:
     def retry(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
         """Let files of the source be stored as if they were new."""
         for status in statuses:
-            yield from self._out_of_mind(selection, Verdict(status))
+            yield from self._out_of_mind(selection, WhyRemembered(status))
 
     def ignore(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
         """Leave files in quarantine, or await them no more."""
         _without_since(selection)
         if "GIVEN_UP" in statuses:
-            yield from self._out_of_mind(selection, Verdict.GIVEN_UP)
+            yield from self._out_of_mind(selection, WhyRemembered.GIVEN_UP)
         if "QUARANTINED" in statuses:
             rows = waiting(self._site, self._label, selection)
-            for begin in range(0, len(rows), _TOGETHER):
-                some = rows[begin : begin + _TOGETHER]
-                files = [Meant(row.relpath, row.filename, row.reason) for row in some]
+            for begin in range(0, len(rows), _CHANGED_TOGETHER):
+                some = rows[begin : begin + _CHANGED_TOGETHER]
+                files = [Selected(row.relpath, row.filename, row.reason) for row in some]
                 yield Change(files, partial(_leave_aside, some, why))
 
-    def _out_of_mind(self, selection: Selection, verdict: Verdict) -> Iterator[Change]:
+    def _out_of_mind(self, selection: Selection, verdict: WhyRemembered) -> Iterator[Change]:
         _without_since(selection)
         site, name, after = self._site, self._name, ("", "")
-        while rows := connect.look(
-            partial(FinderLeft.all_with, site, name, verdict, _TOGETHER, after)
+        while rows := connect.read(
+            Remembered.all_with, site, name, verdict, _CHANGED_TOGETHER, after
         ):
             after = (rows[-1].relpath, rows[-1].filename)
-            files = [Meant(row.relpath, row.filename, row.message) for row in rows]
+            files = [Selected(row.relpath, row.filename, row.message) for row in rows]
             files = [file for file in files if selection.includes(*file)]
             paths = [(file.relpath, file.filename) for file in files]
-            yield Change(files, partial(FinderLeft.drop_those, site, name, verdict, paths))
+            yield Change(files, partial(Remembered.drop_those, site, name, verdict, paths))
 
 
 def waiting(site: str, label: str | None, selection: Selection) -> list[Quarantine]:
-    """Give the files of a quarantine that wait for a person and are meant."""
-    return connect.look(
+    """Return the files of a quarantine that wait for a person and are meant."""
+    return connect.read(
         lambda: [
             row
             for row in Quarantine.waiting(site, label)
@@ -283,32 +288,32 @@ def _without_since(selection: Selection) -> None:
 
 
 #: The ids of some files, and the files.
-Page = tuple[list[int], list[Meant]]
+Page = tuple[list[int], list[Selected]]
 
 
-def _pages(
+def _pages_of(
     selection: Selection, page: Callable[[int], list[tuple[int, str, str, str]]]
 ) -> Iterator[Page]:
-    rows = connect.look(partial(page, 0), long=True)
+    rows = connect.long_read(page, 0)
     while rows:
         meant = [row for row in rows if selection.includes(*row[1:])]
-        yield [row[0] for row in meant], [Meant(*row[1:]) for row in meant]
-        rows = connect.look(partial(page, rows[-1][0]), long=True)
+        yield [row[0] for row in meant], [Selected(*row[1:]) for row in meant]
+        rows = connect.long_read(page, rows[-1][0])
 
 
-def side(operator: Operator, label: str) -> OfTarget | OfHandoff | OfFinder:
-    """Give the files of KIND.NAME."""
+def files_of(operator: Operator, label: str) -> TargetFiles | HandoffFiles | FinderFiles:
+    """Return the files of KIND.NAME."""
     section = operator.settings.labelled(label)
     site = operator.settings.site.name
     if isinstance(section, Target):
-        return OfTarget(site, section)
+        return TargetFiles(site, section)
     if isinstance(section, Handoff):
-        return OfHandoff(site, section)
-    return OfFinder(site, section)
+        return HandoffFiles(site, section)
+    return FinderFiles(site, section)
 
 
 def chosen(selection: Selection, usual: Sequence[str], if_named: Sequence[str]) -> list[str]:
-    """Give the statuses that are meant: those asked for, which a person may change, or the usual.
+    """Return the statuses that are meant: those asked for, which a person may change, or the usual.
 
     Raises
     ------
@@ -318,7 +323,7 @@ def chosen(selection: Selection, usual: Sequence[str], if_named: Sequence[str]) 
     asked = [word.upper() for word in selection.statuses]
     for word in asked:
         if word not in (known := [*usual, *if_named]):
-            raise UsageError(f"--status {word}: not for this{keys.nearest(word, known)}")
+            raise UsageError(f"--status {word}: not for this{fields.nearest(word, known)}")
     return asked or list(usual)
 
 
@@ -339,18 +344,18 @@ def apply(changes: Iterable[Change], dry_run: bool) -> int:
                 output.line(_line(file))
             tries.append(len(change.files))
         else:
-            connect.transact(once)
+            connect.write(once)
         count += max(tries)
     return count
 
 
-def _line(file: Meant) -> str:
+def _line(file: Selected) -> str:
     name = names.printable(names.readable(names.join(file.relpath, file.filename)))
     return f"{name}: {' '.join(file.reason.split())}" if file.reason else name
 
 
 def who() -> str:
-    """Say who typed the command, for the history."""
+    """Return who typed the command, for the history."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -4,7 +4,7 @@ import click
 
 from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
-from dbbbatch.config import examine
+from dbbbatch.config.load import examine
 from dbbbatch.errors import ConfigError, TryLater
 
 
@@ -16,21 +16,21 @@ def command() -> None:
 @command.command()
 @click.option("-v", "--verbose", is_flag=True, help="Name also what is well.")
 @click.pass_obj
-def check(operator: Operator, verbose: bool) -> None:
+def check_command(operator: Operator, verbose: bool) -> None:
     """Report everything that is wrong with the configuration, and with what it names.
 
     Run it as the user that runs the scripts. It tries directories, commands, the far end and the
     database, and leaves nothing behind. Exit code 78 if anything is wrong, but 75 if all that is
     wrong may be over by itself, such as a database that is busy.
     """
-    from dbbbatch.passes import preflight
+    from dbbbatch.passes import check as checks
 
     settings, problems = examine(operator.given)
     if settings is None:
         raise ConfigError(*problems)
     count, lasting = 0, bool(problems)
     # Sections that are whole are tried even if others are not: all that is wrong in one go.
-    for checked in preflight.check(settings):
+    for checked in checks.check_everything(settings):
         count += 1
         if checked.problem:
             problems.append(f"{settings.path}: {checked.where}: {checked.problem}")
@@ -45,8 +45,8 @@ def check(operator: Operator, verbose: bool) -> None:
 
 
 @command.command()
-def sample() -> None:
+def print_sample() -> None:
     """Print a configuration with every key, its default, and what it is for."""
-    from dbbbatch.sample import sample as write
+    from dbbbatch.config.sample import sample_text as write
 
     click.echo(write(), nl=False)

@@ -17,7 +17,7 @@ def command(operator: Operator) -> None:
     question on stdin. Nothing is changed here.
     """
     operator.connect(readonly=True)
-    from dbbbatch.passes.confirm import answer, lines_of
+    from dbbbatch.areas.endpoint.confirm import answer, lines_of
 
     sys.stdin.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     for line in answer(operator.settings, lines_of(sys.stdin)):

@@ -82,7 +82,7 @@ def command(
         click.echo(
             f"The summit wrote {len(written)} FITS files into its buffer; two are cut short."
         )
-        _run(demo)
+        _run_demo(demo)
     ctx.obj = Operator(str(demo.archive))
     ctx.invoke(status.command)
     ctx.invoke(history.command, file=written[0])
@@ -91,7 +91,7 @@ def command(
     click.echo(_NEXT.format(root=directory, scripts=scripts, broken=broken), nl=False)
 
 
-def _run(demo: "Demo") -> None:
+def _run_demo(demo: "Demo") -> None:
     click.echo()
     for step in demo.run():
         output.line(f"$ {step.command}")

@@ -7,12 +7,12 @@ import click
 
 from dbbbatch.cli.script import script
 from dbbbatch.errors import UsageError
-from dbbbatch.passes.base import Work
+from dbbbatch.passes.runner import Work
 
 
-def _work(section: Any, since: datetime | None = None) -> Work:
+def _finder(section: Any, since: datetime | None = None) -> Work:
     if section.search == "rsync-logs":
-        from dbbbatch.passes.finder.rsync import RsyncWork
+        from dbbbatch.passes.finder.rsync_logs import RsyncWork
 
         return RsyncWork(section, since.date() if since else None)
     if since:
@@ -25,7 +25,7 @@ def _work(section: Any, since: datetime | None = None) -> Work:
 main = script(
     "dbb-finder",
     "finder",
-    _work,
+    _finder,
     "Discover new files at one location, move them to storage and record them.",
     [
         click.Option(

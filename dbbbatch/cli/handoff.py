@@ -3,10 +3,10 @@
 from typing import Any
 
 from dbbbatch.cli.script import script
-from dbbbatch.passes.base import Work
+from dbbbatch.passes.runner import Work
 
 
-def _work(section: Any) -> Work:
+def _handoff(section: Any) -> Work:
     from dbbbatch.passes.handoff.work import HandoffWork
 
     return HandoffWork(section)
@@ -15,6 +15,6 @@ def _work(section: Any) -> Work:
 main = script(
     "dbb-handoff",
     "handoff",
-    _work,
+    _handoff,
     "Copy everything in a buffer to its endpoint, and move the originals to the holding area.",
 )

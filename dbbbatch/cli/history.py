@@ -4,7 +4,7 @@ import click
 
 from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
-from dbbbatch.config import Settings
+from dbbbatch.config.load import Settings
 from dbbbatch.errors import UsageError
 from dbbbatch.files.names import to_text
 from dbbbatch.report import history
@@ -20,7 +20,7 @@ def command(operator: Operator, file: str, as_json: bool) -> None:
     FILE is a path in a buffer, holding or storage area, a path relative to one, or only a name.
     """
     operator.connect(readonly=True)
-    found = history.history(file, _roots(operator.settings))
+    found = history.history(file, _known_roots(operator.settings))
     if not found:
         unread = ", ".join(operator.settings.wrong)
         raise UsageError(
@@ -31,10 +31,10 @@ def command(operator: Operator, file: str, as_json: bool) -> None:
         output.show_json(found)
         return
     for one in found:
-        _show(one)
+        _show_history(one)
 
 
-def _roots(settings: Settings) -> list[str]:
+def _known_roots(settings: Settings) -> list[str]:
     handoffs, finders = settings.handoff.values(), settings.finder.values()
     return [
         *(path for one in handoffs for path in (one.buffer, one.holding, one.endpoint.buffer)),
@@ -43,22 +43,22 @@ def _roots(settings: Settings) -> list[str]:
     ]
 
 
-def _show(one: history.History) -> None:
-    output.table(
+def _show_history(one: history.History) -> None:
+    output.show_table(
         one.path,
         ["where", "status", ">size", "checksum", ""],
         [
-            [v.where, v.status, output.size(v.size_bytes), _short(v.checksum), v.detail]
+            [v.where, v.status, output.size_for_people(v.size_bytes), _short(v.checksum), v.detail]
             for v in one.versions
         ]
         + [[f"target.{name}", status, "", "", ""] for name, status in one.targets.items()],
     )
-    output.table(
+    output.show_table(
         "History (UTC)",
         ["when", "where", "what", ">took", "message"],
         [
             [
-                output.moment(event.at),
+                output.time_for_people(event.at),
                 event.where,
                 event.what,
                 f"{event.duration:.3g} s" if event.duration is not None else "",

@@ -36,7 +36,7 @@ def command(
             "which files? Give --match, --reason, --status or --since ('*' matches all)"
         )
     operator.connect(readonly=dry_run)
-    side = by_hand.side(operator, label)
+    side = by_hand.files_of(operator, label)
     selection = by_hand.Selection(match, reason, statuses, since)
     meant = by_hand.chosen(selection, side.left_alone, side.left_alone_if_named)
     why = f"`dbb ignore` by {by_hand.who()}" + (f": {remark}" if remark else "")

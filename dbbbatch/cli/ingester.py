@@ -3,10 +3,10 @@
 from typing import Any
 
 from dbbbatch.cli.script import script
-from dbbbatch.passes.base import Work
+from dbbbatch.passes.runner import Work
 
 
-def _work(section: Any) -> Work:
+def _ingester(section: Any) -> Work:
     from dbbbatch.passes.ingester.work import IngesterWork
 
     return IngesterWork(section)
@@ -15,6 +15,6 @@ def _work(section: Any) -> Work:
 main = script(
     "dbb-ingester",
     "target",
-    _work,
+    _ingester,
     "Offer stored files to one target and record every attempt.",
 )

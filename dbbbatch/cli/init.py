@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from dbbbatch import keys
 from dbbbatch.cli import output
 from dbbbatch.cli.dbb import Operator
-from dbbbatch.config import Settings
+from dbbbatch.config import fields
+from dbbbatch.config.load import Settings
 from dbbbatch.errors import ConfigError, DbbError, TryLater, user
 from dbbbatch.files import state
 
@@ -36,12 +36,12 @@ def command(operator: Operator) -> None:
         ) from None
     applied = connect.upgrade(settings.database)
     what = f"applied {', '.join(applied)}" if applied else "is up to date"
-    output.line(f"{keys.without_password(settings.database.url)}: {what}")
-    from dbbbatch.passes import storage_move
+    output.line(f"{fields.without_password(settings.database.url)}: {what}")
+    from dbbbatch.areas.storage import relocate
 
-    for old, new in storage_move.candidates(settings):
+    for old, new in relocate.candidates(settings):
         try:
-            files = storage_move.move(settings, old, new)
+            files = relocate.relocate(settings, old, new)
             output.line(f"{old}: is {new} now, as the configuration says: {files} files")
         except DbbError as error:
             # It may be another storage area, and not the same one elsewhere.

@@ -3,10 +3,10 @@
 from typing import Any
 
 from dbbbatch.cli.script import script
-from dbbbatch.passes.base import Work
+from dbbbatch.passes.runner import Work
 
 
-def _work(section: Any) -> Work:
+def _janitor(section: Any) -> Work:
     from dbbbatch.passes.janitor import JanitorWork
 
     return JanitorWork(section)
@@ -15,6 +15,6 @@ def _work(section: Any) -> Work:
 main = script(
     "dbb-janitor",
     "handoff",
-    _work,
+    _janitor,
     "Purge from holding what the endpoint has stored, and remove what is old and left over.",
 )

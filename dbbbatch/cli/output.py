@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dbbbatch import keys
+from dbbbatch.config import fields
 from dbbbatch.files.names import harmless
 
 
@@ -19,7 +19,7 @@ def line(text: str = "", *, err: bool = False) -> None:
 
 def show_json(value: Any) -> None:
     """Print a value (dataclasses and times included) as JSON; times are ISO 8601 in UTC."""
-    text = json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+    text = json.dumps(value, default=_plain_value, indent=2, ensure_ascii=False)
     click.echo(text if text.isascii() and "\x7f" not in text else "".join(map(_in_json, text)))
 
 
@@ -30,7 +30,7 @@ def _in_json(character: str) -> str:
     return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
 
 
-def table(
+def show_table(
     title: str,
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -99,22 +99,22 @@ _STYLES = {
 }
 
 
-def size(number: int | None) -> str:
+def size_for_people(number: int | None) -> str:
     """Write a number of bytes for people."""
-    return "" if number is None else keys.size_text(number)
+    return "" if number is None else fields.size_text(number)
 
 
-def moment(value: datetime | None) -> str:
+def time_for_people(value: datetime | None) -> str:
     """Write a time (UTC)."""
     return f"{value:%Y-%m-%d %H:%M:%S}" if value else ""
 
 
 def ago(value: datetime | None, now: datetime) -> str:
     """Write how long ago a time was."""
-    return f"{span((now - value).total_seconds())} ago" if value else "never"
+    return f"{span_for_people((now - value).total_seconds())} ago" if value else "never"
 
 
-def span(seconds: float) -> str:
+def span_for_people(seconds: float) -> str:
     """Write a length of time for people, in its largest unit."""
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * length:
@@ -122,7 +122,7 @@ def span(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def _plain(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat() + "Z"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -65,8 +65,8 @@ def command(operator: Operator, label: str, end: datetime | None, reason: str) -
 
     site = operator.settings.site.name
 
-    if end is not None and end <= connect.look(connect.now):
+    if end is not None and end <= connect.read(connect.now):
         raise click.UsageError(f"--until {end:%Y-%m-%d %H:%M} UTC is past")
-    connect.transact(lambda: Pause.begin(site, label, connect.now(), end, reason))
+    connect.write(lambda: Pause.begin(site, label, connect.now(), end, reason))
     when = f"until {end:%Y-%m-%d %H:%M} UTC" if end else "until `dbb resume`"
     output.line(f"{label} is paused {when}")

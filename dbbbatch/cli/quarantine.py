@@ -11,7 +11,7 @@ import click
 
 from dbbbatch.cli import by_hand, output
 from dbbbatch.cli.dbb import Operator
-from dbbbatch.config import Section
+from dbbbatch.config.sections import Section
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import names
@@ -38,10 +38,10 @@ def list_(
     operator.connect(readonly=True)
     rows = _waiting(operator, label, match, reason)
     if as_json:
-        output.show_json([_fields(row) for row in rows])
+        output.show_json([_row_fields(row) for row in rows])
         return
     for row in rows:
-        gone = "" if _is_there(row) else " (it is not there)"
+        gone = "" if _is_in_quarantine(row) else " (it is not there)"
         shown = names.printable(names.readable(row.path))
         output.line(f"{row.label}  {shown}{gone}: {row.reason}")
     if not rows:
@@ -59,7 +59,7 @@ def list_(
 )
 @click.option("--dry-run", is_flag=True, help="Only say which files it would be.")
 @click.pass_obj
-def release(
+def release_command(
     operator: Operator,
     label: str,
     match: tuple[str, ...],
@@ -76,10 +76,10 @@ def release(
         raise click.UsageError("which files? Give --match or --reason ('*' matches all)")
     section = operator.settings.labelled(label)
     operator.connect(readonly=dry_run)
-    from dbbbatch.passes import release as way_back
+    from dbbbatch.areas import release as way_back
 
     way_back.source_of(section)
-    with nullcontext() if dry_run else _alone(operator, label):
+    with nullcontext() if dry_run else _without_releases(operator, label):
         rows = _waiting(operator, label, match, reason)
         if as_new and len(rows) != 1:
             raise UsageError(f"--as-new goes with one file, and {len(rows)} match")
@@ -88,8 +88,8 @@ def release(
 
 
 def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: bool) -> int:
-    from dbbbatch.files.mounted import Roots
-    from dbbbatch.passes import release as way_back
+    from dbbbatch.areas import release as way_back
+    from dbbbatch.files.roots import Roots
 
     refused = []
     with closing(Roots()) as roots:
@@ -98,7 +98,7 @@ def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: boo
                 output.line(names.printable(names.readable(row.path)))
                 continue
             try:
-                way_back.release(section, row, roots, as_new)
+                way_back.release_file(section, row, roots, as_new)
             except UsageError as error:
                 refused.append(str(error))
             except TryLater as error:
@@ -109,7 +109,7 @@ def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: boo
 
 
 @contextmanager
-def _alone(operator: Operator, label: str) -> Iterator[None]:
+def _without_releases(operator: Operator, label: str) -> Iterator[None]:
     """Keep other releases away: two of one file would put it back under two names."""
     operator.must_own_state()
     lock = Lock(Path(operator.settings.site.state) / "locks", f"release.{label}")
@@ -133,18 +133,18 @@ def _waiting(
     return by_hand.waiting(site, label, by_hand.Selection(match, reason))
 
 
-def _is_there(row: Quarantine) -> bool:
+def _is_in_quarantine(row: Quarantine) -> bool:
     path = names.readable(row.path)
     return "\0" not in path and os.path.lexists(path)
 
 
-def _fields(row: Quarantine) -> dict[str, object]:
+def _row_fields(row: Quarantine) -> dict[str, object]:
     return {
         "label": row.label,
         "relpath": row.relpath,
         "filename": row.filename,
         "path": row.path,
-        "is_there": _is_there(row),
+        "is_there": _is_in_quarantine(row),
         "size_bytes": row.size_bytes,
         "checksum": row.checksum,
         "reason": row.reason,

@@ -8,7 +8,7 @@ from dbbbatch.cli import output
 from dbbbatch.cli.backfill import carry_out
 from dbbbatch.cli.dbb import Operator
 from dbbbatch.cli.script import set_up_logging
-from dbbbatch.config import Finder, Handoff
+from dbbbatch.config.sections import Finder, Handoff
 from dbbbatch.errors import UsageError
 
 
@@ -38,17 +38,17 @@ def command(
     buffer needs nothing: the next pass finds it. Of a finder, `exclude` and `settle` hold. It ends
     by saying what it could not know; the exit code is 1 if it could not see everything.
     """
-    from dbbbatch.passes.base import Options
     from dbbbatch.passes.rebuild import HandoffRebuild, StorageRebuild
+    from dbbbatch.passes.runner import Options
 
     section = operator.settings.labelled(label)
     set_up_logging(verbose, None)
     options = Options(verbose=verbose, progress=True, strict=True)
     if isinstance(section, Finder):
-        from dbbbatch.database.models.status import Status
+        from dbbbatch.database.models.statuses import IngestStatus
 
         work: StorageRebuild | HandoffRebuild = StorageRebuild(
-            section, becomes=Status(becomes), jobs=jobs
+            section, becomes=IngestStatus(becomes), jobs=jobs
         )
         unknown = (
             "when and by which finder the files were stored, and which were ingested"

@@ -17,5 +17,5 @@ def command(operator: Operator, label: str) -> None:
     from dbbbatch.database.models.run import Pause
 
     site = operator.settings.site.name
-    ended = connect.transact(lambda: Pause.end(site, label))
+    ended = connect.write(Pause.end, site, label)
     output.line(f"{label} works again" if ended else f"{label} was not paused")

@@ -31,7 +31,7 @@ def command(
     release`.
     """
     operator.connect(readonly=dry_run)
-    side = by_hand.side(operator, label)
+    side = by_hand.files_of(operator, label)
     selection = by_hand.Selection(match, reason, statuses, since)
     meant = by_hand.chosen(selection, side.retried, side.retried_if_named)
     why = f"`dbb retry` by {by_hand.who()}"

@@ -13,14 +13,16 @@ from typing import Any
 
 import click
 
-from dbbbatch import __version__, keys
+from dbbbatch import __version__
 from dbbbatch.cli import output
-from dbbbatch.config import Section, Settings, is_sqlite, load
+from dbbbatch.config import fields
+from dbbbatch.config.load import Settings, load
+from dbbbatch.config.sections import Section, is_sqlite
 from dbbbatch.errors import ConfigError, DbbError, Interrupted, UsageError
 from dbbbatch.files import faults
 from dbbbatch.files.names import harmless
 from dbbbatch.passes import crash
-from dbbbatch.passes.base import EXIT_UNFORESEEN, Options, Work
+from dbbbatch.passes.runner import EXIT_UNFORESEEN, Options, Work
 from dbbbatch.passes.signals import Signals
 
 Factory = Callable[..., Work]
@@ -41,7 +43,7 @@ class Duration(click.ParamType):
         if isinstance(value, float):
             return value
         try:
-            return float(keys.duration(float(value) if str(value).isdigit() else value))
+            return float(fields.duration(float(value) if str(value).isdigit() else value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -155,7 +157,7 @@ def script(
     kind : `str`
         The sections that it is about: "handoff", "finder" or "target".
     factory : callable
-        Makes the `dbbbatch.passes.base.Work` of a section; is given the values of `own` by name.
+        Makes the `dbbbatch.passes.runner.Work` of a section; is given the values of `own` by name.
     help : `str`
         What it does, for ``--help``.
     own : sequence of `click.Option`
@@ -177,7 +179,7 @@ def script(
             operator.must_own_state()
         set_up_logging(asked.verbose, asked.log_file)
         make = partial(factory, **special)
-        run = _plan if dry_run else _run
+        run = _plan if dry_run else _run_section
         if len(chosen) == 1:
             section = settings.whole(kind, chosen[0])
             return run(make(section), settings, section, asked)
@@ -290,7 +292,7 @@ def set_up_logging(verbose: int, log_file: str | None) -> None:
     handlers: list[logging.Handler] = [logging.NullHandler()]
     if verbose:
         handlers.append(logging.StreamHandler())
-        # What the pass's voice says on stderr need not be there twice.
+        # What the notices say on stderr need not be there twice.
         handlers[-1].addFilter(lambda record: not getattr(record, "said", False))
     if log_file:
         try:
@@ -318,15 +320,15 @@ class _Lines(logging.Formatter):
         return "\n".join(f"  {harmless(each)}" for each in lines)
 
 
-def _run(work: Work, settings: Settings, section: Section, options: Options) -> int:
-    from dbbbatch.passes import base
+def _run_section(work: Work, settings: Settings, section: Section, options: Options) -> int:
+    from dbbbatch.passes import runner
 
-    return base.run(work, settings, section, options)
+    return runner.run_pass(work, settings, section, options)
 
 
 def _plan(work: Work, settings: Settings, section: Section, options: Options) -> int:
-    from dbbbatch.passes import base
+    from dbbbatch.passes import runner
 
-    for line in base.plan(work, settings, section, options):
+    for line in runner.plan_pass(work, settings, section, options):
         output.line(line)
     return 0

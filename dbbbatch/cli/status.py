@@ -24,12 +24,12 @@ def command(operator: Operator, as_json: bool) -> None:
     if as_json:
         output.show_json(status)
     else:
-        _show(status)
+        _show_status(status)
 
 
-def _show(status: queries.Status) -> None:
-    output.table(
-        f"Last passes ({output.moment(status.at)} UTC)",
+def _show_status(status: queries.SiteStatus) -> None:
+    output.show_table(
+        f"Last passes ({output.time_for_people(status.at)} UTC)",
         ["site", "script", "outcome", ">began", ">last ok", "did"],
         [
             [
@@ -44,7 +44,7 @@ def _show(status: queries.Status) -> None:
         ],
         [f"{last.site} {last.label}: {last.message}" for last in status.passes if last.message],
     )
-    output.table(
+    output.show_table(
         "Backlog",
         ["site", "section", "to", ">files", ">size", ">oldest waits since"],
         [
@@ -53,28 +53,28 @@ def _show(status: queries.Status) -> None:
                 waiting.label,
                 waiting.what,
                 f"{waiting.files:,}",
-                output.size(waiting.size_bytes),
-                output.moment(waiting.oldest),
+                output.size_for_people(waiting.size_bytes),
+                output.time_for_people(waiting.oldest),
             ]
             for waiting in status.backlog
         ],
     )
-    output.table(
+    output.show_table(
         "Trouble",
         ["site", "section", "what", ">files"],
         [[each.site, each.label, each.what, f"{each.files:,}"] for each in status.trouble],
         [line for each in status.trouble for line in _lines(each)],
     )
     if status.paused:
-        output.table(
+        output.show_table(
             "Paused",
             ["site", "section", "since", "until", "reason"],
             [
                 [
                     pause.site,
                     pause.label,
-                    output.moment(pause.since),
-                    output.moment(pause.until) or "dbb resume",
+                    output.time_for_people(pause.since),
+                    output.time_for_people(pause.until) or "dbb resume",
                     pause.reason,
                 ]
                 for pause in status.paused
@@ -83,7 +83,7 @@ def _show(status: queries.Status) -> None:
 
 
 def _lines(trouble: queries.Trouble) -> Iterator[str]:
-    """Say why the newest of some files failed, what to do, and what lists them all."""
+    """Yield why the newest of some files failed, what to do, and what lists them all."""
     yield f"{trouble.label}, {trouble.what}: {trouble.message}"
     yield f"  next: {trouble.advice or 'nothing, it is tried again'}"
     if trouble.listing:
@@ -91,7 +91,7 @@ def _lines(trouble: queries.Trouble) -> Iterator[str]:
 
 
 def outcome(last: queries.LastPass) -> str:
-    """Say how a pass ended, or whether it is still at work: a killed one could not record it."""
+    """Return how a pass ended, or whether it is still at work: a killed one could not record it."""
     if last.outcome != "running":
         return f"{last.outcome} ({last.exit_code})" if last.exit_code else last.outcome
     here = processes.machine()

@@ -20,19 +20,19 @@ def command() -> None:
 @click.argument("new")
 @click.option("--dry-run", is_flag=True, help="Only look whether all files are there.")
 @click.pass_obj
-def move(operator: Operator, old: str, new: str, dry_run: bool) -> None:
+def move_command(operator: Operator, old: str, new: str, dry_run: bool) -> None:
     """Record that the storage area OLD is now under the path NEW.
 
     Change `storage` in the configuration first. All files that the table calls stored must be
     there; nothing is offered again, and all history stays. Targets follow.
     """
     operator.connect(readonly=dry_run)
-    from dbbbatch.passes import storage_move
+    from dbbbatch.areas.storage import relocate
 
     old, new = (os.path.normpath(path) for path in (old, new))
     if dry_run:
-        files = storage_move.look(operator.settings, old, new).files
+        files = relocate.compare(operator.settings, old, new).files
     else:
         operator.must_own_state()
-        files = storage_move.move(operator.settings, old, new)
+        files = relocate.relocate(operator.settings, old, new)
     output.line(f"{old} {'would be' if dry_run else 'is'} {new} now: {files} files")

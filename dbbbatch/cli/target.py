@@ -21,13 +21,13 @@ def list_targets(operator: Operator, as_json: bool) -> None:
     """Show the targets that were ever added, and what waits for each."""
     operator.connect(readonly=True)
     from dbbbatch.database import connect
-    from dbbbatch.database.models.target import Target
+    from dbbbatch.database.models.target import TargetRow
 
-    found = connect.look(Target.backlogs)
+    found = connect.read(TargetRow.backlogs)
     if as_json:
         output.show_json(found)
         return
-    output.table(
+    output.show_table(
         "Targets",
         [
             "site",
@@ -51,8 +51,8 @@ def list_targets(operator: Operator, as_json: bool) -> None:
                 str(one.tried_again),
                 str(one.in_hand),
                 str(one.for_a_person),
-                output.moment(one.oldest_new_file),
-                output.moment(one.retired_at),
+                output.time_for_people(one.oldest_new_file),
+                output.time_for_people(one.retired_at),
             ]
             for one in found
         ],
@@ -67,12 +67,12 @@ def retire(operator: Operator, name: str, undo: bool) -> None:
     """Offer no more files to a target. What is known of its files stays."""
     operator.connect()
     from dbbbatch.database import connect
-    from dbbbatch.database.models.target import Target
+    from dbbbatch.database.models.target import TargetRow
 
     name = name.removeprefix("target.")
     site = operator.settings.site.name
-    target = connect.look(lambda: Target.named(site, name))
+    target = connect.read(TargetRow.named, site, name)
     if target is None:
         raise UsageError(f"no target {name} of site {site}; `dbb target list` shows them")
-    connect.transact(target.restore if undo else target.retire, long=undo)
+    (connect.long_write if undo else connect.write)(target.restore if undo else target.retire)
     output.line(f"target.{name} is {'in use again' if undo else 'retired; its history stays'}")

@@ -11,7 +11,7 @@ from dbbbatch.files import place
 _BESIDE = ("", "-journal", "-wal", "-shm")
 
 
-def copy(source: str, target: str, patience: float) -> None:
+def copy_database(source: str, target: str, patience: float) -> None:
     """Write a consistent copy of a database file to a new file, in one piece without its log.
 
     Parameters
@@ -45,7 +45,7 @@ def copy(source: str, target: str, patience: float) -> None:
     os.chmod(target, mode)
 
 
-def remove(target: str) -> None:
+def remove_copy(target: str) -> None:
     """Remove what a copy, which may have been cut off, left of its target and beside it."""
     for suffix in _BESIDE:
         place.remove_if_there(target + suffix)

@@ -35,5 +35,5 @@ class TimeField(peewee.DateTimeField):
 
 
 def time_text(value: datetime) -> str:
-    """Give the text by which SQLite keeps a moment: ``YYYY-MM-DD HH:MM:SS.ffffff``."""
+    """Return the text by which SQLite keeps a moment: ``YYYY-MM-DD HH:MM:SS.ffffff``."""
     return value.isoformat(sep=" ", timespec="microseconds")

@@ -80,7 +80,7 @@ def insert(
 
 
 def among(numbers: Sequence[int] | Sequence[str]) -> tuple[str, Any]:
-    """Give the end of a condition that a number (or text) is among many, and its one value.
+    """Return the end of a condition that a number (or text) is among many, and its one value.
 
     As in ``where, value = among(ids)`` and ``f"SELECT … WHERE id {where}"``.
     """
@@ -90,13 +90,13 @@ def among(numbers: Sequence[int] | Sequence[str]) -> tuple[str, Any]:
 
 
 def listed(numbers: Sequence[int]) -> tuple[str, Any]:
-    """Give a table of numbers, with the column ``number``, for a FROM, and its one value."""
+    """Return a table of numbers, with the column ``number``, for a FROM, and its one value."""
     if connect.on_postgresql():
         return "(SELECT unnest(?::bigint[]) AS number)", list(numbers)
     return "(SELECT value AS number FROM json_each(?))", json.dumps(list(numbers))
 
 
-def moment(value: datetime | None) -> Any:
+def time_value(value: datetime | None) -> Any:
     """Make a moment ready to be a value of a statement."""
     return value if value is None or connect.on_postgresql() else time_text(value)
 

@@ -12,13 +12,14 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 import peewee
 
-from dbbbatch import keys
-from dbbbatch.config import Database as DatabaseSettings
-from dbbbatch.config import is_sqlite, sqlite_path
+from dbbbatch.config import fields
+from dbbbatch.config.sections import Database as DatabaseSettings
+from dbbbatch.config.sections import is_sqlite, sqlite_path
 from dbbbatch.database import causes, schema, waiting
 from dbbbatch.database.base import database as proxy
 from dbbbatch.database.causes import Cause
@@ -26,10 +27,11 @@ from dbbbatch.errors import AWAY, NO_ROOM, ConfigError, DbbError, Interrupted, T
 from dbbbatch.files import trust
 from dbbbatch.files.state import DATABASE_MODE
 
-Result = TypeVar("Result")
+Value = TypeVar("Value")
+Arguments = ParamSpec("Arguments")
 
 #: What a server says, without an SQLSTATE, to whom it refuses for good.
-_REFUSED = re.compile(
+_REFUSED_WORDS = re.compile(
     r"authentication failed|no password supplied|does not exist|no pg_hba|permission denied"
     r"|not permitted to log in|no such (database|user)|invalid value|unrecognized configuration"
     r"|invalid \S+ value|invalid port|invalid integer|does not support SSL|bouncer config error"
@@ -61,7 +63,7 @@ def connect(
 
     Parameters
     ----------
-    settings : `dbbbatch.config.Database`
+    settings : `dbbbatch.config.sections.Database`
         Its ``url`` is complete.
     readonly : `bool`
         Refuse every change (for ``--dry-run`` and for reports).
@@ -82,7 +84,7 @@ def connect(
     global _patience, _busy_timeout, _given_up, _name, _immutable
     _patience, _busy_timeout = settings.patience, settings.busy_timeout
     _given_up = _immutable = False
-    _name = keys.without_password(settings.url)
+    _name = fields.without_password(settings.url)
     if is_sqlite(settings.url):
         _name = sqlite_path(settings.url)
     made = (_sqlite if is_sqlite(settings.url) else _postgresql)(settings, readonly, check)
@@ -91,7 +93,7 @@ def connect(
     proxy.initialize(made)
     _patiently(lambda: made.connect(reuse_if_open=True))
     if check:
-        look(lambda: schema.check(made, settings.url))
+        read(schema.require_fitting, made, settings.url)
     return made
 
 
@@ -110,7 +112,7 @@ def upgrade(settings: DatabaseSettings) -> list[str]:
     """
     database = connect(settings, check=False)
     try:
-        applied = _patiently(lambda: schema.upgrade(database), long=True)
+        applied = _patiently(lambda: schema.apply_migrations(database), long=True)
     except peewee.IntegrityError as error:
         detail = getattr(getattr(error, "orig", None), "diag", None)
         raise ConfigError(
@@ -118,53 +120,67 @@ def upgrade(settings: DatabaseSettings) -> list[str]:
             "was damaged when two rows of one name came to be: remove one of them, and run "
             "`dbb init` again"
         ) from None
-    look(lambda: schema.check(database, settings.url))
+    read(schema.require_fitting, database, settings.url)
     return applied
 
 
-def transact(function: Callable[[], Result], *, long: bool = False) -> Result:
-    """Do a function's database work in one transaction, again as a whole if need be.
+def write(
+    function: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Value:
+    """Call a function in one transaction, again as a whole where a repeat may succeed.
 
     Parameters
     ----------
     function : callable
-        Does database work only; running it twice must equal running it once.
-    long : `bool`
-        It takes the longer the more the database holds, and so may take longer than ``patience``.
+        Does database work only; calling it twice must equal calling it once.
+    *args, **kwargs
+        What it is called with.
 
     Returns
     -------
-    result
-        What the function returned the time that was committed.
+    value
+        What the function returned in the transaction that was committed.
 
     Raises
     ------
     TryLater
-        If the database stays busy, full or away. Nothing of the function's work is then relied on.
+        The database stays busy, full or away. Nothing of the function's work is then relied on.
     """
-
-    def once() -> Result:
-        # A writer takes SQLite's write lock at BEGIN: upgrading a read lock later can fail at
-        # once, without the busy timeout.
-        begin = () if isinstance(proxy.obj, peewee.PostgresqlDatabase) else ("IMMEDIATE",)
-        with proxy.atomic(*begin):
-            return function()
-
-    return _patiently(once, long=long)
+    return _patiently(_transaction(partial(function, *args, **kwargs), writing=True))
 
 
-def look(function: Callable[[], Result], *, long: bool = False) -> Result:
-    """Do a function's reading, again if the database is away for a moment.
+def long_write(
+    function: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Value:
+    """Call a function as `write` does; it may take longer than ``patience``.
 
-    With `long` it takes the longer the more the database holds.
+    For work that takes the longer the more the database holds.
     """
+    return _patiently(_transaction(partial(function, *args, **kwargs), writing=True), long=True)
 
-    def once() -> Result:
-        with proxy.atomic():
-            return function()
 
-    whole = on_postgresql() and (long or proxy.obj.readonly)
-    return _patiently(once if whole else function, long=long)
+def read(
+    function: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Value:
+    """Call a function that only reads, again while the database is away for a moment.
+
+    Raises
+    ------
+    TryLater
+        The database stays busy or away.
+    """
+    if on_postgresql() and proxy.obj.readonly:
+        return _patiently(_transaction(partial(function, *args, **kwargs)))
+    return _patiently(partial(function, *args, **kwargs))
+
+
+def long_read(
+    function: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Value:
+    """Call a function as `read` does; it may take longer than ``patience``."""
+    if on_postgresql():
+        return _patiently(_transaction(partial(function, *args, **kwargs)), long=True)
+    return _patiently(partial(function, *args, **kwargs), long=True)
 
 
 def execute(sql: str, values: Sequence[Any] = ()) -> Any:
@@ -188,7 +204,7 @@ def execute_many(sql: str, rows: Iterable[Sequence[Any]]) -> None:
 
 
 def now() -> datetime:
-    """Give the time by the database's clock: UTC, without a time zone."""
+    """Return the time by the database's clock: UTC, without a time zone."""
     if isinstance(proxy.obj, peewee.PostgresqlDatabase):
         found: datetime = execute("SELECT clock_timestamp() AT TIME ZONE 'UTC'").fetchone()[0]
         return found
@@ -197,7 +213,7 @@ def now() -> datetime:
 
 
 def on_postgresql() -> bool:
-    """Tell whether the database at hand is PostgreSQL."""
+    """Return whether the database at hand is PostgreSQL."""
     return isinstance(proxy.obj, peewee.PostgresqlDatabase)
 
 
@@ -209,7 +225,7 @@ def must_be_writable() -> None:
     ConfigError
         If PostgreSQL would refuse it; of SQLite only a pass can tell.
     """
-    if on_postgresql() and (tables := look(lambda: schema.unwritable(proxy.obj))):
+    if on_postgresql() and (tables := read(schema.unwritable, proxy.obj)):
         named = ", ".join(tables)
         raise ConfigError(f"{_name}: permission denied for table {named}{_advice('42501')}")
 
@@ -221,6 +237,19 @@ def disconnect() -> None:
             proxy.obj.close()
 
 
+def _transaction(function: Callable[[], Value], writing: bool = False) -> Callable[[], Value]:
+    """Return a function that calls another one in a transaction of its own."""
+
+    def once() -> Value:
+        # A writer takes SQLite's write lock at BEGIN: upgrading a read lock later can fail at
+        # once, without the busy timeout.
+        begin = ("IMMEDIATE",) if writing and not on_postgresql() else ()
+        with proxy.atomic(*begin):
+            return function()
+
+    return once
+
+
 def _dialect(sql: str) -> str:
     return sql.replace("%", "%%").replace("?", "%s") if on_postgresql() else sql
 
@@ -229,9 +258,9 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
     global _immutable
     path = sqlite_path(settings.url)
     directory = os.path.dirname(path)
-    if not _is_there(directory):
+    if not _file_exists(directory):
         raise TryLater(f"{path}: its directory is not there; is it mounted?")
-    if must_exist and not _is_there(path):
+    if must_exist and not _file_exists(path):
         raise ConfigError(f"{path}: no such database; run `dbb init`")
     mode = "ro" if readonly else "rwc" if not must_exist else "rw"
     if mode == "rwc":
@@ -239,8 +268,8 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
     # A log (-wal) belongs to a database in use. Without one, SQLite makes it even to read, which
     # is refused to a user who may only read, and would be in the way of the owner if another user
     # made it; then the file itself is all that there is.
-    looks_only = readonly and (not os.access(directory, os.W_OK) or not _is_ours(path))
-    _immutable = looks_only and not _is_there(f"{path}-wal")
+    looks_only = readonly and (not os.access(directory, os.W_OK) or not _is_own_file(path))
+    _immutable = looks_only and not _file_exists(f"{path}-wal")
     if _immutable:
         mode += "&immutable=1"
     pragmas = {"foreign_keys": 1} | ({"query_only": 1} if readonly else {"synchronous": "full"})
@@ -252,7 +281,7 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
     )
 
 
-def _is_ours(path: str) -> bool:
+def _is_own_file(path: str) -> bool:
     # What root makes, SQLite gives to the owner of the database.
     return os.geteuid() in (0, os.stat(path).st_uid)
 
@@ -263,7 +292,7 @@ def _make_sqlite_file(path: str) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, DATABASE_MODE))
 
 
-def _is_there(path: str) -> bool:
+def _file_exists(path: str) -> bool:
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -283,13 +312,13 @@ def _postgresql(settings: DatabaseSettings, readonly: bool, must_exist: bool) ->
         from dbbbatch.database import postgresql
     except ImportError:
         raise ConfigError(
-            f"{keys.without_password(settings.url)}: psycopg is not installed; "
+            f"{fields.without_password(settings.url)}: psycopg is not installed; "
             "pip install 'dbbbatch[postgres]'"
         ) from None
     password = settings.password.reveal() if settings.password else None
     if settings.password_file:
         try:
-            password = trust.read(settings.password_file).decode().strip()
+            password = trust.read_trusted(settings.password_file).decode().strip()
         except (trust.Distrusted, UnicodeDecodeError) as error:
             problem = "is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
             raise ConfigError(
@@ -303,7 +332,7 @@ def _postgresql(settings: DatabaseSettings, readonly: bool, must_exist: bool) ->
     return postgresql.Postgresql(_name, params, readonly)
 
 
-def _patiently(function: Callable[[], Result], *, long: bool = False) -> Result:
+def _patiently(function: Callable[[], Value], *, long: bool = False) -> Value:
     """Do a piece of work, again while a repeat may succeed and it is not over."""
     if waiting.at_work():
         return function()  # the piece that it is part of is repeated as a whole
@@ -323,7 +352,7 @@ def _patiently(function: Callable[[], Result], *, long: bool = False) -> Result:
     return result
 
 
-def _repeatedly(function: Callable[[], Result]) -> Result:
+def _repeatedly(function: Callable[[], Value]) -> Value:
     try:
         return _sorted_out(function)
     except _Passing:
@@ -355,7 +384,7 @@ class _Passing(Exception):
     """An error of the database that a repeat may not meet."""
 
 
-def _sorted_out(function: Callable[[], Result]) -> Result:
+def _sorted_out(function: Callable[[], Value]) -> Value:
     try:
         return function()
     except peewee.DatabaseError as error:
@@ -368,7 +397,7 @@ def _sorted_out(function: Callable[[], Result]) -> Result:
 
 
 def _first(error: peewee.DatabaseError) -> peewee.DatabaseError:
-    """Give the error that another one hides: a rollback fails where SQLite has made it already.
+    """Return the error that another one hides: a rollback fails where SQLite has made it already.
 
     SQLite does so when its disk is full.
     """
@@ -519,7 +548,7 @@ def _raise_if_refused_for_good(message: str) -> None:
             f"{_name}: PgBouncer passes no `options` on ({message}); set what they set by ALTER "
             "ROLE, such as its search_path, and leave them out of [database] url and PGOPTIONS"
         )
-    if _REFUSED.search(message):
+    if _REFUSED_WORDS.search(message):
         raise ConfigError(f"{_name}: the database refuses us: {message}") from None
 
 

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import capabilities
 from psycopg.conninfo import conninfo_to_dict
 
-from dbbbatch import keys
+from dbbbatch.config import fields
 from dbbbatch.database import waiting
 from dbbbatch.errors import ConfigError, Interrupted
 
@@ -43,7 +43,7 @@ def parameters(url: str, password: str | None, patience: float) -> dict[str, Any
         given: dict[str, Any] = conninfo_to_dict(re.sub(r"^postgres(ql)?://", "postgresql://", url))
     except psycopg.ProgrammingError as error:
         # What libpq quotes may be a part of the password.
-        shown = keys.without_password(url)
+        shown = fields.without_password(url)
         why = str(error).strip().splitlines()[0] if shown == url else "is the password encoded?"
         raise ConfigError(
             f"[database] url {shown}: libpq cannot read it ({why}); characters such as / ? # @ and "
@@ -172,7 +172,7 @@ def _watched(waits: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         while True:
             ready = yield state
             if not ready:
-                waiting.check()
+                waiting.raise_if_over()
             state = waits.send(ready)
     except StopIteration as end:
         return end.value

@@ -12,7 +12,8 @@ from importlib import resources
 
 import peewee
 
-from dbbbatch import __version__, keys
+from dbbbatch import __version__
+from dbbbatch.config import fields
 from dbbbatch.errors import ConfigError
 
 #: PostgreSQL's advisory lock that keeps two upgrades apart.
@@ -51,7 +52,7 @@ def migrations(dialect: str) -> list[Migration]:
     return found
 
 
-def upgrade(database: peewee.Database) -> list[str]:
+def apply_migrations(database: peewee.Database) -> list[str]:
     """Apply what is missing; any number of times, by any number of hosts at a time.
 
     Returns
@@ -81,7 +82,7 @@ def upgrade(database: peewee.Database) -> list[str]:
     return applied
 
 
-def check(database: peewee.Database, url: str) -> None:
+def require_fitting(database: peewee.Database, url: str) -> None:
     """Ask whether this version may use the database as it is.
 
     Raises
@@ -95,12 +96,12 @@ def check(database: peewee.Database, url: str) -> None:
         state, hint = "has tables of an older version", ""
         if not rows:
             state = "has no tables of ours"
-            hint = _elsewhere(database) if postgresql else ""
-        raise ConfigError(f"{keys.without_password(url)}: {state}; {hint or 'run `dbb init`'}")
-    oldest = max(rows.values(), key=_version)
-    if _version(oldest) > _version(__version__):
+            hint = _other_schema(database) if postgresql else ""
+        raise ConfigError(f"{fields.without_password(url)}: {state}; {hint or 'run `dbb init`'}")
+    oldest = max(rows.values(), key=_version_numbers)
+    if _version_numbers(oldest) > _version_numbers(__version__):
         raise ConfigError(
-            f"{keys.without_password(url)}: its tables want dbbbatch {oldest} or newer, this is "
+            f"{fields.without_password(url)}: its tables want dbbbatch {oldest} or newer, this is "
             f"{__version__}; upgrade dbbbatch on this host"
         )
 
@@ -133,7 +134,7 @@ def unwritable(database: peewee.Database) -> list[str]:
     return [name for (name,) in rows]
 
 
-def _elsewhere(database: peewee.Database) -> str:
+def _other_schema(database: peewee.Database) -> str:
     """Return what else than `dbb init` brings PostgreSQL's tables into sight; '' if nothing."""
     path = database.execute_sql("SHOW search_path").fetchone()[0]
     if home(database)[0] is None:
@@ -156,7 +157,7 @@ def _elsewhere(database: peewee.Database) -> str:
 
 
 def latest(dialect: str) -> int:
-    """Give the number of the newest file of a dialect, without reading any."""
+    """Return the number of the newest file of a dialect, without reading any."""
     names = (entry.name for entry in (resources.files("dbbbatch") / "sql" / dialect).iterdir())
     return max(int(name[:3]) for name in names if name.endswith(".sql"))
 
@@ -184,5 +185,5 @@ def _statements(text: str) -> Iterator[str]:
             yield statement.strip()
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _version_numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text))

@@ -1,8 +1,8 @@
 """How long a piece of work with the database may take, and how soon a signal ends it.
 
-A piece of work is what is given to `dbbbatch.database.connect.transact` or ``read``: with all its
+A piece of work is what is given to `dbbbatch.database.connect.write` or ``read``: with all its
 repetitions it ends when `patience` is over, whatever it waits for: a lock, a writer, a server that
-does not answer, or a connection. Whoever waits calls `check`, ten times a second or so.
+does not answer, or a connection. Whoever waits calls `raise_if_over`, ten times a second or so.
 """
 
 import threading
@@ -27,7 +27,7 @@ _AFTER_SIGNAL = 3.0
 _AFTER_SECOND = 0.5
 
 #: Seconds between two looks while sleeping.
-_LOOK = 0.1
+_SLEEP_STEP = 0.1
 
 
 class GaveUp(Exception):
@@ -109,7 +109,7 @@ def over() -> bool:
     return at_work() and elapsed() >= _limit.patience
 
 
-def check() -> None:
+def raise_if_over() -> None:
     """Return if the work at hand may go on.
 
     Raises
@@ -141,8 +141,8 @@ def sleep(seconds: float) -> None:
     Interrupted
         If a signal has come.
     """
-    check()
+    raise_if_over()
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0 and not over():
-        check()
-        time.sleep(min(left, _LOOK))
+        raise_if_over()
+        time.sleep(min(left, _SLEEP_STEP))

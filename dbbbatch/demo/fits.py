@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 
 #: FITS files are made of blocks of so many bytes (FITS standard 4.0, section 3.1).
-BLOCK = 2880
+FITS_BLOCK = 2880
 
 _Value = str | int | float | bool
 
@@ -54,7 +54,7 @@ def _card(keyword: str, value: _Value, comment: str) -> str:
 
 
 def _whole(content: bytes, filler: bytes) -> bytes:
-    return content + filler * (-len(content) % BLOCK)
+    return content + filler * (-len(content) % FITS_BLOCK)
 
 
 def _sky(width: int, height: int, seed: int) -> list[int]:

@@ -78,5 +78,5 @@ def _iso(moment: datetime) -> str:
 
 
 def _mjd(moment: datetime) -> float:
-    """Give the modified Julian date: days since midnight of 1858-11-17."""
+    """Return the modified Julian date: days since midnight of 1858-11-17."""
     return (moment - datetime(1858, 11, 17, tzinfo=UTC)) / timedelta(days=1)

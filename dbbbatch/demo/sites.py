@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from dbbbatch import toml
+from dbbbatch.config import toml
 from dbbbatch.demo import night
 from dbbbatch.errors import UsageError
 
@@ -16,7 +16,7 @@ from dbbbatch.errors import UsageError
 EXPOSURES = 4
 
 #: Proves that a directory was made by us and may be used again.
-_MARK = "This directory was made by `dbb demo`. Remove it as you like.\n"
+_DEMO_MARK = "This directory was made by `dbb demo`. Remove it as you like.\n"
 
 #: A target that is only a command: refuses what is no whole FITS file, and lists the others.
 _REGISTER = """\
@@ -73,7 +73,7 @@ class Demo:
                 raise UsageError(f"{root}: holds something that is no demo; name another directory")
             # Whatever the umask: a configuration is not obeyed where others can write.
             self.root.chmod(self.root.stat().st_mode & ~0o022)
-            mark.write_text(_MARK, encoding="utf-8")
+            mark.write_text(_DEMO_MARK, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{root}: {error.strerror}; name another directory") from None
 
@@ -175,11 +175,11 @@ class Demo:
         return len(names)
 
     def _step(self, script: str, *arguments: str) -> Step:
-        from dbbbatch.remote import execute
+        from dbbbatch.process import run as programs
 
         argv = [sys.executable, os.path.join(self.scripts, script), *arguments]
         environment = {"HOME": "/", "LOGNAME": "dbb", "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
-        ended = execute.run(
+        ended = programs.run(
             [os.fsencode(word) for word in argv],
             timeout=60,
             cwd=str(self.root),
@@ -189,5 +189,5 @@ class Demo:
         return Step(" ".join([script, *arguments]), ended.exit_code, output)
 
     def _write(self, path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
-        path.write_text(toml.document(tables), encoding="utf-8")
+        path.write_text(toml.toml_document(tables), encoding="utf-8")
         path.chmod(0o644)  # whatever the umask: what others could write is refused

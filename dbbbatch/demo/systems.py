@@ -107,7 +107,7 @@ def _configured(client: Any) -> Any:
 @contextmanager
 def _started(work: Path, environment: Path) -> Iterator[str]:
     """Run a throw-away server as long as the context lasts."""
-    from dbbbatch.remote import execute
+    from dbbbatch.process import run
     from dbbbatch.targets.rucio import server
 
     python = environment.absolute() / "bin" / "python"
@@ -115,7 +115,7 @@ def _started(work: Path, environment: Path) -> Iterator[str]:
     ready = work / "ready"
     ready.unlink(missing_ok=True)
     argv = [str(python), "-P", server.__file__, str(work)]
-    with execute.start([os.fsencode(word) for word in argv], cwd=str(work)) as process:
+    with run.start([os.fsencode(word) for word in argv], cwd=str(work)) as process:
         deadline = time.monotonic() + _PATIENCE
         while not ready.exists():
             if time.monotonic() > deadline or not _runs(process):

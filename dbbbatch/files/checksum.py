@@ -159,7 +159,7 @@ def opened(source: str | int, *, written: bool = True) -> Iterator[int]:
 
 
 def is_being_written(path: str) -> bool:
-    """Tell whether somebody has a file open for writing, as far as the kernel tells."""
+    """Return whether somebody has a file open for writing, as far as the kernel tells."""
     try:
         os.close(open_closed(path))
     except Changed:

@@ -11,8 +11,10 @@ import os
 import time
 from contextlib import suppress
 
+from dbbbatch.files.temporary import temporary_path
+
 #: Seconds by which our clock and that of a file server may differ that cannot be asked for its.
-_SKEW = 86400.0
+_MOST_SKEW = 86400.0
 
 #: Seconds for which an answer holds: each question changes a directory for a moment, which wakes
 #: who waits for changes there. One that makes no sense is asked again sooner.
@@ -55,7 +57,7 @@ class Clock:
         if changed > now + seconds * 1e9 and time.monotonic_ns() - self._asked > _SOON * 1e9:
             self._ask()
             now = self.now_ns()
-        ahead = seconds if self._is_theirs else max(seconds, _SKEW)
+        ahead = seconds if self._is_theirs else max(seconds, _MOST_SKEW)
         return now - seconds * 1e9 < changed <= now + ahead * 1e9
 
     def _ask(self) -> None:
@@ -81,15 +83,14 @@ def _stamp(directory: str) -> int:
     with suppress(OSError):
         # Without a name, where the file system can.
         return _time_of(os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    from dbbbatch.files import place
-
-    path = place.temporary_path(os.path.join(directory, "clock"), f"clock {os.getpid()}")
+    path = temporary_path(os.path.join(directory, "clock"), f"clock {os.getpid()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
         return _time_of(descriptor)
     finally:
-        place.remove_if_there(path)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def _time_of(descriptor: int) -> int:

@@ -33,14 +33,16 @@ _GENERAL = frozenset(
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 #: The name itself is what a disk cannot take: trying again would not help.
-UNFIT = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL})
+INVALID_NAME = frozenset(
+    {errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL}
+)
 
 #: A directory that this user may not write to, or that is not there: no file can help that.
-FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT})
+NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT})
 
 
-def is_general(error: OSError, *, writing: bool = False) -> bool:
-    """Tell whether an error is one of the disk, the mount or this host, not of a file.
+def affects_every_file(error: OSError, *, writing: bool = False) -> bool:
+    """Return whether an error is one of the disk, the mount or this host, not of a file.
 
     A failing disk shows at one bad file when it is read, and at any when it
     is written.
@@ -54,13 +56,13 @@ _BUGS = frozenset(
 )
 
 #: What an operator does about an error of the machine, whatever it was met at.
-_AWAY = "is it mounted?"
+_IS_IT_MOUNTED = "is it mounted?"
 _ADVICE = {
-    errno.ENOENT: _AWAY,
-    errno.ENOTDIR: _AWAY,
-    errno.ENOTCONN: _AWAY,
-    errno.ENODEV: _AWAY,
-    errno.ENXIO: _AWAY,
+    errno.ENOENT: _IS_IT_MOUNTED,
+    errno.ENOTDIR: _IS_IT_MOUNTED,
+    errno.ENOTCONN: _IS_IT_MOUNTED,
+    errno.ENODEV: _IS_IT_MOUNTED,
+    errno.ENXIO: _IS_IT_MOUNTED,
     errno.ESTALE: "mount it anew if this lasts",
     errno.EHOSTDOWN: "is its server up?",
     errno.EHOSTUNREACH: "is its server up?",
@@ -125,8 +127,8 @@ def as_try_later() -> Iterator[None]:
         raise
 
 
-def away(storage: str, sentinel: str) -> str:
-    """Say why a storage area must not be used now, or nothing if it is mounted.
+def why_unmounted(storage: str, sentinel: str) -> str:
+    """Return why a storage area must not be used now, or nothing if it is mounted.
 
     An empty mount point looks like a storage area that lost everything, and
     takes files which the mount then hides: the sentinel tells them apart.

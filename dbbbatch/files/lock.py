@@ -106,7 +106,7 @@ class Lock:
             self._descriptor = -1
 
     def holders(self) -> list[str]:
-        """Say who holds the lock, since when and from which command line; takes nothing."""
+        """Return who holds the lock, since when and from which command line; takes nothing."""
         held = (path for path in self._paths if _held(path) != fcntl.F_UNLCK)
         found = (_holder(path) for path in held)
         return [str(one) if one else "a process that started or left just now" for one in found]

@@ -13,7 +13,7 @@ from typing import Protocol
 #: An empty part, ``.`` or ``..`` anywhere, so also an absolute path; or a NUL byte.
 _ASTRAY = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)|\0")
 
-_ESCAPED = re.compile(rb"\\(\\|x[0-9a-f]{2})")
+_ESCAPED_BYTE = re.compile(rb"\\(\\|x[0-9a-f]{2})")
 
 
 class Named(Protocol):
@@ -58,10 +58,10 @@ def from_text(text: str) -> str:
     raw = text.encode("utf-8")
     if b"\\" not in raw:
         return os.fsdecode(raw)
-    if raw.count(b"\\") != sum(2 if m[1] == b"\\" else 1 for m in _ESCAPED.finditer(raw)):
+    if raw.count(b"\\") != sum(2 if m[1] == b"\\" else 1 for m in _ESCAPED_BYTE.finditer(raw)):
         raise ValueError(f"not a name written by this program: {text!r}")
     return os.fsdecode(
-        _ESCAPED.sub(lambda m: b"\\" if m[1] == b"\\" else bytes([int(m[1][1:], 16)]), raw)
+        _ESCAPED_BYTE.sub(lambda m: b"\\" if m[1] == b"\\" else bytes([int(m[1][1:], 16)]), raw)
     )
 
 
@@ -122,7 +122,7 @@ def fault(row: Named, held_as: str | None = None) -> str:
     return ""
 
 
-def is_inside(path: str, root: str) -> bool:
+def stays_inside(path: str, root: str) -> bool:
     """Return whether an absolute path is that of a file below a directory, by its words."""
     root = root.rstrip("/") + "/"
     return path.startswith(root) and not is_astray(path[len(root) :])
@@ -178,8 +178,8 @@ def quoted(argument: str) -> str:
     if argument.isprintable():
         return shlex.quote(argument)
     safe = {ord("'"): "\\'", ord("\\"): "\\\\"}
-    return f"$'{''.join(safe.get(b) or _shown(b) for b in os.fsencode(argument))}'"
+    return f"$'{''.join(safe.get(b) or _escaped_byte(b) for b in os.fsencode(argument))}'"
 
 
-def _shown(byte: int) -> str:
+def _escaped_byte(byte: int) -> str:
     return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"

@@ -14,26 +14,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import hashlib
 import os
-import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from dbbbatch.files import checksum, clock, faults, ways
+from dbbbatch.files.temporary import PROBE_PREFIX, is_temporary, probe_path, temporary_path
 
-#: Names that begin so are ours and unfinished: no scan reports them.
-TEMPORARY_PREFIX = ".dbb~"
-
-#: What a file is called, and holds, that is only there to be tried with.
-_PROBE_PREFIX = f"{TEMPORARY_PREFIX}probe-"
 PROBE = b"Written by dbbbatch to see what can be done with a file here; may be removed.\n"
 
 #: Bytes to leave free wherever a pass keeps its notes, or copies what nobody awaits.
 RESERVE = 16 << 20
 
-#: How the names end that any of our scripts gives: a digest, or a random number.
-_OURS = re.compile(r"[0-9a-f]{16}\Z")
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -189,9 +181,9 @@ def copy_beside(
             nonlocal begun, written
             written += len(block)
             try:
-                _write(target, block)
+                _write_block(target, block)
             except OSError as error:
-                raise _unwritten(error, temporary) from None
+                raise _write_error(error, temporary) from None
             if written - begun >= _WRITE_BACK:
                 _begin_write_back(target, begun, written - begun)
                 begun = written
@@ -224,7 +216,7 @@ def writing(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _unwritten(error, path) from None
+        raise _write_error(error, path) from None
 
 
 @contextlib.contextmanager
@@ -237,34 +229,13 @@ def setting_mode(path: str) -> Iterator[None]:
         raise ModeError(error.errno, what, error.filename or path) from None
 
 
-def temporary_path(destination: str, owner: str = "") -> str:
-    """Return the hidden name that `copy_into` uses on its way to `destination`.
-
-    It is the same at each call on a host, so that what a kill left there is
-    found, and it is short enough whatever the length of the final name.
-    """
-    # The whole path: two may lead to one directory, each with a copy on its way.
-    return hidden_path(destination, os.uname().nodename, owner, os.path.normpath(destination))
-
-
-def hidden_path(path: str, *whose: str) -> str:
-    """Return a name of ours beside a path: always the same for these words."""
-    digest = hashlib.blake2b(os.fsencode("\0".join(whose)), digest_size=12).hexdigest()
-    return os.path.join(os.path.dirname(path), TEMPORARY_PREFIX + digest)
-
-
-def is_temporary(filename: str) -> bool:
-    """Tell whether a name is one that our scripts give to what is unfinished."""
-    return filename.startswith(TEMPORARY_PREFIX) and bool(_OURS.search(filename))
-
-
 def remove_temporary(destination: str, owner: str = "") -> None:
     """Remove what a killed `copy_into` with these arguments may have left."""
     remove_if_there(temporary_path(destination, owner))
 
 
 def is_there(path: str) -> bool:
-    """Tell whether anything has a name; `os.path.lexists` takes what cannot be seen for nothing.
+    """Return whether anything has a name; `os.path.lexists` takes what cannot be seen for nothing.
 
     Raises
     ------
@@ -311,7 +282,7 @@ def mask(path: str, status: os.stat_result) -> None:
 
 
 def set_mode(descriptor: int, mode: int) -> None:
-    """Give an open file permission bits; one that stays executable loses its capabilities."""
+    """Return an open file permission bits; one that stays executable loses its capabilities."""
     os.fchmod(descriptor, mode)
     if mode & 0o111:
         # Whoever may not set them loses them by this, which changes nothing else.
@@ -337,7 +308,7 @@ def write_new(path: str, text: str) -> None:
     descriptor = _create(temporary)
     try:
         os.fchmod(descriptor, 0o644)
-        _write(descriptor, memoryview(text.encode("utf-8", "surrogateescape")))
+        _write_block(descriptor, memoryview(text.encode("utf-8", "surrogateescape")))
         place(temporary, path)
     except BaseException:
         remove_if_there(temporary)
@@ -346,21 +317,12 @@ def write_new(path: str, text: str) -> None:
         os.close(descriptor)
 
 
-def probe_path(directory: str, *whose: str) -> str:
-    """Return the name in a directory of a file of ours that is only there to be tried with.
-
-    It is the same at each call on a host, so that what a kill left there is found.
-    """
-    name = os.path.basename(hidden_path("", os.uname().nodename, *whose))
-    return os.path.join(directory, name.replace(TEMPORARY_PREFIX, _PROBE_PREFIX))
-
-
 def write_probe(path: str) -> None:
     """Write a file that is only there to be tried with; what a killed pass left goes first."""
     descriptor = _create(path)
     try:
         os.fchmod(descriptor, 0o644)
-        _write(descriptor, memoryview(PROBE))
+        _write_block(descriptor, memoryview(PROBE))
     except BaseException:
         remove_if_there(path)
         raise
@@ -650,7 +612,7 @@ def _rename(source: str, destination: str) -> bool:
 
 
 def _link(source: str, destination: str) -> bool:
-    """Give the file its new name, then take the old one."""
+    """Return the file its new name, then take the old one."""
     try:
         os.link(source, destination, follow_symlinks=False)
     except OSError as error:
@@ -663,7 +625,7 @@ def _link(source: str, destination: str) -> bool:
 
 
 def _two_names_of_one_file(source: str, destination: str) -> bool:
-    """Tell whether a link was made and its unlink is still to come.
+    """Return whether a link was made and its unlink is still to come.
 
     Two paths to one entry look the same but for this: to unlink one of them
     would remove the file.
@@ -687,7 +649,7 @@ def _create(path: str) -> int:
         return os.open(path, flags, 0o600)
 
 
-def _write(descriptor: int, block: memoryview) -> None:
+def _write_block(descriptor: int, block: memoryview) -> None:
     while block:
         block = block[os.write(descriptor, block) :]
 
@@ -728,7 +690,7 @@ def _fileless(root: str, older_than: float) -> Iterator[tuple[str, os.stat_resul
                         pending.append((os.path.join(relpath, entry.name), status))
                         continue
                     bare = False
-                    probe = entry.name.startswith(_PROBE_PREFIX) and is_temporary(entry.name)
+                    probe = entry.name.startswith(PROBE_PREFIX) and is_temporary(entry.name)
                     if probe and not clock.of(root).is_young(
                         entry.stat(follow_symlinks=False), older_than
                     ):
@@ -748,7 +710,7 @@ def _refusal(path: str) -> OSError:
     )
 
 
-def _unwritten(error: OSError, path: str) -> WriteError:
+def _write_error(error: OSError, path: str) -> WriteError:
     return WriteError(error.errno, error.strerror, error.filename or path)
 
 

@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 
 #: States of proc(5) of a process that has ended, and of one that no signal ends for now.
-_ENDED = ("Z", "X")
+_ENDED_STATES = ("Z", "X")
 _WAITS = {
     "T": "is stopped; `kill -CONT {pid}` lets it go on",
     "t": "is stopped by a debugger",
@@ -19,7 +19,7 @@ _WAITS = {
 }
 
 #: Seconds by which a time of day may have moved, for what older versions recorded: that alone.
-_SKEW = 2.0
+_BIRTH_TOLERANCE = 2.0
 
 
 def machine() -> str:
@@ -52,7 +52,7 @@ def start_ticks(pid: int | None = None) -> int | None:
     """
     with suppress(OSError):
         state, ticks = _stat(pid or os.getpid())
-        return None if state in _ENDED else ticks
+        return None if state in _ENDED_STATES else ticks
     return None
 
 
@@ -79,14 +79,14 @@ def lives(pid: int, ticks: int | None, born: float) -> bool:
         state, found = _stat(pid)
     except OSError:
         return _is_hidden(pid)
-    if state in _ENDED:
+    if state in _ENDED_STATES:
         return False
     if ticks is not None:
         return found == ticks
     import psutil
 
     try:
-        return bool(abs(psutil.Process(pid).create_time() - born) < _SKEW)
+        return bool(abs(psutil.Process(pid).create_time() - born) < _BIRTH_TOLERANCE)
     except psutil.Error:
         return False
 

@@ -45,7 +45,7 @@ _OTHER = re.compile(
 _FROM_RSYNC = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\d+\] ")
 #: What stands between the words of a line.
 _BETWEEN = re.compile(r"""[\s"',;:|=<>(){}\[\]]+""")
-_ESCAPED = re.compile(rb"\\#([0-7]{3})")
+_OCTAL_BYTE = re.compile(rb"\\#([0-7]{3})")
 _DAY = re.compile(r"\d{8}")
 
 #: Letters for what differs, of a file of which nothing else was there before.
@@ -65,7 +65,7 @@ class Broken(OSError):
     """A log that was compressed is cut off or damaged."""
 
 
-class Entry(NamedTuple):
+class LogLine(NamedTuple):
     """A complete line of a log.
 
     Attributes
@@ -95,7 +95,7 @@ class Entry(NamedTuple):
     unknown: str = ""
 
 
-class Piece(NamedTuple):
+class LogPiece(NamedTuple):
     """A log that had another name when it was read last, or not at all.
 
     Attributes
@@ -113,7 +113,7 @@ class Piece(NamedTuple):
     position: int
 
 
-def parse(line: bytes, end: int = 0) -> Entry:
+def parse_line(line: bytes, end: int = 0) -> LogLine:
     """Return what a line, without its end, is about."""
     # A power cut leaves NULs where something had been written; no path holds one.
     whole = line.rpartition(b"\0")[2]
@@ -123,7 +123,7 @@ def parse(line: bytes, end: int = 0) -> Entry:
     match = _LINE.fullmatch(whole)
     if match is None:
         known = damaged or _OTHER.fullmatch(whole)
-        return Entry(end, damaged=damaged, unknown="" if known else os.fsdecode(whole))
+        return LogLine(end, damaged=damaged, unknown="" if known else os.fsdecode(whole))
     what, flags, name = match.groups()
     ways: tuple[tuple[str, str], ...] = ()
     if what == b"h":
@@ -138,15 +138,15 @@ def parse(line: bytes, end: int = 0) -> Entry:
     else:
         name = _unescaped(name)
     if b"\0" in name:
-        return Entry(end, damaged=True)
-    return Entry(end, os.fsdecode(name), not set(flags) <= _NOT_UPDATED, damaged, ways)
+        return LogLine(end, damaged=True)
+    return LogLine(end, os.fsdecode(name), not set(flags) <= _NOT_UPDATED, damaged, ways)
 
 
 def _unescaped(name: bytes) -> bytes:
-    return _ESCAPED.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), name)
+    return _OCTAL_BYTE.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), name)
 
 
-def read(path: str, offset: int = 0) -> Iterator[Entry]:
+def read_lines(path: str, offset: int = 0) -> Iterator[LogLine]:
     """Yield the complete lines of a log, from an offset on.
 
     A last line without its end is left for the next time. One that was compressed when it was
@@ -163,7 +163,7 @@ def read(path: str, offset: int = 0) -> Iterator[Entry]:
                 # No name is so long. A power cut may leave that many NULs, and a name after them.
                 line = b"\0" + piece[-_LONGEST // 2 :]
                 continue
-            yield parse(line + piece[:-1] if line else piece[:-1], offset)
+            yield parse_line(line + piece[:-1] if line else piece[:-1], offset)
             line = b""
 
 
@@ -190,7 +190,7 @@ def tail(path: str, position: int) -> str:
         return hashlib.blake2b(log.read(position - start), digest_size=16).hexdigest()
 
 
-def replaced(path: str, inode: int, position: int, known: str) -> list[Piece]:
+def replaced(path: str, inode: int, position: int, known: str) -> list[LogPiece]:
     """Return what is left of a log whose path leads to another one by now: rotated, or emptied.
 
     Looked for is a file of its directory that is the same one, or holds the same up to where the
@@ -206,7 +206,7 @@ def replaced(path: str, inode: int, position: int, known: str) -> list[Piece]:
 
     Returns
     -------
-    pieces : `list` [ `Piece` ]
+    pieces : `list` [ `LogPiece` ]
         In the order in which they were written; none if it is not found.
 
     Raises
@@ -231,14 +231,14 @@ def replaced(path: str, inode: int, position: int, known: str) -> list[Piece]:
         with contextlib.suppress(OSError):
             if not known or tail(where, position) == known:
                 later = [
-                    Piece(each, its, 0)
+                    LogPiece(each, its, 0)
                     for _, its, each in found
                     if its.st_mtime_ns > status.st_mtime_ns
                     and is_version(os.path.basename(each))
                     and not fnmatch.fnmatch(os.path.basename(each), _LOGS)
                 ]
                 later.sort(key=lambda piece: piece.status.st_mtime_ns)
-                return [Piece(where, status, position), *later]
+                return [LogPiece(where, status, position), *later]
     return []
 
 
@@ -316,7 +316,7 @@ def may_name(line: str, is_there: Callable[[str], bool]) -> bool:
 
 
 def inside(root: str, rel: str) -> bool:
-    """Tell whether a path named in a log lies in the storage area, for certain.
+    """Return whether a path named in a log lies in the storage area, for certain.
 
     Refused are absolute paths, ``..``, and a path that leaves through a
     symbolic link.
@@ -327,7 +327,7 @@ def inside(root: str, rel: str) -> bool:
     return os.path.realpath(os.path.join(top, rel)).startswith(top.rstrip("/") + "/")
 
 
-def directory(root: str, relpath: str) -> str:
+def scan_directory(root: str, relpath: str) -> str:
     """Return the relative path by which a scan meets a directory that a log names.
 
     Links to other directories of the storage area are followed, as by

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from dbbbatch.files import names
 from dbbbatch.files.clock import Clock
 from dbbbatch.files.clock import of as clock_of
-from dbbbatch.files.place import TEMPORARY_PREFIX, is_temporary
+from dbbbatch.files.temporary import TEMPORARY_PREFIX, is_temporary
 
 
 class Found(NamedTuple):
@@ -153,7 +153,7 @@ def scan(
 
 
 def detour(root: str, relpath: str) -> str:
-    """Say which part of a relative path below `root` is no directory itself, or nothing.
+    """Return which part of a relative path below `root` is no directory itself, or nothing.
 
     A scan enters none but real directories; this asks whether they still are.
     """

@@ -35,7 +35,7 @@ class Distrusted(Exception):
         self.owner = owner
 
 
-def read(path: str) -> bytes:
+def read_trusted(path: str) -> bytes:
     """Return the content of a file that only this user or root can have written.
 
     Parameters
@@ -115,7 +115,7 @@ def _way(path: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _is_private(status: os.stat_result) -> bool:
-    """Tell whether a directory's group is its owner alone, as where a login has umask 002."""
+    """Return whether a directory's group is its owner alone, as where a login has umask 002."""
     import grp
     import pwd
 

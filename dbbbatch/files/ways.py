@@ -21,7 +21,7 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 def same_entry(first: str, second: str) -> bool:
-    """Tell whether two paths lead to one entry of one directory.
+    """Return whether two paths lead to one entry of one directory.
 
     True through symbolic links to directories and bind mounts as well, and
     where a file system does not tell upper and lower case apart: what is
@@ -35,8 +35,8 @@ def same_entry(first: str, second: str) -> bool:
     return name == other or not {name, other} <= set(os.listdir(one or "."))
 
 
-def may_be_one(first: str, second: str) -> bool:
-    """Tell whether two paths may lead to one entry of one directory.
+def may_be_same_file(first: str, second: str) -> bool:
+    """Return whether two paths may lead to one entry of one directory.
 
     As `same_entry`, and through mounts that say of one file that it is on two devices: an overlay
     and what lies below it, an export that is mounted twice. What was written at one moment, has
@@ -53,8 +53,8 @@ def may_be_one(first: str, second: str) -> bool:
     ) == (two.st_ino, two.st_size, two.st_mtime_ns, two.st_ctime_ns)
 
 
-def leads_into(path: str, directory: str) -> bool:
-    """Tell whether a directory is another one or lies in it, through links and bind mounts too."""
+def is_inside(path: str, directory: str) -> bool:
+    """Return whether a directory is another one or lies in it, also by links and bind mounts."""
     wanted = os.stat(directory)
     path = upper = os.path.realpath(path)
     while not os.path.samestat(os.stat(upper), wanted):
@@ -65,7 +65,7 @@ def leads_into(path: str, directory: str) -> bool:
 
 
 def same_file_system(first: str, second: str) -> bool:
-    """Tell whether two directories are on one mount of one file system, so that a rename may do."""
+    """Return whether two directories are on one mount of one file system: a rename may do."""
     return _mount(first) == _mount(second)
 
 

@@ -12,18 +12,18 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dbbbatch.config import Finder
+from dbbbatch.areas.storage.missing import FEW, MissingDirectories, if_it_is_lost
+from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
-from dbbbatch.database.models.storage import Audited, File, FileStatus
+from dbbbatch.database.models.file import Audited, File, FileStatus
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
-from dbbbatch.passes.bare import FEW, Bare, if_it_is_lost
-from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
+from dbbbatch.passes.runner import PassContext
 
 #: Rows read at a time, and marked at a time.
-_PAGE = 5000
-_TOGETHER = 100
+_ROWS_PAGE = 5000
+_MARKED_TOGETHER = 100
 
 
 class Contradicted(NamedTuple):
@@ -39,7 +39,7 @@ class Rows:
 
     Parameters
     ----------
-    finder : `dbbbatch.config.Finder`
+    finder : `dbbbatch.config.sections.Finder`
         The section.
     share : `float`
         Share of missing files up to which they are marked; 1 believes everything.
@@ -67,7 +67,7 @@ class Rows:
         self.unseen: list[tuple[str, str]] = []
         self.away: dict[str, int] = {}
 
-    def compare(self, p: Pass) -> None:
+    def compare(self, p: PassContext) -> None:
         """Look at everything that the table knows and --match lets through.
 
         Raises
@@ -75,11 +75,13 @@ class Rows:
         TryLater
             So many of the files looked at are missing that storage looks unmounted.
         """
-        total = connect.look(lambda: File.how_many(self._finder.storage), long=True)
+        total = connect.long_read(File.how_many, self._finder.storage)
         missing = done = after = 0
         whole = False
         while not p.stopping:
-            page = connect.look(lambda after=after: File.page(self._finder.storage, after, _PAGE))
+            page = connect.read(
+                lambda after=after: File.page(self._finder.storage, after, _ROWS_PAGE)
+            )
             if not page:
                 whole = True
                 break
@@ -94,18 +96,18 @@ class Rows:
             p.progress(done, total, "rows compared")
         if missing > self._share * self.looked:
             raise self._unmounted(missing, self.looked)
-        if not whole and self.looked < _PAGE:
+        if not whole and self.looked < _ROWS_PAGE:
             # Broken off before it could tell a lost file from an unmounted disk.
             self.wrong.clear()
         if self._share < 1:
             self._leave_what_is_away()
 
-    def mark(self, p: Pass, complaints: Complaints) -> None:
+    def mark(self, p: PassContext, complaints: Complaints) -> None:
         """Mark what is still as it was seen, on the disk and in the table; say what is wrong."""
-        for start in range(0, len(self.wrong), _TOGETHER):
-            some = list(self._again(self.wrong[start : start + _TOGETHER]))
-            must_be_there(self._finder, p)
-            marked = connect.transact(lambda some=some: File.wrong(some))
+        for start in range(0, len(self.wrong), _MARKED_TOGETHER):
+            some = list(self._again(self.wrong[start : start + _MARKED_TOGETHER]))
+            require_storage(self._finder, p)
+            marked = connect.write(lambda some=some: File.wrong(some))
             for row, becomes, why in some:
                 if row.id in marked:
                     p.counts[becomes.lower()] += 1
@@ -116,7 +118,7 @@ class Rows:
             complaints.failed(rel, why)
 
     def say_away(self) -> str:
-        """Say which directories look unmounted and what an operator may do, or nothing."""
+        """Return which directories look unmounted and what an operator may do, or nothing."""
         if not self.away:
             return ""
         some = [
@@ -133,7 +135,7 @@ class Rows:
     def _compare(self, row: Audited) -> bool:
         """Note what storage says of a row; tell whether it has lost the file."""
         try:
-            becomes, why = _look(self._finder.storage, row)
+            becomes, why = _compare_row(self._finder.storage, row)
         except OSError as error:
             self.unseen.append((names.rel_of(row), f"cannot be looked at: {error.strerror}"))
             return False
@@ -147,7 +149,7 @@ class Rows:
         """Look once more: a file may have been stored while the other rows were compared."""
         for row, before, _ in some:
             try:
-                becomes, why = _look(self._finder.storage, row)
+                becomes, why = _compare_row(self._finder.storage, row)
             except OSError:
                 continue  # the next pass tells
             if becomes is before:
@@ -155,7 +157,7 @@ class Rows:
 
     def _leave_what_is_away(self) -> None:
         """Leave out what is missing with its whole directory, unless that had few files."""
-        bare = Bare(self._finder.storage)
+        bare = MissingDirectories(self._finder.storage)
         tops = {
             each.row.id: bare.outermost(names.from_text(each.row.relpath))
             for each in self.wrong
@@ -165,9 +167,7 @@ class Rows:
         if not gone:
             return
         held: Counter[str] = Counter()
-        for relpath, count in connect.look(
-            lambda: File.by_directory(self._finder.storage), long=True
-        ):
+        for relpath, count in connect.long_read(File.by_directory, self._finder.storage):
             directory = names.readable(relpath)
             if names.is_astray(directory):
                 continue
@@ -186,12 +186,12 @@ class Rows:
         )
 
 
-def must_be_there(finder: Finder, p: Pass) -> None:
+def require_storage(finder: Finder, p: PassContext) -> None:
     """Leave where storage looks unmounted; also just before rows are marked."""
     p.roots.require(finder.storage, finder.sentinel)
 
 
-def _look(storage: str, row: Audited) -> tuple[FileStatus | None, str]:
+def _compare_row(storage: str, row: Audited) -> tuple[FileStatus | None, str]:
     """Compare a row with what storage has under its name.
 
     Raises
@@ -206,7 +206,7 @@ def _look(storage: str, row: Audited) -> tuple[FileStatus | None, str]:
     except (FileNotFoundError, NotADirectoryError):
         return FileStatus.MISSING, "is not in storage"
     except OSError as error:
-        if faults.is_general(error):
+        if faults.affects_every_file(error):
             raise TryLater(f"{storage}: {error.strerror}") from None
         raise
     if not stat.S_ISREG(status.st_mode):

@@ -5,20 +5,20 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Sequence
 
-from dbbbatch.config import Finder, Target
+from dbbbatch.config.sections import Finder, Target
 from dbbbatch.database import connect
-from dbbbatch.database.models.storage import FileChecksum
-from dbbbatch.database.models.target import Target as TargetRow
+from dbbbatch.database.models.file import FileChecksum
+from dbbbatch.database.models.target import TargetRow
 from dbbbatch.files import checksum, names
-from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.complaints import Complaints
-from dbbbatch.targets.base import Context, Misconfigured, NotReady, StoredFile
+from dbbbatch.passes.runner import PassContext
+from dbbbatch.targets.plugin import Context, Misconfigured, NotReady, StoredFile
 
 #: Files that a target is asked about at a time.
-_TOGETHER = 1000
+_COMPARED_TOGETHER = 1000
 
 
-def compare_targets(p: Pass, finder: Finder, complaints: Complaints) -> None:
+def compare_targets(p: PassContext, finder: Finder, complaints: Complaints) -> None:
     """Report the files that the table calls ingested and a target of this storage does not hold.
 
     A target that is away or cannot tell is passed over; nothing is changed.
@@ -26,7 +26,7 @@ def compare_targets(p: Pass, finder: Finder, complaints: Complaints) -> None:
     for section in p.settings.target.values():
         if section.storage != finder.storage or p.stopping:
             continue
-        row = connect.look(
+        row = connect.read(
             lambda section=section: TargetRow.named(p.settings.site.name, section.name)
         )
         if row is None or row.retired_at is not None:
@@ -38,8 +38,8 @@ def compare_targets(p: Pass, finder: Finder, complaints: Complaints) -> None:
             complaints.failed(section.label, f"was not audited: {error}")
 
 
-def _compare(p: Pass, section: Target, target_id: int, complaints: Complaints) -> None:
-    if not _ingested(section, target_id, 0):
+def _compare(p: PassContext, section: Target, target_id: int, complaints: Complaints) -> None:
+    if not _ingested_page(section, target_id, 0):
         return
     from dbbbatch.targets.asking import held
     from dbbbatch.targets.worker import Launch
@@ -56,7 +56,7 @@ def _compare(p: Pass, section: Target, target_id: int, complaints: Complaints) -
 
     def batches() -> Iterator[list[StoredFile]]:
         after = 0
-        while (files := _ingested(section, target_id, after)) and not p.stopping:
+        while (files := _ingested_page(section, target_id, after)) and not p.stopping:
             after = files[-1].number
             sound = p.sound(files, "file")
             asked.append([file for file in sound if p.matches(_rel(file))])
@@ -79,16 +79,16 @@ def _compare(p: Pass, section: Target, target_id: int, complaints: Complaints) -
                 )
 
 
-def _ingested(section: Target, target_id: int, after: int) -> Sequence[StoredFile]:
-    rows = connect.look(
+def _ingested_page(section: Target, target_id: int, after: int) -> Sequence[StoredFile]:
+    rows = connect.read(
         lambda: connect.execute(
             "SELECT f.id, f.relpath, f.filename, f.size_bytes, f.checksum FROM ingest_state s"
             " JOIN file f ON f.id = s.file_id WHERE s.target_id = ? AND s.status = 'SUCCESS'"
             " AND s.file_id > ? AND f.status = 'STORED' ORDER BY s.file_id LIMIT ?",
-            (target_id, after, _TOGETHER),
+            (target_id, after, _COMPARED_TOGETHER),
         ).fetchall()
     )
-    further = connect.look(lambda: FileChecksum.of([row[0] for row in rows]))
+    further = connect.read(lambda: FileChecksum.of([row[0] for row in rows]))
     files = []
     for number, relpath, filename, size, stored in rows:
         relpath, filename = names.readable(relpath), names.readable(filename)

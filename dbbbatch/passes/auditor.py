@@ -13,30 +13,29 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from dbbbatch import retry
-from dbbbatch.config import Finder
-from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft
-from dbbbatch.database.models.finder import Verdict as Memory
+from dbbbatch.areas.storage.mounted import storage_area
+from dbbbatch.areas.storage.store import Arrival, adopt
+from dbbbatch.config.sections import Finder
+from dbbbatch.database import connect, retry
+from dbbbatch.database.models.file import Audited, File, FileStatus, Name
+from dbbbatch.database.models.finder import Remembered
+from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.database.models.ingest import IngestState
-from dbbbatch.database.models.storage import Audited, File, FileStatus, Name
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, clock, faults, names, place
 from dbbbatch.files.scan import Found, mtime_ns, scan
-from dbbbatch.passes.audit_rows import Rows, must_be_there
+from dbbbatch.passes.audit_rows import Rows, require_storage
 from dbbbatch.passes.audit_targets import compare_targets
-from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.finder.arrival import Arrival, adopt
 from dbbbatch.passes.finder.complaints import Complaints
-from dbbbatch.passes.finder.places import area_of
 from dbbbatch.passes.finder.work import name_of
+from dbbbatch.passes.runner import PassContext, Work
 
 #: Rows read at a time, and files verified between two looks at whether to stop.
-_PAGE = 5000
-_TOGETHER = 100
+_AUDITED_PAGE = 5000
+_VERIFIED_TOGETHER = 100
 
 #: Seconds for which nobody has touched a copy, so that nobody can be at work on it any more.
-_ABANDONED = 7 * 86400.0
+_COPY_ABANDONED = 7 * 86400.0
 
 #: What rsync has not finished: its temporary files, and where it keeps parts and delayed updates.
 _UNFINISHED = re.compile(r"(^|/)(\.~tmp~/|\.rsync-[^/]*/|\.[^/]+\.[A-Za-z0-9]{6}$)")
@@ -45,7 +44,7 @@ _UNFINISHED = re.compile(r"(^|/)(\.~tmp~/|\.rsync-[^/]*/|\.[^/]+\.[A-Za-z0-9]{6}
 _SETTLED = 3600.0
 
 #: Digits of a checksum that are shown.
-_DIGITS = 16
+_SHOWN_DIGITS = 16
 
 #: For so long a finder may have made no pass before it is said what that leaves unfinished.
 _LONG = 86400.0
@@ -56,7 +55,7 @@ class AuditorWork(Work):
 
     Parameters
     ----------
-    finder : `dbbbatch.config.Finder`
+    finder : `dbbbatch.config.sections.Finder`
         The section.
     adopt : `bool`
         Record files without a row that a finder would have stored under their name.
@@ -81,12 +80,12 @@ class AuditorWork(Work):
         self._missing = finder.audit_missing if missing is None else missing
         self._complaints = Complaints()
 
-    def recover(self, p: Pass) -> None:
+    def recover(self, p: PassContext) -> None:
         """Leave where storage looks unmounted: nothing is left half-done."""
         self._complaints = Complaints()
-        must_be_there(self._finder, p)
+        require_storage(self._finder, p)
 
-    def work(self, p: Pass) -> None:
+    def work(self, p: PassContext) -> None:
         """Compare rows with files, files with rows, content with checksums, targets with rows."""
         rows = Rows(self._finder, self._missing)
         try:
@@ -109,7 +108,7 @@ class AuditorWork(Work):
                 else:
                     duty(p)
             if skipped and p.out_of_time and not p.interrupted:
-                p.trouble(
+                p.warn(
                     f"{self._finder.storage}: --max-time was over before these were looked at: "
                     f"{', '.join(skipped)}; the next pass begins anew, so give it more time",
                     key="max-time",
@@ -119,8 +118,8 @@ class AuditorWork(Work):
         if away := rows.say_away():
             raise TryLater(away)
 
-    def plan(self, p: Pass) -> Iterator[str]:
-        """Say what is wrong as far as it can be seen without reading files."""
+    def plan(self, p: PassContext) -> Iterator[str]:
+        """Yield what is wrong as far as it can be seen without reading files."""
         self.recover(p)
         rows = Rows(self._finder, self._missing)
         rows.compare(p)
@@ -137,15 +136,17 @@ class AuditorWork(Work):
         if away := rows.say_away():
             raise TryLater(away)
 
-    def due(self, p: Pass) -> bool:
+    def due(self, p: PassContext) -> bool:
         """Tell that there is always something to audit, so nothing to wait for."""
         return False
 
     # ---- files without a row ---------------------------------------------------------------------
 
-    def _compare_files(self, p: Pass) -> None:
+    def _compare_files(self, p: PassContext) -> None:
         """Report files without a row, and adopt them where asked to."""
-        area = area_of(self._finder, p)._replace(finder="auditor")
+        area = storage_area(self._finder, p.settings.site.name, p.run_id, p.roots)._replace(
+            finder="auditor"
+        )
         for orphans in self._orphans(p):
             p.counts["orphans"] += len(orphans)
             ready = []
@@ -153,7 +154,7 @@ class AuditorWork(Work):
                 orphans = orphans[: p.take(len(orphans))]
                 ready = self._read(p, orphans, area.algorithms)
             # What is in an empty mount point is no file of storage.
-            must_be_there(self._finder, p)
+            require_storage(self._finder, p)
             if self._adopt:
                 p.counts["adopted"] += adopt(area, ready)
             else:
@@ -164,7 +165,7 @@ class AuditorWork(Work):
                 break
 
     def _read(
-        self, p: Pass, orphans: Sequence[Arrival], algorithms: Sequence[str]
+        self, p: PassContext, orphans: Sequence[Arrival], algorithms: Sequence[str]
     ) -> list[Arrival]:
         """Read files that are to be adopted; return those that did not change meanwhile."""
         ready = []
@@ -180,13 +181,13 @@ class AuditorWork(Work):
             except (FileNotFoundError, checksum.Changed):
                 continue  # no orphan any more, or being replaced
             except OSError as error:
-                if faults.is_general(error):
+                if faults.affects_every_file(error):
                     raise TryLater(f"{names.printable(orphan.source)}: {error.strerror}") from None
                 self._complaints.failed(orphan.rel, f"cannot be adopted: {error.strerror}")
                 p.counts["failed"] += 1
         return ready
 
-    def _orphans(self, p: Pass) -> Iterator[list[Arrival]]:
+    def _orphans(self, p: PassContext) -> Iterator[list[Arrival]]:
         by_rsync = any(
             finder.storage == self._finder.storage and finder.search == "rsync-logs"
             for finder in (self._finder, *p.settings.finder.values())
@@ -213,7 +214,7 @@ class AuditorWork(Work):
 
     def _unknown(self, batch: Sequence[Found], by_rsync: bool) -> list[Arrival]:
         paths = [name_of(found.rel) for found in batch]
-        known = connect.look(lambda: File.known(self._finder.storage, paths))
+        known = connect.read(File.known, self._finder.storage, paths)
         orphans = []
         for found, name in zip(batch, paths, strict=True):
             before = known.get(name)
@@ -227,7 +228,7 @@ class AuditorWork(Work):
         return orphans
 
     def _may_be_unfinished(self, rel: str, path: str) -> bool:
-        """Tell whether rsync may be about to finish a file, or a finder to read of it in a log."""
+        """Return whether rsync may be about to finish a file, or a finder to find it in a log."""
         if _UNFINISHED.search(rel):
             return True
         try:
@@ -245,24 +246,24 @@ class AuditorWork(Work):
         path = os.path.join(self._finder.storage, rel)
         try:
             # A copy has the mtime of its original from early on.
-            if not clock.of(self._finder.storage).is_new(os.lstat(path), _ABANDONED):
+            if not clock.of(self._finder.storage).is_new(os.lstat(path), _COPY_ABANDONED):
                 place.remove_if_there(path)
         except OSError as error:
             self._complaints.odd(rel, f"an unfinished copy, not to be removed: {error.strerror}")
 
     # ---- content ---------------------------------------------------------------------------------
 
-    def _verify_a_share(self, p: Pass, rows: Rows) -> None:
+    def _verify_a_share(self, p: PassContext, rows: Rows) -> None:
         """Verify the share, of the files that --match lets through, that was not for longest."""
         most = math.ceil(self._share * rows.looked)
-        begun = connect.look(connect.now)
+        begun = connect.read(connect.now)
         if most > 0:
-            connect.transact(lambda: File.verified_by_now(self._finder.storage, begun))
+            connect.write(File.verified_by_now, self._finder.storage, begun)
         after = None
         while most > 0 and not p.stopping:
-            size = _PAGE if p.options.match else min(most, _PAGE)
-            page, after = connect.look(
-                partial(File.longest_unverified, self._finder.storage, begun, after, size)
+            size = _AUDITED_PAGE if p.options.match else min(most, _AUDITED_PAGE)
+            page, after = connect.read(
+                File.longest_unverified, self._finder.storage, begun, after, size
             )
             if not page:
                 break
@@ -270,13 +271,13 @@ class AuditorWork(Work):
             self._verify(p, some)
             most -= len(some)
 
-    def _verify(self, p: Pass, rows: Sequence[Audited]) -> None:
+    def _verify(self, p: PassContext, rows: Sequence[Audited]) -> None:
         """Read files and mark those whose content is not what it was, no faster than is allowed."""
         begun, read = time.monotonic(), 0
-        for start in range(0, len(rows), _TOGETHER):
+        for start in range(0, len(rows), _VERIFIED_TOGETHER):
             if p.stopping:
                 break
-            some = rows[start : start + _TOGETHER]
+            some = rows[start : start + _VERIFIED_TOGETHER]
             some = some[: p.take(len(some))]
             right: dict[Audited, os.stat_result] = {}
             wrong: list[tuple[Audited, FileStatus, str]] = []
@@ -284,7 +285,7 @@ class AuditorWork(Work):
                 self._verify_one(p, row, right, wrong)
                 read += row.size_bytes
                 self._keep_pace(p, begun, read)
-            must_be_there(self._finder, p)
+            require_storage(self._finder, p)
 
             def mark(
                 right: dict[Audited, os.stat_result] = right,
@@ -303,7 +304,7 @@ class AuditorWork(Work):
                 IngestState.arrive(sorted(again), self._finder.storage, p.run_id)
                 return verified, File.wrong(wrong)
 
-            verified, corrupt = connect.transact(mark)
+            verified, corrupt = connect.write(mark)
             for row, _, why in wrong:
                 if row.id in corrupt:
                     self._complaints.failed(
@@ -316,7 +317,7 @@ class AuditorWork(Work):
 
     def _verify_one(
         self,
-        p: Pass,
+        p: PassContext,
         row: Audited,
         right: dict[Audited, os.stat_result],
         wrong: list[tuple[Audited, FileStatus, str]],
@@ -333,7 +334,7 @@ class AuditorWork(Work):
         except (FileNotFoundError, NotADirectoryError, checksum.Changed):
             return  # it was there a moment ago, or is being replaced; the next pass tells
         except OSError as error:
-            if faults.is_general(error):
+            if faults.affects_every_file(error):
                 raise TryLater(f"{names.printable(path)}: {error.strerror}") from None
             p.counts["failed"] += 1
             self._complaints.failed(names.rel_of(row), f"cannot be read: {error.strerror}")
@@ -341,10 +342,10 @@ class AuditorWork(Work):
         if found == digest:
             right[row] = after
         else:
-            why = f"has {algorithm} {found[:_DIGITS]}… instead of {digest[:_DIGITS]}…"
+            why = f"has {algorithm} {found[:_SHOWN_DIGITS]}… instead of {digest[:_SHOWN_DIGITS]}…"
             wrong.append((row, FileStatus.CORRUPT, why))
 
-    def _keep_pace(self, p: Pass, begun: float, read: int) -> None:
+    def _keep_pace(self, p: PassContext, begun: float, read: int) -> None:
         if not self._finder.audit_rate:
             return
         end = begun + read / self._finder.audit_rate
@@ -353,11 +354,11 @@ class AuditorWork(Work):
 
     # ---- what a finder has begun, and has in mind ------------------------------------------------
 
-    def _report_what_waits(self, p: Pass) -> None:
+    def _report_what_waits(self, p: PassContext) -> None:
         """Report files on their way to storage whose finder makes no passes: nobody else may."""
-        now = connect.look(connect.now)
-        for name, count, begun in connect.look(
-            lambda: File.unfinished(p.settings.site.name, self._finder.storage)
+        now = connect.read(connect.now)
+        for name, count, begun in connect.read(
+            File.unfinished, p.settings.site.name, self._finder.storage
         ):
             if not retry.is_over(begun, _LONG, now):
                 continue
@@ -370,16 +371,16 @@ class AuditorWork(Work):
                 "old section put back for that pass)",
             )
 
-    def _forget_what_left(self, p: Pass) -> None:
+    def _forget_what_left(self, p: PassContext) -> None:
         """Forget what a finder remembers about files that somebody took out of its source."""
         finder, site = self._finder, p.settings.site.name
         if finder.search != "scan" or not os.path.isdir(finder.source):
             return
         for verdict in (Memory.DUPLICATE, Memory.FAILED):
             after: Name = ("", "")
-            while page := connect.look(
-                lambda verdict=verdict, after=after: FinderLeft.all_with(
-                    site, finder.name, verdict, _PAGE, after
+            while page := connect.read(
+                lambda verdict=verdict, after=after: Remembered.all_with(
+                    site, finder.name, verdict, _AUDITED_PAGE, after
                 )
             ):
                 after = (page[-1].relpath, page[-1].filename)
@@ -389,4 +390,4 @@ class AuditorWork(Work):
                     if not names.fault(left)
                     and not place.is_there(names.below(finder.source, names.rel_of(left)))
                 ]
-                connect.transact(lambda gone=gone: FinderLeft.drop(site, finder.name, gone))
+                connect.write(lambda gone=gone: Remembered.drop(site, finder.name, gone))

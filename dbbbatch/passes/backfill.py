@@ -8,21 +8,22 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from dbbbatch.config import Finder, Settings
+from dbbbatch.areas.storage.mounted import storage_area
+from dbbbatch.areas.storage.store import Arrival, adopt
+from dbbbatch.config.load import Settings
+from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
+from dbbbatch.database.models.file import File, FileStatus
 from dbbbatch.database.models.ingest import IngestState
-from dbbbatch.database.models.status import Status
-from dbbbatch.database.models.storage import File, FileStatus
-from dbbbatch.database.models.target import Target
+from dbbbatch.database.models.statuses import IngestStatus
+from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import ConfigError, Interrupted, UsageError
 from dbbbatch.files import checksum, clock, names
+from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found, detour
-from dbbbatch.passes.base import Pass
-from dbbbatch.passes.finder.arrival import Arrival, adopt
-from dbbbatch.passes.finder.places import area_of
 from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.recording import Recording
-from dbbbatch.passes.spread import spread
+from dbbbatch.passes.runner import PassContext
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -34,14 +35,14 @@ class BackfillWork(Recording):
 
     Parameters
     ----------
-    finder : `dbbbatch.config.Finder`
+    finder : `dbbbatch.config.sections.Finder`
         Says which storage area, which checksum, and what to leave out.
     globs : `~collections.abc.Sequence` [ `str` ]
         Which relative paths; ``*`` also crosses ``/``.
     targets : `~collections.abc.Sequence` [ `str` ]
         For which targets the files are taken to be ingested; the rest of the
         storage's targets are offered them as new. All of them, if empty.
-    becomes : `Status`
+    becomes : `IngestStatus`
         BACKFILL; or RERUN, to have those targets offered the files too; or UNTRIED.
     jobs : `int`
         Files read at a time.
@@ -56,7 +57,7 @@ class BackfillWork(Recording):
         finder: Finder,
         globs: Sequence[str] = ("*",),
         targets: Sequence[str] = (),
-        becomes: Status = Status.BACKFILL,
+        becomes: IngestStatus = IngestStatus.BACKFILL,
         jobs: int = 2,
         recorded_as: str = "backfill",
     ) -> None:
@@ -74,28 +75,34 @@ class BackfillWork(Recording):
         self._jobs = jobs
         self._recorded_as = recorded_as
 
-    def recover(self, p: Pass) -> None:
+    def recover(self, p: PassContext) -> None:
         """Nothing is left half-done: a batch is one transaction."""
         self.counts = p.counts
         p.roots.require(self._finder.storage, self._finder.sentinel)
 
-    def work(self, p: Pass) -> None:
+    def work(self, p: PassContext) -> None:
         """Record what is not known, in batches."""
         targets = _ensure(p, self._finder, self._targets)
-        area = area_of(self._finder, p)._replace(finder=self._recorded_as)
+        area = storage_area(self._finder, p.settings.site.name, p.run_id, p.roots)._replace(
+            finder=self._recorded_as
+        )
 
         def arrive(ids: list[int]) -> None:
             IngestState.arrive(
                 ids,
                 area.storage,
                 p.run_id,
-                Status.UNTRIED if self._becomes is Status.UNTRIED else Status.BACKFILL,
+                IngestStatus.UNTRIED
+                if self._becomes is IngestStatus.UNTRIED
+                else IngestStatus.BACKFILL,
                 targets,
             )
             IngestState.arrive(ids, area.storage, p.run_id)
-            if self._becomes is Status.RERUN:
+            if self._becomes is IngestStatus.RERUN:
                 for target in targets:
-                    IngestState.rerun(target, ids, [Status.BACKFILL], "dbb backfill --as RERUN")
+                    IngestState.rerun(
+                        target, ids, [IngestStatus.BACKFILL], "dbb backfill --as RERUN"
+                    )
 
         done = 0
         for batch in self._batches(p):
@@ -103,7 +110,7 @@ class BackfillWork(Recording):
             new = self._unknown(p, batch)
             new = new[: p.take(len(new))]
             ready = []
-            for arrival, error in spread(self._read, new, self._jobs):
+            for arrival, error in map_in_order(self._read, new, self._jobs):
                 if error is None:
                     ready.append(arrival)
                 else:
@@ -114,8 +121,8 @@ class BackfillWork(Recording):
             if p.stopping:
                 break
 
-    def plan(self, p: Pass) -> Iterator[str]:
-        """Say what would be recorded."""
+    def plan(self, p: PassContext) -> Iterator[str]:
+        """Yield what would be recorded."""
         self.recover(p)
         for batch in self._batches(p):
             new = self._unknown(p, batch)
@@ -124,11 +131,11 @@ class BackfillWork(Recording):
             if p.stopping:
                 break
 
-    def due(self, p: Pass) -> bool:
-        """Tell whether storage holds a file that is not known."""
+    def due(self, p: PassContext) -> bool:
+        """Return whether storage holds a file that is not known."""
         return any(self._unknown(p, batch) for batch in self._batches(p))
 
-    def _batches(self, p: Pass) -> Iterator[list[Found]]:
+    def _batches(self, p: PassContext) -> Iterator[list[Found]]:
         finder = self._finder
         starts = _starts(self._globs)
         for start in starts:
@@ -140,7 +147,7 @@ class BackfillWork(Recording):
         batch: list[Found] = []
         size = 0
         # From the top, so that `exclude` means the same as for a finder.
-        for found in self.files(p, finder.storage, (*finder.exclude, _elsewhere(starts))):
+        for found in self.files(p, finder.storage, (*finder.exclude, _outside_others(starts))):
             if found.rel == finder.sentinel or not self._is_asked_for(found.rel):
                 continue
             batch.append(found)
@@ -154,9 +161,9 @@ class BackfillWork(Recording):
     def _is_asked_for(self, rel: str) -> bool:
         return any(fnmatch.fnmatchcase(rel, glob) for glob in self._globs)
 
-    def _unknown(self, p: Pass, batch: Sequence[Found]) -> list[Arrival]:
+    def _unknown(self, p: PassContext, batch: Sequence[Found]) -> list[Arrival]:
         paths = [name_of(found.rel) for found in batch]
-        known = connect.look(lambda: File.known(self._finder.storage, paths))
+        known = connect.read(File.known, self._finder.storage, paths)
         new = []
         for found, name in zip(batch, paths, strict=True):
             before = known.get(name)
@@ -173,7 +180,7 @@ class BackfillWork(Recording):
         return new
 
     def _is_settling(self, path: str, found: Found) -> bool:
-        """Tell whether a file changed so recently that it may still do so."""
+        """Return whether a file changed so recently that it may still do so."""
         by = clock.of(self._finder.storage)
         if found.mtime_ns <= by.now_ns() - self._finder.settle * 1e9:
             return False
@@ -208,7 +215,7 @@ def _starts(globs: Sequence[str]) -> list[str]:
     return sorted(starts)
 
 
-def _elsewhere(starts: Sequence[str]) -> re.Pattern[str]:
+def _outside_others(starts: Sequence[str]) -> re.Pattern[str]:
     """Match directories, a slash at their end, that lead to none of some others nor lie in one."""
     within = [re.escape(f"{start}/" if start else "") for start in starts]
     above = [
@@ -219,7 +226,7 @@ def _elsewhere(starts: Sequence[str]) -> re.Pattern[str]:
     return re.compile(rf"\A(?=.*/\Z)(?!{'|'.join([*within, *above])})", re.DOTALL)
 
 
-def _ensure(p: Pass, finder: Finder, wanted: Sequence[str]) -> list[int]:
+def _ensure(p: PassContext, finder: Finder, wanted: Sequence[str]) -> list[int]:
     """Return the ids of targets of a finder's storage, adding those that never had a pass."""
     problems = [
         problem
@@ -238,8 +245,8 @@ def _ensure(p: Pass, finder: Finder, wanted: Sequence[str]) -> list[int]:
     ids = []
     for name in known:
         section = p.settings.target[name]
-        target = connect.transact(
-            lambda section=section: Target.ensure(
+        target = connect.write(
+            lambda section=section: TargetRow.ensure(
                 site, section.name, section.storage, section.plugin, p.run_id
             )
         )

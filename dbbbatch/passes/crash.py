@@ -34,14 +34,14 @@ def keep(error: BaseException, state: Path | None, label: str) -> str:
     lines = "".join(traceback.format_exception(error)).split("\n")
     text = "\n".join(map(harmless, lines)).encode("utf-8", "backslashreplace")
     try:
-        kept = f"report it with {_write(state, label, text)}"
+        kept = f"report it with {_write_report(state, label, text)}"
     except OSError as problem:
         kept = f"its traceback could not be kept: {problem}"
     first = (str(error).strip() or "no message").splitlines()[0]
     return f"unforeseen {type(error).__name__}: {first}; nothing is lost; {kept}"
 
 
-def _write(state: Path | None, label: str, text: bytes) -> str:
+def _write_report(state: Path | None, label: str, text: bytes) -> str:
     if state is not None and where.is_ours(state):
         path = state / "crashes" / f"{label}.txt"
         with suppress(OSError):

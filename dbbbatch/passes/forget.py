@@ -7,20 +7,20 @@ import stat
 from contextlib import closing, suppress
 from typing import NamedTuple
 
-from dbbbatch.config import Finder
+from dbbbatch.areas.storage.missing import MissingDirectories, if_it_is_lost
+from dbbbatch.config.sections import Finder
 from dbbbatch.database import bulk, connect
-from dbbbatch.database.models.finder import FinderLeft, Verdict
+from dbbbatch.database.models.file import File, FileStatus, Name
+from dbbbatch.database.models.finder import Remembered, WhyRemembered
 from dbbbatch.database.models.ingest import IngestEvent, IngestState
-from dbbbatch.database.models.status import Status
-from dbbbatch.database.models.storage import File, FileStatus, Name
+from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import faults, names, place, scan
-from dbbbatch.files.mounted import Roots
-from dbbbatch.passes.bare import Bare, if_it_is_lost
+from dbbbatch.files.roots import Roots
 from dbbbatch.passes.finder.work import name_of
 
 #: An ingest that is to come, or to be tried again, comes no more.
-_TO_COME = (Status.UNTRIED, Status.RERUN, Status.FAILURE, Status.UNKNOWN)
+_TO_COME = (IngestStatus.UNTRIED, IngestStatus.RERUN, IngestStatus.FAILURE, IngestStatus.UNKNOWN)
 
 
 class NotNow(TryLater):
@@ -74,10 +74,10 @@ def _forget(site: str, finder: Finder, rel: str, remove: bool, why: str, roots: 
     roots.require(finder.storage, finder.sentinel)
     shown = names.printable(rel)
     name = name_of(rel)
-    known = connect.look(lambda: File.known(finder.storage, [name])).get(name)
-    if known is None and not connect.look(lambda: FinderLeft.among(site, finder.name, [name])):
+    known = connect.read(File.known, finder.storage, [name]).get(name)
+    if known is None and not connect.read(Remembered.among, site, finder.name, [name]):
         raise UsageError(f"{shown}: the table knows no such file in {finder.storage}")
-    if top := Bare(finder.storage).unmounted(names.split(rel)[0]):
+    if top := MissingDirectories(finder.storage).unmounted(names.split(rel)[0]):
         raise NotNow(
             f"{shown}: {names.printable(top)} is not there or empty; that looks unmounted, and "
             f"nothing is forgotten ({if_it_is_lost(finder, top)}, and forget it then)"
@@ -90,7 +90,7 @@ def _forget(site: str, finder: Finder, rel: str, remove: bool, why: str, roots: 
                 f"{shown}: storage has it, though the table does not know it; `dbb-auditor "
                 f"{finder.name} --adopt` records it, and then it can be removed"
             )
-        connect.transact(lambda: _drop_memory(site, finder, name))
+        connect.write(_drop_memory, site, finder, name)
         return f"{shown}: was never stored; {finder.label} has it in mind no more"
     if there and not remove:
         raise UsageError(
@@ -100,30 +100,30 @@ def _forget(site: str, finder: Finder, rel: str, remove: bool, why: str, roots: 
     def record() -> _Before:
         if not there:
             _drop_memory(site, finder, name)
-        return _record(known.id, shown, why)
+        return _record_forgotten(known.id, shown, why)
 
-    before = connect.transact(record)
+    before = connect.write(record)
     if not there:
         stays = f"; {other}, and stays" if other else ""
         return f"{shown}: forgotten; its history stays{stays}"
 
     def take_away() -> None:
-        _remove(known.id, shown, os.path.join(finder.storage, rel), there)
+        _remove_stored(known.id, shown, os.path.join(finder.storage, rel), there)
         _drop_memory(site, finder, name)
 
     try:
-        connect.transact(take_away)
+        connect.write(take_away)
     except OSError as error:
         trouble = f"cannot be removed: {error.strerror}"
-        connect.transact(lambda: _take_back(known.id, before, f"forgotten no more: {trouble}"))
-        kind = TryLater if faults.is_general(error) else UsageError
+        connect.write(_take_back, known.id, before, f"forgotten no more: {trouble}")
+        kind = TryLater if faults.affects_every_file(error) else UsageError
         raise kind(f"{shown}: {trouble}; it is not forgotten") from None
     with suppress(FileNotFoundError):
         place.sync_directory(os.path.dirname(os.path.join(finder.storage, rel)))
     return f"{shown}: forgotten, and removed from storage; its history stays"
 
 
-def _record(number: int, shown: str, why: str) -> _Before:
+def _record_forgotten(number: int, shown: str, why: str) -> _Before:
     # Locked, so that no ingester takes it before it is forgotten.
     before = _Before(*_row(number), [])
     if before.status in (FileStatus.ARRIVING, ""):
@@ -152,7 +152,7 @@ def _record(number: int, shown: str, why: str) -> _Before:
     return before
 
 
-def _remove(number: int, shown: str, path: str, seen: os.stat_result) -> None:
+def _remove_stored(number: int, shown: str, path: str, seen: os.stat_result) -> None:
     """Remove a file while no finder can take it up again; twice equals once."""
     if _row(number)[0] != FileStatus.FORGOTTEN:
         raise NotNow(f"{shown}: a finder took it up again; it stays")
@@ -169,7 +169,7 @@ def _take_back(number: int, before: _Before, why: str) -> None:
     if _row(number)[0] == FileStatus.FORGOTTEN:
         File.keep(number, before.status, before.error)
         for target in before.put_off:
-            IngestState.rerun(target, [number], [Status.IGNORED], why)
+            IngestState.rerun(target, [number], [IngestStatus.IGNORED], why)
 
 
 def _row(number: int) -> tuple[str, str | None]:
@@ -196,7 +196,7 @@ def _states(number: int) -> list[tuple[int, str, str, bool]]:
             target,
             f"target.{name}",
             status,
-            status == Status.PENDING
+            status == IngestStatus.PENDING
             and (retired is None or (expires is not None and bulk.read_moment(expires) > now)),
         )
         for target, name, status, retired, expires in rows
@@ -209,9 +209,9 @@ def _lock(table: str) -> str:
 
 def _drop_memory(site: str, finder: Finder, name: Name) -> None:
     """Let a finder forget a file too, unless it has an original of it to remove yet."""
-    left = FinderLeft.among(site, finder.name, [name]).get(name)
-    if left is not None and left.verdict != Verdict.MOVED:
-        FinderLeft.drop(site, finder.name, [name])
+    left = Remembered.among(site, finder.name, [name]).get(name)
+    if left is not None and left.verdict != WhyRemembered.MOVED:
+        Remembered.drop(site, finder.name, [name])
 
 
 def _what_is_there(finder: Finder, rel: str) -> tuple[os.stat_result | None, str]:
@@ -228,7 +228,7 @@ def _what_is_there(finder: Finder, rel: str) -> tuple[os.stat_result | None, str
     except (FileNotFoundError, NotADirectoryError):
         return None, ""
     except OSError as error:
-        later = TryLater if faults.is_general(error) else NotNow
+        later = TryLater if faults.affects_every_file(error) else NotNow
         raise later(f"{names.printable(rel)}: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
         return None, f"{scan.kind(status.st_mode)} is in its place"

@@ -13,24 +13,23 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import islice
 
-from dbbbatch.config import Handoff
+from dbbbatch.areas import buffer
+from dbbbatch.areas.endpoint import confirm
+from dbbbatch.areas.endpoint.session import Session
+from dbbbatch.areas.endpoint.transfer import endpoint_address
+from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile, Held
-from dbbbatch.database.models.storage import INODE
+from dbbbatch.database.models.file import INODE
+from dbbbatch.database.models.handoff import HandoffFile, HeldFile
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, names, place
 from dbbbatch.files.scan import mtime_ns
-from dbbbatch.passes import confirm
-from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.handoff import sources
 from dbbbatch.passes.handoff.outcomes import attempt_prefix
 from dbbbatch.passes.handoff.streams import lists_directory
-from dbbbatch.passes.handoff.transfer import far_end
-from dbbbatch.remote.receive import Session
+from dbbbatch.passes.runner import PassContext, Work
 
 #: Where the documented rsync command leaves what it has of a file when it is cut off.
 PARTIAL = "dbb-partial"
@@ -39,10 +38,10 @@ PARTIAL = "dbb-partial"
 CHECK = "dbb-check-"
 
 #: What all of these begin with.
-_OURS = "dbb-"
+_OUR_PREFIX = "dbb-"
 
 #: Files that the endpoint is asked about in one connection.
-_TOGETHER = 5000
+_ASKED_TOGETHER = 5000
 
 #: For so long after a file was held the janitor looks whether it is still what was delivered: a
 #: writer that has a file open goes on with it under its new name.
@@ -69,13 +68,13 @@ class JanitorWork(Work):
         self._gone: list[int] = []
         self._other: dict[str, str] = {}
         self._unconfirmed = 0
-        self._first_unconfirmed: tuple[Held, str] | None = None
+        self._first_unconfirmed: tuple[HeldFile, str] | None = None
 
-    def recover(self, p: Pass) -> None:
+    def recover(self, p: PassContext) -> None:
         """Have nothing to finish: a file that is gone from holding is found again by `work`."""
-        sources.check(self._section, p.roots)
+        buffer.require_areas(self._section, p.roots)
 
-    def work(self, p: Pass) -> None:
+    def work(self, p: PassContext) -> None:
         """Purge the holding area, then sweep up."""
         troubles = []
         self._begin()
@@ -88,8 +87,8 @@ class JanitorWork(Work):
         if troubles:
             raise troubles[0]
 
-    def plan(self, p: Pass) -> Iterator[str]:
-        """Say which files the endpoint would be asked about."""
+    def plan(self, p: PassContext) -> Iterator[str]:
+        """Yield which files the endpoint would be asked about."""
         if not self._section.endpoint.confirm:
             yield "nothing is purged: the endpoint has no `confirm`"
             return
@@ -97,21 +96,21 @@ class JanitorWork(Work):
             yield f"purge, if the endpoint confirms it: {names.printable(file.path)}"
             self._lacking -= file.size_bytes
 
-    def due(self, p: Pass) -> bool:
-        """Tell whether a held file is old enough."""
+    def due(self, p: PassContext) -> bool:
+        """Return whether a held file is old enough."""
         return next(self._candidates(p), None) is not None
 
-    def _purge(self, p: Pass) -> None:
+    def _purge(self, p: PassContext) -> None:
         if not self._section.endpoint.confirm:
             return
         self._begin()
         site, handoff = p.settings.site.name, self._section.name
-        connect.transact(lambda: HandoffFile.held_from_now(site, handoff))
+        connect.write(HandoffFile.held_from_now, site, handoff)
         candidates = self._candidates(p)
-        while not p.stopping and (files := list(islice(candidates, _TOGETHER))):
+        while not p.stopping and (files := list(islice(candidates, _ASKED_TOGETHER))):
             self._purge_confirmed(p, files[: p.take(len(files))])
         if self._lacking > 0 and not p.stopping and not p.options.match:
-            p.trouble(
+            p.warn(
                 f"{self._section.holding}: less than holding_free is free, and the endpoint "
                 "confirms no more files",
                 key="holding is full",
@@ -125,21 +124,19 @@ class JanitorWork(Work):
             return 0
         return max(0, self._section.holding_free - place.free_bytes(self._section.holding))
 
-    def _candidates(self, p: Pass) -> Iterator[Held]:
+    def _candidates(self, p: PassContext) -> Iterator[HeldFile]:
         """Yield held files, oldest first: those of age, and while space is lacking others too."""
-        self._now = connect.look(connect.now)
+        self._now = connect.read(connect.now)
         self._old = self._now - timedelta(seconds=self._section.purge_after)
         self._lacking = self._space_lacking()
         after = None
         while True:
-            page = connect.look(
-                partial(
-                    HandoffFile.held_files,
-                    p.settings.site.name,
-                    self._section.name,
-                    after,
-                    _TOGETHER,
-                )
+            page = connect.read(
+                HandoffFile.held_files,
+                p.settings.site.name,
+                self._section.name,
+                after,
+                _ASKED_TOGETHER,
             )
             for file in p.sound(page, "handoff_file"):
                 if file.held_at > self._old and self._lacking <= 0:
@@ -150,7 +147,7 @@ class JanitorWork(Work):
                 return
             after = (page[-1].held_at, page[-1].id)
 
-    def _is_old(self, file: Held) -> bool:
+    def _is_old(self, file: HeldFile) -> bool:
         """Return whether a file has been held for long enough.
 
         No file was held before it was written: where the clock was behind when it was, its own time
@@ -159,7 +156,7 @@ class JanitorWork(Work):
         written = datetime.fromtimestamp(file.mtime_ns / 1e9, UTC).replace(tzinfo=None)
         return file.held_at <= self._old and not self._old < written <= self._now
 
-    def _purge_confirmed(self, p: Pass, files: Sequence[Held]) -> None:
+    def _purge_confirmed(self, p: PassContext, files: Sequence[HeldFile]) -> None:
         """Ask the endpoint about files, and purge those that it has stored and are to go."""
         words = self._ask(files, [file.checksum or "" for file in files])
         self._ask_by_others(p, files, words)
@@ -177,7 +174,7 @@ class JanitorWork(Work):
             stored = stored[len(some) :]
             self._purge_stored(p, some)
 
-    def _ask(self, files: Sequence[Held], sums: Sequence[str]) -> list[str]:
+    def _ask(self, files: Sequence[HeldFile], sums: Sequence[str]) -> list[str]:
         return confirm.ask(
             self._section,
             [
@@ -186,7 +183,7 @@ class JanitorWork(Work):
             ],
         )
 
-    def _ask_by_others(self, p: Pass, files: Sequence[Held], words: list[str]) -> None:
+    def _ask_by_others(self, p: PassContext, files: Sequence[HeldFile], words: list[str]) -> None:
         """Ask once more about files of which the endpoint has only other checksums than we.
 
         They are read here, and the word of each is replaced.
@@ -213,7 +210,7 @@ class JanitorWork(Work):
         for number, word in zip(again, answers, strict=True):
             words[number] = word
 
-    def _read(self, file: Held, algorithm: str) -> str:
+    def _read(self, file: HeldFile, algorithm: str) -> str:
         """Return a further checksum of a held file; "" if it is not what was delivered."""
         path = os.path.join(self._section.holding, file.path)
         try:
@@ -225,7 +222,7 @@ class JanitorWork(Work):
             return ""
         return checksum.format(algorithm, sums[algorithm]) if sums[ours] == digest else ""
 
-    def _note_unconfirmed(self, p: Pass, files: Sequence[tuple[Held, str]]) -> None:
+    def _note_unconfirmed(self, p: PassContext, files: Sequence[tuple[HeldFile, str]]) -> None:
         """Keep in the table why files of age stay: the endpoint may have lost them."""
         if not files:
             return
@@ -234,9 +231,9 @@ class JanitorWork(Work):
         for file, word in files:
             p.log.info("%s: not confirmed by the endpoint: %s", names.printable(file.rel), word)
         reasons = [(file.id, f"not confirmed by the endpoint: {word}") for file, word in files]
-        connect.transact(lambda: HandoffFile.unconfirmed(reasons))
+        connect.write(HandoffFile.unconfirmed, reasons)
 
-    def _say_unconfirmed(self, p: Pass) -> None:
+    def _say_unconfirmed(self, p: PassContext) -> None:
         if self._first_unconfirmed is None:
             return
         oldest, word = self._first_unconfirmed
@@ -248,7 +245,7 @@ class JanitorWork(Work):
                 f"its checksum is {ours} here and {theirs} there, so they cannot be compared: let "
                 f"`checksum` of [{self._section.label}] be that of the endpoint's finder"
             )
-        p.trouble(
+        p.warn(
             f"{self._section.holding}: {self._unconfirmed} held files past purge_after are not "
             f"confirmed by the endpoint, the oldest {name} ({word}), held since "
             f"{oldest.held_at:%Y-%m-%d %H:%M} UTC; `dbb history {shlex.quote(name)}` there says "
@@ -256,8 +253,8 @@ class JanitorWork(Work):
             key="not confirmed",
         )
 
-    def _to_go(self, files: Sequence[Held]) -> Sequence[Held]:
-        """Give the first of stored files: those of age, and what makes the space that lacks."""
+    def _to_go(self, files: Sequence[HeldFile]) -> Sequence[HeldFile]:
+        """Return the first of stored files: those of age, and what makes the space that lacks."""
         lacking = self._lacking
         for number, file in enumerate(files):
             if not self._is_old(file) and lacking <= 0:
@@ -265,7 +262,7 @@ class JanitorWork(Work):
             lacking -= file.size_bytes
         return files
 
-    def _purge_stored(self, p: Pass, files: Sequence[Held]) -> None:
+    def _purge_stored(self, p: PassContext, files: Sequence[HeldFile]) -> None:
         """Mark files that are there, remove them, and record it.
 
         A file that is not there was removed by a pass that was killed, if it is marked. If it is
@@ -281,7 +278,7 @@ class JanitorWork(Work):
                 self._first_missing = self._first_missing or file.path
                 self._missing += 1
         self._there += len(there)
-        connect.transact(lambda: HandoffFile.confirmed([file.id for file in there]))
+        connect.write(lambda: HandoffFile.confirmed([file.id for file in there]))
         for file in there:
             if self._remove(p, file):
                 self._lacking -= file.size_bytes
@@ -296,10 +293,10 @@ class JanitorWork(Work):
             HandoffFile.purged(purged)
             HandoffFile.kept(kept)
 
-        connect.transact(write)
+        connect.write(write)
         p.counts["purged"] += len(purged)
 
-    def _settle_missing(self, p: Pass) -> None:
+    def _settle_missing(self, p: PassContext) -> None:
         """Record what a killed pass removed, and say what else is not there.
 
         Raises
@@ -314,12 +311,12 @@ class JanitorWork(Work):
         )
         if self._missing > self._there:
             raise TryLater(message)
-        connect.transact(lambda: HandoffFile.purged(self._gone))
+        connect.write(HandoffFile.purged, self._gone)
         p.counts["purged"] += len(self._gone)
         if self._missing:
-            p.trouble(message, key="missing from holding")
+            p.warn(message, key="missing from holding")
 
-    def _remove(self, p: Pass, file: Held) -> bool:
+    def _remove(self, p: PassContext, file: HeldFile) -> bool:
         """Remove a held file if it is the one that the table tells of; True if it is gone."""
         path = names.below(self._section.holding, file.path)
         try:
@@ -327,7 +324,7 @@ class JanitorWork(Work):
         except FileNotFoundError:
             return True
         except OSError as error:
-            p.trouble(f"{names.printable(path)}: {error.strerror}", key=f"purge {file.path}")
+            p.warn(f"{names.printable(path)}: {error.strerror}", key=f"purge {file.path}")
             return False
         try:
             if not _is_delivered(path, status, file):
@@ -337,19 +334,19 @@ class JanitorWork(Work):
         except Interrupted:
             return False
         except OSError as error:
-            p.trouble(
+            p.warn(
                 f"{names.printable(path)}: cannot be purged: {error.strerror}",
                 key=f"purge {file.path}",
             )
             return False
         return True
 
-    def _look_at_the_latest(self, p: Pass) -> None:
+    def _look_at_the_latest(self, p: PassContext) -> None:
         """Look whether what was held lately is still what was delivered."""
         site, name = p.settings.site.name, self._section.name
-        after = (connect.look(connect.now) - _WATCHED, 0)
+        after = (connect.read(connect.now) - _WATCHED, 0)
         while not p.stopping and (
-            page := connect.look(partial(HandoffFile.held_files, site, name, after, _TOGETHER))
+            page := connect.read(HandoffFile.held_files, site, name, after, _ASKED_TOGETHER)
         ):
             after = (page[-1].held_at, page[-1].id)
             for file in page:
@@ -359,19 +356,19 @@ class JanitorWork(Work):
                     if (status.st_size, mtime_ns(status)) != (file.size_bytes, file.mtime_ns):
                         self._note_other(path, status, file)
 
-    def _note_other(self, path: str, status: os.stat_result, file: Held) -> None:
+    def _note_other(self, path: str, status: os.stat_result, file: HeldFile) -> None:
         delivered, there = file.size_bytes, status.st_size
         what = f"{delivered} bytes were delivered, and it has {there}"
         if delivered == there:
             what = "it has other content or another time"
         self._other[path] = what
 
-    def _say_other(self, p: Pass) -> None:
-        """Say which held files are not what was delivered: what they have more is nowhere else."""
+    def _say_other(self, p: PassContext) -> None:
+        """Warn of held files that are not what was delivered: what is new in them is only here."""
         if not self._other:
             return
         path, what = next(iter(self._other.items()))
-        p.trouble(
+        p.warn(
             f"{self._section.holding}: {len(self._other)} held files are not the ones that were "
             f"delivered, such as {names.printable(path)} ({what}): a program may have written to "
             "it later; they are not purged. To send what is there, move it back into "
@@ -380,20 +377,20 @@ class JanitorWork(Work):
             level=len(self._other),
         )
 
-    def _sweep_staging(self, p: Pass) -> None:
+    def _sweep_staging(self, p: PassContext) -> None:
         """Remove what passes left in staging that the database no longer tells of."""
         site, section = p.settings.site.name, self._section
-        with Session(far_end(section)) as session:
+        with Session(endpoint_address(section)) as session:
             prefix = re.escape(attempt_prefix(site, section.name))
             # An attempt of a pass or of its probe, a trial of the configuration, partials.
             ours = re.compile(
                 rf"(?P<name>(?P<attempt>{prefix}[0-9a-f]{{16}})(-trial)?|{CHECK}[0-9a-f]{{16}})"
                 rf"(\.r)?(\.x)?|{PARTIAL}"
             )
-            found = session.attempts(_OURS)
+            found = session.attempts(_OUR_PREFIX)
             in_use = {
                 batch.attempt
-                for batch in connect.look(lambda: TransferBatch.unfinished(site, section.name))
+                for batch in connect.read(TransferBatch.unfinished, site, section.name)
             }
             for name, age in found.items():
                 match = ours.fullmatch(name)
@@ -401,7 +398,7 @@ class JanitorWork(Work):
                     session.clean(match["name"] or name, section.timeout)
                     p.counts["staging removed"] += bool(match["attempt"])
 
-    def _sweep_here(self, p: Pass) -> None:
+    def _sweep_here(self, p: PassContext) -> None:
         """Remove old empty directories, and what killed passes left in the state directory."""
         state, section = p.settings.site.state, self._section
         for directory, end in (lists_directory(state), ""), (os.path.join(state, "said"), ".tmp"):
@@ -411,13 +408,13 @@ class JanitorWork(Work):
                     age = time.time() - entry.stat().st_mtime
                     if entry.name.endswith(end) and age >= section.stale_after:
                         os.unlink(entry.path)
-        removed = sources.remove_empty_directories(p.settings.site.name, section)
+        removed = buffer.remove_sent_directories(p.settings.site.name, section)
         removed += place.remove_empty_directories(section.holding, section.expiration)
         p.counts["directories removed"] += removed
 
 
-def _is_delivered(path: str, status: os.stat_result, file: Held) -> bool:
-    """Tell whether a file of the holding area is the one that the table tells of.
+def _is_delivered(path: str, status: os.stat_result, file: HeldFile) -> bool:
+    """Return whether a file of the holding area is the one that the table tells of.
 
     One of another inode was written since, or the disk is a restored one: its content decides.
     """
@@ -433,7 +430,7 @@ def _is_delivered(path: str, status: os.stat_result, file: Held) -> bool:
 
 
 def _is_gone(path: str) -> bool:
-    """Tell whether nothing has a path; that it cannot be looked at does not tell so."""
+    """Return whether nothing has a path; that it cannot be looked at does not tell so."""
     try:
         os.lstat(path)
     except FileNotFoundError:

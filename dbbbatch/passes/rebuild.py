@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
-from dbbbatch.config import Finder, Handoff
+from dbbbatch.areas.release import VERSION, is_reason, told_beside
+from dbbbatch.config.sections import Finder, Handoff
 from dbbbatch.database import connect
+from dbbbatch.database.models.file import INODE, File, FileStatus, Known, Name, among_paths
 from dbbbatch.database.models.handoff import HandoffFile, HandoffStatus, Seen
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.database.models.status import Status
-from dbbbatch.database.models.storage import INODE, File, FileStatus, Known, Name, among_paths
+from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found, mtime_ns
 from dbbbatch.passes.backfill import BackfillWork
-from dbbbatch.passes.base import Pass
 from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.recording import Recording
-from dbbbatch.passes.release import VERSION, is_reason, told_beside
-from dbbbatch.passes.spread import spread
+from dbbbatch.passes.runner import PassContext
 
 _BATCH = 1000
 
@@ -38,42 +38,42 @@ class StorageRebuild(BackfillWork):
 
     kind = "rebuild"
 
-    def __init__(self, finder: Finder, becomes: Status, jobs: int = 2) -> None:
+    def __init__(self, finder: Finder, becomes: IngestStatus, jobs: int = 2) -> None:
         super().__init__(finder, becomes=becomes, jobs=jobs, recorded_as="rebuild")
         self._section = finder
 
-    def recover(self, p: Pass) -> None:
+    def recover(self, p: PassContext) -> None:
         """See that the areas are there."""
         super().recover(p)
         p.roots.require(self._section.quarantine)
 
-    def work(self, p: Pass) -> None:
+    def work(self, p: PassContext) -> None:
         """Record stored files, and what waits in quarantine."""
         self._count_doubts(p)
         super().work(p)
         for some in _aside(self, p, self._section):
             p.roots.require(self._section.quarantine)
-            connect.transact(lambda some=some: _record_aside(p, self._section, some))
+            connect.write(lambda some=some: _record_aside(p, self._section, some))
             p.counts["quarantined"] += len(some)
 
-    def plan(self, p: Pass) -> Iterator[str]:
-        """Say what would be recorded."""
+    def plan(self, p: PassContext) -> Iterator[str]:
+        """Yield what would be recorded."""
         yield from super().plan(p)
         self._count_doubts(p)
         yield from _plan_aside(self, p, self._section)
 
-    def _count_doubts(self, p: Pass) -> None:
+    def _count_doubts(self, p: PassContext) -> None:
         """Count the rows whose file is gone, or not the one that was recorded, as far as it shows.
 
         Nothing is marked: only who reads files, and knows an unmounted disk, can tell.
         """
         storage, after = self._section.storage, 0
         while not p.stopping and (
-            page := connect.look(lambda after=after: File.page(storage, after, _BATCH))
+            page := connect.read(lambda after=after: File.page(storage, after, _BATCH))
         ):
             after = page[-1].id
             paths = [(row.relpath, row.filename) for row in p.sound(page, "file")]
-            known = connect.look(lambda paths=paths: File.known(storage, paths))
+            known = connect.read(lambda paths=paths: File.known(storage, paths))
             p.counts["in doubt"] += sum(self._is_in_doubt(*each) for each in known.items())
 
     def _is_in_doubt(self, name: Name, row: Known) -> bool:
@@ -83,7 +83,7 @@ class StorageRebuild(BackfillWork):
         except (FileNotFoundError, NotADirectoryError):
             return row.status == FileStatus.STORED
         except OSError as error:
-            if faults.is_general(error):
+            if faults.affects_every_file(error):
                 raise TryLater(f"{self._section.storage}: {error.strerror}") from None
             return True
         return row.status == FileStatus.MISSING or (
@@ -114,19 +114,19 @@ class HandoffRebuild(Recording):
         #: Ids and inodes of held files that are others than the rows say, as on a restored disk.
         self._moved: list[tuple[int, int]] = []
 
-    def recover(self, p: Pass) -> None:
+    def recover(self, p: PassContext) -> None:
         """See that the areas are there."""
         self.counts = p.counts
         self._moved = []
         for path in (self._section.buffer, self._section.holding, self._section.quarantine):
             p.roots.require(path)
 
-    def work(self, p: Pass) -> None:
+    def work(self, p: PassContext) -> None:
         """Record held files as HELD, and what waits in quarantine."""
         for batch in self._unknown(p):
             batch = batch[: p.take(len(batch))]
             ready = []
-            for held, digest, error in spread(self._read, batch, self._jobs):
+            for held, digest, error in map_in_order(self._read, batch, self._jobs):
                 if error is None:
                     ready.append((held, digest))
                 else:
@@ -140,32 +140,32 @@ class HandoffRebuild(Recording):
                 HandoffFile.own_inodes(moved)
                 self._record(p.settings.site.name, ready)
 
-            connect.transact(write)
+            connect.write(write)
             p.counts["recorded"] += len(ready)
             p.progress(p.counts["recorded"], what="files recorded")
             if p.stopping:
                 return
         for some in _aside(self, p, self._section):
             p.roots.require(self._section.quarantine)
-            connect.transact(lambda some=some: self._record_aside(p, some))
+            connect.write(lambda some=some: self._record_aside(p, some))
             p.counts["quarantined"] += len(some)
 
-    def plan(self, p: Pass) -> Iterator[str]:
-        """Say what would be recorded."""
+    def plan(self, p: PassContext) -> Iterator[str]:
+        """Yield what would be recorded."""
         self.recover(p)
         for batch in self._unknown(p):
             for held in batch:
                 yield f"would record {names.to_text(held.found.rel)} as held"
         yield from _plan_aside(self, p, self._section)
 
-    def due(self, p: Pass) -> bool:
-        """Tell whether a held file is not known."""
+    def due(self, p: PassContext) -> bool:
+        """Return whether a held file is not known."""
         return any(self._unknown(p))
 
-    def _unknown(self, p: Pass) -> Iterator[list[_Held]]:
-        for batch in _batches(self.files(p, self._section.holding)):
+    def _unknown(self, p: PassContext) -> Iterator[list[_Held]]:
+        for batch in _batches_of_found(self.files(p, self._section.holding)):
             held = [_Held(found, *_without_version(found.rel)) for found in batch]
-            rows = connect.look(
+            rows = connect.read(
                 lambda held=held: self._rows(
                     p.settings.site.name, [name for each in held for name in each.names]
                 )
@@ -189,8 +189,8 @@ class HandoffRebuild(Recording):
             if new or self._moved:
                 yield new
 
-    def _is_known(self, p: Pass, held: _Held, row: _Row | None) -> bool:
-        """Tell whether a row says what is so, as far as the holding area tells."""
+    def _is_known(self, p: PassContext, held: _Held, row: _Row | None) -> bool:
+        """Return whether a row says what is so, as far as the holding area tells."""
         if row is None:
             return False
         if row.status == HandoffStatus.HELD:
@@ -201,8 +201,8 @@ class HandoffRebuild(Recording):
             return self._is_aside(p, held)
         return row.status == HandoffStatus.IGNORED
 
-    def _is_aside(self, p: Pass, held: _Held) -> bool:
-        rows = connect.look(
+    def _is_aside(self, p: PassContext, held: _Held) -> bool:
+        rows = connect.read(
             lambda: list(
                 Quarantine.select(Quarantine.path).where(
                     Quarantine.site == p.settings.site.name,
@@ -221,7 +221,7 @@ class HandoffRebuild(Recording):
         return self._is_at(self._section.buffer, held, held.name[1])
 
     def _is_at(self, root: str, held: _Held, filename: str) -> bool:
-        """Tell whether a version is below a root, in its directory, under some name."""
+        """Return whether a version is below a root, in its directory, under some name."""
         try:
             rel = names.join(names.from_text(held.name[0]), names.from_text(filename))
             status = os.lstat(names.below(root, rel))
@@ -251,7 +251,7 @@ class HandoffRebuild(Recording):
         HandoffFile.delivered([(number, held.seen.inode, digest) for number, held, digest in mine])
         HandoffFile.held([(number, held.held_as, held.seen.inode) for number, held, _ in mine])
 
-    def _record_aside(self, p: Pass, files: Sequence[_Aside]) -> None:
+    def _record_aside(self, p: PassContext, files: Sequence[_Aside]) -> None:
         """Record what waits in quarantine, also in the rows that call it something else."""
         _record_aside(p, self._section, files)
         rows = self._rows(p.settings.site.name, [file.name for file in files])
@@ -264,7 +264,7 @@ class HandoffRebuild(Recording):
         HandoffFile.again([number for number, _ in late], _BEFORE_ASIDE)
         HandoffFile.quarantined(late)
 
-    def _rows(self, site: str, paths: Sequence[Name]) -> dict[Version, _Row]:
+    def _rows(self, site: str, paths: Sequence[Name]) -> dict[FoundVersion, _Row]:
         """Return what the table says of the versions of files."""
         where, values = among_paths(set(paths))
         rows = connect.execute(
@@ -277,7 +277,7 @@ class HandoffRebuild(Recording):
 
 
 #: relpath, filename, size_bytes and mtime_ns: what makes a version of a file of a buffer.
-Version = tuple[str, str, int, int]
+FoundVersion = tuple[str, str, int, int]
 
 
 class _Row(NamedTuple):
@@ -310,7 +310,7 @@ class _Held:
         return self.found.size_bytes
 
     @property
-    def version(self) -> Version:
+    def version(self) -> FoundVersion:
         return (*self.name, self.found.size_bytes, self.found.mtime_ns)
 
     @property
@@ -336,21 +336,21 @@ class _Aside(NamedTuple):
     reason: str
 
     @property
-    def version(self) -> Version:
+    def version(self) -> FoundVersion:
         return (*self.name, self.found.size_bytes, self.found.mtime_ns)
 
 
-def _aside(work: Recording, p: Pass, section: Finder | Handoff) -> Iterator[list[_Aside]]:
+def _aside(work: Recording, p: PassContext, section: Finder | Handoff) -> Iterator[list[_Aside]]:
     """Yield the files of a quarantine that the table does not know."""
     if p.stopping:
         return
-    for batch in _batches(work.files(p, section.quarantine)):
+    for batch in _batches_of_found(work.files(p, section.quarantine)):
         found = {
             names.to_text(os.path.join(section.quarantine, each.rel)): each
             for each in batch
             if not is_reason(os.path.join(section.quarantine, each.rel))
         }
-        known = connect.look(
+        known = connect.read(
             lambda found=found: {
                 row.path
                 for row in Quarantine.select(Quarantine.path).where(
@@ -371,7 +371,7 @@ def _told(path: str, found: Found) -> _Aside:
     return _Aside(found, name, path, reason or "not known: the database was rebuilt")
 
 
-def _record_aside(p: Pass, section: Finder | Handoff, files: Sequence[_Aside]) -> None:
+def _record_aside(p: PassContext, section: Finder | Handoff, files: Sequence[_Aside]) -> None:
     when = connect.now()
     for file in files:
         row = Quarantine.intend(
@@ -389,13 +389,13 @@ def _record_aside(p: Pass, section: Finder | Handoff, files: Sequence[_Aside]) -
         row.arrived(when)
 
 
-def _plan_aside(work: Recording, p: Pass, section: Finder | Handoff) -> Iterator[str]:
+def _plan_aside(work: Recording, p: PassContext, section: Finder | Handoff) -> Iterator[str]:
     for some in _aside(work, p, section):
         for file in some:
             yield f"would record {file.path}, in quarantine: {file.reason}"
 
 
-def _batches(files: Iterator[Found]) -> Iterator[list[Found]]:
+def _batches_of_found(files: Iterator[Found]) -> Iterator[list[Found]]:
     while batch := list(islice(files, _BATCH)):
         yield batch
 

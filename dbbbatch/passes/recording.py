@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.scan import Found, scan
-from dbbbatch.passes.base import Pass, Work
+from dbbbatch.passes.runner import PassContext, Work
 
 #: Troubles that are told one by one; the others are only counted.
 _MOST_SAID = 20
@@ -33,7 +33,9 @@ class Recording(Work):
         self.counts: Counter[str] = Counter()
         self.troubles: list[str] = []
 
-    def files(self, p: Pass, root: str, exclude: Sequence[re.Pattern[str]] = ()) -> Iterator[Found]:
+    def files(
+        self, p: PassContext, root: str, exclude: Sequence[re.Pattern[str]] = ()
+    ) -> Iterator[Found]:
         """Yield the regular files below a directory, and note where further ones may be."""
 
         def odd(rel: str, what: str) -> None:
@@ -46,11 +48,11 @@ class Recording(Work):
         try:
             yield from scan(root, exclude, odd=odd)
         except OSError as error:
-            if faults.is_general(error) or isinstance(error, FileNotFoundError):
+            if faults.affects_every_file(error) or isinstance(error, FileNotFoundError):
                 raise TryLater(f"{root}: {error.strerror}; is it mounted?") from None
             self._note_unseen(p, root, f"directory cannot be read: {error.strerror}")
 
-    def note(self, p: Pass, path: str, error: OSError | Interrupted) -> None:
+    def note(self, p: PassContext, path: str, error: OSError | Interrupted) -> None:
         """Note a file that could not be read.
 
         Raises
@@ -60,18 +62,18 @@ class Recording(Work):
         """
         if isinstance(error, Interrupted):
             return
-        if faults.is_general(error):
+        if faults.affects_every_file(error):
             raise TryLater(f"{names.printable(path)}: {error.strerror}; nothing is lost") from None
         # Gone or being written: it failed for now.
         passing = isinstance(error, FileNotFoundError | checksum.Changed)
         p.counts["unreadable"] += not passing
         self._say(p, path, str(error.strerror))
 
-    def _note_unseen(self, p: Pass, path: str, what: str) -> None:
+    def _note_unseen(self, p: PassContext, path: str, what: str) -> None:
         p.counts["unreadable"] += 1
         self._say(p, path, f"{what}; nothing of it is recorded")
 
-    def _say(self, p: Pass, path: str, what: str) -> None:
+    def _say(self, p: PassContext, path: str, what: str) -> None:
         # `failed` is what makes the exit code 1.
         p.counts["failed"] += 1
         message = f"{names.printable(path)}: {what}"
@@ -81,7 +83,7 @@ class Recording(Work):
 
 
 def _may_lead_to_files(path: str) -> bool:
-    """Tell whether what a scan passed over may be a file, or have some behind it.
+    """Return whether what a scan passed over may be a file, or have some behind it.
 
     That is a file with a name of ours, a link to a directory, and what cannot be looked at; not a
     FIFO, nor a link to a file.

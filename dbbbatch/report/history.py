@@ -7,10 +7,10 @@ from typing import Any
 
 from dbbbatch.database import connect
 from dbbbatch.files import names
-from dbbbatch.report.queries import moment
+from dbbbatch.report.queries import time_read
 
 #: Most places (directories) that a bare file name may be found in.
-MOST = 20
+MOST_EVENTS = 20
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Version:
+class FileVersion:
     """A file as one table knows it: what it is, and its status there."""
 
     where: str
@@ -53,7 +53,7 @@ class History:
     ----------
     path : `str`
         Relative, written as in the database.
-    versions : `list` [`Version`]
+    versions : `list` [`FileVersion`]
         At the handoff site and in storage.
     targets : `dict` [`str`, `str`]
         Where it is ingested now: target to status.
@@ -62,7 +62,7 @@ class History:
     """
 
     path: str
-    versions: list[Version] = field(default_factory=list)
+    versions: list[FileVersion] = field(default_factory=list)
     targets: dict[str, str] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
 
@@ -81,7 +81,7 @@ def history(name: str, roots: Iterable[str]) -> list[History]:
     Returns
     -------
     found : `list` [`History`]
-        One for each relative path, at most `MOST`.
+        One for each relative path, at most `MOST_EVENTS`.
     """
     rel = name
     for root in sorted(roots, key=len, reverse=True):
@@ -89,7 +89,7 @@ def history(name: str, roots: Iterable[str]) -> list[History]:
             rel = name[len(root) + 1 :]
             break
     spellings = {names.to_text(rel.removeprefix("./")), rel.removeprefix("./")}
-    return connect.look(lambda: [_history(*place) for place in _places(spellings)])
+    return connect.read(lambda: [_history(*place) for place in _places(spellings)])
 
 
 def _places(spellings: Iterable[str]) -> list[tuple[str, str]]:
@@ -104,10 +104,11 @@ def _places(spellings: Iterable[str]) -> list[tuple[str, str]]:
             if relpath:
                 where, values = "relpath = ? AND filename = ?", [relpath, filename]
             rows = connect.execute(
-                f"SELECT DISTINCT relpath, filename FROM {table} WHERE {where} LIMIT {MOST}", values
+                f"SELECT DISTINCT relpath, filename FROM {table} WHERE {where} LIMIT {MOST_EVENTS}",
+                values,
             )
             found |= {tuple(row) for row in rows.fetchall()}
-    return sorted(found)[:MOST]
+    return sorted(found)[:MOST_EVENTS]
 
 
 def _history(relpath: str, filename: str) -> History:
@@ -130,13 +131,13 @@ def _add_handoff(result: History, relpath: str, filename: str) -> None:
         was_held = row["held_as"] and row["status"] in ("HELD", "PURGED", "IGNORED")
         detail = row["error"] or (f"held as {row['held_as']}" if was_held else "")
         result.versions.append(
-            Version(where, row["status"], row["size_bytes"], row["checksum"] or "", detail)
+            FileVersion(where, row["status"], row["size_bytes"], row["checksum"] or "", detail)
         )
         steps = {"discovered": "found in the buffer", "delivered": "delivered, verified"}
         steps |= {"held": "moved to holding", "confirmed": "confirmed as stored"}
         steps |= {"purged": "purged from holding"}
         for step, what in steps.items():
-            if at := moment(row[f"{step}_at"]):
+            if at := time_read(row[f"{step}_at"]):
                 result.events.append(Event(at, where, what))
         _add_transfers(result, row["id"], where)
 
@@ -153,7 +154,7 @@ def _add_transfers(result: History, handoff_file: int, where: str) -> None:
         what = f"transfer with {files - 1} others" if files > 1 else "transfer"
         message = error or (f"exit code {exit_status}" if exit_status else "")
         what += f": {outcome.lower()}" if outcome else ": not finished"
-        at = moment(transfer_started) or moment(started)
+        at = time_read(transfer_started) or time_read(started)
         assert at is not None
         result.events.append(Event(at, where, what, duration, message))
 
@@ -162,7 +163,7 @@ def _add_storage(result: History, relpath: str, filename: str) -> None:
     columns = "id, storage, size_bytes, checksum, status, finder, added_on, verified_at, error"
     for row in _rows("file", columns, "relpath = ? AND filename = ?", (relpath, filename)):
         result.versions.append(
-            Version(
+            FileVersion(
                 row["storage"],
                 row["status"],
                 row["size_bytes"],
@@ -170,7 +171,7 @@ def _add_storage(result: History, relpath: str, filename: str) -> None:
                 row["error"] or "",
             )
         )
-        added, verified = moment(row["added_on"]), moment(row["verified_at"])
+        added, verified = time_read(row["added_on"]), time_read(row["verified_at"])
         if added:
             result.events.append(
                 Event(added, f"finder.{row['finder']}", f"stored in {row['storage']}")
@@ -181,7 +182,7 @@ def _add_storage(result: History, relpath: str, filename: str) -> None:
 
 
 #: What it means that a finder has a file in mind.
-_LEFT = {
+_WHY_LEFT = {
     "DUPLICATE": "left in the source, storage has it already",
     "MOVED": "stored, original not yet removed",
     "FAILED": "could not be stored",
@@ -198,10 +199,10 @@ def _add_left(result: History, relpath: str, filename: str) -> None:
     )
     for site, finder, verdict, size, tries, message, seen in rows.fetchall():
         where = f"{site} finder.{finder}"
-        result.versions.append(Version(where, verdict, size, "", message))
-        at = moment(seen)
+        result.versions.append(FileVersion(where, verdict, size, "", message))
+        at = time_read(seen)
         assert at is not None
-        what = f"{_LEFT[verdict]} (try {tries})" if tries > 1 else _LEFT[verdict]
+        what = f"{_WHY_LEFT[verdict]} (try {tries})" if tries > 1 else _WHY_LEFT[verdict]
         result.events.append(Event(at, where, what, None, message))
 
 
@@ -219,7 +220,7 @@ def _add_ingests(result: History, file: int) -> None:
         (file,),
     )
     for site, name, status, start, duration, message, version in events.fetchall():
-        at = moment(start)
+        at = time_read(start)
         assert at is not None
         said = f"{message} ({version})" if message and version else message or version
         result.events.append(Event(at, f"{site} target.{name}", status, duration, said))
@@ -232,7 +233,7 @@ def _add_quarantine(result: History, relpath: str, filename: str) -> None:
     )
     for row in _rows("quarantine", columns, "relpath = ? AND filename = ?", (relpath, filename)):
         where = f"{row['site']} {row['label']}"
-        at, released = moment(row["quarantined_at"]), moment(row["released_at"])
+        at, released = time_read(row["quarantined_at"]), time_read(row["released_at"])
         if at:
             result.events.append(Event(at, where, "quarantined", None, row["reason"]))
         if released:
@@ -247,7 +248,9 @@ def _add_quarantine(result: History, relpath: str, filename: str) -> None:
                 != (where, "QUARANTINED", row["size_bytes"])
             ]
             result.versions.append(
-                Version(where, "QUARANTINED", row["size_bytes"], row["checksum"] or "", row["path"])
+                FileVersion(
+                    where, "QUARANTINED", row["size_bytes"], row["checksum"] or "", row["path"]
+                )
             )
 
 

@@ -108,7 +108,7 @@ class Paused:
 
 
 @dataclass(frozen=True)
-class Status:
+class SiteStatus:
     """The state of everything that uses this database."""
 
     at: datetime
@@ -118,15 +118,15 @@ class Status:
     paused: list[Paused] = field(default_factory=list)
 
 
-def status() -> Status:
+def status() -> SiteStatus:
     """Ask for everything that `dbb status` shows."""
-    return connect.look(_status)
+    return connect.read(_status)
 
 
-def _status() -> Status:
+def _status() -> SiteStatus:
     handoffs, passes = _handoff_backlog(), last_passes()
     sites = {last.name: last.site for last in passes if last.script == "finder"}
-    return Status(
+    return SiteStatus(
         at=connect.now(),
         passes=passes,
         backlog=[*handoffs, *_storage_backlog(sites), *_ingest_backlog()],
@@ -138,12 +138,12 @@ def _status() -> Status:
             *_quarantined(),
             *_storage_wrong(sites),
         ],
-        paused=_paused(),
+        paused=_pauses(),
     )
 
 
 def last_passes() -> list[LastPass]:
-    """Give the last pass of each site, script and section: one step in an index for each."""
+    """Return the last pass of each site, script and section: one step in an index for each."""
     found: list[LastPass] = []
     key: tuple[Any, ...] = ("", "", "")
     while True:
@@ -182,36 +182,38 @@ def _last_pass(site: str, script: str, name: str) -> LastPass:
         machine=machine,
         start_ticks=ticks,
         started=_required(started),
-        finished=moment(finished),
+        finished=time_read(finished),
         outcome=outcome,
         exit_code=exit_code,
         counts=json.loads(counts),
         message=message,
-        last_ok=moment(good[0]) if good else None,
+        last_ok=time_read(good[0]) if good else None,
     )
 
 
 #: As the partial index of `handoff_file` has it; SQLite uses it only where it finds the same words.
-_IN_HAND = "status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
+_UNFINISHED_STATUSES = "status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
 
 _STATUS = {"deliver": "FOUND", "hold": "DELIVERED"}
 
 
 def _handoff_backlog() -> list[Backlog]:
     waiting = connect.execute(
-        f"SELECT site, handoff, status, COUNT(*) FROM handoff_file WHERE {_IN_HAND}"
+        f"SELECT site, handoff, status, COUNT(*) FROM handoff_file WHERE {_UNFINISHED_STATUSES}"
         " AND status <> 'QUARANTINED' GROUP BY site, handoff, status"
         " ORDER BY site, handoff, status DESC"
     ).fetchall()
     found = []
     for site, name, state, files in waiting:
         size, oldest = connect.execute(
-            f"SELECT SUM(size_bytes), MIN(discovered_at) FROM handoff_file WHERE {_IN_HAND}"
-            " AND site = ? AND handoff = ? AND status = ?",
+            "SELECT SUM(size_bytes), MIN(discovered_at) FROM handoff_file"
+            f" WHERE {_UNFINISHED_STATUSES} AND site = ? AND handoff = ? AND status = ?",
             (site, name, state),
         ).fetchone()
         what = "deliver" if state == _STATUS["deliver"] else "hold"
-        found.append(Backlog(site, f"handoff.{name}", what, files, int(size or 0), moment(oldest)))
+        found.append(
+            Backlog(site, f"handoff.{name}", what, files, int(size or 0), time_read(oldest))
+        )
     return found
 
 
@@ -227,7 +229,7 @@ def _storage_backlog(sites: Mapping[str, str]) -> list[Backlog]:
 
 
 #: What an ingest waits for, each as one of the table's partial indexes has it.
-_WAITING = {
+_WAITING_FOR = {
     "ingest": "status = 'UNTRIED' AND next_try_at IS NULL",
     "try again": "next_try_at IS NOT NULL",
     "end its try": "claim IS NOT NULL",
@@ -236,7 +238,7 @@ _WAITING = {
 
 def _ingest_backlog() -> list[Backlog]:
     found = []
-    for what, condition in _WAITING.items():
+    for what, condition in _WAITING_FOR.items():
         rows = connect.execute(
             "SELECT target.site, target.name, waiting.files, file.added_on FROM ("
             " SELECT target_id, COUNT(*) AS files, MIN(file_id) AS oldest FROM ingest_state"
@@ -245,7 +247,7 @@ def _ingest_backlog() -> list[Backlog]:
             " WHERE target.retired_at IS NULL ORDER BY target.site, target.name"
         )
         found += [
-            Backlog(site, f"target.{name}", what, files, None, moment(oldest))
+            Backlog(site, f"target.{name}", what, files, None, time_read(oldest))
             for site, name, files, oldest in rows.fetchall()
         ]
     return found
@@ -256,7 +258,7 @@ def _handoff_failing(backlog: list[Backlog]) -> list[Trouble]:
     for waiting in backlog:
         key = (waiting.site, waiting.label.partition(".")[2], _STATUS[waiting.what])
         files, newest = connect.execute(
-            f"SELECT COUNT(*), MAX(id) FROM handoff_file WHERE {_IN_HAND}"
+            f"SELECT COUNT(*), MAX(id) FROM handoff_file WHERE {_UNFINISHED_STATUSES}"
             " AND site = ? AND handoff = ? AND status = ? AND error IS NOT NULL",
             key,
         ).fetchone()
@@ -422,31 +424,31 @@ def _storage_wrong(sites: Mapping[str, str]) -> list[Trouble]:
     return found
 
 
-def _paused() -> list[Paused]:
+def _pauses() -> list[Paused]:
     rows = connect.execute(
         "SELECT site, label, since, until, reason FROM pause"
         " WHERE until IS NULL OR until > ? ORDER BY site, label",
         (stamp(connect.now()),),
     )
     return [
-        Paused(site, label, _required(since), moment(until), reason)
+        Paused(site, label, _required(since), time_read(until), reason)
         for site, label, since, until, reason in rows.fetchall()
     ]
 
 
-def moment(value: Any) -> datetime | None:
-    """Give a time that the driver gave: text from SQLite, a datetime from PostgreSQL."""
+def time_read(value: Any) -> datetime | None:
+    """Return a time that the driver gave: text from SQLite, a datetime from PostgreSQL."""
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
 def stamp(value: datetime) -> Any:
-    """Give a time as the database keeps it, to compare with."""
+    """Return a time as the database keeps it, to compare with."""
     from dbbbatch.database.base import time_text
 
     return value if connect.on_postgresql() else time_text(value)
 
 
 def _required(value: Any) -> datetime:
-    found = moment(value)
+    found = time_read(value)
     assert found is not None
     return found

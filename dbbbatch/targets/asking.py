@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from dbbbatch.targets import channel
-from dbbbatch.targets.base import Misconfigured, NotReady, StoredFile
+from dbbbatch.targets import messages as protocol
 from dbbbatch.targets.child import pack
-from dbbbatch.targets.crew import STARTING
+from dbbbatch.targets.plugin import Misconfigured, NotReady, StoredFile
+from dbbbatch.targets.pool import STARTING
 from dbbbatch.targets.worker import Launch, Worker
 
 
@@ -48,12 +48,12 @@ def held(
         why = f"the plugin's process cannot be started: {error.strerror}"
         raise NotReady(why) from None
     try:
-        _answer(worker, channel.READY, max(launch.context.timeout, STARTING))
+        _answer(worker, protocol.READY, max(launch.context.timeout, STARTING))
         for batch in batches:
-            worker.say(channel.KNOWN, [pack(file) for file in batch])
-            (found,) = _answer(worker, channel.FOUND, launch.context.timeout)
+            worker.say(protocol.KNOWN_FILES, [pack(file) for file in batch])
+            (found,) = _answer(worker, protocol.FOUND, launch.context.timeout)
             yield None if found is None else dict(found)
-        worker.say(channel.CLOSE)
+        worker.say(protocol.CLOSE)
     finally:
         worker.end()
 
@@ -73,7 +73,7 @@ def _answer(worker: Worker, awaited: str, seconds: float) -> list[Any]:
         for what, *content in messages:
             if what == awaited:
                 return content
-            if what == channel.MISCONFIGURED:
+            if what == protocol.MISCONFIGURED:
                 raise Misconfigured(*content)
             raise NotReady(str(*content) or what)
     raise NotReady(f"the plugin gave no answer within {seconds:g} s")

@@ -22,21 +22,14 @@ from typing import Any
 
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum
-from dbbbatch.targets import channel
-from dbbbatch.targets.base import (
-    Misconfigured,
-    NotReady,
-    Outcome,
-    Plugin,
-    Result,
-    StoredFile,
-)
+from dbbbatch.targets import messages
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 from dbbbatch.targets.verdict import MISSING
 
 #: Seconds beyond the time limit after which a process that nobody watches ends itself.
-GRACE = 30.0
+CHILD_GRACE = 30.0
 
-_REFUSED = {Result.FAILED, Result.NEVER, Result.PARTLY}
+_REFUSED_RESULTS = {Result.FAILED, Result.NEVER, Result.PARTLY}
 
 
 def main(orders: int, lifeline: int) -> None:
@@ -76,7 +69,7 @@ def _end_with_parent(lifeline: int) -> None:
 class _Child:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._frames = channel.Frames()
+        self._frames = messages.Frames()
         self._plugin: Plugin | None = None
         self._timeout = 0.0
         self._armed = 0.0
@@ -88,35 +81,35 @@ class _Child:
     def serve(self) -> None:
         while data := self._connection.recv(1 << 20):
             for order, *content in self._frames.feed(data):
-                if order == channel.CLOSE:
+                if order == messages.CLOSE:
                     self._guarded(self._close)
                     return
-                if order == channel.SETUP:
+                if order == messages.SETUP:
                     self._guarded(self._set_up, *content)
-                elif order == channel.INGEST:
+                elif order == messages.INGEST:
                     self._guarded(self._ingest, *content)
-                elif order == channel.KNOWN:
+                elif order == messages.KNOWN_FILES:
                     self._guarded(self._known, *content)
 
     def _say(self, *message: Any) -> None:
-        self._connection.sendall(channel.frame(*message))
+        self._connection.sendall(messages.frame(*message))
 
     def _guarded(self, work: Any, *content: Any) -> None:
         """Do something of the plugin's, whatever it throws."""
         try:
             work(*content)
         except NotReady as error:
-            self._say(channel.NOT_READY, str(error))
+            self._say(messages.NOT_READY, str(error))
         except Misconfigured as error:
-            self._say(channel.MISCONFIGURED, str(error))
+            self._say(messages.MISCONFIGURED, str(error))
         except MemoryError:
             # What is left of the plugin cannot be trusted.
-            self._say(channel.NO_MEMORY)
+            self._say(messages.NO_MEMORY)
             os._exit(1)
         except Exception as error:  # noqa: BLE001
-            self._say(channel.RAISED, _described(error))
+            self._say(messages.RAISED, _described(error))
         except BaseException as error:  # noqa: BLE001 (sys.exit, KeyboardInterrupt)
-            self._say(channel.EXIT, _described(error))
+            self._say(messages.EXIT, _described(error))
             os._exit(1)
 
     def _set_up(self, packed: bytes) -> None:
@@ -142,7 +135,7 @@ class _Child:
         except MemoryError:
             raise Misconfigured(f"plugin {name!r} needs more than memory_limit to start") from None
         self._plugin = plugin
-        self._say(channel.READY, str(plugin.version()), bool(plugin_type.one_at_a_time))
+        self._say(messages.READY, str(plugin.version()), bool(plugin_type.one_at_a_time))
 
     def _close(self) -> None:
         if self._plugin is not None:
@@ -152,7 +145,7 @@ class _Child:
         """Wind the watchdog up, but not for every one of thousands of quick files."""
         now = time.monotonic()
         if now - self._armed >= 1.0:
-            faulthandler.dump_traceback_later(self._timeout + GRACE, exit=True)
+            faulthandler.dump_traceback_later(self._timeout + CHILD_GRACE, exit=True)
             self._armed = now
 
     def _known(self, files: list[tuple[Any, ...]]) -> None:
@@ -160,7 +153,7 @@ class _Child:
         self._watch()
         found = self._plugin.known([_file(packed) for packed in files])
         answer = None if found is None else [(int(number), bool(held)) for number, held in found]
-        self._say(channel.FOUND, answer)
+        self._say(messages.FOUND, answer)
 
     def _ingest(self, packed: list[tuple[Any, ...]]) -> None:
         assert self._plugin is not None
@@ -169,7 +162,7 @@ class _Child:
         self._stopped = False
         for file in map(_file, packed):
             self._watch()
-            wrong = _look(file)
+            wrong = _unreadable(file)
             if wrong is None:
                 files[file.number] = file
             else:
@@ -196,7 +189,7 @@ class _Child:
                 break
         faulthandler.cancel_dump_traceback_later()
         self._armed = 0.0
-        self._say(channel.END, left or (self._stopped and self._plugin.one_at_a_time))
+        self._say(messages.END, left or (self._stopped and self._plugin.one_at_a_time))
 
     def _offer(self, files: dict[int, StoredFile]) -> None:
         """Let the plugin ingest files, and take away those for which it has told the outcome."""
@@ -206,7 +199,7 @@ class _Child:
             _check(outcome, files)
             file = files.pop(outcome.number)
             verdict, message = outcome.result.value, str(outcome.message)
-            if outcome.result in _REFUSED and not os.path.lexists(file.path):
+            if outcome.result in _REFUSED_RESULTS and not os.path.lexists(file.path):
                 verdict, message = "missing", message or MISSING
             self._tell(
                 file.number,
@@ -238,9 +231,9 @@ class _Child:
     ) -> None:
         now = time.monotonic()
         begun = self._begun if since is None else since
-        message, version = message[: channel.MOST_TEXT], version[: channel.MOST_TEXT]
+        message, version = message[: messages.MOST_TEXT], version[: messages.MOST_TEXT]
         self._say(
-            channel.OUTCOME, number, verdict, message, version, parts, checksums or {}, begun, now
+            messages.OUTCOME, number, verdict, message, version, parts, checksums or {}, begun, now
         )
         self._begun = now
         self._watch()
@@ -256,7 +249,7 @@ class _Child:
             return
         data = self._connection.recv(1 << 16)
         told = [message[0] for message in self._frames.feed(data)]
-        self._stopped = self._stopped or not data or channel.STOP in told
+        self._stopped = self._stopped or not data or messages.STOP in told
 
 
 def pack(file: StoredFile) -> tuple[Any, ...]:
@@ -282,8 +275,8 @@ def _file(packed: tuple[Any, ...]) -> StoredFile:
     )
 
 
-def _look(file: StoredFile) -> tuple[str, str] | None:
-    """Say what is wrong with a file before a plugin is troubled with it."""
+def _unreadable(file: StoredFile) -> tuple[str, str] | None:
+    """Return what is wrong with a file before a plugin is troubled with it."""
     try:
         found = os.stat(file.path)
     except (FileNotFoundError, NotADirectoryError):
@@ -316,4 +309,4 @@ def _described(error: BaseException) -> str:
             yield f"{type(at).__name__}: {text}" if text else type(at).__name__
             at = at.__cause__
 
-    return "; from ".join(chain())[: channel.MOST_TEXT]
+    return "; from ".join(chain())[: messages.MOST_TEXT]

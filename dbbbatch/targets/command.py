@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dbbbatch import keys
-from dbbbatch.keys import key
-from dbbbatch.targets.base import Context, Misconfigured, Outcome, Plugin, Result, StoredFile
+from dbbbatch.config import fields
+from dbbbatch.config.fields import option
+from dbbbatch.targets.plugin import Context, Misconfigured, Outcome, Plugin, Result, StoredFile
 
 #: What may stand in braces in the command.
 PLACEHOLDERS = ("file", "relpath", "filename", "storage", "target", "size_bytes", "checksum")
@@ -21,13 +21,13 @@ _MARGIN = 5.0
 
 
 def _command(value: Any) -> str:
-    from dbbbatch.remote import template
+    from dbbbatch.process import template
 
-    text = keys.command(value)
-    used = template.parse(text).placeholders
+    text = fields.command(value)
+    used = template.parse_command(text).placeholders
     if unknown := sorted(used - set(PLACEHOLDERS)):
         raise ValueError(
-            f"{{{unknown[0]}}} has no value{keys.nearest(unknown[0], [*PLACEHOLDERS])}"
+            f"{{{unknown[0]}}} has no value{fields.nearest(unknown[0], [*PLACEHOLDERS])}"
         )
     if not used & {"file", "filename"}:
         raise ValueError("{file} is missing: the path of the file")
@@ -38,18 +38,20 @@ def _command(value: Any) -> str:
 class CommandSettings:
     """The keys of ``[target.NAME.config]``."""
 
-    command: str = key(
+    command: str = option(
         help="run for each file, without a shell; {file} is its path (see the docs for others)",
         parse=_command,
         example="/opt/catalog/bin/register {file}",
     )
-    done: tuple[int, ...] = key([0], "exit codes that mean: ingested now", keys.numbers)
-    already: tuple[int, ...] = key([], "exit codes that mean: was there already", keys.numbers)
-    later: tuple[int, ...] = key(
-        [75], "exit codes that mean: not now, and not the file's fault", keys.numbers
+    done: tuple[int, ...] = option([0], "exit codes that mean: ingested now", fields.numbers)
+    already: tuple[int, ...] = option([], "exit codes that mean: was there already", fields.numbers)
+    later: tuple[int, ...] = option(
+        [75], "exit codes that mean: not now, and not the file's fault", fields.numbers
     )
-    never: tuple[int, ...] = key([], "exit codes that mean: can never be ingested", keys.numbers)
-    version: str = key("", "version of what the command ingests into, for the history")
+    never: tuple[int, ...] = option(
+        [], "exit codes that mean: can never be ingested", fields.numbers
+    )
+    version: str = option("", "version of what the command ingests into, for the history")
 
     def __post_init__(self) -> None:
         meaning: dict[int, str] = {}
@@ -62,7 +64,7 @@ class CommandSettings:
                     )
 
 
-class Command(Plugin):
+class CommandPlugin(Plugin):
     """Runs a command for each file. Any exit code that is not configured costs an attempt."""
 
     name = "command"
@@ -85,12 +87,14 @@ class Command(Plugin):
         }
 
     def start(self) -> None:
-        from dbbbatch.remote import template
+        from dbbbatch.process import template
 
-        self._template = template.parse(self.settings.command)
+        self._template = template.parse_command(self.settings.command)
         limit = self.context.timeout
         self._limit = max(limit - _MARGIN, 0.8 * limit)
-        program = os.fsdecode(self._template.argv(_values(_EXAMPLE, self.context))[0])
+        program = os.fsdecode(
+            self._template.argv(_placeholder_values(_EXAMPLE_FILE, self.context))[0]
+        )
         if "{" not in program and shutil.which(program) is None:
             raise Misconfigured(
                 f"command: {program}: no such program for this user (PATH of cron is short: write "
@@ -101,28 +105,28 @@ class Command(Plugin):
         return self.settings.version
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
-        from dbbbatch.remote import execute
+        from dbbbatch.process import run
 
         for file in files:
-            argv = self._template.argv(_values(file, self.context))
+            argv = self._template.argv(_placeholder_values(file, self.context))
             try:
-                finished = execute.run(argv, timeout=self._limit, keep=4096)
-            except execute.ToolMissing as error:
+                finished = run.run(argv, timeout=self._limit, keep=4096)
+            except run.ToolMissing as error:
                 raise Misconfigured(f"command: {error}") from None
             result = Result.FAILED
             if not finished.timed_out and finished.exit_code is not None:
                 result = self._results.get(finished.exit_code, Result.FAILED)
             if result in (Result.DONE, Result.ALREADY):
-                message = execute.last_lines(finished.stdout)
+                message = run.last_lines(finished.stdout)
             else:
                 message = finished.said()
             yield Outcome(file.number, result, message)
 
 
-_EXAMPLE = StoredFile(0, "/storage/file", "", "file", 1)
+_EXAMPLE_FILE = StoredFile(0, "/storage/file", "", "file", 1)
 
 
-def _values(file: StoredFile, context: Context) -> dict[str, bytes]:
+def _placeholder_values(file: StoredFile, context: Context) -> dict[str, bytes]:
     algorithm, digits = next(iter(file.checksums.items()), ("", ""))
     values = {
         "file": file.path,

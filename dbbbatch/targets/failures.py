@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from dbbbatch.files import faults
 
-__all__ = ["chain", "disk_away", "first_line"]
-
 
 def chain(error: BaseException) -> Iterator[BaseException]:
     """Return an exception and all that it came from, outermost first."""
@@ -25,7 +23,8 @@ def disk_away(error: BaseException) -> bool:
     An `OSError` without a number, such as cfitsio's and astropy's complaints, is the file's own.
     """
     return any(
-        isinstance(one, OSError) and faults.is_general(one, writing=True) for one in chain(error)
+        isinstance(one, OSError) and faults.affects_every_file(one, writing=True)
+        for one in chain(error)
     )
 
 

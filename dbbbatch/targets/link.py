@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dbbbatch import keys
-from dbbbatch.files import checksum, faults, place
-from dbbbatch.files.mounted import Roots
-from dbbbatch.keys import key
-from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
+from dbbbatch.config import fields as config_fields
+from dbbbatch.config.fields import option
+from dbbbatch.files import checksum, faults, place, temporary
+from dbbbatch.files.roots import Roots
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 
 #: What may stand in braces in the template, besides the groups of ``pattern``.
-_EXAMPLE = {
+_EXAMPLE_LINK = {
     "relpath": "",
     "filename": "",
     "stem": "",
@@ -31,14 +31,14 @@ _EXAMPLE = {
     "added_on": datetime(2000, 1, 1),
     "target": "",
 }
-FIELDS = tuple(_EXAMPLE)
+FIELDS = tuple(_EXAMPLE_LINK)
 
 #: Files whose directories are made durable together before they are said to be done.
-_TOGETHER = 100
+_SYNCED_TOGETHER = 100
 
 
-def _path(value: Any) -> str:
-    text = keys.text(value)
+def _tree_path(value: Any) -> str:
+    text = config_fields.text(value)
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
     except ValueError as error:
@@ -51,31 +51,33 @@ def _path(value: Any) -> str:
 
 
 def _pattern(value: Any) -> re.Pattern[str] | None:
-    return keys.patterns([value])[0] if value else None
+    return config_fields.patterns([value])[0] if value else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinkSettings:
     """The keys of ``[target.NAME.config]``."""
 
-    root: str = key(
-        help="top of the tree; must exist", parse=keys.directory, example="/data/by-night"
+    root: str = option(
+        help="top of the tree; must exist",
+        parse=config_fields.absolute_directory,
+        example="/data/by-night",
     )
-    path: str = key(
+    path: str = option(
         "{relpath}/{filename}",
         "path below root: {relpath}, {filename}, {stem}, {suffix}, {added_on:%Y-%m-%d}, {target}, "
         "and the named groups of `pattern`",
-        _path,
+        _tree_path,
     )
-    pattern: re.Pattern[str] | None = key(
+    pattern: re.Pattern[str] | None = option(
         "",
         "regular expression searched in the relative path; its named groups are fields of `path`",
         _pattern,
     )
-    how: str = key(
+    how: str = option(
         "hard",
         '"hard" links (one file system), "symbolic" links, or "copy"',
-        keys.choice("hard", "symbolic", "copy"),
+        config_fields.choice("hard", "symbolic", "copy"),
     )
 
 
@@ -92,11 +94,10 @@ class Link(Plugin):
         groups = self.settings.pattern.groupindex if self.settings.pattern else {}
         for _, name, _, _ in string.Formatter().parse(self.settings.path):
             if name is not None and name not in FIELDS and name not in groups:
-                raise Misconfigured(
-                    f"path: {{{name}}} has no value{keys.nearest(name, [*FIELDS, *groups])}"
-                )
+                meant = config_fields.nearest(name, [*FIELDS, *groups])
+                raise Misconfigured(f"path: {{{name}}} has no value{meant}")
         try:
-            self.settings.path.format(**dict.fromkeys(groups, ""), **_EXAMPLE)
+            self.settings.path.format(**dict.fromkeys(groups, ""), **_EXAMPLE_LINK)
         except (ValueError, LookupError) as error:
             raise Misconfigured(f"path: {self.settings.path!r}: {error}") from None
         self._roots = Roots()
@@ -104,9 +105,9 @@ class Link(Plugin):
             raise NotReady(f"root: {why}")
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
-        for at in range(0, len(files), _TOGETHER):
+        for at in range(0, len(files), _SYNCED_TOGETHER):
             directories: set[str] = set()
-            outcomes = [self._show(file, directories) for file in files[at : at + _TOGETHER]]
+            outcomes = [self._show(file, directories) for file in files[at : at + _SYNCED_TOGETHER]]
             try:
                 for directory in directories:
                     place.sync_directory(directory)
@@ -130,7 +131,7 @@ class Link(Plugin):
             return False
 
     def _destination(self, file: StoredFile) -> str | None:
-        """Give the path below the root, or None if the pattern is not for this file."""
+        """Return the path below the root, or None if the pattern is not for this file."""
         fields: dict[str, Any] = {}
         if self.settings.pattern is not None:
             name = os.path.join(file.relpath, file.filename)
@@ -189,9 +190,9 @@ class Link(Plugin):
         try:
             if any(sums[name] != file.checksums[name] for name in known):
                 raise OSError(errno.EIO, "the file in storage is not what was stored: checksum")
-            temporary = place.temporary_path(destination, owner)
-            place.sync_file(temporary)
-            place.place(temporary, destination)
+            hidden = temporary.temporary_path(destination, owner)
+            place.sync_file(hidden)
+            place.place(hidden, destination)
         finally:
             place.remove_temporary(destination, owner)
 
@@ -228,12 +229,12 @@ def _is_same(destination: str, file: StoredFile) -> bool:
 
 
 def _explained(error: OSError, settings: LinkSettings) -> str:
-    """Say what is wrong with one file, or raise what is wrong with all."""
+    """Return what is wrong with one file, or raise what is wrong with all."""
     if error.errno == errno.EXDEV:
         raise Misconfigured(
             f'how: {settings.root} is on another file system than storage; "hard" links do not '
             'reach there, "symbolic" ones and a "copy" do'
         ) from None
-    if faults.is_general(error) or not os.path.isdir(settings.root):
+    if faults.affects_every_file(error) or not os.path.isdir(settings.root):
         raise NotReady(f"{settings.root}: {error.strerror}") from None
     return error.strerror or str(error)

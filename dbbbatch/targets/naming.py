@@ -14,10 +14,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from dbbbatch import keys
-from dbbbatch.targets.base import Misconfigured, StoredFile
-
-__all__ = ["Namer", "NoName", "pattern", "template"]
+from dbbbatch.config import fields as config_fields
+from dbbbatch.targets.plugin import Misconfigured, StoredFile
 
 _EXAMPLE = {
     "relpath": "",
@@ -36,7 +34,7 @@ class NoName(Exception):
 
 def template(value: Any) -> str:
     """Accept a template (the parser of a configuration key)."""
-    text = keys.text(value)
+    text = config_fields.text(value)
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
     except ValueError as error:
@@ -48,7 +46,7 @@ def template(value: Any) -> str:
 
 def pattern(value: Any) -> re.Pattern[str] | None:
     """Accept a regular expression, or "" for none (the parser of a configuration key)."""
-    return keys.patterns([value])[0] if value else None
+    return config_fields.patterns([value])[0] if value else None
 
 
 class Namer:
@@ -76,11 +74,11 @@ class Namer:
         self._target = target
         groups = searched.groupindex if searched else {}
         for name, text in templates.items():
-            for field in _fields(text):
+            for field in _template_fields(text):
                 if field not in _EXAMPLE and field not in groups:
                     known = [*_EXAMPLE, *groups]
                     raise Misconfigured(
-                        f"{name}: {{{field}}} has no value{keys.nearest(field, known)}"
+                        f"{name}: {{{field}}} has no value{config_fields.nearest(field, known)}"
                     )
             try:
                 text.format(**dict.fromkeys(groups, ""), **_EXAMPLE)
@@ -88,7 +86,7 @@ class Namer:
                 raise Misconfigured(f"{name}: {text!r}: {error}") from None
 
     def fields(self, file: StoredFile) -> dict[str, Any]:
-        """Give the fields of a file.
+        """Return the fields of a file.
 
         Raises
         ------
@@ -114,5 +112,5 @@ class Namer:
         }
 
 
-def _fields(text: str) -> Iterable[str]:
+def _template_fields(text: str) -> Iterable[str]:
     return (name for _, name, _, _ in string.Formatter().parse(text) if name is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dbbbatch.targets.base import Outcome, Plugin, Result, StoredFile
+from dbbbatch.targets.plugin import Outcome, Plugin, Result, StoredFile
 
 
 class Null(Plugin):

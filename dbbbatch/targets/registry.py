@@ -10,18 +10,18 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from dbbbatch import keys
-from dbbbatch.targets.base import Misconfigured, Plugin
+from dbbbatch.config import fields
+from dbbbatch.targets.plugin import Misconfigured, Plugin
 
 GROUP = "dbbbatch.targets"
 
 #: Name to "module:class", in the order in which the documentation presents them.
 BUILT_IN = {
     "null": "dbbbatch.targets.null:Null",
-    "command": "dbbbatch.targets.command:Command",
+    "command": "dbbbatch.targets.command:CommandPlugin",
     "link": "dbbbatch.targets.link:Link",
-    "butler-gen3": "dbbbatch.targets.butler_gen3:ButlerGen3",
-    "butler-gen2": "dbbbatch.targets.butler_gen2:ButlerGen2",
+    "butler-gen3": "dbbbatch.targets.butler.gen3:ButlerGen3",
+    "butler-gen2": "dbbbatch.targets.butler.gen2:ButlerGen2",
     "rucio": "dbbbatch.targets.rucio.plugin:Rucio",
 }
 
@@ -33,7 +33,7 @@ def _installed() -> dict[str, str]:
 
 
 def names() -> list[str]:
-    """Give the names of all plugins that are built in or installed."""
+    """Return the names of all plugins that are built in or installed."""
     return [*BUILT_IN, *sorted(_installed().keys() - BUILT_IN.keys())]
 
 
@@ -56,7 +56,7 @@ def find(name: str) -> type[Plugin]:
     """
     where = BUILT_IN.get(name) or _installed().get(name)
     if where is None:
-        raise Misconfigured(f"unknown plugin {name!r}{keys.nearest(name, names())}")
+        raise Misconfigured(f"unknown plugin {name!r}{fields.nearest(name, names())}")
     module, _, attribute = where.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -86,14 +86,14 @@ def read_settings(plugin: type[Plugin], table: Mapping[str, Any], label: str) ->
         With all that is wrong.
     """
     found: list[str] = []
-    settings = keys.read(plugin.Settings, table, f"[{label}.config]", found)
+    settings = fields.read_section(plugin.Settings, table, f"[{label}.config]", found)
     if settings is None:
         raise Misconfigured("; ".join(found))
     return settings
 
 
-def problems(label: str, name: str, table: Mapping[str, Any]) -> list[str]:
-    """Say what is wrong with the choice of a plugin and its keys.
+def plugin_problems(label: str, name: str, table: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the choice of a plugin and its keys.
 
     Parameters
     ----------
@@ -114,12 +114,12 @@ def problems(label: str, name: str, table: Mapping[str, Any]) -> list[str]:
     except Misconfigured as error:
         return [f"[{label}] plugin: {error}"]
     found: list[str] = []
-    keys.read(plugin.Settings, table, f"[{label}.config]", found)
+    fields.read_section(plugin.Settings, table, f"[{label}.config]", found)
     return found
 
 
 def written(label: str, name: str, table: Mapping[str, Any]) -> dict[str, str]:
-    """Give the directories that a plugin fills, by the keys that name them.
+    """Return the directories that a plugin fills, by the keys that name them.
 
     Raises
     ------

@@ -11,7 +11,7 @@ MISSING = "not in the storage area"
 
 
 class Kind(Enum):
-    """The results that a plugin may give (`dbbbatch.targets.base.Result`), and further ones."""
+    """The results that a plugin may give (`dbbbatch.targets.plugin.Result`), and further ones."""
 
     DONE = "done"
     ALREADY = "already"

@@ -23,9 +23,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dbbbatch import environment, keys
-from dbbbatch.targets import channel
-from dbbbatch.targets.base import Context
+from dbbbatch.config import fields
+from dbbbatch.process import environment
+from dbbbatch.targets import messages as protocol
+from dbbbatch.targets.plugin import Context
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
@@ -36,7 +37,7 @@ _BOOT = (
 CLOSING = 10.0
 
 #: Set in a child's environment, so that programs which have lost their parent can be told.
-_MARK = "DBB_WORKER"
+_WORKER_MARK = "DBB_WORKER"
 
 #: Pieces of what a child says that are taken at once: it may say more than is ever heard.
 _AT_ONCE = 64
@@ -55,7 +56,7 @@ class Launch:
         The plugin's name.
     table : mapping
         Its configuration as TOML gave it; the child reads it anew, so no password travels parsed.
-    context : `dbbbatch.targets.base.Context`
+    context : `dbbbatch.targets.plugin.Context`
         Where it finds itself.
     memory_limit : `int`
         Bytes of address space (RLIMIT_AS); 0 for no limit.
@@ -86,7 +87,7 @@ class Worker:
 
     def __init__(self, launch: Launch, log: logging.Logger) -> None:
         self._log = log
-        self._frames = channel.Frames()
+        self._frames = protocol.Frames()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._partial = b""
         self.talks = True
@@ -111,7 +112,7 @@ class Worker:
                 pass_fds=(theirs.fileno(), lifeline),
                 start_new_session=True,
                 env=environment.for_children(
-                    keep=keys.variables(launch.table), **{_MARK: self._mark}
+                    keep=fields.variables(launch.table), **{_WORKER_MARK: self._mark}
                 ),
             )
         finally:
@@ -122,7 +123,7 @@ class Worker:
         self.connection = ours
         self.heard = time.monotonic()
         setup = (launch.plugin, dict(launch.table), launch.context, launch.memory_limit)
-        self.say(channel.SETUP, pickle.dumps(setup))
+        self.say(protocol.SETUP, pickle.dumps(setup))
 
     @property
     def pid(self) -> int:
@@ -139,7 +140,7 @@ class Worker:
         self.heard = time.monotonic()
         self.connection.settimeout(CLOSING)
         try:
-            self.connection.sendall(channel.frame(*message))
+            self.connection.sendall(protocol.frame(*message))
         except OSError as error:
             self._log.debug("plugin process %d took no more orders: %s", self.pid, error)
         self.connection.setblocking(False)
@@ -158,7 +159,7 @@ class Worker:
                 return messages or None
             try:
                 said = self._frames.feed(data)
-            except (channel.TooLong, ValueError, EOFError, TypeError):
+            except (protocol.TooLong, ValueError, EOFError, TypeError):
                 self._log.warning("plugin process %d says what is no message of ours", self.pid)
                 return None
             if said:
@@ -185,7 +186,7 @@ class Worker:
         return self.talks
 
     def last_words(self) -> str:
-        """Give the last lines that the plugin printed, as one, shortened."""
+        """Return the last lines that the plugin printed, as one, shortened."""
         for _ in range(64):
             if not self.drain():
                 break
@@ -222,7 +223,7 @@ class Worker:
 
     def close(self) -> None:
         """Ask the plugin to close, and wait a little before the child is ended."""
-        self.say(channel.CLOSE)
+        self.say(protocol.CLOSE)
         deadline = time.monotonic() + CLOSING
         try:
             while True:
@@ -261,7 +262,7 @@ def _started_by(pid: int, mark: str) -> list[Any]:
         found += psutil.Process(pid).children(recursive=True)
     for process in psutil.process_iter():
         try:
-            if process.pid != pid and process.environ().get(_MARK) == mark:
+            if process.pid != pid and process.environ().get(_WORKER_MARK) == mark:
                 found.append(process)
         except psutil.Error:
             continue

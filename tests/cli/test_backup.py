@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from dbbbatch.cli import dbb
-from dbbbatch.files import place
+from dbbbatch.files import place, temporary
 from dbbbatch.files.lock import Lock
 from tests.support.scripts import TOP
 from tests.support.site import Site
@@ -79,7 +79,7 @@ def test_what_a_killed_backup_left_goes_with_the_next_one(site: Site, tmp_path, 
         os._exit(99)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     (left,) = target.iterdir()
-    assert place.is_temporary(left.name)
+    assert temporary.is_temporary(left.name)
     for suffix in ("-wal", "-shm", "-journal"):
         Path(f"{left}{suffix}").touch()
     assert site.run("dbb", "backup", str(target / "tuesday")).code == 0

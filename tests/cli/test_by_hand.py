@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft, Left
-from tests.passes.ingesting import Ingesting
+from dbbbatch.database.models.finder import Remembered, RememberedFile
+from tests.support.ingesting import Ingesting
 from tests.support.scripts import Ran
 from tests.support.site import Site
 
@@ -38,8 +38,8 @@ def handoff_file(
 
 
 def finder_left(name: str, verdict: str, message: str = "") -> None:
-    left = Left("", name, 1, 1, 1, verdict, 1, message)
-    connect.transact(lambda: FinderLeft.remember("summit", "latiss", [left]))
+    left = RememberedFile("", name, 1, 1, 1, verdict, 1, message)
+    connect.write(Remembered.remember, "summit", "latiss", [left])
 
 
 def finder_memories() -> dict[str, str]:

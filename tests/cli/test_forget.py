@@ -35,7 +35,7 @@ def change(site, sql):
     from dbbbatch.database import connect
 
     connect.connect(site.settings().database)
-    connect.transact(lambda: connect.execute(sql))
+    connect.write(connect.execute, sql)
     connect.disconnect()
 
 
@@ -376,7 +376,7 @@ def test_file_that_comes_back_meanwhile_is_not_removed(stored, monkeypatch, happ
     from dbbbatch.passes import forget
 
     path = stored.storage / "2026/a.fits"
-    real = forget._remove
+    real = forget._remove_stored
 
     def remove(*arguments):
         if happens == "a finder":
@@ -386,7 +386,7 @@ def test_file_that_comes_back_meanwhile_is_not_removed(stored, monkeypatch, happ
             path.write_bytes(b"other")
         real(*arguments)
 
-    monkeypatch.setattr(forget, "_remove", remove)
+    monkeypatch.setattr(forget, "_remove_stored", remove)
     settings = stored.settings()
     connect.connect(settings.database)
     with pytest.raises(TryLater):

@@ -12,7 +12,7 @@ import pytest
 from dbbbatch.cli.dbb import COMMANDS
 from dbbbatch.cli.script import set_up_logging
 from dbbbatch.files import names
-from tests.passes.handing import change, rows
+from tests.support.handing import change, rows
 from tests.support.scripts import Ran
 from tests.support.site import Site
 
@@ -182,4 +182,4 @@ def test_nothing_is_shown_past_the_sinks() -> None:
         for path in top.rglob("*.py")
         if "click.echo(" in (text := path.read_text()) or "print(" in text.replace(".print(", "")
     }
-    assert found == {"cli/config.py", "cli/demo.py", "cli/output.py", "passes/voice.py"}
+    assert found == {"cli/config.py", "cli/demo.py", "cli/output.py", "passes/notices.py"}

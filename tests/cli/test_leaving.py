@@ -10,7 +10,7 @@ import click
 import pytest
 
 from dbbbatch.cli.script import Operator, leave
-from tests.passes.handing import rows
+from tests.support.handing import rows
 from tests.support.scripts import TOP
 
 

@@ -134,11 +134,11 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     [(None, ""), (999, "999 B"), (1500, "1.5 kB"), (23_000_000, "23.0 MB"), (4e12, "4.0 TB")],
 )
 def test_sizes_are_for_people(number: int | None, shown: str) -> None:
-    assert output.size(number) == shown
+    assert output.size_for_people(number) == shown
 
 
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(-1, "0 s"), (59, "59 s"), (600, "10 min"), (7200, "2 h"), (2e6, "23 d")]
 )
 def test_spans_are_for_people(seconds: float, shown: str) -> None:
-    assert output.span(seconds) == shown
+    assert output.span_for_people(seconds) == shown

@@ -108,9 +108,7 @@ class TestInit:
         from dbbbatch.database import connect
 
         connect.connect(site.settings().database)
-        connect.transact(
-            lambda: connect.execute("UPDATE schema_version SET oldest_script = '99.0'")
-        )
+        connect.write(connect.execute, "UPDATE schema_version SET oldest_script = '99.0'")
         connect.disconnect()
         code, out, err = site.run("dbb", "init")
         assert (code, out) == (78, "")

@@ -89,11 +89,10 @@ def test_the_status_is_shown_to_who_may_only_read(site: Site) -> None:
 
 def test_what_is_in_the_log_of_a_database_in_use_is_shown_too(site: Site) -> None:
     connect.connect(site.settings().database)
-    connect.transact(
-        lambda: connect.execute(
-            "INSERT INTO pause (site, label, since) VALUES ('summit', 'finder.new', ?)",
-            ["2026-01-01 00:00:00"],
-        )
+    connect.write(
+        connect.execute,
+        "INSERT INTO pause (site, label, since) VALUES ('summit', 'finder.new', ?)",
+        ["2026-01-01 00:00:00"],
     )
     ran = run(site, "dbb", "status")
     connect.disconnect()

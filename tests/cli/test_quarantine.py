@@ -5,10 +5,11 @@ import os
 
 import pytest
 
+from dbbbatch.areas import release
 from dbbbatch.files import place
 from dbbbatch.files.lock import Lock
-from dbbbatch.files.mounted import Roots
-from dbbbatch.passes import base, release
+from dbbbatch.files.roots import Roots
+from dbbbatch.passes import runner
 from dbbbatch.passes.finder.work import FinderWork
 from tests.support.clocks import set_clock_of_files
 from tests.support.site import Site
@@ -164,7 +165,7 @@ class TestCopyThatWasCutOff:
             try:
                 connect.proxy.obj = None
                 connect.connect(settings.database)
-                release.release(settings.finder["latiss"], Quarantine.get(), Roots(), "b.fits")
+                release.release_file(settings.finder["latiss"], Quarantine.get(), Roots(), "b.fits")
             finally:
                 os._exit(1)
         os.waitpid(child, 0)
@@ -178,7 +179,7 @@ class TestCopyThatWasCutOff:
         settings = cut_off.settings()
         section = settings.finder["latiss"]
         set_clock_of_files(monkeypatch, seconds)
-        assert base.run(FinderWork(section), settings, section, base.Options()) == 0
+        assert runner.run_pass(FinderWork(section), settings, section, runner.Options()) == 0
 
     def test_is_removed_by_a_pass_when_nobody_is_at_work_on_it(
         self, cut_off, other_file_system, monkeypatch
@@ -212,10 +213,10 @@ def test_release_that_was_killed_is_finished_by_the_next(conflict, monkeypatch):
     connect.connect(settings.database)
     monkeypatch.setattr(Quarantine, "released", lambda self, when: exec("raise SystemExit"))
     with pytest.raises(SystemExit):
-        release.release(section, Quarantine.get(), Roots(), "b.fits")
+        release.release_file(section, Quarantine.get(), Roots(), "b.fits")
     monkeypatch.undo()
     path = str(conflict.far_buffer / "2026/b.fits")
-    assert release.release(section, Quarantine.get(), Roots(), "b.fits") == path
+    assert release.release_file(section, Quarantine.get(), Roots(), "b.fits") == path
     connect.disconnect()
     assert waiting(conflict) == []
 

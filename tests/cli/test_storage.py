@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from dbbbatch.areas.storage import relocate
 from dbbbatch.database import connect
-from dbbbatch.database.models.target import Target
+from dbbbatch.database.models.target import TargetRow
 from dbbbatch.files.lock import Lock
-from dbbbatch.passes import storage_move
-from tests.passes.handing import change, rows
+from tests.support.handing import change, rows
 from tests.support.site import Site
 
 pytestmark = pytest.mark.promise
@@ -154,9 +154,9 @@ def test_a_kill_between_leaves_all_or_nothing(
     settings = site.settings()
     connect.connect(settings.database)
     with monkeypatch.context() as patched:
-        patched.setattr(Target, "moved", killed)
+        patched.setattr(TargetRow, "moved", killed)
         with pytest.raises(Killed):
-            storage_move.move(settings, str(old), str(site.storage))
+            relocate.relocate(settings, str(old), str(site.storage))
     connect.disconnect()
     assert storages(site) == everywhere(old)
     assert site.run("dbb", "storage", "move", old, site.storage).code == 0

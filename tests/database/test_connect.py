@@ -6,11 +6,11 @@ import threading
 import peewee
 import pytest
 
-from dbbbatch.config import Database
+from dbbbatch.config.fields import defaults
+from dbbbatch.config.sections import Database
 from dbbbatch.database import connect
 from dbbbatch.database.base import database as proxy
 from dbbbatch.errors import ConfigError, DbbError, TryLater
-from dbbbatch.keys import defaults
 
 only_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 only_postgresql = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
@@ -35,7 +35,7 @@ def labels():
 
 
 def test_what_a_transaction_did_is_there_when_it_returns(opened):
-    connect.transact(lambda: pause("a"))
+    connect.write(pause, "a")
     assert labels() == ["a"]
 
 
@@ -45,13 +45,13 @@ def test_a_transaction_that_raises_leaves_nothing(opened):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        connect.transact(fail)
+        connect.write(fail)
     assert labels() == []
 
 
 def test_a_mistake_in_sql_is_not_taken_for_a_busy_database(opened):
     with pytest.raises(peewee.PeeweeException):
-        connect.transact(lambda: connect.execute("SELEC 1"))
+        connect.write(connect.execute, "SELEC 1")
 
 
 def test_the_clock_is_utc_without_a_zone(opened):
@@ -59,17 +59,17 @@ def test_the_clock_is_utc_without_a_zone(opened):
 
 
 def test_statements_with_a_percent_sign_mean_the_same_on_both(opened):
-    connect.transact(lambda: pause("100%"))
+    connect.write(pause, "100%")
     found = connect.execute("SELECT label FROM pause WHERE label LIKE '100%' AND site = ?", ("s",))
     assert found.fetchall() == [("100%",)]
 
 
 def test_many_rows_go_in_by_one_call(opened):
     rows = [("s", str(n)) for n in range(1000)]
-    connect.transact(
-        lambda: connect.execute_many(
-            "INSERT INTO pause (site, label, since) VALUES (?, ?, '2026-01-01 00:00:00')", rows
-        )
+    connect.write(
+        connect.execute_many,
+        "INSERT INTO pause (site, label, since) VALUES (?, ?, '2026-01-01 00:00:00')",
+        rows,
     )
     assert len(labels()) == 1000
 
@@ -101,7 +101,7 @@ def test_a_busy_database_is_waited_for(database_url, tmp_path):
         return begin(*args)
 
     proxy.obj.begin = begin_and_let_go
-    connect.transact(lambda: pause("a"))
+    connect.write(pause, "a")
     assert len(tries) == 3
     assert labels() == ["a"]
     other.close()
@@ -114,7 +114,7 @@ def test_a_database_that_stays_busy_is_a_matter_for_later(opened, tmp_path):
     other = sqlite3.connect(tmp_path / "dbb.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(TryLater, match="busy or away"):
-        connect.transact(lambda: pause("a"))
+        connect.write(pause, "a")
     other.close()
     assert labels() == []
 
@@ -135,7 +135,7 @@ def test_a_transaction_whose_connection_breaks_is_repeated(database_url):
             killer.join()
             connect.execute("SELECT 1")
 
-    connect.transact(work)
+    connect.write(work)
     assert labels() == ["try 2"]
     connect.disconnect()
 
@@ -219,5 +219,5 @@ def test_a_server_in_trouble_is_named_without_its_password(database_url):
 def test_a_database_opened_to_look_refuses_changes(database_url):
     connect.connect(defaults(Database, url=database_url), readonly=True)
     with pytest.raises(Exception, match=r"read-only|readonly|written"):
-        connect.transact(lambda: pause("a"))
+        connect.write(pause, "a")
     connect.disconnect()

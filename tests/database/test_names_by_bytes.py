@@ -6,11 +6,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from dbbbatch.config import Database
+from dbbbatch.config.fields import defaults
+from dbbbatch.config.sections import Database
 from dbbbatch.database import connect, schema
-from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
+from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
 from dbbbatch.errors import ConfigError
-from dbbbatch.keys import defaults
 
 #: The migration that says so.
 NUMBER = 10
@@ -31,7 +31,7 @@ def old(backend: str, empty_database_url: str, monkeypatch: pytest.MonkeyPatch) 
 
     with monkeypatch.context() as patched:
         patched.setattr(schema, "migrations", before)
-        schema.upgrade(opened(empty_database_url))
+        schema.apply_migrations(opened(empty_database_url))
     yield opened(empty_database_url)
     connect.disconnect()
 
@@ -78,10 +78,10 @@ def test_an_older_database_is_upgraded_with_what_it_holds(old, empty_database_ur
 
 
 def test_pages_of_names_hold_each_once_and_in_one_order(database):
-    lefts = [Left("", name, 1, 1, 1, Verdict.AWAITED) for name in reversed(NAMES)]
-    connect.transact(lambda: FinderLeft.remember("s", "f", lefts))
+    lefts = [RememberedFile("", name, 1, 1, 1, WhyRemembered.AWAITED) for name in reversed(NAMES)]
+    connect.write(Remembered.remember, "s", "f", lefts)
     found, after = [], ("", "")
-    while page := FinderLeft.all_with("s", "f", Verdict.AWAITED, 1, after):
+    while page := Remembered.all_with("s", "f", WhyRemembered.AWAITED, 1, after):
         after = (page[0].relpath, page[0].filename)
         found += page
     assert [left.filename for left in found] == NAMES
@@ -151,7 +151,7 @@ def test_an_upgrade_that_was_cut_off_leaves_the_database_as_it_was(
         patched.setattr(schema, "migrations", failing)
         database = opened(empty_database_url)
         with pytest.raises(Exception, match=r"(?i)terminat|closed"):
-            schema.upgrade(database)
+            schema.apply_migrations(database)
         connect.disconnect()
     database = opened(empty_database_url)
     assert len(database.execute_sql(_SORTED).fetchall()) > 10

@@ -16,11 +16,11 @@ import peewee
 import psycopg
 import pytest
 
-from dbbbatch.config import Database
+from dbbbatch.config.fields import defaults
+from dbbbatch.config.sections import Database
 from dbbbatch.database import causes, connect, postgresql, waiting
 from dbbbatch.database.causes import Cause
 from dbbbatch.errors import ConfigError, Interrupted, TryLater
-from dbbbatch.keys import defaults
 from tests.support import pgbouncer
 from tests.support.database import initialise
 from tests.support.scripts import TOP
@@ -124,7 +124,7 @@ class TestEncodings:
         if where == "url":
             database_url += "&client_encoding=LATIN1"
         opened(database_url)
-        connect.transact(lambda: pause("月.fits"))
+        connect.write(pause, "月.fits")
         assert labels() == ["月.fits"]
         connect.disconnect()
 
@@ -149,7 +149,7 @@ class TestSchemas:
             monkeypatch.setenv("PGSERVICE", "here")
         initialise(empty_database_url)
         opened(empty_database_url)
-        connect.transact(lambda: pause("a"))
+        connect.write(pause, "a")
         opened(empty_database_url, readonly=True)
         assert labels() == ["a"]
         assert connect.execute("SELECT count(*) FROM dbb.pause").fetchone() == (1,)
@@ -207,7 +207,7 @@ class TestGrants:
         grants = str(told.value).split("run: ")[1].split("; and ")[0].split("; ")
         sql(*grants)
         opened(url)
-        connect.transact(lambda: pause("a"))
+        connect.write(pause, "a")
         assert labels() == ["a"]
         connect.disconnect()
 
@@ -216,7 +216,7 @@ class TestGrants:
         sql(f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{name}"')
         opened(url)
         with pytest.raises(ConfigError, match="permission denied for table pause"):
-            connect.transact(lambda: pause("a"))
+            connect.write(pause, "a")
         assert labels() == []
         connect.disconnect()
 
@@ -269,18 +269,17 @@ class TestCauses:
     def test_the_server_s_errors_are_sorted(self, database_url, state, expected):
         opened(database_url, patience=0.2)
         with pytest.raises(expected, match="odd"):
-            connect.transact(
-                lambda: connect.execute(
-                    f"DO $$ BEGIN RAISE EXCEPTION 'odd' USING ERRCODE = '{state}'; END $$"
-                )
+            connect.write(
+                connect.execute,
+                f"DO $$ BEGIN RAISE EXCEPTION 'odd' USING ERRCODE = '{state}'; END $$",
             )
-        connect.transact(lambda: pause("afterwards"))
+        connect.write(pause, "afterwards")
         connect.disconnect()
 
     def test_a_server_that_only_reads_is_a_matter_for_later(self, database_url, sql):
         opened(database_url + "&options=-cdefault_transaction_read_only%3Don", patience=0.2)
         with pytest.raises(TryLater, match="read-only transaction"):
-            connect.transact(lambda: pause("a"))
+            connect.write(pause, "a")
         connect.disconnect()
 
     def test_a_session_that_the_server_ended_as_idle_does_no_harm(self, database_url, sql):
@@ -291,7 +290,7 @@ class TestCauses:
         with psycopg.connect(database_url) as other:  # in a transaction, so not idle
             while other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [mine]).fetchone():
                 other.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.1)")
-        connect.transact(lambda: pause("a"))
+        connect.write(pause, "a")
         assert labels() == ["a"]
         connect.disconnect()
 
@@ -316,7 +315,7 @@ class TestLimits:
     def test_a_lock_of_somebody_else_is_given_up(self, database_url, hasty):
         opened(database_url, patience=0.3)
         with locked(database_url, "pause"), psycopg.connect(database_url, autocommit=True) as other:
-            for work in (lambda: connect.transact(lambda: pause("a")), labels):
+            for work in (lambda: connect.write(pause, "a"), labels):
                 with pytest.raises(TryLater, match=r"busy or away.*lock"):
                     work()
             assert nothing_left(database_url, other)
@@ -347,20 +346,20 @@ class TestLimits:
     def test_a_long_statement_waits_for_locks_no_longer(self, database_url, hasty):
         opened(database_url, patience=0.3)
         with locked(database_url, "pause"), pytest.raises(TryLater, match=r"busy or away.*lock"):
-            connect.look(labels, long=True)
+            connect.long_read(labels)
         connect.disconnect()
 
     def test_what_grows_with_the_history_may_take_longer(self, database_url, hasty):
         opened(database_url, patience=0.1)
-        rows = connect.look(lambda: connect.execute("SELECT 1, pg_sleep(0.5)").fetchall, long=True)
+        rows = connect.long_read(lambda: connect.execute("SELECT 1, pg_sleep(0.5)").fetchall)
         assert len(rows()) == 1
         with pytest.raises(TryLater, match="busy or away"):
-            connect.look(lambda: connect.execute("SELECT pg_sleep(60)"))
+            connect.read(connect.execute, "SELECT pg_sleep(60)")
         connect.disconnect()
 
     def test_the_server_holds_to_the_limits_by_itself(self, database_url):
         opened(database_url, patience=17)
-        found = connect.transact(
+        found = connect.write(
             lambda: connect.execute(
                 "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
             ).fetchone()
@@ -371,7 +370,7 @@ class TestLimits:
 
     def test_a_limit_may_be_longer_than_a_server_can_count(self, database_url):
         opened(database_url, patience=1e9)
-        assert connect.look(labels, long=True) == []
+        assert connect.long_read(labels) == []
         connect.disconnect()
 
     def test_a_host_that_is_gone_is_noticed_within_the_patience(self, backend):
@@ -388,14 +387,14 @@ class TestLimits:
         monkeypatch.setattr(waiting, "seen", lambda: 2)
         with locked(database_url, "pause"), psycopg.connect(database_url, autocommit=True) as other:
             with pytest.raises(Interrupted):
-                connect.transact(lambda: pause("a"))
+                connect.write(pause, "a")
             assert nothing_left(database_url, other)
         connect.disconnect()
 
     def test_what_is_quick_is_done_although_a_signal_has_come(self, database_url, monkeypatch):
         opened(database_url)
         monkeypatch.setattr(waiting, "seen", lambda: 2)
-        connect.transact(lambda: pause("a"))
+        connect.write(pause, "a")
         assert labels() == ["a"]
         connect.disconnect()
 
@@ -487,7 +486,7 @@ class TestSilence:
         name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
         return f"postgresql://postgres@127.0.0.1:{relay.port}/{name}"
 
-    @pytest.mark.parametrize("work", [labels, lambda: connect.transact(lambda: pause("a"))])
+    @pytest.mark.parametrize("work", [labels, lambda: connect.write(pause, "a")])
     def test_silence_is_given_up(self, url, relay, hasty, monkeypatch, work):
         monkeypatch.setattr(postgresql, "_CANCELLING", 0.2)
         opened(url, patience=0.3)

@@ -6,11 +6,11 @@ import pkgutil
 import peewee
 import pytest
 
-from dbbbatch.config import Database
+from dbbbatch.config.fields import defaults
+from dbbbatch.config.sections import Database
 from dbbbatch.database import connect, models, schema
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.errors import ConfigError
-from dbbbatch.keys import defaults
 
 #: Model field to the column types that fit it.
 TYPES = {
@@ -36,8 +36,8 @@ def empty(url):
 
 def test_init_creates_every_table_and_repeats_without_effect(empty_database_url):
     database = connect.connect(empty(empty_database_url), check=False)
-    assert schema.upgrade(database)
-    assert schema.upgrade(database) == []
+    assert schema.apply_migrations(database)
+    assert schema.apply_migrations(database) == []
     connect.connect(empty(empty_database_url))
     connect.disconnect()
 
@@ -84,20 +84,19 @@ def test_a_database_without_our_tables_says_what_to_run(empty_database_url):
 
 
 def test_tables_that_want_a_newer_script_refuse_this_one(database, database_url):
-    connect.transact(lambda: connect.execute("UPDATE schema_version SET oldest_script = '99.0'"))
+    connect.write(connect.execute, "UPDATE schema_version SET oldest_script = '99.0'")
     with pytest.raises(ConfigError, match="upgrade dbbbatch"):
         connect.connect(empty(database_url))
 
 
 def test_newer_tables_that_permit_this_script_are_used(database, database_url):
-    connect.transact(
-        lambda: connect.execute(
-            "INSERT INTO schema_version (number, name, oldest_script, applied_by)"
-            " VALUES (99, '099_more.sql', '0.1.0', '99.0')"
-        )
+    connect.write(
+        connect.execute,
+        "INSERT INTO schema_version (number, name, oldest_script, applied_by)"
+        " VALUES (99, '099_more.sql', '0.1.0', '99.0')",
     )
     connect.connect(empty(database_url))
 
 
 def test_versions_are_compared_as_numbers():
-    assert schema._version("0.10.0") > schema._version("0.9.1")
+    assert schema._version_numbers("0.10.0") > schema._version_numbers("0.9.1")

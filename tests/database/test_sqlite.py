@@ -10,10 +10,10 @@ from pathlib import Path
 import peewee
 import pytest
 
-from dbbbatch.config import Database
+from dbbbatch.config.fields import defaults
+from dbbbatch.config.sections import Database
 from dbbbatch.database import connect, waiting
 from dbbbatch.errors import ConfigError, Interrupted, TryLater
-from dbbbatch.keys import defaults
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
@@ -34,9 +34,7 @@ def opened(url: str, patience: float = 0.3, **more: float) -> None:
 
 
 def write() -> None:
-    connect.transact(
-        lambda: connect.execute("INSERT INTO pause (site, label, since) VALUES ('s', 'a', '')")
-    )
+    connect.write(connect.execute, "INSERT INTO pause (site, label, since) VALUES ('s', 'a', '')")
 
 
 def refused(code: int) -> TryLater | ConfigError | None:
@@ -99,7 +97,7 @@ def test_what_a_disk_causes_is_a_matter_for_later(database, code):
 
 
 def test_a_table_that_is_gone_is_a_matter_of_the_set_up(database):
-    connect.transact(lambda: connect.execute("DROP TABLE pause"))
+    connect.write(connect.execute, "DROP TABLE pause")
     with pytest.raises(ConfigError, match=r"no such table: pause.*`dbb init`"):
         write()
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from dbbbatch import sample
 from dbbbatch.cli import dbb
+from dbbbatch.config import sample
 from tests.support.scripts import TOP
 
 _HEAD = """\
@@ -90,7 +90,7 @@ def _kind(given: click.ParamType) -> str:
     return given.name.removesuffix(" range").upper()
 
 
-PAGES = {"commands.md": command_page, "dbb.sample.toml": sample.sample}
+PAGES = {"commands.md": command_page, "dbb.sample.toml": sample.sample_text}
 
 
 if __name__ == "__main__":

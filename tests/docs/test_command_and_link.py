@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dbbbatch.keys import declared
+from dbbbatch.config.fields import declared
 from dbbbatch.targets import command, link
 from tests.support.scripts import TOP
 

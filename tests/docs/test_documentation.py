@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dbbbatch import config, errors, keys, toml
+from dbbbatch import errors
+from dbbbatch.config import fields, load, sections, toml
+from dbbbatch.database.models.file import FileStatus
 from dbbbatch.database.models.handoff import HandoffStatus
-from dbbbatch.database.models.storage import FileStatus
-from dbbbatch.passes import base
+from dbbbatch.passes import runner
 from dbbbatch.targets import registry
 from tests.docs import reference
 from tests.support.scripts import TOP, run_script
@@ -40,7 +41,7 @@ def test_the_index_names_no_page_twice() -> None:
 
 def test_where_the_configuration_is_looked_for_is_documented() -> None:
     page = (TOP / "docs" / "going-live.md").read_text()
-    places = ["-c FILE", "DBB_CONFIG", *map(str, config.SEARCH)]
+    places = ["-c FILE", "DBB_CONFIG", *map(str, load.SEARCH)]
     assert [place for place in places if f"`{place}`" not in page] == []
 
 
@@ -99,7 +100,7 @@ def test_each_command_is_on_an_operators_page(name: str) -> None:
 def exit_codes() -> set[int]:
     """Give every exit code that the code has a name for."""
     named = [vars(errors)[name] for name in vars(errors) if isinstance(vars(errors)[name], type)]
-    return {base.EXIT_OK, base.EXIT_FAILED, base.EXIT_UNFORESEEN} | {
+    return {runner.EXIT_OK, runner.EXIT_FAILED, runner.EXIT_UNFORESEEN} | {
         error.exit_code for error in named if issubclass(error, errors.DbbError)
     }
 
@@ -120,10 +121,10 @@ def test_the_tables_of_statuses_are_complete(heading: str, statuses: type[StrEnu
     assert set(named) == set(statuses)
 
 
-def settings_of(text: str, directory: Path) -> config.Settings:
+def settings_of(text: str, directory: Path) -> load.Settings:
     path = directory / "dbb.toml"
     path.write_text(text)
-    return config.load(path)
+    return load.load(path)
 
 
 def toml_blocks() -> list[tuple[str, str]]:
@@ -144,17 +145,19 @@ def test_each_configuration_in_a_page_is_valid(name: str, block: str, tmp_path: 
     else:
         # A part of a configuration: it must at least hold known keys only.
         tables = tomllib.loads(block)
-        for kind, sections in tables.items():
-            assert kind in {"database", "report", *config.KINDS}, f"{name}: [{kind}]"
-            for section in sections.values() if kind in config.KINDS else ():
-                known = {field.name for field in keys.declared(config.KINDS[kind])} | {"endpoint"}
+        for kind, described in tables.items():
+            assert kind in {"database", "report", *sections.KINDS}, f"{name}: [{kind}]"
+            for section in described.values() if kind in sections.KINDS else ():
+                known = {field.name for field in fields.declared(sections.KINDS[kind])} | {
+                    "endpoint"
+                }
                 assert set(section) <= known
 
 
 def known_keys() -> set[str]:
-    sections = [config.Site, config.Database, config.Endpoint, *config.KINDS.values()]
-    sections += [registry.find(name).Settings for name in registry.BUILT_IN]
-    return {name for section in sections for name in _declared(section)}
+    described = [sections.Site, sections.Database, sections.Endpoint, *sections.KINDS.values()]
+    described += [registry.find(name).Settings for name in registry.BUILT_IN]
+    return {name for section in described for name in _declared(section)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -173,20 +176,22 @@ class TestSample:
         text = reference.sample.sample()
         every = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
         shown, meant = tomllib.loads(every), tomllib.loads(text)
-        for kind, section in config.KINDS.items():
+        for kind, section in sections.KINDS.items():
             for name, table in meant[kind].items():
                 if kind == "target" and name != "null":
                     continue
-                for field in keys.declared(section):
+                for field in fields.declared(section):
                     default = field.metadata["default"]
                     if field.name not in table and default is not None and field.name != "config":
-                        assert toml.value(shown[kind][name][field.name]) == toml.value(default)
+                        assert toml.toml_value(shown[kind][name][field.name]) == toml.toml_value(
+                            default
+                        )
 
     def test_has_every_key(self) -> None:
         text = reference.sample.sample()
-        sections = [config.Site, config.Database, config.Endpoint, *config.KINDS.values()]
-        sections += [registry.find(name).Settings for name in registry.BUILT_IN]
-        for section in sections:
+        described = [sections.Site, sections.Database, sections.Endpoint, *sections.KINDS.values()]
+        described += [registry.find(name).Settings for name in registry.BUILT_IN]
+        for section in described:
             for field in _declared(section):
                 if field != "config":
                     assert re.search(rf"^(# )?{field} = ", text, re.MULTILINE), field
@@ -200,7 +205,7 @@ def _declared(section: type) -> list[str]:
 
     if not dataclasses.is_dataclass(section):
         return []
-    return [field.name for field in keys.declared(section)]
+    return [field.name for field in fields.declared(section)]
 
 
 class TestCrontab:

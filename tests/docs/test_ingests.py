@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.status import TRANSITIONS, Status
-from dbbbatch.targets.base import Plugin, Result
-from tests.passes.ingesting import Ingesting
+from dbbbatch.database.models.statuses import TRANSITIONS, IngestStatus
+from dbbbatch.targets.plugin import Plugin, Result
+from tests.support.ingesting import Ingesting
 from tests.support.scripts import TOP
 from tests.support.site import Site
 
@@ -29,7 +29,7 @@ def table(page: str, heading: str) -> list[list[str]]:
 
 
 def test_every_status_is_explained() -> None:
-    assert [row[0] for row in table("ingests.md", "Statuses")] == [str(one) for one in Status]
+    assert [row[0] for row in table("ingests.md", "Statuses")] == [str(one) for one in IngestStatus]
 
 
 def test_every_change_of_status_is_listed() -> None:
@@ -74,8 +74,8 @@ def test_example_is_installed_as_a_package_of_its_own_and_ingests(
     )
     environment = {"PYTHONPATH": str(installed)}
     assert ingesting.site.run("dbb-ingester", env=environment) == (0, "", "")
-    from dbbbatch.config import Database
-    from dbbbatch.keys import defaults
+    from dbbbatch.config.fields import defaults
+    from dbbbatch.config.sections import Database
 
     connect.connect(defaults(Database, url=site.database_url))
     ingesting.store("night/x.fits", "y.fits")

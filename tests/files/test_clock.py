@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.files import clock, place
+from dbbbatch.files import clock, place, temporary
 from dbbbatch.files.clock import Clock
 
 DAYS = 86400.0
@@ -81,7 +81,7 @@ def test_what_a_kill_leaves_there_is_an_unfinished_file_of_ours(
     monkeypatch.setattr(place, "remove_if_there", lambda path: None)
     Clock(str(tmp_path)).now_ns()
     (name,) = os.listdir(tmp_path)
-    assert place.is_temporary(name)
+    assert temporary.is_temporary(name)
 
 
 def test_where_nobody_can_be_asked_a_day_of_difference_is_borne(

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from dbbbatch.files import checksum, place
+from dbbbatch.files import checksum, place, temporary
 
 NAMES = ["a.fits", "a b.fits", "-rf", "$(touch x)", "a\nb", "q\"'", os.fsdecode(b"\xff\xfe.fits")]
 
@@ -154,7 +154,7 @@ def test_copy_into_keeps_what_is_there(tmp_path):
 
 def test_copy_into_takes_over_what_a_kill_left(tmp_path):
     source, destination = write(tmp_path / "a"), str(tmp_path / "b")
-    write(place.temporary_path(destination, "finder.x"), "half")
+    write(temporary.temporary_path(destination, "finder.x"), "half")
     place.copy_into(source, destination, ["md5"], owner="finder.x")
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 
@@ -205,7 +205,7 @@ def test_copy_beside_copies_what_the_disk_is_given_in_parts(tmp_path, other_file
     source, destination = write(tmp_path / "a", "0123456789" * (1 << 20)), other_file_system / "b"
     sums = place.copy_beside(source, str(destination), ["md5"])
     assert sums == checksum.compute(source, ["md5"])
-    assert read(place.temporary_path(str(destination))) == read(source)
+    assert read(temporary.temporary_path(str(destination))) == read(source)
 
 
 @pytest.mark.promise
@@ -214,11 +214,11 @@ def test_copy_beside_that_has_its_blocks_is_as_long_as_what_was_written(tmp_path
     source = write(tmp_path / "a", "x" * (5 << 20))
     sizes = []
 
-    def measured(descriptor, block, real=place._write):
+    def measured(descriptor, block, real=place._write_block):
         sizes.append(os.fstat(descriptor).st_size)
         real(descriptor, block)
 
-    monkeypatch.setattr(place, "_write", measured)
+    monkeypatch.setattr(place, "_write_block", measured)
     place.copy_beside(source, str(tmp_path / "b"), ["md5"])
     assert sizes == list(range(0, 5 << 20, checksum._BLOCK))
 

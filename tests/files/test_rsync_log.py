@@ -47,7 +47,7 @@ PREFIX = b"2026/11/24 07:03:13 [8979] "
     ],
 )
 def test_parse_finds_transferred_files_only(line, name):
-    assert rsync_log.parse(line).name == name
+    assert rsync_log.parse_line(line).name == name
 
 
 @pytest.mark.parametrize(
@@ -62,35 +62,41 @@ def test_parse_finds_transferred_files_only(line, name):
     ],
 )
 def test_letters_tell_an_update_from_a_new_file(line, updated):
-    assert rsync_log.parse(line).updated == updated
+    assert rsync_log.parse_line(line).updated == updated
 
 
 @pytest.mark.parametrize("line", [b"\0", b"a\0", b"\0>f+++++++++ a", rb">f+++++++++ a\#000"])
 def test_what_was_lost_to_nuls_is_told(line):
-    assert rsync_log.parse(line).damaged
-    assert not rsync_log.parse(b">f+++++++++ a").damaged
+    assert rsync_log.parse_line(line).damaged
+    assert not rsync_log.parse_line(b">f+++++++++ a").damaged
 
 
 def test_line_whose_names_may_hold_its_arrow_can_be_read_in_several_ways():
-    entry = rsync_log.parse(rb"hf+++++++++ x => y\#012 => x => z")
+    entry = rsync_log.parse_line(rb"hf+++++++++ x => y\#012 => x => z")
     assert entry.name == "x"
     assert entry.ways == (
         ("x", "y\n => x => z"),
         ("x => y\n", "x => z"),
         ("x => y\n => x", "z"),
     )
-    assert rsync_log.parse(b"hf+++++++++ x => y").ways == ()
-    assert rsync_log.parse(b">f+++++++++ x => y => z").name == "x => y => z"
+    assert rsync_log.parse_line(b"hf+++++++++ x => y").ways == ()
+    assert rsync_log.parse_line(b">f+++++++++ x => y => z").name == "x => y => z"
 
 
 def test_read_goes_on_where_it_was_and_leaves_an_unfinished_line(tmp_path):
     log = tmp_path / "rsync.log"
     log.write_bytes(b"building\n>f+++++++++ a\n>f+++++++++ b")
-    assert list(rsync_log.read(str(log))) == [rsync_log.Entry(9), rsync_log.Entry(23, "a")]
+    assert list(rsync_log.read_lines(str(log))) == [
+        rsync_log.LogLine(9),
+        rsync_log.LogLine(23, "a"),
+    ]
     assert rsync_log.complete(str(log)) == 23
     with open(log, "ab") as file:
         file.write(b"b\nsent\n")
-    assert [tuple(entry)[:2] for entry in rsync_log.read(str(log), 23)] == [(38, "bb"), (43, None)]
+    assert [tuple(entry)[:2] for entry in rsync_log.read_lines(str(log), 23)] == [
+        (38, "bb"),
+        (43, None),
+    ]
     assert rsync_log.complete(str(log)) == 43
 
 
@@ -141,7 +147,7 @@ def test_directory_is_the_one_that_a_scan_meets(tmp_path):
         "/etc": "/etc",
     }
     for root in (storage, tmp_path / "mounted"):
-        assert {rel: rsync_log.directory(str(root), rel) for rel in found} == found
+        assert {rel: rsync_log.scan_directory(str(root), rel) for rel in found} == found
 
 
 def test_normal_gives_one_name_for_one_file():
@@ -181,7 +187,7 @@ def test_read_understands_the_installed_rsync(tmp_path, how):
     out = subprocess.run(argv, check=True, capture_output=True).stdout
     if how == "standard output":
         log.write_bytes(out)
-    entries = [entry for entry in rsync_log.read(str(log)) if entry.name is not None]
+    entries = [entry for entry in rsync_log.read_lines(str(log)) if entry.name is not None]
     found = sorted(os.fsencode(entry.name) for entry in entries)
     assert found == sorted(b"d/" + name for name in [*names, b"hard.fits"])
     assert not any(entry.updated or entry.damaged for entry in entries)
@@ -195,7 +201,7 @@ def test_a_hole_of_any_size_is_not_held_in_memory(tmp_path):
         file.write(b">f+++++++++ after\n>f+++++++++ next\n")
     tracemalloc.start()
     try:
-        entries = list(rsync_log.read(str(log)))
+        entries = list(rsync_log.read_lines(str(log)))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -205,11 +211,11 @@ def test_a_hole_of_any_size_is_not_held_in_memory(tmp_path):
         ("next", False),
     ]
     assert entries[-1].end == log.stat().st_size
-    assert list(rsync_log.read(str(log), entries[0].end)) == entries[1:]
+    assert list(rsync_log.read_lines(str(log), entries[0].end)) == entries[1:]
     assert peak < 8 << 20
 
 
 def test_a_long_line_without_an_end_is_left(tmp_path):
     log = tmp_path / "rsync.log"
     log.write_bytes(b">f+++++++++ a\n" + b"x" * (2 << 20))
-    assert [entry.name for entry in rsync_log.read(str(log))] == ["a"]
+    assert [entry.name for entry in rsync_log.read_lines(str(log))] == ["a"]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dbbbatch.files import place
+from dbbbatch.files import temporary
 from dbbbatch.files.clock import Clock
 from dbbbatch.files.scan import scan
 
@@ -129,7 +129,7 @@ def test_scan_needs_its_root(tmp_path):
 
 def test_scan_skips_unfinished_copies_of_ours(tmp_path, put):
     put("a")
-    put(os.path.basename(place.temporary_path("b")))
+    put(os.path.basename(temporary.temporary_path("b")))
     odd = {}
     assert names(tmp_path, odd=odd.__setitem__) == ["a"]
     assert odd == {}

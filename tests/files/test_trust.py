@@ -25,12 +25,12 @@ def file(tmp_path: Path) -> Path:
 
 def refused(path: Path) -> trust.Distrusted:
     with pytest.raises(trust.Distrusted) as caught:
-        trust.read(str(path))
+        trust.read_trusted(str(path))
     return caught.value
 
 
 def test_a_file_of_ours_is_read(file: Path) -> None:
-    assert trust.read(str(file)) == b"content"
+    assert trust.read_trusted(str(file)) == b"content"
 
 
 @pytest.mark.promise
@@ -53,7 +53,7 @@ def test_what_others_can_write_is_refused_and_the_advice_helps(
     what.chmod(what.stat().st_mode | bit)
     advice = str(refused(file)).rpartition(": ")[2]
     assert os.system(advice) == 0
-    assert trust.read(str(file)) == b"content"
+    assert trust.read_trusted(str(file)) == b"content"
 
 
 @pytest.mark.promise
@@ -64,19 +64,19 @@ def test_what_is_no_regular_file_is_refused_without_waiting_for_it(
     file.unlink()
     make(file)
     with pytest.raises((trust.Distrusted, OSError)):
-        trust.read(str(file))
+        trust.read_trusted(str(file))
 
 
 def test_a_pipe_of_ours_is_called_no_regular_file(file: Path) -> None:
     file.unlink()
     os.mkfifo(file, 0o600)
     with pytest.raises(OSError, match="is no regular file"):
-        trust.read(str(file))
+        trust.read_trusted(str(file))
 
 
 def test_a_file_of_ours_in_a_sticky_directory_is_read(file: Path) -> None:
     file.parent.chmod(0o1777)
-    assert trust.read(str(file)) == b"content"
+    assert trust.read_trusted(str(file)) == b"content"
 
 
 @pytest.mark.promise
@@ -105,11 +105,11 @@ def test_a_link_of_another_user_is_refused(file: Path, tmp_path: Path) -> None:
     spool.chmod(0o1777)
     link = spool / "dbb.toml"
     link.symlink_to(os.path.relpath(file, spool))
-    assert trust.read(str(link)) == b"content"
+    assert trust.read_trusted(str(link)) == b"content"
     os.lchown(link, SOMEBODY, -1)
     assert refused(link).foreign
 
 
 def test_what_is_not_there_is_no_matter_of_trust(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        trust.read(str(tmp_path / "none"))
+        trust.read_trusted(str(tmp_path / "none"))

@@ -33,7 +33,15 @@ _ROOT = Path(__file__).resolve().parents[2]
 #: imported if they are there
 _MODULES = ("click", "peewee", "psutil", "psycopg", "sh", "sqlite3", "tenacity", "tomli")
 #: of these, every module
-_PACKAGES = ("dbbbatch.cli", "dbbbatch.database", "dbbbatch.files", "dbbbatch.passes")
+_PACKAGES = (
+    "dbbbatch.areas",
+    "dbbbatch.cli",
+    "dbbbatch.config",
+    "dbbbatch.database",
+    "dbbbatch.files",
+    "dbbbatch.passes",
+    "dbbbatch.process",
+)
 
 
 class Preloaded:

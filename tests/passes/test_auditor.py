@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import pytest
 
-from dbbbatch import config
+from dbbbatch.config import load, sections
+from dbbbatch.config.fields import defaults
 from dbbbatch.database import connect
-from dbbbatch.database.models.storage import File, Row
-from dbbbatch.files import checksum, place
-from dbbbatch.keys import defaults
-from dbbbatch.passes import audit_rows, auditor, base
+from dbbbatch.database.models.file import File, FileRow
+from dbbbatch.files import checksum, place, temporary
+from dbbbatch.passes import audit_rows, auditor, runner
 from dbbbatch.passes.auditor import AuditorWork
-from tests.passes.finding import SENTINEL, Finding, tree
 from tests.support.clocks import set_clock_of_files
+from tests.support.finding import SENTINEL, Finding, tree
 from tests.support.site import Site
 
 FILES = {f"2026/{name}.fits": name.encode() for name in "abcdefghijkl"}
@@ -177,9 +177,7 @@ def test_file_that_a_finder_would_leave_is_not_adopted(stored):
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_forgotten_file_that_is_there_is_an_orphan(stored):
     connect.connect(stored.settings().database)
-    connect.transact(
-        lambda: connect.execute("UPDATE file SET status = 'FORGOTTEN' WHERE filename = 'a.fits'")
-    )
+    connect.write(connect.execute, "UPDATE file SET status = 'FORGOTTEN' WHERE filename = 'a.fits'")
     connect.disconnect()
     assert audit(stored).code == 1
     assert audit(stored, "--adopt").code == 0
@@ -199,7 +197,7 @@ def test_unfinished_copy_is_removed_once_abandoned_however_old_its_original(find
     original = finding.put("a")
     os.utime(original, (1, 1))
     place.copy_beside(str(original), str(finding.storage / "a"))
-    copy = place.temporary_path(str(finding.storage / "a"))
+    copy = temporary.temporary_path(str(finding.storage / "a"))
     assert inside(finding) == 0
     assert os.path.exists(copy)
     set_clock_of_files(monkeypatch, 8 * 86400)
@@ -281,10 +279,10 @@ def test_only_matching_files_are_audited(stored):
 @pytest.fixture
 def finding(database_url, tmp_path):
     """A finder and its directories, without a target."""
-    settings = config.Settings(
+    settings = load.Settings(
         path=tmp_path / "dbb.toml",
-        site=defaults(config.Site, name="archive", state=str(tmp_path / "state")),
-        database=defaults(config.Database, url=database_url, patience=0.2),
+        site=defaults(sections.Site, name="archive", state=str(tmp_path / "state")),
+        database=defaults(sections.Database, url=database_url, patience=0.2),
         handoff={},
         finder={},
         target={},
@@ -295,8 +293,8 @@ def finding(database_url, tmp_path):
 def inside(finding, *, match=(), max_time=None, limit=None, **keys):
     """Audit in this process; give the exit code."""
     work = AuditorWork(finding.finder, **keys)
-    options = base.Options(match=match, max_time=max_time, limit=limit)
-    return base.run(work, finding.settings, finding.finder, options)
+    options = runner.Options(match=match, max_time=max_time, limit=limit)
+    return runner.run_pass(work, finding.settings, finding.finder, options)
 
 
 def clock(now, sleep=time.sleep):
@@ -381,8 +379,8 @@ class TestUnmounted:
         fill(finding, lost=4, rest=96)
         shutil.rmtree(finding.storage / "lost")
         (finding.storage / "rest/0").unlink()
-        plan = base.plan(
-            AuditorWork(finding.finder), finding.settings, finding.finder, base.Options()
+        plan = runner.plan_pass(
+            AuditorWork(finding.finder), finding.settings, finding.finder, runner.Options()
         )
         assert next(plan) == "would mark rest/0 MISSING: is not in storage"
         with pytest.raises(TryLater, match="looks unmounted"):
@@ -404,7 +402,7 @@ class TestUnmounted:
         fill(finding, a=100)
         for number in range(100 if page == 5 else 1):
             (finding.storage / f"a/{number}").unlink()
-        monkeypatch.setattr(audit_rows, "_PAGE", page)
+        monkeypatch.setattr(audit_rows, "_ROWS_PAGE", page)
         between(monkeypatch, audit_rows, "_look", lambda: os.kill(os.getpid(), 15))
         assert inside(finding) == 75
         assert wrong(finding) == []
@@ -619,9 +617,9 @@ def test_file_that_cannot_be_looked_at_is_said_and_not_marked(finding, monkeypat
 
 class TestFinderWithoutPasses:
     def intend(self, finding, name):
-        row = Row("", "a", 4, "blake2b:00", 0, 0)
+        row = FileRow("", "a", 4, "blake2b:00", 0, 0)
         with finding.database():
-            connect.transact(lambda: File.intend(str(finding.storage), name, [row]))
+            connect.write(lambda: File.intend(str(finding.storage), name, [row]))
 
     def test_what_it_left_on_the_way_is_said(self, finding, capsys):
         self.intend(finding, "before")
@@ -656,7 +654,7 @@ def test_audit_that_has_no_time_for_all_of_it_says_what_is_never_looked_at(
     fill(finding, a=1)
     now = [0.0]
     with monkeypatch.context() as patched:
-        patched.setattr(base, "time", clock(lambda: now[0]))
+        patched.setattr(runner, "time", clock(lambda: now[0]))
         between(patched, audit_rows, "_look", lambda: now.append(now.pop() + 100))
         assert inside(finding, max_time=60) == 0
     said = capsys.readouterr().err

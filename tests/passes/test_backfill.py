@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from dbbbatch.cli import dbb
-from dbbbatch.files import checksum
-from dbbbatch.passes import base, spread
+from dbbbatch.files import checksum, parallel
+from dbbbatch.passes import runner
 from dbbbatch.passes.backfill import BackfillWork
 from tests.support.clocks import set_clock_of_files
 from tests.support.scripts import TOP
@@ -219,7 +219,7 @@ def test_date_in_the_future_does_not_keep_a_file_from_settling(stored, monkeypat
     finder = replace(settings.finder["latiss"], settle=1800)
     set_clock_of_files(monkeypatch, 86400 - 3600)
     work = BackfillWork(finder)
-    assert base.run(work, settings, finder, base.Options()) == 0
+    assert runner.run_pass(work, settings, finder, runner.Options()) == 0
     assert (work.counts["recorded"], work.counts["not settled"]) == (3, 0)
 
 
@@ -273,7 +273,7 @@ def test_file_that_cannot_be_read_is_counted_and_the_rest_recorded(stored, monke
     monkeypatch.setattr(checksum, "compute", compute)
     settings = stored.settings()
     work = BackfillWork(settings.finder["latiss"])
-    assert base.run(work, settings, settings.finder["latiss"], base.Options()) == 1
+    assert runner.run_pass(work, settings, settings.finder["latiss"], runner.Options()) == 1
     assert (work.counts["recorded"], work.counts["unreadable"]) == (2, 1)
     assert work.troubles == [f"{stored.storage}/2026-11-23/a.fits: Permission denied"]
 
@@ -287,11 +287,11 @@ def test_so_many_files_are_read_at_a_time_as_there_are_jobs(stored, monkeypatch)
         together.wait()
         return real(path, *more)
 
-    monkeypatch.setattr(spread, "_HANDFUL", 1)
+    monkeypatch.setattr(parallel, "_HANDFUL", 1)
     monkeypatch.setattr(checksum, "compute", compute)
     settings = stored.settings()
     work = BackfillWork(settings.finder["latiss"], jobs=2)
-    assert base.run(work, settings, settings.finder["latiss"], base.Options()) == 0
+    assert runner.run_pass(work, settings, settings.finder["latiss"], runner.Options()) == 0
     monkeypatch.undo()
     assert dict(ask(stored, "SELECT filename, checksum FROM file")) == {
         path.name: checksum.format("blake2b", checksum.compute(str(path))["blake2b"])

@@ -13,19 +13,21 @@ from typing import Any
 
 import pytest
 
-from dbbbatch import config
+from dbbbatch.areas.endpoint import session as sessions
+from dbbbatch.areas.endpoint import transfer
+from dbbbatch.areas.release import is_reason
+from dbbbatch.config import load
 from dbbbatch.errors import TryLater
-from dbbbatch.files import place
-from dbbbatch.passes import base
+from dbbbatch.files import place, temporary
+from dbbbatch.passes import runner
 from dbbbatch.passes.finder import batch
 from dbbbatch.passes.finder.work import FinderWork
-from dbbbatch.passes.handoff import outcomes, transfer
-from dbbbatch.passes.release import is_reason
-from dbbbatch.remote import execute, receive
+from dbbbatch.passes.handoff import outcomes
+from dbbbatch.process import run as programs
 from tests.passes import finding
-from tests.passes.finding import Finding
-from tests.passes.handing import REFUSING, make_pass, rows, statuses, wait_over
 from tests.support.disks import BLOCK, SmallDisk, small_disk
+from tests.support.finding import Finding
+from tests.support.handing import REFUSING, make_pass, rows, statuses, wait_over
 from tests.support.site import Site, tree
 
 pytestmark = pytest.mark.promise
@@ -116,9 +118,9 @@ def test_a_far_end_that_fills_while_files_are_sent(
     far: Site, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     far.put_all(LARGE)
-    real = execute.run
+    real = programs.run
 
-    def run(argv: Any, **more: Any) -> execute.Finished:
+    def run(argv: Any, **more: Any) -> programs.Finished:
         monkeypatch.undo()
         disk.fill(1_000_000 // BLOCK)
         return real(argv, **more)
@@ -177,16 +179,16 @@ def test_one_file_for_which_few_more_can_be_made_is_not_blamed(site: Site, disk:
 
 
 @pytest.fixture
-def place_there(disk: SmallDisk) -> receive.Place:
+def place_there(disk: SmallDisk) -> sessions.EndpointAddress:
     """Give a far end on the small disk, to be talked to without a handoff."""
     for name in ("staging", "buffer"):
         (disk.path / name).mkdir()
-    return receive.Place(f"{disk.path}/buffer", f"{disk.path}/staging", None, {})
+    return sessions.EndpointAddress(f"{disk.path}/buffer", f"{disk.path}/staging", None, {})
 
 
-def expected(names: list[bytes], content: bytes = b"data") -> list[receive.Expected]:
+def expected(names: list[bytes], content: bytes = b"data") -> list[sessions.Expected]:
     digest = hashlib.blake2b(content).hexdigest()
-    return [receive.Expected(name, len(content), digest) for name in names]
+    return [sessions.Expected(name, len(content), digest) for name in names]
 
 
 def arrive(disk: SmallDisk, attempt: str, names: list[bytes], content: bytes = b"data") -> None:
@@ -197,7 +199,7 @@ def arrive(disk: SmallDisk, attempt: str, names: list[bytes], content: bytes = b
 @pytest.mark.parametrize("blocks", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize("names", [[b"refused"], [b"a", b"refused", b"z"]])
 def test_what_a_full_buffer_refuses_is_never_told_as_placed(
-    place_there: receive.Place,
+    place_there: sessions.EndpointAddress,
     disk: SmallDisk,
     names: list[bytes],
     blocks: int,
@@ -208,24 +210,24 @@ def test_what_a_full_buffer_refuses_is_never_told_as_placed(
     refuse = f"rm {refused} && echo No space left on device >&2 && exit 1"
     program("cp", f'{shutil.which("cp")} "$@" && if [ -e {refused} ]; then {refuse}; fi')
     others = {os.fsdecode(name): b"data" for name in names if name != b"refused"}
-    with receive.Session(place_there) as session:
+    with sessions.Session(place_there) as session:
         session.begin("attempt", names)
         arrive(disk, "attempt", names)
         assert session.verify("attempt", expected(names), 10) == expected(names)
         disk.fill(blocks)
-        with suppress(receive.Refused):
+        with suppress(sessions.Refused):
             assert set(session.place_files("attempt").kept) == {b"refused"}
     assert tree(disk.path / "buffer") == others
 
 
 def test_what_arrived_at_a_full_disk_is_never_told_as_missing(
-    place_there: receive.Place, disk: SmallDisk
+    place_there: sessions.EndpointAddress, disk: SmallDisk
 ) -> None:
     names = [b"%d" % n for n in range(60)]
     refusals = 0
     for blocks in range(6):
         attempt = f"attempt-{blocks}"
-        with receive.Session(place_there) as session:
+        with sessions.Session(place_there) as session:
             session.begin(attempt, names)
             arrive(disk, attempt, names)
             # What the last answer took is not there for the next one if somebody else is faster;
@@ -235,7 +237,7 @@ def test_what_arrived_at_a_full_disk_is_never_told_as_missing(
             disk.fill(blocks)
             try:
                 assert session.verify(attempt, expected(names), 10) == expected(names)
-            except receive.Refused:
+            except sessions.Refused:
                 refusals += 1
             session.clean(attempt)
         disk.make_room()
@@ -243,7 +245,7 @@ def test_what_arrived_at_a_full_disk_is_never_told_as_missing(
 
 
 def test_what_a_full_disk_has_already_is_never_told_as_other_content(
-    place_there: receive.Place, disk: SmallDisk
+    place_there: sessions.EndpointAddress, disk: SmallDisk
 ) -> None:
     names = [b"%d" % n for n in range(60)]
     for name in names:
@@ -253,10 +255,10 @@ def test_what_a_full_disk_has_already_is_never_told_as_other_content(
     for blocks in range(9):
         attempt = f"attempt-{blocks}"
         disk.fill(blocks)
-        with receive.Session(place_there) as session:
+        with sessions.Session(place_there) as session:
             try:
                 assert session.begin(attempt, names).taken == taken
-            except receive.Refused:
+            except sessions.Refused:
                 refusals += 1
             session.clean(attempt)
         disk.make_room()
@@ -410,7 +412,7 @@ def run(site: Site, script: str) -> int:
     if script == "handoff":
         return make_pass(site)
     section = settings.finder[site.name]
-    return base.run(FinderWork(section), settings, section, base.Options())
+    return runner.run_pass(FinderWork(section), settings, section, runner.Options())
 
 
 def all_is_recorded(site: Site, script: str) -> None:
@@ -496,7 +498,7 @@ def _all_files(site: Site) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def storing(settings: config.Settings, disk: SmallDisk, tmp_path: Path) -> Finding:
+def storing(settings: load.Settings, disk: SmallDisk, tmp_path: Path) -> Finding:
     """Give a finder with storage on the small disk, and a target that waits for its files."""
     made = Finding(settings, disk.path, tmp_path / "source", min_free=0, retry_wait=0)
     made.add_target()
@@ -511,7 +513,9 @@ def put_all(storing: Finding, files: dict[str, bytes]) -> None:
 def nothing_is_stored_by_halves(storing: Finding, files: dict[str, bytes]) -> dict[str, bytes]:
     """What storage has is whole and recorded, the rest is in the source; give what storage has."""
     stored: dict[str, bytes] = finding.tree(storing.storage)
-    final = {rel: content for rel, content in stored.items() if place.TEMPORARY_PREFIX not in rel}
+    final = {
+        rel: content for rel, content in stored.items() if temporary.TEMPORARY_PREFIX not in rel
+    }
     assert final.items() <= files.items()
     assert finding.tree(storing.source) | final == files
     recorded = {f"{relpath}/{filename}" for relpath, filename, _ in storing.rows()}
@@ -623,7 +627,7 @@ def test_copies_for_which_there_was_no_room_do_not_keep_storage_full(
     before = place.free_bytes(str(disk.path))
     assert storing.run() == 75
     stored = nothing_is_stored_by_halves(storing, SMALL)
-    assert not any(place.TEMPORARY_PREFIX in rel for rel in stored)
+    assert not any(temporary.TEMPORARY_PREFIX in rel for rel in stored)
     assert place.free_bytes(str(disk.path)) == before - len(stored) * BLOCK
 
 
@@ -646,7 +650,7 @@ def test_copies_that_were_made_ahead_do_not_keep_storage_full(
 
 @pytest.mark.parametrize("room", ["none at all", "none to spare"])
 def test_a_full_quarantine_on_another_disk_leaves_the_file_in_the_source(
-    settings: config.Settings,
+    settings: load.Settings,
     tmp_path: Path,
     room: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -13,7 +13,7 @@ import pytest
 from dbbbatch.files import checksum, names
 from dbbbatch.files.scan import mtime_ns
 from dbbbatch.passes.handoff.outcomes import attempt_prefix
-from tests.passes.handing import change, rows
+from tests.support.handing import change, rows
 from tests.support.scripts import TOP
 from tests.support.site import Site
 

@@ -15,10 +15,10 @@ import pytest
 
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.files import checksum
-from dbbbatch.passes import base
+from dbbbatch.passes import runner
 from dbbbatch.passes.handoff.outcomes import attempt_prefix
 from dbbbatch.passes.janitor import JanitorWork
-from tests.passes.handing import HOSTILE, change, contents, make_pass, rows, statuses
+from tests.support.handing import HOSTILE, change, contents, make_pass, rows, statuses
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
 
@@ -41,7 +41,7 @@ def configure(site: Site, **keys: Any) -> Site:
 def janitor(site: Site, **options: Any) -> int:
     settings = site.settings()
     section = settings.handoff[site.name]
-    return base.run(JanitorWork(section), settings, section, base.Options(**options))
+    return runner.run_pass(JanitorWork(section), settings, section, runner.Options(**options))
 
 
 def store(site: Site) -> None:
@@ -326,7 +326,7 @@ class TestSpace:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr("dbbbatch.passes.janitor._TOGETHER", together)
+        monkeypatch.setattr("dbbbatch.passes.janitor._ASKED_TOGETHER", together)
         change(site, "UPDATE file SET status = 'QUARANTINED' WHERE filename = 'first'")
         assert janitor(site) == 0
         assert set(tree(site.holding)) == {"first", "fourth"}
@@ -366,7 +366,7 @@ class TestSpace:
     def test_a_dry_run_stops_where_there_would_be_space(self, site: Site) -> None:
         settings = site.settings()
         section = settings.handoff[site.name]
-        said = list(base.plan(JanitorWork(section), settings, section, base.Options()))
+        said = list(runner.plan_pass(JanitorWork(section), settings, section, runner.Options()))
         assert [line.rpartition(" ")[2] for line in said] == ["first", "second"]
 
 

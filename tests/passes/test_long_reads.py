@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft
+from dbbbatch.database.models.finder import Remembered
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, place
 from dbbbatch.passes.backfill import BackfillWork
-from dbbbatch.passes.finder.rsync import RsyncWork
-from tests.passes.finding import Finding
-from tests.passes.handing import make_pass, rows
+from dbbbatch.passes.finder.rsync_logs import RsyncWork
+from tests.support.finding import Finding
+from tests.support.handing import make_pass, rows
 from tests.support.site import Site, tree
 
 #: Hours of reading, and no room on the disk.
@@ -84,7 +84,7 @@ def finding(settings: Any, tmp_path: Path) -> Iterator[Finding]:
 
 def remembered(finding: Finding) -> int:
     connect.connect(finding.settings.database)
-    return int(FinderLeft.select().count())
+    return int(Remembered.select().count())
 
 
 @pytest.mark.parametrize(("limit", "code"), [({}, 75), ({"max_time": 1.0}, 0)])
@@ -112,7 +112,7 @@ def test_a_copy_to_another_file_system_goes_no_further(
 ) -> None:
     finding = Finding(settings, tmp_path, source=other_file_system)
     finding.put("a", b"x" * (1 << 20))
-    real = place._write
+    real = place._write_block
 
     def write(descriptor: int, block: memoryview) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -121,7 +121,7 @@ def test_a_copy_to_another_file_system_goes_no_further(
             time.sleep(0.01)
         real(descriptor, block)
 
-    monkeypatch.setattr(place, "_write", write)
+    monkeypatch.setattr(place, "_write_block", write)
     assert finding.run() == 75
     assert os.listdir(finding.storage) == [".dbb-storage"]
     assert remembered(finding) == 0
@@ -218,7 +218,7 @@ def test_a_recovery_keeps_what_it_read_before(
 
     # Both are in storage; as if a copy had other numbers than its row, both are read again.
     with monkeypatch.context() as patched:
-        patched.setattr("dbbbatch.passes.finder.arrival._record", killed)
+        patched.setattr("dbbbatch.areas.storage.store._record_stored", killed)
         with pytest.raises(Killed):
             finding.run()
     connect.connect(finding.settings.database)

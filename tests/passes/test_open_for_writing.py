@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dbbbatch.files import checksum, ways
-from tests.passes.handing import rows
+from tests.support.handing import rows
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
 from tests.support.writer import writing

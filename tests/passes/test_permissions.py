@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.passes.handoff import transfer
-from tests.passes.handing import make_pass
+from dbbbatch.areas.endpoint import transfer
+from tests.support.handing import make_pass
 from tests.support.site import Site, tree
 
 pytestmark = pytest.mark.promise

@@ -9,9 +9,9 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.files import names
-from dbbbatch.passes import base
+from dbbbatch.passes import runner
 from dbbbatch.passes.rebuild import HandoffRebuild, StorageRebuild
-from tests.passes.handing import REFUSING
+from tests.support.handing import REFUSING
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
 
@@ -45,7 +45,7 @@ def ask(site, sql):
 
 def change(site, sql):
     connect.connect(site.settings().database)
-    connect.transact(lambda: connect.execute(sql))
+    connect.write(connect.execute, sql)
     connect.disconnect()
 
 
@@ -55,7 +55,7 @@ def lose(site):
     more = ("finder_left", "quarantine", "transfer_attempt", "transfer_batch", "handoff_file")
     connect.connect(site.settings().database)
     for table in (*tables, *more):
-        connect.transact(lambda table=table: connect.execute(f"DELETE FROM {table}"))
+        connect.write(lambda table=table: connect.execute(f"DELETE FROM {table}"))
     connect.disconnect()
 
 
@@ -110,7 +110,7 @@ def test_file_of_quarantine_comes_back_though_another_was_released_from_there(li
     waiting = f"{ASIDE.replace('ORDER', 'WHERE released_at IS NULL ORDER')}"
     before = ask(lived, waiting)
     connect.connect(lived.settings().database)
-    connect.transact(lambda: connect.execute("DELETE FROM quarantine WHERE released_at IS NULL"))
+    connect.write(connect.execute, "DELETE FROM quarantine WHERE released_at IS NULL")
     connect.disconnect()
     assert "1 in quarantine recorded" in lived.run("dbb", "rebuild", "finder.latiss").out
     assert ask(lived, waiting) == before
@@ -196,7 +196,7 @@ def test_directory_that_cannot_be_read_is_said_and_fails(lived, monkeypatch, lab
     work = HandoffRebuild(section)
     if label.startswith("finder"):
         work = StorageRebuild(section, "UNTRIED")
-    assert base.run(work, settings, section, base.Options()) == 1
+    assert runner.run_pass(work, settings, section, runner.Options()) == 1
     (said,) = work.troubles
     assert said.startswith(f"{closed}")
     assert "directory cannot be read: Permission denied" in said

@@ -138,10 +138,10 @@ def test_no_question_reads_a_whole_table(
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("name", ["a.fits", "night/a.fits"])
 def test_what_a_finder_has_in_mind_is_told(name: str) -> None:
-    from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
+    from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
 
-    left = Left("night", "a.fits", 5, 2, 3, Verdict.FAILED, 2, "Permission denied")
-    connect.transact(lambda: FinderLeft.remember("archive", "latiss", [left]))
+    left = RememberedFile("night", "a.fits", 5, 2, 3, WhyRemembered.FAILED, 2, "Permission denied")
+    connect.write(Remembered.remember, "archive", "latiss", [left])
     (found,) = history(name, [])
     (version,) = found.versions
     assert (version.where, version.status, version.detail) == (

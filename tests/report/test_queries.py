@@ -179,14 +179,16 @@ def test_no_question_reads_a_whole_table(
 
 @pytest.mark.usefixtures("database")
 def test_what_a_finder_could_not_store_is_told_but_not_its_duplicates() -> None:
-    from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
+    from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
 
     rows = [
-        Left("", "a", 1, 2, 3, Verdict.FAILED, 2, "Permission denied"),
-        Left("", "b", 1, 2, 3, Verdict.DUPLICATE, 1, "storage has the same file already"),
-        Left("", "c", 0, 0, 0, Verdict.GIVEN_UP, 8, "given up after 8 tries"),
+        RememberedFile("", "a", 1, 2, 3, WhyRemembered.FAILED, 2, "Permission denied"),
+        RememberedFile(
+            "", "b", 1, 2, 3, WhyRemembered.DUPLICATE, 1, "storage has the same file already"
+        ),
+        RememberedFile("", "c", 0, 0, 0, WhyRemembered.GIVEN_UP, 8, "given up after 8 tries"),
     ]
-    connect.transact(lambda: FinderLeft.remember("archive", "latiss", rows))
+    connect.write(Remembered.remember, "archive", "latiss", rows)
     first, second = queries.status().trouble
     assert (first.label, first.what, first.files) == ("finder.latiss", "failing", 1)
     assert first.message.startswith("Permission denied (a, last tried 20")
@@ -198,10 +200,10 @@ def test_what_a_finder_could_not_store_is_told_but_not_its_duplicates() -> None:
 
 @pytest.mark.usefixtures("database")
 def test_the_reason_is_that_of_the_file_that_a_finder_tried_last() -> None:
-    from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
+    from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
 
     for name in ("z", "a"):
-        left = Left("", name, 1, 2, 3, Verdict.FAILED, 1, f"{name} failed")
-        connect.transact(lambda left=left: FinderLeft.remember("archive", "latiss", [left]))
+        left = RememberedFile("", name, 1, 2, 3, WhyRemembered.FAILED, 1, f"{name} failed")
+        connect.write(lambda left=left: Remembered.remember("archive", "latiss", [left]))
     connect.execute("UPDATE finder_left SET seen_at = '2026-01-01 00:00:00' WHERE filename = 'z'")
     assert queries.status().trouble[0].message.startswith("a failed")

@@ -58,10 +58,10 @@ class Databases:
 
 def initialise(url: str) -> None:
     """Put the schema into a database, as ``dbb init`` does."""
-    from dbbbatch.config import Database
+    from dbbbatch.config.fields import defaults
+    from dbbbatch.config.sections import Database
     from dbbbatch.database import connect, schema
-    from dbbbatch.keys import defaults
 
     settings = defaults(Database, url=url)
-    schema.upgrade(connect.connect(settings, check=False))
+    schema.apply_migrations(connect.connect(settings, check=False))
     connect.disconnect()

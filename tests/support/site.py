@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dbbbatch import toml
+from dbbbatch.config import toml
 from tests.support.scripts import Ran, run_script
 from tests.support.ssh import SshServer
 
@@ -83,14 +83,14 @@ class Site:
         }
         for name, keys in (targets if targets is not None else {"a": {}}).items():
             document[f"target.{name}"] = {"storage": self.storage, "plugin": "null", **keys}
-        self.config.write_text(toml.document(document))
+        self.config.write_text(toml.toml_document(document))
         return self
 
     def settings(self) -> Any:
         """Give the settings as the scripts read them."""
-        from dbbbatch import config
+        from dbbbatch.config import load
 
-        return config.load(self.config)
+        return load.load(self.config)
 
     def put(self, rel: str | bytes, content: bytes = b"data", where: Path | None = None) -> Path:
         """Write a file below the buffer (or ``where``) as an archiver does, and give its path."""

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dbbbatch.targets import registry
-from dbbbatch.targets.base import Context, StoredFile
-from dbbbatch.targets.crew import Crew
+from dbbbatch.targets.plugin import Context, StoredFile
+from dbbbatch.targets.pool import WorkerPool
 from dbbbatch.targets.verdict import Verdict
 from dbbbatch.targets.worker import Launch
 
@@ -22,7 +22,7 @@ PLUGINS = {
     "whole": "tests.targets.naughty:Whole",
 }
 
-MakeCrew = Callable[..., Crew]
+MakeCrew = Callable[..., WorkerPool]
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def stored(storage: Path) -> Callable[..., list[StoredFile]]:
 @pytest.fixture
 def make_crew(naughty: None, storage: Path, tmp_path: Path) -> Iterator[MakeCrew]:
     """Give a function that makes a crew of naughty plugins; all are ended in the end."""
-    made: list[Crew] = []
+    made: list[WorkerPool] = []
 
     def make(
         plugin: str = "naughty",
@@ -76,10 +76,10 @@ def make_crew(naughty: None, storage: Path, tmp_path: Path) -> Iterator[MakeCrew
         timeout: float = 60.0,
         memory_limit: int = 0,
         **config: Any,
-    ) -> Crew:
+    ) -> WorkerPool:
         context = Context("a", "here", str(storage), str(tmp_path), timeout)
         launch = Launch(plugin, config, context, memory_limit)
-        made.append(Crew(launch, workers, logging.getLogger("dbbbatch")))
+        made.append(WorkerPool(launch, workers, logging.getLogger("dbbbatch")))
         return made[-1]
 
     yield make
@@ -87,7 +87,7 @@ def make_crew(naughty: None, storage: Path, tmp_path: Path) -> Iterator[MakeCrew
         crew.end()
 
 
-def tell(crew: Crew) -> dict[int, Verdict]:
+def tell(crew: WorkerPool) -> dict[int, Verdict]:
     """Collect until nothing more is awaited."""
     verdicts: dict[int, Verdict] = {}
     while crew.busy:

@@ -9,15 +9,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from dbbbatch.config.fields import option
 from dbbbatch.files import checksum
-from dbbbatch.keys import key
-from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    start: str = key("", "what goes wrong at the start")
-    journal: str = key("", "file that notes each file taken in hand")
+    start: str = option("", "what goes wrong at the start")
+    journal: str = option("", "file that notes each file taken in hand")
 
 
 def _is_socket(descriptor: int) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dbbbatch.targets import registry
-from dbbbatch.targets.base import Context, Outcome, Plugin, StoredFile
+from dbbbatch.targets.plugin import Context, Outcome, Plugin, StoredFile
 
 
 @contextmanager

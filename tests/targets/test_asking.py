@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.targets import asking
-from dbbbatch.targets.base import Context, Misconfigured, NotReady, StoredFile
+from dbbbatch.targets.plugin import Context, Misconfigured, NotReady, StoredFile
 from dbbbatch.targets.worker import Launch
 
 Stored = Callable[..., list[StoredFile]]

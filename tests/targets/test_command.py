@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dbbbatch.keys import defaults
+from dbbbatch.config.fields import defaults
 from dbbbatch.targets import registry
-from dbbbatch.targets.base import Context, Misconfigured, StoredFile
-from dbbbatch.targets.command import Command, CommandSettings
+from dbbbatch.targets.command import CommandPlugin, CommandSettings
+from dbbbatch.targets.plugin import Context, Misconfigured, StoredFile
 from tests.support.site import Site
 from tests.targets.offering import offered, results, started
 
@@ -79,7 +79,7 @@ def test_placeholders_are_filled(tmp_path: Path) -> None:
 
 def test_command_that_exceeds_the_time_limit_failed(tmp_path: Path) -> None:
     context = Context("here", "site", str(tmp_path), str(tmp_path), 0.5)
-    plugin = Command(defaults(CommandSettings, command="sh -c 'sleep 60' {file}"), context)
+    plugin = CommandPlugin(defaults(CommandSettings, command="sh -c 'sleep 60' {file}"), context)
     plugin.start()
     (outcome,) = offered(plugin, *put(tmp_path, "x"))
     assert outcome.result.value == "failed"
@@ -95,12 +95,12 @@ def test_missing_program_is_said_at_the_start(tmp_path: Path) -> None:
 
 
 def test_unknown_placeholder_is_a_problem_of_the_configuration() -> None:
-    (problem,) = registry.problems("target.x", "command", {"command": "register {flie}"})
+    (problem,) = registry.plugin_problems("target.x", "command", {"command": "register {flie}"})
     assert "did you mean 'file'" in problem
 
 
 def test_command_without_the_file_is_a_problem_of_the_configuration() -> None:
-    (problem,) = registry.problems("target.x", "command", {"command": "register"})
+    (problem,) = registry.plugin_problems("target.x", "command", {"command": "register"})
     assert "{file} is missing" in problem
 
 
@@ -110,7 +110,9 @@ def test_command_without_the_file_is_a_problem_of_the_configuration() -> None:
 def test_an_exit_code_with_two_meanings_is_a_problem_of_the_configuration(
     keys: dict[str, list[int]],
 ) -> None:
-    (problem,) = registry.problems("target.x", "command", {"command": "register {file}", **keys})
+    (problem,) = registry.plugin_problems(
+        "target.x", "command", {"command": "register {file}", **keys}
+    )
     assert "an exit code has one meaning" in problem
     assert problem.startswith(f"[target.x.config] {[*keys][-1]}: ")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.files import checksum
-from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, StoredFile
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, StoredFile
 from tests.targets.offering import results, started
 
 

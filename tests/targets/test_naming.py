@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.targets import naming
-from dbbbatch.targets.base import Misconfigured, StoredFile
+from dbbbatch.targets.plugin import Misconfigured, StoredFile
 
 FILE = StoredFile(1, "/s/2026/a b.fits.fz", "2026", "a b.fits.fz", 5, added_on=datetime(2026, 3, 4))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dbbbatch import keys
+from dbbbatch.config import fields
 from dbbbatch.targets import registry
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -19,5 +19,5 @@ def test_page_has_every_key(plugin: str) -> None:
     table = page.partition("\n## Keys\n")[2].partition("\n## ")[0]
     named = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
     documented = [name for cell in named for name in re.findall(r"`(\w+)`", cell)]
-    declared = [field.name for field in keys.declared(registry.find(plugin).Settings)]
+    declared = [field.name for field in fields.declared(registry.find(plugin).Settings)]
     assert documented == declared

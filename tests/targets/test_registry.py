@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dbbbatch.targets import registry
-from dbbbatch.targets.base import Misconfigured, Plugin
+from dbbbatch.targets.plugin import Misconfigured, Plugin
 from tests.targets.conftest import write_package
 
 
@@ -40,10 +40,10 @@ def test_entry_point_that_is_no_plugin_is_an_error(
 
 
 def test_all_wrong_keys_are_told_at_once() -> None:
-    problems = registry.problems("target.x", "link", {"rot": "/x", "how": "magic"})
+    problems = registry.plugin_problems("target.x", "link", {"rot": "/x", "how": "magic"})
     assert len(problems) == 3
     assert any("did you mean 'root'" in problem for problem in problems)
 
 
 def test_right_keys_are_no_problem() -> None:
-    assert registry.problems("target.x", "link", {"root": "/x"}) == []
+    assert registry.plugin_problems("target.x", "link", {"root": "/x"}) == []

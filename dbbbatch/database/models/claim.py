@@ -16,9 +16,9 @@ import peewee
 
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.base import Table, TimeField
-from dbbbatch.database.models.due import Held, Place, due, with_names
+from dbbbatch.database.models.due import ClaimedFile, DuePosition, due, with_names
 from dbbbatch.database.models.ingest import OTHER_CONTENT, IngestEvent, IngestState
-from dbbbatch.database.models.status import Status, must_be_possible
+from dbbbatch.database.models.statuses import IngestStatus, must_be_possible
 
 #: Tells whether a process of this machine still lives: its number, the tick at which it began, and
 #: when that was (seconds since 1970), as `dbbbatch.files.processes.lives` does.
@@ -26,7 +26,7 @@ Alive = Callable[[int, int | None, float], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class StateChange:
     """What becomes of a file in hand; `number` is that of its event.
 
     Attributes
@@ -43,7 +43,7 @@ class Judgement:
 
     file_id: int
     number: int
-    status: Status
+    status: IngestStatus
     attempts: int
     next_try_at: datetime | None
     parts_done: frozenset[str]
@@ -55,7 +55,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ClaimedFiles:
     """What `IngestClaim.take` took in hand, and what it did not.
 
     Attributes
@@ -66,10 +66,10 @@ class Taken:
         Files looked at; none means that nothing is due beyond `place`.
     """
 
-    held: list[Held]
+    held: list[ClaimedFile]
     ignored: int
     seen: int
-    place: Place
+    place: DuePosition
 
 
 class IngestClaim(Table):
@@ -112,11 +112,11 @@ class IngestClaim(Table):
         again: int,
         until: datetime,
         latest: datetime,
-        place: Place,
+        place: DuePosition,
         number: int,
         chosen: Callable[[str, str], bool],
         wanted: Callable[[str, str], bool],
-    ) -> Taken:
+    ) -> ClaimedFiles:
         """Take due files in hand: new ones in order of arrival, others in order of their time.
 
         Parameters
@@ -127,7 +127,7 @@ class IngestClaim(Table):
             Tries that are due by then.
         latest : `datetime.datetime`
             What is due later than then is due, too, as for `due`.
-        place : `Place`
+        place : `DuePosition`
             Where to begin.
         number : `int`
             The first free event number of the pass; ``new + again`` are used at most.
@@ -138,18 +138,20 @@ class IngestClaim(Table):
         """
         found, place = due(target_id, new, again, until, latest, place)
         if not found:
-            return Taken([], 0, 0, place)
+            return ClaimedFiles([], 0, 0, place)
         now = connect.now()
         held = [one for one in with_names(found) if chosen(one.relpath, one.filename)]
         becomes = {
-            one.file_id: Status.PENDING if wanted(one.relpath, one.filename) else Status.IGNORED
+            one.file_id: IngestStatus.PENDING
+            if wanted(one.relpath, one.filename)
+            else IngestStatus.IGNORED
             for one in held
         }
         rows, events = [], []
         for at, one in enumerate(held):
             status = becomes[one.file_id]
             must_be_possible(one.was, status)
-            claim = run_id if status is Status.PENDING else None
+            claim = run_id if status is IngestStatus.PENDING else None
             why = "" if claim else "not wanted by include and exclude"
             rows.append((one.file_id, target_id, status, claim, now, why))
             events.append((one.file_id, target_id, status, now, None, "", why, run_id, number + at))
@@ -168,12 +170,12 @@ class IngestClaim(Table):
             rows,
         )
         IngestEvent.record(events)
-        pending = [one for one in held if becomes[one.file_id] is Status.PENDING]
-        return Taken(pending, len(held) - len(pending), len(found), place)
+        pending = [one for one in held if becomes[one.file_id] is IngestStatus.PENDING]
+        return ClaimedFiles(pending, len(held) - len(pending), len(found), place)
 
     @classmethod
-    def held_besides(cls, run_id: int, known: Collection[int]) -> list[Held]:
-        """Give what a pass holds without knowing: taken by a commit whose answer was lost."""
+    def held_besides(cls, run_id: int, known: Collection[int]) -> list[ClaimedFile]:
+        """Return what a pass holds without knowing: taken by a commit whose answer was lost."""
         rows = connect.execute(
             "SELECT file_id, CASE WHEN attempts = 0 THEN 'UNTRIED' ELSE 'FAILURE' END, attempts,"
             " parts_done FROM ingest_state WHERE claim = ? ORDER BY file_id",
@@ -182,7 +184,7 @@ class IngestClaim(Table):
         return with_names([row for row in rows if row[0] not in known])
 
     @classmethod
-    def tell(cls, run_id: int, target_id: int, judgements: Sequence[Judgement]) -> set[int]:
+    def tell(cls, run_id: int, target_id: int, judgements: Sequence[StateChange]) -> set[int]:
         """Write what became of files in hand.
 
         A file whose content changed meanwhile is due again, unless it is anyhow: what became of
@@ -194,7 +196,7 @@ class IngestClaim(Table):
             Files that this pass no longer holds, since its claim ran out: nothing was written.
         """
         for judgement in judgements:
-            must_be_possible(Status.PENDING, judgement.status)
+            must_be_possible(IngestStatus.PENDING, judgement.status)
         where, values = bulk.among([judgement.file_id for judgement in judgements])
         lock = " FOR UPDATE" if connect.on_postgresql() else ""
         ours = dict(
@@ -265,7 +267,7 @@ class IngestClaim(Table):
             ],
         )
         IngestState.offer_anew(target_id, sorted(changed), OTHER_CONTENT)
-        return _unwritten(run_id, [j for j in judgements if j.file_id not in ours])
+        return _not_yet_written(run_id, [j for j in judgements if j.file_id not in ours])
 
     @classmethod
     def take_from_the_dead(
@@ -300,7 +302,7 @@ class IngestClaim(Table):
         count = 0
         for holder, why in cls.dead(run_id, target_id, machine, alive):
             why = f"{why} with this file in hand"
-            count += _take_away(holder, target_id, run_id, number + count, why, now)
+            count += _return_to_due(holder, target_id, run_id, number + count, why, now)
             cls.delete().where(cls.run_id == holder).execute()
         latest = now + timedelta(seconds=longest)
         ahead = (cls.target_id == target_id) & (cls.expires_at > latest)
@@ -340,7 +342,7 @@ class IngestClaim(Table):
         )
 
 
-def _fit(judgement: Judgement) -> Judgement:
+def _fit(judgement: StateChange) -> StateChange:
     """Make fit for columns what a plugin has said."""
     message, version = bulk.clean(judgement.message), bulk.clean(judgement.version)
     if message == judgement.message and version == judgement.version:
@@ -348,7 +350,7 @@ def _fit(judgement: Judgement) -> Judgement:
     return replace(judgement, message=message, version=version)
 
 
-def _unwritten(run_id: int, missing: Sequence[Judgement]) -> set[int]:
+def _not_yet_written(run_id: int, missing: Sequence[StateChange]) -> set[int]:
     """Leave out those that an earlier try of the same transaction has written after all."""
     if not missing:
         return set()
@@ -363,10 +365,10 @@ def _unwritten(run_id: int, missing: Sequence[Judgement]) -> set[int]:
     return {judgement.file_id for judgement in missing if judgement.number not in written}
 
 
-def _take_away(
+def _return_to_due(
     holder: int, target_id: int, run_id: int, number: int, why: str, now: datetime
 ) -> int:
-    must_be_possible(Status.PENDING, Status.UNKNOWN)
+    must_be_possible(IngestStatus.PENDING, IngestStatus.UNKNOWN)
     lock = " FOR UPDATE" if connect.on_postgresql() else ""
     found = connect.execute(
         f"SELECT file_id FROM ingest_state WHERE claim = ? ORDER BY file_id{lock}", [holder]
@@ -382,11 +384,11 @@ def _take_away(
             "at": "timestamp",
             "message": "text",
         },
-        [(file_id, target_id, Status.UNKNOWN, now, why) for (file_id,) in found],
+        [(file_id, target_id, IngestStatus.UNKNOWN, now, why) for (file_id,) in found],
     )
     IngestEvent.record(
         [
-            (file_id, target_id, Status.UNKNOWN, now, None, "", why, run_id, number + at)
+            (file_id, target_id, IngestStatus.UNKNOWN, now, None, "", why, run_id, number + at)
             for at, (file_id,) in enumerate(found)
         ]
     )

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dbbbatch import retry
-from dbbbatch.database import bulk, connect
-from dbbbatch.database.models.status import Status
-from dbbbatch.database.models.storage import FileChecksum
+from dbbbatch.database import bulk, connect, retry
+from dbbbatch.database.models.file import FileChecksum
+from dbbbatch.database.models.statuses import IngestStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ClaimedFile:
     """A file in hand: what a plugin must know of it, and what it was before.
 
     Attributes
@@ -27,7 +26,7 @@ class Held:
         As the database writes names.
     file_status : `str`
         Whether storage still holds it (STORED).
-    was : `Status`
+    was : `IngestStatus`
         Its status before it was taken.
     """
 
@@ -38,13 +37,13 @@ class Held:
     checksums: Mapping[str, str]
     file_status: str
     added_on: datetime
-    was: Status
+    was: IngestStatus
     attempts: int
     parts_done: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DuePosition:
     """How far the two queues were read: after this file, and after this time and file."""
 
     new: int = 0
@@ -65,7 +64,7 @@ def due_now(target_id: int, longest: float) -> bool:
     longest : `float`
         The longest wait between two tries (seconds).
     """
-    now, latest = map(bulk.moment, retry.span(longest, connect.now()))
+    now, latest = map(bulk.time_value, retry.due_range(longest, connect.now()))
     questions: tuple[tuple[str, list[Any]], ...] = (
         (
             "SELECT 1 FROM ingest_state WHERE target_id = ? AND status = 'UNTRIED'"
@@ -86,7 +85,7 @@ def due_now(target_id: int, longest: float) -> bool:
 
 def due_count(target_id: int, longest: float) -> int:
     """Count what is due of a target now, as `due_now`."""
-    now, latest = map(bulk.moment, retry.span(longest, connect.now()))
+    now, latest = map(bulk.time_value, retry.due_range(longest, connect.now()))
     found = connect.execute(
         "SELECT (SELECT count(*) FROM ingest_state WHERE target_id = ? AND status = 'UNTRIED'"
         f" AND next_try_at IS NULL) + (SELECT count(*) FROM {_BY})"
@@ -97,7 +96,7 @@ def due_count(target_id: int, longest: float) -> int:
 
 
 #: A row found: file, status, attempts, parts done.
-Found = tuple[int, str, int, str]
+DueRow = tuple[int, str, int, str]
 
 
 def due(
@@ -106,10 +105,10 @@ def due(
     again: int,
     until: datetime,
     latest: datetime,
-    place: Place,
+    place: DuePosition,
     *,
     lock: bool = True,
-) -> tuple[list[Found], Place]:
+) -> tuple[list[DueRow], DuePosition]:
     """Find due files.
 
     Parameters
@@ -120,7 +119,7 @@ def due(
         Tries that are due by then.
     latest : `datetime.datetime`
         What is due later than then is due, too: a clock was ahead when it was put off.
-    place : `Place`
+    place : `DuePosition`
         Where to begin.
     lock : `bool`
         Pass over what another transaction is taking, and keep others from taking these.
@@ -129,7 +128,7 @@ def due(
     -------
     found : `list`
         Rows found, new files first.
-    place : `Place`
+    place : `DuePosition`
         Where to go on.
     """
     locking = " FOR UPDATE SKIP LOCKED" if lock and connect.on_postgresql() else ""
@@ -142,13 +141,13 @@ def due(
     if len(fresh) == new and len(old) < again:
         last = fresh[-1][0] if fresh else place.new
         fresh += _fresh(target_id, again - len(old), last, locking)
-    return [*fresh, *(row[:4] for row in old)], Place(
+    return [*fresh, *(row[:4] for row in old)], DuePosition(
         fresh[-1][0] if fresh else place.new,
         (bulk.read_moment(old[-1][4]), old[-1][0]) if old else place.again,
     )
 
 
-def _fresh(target_id: int, count: int, after: int, locking: str) -> list[Found]:
+def _fresh(target_id: int, count: int, after: int, locking: str) -> list[DueRow]:
     return connect.execute(
         "SELECT file_id, status, attempts, parts_done FROM ingest_state"
         " WHERE target_id = ? AND status = 'UNTRIED' AND next_try_at IS NULL AND file_id > ?"
@@ -165,16 +164,16 @@ def _again(
     after: tuple[datetime, int],
     locking: str,
 ) -> list[tuple[Any, ...]]:
-    time = bulk.moment(after[0])
+    time = bulk.time_value(after[0])
     return connect.execute(
         f"SELECT file_id, status, attempts, parts_done, next_try_at FROM {which}"
         " AND next_try_at >= ? AND (next_try_at > ? OR file_id > ?)"
         f" ORDER BY next_try_at, file_id LIMIT ?{locking}",
-        [target_id, bulk.moment(limit), time, time, after[1], count],
+        [target_id, bulk.time_value(limit), time, time, after[1], count],
     ).fetchall()
 
 
-def with_names(found: Sequence[Found]) -> list[Held]:
+def with_names(found: Sequence[DueRow]) -> list[ClaimedFile]:
     """Add to rows found what storage knows of their files."""
     where, values = bulk.among([row[0] for row in found])
     files = {
@@ -191,7 +190,7 @@ def with_names(found: Sequence[Found]) -> list[Held]:
         relpath, filename, size, checksum, status, added = files[file_id]
         algorithm, _, digits = checksum.partition(":")
         held.append(
-            Held(
+            ClaimedFile(
                 file_id,
                 relpath,
                 filename,
@@ -200,7 +199,7 @@ def with_names(found: Sequence[Found]) -> list[Held]:
                 {algorithm: digits} | checksums.get(file_id, {}) | {algorithm: digits},
                 status,
                 bulk.read_moment(added),
-                Status(was),
+                IngestStatus(was),
                 attempts,
                 frozenset(json.loads(parts)) if parts else frozenset(),
             )

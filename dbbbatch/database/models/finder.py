@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from dbbbatch import retry
-from dbbbatch.database import bulk
+from dbbbatch.database import bulk, retry
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
-from dbbbatch.database.models.storage import INODE, Name, among_paths
+from dbbbatch.database.models.file import INODE, Name, among_paths
 
 
-class Verdict(StrEnum):
+class WhyRemembered(StrEnum):
     """Why a finder has a path in mind."""
 
     #: Stored already, the same; left in the source and not read again while it stays as it is.
@@ -33,7 +32,7 @@ class Verdict(StrEnum):
     GIVEN_UP = "GIVEN_UP"
 
 
-class Left(NamedTuple):
+class RememberedFile(NamedTuple):
     """What a finder has in mind about one path of its source."""
 
     relpath: str
@@ -48,22 +47,22 @@ class Left(NamedTuple):
     checksum: str = ""
 
 
-#: The columns of a `Left`, in its order.
-_LEFT = ", ".join(Left._fields)
+#: The columns of a `RememberedFile`, in its order.
+_REMEMBERED_COLUMNS = ", ".join(RememberedFile._fields)
 
 
-def _left(row: Any) -> Left:
-    left = Left._make(row)
+def _left(row: Any) -> RememberedFile:
+    left = RememberedFile._make(row)
     return left._replace(seen_at=bulk.read_moment(left.seen_at))
 
 
-class FinderLeft(Table):
+class Remembered(Table):
     """What a finder knows about a path that it has not stored, or whose original it must remove.
 
     Attributes
     ----------
     verdict : `str`
-        One of `Verdict`.
+        One of `WhyRemembered`.
     tries : `int`
         Passes that met it.
     checksum : `str`
@@ -84,14 +83,15 @@ class FinderLeft(Table):
     checksum = peewee.TextField(default="")
 
     class Meta:
+        table_name = "finder_left"
         primary_key = peewee.CompositeKey("site", "finder", "relpath", "filename")
 
     @classmethod
-    def among(cls, site: str, finder: str, paths: Collection[Name]) -> dict[Name, Left]:
+    def among(cls, site: str, finder: str, paths: Collection[Name]) -> dict[Name, RememberedFile]:
         """Return what a finder has in mind about the given paths."""
         where, values = among_paths(paths)
         rows = execute(
-            f"SELECT {_LEFT} FROM finder_left WHERE site = ? AND finder = ?"
+            f"SELECT {_REMEMBERED_COLUMNS} FROM finder_left WHERE site = ? AND finder = ?"
             f" AND (relpath, filename) {where}",
             (site, finder, *values),
         )
@@ -99,11 +99,12 @@ class FinderLeft(Table):
 
     @classmethod
     def all_with(
-        cls, site: str, finder: str, verdict: Verdict, most: int, after: Name = ("", "")
-    ) -> list[Left]:
+        cls, site: str, finder: str, verdict: WhyRemembered, most: int, after: Name = ("", "")
+    ) -> list[RememberedFile]:
         """Return the first paths with a verdict, in their order, from after a path on."""
         rows = execute(
-            f"SELECT {_LEFT} FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
+            f"SELECT {_REMEMBERED_COLUMNS} FROM finder_left"
+            " WHERE site = ? AND finder = ? AND verdict = ?"
             " AND (relpath, filename) > (?, ?) ORDER BY relpath, filename LIMIT ?",
             (site, finder, verdict, *after, most),
         )
@@ -118,7 +119,7 @@ class FinderLeft(Table):
         wait: float,
         most: int,
         after: Name = ("", ""),
-    ) -> list[Left]:
+    ) -> list[RememberedFile]:
         """Return the first paths given up that are to be looked for, from after a path on.
 
         Parameters
@@ -130,7 +131,8 @@ class FinderLeft(Table):
         """
         when = now()
         rows = execute(
-            f"SELECT {_LEFT} FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
+            f"SELECT {_REMEMBERED_COLUMNS} FROM finder_left"
+            " WHERE site = ? AND finder = ? AND verdict = ?"
             f" AND (relpath, filename) > (?, ?) AND ({retry.due_sql('seen_at')} OR EXISTS"
             " (SELECT 1 FROM file f WHERE f.storage = ? AND f.relpath = finder_left.relpath"
             " AND f.filename = finder_left.filename AND f.status = 'STORED'"
@@ -138,10 +140,10 @@ class FinderLeft(Table):
             (
                 site,
                 finder,
-                Verdict.GIVEN_UP,
+                WhyRemembered.GIVEN_UP,
                 *after,
-                bulk.moment(when - timedelta(seconds=wait)),
-                bulk.moment(when),
+                bulk.time_value(when - timedelta(seconds=wait)),
+                bulk.time_value(when),
                 storage,
                 most,
             ),
@@ -150,17 +152,17 @@ class FinderLeft(Table):
 
     @classmethod
     def awaits(cls, site: str, finder: str, message: str) -> bool:
-        """Tell whether a file that a log named is still awaited."""
+        """Return whether a file that a log named is still awaited."""
         return bool(
             execute(
                 "SELECT 1 FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"
                 " AND message = ? LIMIT 1",
-                (site, finder, Verdict.AWAITED, message),
+                (site, finder, WhyRemembered.AWAITED, message),
             ).fetchone()
         )
 
     @classmethod
-    def remember(cls, site: str, finder: str, rows: Collection[Left]) -> None:
+    def remember(cls, site: str, finder: str, rows: Collection[RememberedFile]) -> None:
         """Keep, or replace, what is known about paths."""
         when = now()
         bulk.insert(
@@ -214,7 +216,9 @@ class FinderLeft(Table):
         )
 
     @classmethod
-    def drop_those(cls, site: str, finder: str, verdict: Verdict, paths: Collection[Name]) -> int:
+    def drop_those(
+        cls, site: str, finder: str, verdict: WhyRemembered, paths: Collection[Name]
+    ) -> int:
         """Forget about those paths that still have a verdict; return how many."""
         where, values = among_paths(paths)
         return int(

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from dbbbatch import retry
-from dbbbatch.database import bulk
+from dbbbatch.database import bulk, retry
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
+from dbbbatch.database.models.file import among_paths
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.database.models.storage import among_paths
 from dbbbatch.files import names
 
 
@@ -67,7 +66,7 @@ class Waiting(NamedTuple):
     held_as: str | None = None
 
 
-class Held(NamedTuple):
+class HeldFile(NamedTuple):
     """A file in the holding area; names as `dbbbatch.files.names.to_text` writes them."""
 
     id: int
@@ -99,9 +98,9 @@ SUSPECTED = "failed together with others; the culprit is still to be found"
 POSTPONED = "not charged to it"
 
 #: SQLite uses a partial index only where its condition stands in the query word for word.
-_IN_HAND = "status = '{status}' AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
+_UNFINISHED_SQL = "status = '{status}' AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
 
-_WAITING = ", ".join(Waiting._fields)
+_WAITING_COLUMNS = ", ".join(Waiting._fields)
 
 #: Before the first file in the order of sending: priority, rank, id.
 FIRST = (-1, -(1 << 63), -1)
@@ -217,8 +216,8 @@ class HandoffFile(Table):
         together with others, or only those that did not.
         """
         condition, values = (
-            _IN_HAND.format(status="FOUND"),
-            [*map(bulk.moment, retry.span(longest, now())), *after],
+            _UNFINISHED_SQL.format(status="FOUND"),
+            [*map(bulk.time_value, retry.due_range(longest, now())), *after],
         )
         condition += f" AND (next_try_at IS NULL OR {retry.due_sql('next_try_at')})"
         condition += " AND (priority, rank, id) > (?, ?, ?)"
@@ -257,7 +256,7 @@ class HandoffFile(Table):
         limit: int = 100_000,
     ) -> list[Waiting]:
         """Return files of a status in which they may still be in the buffer: the next ones."""
-        condition = _IN_HAND.format(status=HandoffStatus(status))
+        condition = _UNFINISHED_SQL.format(status=HandoffStatus(status))
         return cls._waiting(
             f"{condition} AND (priority, rank, id) > (?, ?, ?)", (site, handoff, *after), limit
         )
@@ -265,17 +264,17 @@ class HandoffFile(Table):
     @classmethod
     def held_files(
         cls, site: str, handoff: str, after: tuple[datetime, int] | None, limit: int
-    ) -> list[Held]:
+    ) -> list[HeldFile]:
         """Return the next files of the holding area, those first that are there longest."""
         held_at, number = after or (datetime.min, -1)
         rows = execute(
-            f"SELECT {', '.join(Held._fields)} FROM handoff_file WHERE site = ? AND handoff = ?"
+            f"SELECT {', '.join(HeldFile._fields)} FROM handoff_file WHERE site = ? AND handoff = ?"
             " AND status = 'HELD' AND (held_at, id) > (?, ?)"
             f" ORDER BY held_at, id LIMIT {limit:d}",
-            (site, handoff, bulk.moment(held_at), number),
+            (site, handoff, bulk.time_value(held_at), number),
         ).fetchall()
         return [
-            Held(*row)._replace(
+            HeldFile(*row)._replace(
                 confirmed_at=bulk.read_moment(row[-2]), held_at=bulk.read_moment(row[-1])
             )
             for row in rows
@@ -284,7 +283,7 @@ class HandoffFile(Table):
     @classmethod
     def held_from_now(cls, site: str, handoff: str) -> None:
         """Record that what was held while a clock was ahead is held from now on."""
-        when = bulk.moment(now())
+        when = bulk.time_value(now())
         execute(
             "UPDATE handoff_file SET held_at = ? WHERE site = ? AND handoff = ?"
             " AND status = 'HELD' AND held_at > ?",
@@ -563,7 +562,7 @@ class HandoffFile(Table):
         execute(
             "UPDATE handoff_file SET status = 'FOUND', attempts = 0, next_try_at = NULL,"
             f" conflict_since = NULL, error = NULL WHERE {_QUARANTINED}",
-            _version(quarantine),
+            _version_of_quarantined(quarantine),
         )
 
     @classmethod
@@ -572,7 +571,7 @@ class HandoffFile(Table):
         execute(
             "UPDATE handoff_file SET status = 'IGNORED', held_as = NULL, error = ?"
             f" WHERE {_QUARANTINED}",
-            (bulk.clean(reason), *_version(quarantine)),
+            (bulk.clean(reason), *_version_of_quarantined(quarantine)),
         )
 
     @classmethod
@@ -613,7 +612,7 @@ class HandoffFile(Table):
         execute(
             "UPDATE handoff_file SET confirmed_at = ?, error = NULL"
             f" WHERE id {where} AND status = 'HELD'",
-            (bulk.moment(now()), value),
+            (bulk.time_value(now()), value),
         )
 
     @classmethod
@@ -642,27 +641,28 @@ class HandoffFile(Table):
         execute(
             f"UPDATE handoff_file SET status = 'PURGED', purged_at = ? WHERE id {where}"
             " AND status = 'HELD'",
-            (bulk.moment(now()), value),
+            (bulk.time_value(now()), value),
         )
 
     @classmethod
     def _waiting(cls, condition: str, values: tuple[Any, ...], limit: int) -> list[Waiting]:
         rows = execute(
-            f"SELECT {_WAITING} FROM handoff_file WHERE site = ? AND handoff = ? AND {condition}"
+            f"SELECT {_WAITING_COLUMNS} FROM handoff_file"
+            f" WHERE site = ? AND handoff = ? AND {condition}"
             f" ORDER BY priority, rank, id LIMIT {limit:d}",
             values,
         ).fetchall()
         return [_as_waiting(row) for row in rows]
 
 
-#: The version that a file of a quarantine is; its values are those of `_version`.
+#: The version that a file of a quarantine is; its values are those of `_version_of_quarantined`.
 _QUARANTINED = (
     "site = ? AND handoff = ? AND relpath = ? AND filename = ? AND size_bytes = ? AND mtime_ns = ?"
     " AND status = 'QUARANTINED'"
 )
 
 
-def _version(quarantine: Quarantine) -> tuple[Any, ...]:
+def _version_of_quarantined(quarantine: Quarantine) -> tuple[Any, ...]:
     return (
         quarantine.site,
         quarantine.label.partition(".")[2],

@@ -1,7 +1,7 @@
 """The current status of each (file, target), and the history of it.
 
 A status is changed only by the methods here and in `dbbbatch.database.models.claim`, each of which
-writes state and event together and is called inside a transaction (`connect.transact`).
+writes state and event together and is called inside a transaction (`connect.write`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import peewee
 
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.base import Table, TimeField
-from dbbbatch.database.models.status import ImpossibleTransition, Status, must_be_possible
+from dbbbatch.database.models.statuses import ImpossibleTransition, IngestStatus, must_be_possible
 
 #: PostgreSQL's advisory lock: shared by transactions that store files, whole for adding a target.
 ARRIVALS = 0x646262_02
@@ -22,11 +22,17 @@ ARRIVALS = 0x646262_02
 OTHER_CONTENT = "other content came while it was in hand"
 
 #: Where an ingest begins anew once the file has other content.
-_OVER = (Status.SUCCESS, Status.FAILURE, Status.UNKNOWN, Status.INVALID, Status.BACKFILL)
+_OVER = (
+    IngestStatus.SUCCESS,
+    IngestStatus.FAILURE,
+    IngestStatus.UNKNOWN,
+    IngestStatus.INVALID,
+    IngestStatus.BACKFILL,
+)
 
 #: What the index `ingest_state_trouble` holds.
 _TROUBLED = "status IN ('FAILURE', 'UNKNOWN', 'INVALID')"
-_TROUBLES = {Status.FAILURE, Status.UNKNOWN, Status.INVALID}
+_TROUBLES = {IngestStatus.FAILURE, IngestStatus.UNKNOWN, IngestStatus.INVALID}
 
 
 class IngestState(Table):
@@ -67,7 +73,7 @@ class IngestState(Table):
         file_ids: Sequence[int],
         storage: str,
         run_id: int | None = None,
-        status: Status = Status.UNTRIED,
+        status: IngestStatus = IngestStatus.UNTRIED,
         targets: Sequence[int] | None = None,
     ) -> None:
         """Make files due for each target of their storage; in the transaction that stores them.
@@ -83,7 +89,7 @@ class IngestState(Table):
             Their storage area.
         run_id : `int`, optional
             The pass that stores them, for the history.
-        status : `Status`
+        status : `IngestStatus`
             UNTRIED, or BACKFILL for files that are taken to be ingested.
         targets : sequence of `int`, optional
             Only for these targets.
@@ -104,7 +110,7 @@ class IngestState(Table):
             status,
             run_id,
         )
-        if status is Status.UNTRIED:
+        if status is IngestStatus.UNTRIED:
             _revive(file_ids, run_id)
 
     @classmethod
@@ -139,7 +145,7 @@ class IngestState(Table):
             f" WHERE s.target_id = ? AND s.status IN ({marks}){troubled} AND s.file_id > ?"
             + (" AND s.changed_at >= ?" if since else "")
             + " ORDER BY s.file_id LIMIT ?",
-            [target_id, *statuses, after, *([bulk.moment(since)] if since else []), count],
+            [target_id, *statuses, after, *([bulk.time_value(since)] if since else []), count],
         ).fetchall()
         return [(row[0], row[1], row[2], row[3]) for row in found]
 
@@ -154,7 +160,7 @@ class IngestState(Table):
         count : `int`
             How many it is that had one of the statuses.
         """
-        return cls._by_hand(target_id, file_ids, statuses, Status.RERUN, why)
+        return cls._by_hand(target_id, file_ids, statuses, IngestStatus.RERUN, why)
 
     @classmethod
     def offer_anew(cls, target_id: int, file_ids: Sequence[int], why: str) -> None:
@@ -180,7 +186,7 @@ class IngestState(Table):
             f" WHERE target_id = ? AND file_id {where} AND parts_done <> ''",
             [target_id, values],
         )
-        where, values = bulk.among([number for number, was in found if was == Status.PENDING])
+        where, values = bulk.among([number for number, was in found if was == IngestStatus.PENDING])
         connect.execute(
             f"UPDATE ingest_state SET message = ? WHERE target_id = ? AND file_id {where}",
             [OTHER_CONTENT, target_id, values],
@@ -198,7 +204,7 @@ class IngestState(Table):
         count : `int`
             How many it is that had one of the statuses.
         """
-        return cls._by_hand(target_id, file_ids, statuses, Status.IGNORED, why)
+        return cls._by_hand(target_id, file_ids, statuses, IngestStatus.IGNORED, why)
 
     @classmethod
     def _by_hand(
@@ -206,14 +212,14 @@ class IngestState(Table):
         target_id: int,
         file_ids: Sequence[int],
         statuses: Iterable[str],
-        becomes: Status,
+        becomes: IngestStatus,
         why: str,
     ) -> int:
         why = bulk.clean(why)
-        asked = [Status(status) for status in statuses]
+        asked = [IngestStatus(status) for status in statuses]
         for status in asked:
             must_be_possible(status, becomes)
-            if status is Status.PENDING:
+            if status is IngestStatus.PENDING:
                 raise ImpossibleTransition("a pass has it in hand: only that pass may change it")
         where, values = bulk.among(file_ids)
         marks = ", ".join("?" for _ in asked)
@@ -237,7 +243,14 @@ class IngestState(Table):
                 "message": "text",
             },
             [
-                (file_id, target_id, becomes, now if becomes is Status.RERUN else None, now, why)
+                (
+                    file_id,
+                    target_id,
+                    becomes,
+                    now if becomes is IngestStatus.RERUN else None,
+                    now,
+                    why,
+                )
                 for file_id, _ in found
             ],
         )
@@ -311,7 +324,7 @@ class IngestEvent(Table):
 
     @classmethod
     def last_number(cls, run_id: int) -> int:
-        """Give the highest number of a pass's events; 0 if it has none."""
+        """Return the highest number of a pass's events; 0 if it has none."""
         return int(
             connect.execute(
                 "SELECT coalesce(max(number), 0) FROM ingest_event WHERE run_id = ?", [run_id]
@@ -319,10 +332,10 @@ class IngestEvent(Table):
         )
 
 
-def add_states(pairs: str, values: list[object], status: Status, run_id: int | None) -> None:
+def add_states(pairs: str, values: list[object], status: IngestStatus, run_id: int | None) -> None:
     """Insert states, and events, for the (file_id, target_id) of a query that have none."""
     must_be_possible(None, status)
-    now = bulk.moment(connect.now())
+    now = bulk.time_value(connect.now())
     first = 0 if run_id is None else IngestEvent.last_number(run_id)
     time = "TIMESTAMP" if connect.on_postgresql() else "TEXT"
     number = (
@@ -349,12 +362,12 @@ def add_states(pairs: str, values: list[object], status: Status, run_id: int | N
 
 def _revive(file_ids: Sequence[int], run_id: int | None) -> None:
     """Make due what was given up or put off because storage did not have it."""
-    must_be_possible(Status.INVALID, Status.UNTRIED)
+    must_be_possible(IngestStatus.INVALID, IngestStatus.UNTRIED)
     where, values = bulk.among(file_ids)
     now = connect.now()
     connect.execute(
         f"UPDATE ingest_state SET next_try_at = ? WHERE file_id {where} AND next_try_at > ?",
-        [bulk.moment(now), values, bulk.moment(now)],
+        [bulk.time_value(now), values, bulk.time_value(now)],
     )
     found = connect.execute(
         f"SELECT file_id, target_id FROM ingest_state WHERE file_id {where}"
@@ -377,11 +390,11 @@ def _revive(file_ids: Sequence[int], run_id: int | None) -> None:
             "at": "timestamp",
             "message": "text",
         },
-        [(*pair, Status.UNTRIED, now, why) for pair in found],
+        [(*pair, IngestStatus.UNTRIED, now, why) for pair in found],
     )
     IngestEvent.record(
         [
-            (*pair, Status.UNTRIED, now, None, "", why, run_id, first + at if first else 0)
+            (*pair, IngestStatus.UNTRIED, now, None, "", why, run_id, first + at if first else 0)
             for at, pair in enumerate(found)
         ]
     )

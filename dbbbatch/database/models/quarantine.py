@@ -88,7 +88,7 @@ class Quarantine(Table):
 
     @classmethod
     def is_at(cls, path: str) -> bool:
-        """Tell whether a file that is not released has a path, under the name that it had."""
+        """Return whether a file that is not released has a path, under the name that it had."""
         return bool(
             cls.select()
             .where(

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import peewee
 
-from dbbbatch import retry
+from dbbbatch.database import retry
 from dbbbatch.database.base import Table, TimeField
 
 #: Rows that a pass looks at, and may remove, of its script and section.
@@ -75,7 +75,7 @@ class Run(Table):
 
     @classmethod
     def sites(cls) -> set[str]:
-        """Give the sites that have made passes with this database."""
+        """Return the sites that have made passes with this database."""
         return {row.site for row in cls.select(cls.site).distinct()}
 
     @classmethod

@@ -10,12 +10,12 @@ import peewee
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.models.ingest import ARRIVALS, add_states
-from dbbbatch.database.models.status import Status
+from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Backlog:
+class TargetBacklog:
     """What waits for a target, in files."""
 
     site: str
@@ -30,7 +30,7 @@ class Backlog:
     oldest_new_file: datetime | None
 
 
-class Target(Table):
+class TargetRow(Table):
     """One ingester, with the storage area that it reads.
 
     Attributes
@@ -47,15 +47,18 @@ class Target(Table):
     created_at = TimeField()
     retired_at = TimeField(null=True)
 
+    class Meta:
+        table_name = "target"
+
     @classmethod
-    def named(cls, site: str, name: str) -> Target | None:
-        """Give a target of a site, if it was ever added."""
-        found: Target | None = cls.get_or_none(site=site, name=name)
+    def named(cls, site: str, name: str) -> TargetRow | None:
+        """Return a target of a site, if it was ever added."""
+        found: TargetRow | None = cls.get_or_none(site=site, name=name)
         return found
 
     @classmethod
-    def ensure(cls, site: str, name: str, storage: str, plugin: str, run_id: int) -> Target:
-        """Give a target; the first time, add it, and make due all that its storage holds already.
+    def ensure(cls, site: str, name: str, storage: str, plugin: str, run_id: int) -> TargetRow:
+        """Return a target; the first time, add it, and make due all that its storage holds already.
 
         Raises
         ------
@@ -99,20 +102,20 @@ class Target(Table):
             "SELECT f.id AS file_id, t.id AS target_id FROM target t"
             " JOIN file f ON f.storage = t.storage AND f.status = 'STORED' WHERE t.id = ?",
             [self.id],
-            Status.UNTRIED,
+            IngestStatus.UNTRIED,
             run_id,
         )
 
     @classmethod
-    def backlogs(cls) -> list[Backlog]:
-        """Give all targets, retired ones too, with what waits for each."""
+    def backlogs(cls) -> list[TargetBacklog]:
+        """Return all targets, retired ones too, with what waits for each."""
         rows = connect.execute(
             "SELECT t.site, t.name, t.plugin, t.storage, t.retired_at, b.new_files, b.tried_again,"
             " b.in_hand, b.for_a_person, b.oldest_new_file FROM target t"
             " LEFT JOIN ingest_backlog b ON b.site = t.site AND b.target = t.name ORDER BY t.id"
         ).fetchall()
         return [
-            Backlog(
+            TargetBacklog(
                 *(site, name, plugin, storage),
                 retired_at=bulk.read_moment(retired),
                 new_files=new or 0,

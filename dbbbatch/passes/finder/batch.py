@@ -8,24 +8,24 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from dbbbatch.config import Finder
+from dbbbatch.areas.quarantine import Rejected
+from dbbbatch.areas.storage import duplicates
+from dbbbatch.areas.storage.missing import MissingDirectories, if_it_is_lost
+from dbbbatch.areas.storage.mounted import needs_copy, quarantine_area, storage_area
+from dbbbatch.areas.storage.store import Arrival, adopt, store, to_be_removed
+from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft, Left
-from dbbbatch.database.models.finder import Verdict as Memory
-from dbbbatch.database.models.storage import INODE, File, FileStatus, Name
+from dbbbatch.database.models.file import INODE, File, FileStatus, Name
+from dbbbatch.database.models.finder import Remembered, RememberedFile
+from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.parallel import useful_threads
 from dbbbatch.files.scan import Found, detour, mtime_ns
-from dbbbatch.passes.bare import Bare, if_it_is_lost
-from dbbbatch.passes.base import Pass
-from dbbbatch.passes.finder import duplicate
-from dbbbatch.passes.finder.arrival import Arrival, adopt, store, to_be_removed
 from dbbbatch.passes.finder.complaints import Complaints
+from dbbbatch.passes.finder.decide import Fate
 from dbbbatch.passes.finder.examine import Examined, Examiner
-from dbbbatch.passes.finder.judge import Verdict
-from dbbbatch.passes.finder.places import apart, area_of, quarantining
-from dbbbatch.passes.quarantine import Aside
-from dbbbatch.passes.spread import worthwhile
+from dbbbatch.passes.runner import PassContext
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -39,18 +39,18 @@ class Fresh(NamedTuple):
 
     found: Found
     name: Name
-    memory: Left | None = None
+    memory: RememberedFile | None = None
     stale: bool = False
 
 
-class Batch:
+class FinderBatch:
     """The files of one batch, from reading to the last record about them.
 
     Parameters
     ----------
-    p : `Pass`
+    p : `PassContext`
         Whose counts and log tell of them.
-    finder : `dbbbatch.config.Finder`
+    finder : `dbbbatch.config.sections.Finder`
         The section.
     complaints : `Complaints`
         Is told of what fails.
@@ -67,7 +67,7 @@ class Batch:
 
     def __init__(
         self,
-        p: Pass,
+        p: PassContext,
         finder: Finder,
         complaints: Complaints,
         files: Sequence[Fresh],
@@ -78,7 +78,7 @@ class Batch:
         self._complaints = complaints
         self._entangled = entangled
         self.trouble: TryLater | None = None
-        self._area = area_of(finder, p)
+        self._area = storage_area(finder, p.settings.site.name, p.run_id, p.roots)
         self._arrivals: list[Arrival] = []
         self._tries: dict[Name, int] = {}
         self._stale = [fresh.name for fresh in files if fresh.stale]
@@ -97,23 +97,23 @@ class Batch:
         self._examined: Future[list[Examined]]
         self._moved: set[Name] = set()
         self._waiting: set[Name] = set()
-        self._asides: list[Aside] = []
-        self._memories: list[Left] = []
+        self._asides: list[Rejected] = []
+        self._memories: list[RememberedFile] = []
 
     def read(self, reader: Executor) -> None:
         """Have the files read by another thread, which does not use the database."""
         self._leave_what_is_away()
         asked = [arrival.name for arrival in self._arrivals]
-        known = connect.look(lambda: File.known(self._area.storage, asked))
+        known = connect.read(File.known, self._area.storage, asked)
         for arrival in self._arrivals:
             arrival.known = known.get(arrival.name)
-        examiner = Examiner(self._area, apart(self._finder), self._entangled)
-        jobs = worthwhile(self._arrivals, self._area.jobs)
+        examiner = Examiner(self._area, needs_copy(self._finder), self._entangled)
+        jobs = useful_threads(self._arrivals, self._area.jobs)
         self._examined = reader.submit(lambda: list(examiner.examine(self._arrivals, jobs)))
 
     def _leave_what_is_away(self) -> None:
         """Leave out what would go into a part of storage that looks unmounted, under its mount."""
-        bare = Bare(self._area.storage)
+        bare = MissingDirectories(self._area.storage)
         directories = {arrival.relpath for arrival in self._arrivals}
         away = {each: top for each in directories if (top := bare.unmounted(each))}
         if not away:
@@ -131,11 +131,11 @@ class Batch:
         """Take every file of the batch, which was given to be read, as far as it can go."""
         ready, same, orphans = [], [], []
         for examined in self._examined.result():
-            if examined.verdict in (Verdict.ARRIVES, Verdict.RETURNS):
+            if examined.verdict in (Fate.ARRIVES, Fate.RETURNS):
                 ready.append(examined.arrival)
-            elif examined.verdict is Verdict.DUPLICATE:
+            elif examined.verdict is Fate.DUPLICATE:
                 same.append(examined.arrival)
-            elif examined.verdict is Verdict.ORPHAN:
+            elif examined.verdict is Fate.ORPHAN:
                 orphans.append(examined.arrival)
             else:
                 self._put_off(examined)
@@ -162,11 +162,11 @@ class Batch:
     def _put_off(self, examined: Examined) -> None:
         """Deal with a file that is not to be stored, or not now."""
         arrival, verdict, reason, error = examined
-        if verdict is Verdict.CONFLICT:
+        if verdict is Fate.CONFLICT:
             self._quarantine(arrival, reason)
-        elif verdict is Verdict.ITSELF:
+        elif verdict is Fate.ITSELF:
             self._leave(arrival, reason)
-        elif verdict is Verdict.BUSY and arrival.known is not None:
+        elif verdict is Fate.BUSY and arrival.known is not None:
             self._complaints.busy(arrival.known.finder)
         elif error is None or isinstance(error, _NOT_YET):
             self._p.log.info("%s: not yet", names.printable(arrival.rel))
@@ -181,11 +181,11 @@ class Batch:
             self._fail(arrival, error.strerror or str(error))
 
     def _is_unfit(self, arrival: Arrival, error: OSError) -> bool:
-        """Tell whether storage cannot have a file of this name, which lasts.
+        """Return whether storage cannot have a file of this name, which lasts.
 
         An error of the source says nothing of that; nor does one that a disk gives for a moment.
         """
-        if error.errno not in faults.UNFIT:
+        if error.errno not in faults.INVALID_NAME:
             return False
         if error.errno == errno.ENOTDIR:
             with suppress(OSError):
@@ -198,7 +198,7 @@ class Batch:
         """Name the directory of storage that keeps a file out, if it is not the file itself."""
         if isinstance(error, place.ModeError):
             return self._area.storage
-        if error.errno not in faults.FORBIDDEN:
+        if error.errno not in faults.NO_PERMISSION:
             return ""
         directory = os.path.dirname(arrival.destination)
         while not os.path.isdir(directory) and directory != self._area.storage:
@@ -240,13 +240,13 @@ class Batch:
             return
         lefts = [to_be_removed(each.name, each.status, self._digest(each)) for each in arrivals]
         site, finder = self._area.site, self._area.finder
-        connect.transact(lambda: FinderLeft.remember(site, finder, lefts))
+        connect.write(Remembered.remember, site, finder, lefts)
         by_name = {arrival.name: arrival for arrival in arrivals}
-        for left, error in duplicate.remove(self._area, lefts):
+        for left, error in duplicates.remove_duplicates(self._area, lefts):
             arrival = by_name[left.relpath, left.filename]
-            if isinstance(error, duplicate.Itself):
+            if isinstance(error, duplicates.SameFile):
                 self._leave(arrival, f"a duplicate, not removed: {error}")
-            elif isinstance(error, duplicate.NotProved):
+            elif isinstance(error, duplicates.NotVerified):
                 self._fail(arrival, f"a duplicate, not removed: {error}")
             elif not isinstance(error, _NOT_YET):
                 self._fail(arrival, f"a duplicate, cannot be removed: {error.strerror}")
@@ -266,7 +266,7 @@ class Batch:
         algorithm = self._area.algorithms[0]
         digest = arrival.sums.get(algorithm)
         self._asides.append(
-            Aside(
+            Rejected(
                 arrival.source,
                 arrival.rel,
                 status,
@@ -296,7 +296,7 @@ class Batch:
         if verdict is Memory.FAILED:
             self._complaints.failed(arrival.rel, message)
         self._memories.append(
-            Left(
+            RememberedFile(
                 *arrival.name,
                 status.st_size,
                 mtime_ns(status),
@@ -311,9 +311,11 @@ class Batch:
         if not self._asides:
             return
         by_rel = {arrival.rel: arrival for arrival in self._arrivals}
-        failed = quarantining(self._finder, self._p).move(self._asides)
+        failed = quarantine_area(self._finder, self._p.settings.site.name, self._p.roots).move(
+            self._asides
+        )
         for aside, error in failed:
-            if faults.is_general(error, writing=True):
+            if faults.affects_every_file(error, writing=True):
                 self.trouble = TryLater(
                     f"{self._finder.quarantine}: {error.strerror}; nothing is lost"
                 )
@@ -338,7 +340,7 @@ class Batch:
             return
 
         def write() -> None:
-            FinderLeft.drop(self._area.site, self._area.finder, gone)
-            FinderLeft.remember(self._area.site, self._area.finder, self._memories)
+            Remembered.drop(self._area.site, self._area.finder, gone)
+            Remembered.remember(self._area.site, self._area.finder, self._memories)
 
-        connect.transact(write)
+        connect.write(write)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from itertools import islice
 
-from dbbbatch import retry
-from dbbbatch.database import connect
+from dbbbatch.database import connect, retry
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.run import Run
 from dbbbatch.files import names, place
-from dbbbatch.passes.base import Pass
+from dbbbatch.passes.runner import PassContext
 
 #: Complaints of one kind that are said one by one; then only that there are more.
 MOST_SAID = 10
@@ -66,16 +65,16 @@ class Complaints:
         """Note a file whose name another finder is storing."""
         self._busy[finder] += 1
 
-    def about_others(self, p: Pass, storage: str) -> None:
+    def about_others(self, p: PassContext, storage: str) -> None:
         """Note the files that wait for a finder which is not there any more."""
         for finder, count in self._busy.items():
             section = p.settings.finder.get(finder)
             if section is not None and section.storage == storage:
                 continue
-            run = connect.look(
+            run = connect.read(
                 lambda finder=finder: Run.last(p.settings.site.name, "finder", finder)
             )
-            now = connect.look(connect.now)
+            now = connect.read(connect.now)
             if run is None or retry.is_over(run.started, _AT_WORK, now):
                 self._add(
                     "busy",
@@ -88,7 +87,7 @@ class Complaints:
 
     def about_quarantine(self, site: str, label: str) -> None:
         """Note the files that wait in quarantine, the oldest of them."""
-        waiting = connect.look(lambda: list(islice(Quarantine.waiting(site, label), MOST_SAID + 1)))
+        waiting = connect.read(lambda: list(islice(Quarantine.waiting(site, label), MOST_SAID + 1)))
         for row in waiting:
             self._add(
                 "quarantine",
@@ -97,13 +96,13 @@ class Complaints:
                 f"see `dbb quarantine list {label}`",
             )
 
-    def say(self, p: Pass) -> None:
-        """Hand everything to the operator's voice."""
+    def say(self, p: PassContext) -> None:
+        """Hand everything to the operator's notices."""
         for kind, complaints in self._kinds.items():
             for key, message in complaints:
-                p.trouble(message, key=f"{kind}: {key}")
+                p.warn(message, key=f"{kind}: {key}")
             if self._counts[kind] > len(complaints):
-                p.trouble(f"and more of this ({kind}); `dbb status` counts them", key=f"{kind}…")
+                p.warn(f"and more of this ({kind}); `dbb status` counts them", key=f"{kind}…")
 
     def _add(self, kind: str, key: str, message: str) -> None:
         said = self._kinds.setdefault(kind, [])

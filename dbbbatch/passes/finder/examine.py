@@ -12,11 +12,11 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from dbbbatch.areas.storage.store import Arrival, StorageArea
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place, ways
-from dbbbatch.passes.finder.arrival import Area, Arrival
-from dbbbatch.passes.finder.judge import Verdict, judge
-from dbbbatch.passes.spread import spread
+from dbbbatch.files.parallel import map_in_order
+from dbbbatch.passes.finder.decide import Fate, decide
 
 
 class Examined(NamedTuple):
@@ -31,7 +31,7 @@ class Examined(NamedTuple):
     """
 
     arrival: Arrival
-    verdict: Verdict | None
+    verdict: Fate | None
     reason: str = ""
     error: OSError | None = None
 
@@ -41,7 +41,7 @@ class Examiner:
 
     Parameters
     ----------
-    area : `Area`
+    area : `StorageArea`
         From where to where.
     apart : `bool`
         Source and storage are on different file systems.
@@ -49,7 +49,7 @@ class Examiner:
         Says of a directory's relative path why nothing there may be moved, or nothing.
     """
 
-    def __init__(self, area: Area, apart: bool, entangled: Callable[[str], str]) -> None:
+    def __init__(self, area: StorageArea, apart: bool, entangled: Callable[[str], str]) -> None:
         self._area = area
         self._apart = apart
         self._entangled = entangled
@@ -64,7 +64,7 @@ class Examiner:
         TryLater
             The disk is away or full.
         """
-        yield from spread(self._guarded, arrivals, jobs)
+        yield from map_in_order(self._guarded, arrivals, jobs)
 
     def _guarded(self, arrival: Arrival) -> Examined:
         try:
@@ -73,7 +73,7 @@ class Examiner:
             return Examined(arrival, None)
         except OSError as error:
             writing = isinstance(error, place.WriteError)
-            if faults.is_general(error, writing=writing):
+            if faults.affects_every_file(error, writing=writing):
                 where = self._area.storage if writing else arrival.source
                 raise TryLater(
                     f"{names.printable(where)}: {error.strerror}; nothing is lost"
@@ -82,17 +82,17 @@ class Examiner:
 
     def _one(self, arrival: Arrival) -> Examined:
         known = arrival.known
-        there = _look(arrival.destination)
+        there = _status_of(arrival.destination)
         if why := self._entangled(arrival.relpath):
-            return Examined(arrival, Verdict.ITSELF, why)
+            return Examined(arrival, Fate.ITSELF, why)
         if known is None and there is None:
             self._take(arrival)
-            return Examined(arrival, Verdict.ARRIVES)
-        if there is not None and ways.may_be_one(arrival.source, arrival.destination):
+            return Examined(arrival, Fate.ARRIVES)
+        if there is not None and ways.may_be_same_file(arrival.source, arrival.destination):
             arrival.status = there
             return Examined(
                 arrival,
-                Verdict.ITSELF,
+                Fate.ITSELF,
                 "source and storage lead to this same file, which is left alone; look at links and "
                 "mounts",
             )
@@ -105,12 +105,14 @@ class Examiner:
         same = known is not None and wanted == arrival.sums[algorithm]
         if there is not None and not stat.S_ISREG(there.st_mode):
             return Examined(
-                arrival, Verdict.CONFLICT, f"storage has {_kind(there.st_mode)} under this name"
+                arrival,
+                Fate.CONFLICT,
+                f"storage has {_kind_of_mode(there.st_mode)} under this name",
             )
-        verdict, reason = judge(known, same, None if there is None else there.st_size)
-        if verdict is Verdict.RETURNS:
+        verdict, reason = decide(known, same, None if there is None else there.st_size)
+        if verdict is Fate.RETURNS:
             self._take(arrival)
-        elif verdict is Verdict.ORPHAN:
+        elif verdict is Fate.ORPHAN:
             verdict, reason = self._compare(arrival)
         return Examined(arrival, verdict, reason)
 
@@ -134,14 +136,14 @@ class Examiner:
                 arrival.sums = checksum.stream(descriptor, area.algorithms)
                 arrival.status = after = os.fstat(descriptor)
                 checksum.same(before, after, arrival.source)
-                if self._dress(descriptor, after):
+                if self._set_mode_and_group(descriptor, after):
                     return
             finally:
                 os.close(descriptor)
         self._copy(arrival)
 
-    def _dress(self, descriptor: int, status: os.stat_result) -> bool:
-        """Give a file the mode and group of storage; False if it cannot be, so a copy gets them."""
+    def _set_mode_and_group(self, descriptor: int, status: os.stat_result) -> bool:
+        """Set the mode and group of storage; return False where only a copy can get them."""
         area = self._area
         try:
             if area.group is not None and status.st_gid != area.group:
@@ -151,7 +153,7 @@ class Examiner:
                 place.set_mode(descriptor, mode)
         except OSError as error:
             # It is another user's, or its file system has no such thing: no fault of the file.
-            if faults.is_general(error):
+            if faults.affects_every_file(error):
                 raise
             return False
         return True
@@ -186,7 +188,7 @@ class Examiner:
                     durable=False,  # the batch is made durable as a whole
                 )
             except OSError as error:
-                if error.errno in faults.UNFIT or isinstance(error, place.WriteError):
+                if error.errno in faults.INVALID_NAME or isinstance(error, place.WriteError):
                     raise
                 raise place.WriteError(error.errno, error.strerror, error.filename) from None
             try:
@@ -201,16 +203,16 @@ class Examiner:
         arrival.device, apart = self._made[relpath]
         return apart
 
-    def _compare(self, arrival: Arrival) -> tuple[Verdict, str]:
+    def _compare(self, arrival: Arrival) -> tuple[Fate, str]:
         """Compare a file with one that storage has under its name, unknown to the table."""
         directory, filename = os.path.split(arrival.destination)
         # A file system that does not tell cases apart answers to names that it does not have.
         if filename not in os.listdir(directory):
-            return Verdict.CONFLICT, "storage takes its name for that of another file"
+            return Fate.CONFLICT, "storage takes its name for that of another file"
         # One that shows all names alike: whether it is this name's file, its row alone could tell.
         if _folds(self._area.storage, arrival.rel):
             return (
-                Verdict.CONFLICT,
+                Fate.CONFLICT,
                 "storage has a file of this name, which the table does not know, and does not tell "
                 "upper and lower case apart",
             )
@@ -223,13 +225,13 @@ class Examiner:
             raise type(error)(error.errno, what) from None
         if there[algorithm] != arrival.sums[algorithm]:
             return (
-                Verdict.CONFLICT,
+                Fate.CONFLICT,
                 "storage has a file of this name with other content, which the table does not know",
             )
-        return Verdict.ORPHAN, ""
+        return Fate.ORPHAN, ""
 
 
-def _look(path: str) -> os.stat_result | None:
+def _status_of(path: str) -> os.stat_result | None:
     try:
         return os.lstat(path)
     except FileNotFoundError:
@@ -241,7 +243,7 @@ def _look(path: str) -> os.stat_result | None:
 
 
 def _folds(root: str, rel: str) -> bool:
-    """Tell whether a path leads to the same file when upper and lower case are exchanged."""
+    """Return whether a path leads to the same file when upper and lower case are exchanged."""
     other = rel.swapcase()
     try:
         return other != rel and os.path.samestat(
@@ -251,7 +253,7 @@ def _folds(root: str, rel: str) -> bool:
         return False
 
 
-def _kind(mode: int) -> str:
+def _kind_of_mode(mode: int) -> str:
     from dbbbatch.files.scan import kind
 
     return kind(mode)

@@ -10,22 +10,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 from typing import NamedTuple
 
-from dbbbatch import retry
-from dbbbatch.config import Finder
-from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft, Left
-from dbbbatch.database.models.finder import Verdict as Memory
+from dbbbatch.areas.storage.mounted import storage_area
+from dbbbatch.areas.storage.store import Arrival, adopt
+from dbbbatch.config.sections import Finder
+from dbbbatch.database import connect, retry
+from dbbbatch.database.models.file import INODE, File, FileStatus, Known, Name
+from dbbbatch.database.models.finder import Remembered, RememberedFile
+from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.database.models.ingest import IngestState
-from dbbbatch.database.models.storage import INODE, File, FileStatus, Known, Name
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, rsync_log
+from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import kind, mtime_ns
-from dbbbatch.passes.base import Pass
-from dbbbatch.passes.finder.arrival import Arrival, adopt
 from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
-from dbbbatch.passes.finder.places import area_of
 from dbbbatch.passes.finder.work import name_of
-from dbbbatch.passes.spread import spread
+from dbbbatch.passes.runner import PassContext
 
 #: What storage has no file for.
 _GONE = (FileNotFoundError, NotADirectoryError)
@@ -36,23 +35,25 @@ class Logged:
 
     Parameters
     ----------
-    p : `Pass`
+    p : `PassContext`
         Whose counts tell of them.
-    finder : `dbbbatch.config.Finder`
+    finder : `dbbbatch.config.sections.Finder`
         The section.
     complaints : `Complaints`
         Is told of what is given up.
     """
 
-    def __init__(self, p: Pass, finder: Finder, complaints: Complaints) -> None:
+    def __init__(self, p: PassContext, finder: Finder, complaints: Complaints) -> None:
         self._p = p
         self._finder = finder
         self._complaints = complaints
-        self._area = area_of(finder, p)
+        self._area = storage_area(finder, p.settings.site.name, p.run_id, p.roots)
 
     def look_again(self) -> None:
         """Look for the files that are awaited, and rarely for those that were given up."""
-        for batch in _batches(tries_due(self._p, self._finder), self._finder.batch_files):
+        for batch in _batches_of_remembered(
+            tries_due(self._p, self._finder), self._finder.batch_files
+        ):
             if self._p.stopping:
                 return
             batch = batch[: self._p.take(len(batch))]
@@ -65,7 +66,7 @@ class Logged:
         self,
         named: Mapping[str, int],
         log: str,
-        damage: Sequence[Left],
+        damage: Sequence[RememberedFile],
         also: Callable[[int], None],
     ) -> bool:
         """Record the files that a log names, and in the same transaction how far it was read.
@@ -80,42 +81,42 @@ class Logged:
             that it was updated.
         log : `str`
             The log, as the tables have it.
-        damage : `~collections.abc.Sequence` [ `Left` ]
+        damage : `~collections.abc.Sequence` [ `RememberedFile` ]
             What is to be told of the log itself.
         also : `~collections.abc.Callable`
             Records how far it was read, given how many of the files are dealt with.
         """
         keys = [name_of(rel) for rel in named]
         site, finder = self._area.site, self._area.finder
-        memories = connect.look(lambda: FinderLeft.among(site, finder, keys))
+        memories = connect.read(Remembered.among, site, finder, keys)
         return self._record(named, memories, log, damage, also)
 
     def complain(self) -> None:
-        """Tell of what was given up and still waits for a person."""
+        """Return of what was given up and still waits for a person."""
         site, finder = self._area.site, self._area.finder
-        for left in connect.look(
-            lambda: FinderLeft.all_with(site, finder, Memory.GIVEN_UP, MOST_SAID + 1)
-        ):
+        for left in connect.read(Remembered.all_with, site, finder, Memory.GIVEN_UP, MOST_SAID + 1):
             rel = names.readable(names.join(left.relpath, left.filename))
             self._complaints.failed(rel, left.message)
 
     def _record(
         self,
         named: Mapping[str, int],
-        memories: dict[Name, Left],
+        memories: dict[Name, RememberedFile],
         log: str,
-        damage: Sequence[Left],
+        damage: Sequence[RememberedFile],
         also: Callable[[int], None],
     ) -> bool:
         inside = [rel for rel in named if rsync_log.inside(self._area.storage, rel)]
         arrivals = [self._arrival(rel) for rel in inside]
-        known = connect.look(
+        known = connect.read(
             lambda: File.known(self._area.storage, [each.name for each in arrivals])
         )
         for arrival in arrivals:
             arrival.known = known.get(arrival.name)
         reads = list(
-            takewhile(lambda read: read.whole, spread(self._read, arrivals, self._finder.jobs))
+            takewhile(
+                lambda read: read.whole, map_in_order(self._read, arrivals, self._finder.jobs)
+            )
         )
         dealt = len(named)
         if len(reads) < len(arrivals):
@@ -134,7 +135,7 @@ class Logged:
         for rel in set(named) - set(inside):
             kept.append(given_up(rel, refusal))
         # What is kept in mind of a file whose row turns out to be another pass's.
-        busy: dict[Name, list[Left]] = {}
+        busy: dict[Name, list[RememberedFile]] = {}
         for read in reads:
             name = read.arrival.name
             memory = memories.get(name)
@@ -153,17 +154,17 @@ class Logged:
             missed = busy.keys() - {each.name for each in recorded}
             left_over = [*kept, *(left for name in missed for left in busy[name])]
             lefts = {(left.relpath, left.filename): left for left in left_over}
-            FinderLeft.drop(
+            Remembered.drop(
                 self._area.site, self._area.finder, [each for each in memories if each not in lefts]
             )
-            FinderLeft.remember(self._area.site, self._area.finder, lefts.values())
+            Remembered.remember(self._area.site, self._area.finder, lefts.values())
             changed = [
                 each.known.id
                 for each in recorded
                 if each.known is not None and _has_other_content(each, each.known)
             ]
             if changed:
-                for target in _targets(self._area.storage):
+                for target in _targets_of(self._area.storage):
                     IngestState.offer_anew(target, changed, "rsync brought other content")
             also(dealt)
             # Counted anew where the transaction is repeated.
@@ -204,14 +205,14 @@ class Logged:
         except Interrupted:
             return _Read(arrival, whole=False)
         except OSError as error:
-            if faults.is_general(error):
+            if faults.affects_every_file(error):
                 raise TryLater(
                     f"{arrival.destination}: {error.strerror}; nothing is lost"
                 ) from None
             return _Read(arrival, error=error)
         return _Read(arrival, news=True)
 
-    def _keep(self, read: _Read, memory: Left | None, log: str) -> list[Left]:
+    def _keep(self, read: _Read, memory: RememberedFile | None, log: str) -> list[RememberedFile]:
         """Keep a file in mind that is not there, or cannot be read; in the end, give it up.
 
         One that a person took out of the truth is let go without a word.
@@ -227,7 +228,7 @@ class Logged:
         log = log or (memory.message if memory else "")
         tries = memory.tries + 1 if memory else 1
         if tries < self._finder.max_attempts:
-            return [Left(*arrival.name, 0, 0, 0, Memory.AWAITED, tries, log)]
+            return [RememberedFile(*arrival.name, 0, 0, 0, Memory.AWAITED, tries, log)]
         if gone and forgotten:
             return []
         why = "it is not there"
@@ -238,16 +239,16 @@ class Logged:
         ]
 
     def _await_update(
-        self, arrival: Arrival, updates: int, memory: Left | None, log: str
-    ) -> list[Left]:
+        self, arrival: Arrival, updates: int, memory: RememberedFile | None, log: str
+    ) -> list[RememberedFile]:
         """Keep a file in mind that a log says was updated, if it may still be what it was before.
 
         rsync may log a file before it puts it into its place (--delay-updates, and what it prints
         for --itemize-changes). The version that is there is kept in mind; an update that
         does not show in the end had come before the log was read.
         """
-        there, awaited = _version(arrival.status), updates
-        before: Known | Left | None = arrival.known
+        there, awaited = _version_of_status(arrival.status), updates
+        before: Known | RememberedFile | None = arrival.known
         if memory is not None and memory.inode:
             before, awaited = memory, updates + 1
         if before is not None and before.inode is not None and _version_of(before) != there:
@@ -256,7 +257,7 @@ class Logged:
         if awaited <= 0 or tries >= self._finder.max_attempts:
             return []
         log = log or (memory.message if memory is not None else "")
-        return [Left(*arrival.name, *there, Memory.AWAITED, tries, log)]
+        return [RememberedFile(*arrival.name, *there, Memory.AWAITED, tries, log)]
 
 
 class _Read(NamedTuple):
@@ -269,30 +270,30 @@ class _Read(NamedTuple):
     whole: bool = True
 
 
-def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:
+def tries_due(p: PassContext, finder: Finder) -> Iterator[RememberedFile]:
     """Yield the files to be looked for again now, of those that --match lets through.
 
     What is awaited, after growing waits; of what was given up, a batch: each once in the longest
     wait, and as soon as its row is STORED by somebody else.
     """
     site = p.settings.site.name
-    now = connect.look(connect.now)
+    now = connect.read(connect.now)
 
-    def awaited(after: Name) -> list[Left]:
-        return FinderLeft.all_with(site, finder.name, Memory.AWAITED, finder.batch_files, after)
+    def awaited(after: Name) -> list[RememberedFile]:
+        return Remembered.all_with(site, finder.name, Memory.AWAITED, finder.batch_files, after)
 
-    def given_up(after: Name) -> list[Left]:
+    def given_up(after: Name) -> list[RememberedFile]:
         wait, most = finder.retry_wait_max, finder.batch_files
-        return FinderLeft.given_up(site, finder.name, finder.storage, wait, most, after)
+        return Remembered.given_up(site, finder.name, finder.storage, wait, most, after)
 
-    for left in p.sound(list(_pages(awaited)), "finder_left"):
+    for left in p.sound(list(_remembered_pages(awaited)), "finder_left"):
         wait = retry.backoff(left.tries, finder.retry_wait, finder.retry_wait_max)
         if retry.is_over(left.seen_at, wait, now) and p.matches(names.rel_of(left)):
             yield left
     # What leads out of storage, as logs themselves do, waits for a person.
     ours = (
         left
-        for left in _pages(given_up)
+        for left in _remembered_pages(given_up)
         if not names.fault(left)
         and p.matches(names.rel_of(left))
         and rsync_log.inside(finder.storage, names.rel_of(left))
@@ -300,16 +301,18 @@ def tries_due(p: Pass, finder: Finder) -> Iterator[Left]:
     yield from islice(ours, finder.batch_files)
 
 
-def _pages(page: Callable[[Name], list[Left]]) -> Iterator[Left]:
+def _remembered_pages(page: Callable[[Name], list[RememberedFile]]) -> Iterator[RememberedFile]:
     """Yield rows page by page, given a function that returns those after a path."""
     after = ("", "")
-    while batch := connect.look(lambda after=after: page(after)):
+    while batch := connect.read(lambda after=after: page(after)):
         after = (batch[-1].relpath, batch[-1].filename)
         yield from batch
 
 
-def _batches(lefts: Iterator[Left], size: int) -> Iterator[list[Left]]:
-    batch: list[Left] = []
+def _batches_of_remembered(
+    lefts: Iterator[RememberedFile], size: int
+) -> Iterator[list[RememberedFile]]:
+    batch: list[RememberedFile] = []
     for left in lefts:
         batch.append(left)
         if len(batch) == size:
@@ -320,14 +323,14 @@ def _batches(lefts: Iterator[Left], size: int) -> Iterator[list[Left]]:
 
 
 def _is_recorded(known: Known, status: os.stat_result) -> bool:
-    return known.status == FileStatus.STORED and _version_of(known) == _version(status)
+    return known.status == FileStatus.STORED and _version_of(known) == _version_of_status(status)
 
 
-def _version_of(row: Known | Left) -> tuple[int, int | None, int | None]:
+def _version_of(row: Known | RememberedFile) -> tuple[int, int | None, int | None]:
     return row.size_bytes, row.mtime_ns, row.inode
 
 
-def _version(status: os.stat_result) -> tuple[int, int, int]:
+def _version_of_status(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, mtime_ns(status), status.st_ino & INODE
 
 
@@ -336,13 +339,13 @@ def _has_other_content(arrival: Arrival, known: Known) -> bool:
     return arrival.sums[algorithm] != digest
 
 
-def _targets(storage: str) -> list[int]:
+def _targets_of(storage: str) -> list[int]:
     rows = connect.execute(
         "SELECT id FROM target WHERE storage = ? AND retired_at IS NULL", [storage]
     )
     return [row[0] for row in rows.fetchall()]
 
 
-def given_up(rel: str, message: str, tries: int = 1) -> Left:
+def given_up(rel: str, message: str, tries: int = 1) -> RememberedFile:
     """Return what a finder has in mind of what a person must look at."""
-    return Left(*name_of(rel), 0, 0, 0, Memory.GIVEN_UP, tries, message)
+    return RememberedFile(*name_of(rel), 0, 0, 0, Memory.GIVEN_UP, tries, message)

@@ -6,21 +6,25 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
-from dbbbatch import retry
-from dbbbatch.config import Finder
-from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft, Left
-from dbbbatch.database.models.finder import Verdict as Memory
-from dbbbatch.database.models.storage import INODE, File, FileStatus, Name
+from dbbbatch.areas.storage import duplicates, mounted
+from dbbbatch.areas.storage.mounted import (
+    quarantine_area,
+    require_mounted,
+    require_space,
+    storage_area,
+)
+from dbbbatch.areas.storage.store import recover_arrivals
+from dbbbatch.config.sections import Finder
+from dbbbatch.database import connect, retry
+from dbbbatch.database.models.file import INODE, File, FileStatus, Name
+from dbbbatch.database.models.finder import Remembered, RememberedFile
+from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, names, place
 from dbbbatch.files.scan import Found, scan
-from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.finder import duplicate, places
-from dbbbatch.passes.finder.arrival import recover
-from dbbbatch.passes.finder.batch import Batch, Fresh
+from dbbbatch.passes.finder.batch import FinderBatch, Fresh
 from dbbbatch.passes.finder.complaints import Complaints
-from dbbbatch.passes.finder.places import area_of, must_be_there, must_have_room, quarantining
+from dbbbatch.passes.runner import PassContext, Work
 
 
 class FinderWork(Work):
@@ -28,7 +32,7 @@ class FinderWork(Work):
 
     Parameters
     ----------
-    finder : `dbbbatch.config.Finder`
+    finder : `dbbbatch.config.sections.Finder`
         The section.
     """
 
@@ -38,19 +42,19 @@ class FinderWork(Work):
         self._finder = finder
         self._complaints = Complaints()
 
-    def recover(self, p: Pass) -> None:
+    def recover(self, p: PassContext) -> None:
         """Finish or take back what an earlier pass had begun to store or to move aside."""
         self._complaints = Complaints()
-        must_be_there(self._finder, p)
+        require_mounted(self._finder, p.roots)
         finish(p, self._finder, self._complaints)
 
-    def work(self, p: Pass) -> None:
+    def work(self, p: PassContext) -> None:
         """Store what the source holds, in batches."""
         trouble: TryLater | None = None
         try:
             for batch in self._read(p):
                 try:
-                    must_be_there(self._finder, p)
+                    require_mounted(self._finder, p.roots)
                     batch.store()
                 except TryLater:
                     batch.discard()
@@ -70,12 +74,12 @@ class FinderWork(Work):
         """Return whether an empty directory of the source may go: files of it were stored."""
         if any(pattern.search(rel) for pattern in self._finder.keep_directories):
             return False
-        return connect.look(lambda: File.was_in(self._finder.storage, names.to_text(rel)))
+        return connect.read(lambda: File.was_in(self._finder.storage, names.to_text(rel)))
 
-    def plan(self, p: Pass) -> Iterator[str]:
-        """Say what would be finished, then what would be looked at."""
-        must_be_there(self._finder, p)
-        for row in connect.look(lambda: File.arriving(self._finder.storage, self._finder.name)):
+    def plan(self, p: PassContext) -> Iterator[str]:
+        """Yield what would be finished, then what would be looked at."""
+        require_mounted(self._finder, p.roots)
+        for row in connect.read(File.arriving, self._finder.storage, self._finder.name):
             yield f"would finish {names.join(row.relpath, row.filename)}"
         unsaid = Complaints()
         for batch in self._batches(p, unsaid):
@@ -87,8 +91,8 @@ class FinderWork(Work):
                 break
         unsaid.say(p)
 
-    def due(self, p: Pass) -> bool:
-        """Tell whether the source holds a file that is ready and not known to be left there."""
+    def due(self, p: PassContext) -> bool:
+        """Return whether the source holds a file that is ready and not known to be left there."""
         unsaid, source = Complaints(), self._finder.source
         return any(
             not checksum.is_being_written(f"{source}/{fresh.found.rel}")
@@ -97,15 +101,15 @@ class FinderWork(Work):
         )
 
     def watched(self) -> list[str]:
-        """Give the source: what appears there may be a file."""
+        """Return the source: what appears there may be a file."""
         return [self._finder.source]
 
-    def _read(self, p: Pass) -> Iterator[Batch]:
+    def _read(self, p: PassContext) -> Iterator[FinderBatch]:
         """Give batches one after the other; while one is stored, the next one is read."""
         from concurrent.futures import ThreadPoolExecutor
 
-        entangled = cache(partial(places.entangled, self._finder))
-        waiting: list[Batch] = []
+        entangled = cache(partial(mounted.overlap_of, self._finder))
+        waiting: list[FinderBatch] = []
         size_before = 0
         trouble: TryLater | None = None
         try:
@@ -116,11 +120,11 @@ class FinderWork(Work):
                         fresh = fresh[: p.take(len(fresh))]
                         if fresh:
                             size = sum(each.found.size_bytes for each in fresh)
-                            must_be_there(self._finder, p)
+                            require_mounted(self._finder, p.roots)
                             p.must_have_room()
                             # What is being read still needs its room.
-                            must_have_room(self._finder, size_before + size)
-                            batch = Batch(p, self._finder, self._complaints, fresh, entangled)
+                            require_space(self._finder, size_before + size)
+                            batch = FinderBatch(p, self._finder, self._complaints, fresh, entangled)
                             batch.read(reader)
                             waiting.append(batch)
                             if len(waiting) > 1:
@@ -139,7 +143,7 @@ class FinderWork(Work):
         if trouble:
             raise trouble
 
-    def _batches(self, p: Pass, complaints: Complaints) -> Iterator[list[Found]]:
+    def _batches(self, p: PassContext, complaints: Complaints) -> Iterator[list[Found]]:
         finder = self._finder
         files: list[Found] = []
         size = 0
@@ -162,21 +166,21 @@ class FinderWork(Work):
         if files:
             yield files
 
-    def _fresh(self, p: Pass, batch: Sequence[Found], complaints: Complaints) -> list[Fresh]:
+    def _fresh(self, p: PassContext, batch: Sequence[Found], complaints: Complaints) -> list[Fresh]:
         """Leave out what is known to stay where it is, or to be tried later."""
         site = p.settings.site.name
         keys = [name_of(found.rel) for found in batch]
-        left = connect.look(lambda: FinderLeft.among(site, self._finder.name, keys))
+        left = connect.read(Remembered.among, site, self._finder.name, keys)
         if not left:
             return [Fresh(found, key) for found, key in zip(batch, keys, strict=True)]
-        now = connect.look(connect.now)
+        now = connect.read(connect.now)
         stored = self._stored(left)
         fresh = []
         for found, key in zip(batch, keys, strict=True):
             memory = left.get(key)
             if memory is None:
                 fresh.append(Fresh(found, key))
-            elif not _is_version(memory, found):
+            elif not _is_remembered_version(memory, found):
                 fresh.append(Fresh(found, key, stale=True))
             elif memory.verdict == Memory.FAILED:
                 wait = retry.backoff(
@@ -192,16 +196,16 @@ class FinderWork(Work):
                 fresh.append(Fresh(found, key, stale=True))
         return fresh
 
-    def _stored(self, left: dict[Name, Left]) -> set[Name]:
+    def _stored(self, left: dict[Name, RememberedFile]) -> set[Name]:
         """Return which of the duplicates that are known to be left are still to be left."""
         keys = [key for key, memory in left.items() if memory.verdict == Memory.DUPLICATE]
         if not keys or self._finder.alternative != "none":
             return set()
-        known = connect.look(lambda: File.known(self._finder.storage, keys))
+        known = connect.read(File.known, self._finder.storage, keys)
         return {key for key, row in known.items() if row.status == FileStatus.STORED}
 
 
-def finish(p: Pass, finder: Finder, complaints: Complaints) -> None:
+def finish(p: PassContext, finder: Finder, complaints: Complaints) -> None:
     """Finish or take back what earlier passes had begun to store, to remove or to move aside."""
 
     def stuck(rel: str, why: str) -> None:
@@ -209,17 +213,17 @@ def finish(p: Pass, finder: Finder, complaints: Complaints) -> None:
         complaints.failed(rel, why)
 
     def nowhere(rel: str) -> None:
-        p.trouble(
+        p.warn(
             f"{names.printable(os.path.join(finder.storage, rel))}: was on its way there, and is "
             "neither there nor in the source any more; if storage was unmounted or replaced "
             "meanwhile, look below its mount point",
             key="nowhere",
         )
 
-    area = area_of(finder, p)
-    count = recover(area, finder.batch_files, stuck, nowhere, p.refuse)
-    count += duplicate.recover(area, finder.batch_files, p.sound)
-    count += quarantining(finder, p).recover(p.refuse)
+    area = storage_area(finder, p.settings.site.name, p.run_id, p.roots)
+    count = recover_arrivals(area, finder.batch_files, stuck, nowhere, p.refuse)
+    count += duplicates.recover_duplicates(area, finder.batch_files, p.sound)
+    count += quarantine_area(finder, p.settings.site.name, p.roots).recover(p.refuse)
     if count:
         p.counts["recovered"] += count
 
@@ -230,7 +234,7 @@ def name_of(rel: str) -> Name:
     return names.to_text(relpath), names.to_text(filename)
 
 
-def _is_version(memory: Left, found: Found) -> bool:
+def _is_remembered_version(memory: RememberedFile, found: Found) -> bool:
     return (memory.size_bytes, memory.mtime_ns, memory.inode) == (
         found.size_bytes,
         found.mtime_ns,

@@ -10,28 +10,27 @@ from datetime import UTC
 from functools import partial
 from typing import Any
 
-from dbbbatch import retry
-from dbbbatch.config import Handoff
-from dbbbatch.database import connect
+from dbbbatch.areas import buffer as buffers
+from dbbbatch.areas.endpoint.batch import Item, TransferResult
+from dbbbatch.areas.quarantine import Rejected
+from dbbbatch.areas.release import Explained
+from dbbbatch.config.sections import Handoff
+from dbbbatch.database import connect, retry
 from dbbbatch.database.models.handoff import HandoffFile, Waiting
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
-from dbbbatch.files.mounted import Moved
-from dbbbatch.passes.base import Pass
-from dbbbatch.passes.handoff import sources
-from dbbbatch.passes.handoff.batch import Item, Sent
-from dbbbatch.passes.quarantine import Aside
-from dbbbatch.passes.release import Explained
+from dbbbatch.files.roots import MovedFile
+from dbbbatch.passes.runner import PassContext
 
 #: Seconds by which the clocks of the database and of the disk may differ.
-_SKEW = 300.0
+_CLOCK_TOLERANCE = 300.0
 
 
 class Outcomes:
     """Records outcomes, and does what follows from them."""
 
-    def __init__(self, p: Pass, section: Handoff) -> None:
+    def __init__(self, p: PassContext, section: Handoff) -> None:
         self._p = p
         self._section = section
         self._site = p.settings.site.name
@@ -39,7 +38,7 @@ class Outcomes:
             self._site, section.label, section.quarantine, section.buffer, p.roots
         )
 
-    def note_taken(self, taken: sources.Taken, rows: Sequence[Waiting]) -> None:
+    def note_taken(self, taken: buffers.PreparedFiles, rows: Sequence[Waiting]) -> None:
         """Record what was found out about files before they are sent."""
         by_id = {row.id: row for row in rows}
         if taken.gone:
@@ -54,19 +53,19 @@ class Outcomes:
                 HandoffFile.vanished(taken.gone)
                 self._record_failures(failed, given_up)
 
-            connect.transact(write)
+            connect.write(write)
         self._p.counts["vanished"] += len(taken.gone)
         self._p.counts["failed"] += len(failed)
-        self.move_aside(given_up)
+        self.quarantine(given_up)
 
-    def settle(self, sent: Sent, again: Collection[int]) -> None:
+    def settle(self, sent: TransferResult, again: Collection[int]) -> None:
         """Record what came of a batch; those in `again` are sent again in this pass."""
         self._log(sent)
         values = {name: getattr(sent, name) for name in _TIMINGS}
         told = partial(TransferBatch.told, sent.batch.number, sent.error, rate=sent.rate, **values)
         if sent.unknown:
             self._p.counts["unknown"] += len(sent.batch.items)
-            connect.transact(told)
+            connect.write(told)
             return
         delivered = [(i.row.id, i.row.inode, i.row.checksum) for i in sent.delivered]
         gone = [(item.row.id, reason) for item, reason in sent.gone]
@@ -91,7 +90,7 @@ class Outcomes:
             TransferBatch.settle(sent.batch.number, outcomes)
             return recorded
 
-        recorded = connect.transact(write)
+        recorded = connect.write(write)
         for name, count in (
             ("delivered", len(recorded)),
             ("vanished", len(gone)),
@@ -100,26 +99,26 @@ class Outcomes:
             ("failed", len(failed) + len(old_conflicts)),
         ):
             self._p.counts[name] += count
-        self.move_aside(given_up)
+        self.quarantine(given_up)
         self.hold([item.row for item in sent.delivered if item.row.id in recorded])
 
     def suspected(self, batches: Sequence[Sequence[Item]], why: str) -> None:
         """Record that files failed together, and will not go alone in this pass."""
         ids = [item.row.id for items in batches for item in items]
         if ids:
-            connect.transact(lambda: HandoffFile.suspected(ids, why))
+            connect.write(HandoffFile.suspected, ids, why)
             self._p.counts["failed"] += len(ids)
 
     def cleaned(self, batches: Sequence[int]) -> None:
         """Record that nothing of some batches is left in staging."""
         if batches:
-            connect.transact(lambda: TransferBatch.done(batches))
+            connect.write(TransferBatch.done, batches)
 
     def hold(self, rows: Sequence[Waiting]) -> None:
         """Move delivered originals to the holding area."""
         if not rows:
             return
-        result = sources.hold(self._section, rows)
+        result = buffers.hold(self._section, rows)
         self._must_be_held(result, rows)
         if result.strays:
             self._put_back(result)
@@ -138,24 +137,24 @@ class Outcomes:
             HandoffFile.stuck([(row.id, why) for row, _, why in reasons])
 
         if result.held or gone or reasons:
-            connect.transact(write)
+            connect.write(write)
         self._p.counts["held"] += len(result.held)
         for row, error, why in reasons:
-            if faults.is_general(error, writing=True):
+            if faults.affects_every_file(error, writing=True):
                 raise TryLater(why)
             self._p.counts["failed"] += 1
-            self._p.trouble(why, key=f"hold {names.join(row.relpath, row.filename)}")
+            self._p.warn(why, key=f"hold {names.join(row.relpath, row.filename)}")
 
-    def _must_be_held(self, result: sources.Holding, rows: Sequence[Waiting]) -> None:
+    def _must_be_held(self, result: buffers.Holding, rows: Sequence[Waiting]) -> None:
         """Raise `TryLater` if holding area or buffer is another one by now; nothing is recorded."""
         holding, buffer = self._section.holding, self._section.buffer
         if not (why := self._p.roots.why_not(holding)):
             if result.gone:
                 self._p.roots.require(buffer)
             return
-        by_id = {row.id: sources.path_of(self._section, row) for row in rows}
+        by_id = {row.id: buffers.path_of(self._section, row) for row in rows}
         back = [
-            Moved(os.path.join(os.path.dirname(rel), names.from_text(name)), path)
+            MovedFile(os.path.join(os.path.dirname(rel), names.from_text(name)), path)
             for (rel, path), name in ((by_id[number], name) for number, name, _ in result.held)
         ]
         told = self._p.roots.take_back(holding, back)
@@ -166,59 +165,59 @@ class Outcomes:
 
         Before it is recorded, so that a kill leaves none that nobody knows.
         """
-        copies = sources.earlier_names(row, name)
+        copies = buffers.earlier_names(row, name)
         filenames = [row.filename, *map(names.to_text, copies)]
-        others = connect.look(
-            lambda: HandoffFile.others_like(row.id, row.relpath, filenames, row.size_bytes)
+        others = connect.read(
+            HandoffFile.others_like, row.id, row.relpath, filenames, row.size_bytes
         )
         try:
-            name = sources.remove_copies(self._section, row, name, copies, others)
+            name = buffers.remove_copies(self._section, row, name, copies, others)
         except OSError as error:
             self._p.log.info("%s: an earlier copy in holding stays: %s", row.filename, error)
         return names.to_text(name)
 
     def _why_stuck(self, row: Waiting, error: OSError) -> str:
-        rel, _ = sources.path_of(self._section, row)
+        rel, _ = buffers.path_of(self._section, row)
         where = names.printable(os.path.join(self._section.holding, rel))
         return f"{where}: delivered, but cannot be moved to holding: {error.strerror}"
 
-    def _put_back(self, result: sources.Holding) -> None:
+    def _put_back(self, result: buffers.Holding) -> None:
         """Put back what was moved to holding instead of a delivered original, and is not delivered.
 
         A writer may replace a file in the moment in which it is moved; the pass that moved it was
         killed before it saw that.
         """
         handoffs = self._p.settings.names("handoff")
-        times = connect.look(
+        times = connect.read(
             lambda: HandoffFile.delivered_times([stray.row.id for stray in result.strays])
         )
         delivered: dict[str, set[tuple[int, int, int]]] = {}
         for stray in result.strays:
             row = stray.row
             when = times.get(row.id)
-            if when and stray.since + _SKEW < when.replace(tzinfo=UTC).timestamp():
+            if when and stray.since + _CLOCK_TOLERANCE < when.replace(tzinfo=UTC).timestamp():
                 continue
             if row.relpath not in delivered:
-                delivered[row.relpath] = connect.look(
-                    partial(HandoffFile.delivered_versions, self._site, handoffs, row.relpath)
+                delivered[row.relpath] = connect.read(
+                    HandoffFile.delivered_versions, self._site, handoffs, row.relpath
                 )
             if stray.version in delivered[row.relpath]:
                 continue
             try:
-                sources.put_back(self._section, row, stray.name)
+                buffers.put_back(self._section, row, stray.name)
             except OSError as error:
                 result.stuck.append((row, error))
 
-    def move_aside(self, rows: Sequence[tuple[Waiting, str]]) -> None:
+    def quarantine(self, rows: Sequence[tuple[Waiting, str]]) -> None:
         """Move quarantined files out of the buffer, those of them that are still there."""
         files = []
         stayed: list[tuple[str, OSError]] = []
-        buffer = sources.Buffer(self._section)
+        buffer = buffers.Buffer(self._section)
         for row, why in rows:
-            rel, path = sources.path_of(self._section, row)
+            rel, path = buffers.path_of(self._section, row)
             try:
                 if not buffer.gone(row, rel):
-                    files.append(Aside(path, rel, os.lstat(path), row.checksum, why))
+                    files.append(Rejected(path, rel, os.lstat(path), row.checksum, why))
             except FileNotFoundError:
                 pass
             except OSError as error:
@@ -227,23 +226,21 @@ class Outcomes:
         self._p.counts["quarantined"] += len(files) - len(not_moved)
         stayed += [(file.rel, why) for file, why in not_moved]
         for rel, fault in stayed:
-            if faults.is_general(fault, writing=True):
+            if faults.affects_every_file(fault, writing=True):
                 raise TryLater(f"{self._section.quarantine}: {fault.strerror}; nothing is lost")
             shown = names.printable(os.path.join(self._section.buffer, rel))
-            self._p.trouble(
+            self._p.warn(
                 f"{shown}: cannot be moved to quarantine: {fault.strerror}", key=f"aside {rel}"
             )
 
     def recover_quarantine(self) -> None:
         """Finish moving aside what an earlier pass decided about."""
         self._quarantining.recover(self._p.refuse)
-        rows = connect.look(
-            lambda: HandoffFile.in_buffer(self._site, self._section.name, "QUARANTINED")
-        )
+        rows = connect.read(HandoffFile.in_buffer, self._site, self._section.name, "QUARANTINED")
         rows = self._p.sound(rows, "handoff_file")
         if rows:
-            reasons = connect.look(lambda: HandoffFile.reasons([row.id for row in rows]))
-            self.move_aside([(row, reasons[row.id]) for row in rows])
+            reasons = connect.read(lambda: HandoffFile.reasons([row.id for row in rows]))
+            self.quarantine([(row, reasons[row.id]) for row in rows])
 
     def _record_failures(
         self, failed: Sequence[tuple[Waiting, str]], given_up: Sequence[tuple[Waiting, str]]
@@ -266,11 +263,11 @@ class Outcomes:
             if row.attempts + 1 >= self._section.max_attempts
         ]
 
-    def _old_conflicts(self, sent: Sent) -> list[tuple[Waiting, str]]:
+    def _old_conflicts(self, sent: TransferResult) -> list[tuple[Waiting, str]]:
         """Choose the files whose name the endpoint's buffer has had for too long."""
         if not sent.conflicts:
             return []
-        now = connect.look(connect.now)
+        now = connect.read(connect.now)
         return [
             (item.row, f"{why}, since {item.row.conflict_since:%Y-%m-%d %H:%M} UTC")
             for item, why in sent.conflicts
@@ -278,7 +275,7 @@ class Outcomes:
             and (now - item.row.conflict_since).total_seconds() >= self._section.conflict_after
         ]
 
-    def _log(self, sent: Sent) -> None:
+    def _log(self, sent: TransferResult) -> None:
         self._p.log.info(
             "batch %d: %d files, %d bytes: %d delivered, %d failed%s%s",
             sent.batch.number,
@@ -291,7 +288,7 @@ class Outcomes:
         )
 
 
-#: Columns of a batch that a `Sent` has under the same name.
+#: Columns of a batch that a `TransferResult` has under the same name.
 _TIMINGS: Sequence[str] = (
     "prepare_duration",
     "transfer_started",
@@ -312,7 +309,7 @@ _OUTCOME: dict[str, Any] = {
 
 
 def attempt_prefix(site: str, handoff: str) -> str:
-    """Give what the names of a handoff's directories in staging begin with, and no other's do."""
+    """Return what the names of a handoff's directories in staging begin with, and no other's do."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in site)
     whole = hashlib.blake2b(f"{site}\0{handoff}".encode(), digest_size=4).hexdigest()
     return f"dbb-{safe}-{handoff}-{whole}-"

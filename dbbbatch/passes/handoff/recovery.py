@@ -9,48 +9,47 @@ from __future__ import annotations
 
 import contextlib
 import os
-from functools import partial
 
-from dbbbatch.config import Handoff
+from dbbbatch.areas import buffer
+from dbbbatch.areas.endpoint.batch import Batch, Item, TransferResult, Unrecovered
+from dbbbatch.areas.endpoint.session import Refused
+from dbbbatch.areas.endpoint.transfer import Sender, probe_of, probe_of_directory
+from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, Waiting
 from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
 from dbbbatch.errors import DbbError
 from dbbbatch.files import checksum, place, scan
-from dbbbatch.passes.base import Pass
-from dbbbatch.passes.handoff import sources
-from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
 from dbbbatch.passes.handoff.outcomes import Outcomes, attempt_prefix, is_attempt
 from dbbbatch.passes.handoff.streams import lists_directory
-from dbbbatch.passes.handoff.transfer import Sender, probe_of, probe_path
-from dbbbatch.remote import family
-from dbbbatch.remote.receive import Refused
+from dbbbatch.passes.runner import PassContext
+from dbbbatch.process import family
 
 #: Originals moved to holding in one transaction.
-_CHUNK = 2000
+_HELD_TOGETHER = 2000
 
 
-def recover(p: Pass, section: Handoff) -> Left:
+def recover_handoff(p: PassContext, section: Handoff) -> Unrecovered:
     """Finish what earlier passes left, and tell what could not be finished."""
     outcomes = Outcomes(p, section)
     outcomes.recover_quarantine()
     site = p.settings.site.name
     after = FIRST
-    while rows := connect.look(
-        partial(HandoffFile.in_buffer, site, section.name, "DELIVERED", after, _CHUNK)
+    while rows := connect.read(
+        HandoffFile.in_buffer, site, section.name, "DELIVERED", after, _HELD_TOGETHER
     ):
         outcomes.hold(p.sound(rows, "handoff_file"))
         after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
     _remove_lists(lists_directory(p.settings.site.state), attempt_prefix(site, section.name))
     batches = []
-    for batch in connect.look(lambda: TransferBatch.unfinished(site, section.name)):
+    for batch in connect.read(TransferBatch.unfinished, site, section.name):
         # What runs with this name is killed, and what lies under it is removed.
         if is_attempt(site, section.name, batch.attempt):
             batches.append(batch)
         else:
             p.refuse("transfer_batch", batch.id, f"{batch.attempt!r} is no attempt of ours")
     if not batches:
-        return Left()
+        return Unrecovered()
     refused: DbbError | None = None
     files: set[int] = set()
     sender = Sender(section, lists_directory(p.settings.site.state))
@@ -63,12 +62,12 @@ def recover(p: Pass, section: Handoff) -> Left:
                         _recover_batch(p, section, sender, outcomes, batch)
                     except Refused as error:
                         refused = refused or error
-                        files.update(row.id for row in _files(p, batch))
+                        files.update(row.id for row in _files_of_batch(p, batch))
                         continue
                 _tidy(p, section, sender, outcomes, batch)
     except DbbError as error:
-        return Left(trouble=error)
-    return Left(refused=refused, files=frozenset(files))
+        return Unrecovered(trouble=error)
+    return Unrecovered(refused=refused, files=frozenset(files))
 
 
 def _remove_lists(directory: str, prefix: str) -> None:
@@ -80,25 +79,25 @@ def _remove_lists(directory: str, prefix: str) -> None:
 
 
 def _recover_batch(
-    p: Pass, section: Handoff, sender: Sender, outcomes: Outcomes, row: TransferBatch
+    p: PassContext, section: Handoff, sender: Sender, outcomes: Outcomes, row: TransferBatch
 ) -> None:
     family.end_naming(row.attempt.encode())
-    items = [_item(section, file) for file in _files(p, row)]
+    items = [_item(section, file) for file in _files_of_batch(p, row)]
     for directory in {"", *(item.directory for item in items)}:
         with contextlib.suppress(OSError):  # the janitor sweeps it up
             if not scan.detour(section.buffer, directory):
-                place.remove_if_there(probe_path(section, directory))
+                place.remove_if_there(probe_of_directory(section, directory))
     sent = _ask(section, sender, row, items)
     p.counts["recovered"] += len(sent.delivered)
     outcomes.settle(sent, again=())
 
 
-def _files(p: Pass, row: TransferBatch) -> list[Waiting]:
-    return p.sound(connect.look(lambda: HandoffFile.of_batch(row.id)), "handoff_file")
+def _files_of_batch(p: PassContext, row: TransferBatch) -> list[Waiting]:
+    return p.sound(connect.read(HandoffFile.of_batch, row.id), "handoff_file")
 
 
 def _tidy(
-    p: Pass, section: Handoff, sender: Sender, outcomes: Outcomes, row: TransferBatch
+    p: PassContext, section: Handoff, sender: Sender, outcomes: Outcomes, row: TransferBatch
 ) -> None:
     """Remove what is left of a batch in staging; if that is refused, it is no hindrance."""
     try:
@@ -106,16 +105,16 @@ def _tidy(
         sender.clean(probe_of(row.attempt))
     except Refused as error:
         where = f"{section.endpoint.staging}/{row.attempt}*"
-        p.trouble(f"{where} cannot be removed, which is tried again: {error}", key="tidy")
+        p.warn(f"{where} cannot be removed, which is tried again: {error}", key="tidy")
     else:
         outcomes.cleaned([row.id])
 
 
-def _ask(section: Handoff, sender: Sender, row: TransferBatch, items: list[Item]) -> Sent:
+def _ask(section: Handoff, sender: Sender, row: TransferBatch, items: list[Item]) -> TransferResult:
     """Find out how far a batch came, and bring what has arrived to its end."""
-    sent = Sent(Batch(row.attempt, items, row.id), error="the pass was interrupted")
+    sent = TransferResult(Batch(row.attempt, items, row.id), error="the pass was interrupted")
     sender.session.end(row.attempt)
-    state = sender.session.ask(row.attempt)
+    state = sender.session.take_over(row.attempt)
     taken_over = f"{row.attempt}.r"
     if state == "verified":
         receipt = sender.session.receipt(taken_over)
@@ -130,4 +129,4 @@ def _ask(section: Handoff, sender: Sender, row: TransferBatch, items: list[Item]
 def _item(section: Handoff, row: Waiting) -> Item:
     """Make an item of a file that was in a batch, so it was hashed."""
     _, digest = checksum.parse(row.checksum or "")
-    return Item(row, sources.path_of(section, row)[0], digest)
+    return Item(row, buffer.path_of(section, row)[0], digest)

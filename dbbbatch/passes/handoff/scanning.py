@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from dbbbatch.config import Handoff
+from dbbbatch.config.sections import Handoff
+from dbbbatch.database.models.file import INODE
 from dbbbatch.database.models.handoff import Seen
-from dbbbatch.database.models.storage import INODE
 from dbbbatch.files import names, scan
-from dbbbatch.passes.base import Pass
+from dbbbatch.passes.runner import PassContext
 
 #: Files recorded in one transaction while scanning.
 CHUNK = 5000
 
 
-def scanned(p: Pass, section: Handoff) -> Iterator[list[Seen]]:
+def scanned(p: PassContext, section: Handoff) -> Iterator[list[Seen]]:
     """Scan a buffer, in chunks of files that --match lets through."""
 
     def odd(rel: str, what: str) -> None:
         shown = names.printable(os.path.join(section.buffer, rel))
-        p.trouble(f"{shown}: {what}; it is left there", key=f"odd {rel}")
+        p.warn(f"{shown}: {what}; it is left there", key=f"odd {rel}")
 
     chunk: list[Seen] = []
     newest_first = section.order == "newest"

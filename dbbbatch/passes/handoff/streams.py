@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbbbatch.config import Handoff
+from dbbbatch.areas.endpoint.batch import Batch, TransferResult
+from dbbbatch.areas.endpoint.charge import Evidence
+from dbbbatch.areas.endpoint.space import SpaceBudget
+from dbbbatch.areas.endpoint.transfer import Sender
+from dbbbatch.config.sections import Handoff
 from dbbbatch.errors import DbbError
-from dbbbatch.passes.base import Pass
-from dbbbatch.passes.handoff.batch import Batch, Sent
-from dbbbatch.passes.handoff.charge import Evidence
-from dbbbatch.passes.handoff.room import Room
-from dbbbatch.passes.handoff.transfer import Sender
-from dbbbatch.remote import execute
+from dbbbatch.passes.runner import PassContext
+from dbbbatch.process import run
 
 #: Seconds after which a waiting pass looks whether it is to stop.
-_LOOK = 0.2
+_WAIT_STEP = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,27 +44,27 @@ class Streams:
     ----------
     trouble : `dbbbatch.errors.DbbError` or `None`
         What ends the pass.
-    evidence : `dbbbatch.passes.handoff.charge.Evidence`
+    evidence : `dbbbatch.areas.endpoint.charge.Evidence`
         What the transfer command has shown.
     """
 
-    def __init__(self, p: Pass, section: Handoff) -> None:
+    def __init__(self, p: PassContext, section: Handoff) -> None:
         self._p = p
         self._section = section
         self._lists = lists_directory(p.settings.site.state)
-        self._room = Room()
+        self._room = SpaceBudget()
         self.evidence = Evidence()
         self._jobs: queue.Queue[Batch | _Clean | None] = queue.Queue()
-        self._results: queue.Queue[Sent | _Cleaned | DbbError | None] = queue.Queue()
+        self._results: queue.Queue[TransferResult | _Cleaned | DbbError | None] = queue.Queue()
         self._threads: list[threading.Thread] = []
         self._connected = threading.Event()
         self._closing = False
         self._batches = 0
         self._cleaning = 0
         self._cleaned: list[int] = []
-        self._sent: list[Sent] = []
+        self._sent: list[TransferResult] = []
         self.trouble: DbbError | None = None
-        p.on_second_signal(execute.end_all)
+        p.on_second_signal(run.end_all)
 
     @property
     def busy(self) -> bool:
@@ -72,7 +72,7 @@ class Streams:
         return self._batches > 0
 
     @property
-    def hungry(self) -> bool:
+    def wants_more(self) -> bool:
         """Whether a further batch should be made ready: one is kept in reserve."""
         return self._batches <= self._section.streams
 
@@ -84,7 +84,7 @@ class Streams:
     def connected(self) -> bool:
         """Wait until the far end is connected; False if it cannot be."""
         self.start()
-        while not self._connected.wait(_LOOK):
+        while not self._connected.wait(_WAIT_STEP):
             pass
         self._collect()
         return self.trouble is None
@@ -102,8 +102,8 @@ class Streams:
             self._cleaning += 1
             self._jobs.put(_Clean(batch))
 
-    def finished(self) -> Iterator[Sent]:
-        """Give what has come of batches since the last time."""
+    def finished(self) -> Iterator[TransferResult]:
+        """Yield what has come of batches since the last time."""
         self._collect()
         while self._sent:
             yield self._sent.pop(0)
@@ -111,10 +111,10 @@ class Streams:
     def wait(self) -> None:
         """Wait until something comes of a batch, or for a moment."""
         with contextlib.suppress(queue.Empty):
-            self._note(self._results.get(timeout=_LOOK))
+            self._note(self._results.get(timeout=_WAIT_STEP))
 
     def cleaned(self) -> list[int]:
-        """Give the numbers of the batches of which nothing is left in staging, once."""
+        """Return the numbers of the batches of which nothing is left in staging, once."""
         self._collect()
         done, self._cleaned = self._cleaned, []
         return done
@@ -130,12 +130,12 @@ class Streams:
         self._closing = True
         for _ in self._threads:
             self._jobs.put(None)
-        end = time.monotonic() + 2 * execute.GRACE
+        end = time.monotonic() + 2 * run.GRACE
         for thread in self._threads:
             while thread.is_alive() and time.monotonic() < end:
                 if self._batches or self._cleaning:
-                    execute.end_all()  # a thread may have been about to start something
-                thread.join(_LOOK)
+                    run.end_all()  # a thread may have been about to start something
+                thread.join(_WAIT_STEP)
 
     def _start_thread(self) -> None:
         sender = Sender(self._section, self._lists, self._room, self.evidence)
@@ -161,7 +161,7 @@ class Streams:
             if isinstance(job, _Clean):
                 self._results.put(_clean(sender, job))
             elif self._p.interrupted:
-                self._results.put(Sent.not_begun(job, "the pass was asked to end"))
+                self._results.put(TransferResult.not_begun(job, "the pass was asked to end"))
             else:
                 self._results.put(sender.send(job))
         with contextlib.suppress(BaseException):  # what was sent is told, and ends without us
@@ -172,8 +172,8 @@ class Streams:
             while True:
                 self._note(self._results.get_nowait())
 
-    def _note(self, result: Sent | _Cleaned | DbbError | None) -> None:
-        if isinstance(result, Sent):
+    def _note(self, result: TransferResult | _Cleaned | DbbError | None) -> None:
+        if isinstance(result, TransferResult):
             self._batches -= 1
             self._sent.append(result)
             self.trouble = self.trouble or result.trouble
@@ -186,7 +186,7 @@ class Streams:
 
 
 def lists_directory(state: str) -> str:
-    """Give the directory of the lists that ``{files_from}`` names."""
+    """Return the directory of the lists that ``{files_from}`` names."""
     return str(Path(state) / "lists")
 
 

@@ -16,21 +16,20 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from functools import partial
 
-from dbbbatch.config import Handoff
+from dbbbatch.areas import buffer
+from dbbbatch.areas.endpoint.batch import Batch, Item, TransferResult, Unrecovered
+from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, names
-from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.handoff import sources
-from dbbbatch.passes.handoff.batch import Batch, Item, Left, Sent
+from dbbbatch.passes.handoff.due_files import DueFiles
 from dbbbatch.passes.handoff.outcomes import Outcomes, attempt_prefix
 from dbbbatch.passes.handoff.scanning import scanned
 from dbbbatch.passes.handoff.streams import Streams
-from dbbbatch.passes.handoff.waiting import Queue
+from dbbbatch.passes.runner import PassContext, Work
 
 #: Seconds of scanning before the first batch goes, in whatever order is known by then.
 HEAD_START = 10.0
@@ -47,7 +46,7 @@ _LOOKED_AT = 100
 FRUITLESS = 16
 
 #: Batches for which there is no room, one after the other, until the far end counts as full.
-NO_ROOM = 8
+FULL_AFTER = 8
 
 #: Files of a batch that failed before, alone or with others: halved four times they are alone. It
 #: doubles while they arrive, since then it was not they.
@@ -67,55 +66,55 @@ class HandoffWork(Work):
 
     def __init__(self, section: Handoff) -> None:
         self._section = section
-        self._left = Left()
+        self._left = Unrecovered()
 
-    def recover(self, p: Pass) -> None:
+    def recover(self, p: PassContext) -> None:
         """Finish what an earlier pass left."""
-        from dbbbatch.passes.handoff.recovery import recover
+        from dbbbatch.passes.handoff.recovery import recover_handoff
 
-        sources.check(self._section, p.roots)
-        self._left = recover(p, self._section)
+        buffer.require_areas(self._section, p.roots)
+        self._left = recover_handoff(p, self._section)
 
-    def work(self, p: Pass) -> None:
+    def work(self, p: PassContext) -> None:
         """Record what is in the buffer, and send it."""
-        Line(p, self._section, self._left).run()
-        sources.remove_empty_directories(p.settings.site.name, self._section)
+        Scheduler(p, self._section, self._left).run()
+        buffer.remove_sent_directories(p.settings.site.name, self._section)
 
-    def plan(self, p: Pass) -> Iterator[str]:
-        """Say what would be recovered and sent."""
-        from dbbbatch.passes.handoff.plan import plan
+    def plan(self, p: PassContext) -> Iterator[str]:
+        """Yield what would be recovered and sent."""
+        from dbbbatch.passes.handoff.plan import plan_handoff
 
-        sources.check(self._section, p.roots)
-        yield from plan(p, self._section)
+        buffer.require_areas(self._section, p.roots)
+        yield from plan_handoff(p, self._section)
 
-    def due(self, p: Pass) -> bool:
-        """Tell whether there is a file that is new or may be tried again."""
+    def due(self, p: PassContext) -> bool:
+        """Return whether there is a file that is new or may be tried again."""
         site, section = p.settings.site.name, self._section
         after, longest = FIRST, section.longest_wait
-        while rows := connect.look(
-            partial(HandoffFile.due, site, section.name, after, _LOOKED_AT, longest=longest)
+        while rows := connect.read(
+            HandoffFile.due, site, section.name, after, _LOOKED_AT, longest=longest
         ):
             after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
-            paths = (sources.path_of(section, row)[1] for row in rows if not names.fault(row))
+            paths = (buffer.path_of(section, row)[1] for row in rows if not names.fault(row))
             # Else one that a writer keeps open would have pass follow upon pass.
             if not all(map(checksum.is_being_written, paths)):
                 return True
         if not os.path.isdir(section.buffer):
             return False
         return any(
-            connect.look(partial(HandoffFile.unknown, site, section.name, chunk))
+            connect.read(HandoffFile.unknown, site, section.name, chunk)
             for chunk in scanned(p, section)
         )
 
     def watched(self) -> list[str]:
-        """Give the buffer."""
+        """Return the buffer."""
         return [self._section.buffer]
 
 
-class Line:
+class Scheduler:
     """One pass over the buffer: scan, batches, and what comes of them."""
 
-    def __init__(self, p: Pass, section: Handoff, left: Left) -> None:
+    def __init__(self, p: PassContext, section: Handoff, left: Unrecovered) -> None:
         self._p = p
         self._section = section
         self._site = p.settings.site.name
@@ -135,16 +134,16 @@ class Line:
         self._under_way = set(left.files)
         # Of these directories nothing can be sent, or placed, in this pass.
         refused = self._streams.evidence.refused
-        self._new = Queue(p, section, False, self._under_way, refused)
-        self._tried = Queue(p, section, True, self._under_way, refused)
+        self._new = DueFiles(p, section, False, self._under_way, refused)
+        self._tried = DueFiles(p, section, True, self._under_way, refused)
         self._most_tried = TRIED
         self._others = 0
         # The next one is the last.
-        self._suspects: list[list[Item]] = []
+        self._failed_before: list[list[Item]] = []
         self._smaller: list[list[Item]] = []
         self._fruitless = 0
         self._failure = ""
-        self._roomless = 0
+        self._out_of_space = 0
         self._no_room: TryLater | None = None
         self._postponed: TryLater | None = None
 
@@ -162,7 +161,7 @@ class Line:
         while True:
             for sent in self._streams.finished():
                 self._settle(sent)
-            if self._may_send() and self._streams.hungry and self._send_next():
+            if self._may_send() and self._streams.wants_more and self._send_next():
                 continue
             if self._scan_due() and not self._p.stopping:
                 self._scan_on()
@@ -170,7 +169,7 @@ class Line:
                 self._streams.wait()
             elif not self._may_send() or not self._more():
                 break
-        self._outcomes.suspected(self._suspects, self._failure)
+        self._outcomes.suspected(self._failed_before, self._failure)
         self._outcomes.cleaned(self._streams.finish())
         if self._p.interrupted:
             return
@@ -188,11 +187,11 @@ class Line:
             not self._p.out_of_time
             and not self._streams.trouble
             and self._fruitless < FRUITLESS
-            and self._roomless < NO_ROOM
+            and self._out_of_space < FULL_AFTER
         )
 
     def _scan_due(self) -> bool:
-        """Tell whether there is something to scan; begin to scan again if it is time.
+        """Return whether there is something to scan; begin to scan again if it is time.
 
         Only if something of the first scan has gone since: a writer that is faster than we must
         not keep the pass from ending.
@@ -213,24 +212,24 @@ class Line:
         except OSError as error:
             raise TryLater(f"{self._section.buffer}: {error.strerror}") from None
         if chunk is not None:
-            connect.transact(lambda: HandoffFile.found(self._site, self._section.name, chunk))
+            connect.write(HandoffFile.found, self._site, self._section.name, chunk)
             self._scanned += len(chunk)
         now = time.monotonic()
         self._scanning += now - began
         if chunk is None:
             self._scan, self._total = None, self._scanned
-            self._backlog = self._backlog or connect.look(HandoffFile.newest)
+            self._backlog = self._backlog or connect.read(HandoffFile.newest)
             self._next_scan = now + max(RESCAN, self._scanning / RESCAN_SHARE)
             self._tried.rewind()
         # What was just found may come before what was sent last.
         self._new.rewind()
 
     def _more(self) -> bool:
-        """Tell whether there is something left to send."""
-        return bool(self._smaller or self._suspects or self._peek(self._new, self._tried))
+        """Return whether there is something left to send."""
+        return bool(self._smaller or self._failed_before or self._peek(self._new, self._tried))
 
-    def _peek(self, *queues: Queue) -> bool:
-        """Tell whether one has a file that is to be taken."""
+    def _peek(self, *queues: DueFiles) -> bool:
+        """Return whether one has a file that is to be taken."""
         return not self._p.stopping and any(queue.peek() for queue in queues)
 
     def _send_next(self) -> bool:
@@ -250,10 +249,14 @@ class Line:
         batch = Batch(f"{prefix}{secrets.token_hex(8)}", items, tried=tried)
         ids = [item.row.id for item in items]
         size = batch.size_bytes
-        batch.number = connect.transact(
-            lambda: TransferBatch.begin(
-                self._p.run_id, self._site, self._section.name, batch.attempt, ids, size
-            )
+        batch.number = connect.write(
+            TransferBatch.begin,
+            self._p.run_id,
+            self._site,
+            self._section.name,
+            batch.attempt,
+            ids,
+            size,
         )
         self._under_way.update(ids)
         self._streams.send(batch)
@@ -268,51 +271,51 @@ class Line:
             self._others += 1
             return self._take(self._new, self._section.batch_files), False
         self._others = 0
-        if self._suspects:
-            return self._suspects.pop(), True
+        if self._failed_before:
+            return self._failed_before.pop(), True
         if self._peek(self._tried):
             return self._take(self._tried, self._fewer()), True
         return self._take(self._new, self._section.batch_files), False
 
     def _fewer(self) -> int:
-        """Tell how many that failed before go together: a search goes on where a pass left it."""
+        """Return how many that failed before go together: a search goes on where a pass left it."""
         most = min(self._most_tried, self._section.batch_files)
         row = self._tried.peek()
-        together = connect.look(lambda: TransferBatch.failed_with(row.id)) if row else 0
+        together = connect.read(TransferBatch.failed_with, row.id) if row else 0
         return min(most, together // 2) if together > 1 else most
 
-    def _take(self, queue: Queue, files: int) -> list[Item]:
+    def _take(self, queue: DueFiles, files: int) -> list[Item]:
         """Take the next files, in order, until a batch is full; look at them and hash them."""
         rows = queue.take(files, self._section.batch_bytes)
         # Those of a conflict come back again and again.
         if any(row.id <= self._backlog and not row.conflict_since for row in rows):
             self._backlog_goes = self._backlog_goes or queue is self._new
-        taken = sources.take(self._section, rows)
+        taken = buffer.take(self._section, rows)
         self._outcomes.note_taken(taken, rows)
         # Where reading them took all the time they are not sent now; their checksums are kept.
         return [] if self._p.out_of_time else taken.items
 
-    def _settle(self, sent: Sent) -> None:
+    def _settle(self, sent: TransferResult) -> None:
         """Record what came of a batch, and move delivered originals on; divide what failed."""
         again: list[list[Item]] = []
         if sent.no_room:
             left = [item for item, _ in sent.later]
-            self._roomless += 1
+            self._out_of_space += 1
             if len(left) > 1:
                 again = _halves(left)
                 self._smaller += reversed(again)
-            if len(left) == 1 or self._roomless == NO_ROOM:
+            if len(left) == 1 or self._out_of_space == FULL_AFTER:
                 self._no_room = self._no_room or TryLater(sent.error)
         elif sent.transfer_started:
-            self._roomless = 0
+            self._out_of_space = 0
         elif sent.batch.tried and sent.later:  # the pass ends
-            self._suspects.append([item for item, _ in sent.later])
+            self._failed_before.append([item for item, _ in sent.later])
         if len(sent.batch.items) > 1 and sent.failed:
             items = [item for item, _ in sent.failed]
             again = [items] if sent.delivered else _halves(items)
-            self._suspects += reversed(again)
-            self._outcomes.suspected(self._suspects[:-MOST_SUSPECTS], sent.failed[0][1])
-            del self._suspects[:-MOST_SUSPECTS]
+            self._failed_before += reversed(again)
+            self._outcomes.suspected(self._failed_before[:-MOST_SUSPECTS], sent.failed[0][1])
+            del self._failed_before[:-MOST_SUSPECTS]
         if sent.postponed:
             self._failure = sent.postponed[0][1]
             self._postponed = self._postponed or TryLater(f"{self._failure}; no file is charged")

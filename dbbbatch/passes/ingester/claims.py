@@ -8,18 +8,17 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from dbbbatch import retry
-from dbbbatch.config import Target as TargetSection
-from dbbbatch.database import connect
-from dbbbatch.database.models.claim import IngestClaim, Judgement, Taken
-from dbbbatch.database.models.due import Held, Place
+from dbbbatch.config.sections import Target as TargetSection
+from dbbbatch.database import connect, retry
+from dbbbatch.database.models.claim import ClaimedFiles, IngestClaim, StateChange
+from dbbbatch.database.models.due import ClaimedFile, DuePosition
 from dbbbatch.database.models.ingest import IngestEvent
-from dbbbatch.database.models.status import Status
-from dbbbatch.database.models.target import Target
+from dbbbatch.database.models.statuses import IngestStatus
+from dbbbatch.database.models.target import TargetRow
 from dbbbatch.files import names, processes
 from dbbbatch.files.processes import machine
-from dbbbatch.passes.base import Pass
-from dbbbatch.passes.ingester import judging
+from dbbbatch.passes.ingester import rules
+from dbbbatch.passes.runner import PassContext
 from dbbbatch.targets.verdict import MISSING, Kind, Verdict
 
 #: Seconds for which a claim is good, and between two times that a pass renews its own.
@@ -27,10 +26,10 @@ CLAIM = 300.0
 RENEWAL = 60.0
 
 _COUNTS = {
-    Status.SUCCESS: "ingested",
-    Status.FAILURE: "failed",
-    Status.UNKNOWN: "failed",
-    Status.INVALID: "failed",
+    IngestStatus.SUCCESS: "ingested",
+    IngestStatus.FAILURE: "failed",
+    IngestStatus.UNKNOWN: "failed",
+    IngestStatus.INVALID: "failed",
 }
 
 
@@ -39,41 +38,41 @@ class Claims:
 
     Parameters
     ----------
-    p : `dbbbatch.passes.base.Pass`
+    p : `dbbbatch.passes.runner.PassContext`
         The pass.
-    section : `dbbbatch.config.Target`
+    section : `dbbbatch.config.sections.Target`
         The target's section.
-    target : `dbbbatch.database.models.target.Target`
+    target : `dbbbatch.database.models.target.TargetRow`
         The target.
     """
 
-    def __init__(self, p: Pass, section: TargetSection, target: Target) -> None:
+    def __init__(self, p: PassContext, section: TargetSection, target: TargetRow) -> None:
         self._p = p
         self._section = section
         self._target = target
-        self._policy = judging.policy_of(section)
-        self._held: dict[int, Held] = {}
-        self._number = connect.look(lambda: IngestEvent.last_number(p.run_id)) + 1
+        self._policy = rules.policy_of(section)
+        self._held: dict[int, ClaimedFile] = {}
+        self._number = connect.read(IngestEvent.last_number, p.run_id) + 1
         # All times are the database's: its time once, and how long that is ago.
         self._clock = time.monotonic()
-        self._began = connect.look(connect.now)
+        self._began = connect.read(connect.now)
         self._renewed = float("-inf")
-        self._place = Place()
+        self._place = DuePosition()
         self._turn = 0
 
     def recover(self) -> int:
         """Make due what passes hold that have died, and say how many files that is."""
-        count = connect.transact(
+        count = connect.write(
             lambda: IngestClaim.take_from_the_dead(
-                self._p.run_id, self._target.id, machine(), lives, self._number, CLAIM
+                self._p.run_id, self._target.id, machine(), pass_lives, self._number, CLAIM
             )
         )
         self._number += count
         # What has just been made due is due to this pass.
-        self._clock, self._began = time.monotonic(), connect.look(connect.now)
+        self._clock, self._began = time.monotonic(), connect.read(connect.now)
         return count
 
-    def take(self, count: int) -> list[Held]:
+    def take(self, count: int) -> list[ClaimedFile]:
         """Take so many due files in hand; none means that nothing is due."""
         while True:
             taken = self._take(count)
@@ -94,7 +93,7 @@ class Claims:
         now = self._now()
         written = self._write(
             [
-                judging.judge(
+                rules.next_state(
                     verdict,
                     self._held[verdict.number],
                     self._policy,
@@ -113,7 +112,7 @@ class Claims:
 
     def _missed_before(self, file_ids: Sequence[int]) -> set[int]:
         """Return which files were not in storage when they were looked for the last time."""
-        last = connect.look(lambda: IngestEvent.last_messages(self._target.id, file_ids))
+        last = connect.read(IngestEvent.last_messages, self._target.id, file_ids)
         return {number for number, message in last.items() if message.startswith(MISSING)}
 
     def give_back(self, file_ids: Iterable[int], why: str) -> None:
@@ -121,7 +120,7 @@ class Claims:
         now = self._now()
         self._write(
             [
-                judging.give_back(self._held[file_id], why, number=self._number + at, now=now)
+                rules.give_back(self._held[file_id], why, number=self._number + at, now=now)
                 for at, file_id in enumerate(file_ids)
             ]
         )
@@ -131,7 +130,7 @@ class Claims:
         now = self._now()
         self._write(
             [
-                judging.let_go(self._held[file_id], why, number=self._number + at, now=now)
+                rules.let_go(self._held[file_id], why, number=self._number + at, now=now)
                 for at, file_id in enumerate(file_ids)
             ]
         )
@@ -139,32 +138,32 @@ class Claims:
     def renew(self) -> None:
         """Say from time to time that the pass lives."""
         if self._held and time.monotonic() - self._renewed >= RENEWAL:
-            connect.transact(self._renew)
+            connect.write(self._renew)
             self._renewed = time.monotonic()
 
     def leave(self) -> None:
         """Hold nothing any more."""
         if self._renewed > 0:
-            connect.transact(lambda: IngestClaim.leave(self._p.run_id))
+            connect.write(IngestClaim.leave, self._p.run_id)
 
-    def _take(self, count: int) -> Taken:
-        new, again = judging.shares(count, self._turn)
+    def _take(self, count: int) -> ClaimedFiles:
+        new, again = rules.share_of_batch(count, self._turn)
         tries = 0
 
-        def transaction() -> Taken:
+        def transaction() -> ClaimedFiles:
             nonlocal tries
             tries += 1
             if tries > 1:
                 found = IngestClaim.held_besides(self._p.run_id, self._held)
                 if found:
-                    return Taken(found, 0, len(found), self._place)
+                    return ClaimedFiles(found, 0, len(found), self._place)
             taken = IngestClaim.take(
                 self._p.run_id,
                 self._target.id,
                 new=new,
                 again=again,
                 until=self._began,
-                latest=retry.span(self._policy.longest, self._now())[1],
+                latest=retry.due_range(self._policy.longest, self._now())[1],
                 place=self._place,
                 number=self._number,
                 chosen=self._chosen,
@@ -174,7 +173,7 @@ class Claims:
                 self._renew()
             return taken
 
-        taken = connect.transact(transaction)
+        taken = connect.write(transaction)
         self._number += count
         self._turn += 1
         if taken.held:
@@ -184,13 +183,11 @@ class Claims:
     def _renew(self) -> None:
         IngestClaim.renew(self._p.run_id, self._target.id, machine(), CLAIM)
 
-    def _write(self, judgements: Sequence[Judgement]) -> list[Judgement]:
+    def _write(self, judgements: Sequence[StateChange]) -> list[StateChange]:
         """Write them, and give those that this pass was still entitled to write."""
         if not judgements:
             return []
-        lost = connect.transact(
-            lambda: IngestClaim.tell(self._p.run_id, self._target.id, judgements)
-        )
+        lost = connect.write(IngestClaim.tell, self._p.run_id, self._target.id, judgements)
         self._number += len(judgements)
         for judgement in judgements:
             held = self._held.pop(judgement.file_id)
@@ -199,7 +196,7 @@ class Claims:
                 self._p.counts["lost"] += 1
                 self._p.log.warning("%s: another pass has taken it meanwhile", name)
                 continue
-            if judgement.status is not Status.SUCCESS:
+            if judgement.status is not IngestStatus.SUCCESS:
                 self._p.log.info("%s: %s: %s", name, judgement.status, judgement.message)
         return [judgement for judgement in judgements if judgement.file_id not in lost]
 
@@ -221,12 +218,12 @@ class Claims:
 
 
 def is_wanted(section: TargetSection, rel: str) -> bool:
-    """Tell whether ``include`` and ``exclude`` let a relative path through."""
+    """Return whether ``include`` and ``exclude`` let a relative path through."""
     included = not section.include or any(found.search(rel) for found in section.include)
     return included and not any(found.search(rel) for found in section.exclude)
 
 
-def lives(pid: int, ticks: int | None, born: float) -> bool:
+def pass_lives(pid: int, ticks: int | None, born: float) -> bool:
     """Return whether another pass's process lives, as `processes.lives` does.
 
     A lingering script passes again in the same process: its earlier pass is over.

@@ -5,38 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from dbbbatch import retry
-from dbbbatch.config import Target as TargetSection
-from dbbbatch.database import connect
+from dbbbatch.config.sections import Target as TargetSection
+from dbbbatch.database import connect, retry
 from dbbbatch.database.models.claim import IngestClaim
-from dbbbatch.database.models.due import Place, due, with_names
-from dbbbatch.database.models.target import Target
+from dbbbatch.database.models.due import DuePosition, due, with_names
+from dbbbatch.database.models.target import TargetRow
 from dbbbatch.files import faults, names
 from dbbbatch.files.processes import machine
-from dbbbatch.passes.base import Pass
-from dbbbatch.passes.ingester import judging
-from dbbbatch.passes.ingester.claims import is_wanted, lives
+from dbbbatch.passes.ingester import rules
+from dbbbatch.passes.ingester.claims import is_wanted, pass_lives
+from dbbbatch.passes.runner import PassContext
 
-_PAGE = 1000
+_PLANNED_PAGE = 1000
 
 
-def plan(p: Pass, section: TargetSection, target: Target | None) -> Iterator[str]:
-    """Say what would be recovered, and then file by file what would be done.
+def plan_ingest(p: PassContext, section: TargetSection, target: TargetRow | None) -> Iterator[str]:
+    """Yield what would be recovered, and then file by file what would be done.
 
     Parameters
     ----------
-    p : `dbbbatch.passes.base.Pass`
+    p : `dbbbatch.passes.runner.PassContext`
         Its options say which files it would be about.
-    section : `dbbbatch.config.Target`
+    section : `dbbbatch.config.sections.Target`
         The target's section.
-    target : `dbbbatch.database.models.target.Target` or `None`
+    target : `dbbbatch.database.models.target.TargetRow` or `None`
         The target, if it was ever added.
     """
-    if away := faults.away(section.storage, section.sentinel):
+    if away := faults.why_unmounted(section.storage, section.sentinel):
         yield f"would leave with exit code 75: {away}"
         return
     if target is None:
-        found = connect.look(
+        found = connect.read(
             lambda: connect.execute(
                 "SELECT count(*) FROM file WHERE storage = ? AND status = 'STORED'",
                 [section.storage],
@@ -45,23 +44,25 @@ def plan(p: Pass, section: TargetSection, target: Target | None) -> Iterator[str
         yield f"would add {section.label} and make due the {found[0]} files of {section.storage}"
         return
     number = target.id
-    for holder, why in connect.look(
-        lambda: IngestClaim.dead(0, number, machine(), lives, lock=False)
+    for holder, why in connect.read(
+        lambda: IngestClaim.dead(0, number, machine(), pass_lives, lock=False)
     ):
         yield f"would make due what run {holder} had in hand: {why}"
-    yield from _files(p, section, number)
+    yield from _planned_files(p, section, number)
 
 
-def _files(p: Pass, section: TargetSection, target_id: int) -> Iterator[str]:
-    longest = judging.policy_of(section).longest
-    until, latest = retry.span(longest, connect.look(connect.now))
-    place = Place()
+def _planned_files(p: PassContext, section: TargetSection, target_id: int) -> Iterator[str]:
+    longest = rules.policy_of(section).longest
+    until, latest = retry.due_range(longest, connect.read(connect.now))
+    place = DuePosition()
     while not p.stopping:
-        look = partial(due, target_id, _PAGE, _PAGE, until, latest, place, lock=False)
-        found, place = connect.look(look)
+        look = partial(
+            due, target_id, _PLANNED_PAGE, _PLANNED_PAGE, until, latest, place, lock=False
+        )
+        found, place = connect.read(look)
         if not found:
             return
-        for held in connect.look(partial(with_names, found)):
+        for held in connect.read(with_names, found):
             name = names.readable(names.join(held.relpath, held.filename))
             if not p.matches(name) or p.take(1) == 0:
                 continue

@@ -12,20 +12,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dbbbatch.config import Target as TargetSection
+from dbbbatch.config.sections import Target as TargetSection
 from dbbbatch.database import connect
-from dbbbatch.database.models.due import Held, due_count, due_now
-from dbbbatch.database.models.target import Target
+from dbbbatch.database.models.due import ClaimedFile, due_count, due_now
+from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import ConfigError, DbbError, TryLater
 from dbbbatch.files import names
-from dbbbatch.passes.base import Pass, Work
-from dbbbatch.passes.ingester import judging
+from dbbbatch.passes.ingester import rules
 from dbbbatch.passes.ingester.claims import Claims
-from dbbbatch.targets.base import Context, Misconfigured, NotReady, StoredFile
+from dbbbatch.passes.runner import PassContext, Work
+from dbbbatch.targets.plugin import Context, Misconfigured, NotReady, StoredFile
 from dbbbatch.targets.verdict import Kind, Verdict
 
 if TYPE_CHECKING:
-    from dbbbatch.targets.crew import Crew
+    from dbbbatch.targets.pool import WorkerPool
 
 #: Verdicts are recorded at the latest when so many wait, or for so long (seconds).
 MOST_WAITING = 1000
@@ -43,7 +43,7 @@ class IngesterWork(Work):
 
     Parameters
     ----------
-    section : `dbbbatch.config.Target`
+    section : `dbbbatch.config.sections.Target`
         The target.
     """
 
@@ -54,46 +54,47 @@ class IngesterWork(Work):
         self.section = section
         self.passes = section.passes
 
-    def recover(self, p: Pass) -> None:
+    def recover(self, p: PassContext) -> None:
         """Add the target, the first time, and take files from passes that have died."""
         site, section = p.settings.site.name, self.section
-        new = connect.look(lambda: Target.named(site, section.name)) is None
-        self._target = connect.transact(
-            lambda: Target.ensure(site, section.name, section.storage, section.plugin, p.run_id),
-            long=new,  # all that its storage holds becomes due
+        new = connect.read(TargetRow.named, site, section.name) is None
+        self._target = (connect.long_write if new else connect.write)(
+            TargetRow.ensure, site, section.name, section.storage, section.plugin, p.run_id
         )
         self._claims = Claims(p, section, self._target)
         if count := self._claims.recover():
             p.counts["recovered"] += count
             p.log.info("%d files were in the hands of passes that have ended", count)
 
-    def work(self, p: Pass) -> None:
+    def work(self, p: PassContext) -> None:
         """Offer all that is due."""
         _Offering(p, self.section, self._target, self._claims).work()
 
-    def due(self, p: Pass) -> bool:
-        """Tell whether anything is due."""
-        longest = judging.policy_of(self.section).longest
-        target = connect.look(lambda: Target.named(p.settings.site.name, self.section.name))
-        return target is None or connect.look(lambda: due_now(target.id, longest))
+    def due(self, p: PassContext) -> bool:
+        """Return whether anything is due."""
+        longest = rules.policy_of(self.section).longest
+        target = connect.read(TargetRow.named, p.settings.site.name, self.section.name)
+        return target is None or connect.read(due_now, target.id, longest)
 
-    def plan(self, p: Pass) -> Iterator[str]:
-        """Say what would be taken from dead passes, and which files would be offered."""
-        from dbbbatch.passes.ingester.plan import plan
+    def plan(self, p: PassContext) -> Iterator[str]:
+        """Return what would be taken from dead passes, and which files would be offered."""
+        from dbbbatch.passes.ingester.plan import plan_ingest
 
-        target = connect.look(lambda: Target.named(p.settings.site.name, self.section.name))
-        return plan(p, self.section, target)
+        target = connect.read(TargetRow.named, p.settings.site.name, self.section.name)
+        return plan_ingest(p, self.section, target)
 
 
 class _Offering:
     """The loop of one pass: files go to the plugin, verdicts to the database."""
 
-    def __init__(self, p: Pass, section: TargetSection, target: Target, claims: Claims) -> None:
+    def __init__(
+        self, p: PassContext, section: TargetSection, target: TargetRow, claims: Claims
+    ) -> None:
         self._p = p
         self._section = section
         self._target = target
         self._claims = claims
-        self._count = min(judging.SMALLEST, section.batch_files)
+        self._count = min(rules.SMALLEST, section.batch_files)
         self._waiting: list[Verdict] = []
         self._oldest = 0.0
         self._judged = 0
@@ -105,12 +106,12 @@ class _Offering:
         self._trouble: DbbError | None = None
 
     def work(self) -> None:
-        longest = judging.policy_of(self._section).longest
-        if not connect.look(lambda: due_now(self._target.id, longest)):
+        longest = rules.policy_of(self._section).longest
+        if not connect.read(due_now, self._target.id, longest):
             return
         self._p.roots.require(self._section.storage, self._section.sentinel)
         if self._p.options.progress:
-            self._total = connect.look(lambda: due_count(self._target.id, longest))
+            self._total = connect.read(due_count, self._target.id, longest)
         held = self._take()
         if held:
             crew = self._crew()
@@ -124,7 +125,7 @@ class _Offering:
         if self._trouble is not None:
             raise self._trouble
 
-    def _loop(self, crew: Crew, held: list[Held]) -> None:
+    def _loop(self, crew: WorkerPool, held: list[ClaimedFile]) -> None:
         while held or crew.busy:
             if held:
                 while held:
@@ -149,7 +150,7 @@ class _Offering:
 
     # ---- to the plugin ---------------------------------------------------------------------------
 
-    def _next(self, crew: Crew) -> list[Held]:
+    def _next(self, crew: WorkerPool) -> list[ClaimedFile]:
         """Take a batch for a worker that is free; while others work, look only now and then."""
         if not crew.free or self._ending:
             return []
@@ -157,7 +158,7 @@ class _Offering:
             return []
         return self._take()
 
-    def _take(self) -> list[Held]:
+    def _take(self) -> list[ClaimedFile]:
         try:
             self._p.must_have_room()
         except TryLater as error:
@@ -165,7 +166,7 @@ class _Offering:
             return []
         now = time.monotonic()
         if self._judged:
-            self._count = judging.next_count(
+            self._count = rules.next_count(
                 self._count,
                 self._judged / (now - self._measured) / self._section.workers,
                 self._section.batch_files,
@@ -178,8 +179,8 @@ class _Offering:
             self._found_nothing = now
         return held
 
-    def _crew(self) -> Crew:
-        from dbbbatch.targets.crew import Crew
+    def _crew(self) -> WorkerPool:
+        from dbbbatch.targets.pool import WorkerPool
         from dbbbatch.targets.worker import Launch
 
         section, site = self._section, self._p.settings.site
@@ -191,9 +192,9 @@ class _Offering:
             timeout=section.timeout,
         )
         launch = Launch(section.plugin, section.config, context, section.memory_limit)
-        return Crew(launch, section.workers, self._p.log)
+        return WorkerPool(launch, section.workers, self._p.log)
 
-    def _offer(self, crew: Crew, held: Sequence[Held]) -> None:
+    def _offer(self, crew: WorkerPool, held: Sequence[ClaimedFile]) -> None:
         together = []
         for one in held:
             if one.file_status != "STORED":
@@ -205,13 +206,13 @@ class _Offering:
                 self._p.refuse("file", one.file_id, why)
                 verdict = Verdict(one.file_id, Kind.FAILED, why, begun=time.monotonic())
                 self._waiting.append(verdict)
-            elif judging.must_go_alone(one):
+            elif rules.must_go_alone(one):
                 crew.offer([self._stored(one)])
             else:
                 together.append(self._stored(one))
         crew.offer(together)
 
-    def _stored(self, held: Held) -> StoredFile:
+    def _stored(self, held: ClaimedFile) -> StoredFile:
         relpath, filename = names.from_text(held.relpath), names.from_text(held.filename)
         return StoredFile(
             number=held.file_id,
@@ -227,7 +228,7 @@ class _Offering:
 
     # ---- and back --------------------------------------------------------------------------------
 
-    def _hear(self, crew: Crew) -> None:
+    def _hear(self, crew: WorkerPool) -> None:
         try:
             verdicts = crew.collect(LONGEST_WAITING)
         except NotReady as error:
@@ -266,7 +267,7 @@ class _Offering:
             self._trouble = TryLater(away)
             self._claims.give_back(missing, "the storage area was not there")
             return [verdict for verdict in verdicts if verdict.kind is not Kind.MISSING]
-        if judging.storage_is_in_trouble(verdicts):
+        if rules.storage_is_in_trouble(verdicts):
             self._trouble = TryLater(
                 f"{len(missing)} of {len(verdicts)} files are not in {storage}, too many "
                 "to have been lost one by one; if they are gone, `dbb-auditor` says so"

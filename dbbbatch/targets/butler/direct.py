@@ -26,7 +26,6 @@ from lsst.daf.butler import (
 from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.resources import ResourcePath
 
-from dbbbatch.targets.base import NotReady, Outcome, Result, StoredFile
 from dbbbatch.targets.butler import fits, headers, records
 from dbbbatch.targets.butler.instruments import band
 from dbbbatch.targets.butler.repository import (
@@ -34,8 +33,7 @@ from dbbbatch.targets.butler.repository import (
     disk_away,
     first_line,
 )
-
-__all__ = ["DirectIngest", "difference", "shown"]
+from dbbbatch.targets.plugin import NotReady, Outcome, Result, StoredFile
 
 
 @dataclass(slots=True)
@@ -63,7 +61,7 @@ class DirectIngest:
     ----------
     repository : `Repository`
         Where to.
-    settings : `dbbbatch.targets.butler_gen3.Settings`
+    settings : `dbbbatch.targets.butler.settings.Gen3Settings`
         How.
     formatter : `type`
         The class whose name is recorded with each file, to read it.
@@ -86,7 +84,7 @@ class DirectIngest:
         self._dataset_type = repository.dataset_type(settings.dataset_type)
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
-        """Ingest a batch; as `dbbbatch.targets.base.Plugin.ingest`."""
+        """Ingest a batch; as `dbbbatch.targets.plugin.Plugin.ingest`."""
         plans: list[_Plan] = []
         begun = time.monotonic()
         for file in files:
@@ -126,7 +124,7 @@ class DirectIngest:
         return {number: outcome for number, outcome in judged.items() if outcome is not None}
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
-        """Tell which files the repository holds; as `dbbbatch.targets.base.Plugin.known`."""
+        """Yield which files the repository holds; as `dbbbatch.targets.plugin.Plugin.known`."""
         read = {file.number: self.read(file) for file in files}
         held = self._held([plan for plan in read.values() if isinstance(plan, _Plan)])
         for number, plan in read.items():
@@ -240,7 +238,7 @@ class DirectIngest:
         }
 
     def _held(self, plans: Iterable[_Plan]) -> dict[DataCoordinate, DatasetRef]:
-        """Give the datasets of these exposures that the repository holds, these files' or not."""
+        """Return the datasets of these exposures that the repository holds, these files' or not."""
         ids = defaultdict(set)
         for plan in plans:
             ids[plan.refs[0].run, plan.exposure[0]].add(plan.exposure[1])
@@ -372,7 +370,7 @@ class DirectIngest:
                 yield plan.outcome(Result.DONE, self._named(plan))
 
     def _explain(self, plan: _Plan, error: Exception) -> Outcome:
-        """Say what an error means for the one file that it came from."""
+        """Return what an error means for the one file that it came from."""
         if isinstance(error, ConflictingDefinitionError):
             # Another pass was quicker, or another file was ingested as this dataset.
             judged = self._judge(plan, self._repository.asking(self._held, [plan]))

@@ -15,8 +15,6 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 
-__all__ = ["Damaged", "Hdu", "NoFits", "walk"]
-
 BLOCK = 2880
 CARD = 80
 #: A header longer than this is taken for garbage (the largest known ones have some hundred kB).
@@ -170,7 +168,7 @@ def _read_header(fd: int, at: int, size: int, number: int) -> bytes | None:
 
 
 def _data_length(header: bytes, number: int) -> tuple[int, int]:
-    """Give the bytes of data that a header announces, and NEXTEND (0 without it)."""
+    """Return the bytes of data that a header announces, and NEXTEND (0 without it)."""
     numbers: dict[bytes, int] = {}
     random_groups = False
     for at in range(0, len(header), CARD):

@@ -20,13 +20,11 @@ from astropy.io.fits import Card, Header
 
 from dbbbatch.targets.butler import fits
 
-__all__ = ["NOT_UTF8", "Untranslatable", "is_utf8", "load_translators", "observations", "uri"]
-
 #: How long it was meant to last, which an exposure record says where the header does, and how long
 #: it did last.
 REQUESTED, ACTUAL = "exposure_time_requested", "exposure_time"
 #: What an exposure record cannot do without (as `lsst.obs.base.RawIngestTask` since mid-2025).
-REQUIRED = {
+REQUIRED_PROPERTIES = {
     "datetime_begin",
     "datetime_end",
     "detector_num",
@@ -145,7 +143,7 @@ def observations(path: str, *, count: bool = True) -> list[ObservationInfo]:
             raise
         except Exception as error:  # noqa: BLE001
             failure = error
-    what = str(failure) if isinstance(failure, Untranslatable) else _reason(failure)
+    what = str(failure) if isinstance(failure, Untranslatable) else _reason_of(failure)
     if bad:
         what += f"; its header has cards that cannot be parsed: {', '.join(bad[:3])}"
     raise Untranslatable(what) from failure
@@ -174,7 +172,7 @@ def _translated(path: str, hdus: list[fits.Hdu]) -> list[ObservationInfo]:
         raise
     except Exception as error:
         raise Untranslatable(
-            f"the headers do not suffice for {translator.name}: {_reason(error)}"
+            f"the headers do not suffice for {translator.name}: {_reason_of(error)}"
         ) from error
     if not found:
         raise Untranslatable(f"holds no detector that {translator.name} knows")
@@ -193,18 +191,18 @@ def _observation(header: Any, translator: Any, named: str) -> ObservationInfo:
         )
 
     try:
-        return of(REQUIRED)
+        return of(REQUIRED_PROPERTIES)
     except Exception as error:
         if REQUESTED not in str(error):
             raise
-        return of(REQUIRED - {REQUESTED} | {ACTUAL})
+        return of(REQUIRED_PROPERTIES - {REQUESTED} | {ACTUAL})
 
 
 def _header(hdu: fits.Hdu) -> Header:
-    return Header.fromstring(_text(hdu.header))
+    return Header.fromstring(_card_text(hdu.header))
 
 
-def _text(cards: bytes) -> str:
+def _card_text(cards: bytes) -> str:
     # Letters beyond ASCII, which the standard forbids and some writers use, upset astropy.
     return cards.decode("ascii", "replace").replace("\ufffd", "?")
 
@@ -220,7 +218,7 @@ def _without_bad_cards(hdus: list[fits.Hdu]) -> tuple[list[fits.Hdu], list[str]]
             last = at + 1
             while last < len(cards) and cards[last].startswith(b"CONTINUE"):
                 last += 1
-            text = _text(b"".join(cards[at:last]))
+            text = _card_text(b"".join(cards[at:last]))
             if not _parses(text):
                 bad.append(" ".join(text.split()))
                 cards[at:last] = [_BLANK] * (last - at)
@@ -253,8 +251,8 @@ def _headers_alone(path: str, hdus: list[fits.Hdu]) -> Iterator[str]:
         yield copy
 
 
-def _reason(error: Exception) -> str:
-    """Say what was missing and for what, which is hidden in the chain of causes."""
+def _reason_of(error: Exception) -> str:
+    """Return what was missing and for what, which is hidden in the chain of causes."""
     wanted = re.search(r"property '(\w+)'", str(error))
     at: BaseException = error
     while at.__cause__ is not None:

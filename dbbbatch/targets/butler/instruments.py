@@ -10,16 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = [
-    "KNOWN",
-    "LSSTCAM_DETECTORS",
-    "Detector",
-    "Instrument",
-    "band",
-    "detectors",
-    "filters",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Detector:
@@ -90,7 +80,7 @@ def _hsc() -> Iterator[Detector]:
 
 
 #: Name to instrument.
-KNOWN = {
+INSTRUMENTS = {
     made.name: made
     for made in (
         Instrument("LSSTCam", "lsst.obs.lsst.LsstCam", 2, 7050123199999, 1000),
@@ -106,7 +96,7 @@ LSSTCAM_DETECTORS = {detector.full_name: detector.id for detector in _lsstcam()}
 
 
 def detectors(instrument: str) -> tuple[Detector, ...]:
-    """Give the detectors of a known instrument."""
+    """Return the detectors of a known instrument."""
     make = {
         "LSSTCam": _lsstcam,
         "LSSTComCam": _comcam,

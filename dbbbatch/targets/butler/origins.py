@@ -11,8 +11,6 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 
-__all__ = ["Origins"]
-
 
 class Origins:
     """A table of data ids and paths, in a database of its own.

@@ -16,12 +16,10 @@ from lsst.daf.butler.registry import ConflictingDefinitionError
 from dbbbatch.errors import ConfigError
 from dbbbatch.targets.butler import fits, headers, instruments
 from dbbbatch.targets.butler.repository import Repository, first_line
-
-__all__ = ["READABLE", "is_alias", "prepare"]
+from dbbbatch.targets.butler.settings import FORMATTER
 
 #: Storage class of raw files that astropy can read, in repositories made here.
 READABLE = "RawFits"
-FORMATTER = "dbbbatch.targets.butler.formatter.FitsFormatter"
 #: Limits for an instrument that only its files tell of: no exposure id is larger.
 LARGE = 2**53
 
@@ -76,10 +74,10 @@ def prepare(
         If it cannot be done; says what to do.
     """
     headers.load_translators(translators)
-    if instrument not in instruments.KNOWN and not files:
+    if instrument not in instruments.INSTRUMENTS and not files:
         raise ConfigError(
             f"instrument {instrument!r} is not known; known: "
-            f"{', '.join(sorted(instruments.KNOWN))}; "
+            f"{', '.join(sorted(instruments.INSTRUMENTS))}; "
             "for another one, give a file of each of its detectors with --files"
         )
     if os.path.isabs(where) and not (os.path.isdir(where) and os.listdir(where)):
@@ -97,7 +95,7 @@ def prepare(
 
 
 def is_alias(where: str) -> bool:
-    """Tell whether a repository is named by a URI or an alias, rather than by its directory."""
+    """Return whether a repository is named by a URI or an alias, rather than by its directory."""
     return "://" in where or where in Butler.get_known_repos()
 
 
@@ -136,7 +134,7 @@ def _make(where: str, database: str, namespace: str) -> str:
 
 
 def _register_instrument(repository: Repository, name: str, *, update: bool) -> Iterator[str]:
-    known = instruments.KNOWN.get(name)
+    known = instruments.INSTRUMENTS.get(name)
     if known is None:
         return
     if (stack := _of_the_stack(known.class_name)) is not None:
@@ -154,7 +152,7 @@ def _register_instrument(repository: Repository, name: str, *, update: bool) -> 
         "detector_max": known.detector_max,
         "visit_system": known.visit_system,
     }
-    if _sync(repository, "instrument", rows, update=update):
+    if _insert_record(repository, "instrument", rows, update=update):
         yield f"instrument {name}"
     detectors: list[dict[str, Any]] = [
         {
@@ -201,7 +199,7 @@ def _complete(
         If one that is there differs.
     """
     key = "id" if element == "detector" else "name"
-    there = {getattr(one, key): one for one in _records(repository, element, instrument)}
+    there = {getattr(one, key): one for one in _records_of(repository, element, instrument)}
     missing = [row for row in rows if row[key] not in there]
     if missing:
         repository.butler.registry.insertDimensionData(element, *missing, skip_existing=True)
@@ -212,12 +210,12 @@ def _complete(
             continue
         # A filter that was registered before its band was known has its own name for one.
         unknown = element == "physical_filter" and held.band == held.name
-        changed += _sync(repository, element, row, update=update or unknown)
+        changed += _insert_record(repository, element, row, update=update or unknown)
     return len(missing) + changed
 
 
 def _of_the_stack(class_name: str) -> Any:
-    """Give the LSST stack's class of an instrument, if it is installed."""
+    """Return the LSST stack's class of an instrument, if it is installed."""
     import importlib
 
     module, _, name = class_name.rpartition(".")
@@ -236,18 +234,20 @@ def _register_samples(repository: Repository, name: str, files: Sequence[str]) -
         for info in found:
             if info.instrument != name:
                 raise ConfigError(f"{path} is of {info.instrument}, not of {name}")
-            if name not in instruments.KNOWN and name not in repository.instruments():
+            if name not in instruments.INSTRUMENTS and name not in repository.instruments():
                 row = dict.fromkeys(("visit_max", "exposure_max", "detector_max"), LARGE)
-                _sync(
+                _insert_record(
                     repository,
                     "instrument",
                     {"name": name, "class_name": "", "visit_system": 0} | row,
                 )
                 yield f"instrument {name}"
-            if info.detector_num not in {one.id for one in _records(repository, "detector", name)}:
+            if info.detector_num not in {
+                one.id for one in _records_of(repository, "detector", name)
+            }:
                 full_name = _full_name(path, info)
                 row = {"instrument": name, "id": info.detector_num, "full_name": full_name}
-                _sync(repository, "detector", row)
+                _insert_record(repository, "detector", row)
                 yield f"detector {info.detector_num} of {name} ({full_name})"
 
 
@@ -260,7 +260,7 @@ def _full_name(path: str, info: Any) -> str:
         return str(info.detector_num)
 
 
-def _records(repository: Repository, element: str, instrument: str) -> list[Any]:
+def _records_of(repository: Repository, element: str, instrument: str) -> list[Any]:
     return repository.butler.query_dimension_records(
         element,
         where="instrument = :of",
@@ -270,7 +270,7 @@ def _records(repository: Repository, element: str, instrument: str) -> list[Any]
     )
 
 
-def _sync(
+def _insert_record(
     repository: Repository, element: str, row: dict[str, Any], *, update: bool = False
 ) -> bool:
     """Insert a record of which the repository's universe may not know every column."""

@@ -14,8 +14,6 @@ from astro_metadata_translator import ObservationInfo
 from astropy.time import Time, TimeDelta
 from lsst.daf.butler import DimensionRecord, DimensionUniverse, Timespan
 
-__all__ = ["differences", "exposure_rows"]
-
 #: Instants that differ by less (s), and numbers by less of their size, count as equal: not always
 #: does one computer write the headers of all detectors of an exposure.
 SECONDS = 1.0
@@ -70,7 +68,7 @@ def exposure_rows(info: ObservationInfo, universe: DimensionUniverse) -> dict[st
     if "group" in implied:
         rows["group"] = {"instrument": info.instrument, "name": info.exposure_group}
     if "day_obs" in implied:
-        rows["day_obs"] = _day(info)
+        rows["day_obs"] = _day_record(info)
     rows["exposure"] = {name: value for name, value in values.items() if name in columns}
     return rows
 
@@ -103,7 +101,7 @@ def _measured(info: ObservationInfo) -> dict[str, Any]:
     }
 
 
-def _day(info: ObservationInfo) -> dict[str, Any]:
+def _day_record(info: ObservationInfo) -> dict[str, Any]:
     row = {"instrument": info.instrument, "id": info.observing_day}
     if info.observing_day_offset is not None:
         day = str(info.observing_day)
@@ -114,10 +112,10 @@ def _day(info: ObservationInfo) -> dict[str, Any]:
 
 
 def differences(record: DimensionRecord, row: Mapping[str, Any]) -> list[str]:
-    """Say in what a row differs from the repository's record: both values for each column."""
+    """Return in what a row differs from the repository's record: both values for each column."""
     held = record.toDict()
     return [
-        f"{name} {_shown(held.get(name))} there, {_shown(value)} here"
+        f"{name} {_value_text(held.get(name))} there, {_value_text(value)} here"
         for name, value in row.items()
         if not _alike(held.get(name), value)
     ]
@@ -137,7 +135,7 @@ def _near(one: Time | None, other: Time | None) -> bool:
     return bool(abs((one - other).to_value("s")) < SECONDS)
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, Timespan):
         ends = ["…" if end is None else end.isot for end in (value.begin, value.end)]
         return "/".join(ends)

@@ -22,15 +22,13 @@ from lsst.daf.butler import (
 )
 from lsst.resources import ResourcePath
 
-from dbbbatch.targets.base import Misconfigured, NotReady
 from dbbbatch.targets.failures import chain, disk_away, first_line
-
-__all__ = ["Repository", "database_away", "disk_away", "first_line"]
+from dbbbatch.targets.plugin import Misconfigured, NotReady
 
 #: Tries of a database that says it is away, before the pass is ended.
-TRIES = 3
+REGISTRY_TRIES = 3
 #: Dimensions of a raw file.
-RAW = {"instrument", "exposure", "detector"}
+RAW_DIMENSIONS = {"instrument", "exposure", "detector"}
 #: Ids that one query asks for at most (SQLite takes 32766 values in a statement).
 _IDS = 5000
 
@@ -127,7 +125,7 @@ class Repository:
         """
         try:
             for attempt in tenacity.Retrying(
-                stop=tenacity.stop_after_attempt(TRIES),
+                stop=tenacity.stop_after_attempt(REGISTRY_TRIES),
                 wait=tenacity.wait_random(0.05, 0.5),
                 # A locked SQLite database was waited for already, for minutes.
                 retry=tenacity.retry_if_exception(
@@ -164,10 +162,10 @@ class Repository:
                 f"dbb butler prepare --repo {self.where} --instrument NAME --dataset-type {name}"
             )
         required = set(found.dimensions.required)
-        if required != RAW:
+        if required != RAW_DIMENSIONS:
             raise Misconfigured(
                 f"dataset_type: {name!r} in {self.where} is of {', '.join(sorted(required))}, "
-                f"not of {', '.join(sorted(RAW))}"
+                f"not of {', '.join(sorted(RAW_DIMENSIONS))}"
             )
         return found
 
@@ -196,7 +194,7 @@ class Repository:
         return {record.name: record.class_name or "" for record in records}
 
     def missing(self, instrument: str, detectors: set[int]) -> str | None:
-        """Say what a file of these detectors needs that is not registered, and what to do."""
+        """Return what a file of these detectors needs that is not registered, and what to do."""
         if not detectors <= self._detectors.get(instrument, set()):
             # A person may have completed the repository meanwhile. (A bind that is named like a
             # dimension would stand for the dimension itself.)
@@ -217,7 +215,7 @@ class Repository:
         return None
 
     def has_filter(self, instrument: str, name: str) -> bool:
-        """Tell whether a physical filter is registered."""
+        """Return whether a physical filter is registered."""
         if name not in self._filters.get(instrument, set()):
             self._filters[instrument] = {
                 record.name
@@ -228,7 +226,7 @@ class Repository:
         return name in self._filters[instrument]
 
     def exposures(self, instrument: str, ids: Iterable[int]) -> dict[int, DimensionRecord]:
-        """Give the exposure records that exist of these."""
+        """Return the exposure records that exist of these."""
         found = {}
         for some in _chunks(sorted(set(ids))):
             for record in self._records(
@@ -242,7 +240,7 @@ class Repository:
     def datasets(
         self, dataset_type: DatasetType, run: str, instrument: str, exposures: Iterable[int]
     ) -> dict[DataCoordinate, DatasetRef]:
-        """Give the datasets of these exposures that a run holds, by data id."""
+        """Return the datasets of these exposures that a run holds, by data id."""
         try:
             self.butler.collections.get_info(run)
         except MissingCollectionError:
@@ -263,7 +261,7 @@ class Repository:
         return found
 
     def artifact(self, ref: DatasetRef) -> str | None:
-        """Give the path that is recorded for a dataset; None if its file was forgotten.
+        """Return the path that is recorded for a dataset; None if its file was forgotten.
 
         (As after pruning it with ``unstore`` and without ``purge``, to point it elsewhere.)
         """

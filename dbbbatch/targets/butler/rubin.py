@@ -106,7 +106,7 @@ class _Rubin(FitsTranslator):
         return SUMMIT_OFFSET
 
     def _value(self, *keywords: str) -> Any:
-        """Give the first of these that has a value, or None."""
+        """Return the first of these that has a value, or None."""
         for keyword in keywords:
             if self.is_key_ok(keyword):
                 self._used_these_cards(keyword)

@@ -19,21 +19,19 @@ from typing import Any
 from lsst.daf.butler import DatasetRef, DatasetType
 from lsst.resources import ResourcePath
 
-from dbbbatch import keys
-from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Result, StoredFile
+from dbbbatch.config import fields as config_fields
 from dbbbatch.targets.butler import fits, headers
 from dbbbatch.targets.butler.direct import DirectIngest, difference, shown
 from dbbbatch.targets.butler.repository import Repository
-from dbbbatch.targets.butler_gen3 import INGEST_ARGUMENTS, VISIT_ARGUMENTS
+from dbbbatch.targets.butler.settings import INGEST_ARGUMENTS, VISIT_ARGUMENTS
 from dbbbatch.targets.failures import disk_away, first_line
-
-__all__ = ["RAW", "TaskIngest", "Visits"]
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Result, StoredFile
 
 #: Instrument and number.
 _Exposure = tuple[str, int]
 
 #: The part of an attempt that is done when the file itself is ingested.
-RAW = "raw"
+RAW_PART = "raw"
 
 
 def configured(key: str, task: Any, fields: Mapping[str, Any], config: Any = None) -> Any:
@@ -74,7 +72,9 @@ def arguments(
         for name in options:
             if name not in known:
                 others = sorted(set(known) - ours - {"self"})
-                raise Misconfigured(f"{key}: {name} is no option{keys.nearest(name, others)}")
+                raise Misconfigured(
+                    f"{key}: {name} is no option{config_fields.nearest(name, others)}"
+                )
     return dict(options)
 
 
@@ -104,7 +104,7 @@ class TaskIngest:
     ----------
     repository : `Repository`
         Where to.
-    settings : `dbbbatch.targets.butler_gen3.Settings`
+    settings : `dbbbatch.targets.butler.settings.Gen3Settings`
         How.
     task : `type`
         `lsst.obs.base.RawIngestTask`, or what behaves like it.
@@ -152,9 +152,9 @@ class TaskIngest:
             there = self._repository.registered_type(wanted.name)
             if there is not None and there != wanted:
                 raise Misconfigured(
-                    f"task: {named} registers {wanted.name} as {_kind(wanted)}, but {where} has it "
-                    f"as {_kind(there)}; leave task out, or ingest into a repository made for the "
-                    "stack: dbb butler prepare --storage-class Exposure --repo NEW "
+                    f"task: {named} registers {wanted.name} as {_dataset_kind(wanted)}, but {where} "
+                    f"has it as {_dataset_kind(there)}; leave task out, or ingest into a repository "
+                    "made for the stack: dbb butler prepare --storage-class Exposure --repo NEW "
                     "--instrument NAME"
                 )
         if names and self._settings.dataset_type not in names:
@@ -181,19 +181,19 @@ class TaskIngest:
 
     def _succeeded(self, datasets: Sequence[Any]) -> None:
         for dataset in datasets:
-            self._said[_path(dataset.path)] = _Said(None, dataset.refs)
+            self._said[_path_text(dataset.path)] = _Said(None, dataset.refs)
 
     def _unreadable(self, filename: Any, error: Exception) -> None:
-        self._said[_path(filename)] = _Said(error)
+        self._said[_path_text(filename)] = _Said(error)
 
     def _refused(self, exposure: Any, error: Exception) -> None:
         for file in exposure.files:
-            self._said[_path(file.filename)] = _Said(error, together=True)
+            self._said[_path_text(file.filename)] = _Said(error, together=True)
 
     # ---- ingesting ----
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
-        """Ingest a batch; as `dbbbatch.targets.base.Plugin.ingest`."""
+        """Ingest a batch; as `dbbbatch.targets.plugin.Plugin.ingest`."""
         whole = []
         for file in files:
             unfit = self._unfit(file)
@@ -225,7 +225,7 @@ class TaskIngest:
         except fits.Damaged as error:
             return Outcome(file.number, Result.NEVER, str(error))
         except OSError as error:
-            return _unread(file, error)
+            return _unread_outcome(file, error)
         return None
 
     def _run(self, file: StoredFile) -> str | Outcome:
@@ -238,7 +238,7 @@ class TaskIngest:
             try:
                 named = [str(headers.observations(file.path, count=False)[0].instrument)]
             except OSError as error:
-                return _unread(file, error)
+                return _unread_outcome(file, error)
             except (fits.Damaged, headers.Untranslatable) as error:
                 return Outcome(file.number, Result.FAILED, f"run: its instrument? {error}")
         return str(template.format(instrument=named[0]))
@@ -267,8 +267,10 @@ class TaskIngest:
         while waiting:
             some = waiting.popleft()
             raised = self._call(run, some)
-            told = [(file, said) for file in some if (said := self._said.get(_path(file.path)))]
-            silent = [file for file in some if _path(file.path) not in self._said]
+            told = [
+                (file, said) for file in some if (said := self._said.get(_path_text(file.path)))
+            ]
+            silent = [file for file in some if _path_text(file.path) not in self._said]
             yield from (one for one in told if one[1].error is None)
             for wrong in (raised, *(said.error for _, said in told)):
                 if wrong is not None:
@@ -369,7 +371,7 @@ class TaskIngest:
         return self._direct
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
-        """Tell which files the repository holds; as `dbbbatch.targets.base.Plugin.known`."""
+        """Return which files the repository holds; as `dbbbatch.targets.plugin.Plugin.known`."""
         direct = self._looking()
         if direct is None:
             return iter([(file.number, False) for file in files])
@@ -387,7 +389,7 @@ class Visits:
         Ingests the files.
     repository : `Repository`
         Where to.
-    settings : `dbbbatch.targets.butler_gen3.Settings`
+    settings : `dbbbatch.targets.butler.settings.Gen3Settings`
         How.
     task : `type`
         `lsst.obs.base.DefineVisitsTask`, or what behaves like it.
@@ -413,12 +415,12 @@ class Visits:
             )
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
-        """Ingest a batch and define its visits; as `dbbbatch.targets.base.Plugin.ingest`."""
+        """Ingest a batch and define its visits; as `dbbbatch.targets.plugin.Plugin.ingest`."""
         by_number = {file.number: file for file in files}
         ingested = {
             file.number: Outcome(file.number, Result.DONE, "ingested before")
             for file in files
-            if RAW in file.parts_done
+            if RAW_PART in file.parts_done
         }
         rest = [file for file in files if file.number not in ingested]
         for outcome in self._engine.ingest(rest) if rest else ():
@@ -512,27 +514,27 @@ class Visits:
             ) from error
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
-        """Tell which files the repository holds; as `dbbbatch.targets.base.Plugin.known`."""
+        """Return which files the repository holds; as `dbbbatch.targets.plugin.Plugin.known`."""
         return self._engine.known(files)
 
 
 def _partly(outcome: Outcome, message: str, *, later: bool = False) -> Outcome:
     result = Result.LATER if later else Result.PARTLY
-    return Outcome(outcome.number, result, message, parts_done=frozenset({RAW}))
+    return Outcome(outcome.number, result, message, parts_done=frozenset({RAW_PART}))
 
 
-def _unread(file: StoredFile, error: OSError) -> Outcome:
+def _unread_outcome(file: StoredFile, error: OSError) -> Outcome:
     result = Result.LATER if disk_away(error) else Result.FAILED
     return Outcome(file.number, result, f"cannot be read: {error.strerror or error}")
 
 
-def _kind(dataset_type: DatasetType) -> str:
+def _dataset_kind(dataset_type: DatasetType) -> str:
     return (
         f"{dataset_type.storageClass_name} of {', '.join(sorted(dataset_type.dimensions.required))}"
     )
 
 
-def _path(named: Any) -> str:
+def _path_text(named: Any) -> str:
     # The task may have tidied a path up.
     path = named if isinstance(named, str) and named.startswith("/") else ResourcePath(named).ospath
     return os.path.normpath(path)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dbbbatch.targets.base import Outcome, Result, StoredFile
-
-__all__ = ["DATASET", "METADATA", "REPLICA", "Did", "Entry"]
+from dbbbatch.targets.plugin import Outcome, Result, StoredFile
 
 #: Scope and name.
 Did = tuple[str, str]
@@ -17,7 +15,7 @@ REPLICA, DATASET, METADATA = "replica", "dataset", "metadata"
 
 
 @dataclass(slots=True)
-class Entry:
+class Registration:
     """A file as it is registered."""
 
     file: StoredFile
@@ -45,7 +43,7 @@ class Entry:
         return {"scope": self.scope, "name": self.name, "bytes": self.file.size_bytes} | self.sums
 
     def outcome(self, result: Result, message: str) -> Outcome:
-        """Say what became of it, with what was done and computed on the way."""
+        """Return what became of it, with what was done and computed on the way."""
         return Outcome(
             self.file.number,
             result,

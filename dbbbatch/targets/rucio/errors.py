@@ -8,8 +8,6 @@ from enum import Enum
 import requests
 from rucio.common import exception as rucio
 
-__all__ = ["Sort", "forbids_slash", "said", "sort"]
-
 
 class Sort(Enum):
     """What an error means."""
@@ -26,7 +24,7 @@ class Sort(Enum):
     REFUSED = "refused"
 
 
-_AWAY = (
+_SERVER_AWAY = (
     rucio.ServerConnectionException,
     rucio.CannotAuthenticate,
     rucio.RSEWriteBlocked,
@@ -60,8 +58,8 @@ _NOBODY = re.compile(
 
 
 def sort(error: Exception) -> Sort:
-    """Say what an error means."""
-    if isinstance(error, _AWAY):
+    """Return what an error means."""
+    if isinstance(error, _SERVER_AWAY):
         return Sort.AWAY
     if _MET.search(str(error)):
         return Sort.BUSY
@@ -75,7 +73,7 @@ def sort(error: Exception) -> Sort:
 
 
 def said(error: Exception) -> str:
-    """Give what an error says, on one line and without Rucio's preambles."""
+    """Return what an error says, on one line and without Rucio's preambles."""
     text = " ".join(str(error).split())
     text = text.removeprefix("An unknown exception occurred. ").replace("Details: ", "")
     name = type(error).__name__

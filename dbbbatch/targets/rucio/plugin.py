@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dbbbatch import keys
+from dbbbatch.config import fields as config_fields
+from dbbbatch.config.fields import option
 from dbbbatch.files import checksum
-from dbbbatch.keys import key
 from dbbbatch.targets import naming
-from dbbbatch.targets.base import (
+from dbbbatch.targets.plugin import (
     Context,
     Misconfigured,
     NotReady,
@@ -25,66 +25,72 @@ from dbbbatch.targets.base import (
     Result,
     StoredFile,
 )
-from dbbbatch.targets.rucio.entry import Did, Entry
+from dbbbatch.targets.rucio.entry import Did, Registration
 
-_AWAY = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE}
+_DISK_AWAY = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE}
 
 
 def _metadata(value: Any) -> Mapping[str, str]:
-    return {name: naming.template(text) for name, text in keys.table(value).items()}
+    return {name: naming.template(text) for name, text in config_fields.subtable(value).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class RucioSettings:
     """``[target.NAME.config]`` with ``plugin = "rucio"``."""
 
-    url: str = key("", 'the server, "https://…"; without it, all is taken from rucio.cfg')
-    auth_url: str = key("", "the authentication server, if it is another one")
-    account: str = key("", "account; by default $RUCIO_ACCOUNT or that of rucio.cfg")
-    auth: str = key(
+    url: str = option("", 'the server, "https://…"; without it, all is taken from rucio.cfg')
+    auth_url: str = option("", "the authentication server, if it is another one")
+    account: str = option("", "account; by default $RUCIO_ACCOUNT or that of rucio.cfg")
+    auth: str = option(
         "userpass",
         "how to log in: userpass, x509, x509_proxy or ssh",
-        parse=keys.choice("userpass", "x509", "x509_proxy", "ssh"),
+        parse=config_fields.choice("userpass", "x509", "x509_proxy", "ssh"),
     )
-    username: str = key("", "user name for userpass")
-    password: keys.Secret = key("", "its password, best as ${VARIABLE}", parse=keys.secret)
-    certificate: str = key("", "file of the certificate (x509), the proxy, or the ssh key")
-    certificate_key: str = key("", "file of the certificate's key (x509)")
-    ca: str = key("", "file or directory of the authorities that vouch for the server")
-    vo: str = key("", "virtual organisation, on a server that has several")
-    rse: str = key(help="storage element that stands for this storage area", example="SUMMIT_DISK")
-    scope: str = key(help="scope of the files", example="raw", parse=naming.template)
-    name: str = key("{relpath}/{filename}", "name of a file in its scope", parse=naming.template)
-    pfn: str = key(
+    username: str = option("", "user name for userpass")
+    password: config_fields.Secret = option(
+        "", "its password, best as ${VARIABLE}", parse=config_fields.secret
+    )
+    certificate: str = option("", "file of the certificate (x509), the proxy, or the ssh key")
+    certificate_key: str = option("", "file of the certificate's key (x509)")
+    ca: str = option("", "file or directory of the authorities that vouch for the server")
+    vo: str = option("", "virtual organisation, on a server that has several")
+    rse: str = option(
+        help="storage element that stands for this storage area", example="SUMMIT_DISK"
+    )
+    scope: str = option(help="scope of the files", example="raw", parse=naming.template)
+    name: str = option("{relpath}/{filename}", "name of a file in its scope", parse=naming.template)
+    pfn: str = option(
         "file://localhost{path}", "where the storage element has it", parse=naming.template
     )
-    pattern: re.Pattern[str] | None = key(
+    pattern: re.Pattern[str] | None = option(
         "",
         "regular expression searched in the relative path; its named groups are template fields",
         parse=naming.pattern,
     )
-    dataset: str = key(
+    dataset: str = option(
         "", "name of the dataset to attach files to, made if need be", parse=naming.template
     )
-    dataset_scope: str = key("", "its scope, if not the files'", parse=naming.template)
-    metadata: Mapping[str, str] = key(
+    dataset_scope: str = option("", "its scope, if not the files'", parse=naming.template)
+    metadata: Mapping[str, str] = option(
         {}, "metadata of the files: name to template", parse=_metadata
     )
-    rule_rses: str = key("", "replication rule for each new dataset (or file): where to")
-    rule_copies: int = key(1, "copies that the rule asks for", parse=keys.number(1))
-    rule_lifetime: float = key(0, "how long the rule holds; 0 for ever", parse=keys.duration)
-    md5: bool = key(True, "register md5 besides adler32", parse=keys.boolean)
-    bulk: int = key(500, "files in one call", parse=keys.number(1, 500))
-    timeout: float = key("60s", "how long to wait for an answer", parse=keys.duration)
+    rule_rses: str = option("", "replication rule for each new dataset (or file): where to")
+    rule_copies: int = option(1, "copies that the rule asks for", parse=config_fields.number(1))
+    rule_lifetime: float = option(
+        0, "how long the rule holds; 0 for ever", parse=config_fields.duration
+    )
+    md5: bool = option(True, "register md5 besides adler32", parse=config_fields.boolean)
+    bulk: int = option(500, "files in one call", parse=config_fields.number(1, 500))
+    timeout: float = option("60s", "how long to wait for an answer", parse=config_fields.duration)
 
 
 class Rucio(Plugin):
     """Registers files with a Rucio server."""
 
     name = "rucio"
-    Settings = Settings
+    Settings = RucioSettings
 
-    def __init__(self, settings: Settings, context: Context) -> None:
+    def __init__(self, settings: RucioSettings, context: Context) -> None:
         super().__init__(settings, context)
         self._registrar: Any = None
         self._namer: Any = None
@@ -121,7 +127,7 @@ class Rucio(Plugin):
         self._version = f"rucio-clients {version('rucio-clients')}"
 
     def _login(self) -> dict[str, Any]:
-        """Give the arguments of the client; what is left out it takes from rucio.cfg."""
+        """Return the arguments of the client; what is left out it takes from rucio.cfg."""
         settings = self.settings
         given: dict[str, Any] = {"timeout": min(settings.timeout, self.context.timeout)}
         if not settings.url:
@@ -158,7 +164,7 @@ class Rucio(Plugin):
     # ---- batches ----
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
-        bulk: dict[Did, Entry] = {}
+        bulk: dict[Did, Registration] = {}
         begun = time.monotonic()
         for file in files:
             entry = self._entry(file)
@@ -181,7 +187,7 @@ class Rucio(Plugin):
             yield from self._registrar.register(list(bulk.values()))
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
-        entries: dict[int, Entry | None] = {}
+        entries: dict[int, Registration | None] = {}
         for file in files:
             try:
                 entry = self._named(file, self._namer.fields(file))
@@ -197,7 +203,7 @@ class Rucio(Plugin):
         for number, each in entries.items():
             yield number, each is not None and each.did in there
 
-    def _entry(self, file: StoredFile) -> Entry | Outcome:
+    def _entry(self, file: StoredFile) -> Registration | Outcome:
         """Name a file and find its checksums, computing those that are not known."""
         try:
             fields = self._namer.fields(file)
@@ -215,18 +221,18 @@ class Rucio(Plugin):
         except checksum.Changed as error:
             return Outcome(file.number, Result.LATER, str(error))
         except OSError as error:
-            result = Result.LATER if error.errno in _AWAY else Result.FAILED
+            result = Result.LATER if error.errno in _DISK_AWAY else Result.FAILED
             return Outcome(file.number, result, f"cannot be read: {error.strerror or error}")
         entry.sums |= entry.computed
         return entry
 
-    def _named(self, file: StoredFile, fields: Mapping[str, Any]) -> Entry:
+    def _named(self, file: StoredFile, fields: Mapping[str, Any]) -> Registration:
         """Return a file with its names, and those of its checksums that are known already."""
         scope, name = self._did(fields)
         dataset = self.settings.dataset.format(**fields)
         dataset_scope = self.settings.dataset_scope or self.settings.scope
         wanted = ("adler32", "md5") if self.settings.md5 else ("adler32",)
-        return Entry(
+        return Registration(
             file,
             scope,
             name,

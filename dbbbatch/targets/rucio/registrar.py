@@ -17,14 +17,12 @@ from typing import Any
 
 from rucio.common import exception as rucio
 
-from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Result
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Result
 from dbbbatch.targets.rucio import errors
-from dbbbatch.targets.rucio.entry import DATASET, METADATA, REPLICA, Did, Entry
-
-__all__ = ["Registrar"]
+from dbbbatch.targets.rucio.entry import DATASET, METADATA, REPLICA, Did, Registration
 
 #: Tries of a call that met another in the server's database.
-TRIES = 5
+SERVER_TRIES = 5
 
 
 class Registrar:
@@ -34,7 +32,7 @@ class Registrar:
     ----------
     client : `rucio.client.Client`
         Logged in.
-    settings : `dbbbatch.targets.rucio.plugin.Settings`
+    settings : `dbbbatch.targets.rucio.plugin.RucioSettings`
         Where and how.
     """
 
@@ -48,12 +46,12 @@ class Registrar:
         self._ready: set[Did] = set()
         self._unready: dict[Did, bool] = {}
 
-    def register(self, entries: list[Entry]) -> Iterator[Outcome]:
+    def register(self, entries: list[Registration]) -> Iterator[Outcome]:
         """Take files through all steps; if a step is refused, halves of them.
 
         Parameters
         ----------
-        entries : `list` [`Entry`]
+        entries : `list` [`Registration`]
             At most as many as one call may name, no two of one name.
 
         Yields
@@ -101,8 +99,8 @@ class Registrar:
                     + ("" if entry.new else ", registered before"),
                 )
 
-    def _explain(self, entry: Entry, step: str, error: Exception) -> Outcome:
-        """Say what a refusal means for the one file that it is about."""
+    def _explain(self, entry: Registration, step: str, error: Exception) -> Outcome:
+        """Return what a refusal means for the one file that it is about."""
         text = errors.said(error)
         kind = errors.sort(error)
         if kind is errors.Sort.BUSY:
@@ -121,7 +119,7 @@ class Registrar:
 
     # ---- steps ----
 
-    def _compare(self, entries: list[Entry]) -> tuple[list[Entry], list[Outcome]]:
+    def _compare(self, entries: list[Registration]) -> tuple[list[Registration], list[Outcome]]:
         """Mark what the server has; refuse what contradicts it."""
         asked = [entry for entry in entries if REPLICA not in entry.parts]
         datasets = {entry.dataset for entry in entries if entry.dataset} - self._ready
@@ -153,7 +151,7 @@ class Registrar:
         return left, list(refused.values())
 
     def there(self, dids: Sequence[Did]) -> dict[Did, dict[str, Any]]:
-        """Give what the server knows of these names, files and datasets alike."""
+        """Return what the server knows of these names, files and datasets alike."""
         if not dids:
             return {}
         asked = [{"scope": scope, "name": name} for scope, name in dids]
@@ -161,7 +159,7 @@ class Registrar:
         found = self._call(lambda: list(self._client.get_metadata_bulk(asked, **columns)))
         return {(held["scope"], held["name"]): held for held in found}
 
-    def holds(self, entries: list[Entry]) -> set[Did]:
+    def holds(self, entries: list[Registration]) -> set[Did]:
         """Return which files the storage element has as they are: as far as that is known here."""
         there = self.there([entry.did for entry in entries])
         same = [
@@ -175,8 +173,10 @@ class Registrar:
             if replica is not None and not self._contradiction(entry, replica)
         }
 
-    def _replicas(self, entries: list[Entry]) -> Iterator[tuple[Entry, dict[str, Any] | None]]:
-        """Give what the storage element has of files that the server knows; None for nothing.
+    def _replicas(
+        self, entries: list[Registration]
+    ) -> Iterator[tuple[Registration, dict[str, Any] | None]]:
+        """Yield what the storage element has of files that the server knows; None for nothing.
 
         Servers keep size and checksums of each replica beside those of the file.
         """
@@ -195,12 +195,12 @@ class Registrar:
         for entry in entries:
             yield entry, replicas.get(entry.did)
 
-    def _contradiction(self, entry: Entry, replica: Mapping[str, Any]) -> str:
-        """Say in what a replica is not the file that is to be registered, or nothing."""
+    def _contradiction(self, entry: Registration, replica: Mapping[str, Any]) -> str:
+        """Return in what a replica is not the file that is to be registered, or nothing."""
         if difference := _difference(replica, entry.described):
             return f" and differs: {difference}"
         pfn = replica["rses"][self._settings.rse][0]
-        return "" if _plain(pfn) == _plain(entry.pfn) else f", at {pfn}, not at {entry.pfn}"
+        return "" if _plain_pfn(pfn) == _plain_pfn(entry.pfn) else f", at {pfn}, not at {entry.pfn}"
 
     def _make_datasets(self) -> None:
         """Make the datasets that were found missing, each with its rule."""
@@ -218,8 +218,8 @@ class Registrar:
     def _make_dataset(self, scope: str, name: str) -> None:
         self._call(lambda: self._client.add_dataset(scope, name))
 
-    def _add_rules(self, entries: list[Entry]) -> None:
-        """Give each file a rule of its own, if it has none yet."""
+    def _add_rules(self, entries: list[Registration]) -> None:
+        """Return each file a rule of its own, if it has none yet."""
         if not entries or not self._settings.rule_rses:
             return
         dids = [{"scope": entry.scope, "name": entry.name} for entry in entries]
@@ -239,7 +239,7 @@ class Registrar:
             )
         )
 
-    def _add(self, entries: list[Entry]) -> None:
+    def _add(self, entries: list[Registration]) -> None:
         if not entries:
             return
         # Metadata given here is taken for files that are new to the server, in one transaction.
@@ -256,8 +256,8 @@ class Registrar:
             if entry.metadata and not entry.known:
                 entry.parts.add(METADATA)
 
-    def _attach(self, entries: list[Entry]) -> None:
-        by_dataset: dict[Did, list[Entry]] = {}
+    def _attach(self, entries: list[Registration]) -> None:
+        by_dataset: dict[Did, list[Registration]] = {}
         for entry in entries:
             if entry.dataset is not None:
                 by_dataset.setdefault(entry.dataset, []).append(entry)
@@ -273,7 +273,7 @@ class Registrar:
             for entry in some:
                 entry.parts.add(DATASET)
 
-    def _describe(self, entries: list[Entry]) -> None:
+    def _describe(self, entries: list[Registration]) -> None:
         described = [
             {"scope": entry.scope, "name": entry.name, "meta": entry.metadata}
             for entry in entries
@@ -299,7 +299,7 @@ class Registrar:
         Exception
             It refuses these files.
         """
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, SERVER_TRIES + 1):
             try:
                 return call()
             except Exception as error:
@@ -308,14 +308,14 @@ class Registrar:
                     raise NotReady(f"Rucio: {errors.said(error)}") from error
                 if kind is errors.Sort.WRONG:
                     raise Misconfigured(f"Rucio: {errors.said(error)}") from error
-                if kind is not errors.Sort.BUSY or attempt == TRIES:
+                if kind is not errors.Sort.BUSY or attempt == SERVER_TRIES:
                     raise
                 time.sleep(random.uniform(0.02, 0.05) * 2**attempt)
         raise AssertionError("the last try returns or raises")
 
 
 def _difference(held: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Say in what the server's record of a file and ours differ: both values."""
+    """Return in what the server's record of a file and ours differ: both values."""
     if str(held.get("did_type", "FILE")).upper() not in ("FILE", "F"):
         return f"it is a {held['did_type']}"
     found = []
@@ -326,6 +326,6 @@ def _difference(held: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     return "; ".join(found)
 
 
-def _plain(pfn: str) -> str:
+def _plain_pfn(pfn: str) -> str:
     """Write a PFN so that equal ones are equal texts."""
     return re.sub(r"^file://(?:localhost)?(?::0)?/+", "file:///", pfn)

@@ -4,17 +4,17 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dbbbatch import keys
-from dbbbatch.keys import key
-from dbbbatch.targets.base import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
+from dbbbatch.config import fields
+from dbbbatch.config.fields import option
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The keys of ``[target.NAME.config]``; each is checked before anything runs."""
 
-    file: str = key(help="the SQLite file", parse=keys.file, example="/data/catalog.sqlite")
-    largest: int = key("10 GiB", "larger files are not for this catalogue", keys.size)
+    file: str = option(help="the SQLite file", parse=fields.file, example="/data/catalog.sqlite")
+    largest: int = option("10 GiB", "larger files are not for this catalogue", fields.byte_count)
 
 
 class Catalog(Plugin):

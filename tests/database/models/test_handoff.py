@@ -21,7 +21,7 @@ FILE = Seen("night", "a.fits", 10, 1000, 1, 0, 1000)
 
 
 def found(*files: Seen) -> None:
-    connect.transact(lambda: HandoffFile.found("summit", "latiss", files))
+    connect.write(HandoffFile.found, "summit", "latiss", files)
 
 
 def row() -> HandoffFile:
@@ -29,7 +29,7 @@ def row() -> HandoffFile:
 
 
 def put(**values: Any) -> None:
-    connect.transact(lambda: HandoffFile.update(**values).execute())
+    connect.write(lambda: HandoffFile.update(**values).execute())
 
 
 @pytest.mark.usefixtures("database")
@@ -112,14 +112,14 @@ class TestOrder:
 
     def test_what_waits_is_left_out(self) -> None:
         ids = [file.id for file in HandoffFile.due("summit", "latiss", FIRST, 10, longest=LONGEST)]
-        connect.transact(lambda: HandoffFile.failed([(n, "why", 60.0, 1) for n in ids[:5]]))
+        connect.write(lambda: HandoffFile.failed([(n, "why", 60.0, 1) for n in ids[:5]]))
         (left,) = HandoffFile.due("summit", "latiss", FIRST, 10, longest=LONGEST)
         assert left.id == ids[5]
 
     def test_what_was_put_off_by_a_clock_that_was_ahead_is_not(self) -> None:
         ids = [file.id for file in HandoffFile.due("summit", "latiss", FIRST, 10, longest=LONGEST)]
         for wait, number in ((LONGEST, ids[0]), (2 * LONGEST, ids[1])):
-            connect.transact(lambda n=number, w=wait: HandoffFile.failed([(n, "why", w, 1)]))
+            connect.write(lambda n=number, w=wait: HandoffFile.failed([(n, "why", w, 1)]))
         found = HandoffFile.due("summit", "latiss", FIRST, 10, longest=LONGEST)
         assert [file.id for file in found] == ids[1:]
 
@@ -129,10 +129,10 @@ def test_a_conflict_that_a_clock_ahead_recorded_begins_when_it_is_seen_again() -
     found(FILE)
     ahead = connect.now() + timedelta(days=3650)
     put(conflict_since=ahead)
-    connect.transact(lambda: HandoffFile.conflicting([(row().id, "other", 60.0)]))
+    connect.write(lambda: HandoffFile.conflicting([(row().id, "other", 60.0)]))
     begun = row().conflict_since
     assert begun < ahead
-    connect.transact(lambda: HandoffFile.conflicting([(row().id, "other", 60.0)]))
+    connect.write(lambda: HandoffFile.conflicting([(row().id, "other", 60.0)]))
     assert row().conflict_since == begun
 
 
@@ -144,7 +144,7 @@ def test_what_a_clock_ahead_held_is_held_from_when_that_is_seen() -> None:
     HandoffFile.update(held_at=now + timedelta(days=3650)).where(
         HandoffFile.filename == "b"
     ).execute()
-    connect.transact(lambda: HandoffFile.held_from_now("summit", "latiss"))
+    connect.write(HandoffFile.held_from_now, "summit", "latiss")
     first, second = HandoffFile.select(HandoffFile.held_at).order_by(HandoffFile.held_at)
     assert first.held_at == now - timedelta(days=1)
     assert now <= second.held_at <= connect.now()
@@ -154,7 +154,7 @@ def test_what_a_clock_ahead_held_is_held_from_when_that_is_seen() -> None:
 def test_recording_a_failure_twice_is_recording_it_once() -> None:
     found(FILE)
     for _ in range(2):  # a commit whose answer was lost
-        connect.transact(lambda: HandoffFile.failed([(row().id, "why", 60.0, 1)]))
+        connect.write(lambda: HandoffFile.failed([(row().id, "why", 60.0, 1)]))
     assert row().attempts == 1
 
 
@@ -162,9 +162,7 @@ def test_recording_a_failure_twice_is_recording_it_once() -> None:
 def test_beginning_a_batch_twice_is_beginning_it_once() -> None:
     found(FILE)
     numbers = {
-        connect.transact(
-            lambda: TransferBatch.begin(1, "summit", "latiss", "attempt", [row().id], 10)
-        )
+        connect.write(lambda: TransferBatch.begin(1, "summit", "latiss", "attempt", [row().id], 10))
         for _ in range(2)
     }
     assert len(numbers) == TransferBatch.select().count() == 1

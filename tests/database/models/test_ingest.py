@@ -7,8 +7,8 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.ingest import ARRIVALS, IngestEvent, IngestState
-from dbbbatch.database.models.status import ImpossibleTransition, Status, must_be_possible
-from dbbbatch.database.models.target import Target
+from dbbbatch.database.models.statuses import ImpossibleTransition, IngestStatus, must_be_possible
+from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import ConfigError
 
 STORAGE = "/data/storage"
@@ -31,19 +31,19 @@ def store(*names: str, storage: str = STORAGE) -> list[int]:
         IngestState.arrive(ids, storage)
         return ids
 
-    return connect.transact(transaction)
+    return connect.write(transaction)
 
 
-def target(name: str = "gen3", storage: str = STORAGE, run: int = 7) -> Target:
-    return connect.transact(lambda: Target.ensure("here", name, storage, "null", run))
+def target(name: str = "gen3", storage: str = STORAGE, run: int = 7) -> TargetRow:
+    return connect.write(TargetRow.ensure, "here", name, storage, "null", run)
 
 
-def statuses(of: Target) -> dict[int, str]:
+def statuses(of: TargetRow) -> dict[int, str]:
     rows = IngestState.select().where(IngestState.target_id == of.id)
     return {row.file_id: row.status for row in rows}
 
 
-def events(of: Target) -> list[tuple[int, str]]:
+def events(of: TargetRow) -> list[tuple[int, str]]:
     rows = IngestEvent.select().where(IngestEvent.target_id == of.id).order_by(IngestEvent.id)
     return [(row.file_id, row.status) for row in rows]
 
@@ -73,7 +73,7 @@ class TestArrival:
     def test_arriving_twice_equals_once(self) -> None:
         gen3 = target()
         stored = store("x.fits")
-        connect.transact(lambda: IngestState.arrive(stored, STORAGE))
+        connect.write(IngestState.arrive, stored, STORAGE)
         assert events(gen3) == [(stored[0], "UNTRIED")]
 
     def test_events_of_a_pass_are_numbered(self) -> None:
@@ -92,14 +92,14 @@ class TestArrival:
         gen3 = target()
         other = store("x.fits", storage="/elsewhere")
         connect.execute("UPDATE file SET storage = ?", [STORAGE])
-        connect.transact(lambda: IngestState.arrive(other, STORAGE, 3, Status.BACKFILL))
+        connect.write(IngestState.arrive, other, STORAGE, 3, IngestStatus.BACKFILL)
         assert statuses(gen3) == {other[0]: "BACKFILL"}
 
     def test_file_that_is_there_again_is_due_again_where_it_was_invalid(self) -> None:
         gen3 = target()
         stored = store("x.fits", "y.fits")
         connect.execute("UPDATE ingest_state SET status = 'INVALID' WHERE file_id = ?", stored[:1])
-        connect.transact(lambda: IngestState.arrive(stored, STORAGE, 9))
+        connect.write(IngestState.arrive, stored, STORAGE, 9)
         assert statuses(gen3) == dict.fromkeys(stored, "UNTRIED")
         assert events(gen3)[2:] == [(stored[0], "UNTRIED")]
 
@@ -107,25 +107,25 @@ class TestArrival:
         target()
         stored = store("x.fits")
         connect.execute("UPDATE ingest_state SET next_try_at = '2099-01-01 00:00:00.000000'")
-        connect.transact(lambda: IngestState.arrive(stored, STORAGE))
+        connect.write(IngestState.arrive, stored, STORAGE)
         assert IngestState.get(file_id=stored[0]).next_try_at <= connect.now()
 
     def test_retired_target_gets_no_files(self) -> None:
         gen3 = target()
-        connect.transact(gen3.retire)
+        connect.write(gen3.retire)
         store("x.fits")
         assert statuses(gen3) == {}
 
     def test_retired_target_is_refused_to_its_ingester(self) -> None:
-        connect.transact(target().retire)
+        connect.write(target().retire)
         with pytest.raises(ConfigError, match="retired"):
             target()
 
     def test_restored_target_catches_up(self) -> None:
         gen3 = target()
-        connect.transact(gen3.retire)
+        connect.write(gen3.retire)
         stored = store("x.fits")
-        connect.transact(gen3.restore)
+        connect.write(gen3.restore)
         assert statuses(gen3) == {stored[0]: "UNTRIED"}
 
     def test_target_with_another_storage_is_refused(self) -> None:
@@ -149,7 +149,7 @@ def test_adding_a_target_waits_for_files_that_are_being_stored(
             " added_on) VALUES (%s, '', 'x.fits', 3, 'blake2b:00', 'STORED', 'f', now())",
             [STORAGE],
         )
-        added: list[Target] = []
+        added: list[TargetRow] = []
 
         def add() -> None:
             added.append(target())
@@ -169,7 +169,7 @@ def test_adding_a_target_waits_for_files_that_are_being_stored(
 @pytest.mark.usefixtures("database")
 class TestByHand:
     @pytest.fixture
-    def failed(self, database: Any) -> tuple[Target, list[int]]:
+    def failed(self, database: Any) -> tuple[TargetRow, list[int]]:
         gen3 = target()
         stored = store("x.fits", "y.fits")
         connect.execute(
@@ -180,29 +180,29 @@ class TestByHand:
 
     def test_rerun_takes_only_the_statuses_asked_for(self, failed: Any) -> None:
         gen3, stored = failed
-        count = connect.transact(lambda: IngestState.rerun(gen3.id, stored, ["FAILURE"], "asked"))
+        count = connect.write(IngestState.rerun, gen3.id, stored, ["FAILURE"], "asked")
         assert count == 1
         assert statuses(gen3) == {stored[0]: "RERUN", stored[1]: "UNTRIED"}
 
     def test_rerun_begins_attempts_anew_and_is_due_now(self, failed: Any) -> None:
         gen3, stored = failed
-        connect.transact(lambda: IngestState.rerun(gen3.id, stored, ["FAILURE"], "asked"))
+        connect.write(IngestState.rerun, gen3.id, stored, ["FAILURE"], "asked")
         row = IngestState.get(file_id=stored[0], target_id=gen3.id)
         assert row.attempts == 0
         assert row.next_try_at <= connect.now()
 
     def test_ignored_file_is_not_due(self, failed: Any) -> None:
         gen3, stored = failed
-        connect.transact(lambda: IngestState.ignore(gen3.id, stored, ["FAILURE"], "bad detector"))
+        connect.write(IngestState.ignore, gen3.id, stored, ["FAILURE"], "bad detector")
         row = IngestState.get(file_id=stored[0], target_id=gen3.id)
         assert (row.status, row.next_try_at, row.message) == ("IGNORED", None, "bad detector")
 
     def test_pending_file_cannot_be_rerun(self, failed: Any) -> None:
         gen3, stored = failed
         with pytest.raises(ImpossibleTransition):
-            connect.transact(lambda: IngestState.rerun(gen3.id, stored, ["PENDING"], "asked"))
+            connect.write(IngestState.rerun, gen3.id, stored, ["PENDING"], "asked")
 
 
 def test_impossible_transition_is_an_error() -> None:
     with pytest.raises(ImpossibleTransition):
-        must_be_possible(Status.INVALID, Status.SUCCESS)
+        must_be_possible(IngestStatus.INVALID, IngestStatus.SUCCESS)

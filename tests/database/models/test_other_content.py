@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.claim import IngestClaim, Judgement, Taken
-from dbbbatch.database.models.due import Place
+from dbbbatch.database.models.claim import ClaimedFiles, IngestClaim, StateChange
+from dbbbatch.database.models.due import DuePosition
 from dbbbatch.database.models.ingest import IngestState
-from dbbbatch.database.models.status import Status
+from dbbbatch.database.models.statuses import IngestStatus
 from tests.database.models.test_ingest import events, store, target
 
 NUMBER = 10
@@ -25,7 +25,7 @@ def gen3(database: Any) -> int:
     return made.id
 
 
-def take(gen3: int) -> Taken:
+def take(gen3: int) -> ClaimedFiles:
     """Take the file in hand, as a pass of the ingester does."""
     now = connect.now()
     IngestClaim.renew(RUN, gen3, "here", 300)
@@ -35,7 +35,7 @@ def take(gen3: int) -> Taken:
         again=1,
         until=now,
         latest=now + timedelta(days=1),
-        place=Place(),
+        place=DuePosition(),
         number=NUMBER,
         chosen=lambda relpath, filename: True,
         wanted=lambda relpath, filename: True,
@@ -43,17 +43,21 @@ def take(gen3: int) -> Taken:
 
 
 def offer_anew(gen3: int) -> None:
-    connect.transact(lambda: IngestState.offer_anew(gen3, [1], "other content"))
+    connect.write(IngestState.offer_anew, gen3, [1], "other content")
 
 
-def tell(gen3: int, status: Status, **more: Any) -> set[int]:
+def tell(gen3: int, status: IngestStatus, **more: Any) -> set[int]:
     """Tell of the file in hand what a plugin made of it."""
-    due = None if status in (Status.SUCCESS, Status.INVALID, Status.UNTRIED) else connect.now()
-    judgement = Judgement(
+    due = (
+        None
+        if status in (IngestStatus.SUCCESS, IngestStatus.INVALID, IngestStatus.UNTRIED)
+        else connect.now()
+    )
+    judgement = StateChange(
         *(1, NUMBER + 1, status, 1, due, frozenset({"raw"}), "said", "1.0", connect.now(), 0.5),
         **more,
     )
-    return connect.transact(lambda: IngestClaim.tell(RUN, gen3, [judgement]))
+    return connect.write(IngestClaim.tell, RUN, gen3, [judgement])
 
 
 def state() -> tuple[str, int, str, bool]:
@@ -87,18 +91,18 @@ def test_parts_done_of_the_old_content_count_no_more(gen3: int, was: str) -> Non
 @pytest.mark.parametrize(
     ("told", "becomes"),
     [
-        (Status.SUCCESS, "RERUN"),
-        (Status.FAILURE, "RERUN"),
-        (Status.UNKNOWN, "RERUN"),
-        (Status.INVALID, "RERUN"),
-        (Status.UNTRIED, "UNTRIED"),
-        (Status.RERUN, "RERUN"),
+        (IngestStatus.SUCCESS, "RERUN"),
+        (IngestStatus.FAILURE, "RERUN"),
+        (IngestStatus.UNKNOWN, "RERUN"),
+        (IngestStatus.INVALID, "RERUN"),
+        (IngestStatus.UNTRIED, "UNTRIED"),
+        (IngestStatus.RERUN, "RERUN"),
     ],
 )
 def test_content_that_changes_while_a_pass_has_it_in_hand_is_due(
-    gen3: int, told: Status, becomes: str
+    gen3: int, told: IngestStatus, becomes: str
 ) -> None:
-    connect.transact(lambda: take(gen3))
+    connect.write(take, gen3)
     offer_anew(gen3)
     assert tell(gen3, told) == set()
     status, _, parts, due = state()
@@ -107,23 +111,23 @@ def test_content_that_changes_while_a_pass_has_it_in_hand_is_due(
 
 
 def test_what_became_of_the_old_content_stays_in_the_history(gen3: int) -> None:
-    connect.transact(lambda: take(gen3))
+    connect.write(take, gen3)
     offer_anew(gen3)
-    tell(gen3, Status.SUCCESS)
-    tell(gen3, Status.SUCCESS)
+    tell(gen3, IngestStatus.SUCCESS)
+    tell(gen3, IngestStatus.SUCCESS)
     told = ["UNTRIED", "PENDING", "SUCCESS", "RERUN"]
     assert [status for _, status in events(target())] == told
 
 
 def test_content_that_changed_is_told_of_once(gen3: int) -> None:
-    connect.transact(lambda: take(gen3))
+    connect.write(take, gen3)
     offer_anew(gen3)
-    tell(gen3, Status.SUCCESS)
-    connect.transact(lambda: take(gen3))
-    again = Judgement(
-        *(1, NUMBER + 2, Status.SUCCESS, 1, None, frozenset(), "", "1.0", connect.now(), 0.5)
+    tell(gen3, IngestStatus.SUCCESS)
+    connect.write(take, gen3)
+    again = StateChange(
+        *(1, NUMBER + 2, IngestStatus.SUCCESS, 1, None, frozenset(), "", "1.0", connect.now(), 0.5)
     )
-    connect.transact(lambda: IngestClaim.tell(RUN, gen3, [again]))
+    connect.write(IngestClaim.tell, RUN, gen3, [again])
     assert state()[0] == "SUCCESS"
 
 
@@ -131,22 +135,22 @@ def test_content_that_changed_is_told_of_once(gen3: int) -> None:
 def test_checksums_of_the_old_content_are_not_kept(
     gen3: int, changes: bool, kept: list[tuple[str, str]]
 ) -> None:
-    connect.transact(lambda: take(gen3))
+    connect.write(take, gen3)
     if changes:
         offer_anew(gen3)
-    tell(gen3, Status.SUCCESS, checksums={"md5": "00"})
+    tell(gen3, IngestStatus.SUCCESS, checksums={"md5": "00"})
     rows = connect.execute("SELECT algorithm, value FROM file_checksum").fetchall()
     assert [tuple(row) for row in rows] == kept
 
 
 def test_content_that_changes_in_the_hands_of_a_pass_that_dies_is_due(gen3: int) -> None:
-    connect.transact(lambda: take(gen3))
+    connect.write(take, gen3)
     connect.execute("UPDATE ingest_state SET parts_done = '[\"raw\"]'")
     offer_anew(gen3)
     connect.execute(
         "UPDATE ingest_claim SET expires_at = ?", [str(connect.now() - timedelta(seconds=1))]
     )
-    connect.transact(
+    connect.write(
         lambda: IngestClaim.take_from_the_dead(9, gen3, "here", lambda pid, started: False, 1, 60.0)
     )
     assert state() == ("UNKNOWN", 0, "", True)
@@ -169,5 +173,5 @@ def test_content_that_changes_while_a_pass_takes_the_file_is_due(database: Any, 
             assert changing.is_alive()
         taking.commit()
     changing.join()
-    tell(gen3, Status.SUCCESS)
+    tell(gen3, IngestStatus.SUCCESS)
     assert state()[0] == "RERUN"

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.finder import FinderLeft, Left, Verdict
+from dbbbatch.database.models.failing import count_failing, failing_files
+from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
 from dbbbatch.database.models.handoff import SUSPECTED
-from dbbbatch.database.models.unwell import Unwell, unwell
 
 pytestmark = pytest.mark.usefixtures("database")
 
 
-def handoff(status: str, **more: Any) -> Unwell:
+def handoff(status: str, **more: Any) -> failing_files:
     values = {
         "site": "s",
         "handoff": "a",
@@ -30,7 +30,7 @@ def handoff(status: str, **more: Any) -> Unwell:
     connect.execute(
         f"INSERT INTO handoff_file ({', '.join(values)}) VALUES ({marks})", list(values.values())
     )
-    return unwell("handoff", "s", "a")
+    return count_failing("handoff", "s", "a")
 
 
 def aside(label: str, **more: Any) -> None:
@@ -69,41 +69,45 @@ def aside(label: str, **more: Any) -> None:
 def test_a_file_of_a_handoff(status: str, more: dict[str, Any], some: bool) -> None:
     if "conflict_since" in more:
         more = {**more, "conflict_since": "2026-01-01 00:00:00"}
-    assert handoff(status, **more) == Unwell(some, 0)
+    assert handoff(status, **more) == failing_files(some, 0)
 
 
 def test_a_file_in_quarantine_waits_for_a_person() -> None:
     for name in ("x", "y"):
         aside("handoff.a", filename=name, path=f"/q/{name}")
-    assert unwell("handoff", "s", "a") == Unwell(False, 2)
-    assert unwell("handoff", "s", "b") == Unwell()
+    assert count_failing("handoff", "s", "a") == failing_files(False, 2)
+    assert count_failing("handoff", "s", "b") == failing_files()
 
 
 def test_a_file_in_quarantine_that_a_person_decided_about_is_well() -> None:
     aside("handoff.a", released_at="2026-01-02 00:00:00")
-    assert unwell("handoff", "s", "a") == Unwell()
+    assert count_failing("handoff", "s", "a") == failing_files()
 
 
 @pytest.mark.parametrize(
     ("verdict", "some"),
-    [(Verdict.FAILED, True), (Verdict.GIVEN_UP, True), (Verdict.DUPLICATE, False)],
+    [
+        (WhyRemembered.FAILED, True),
+        (WhyRemembered.GIVEN_UP, True),
+        (WhyRemembered.DUPLICATE, False),
+    ],
 )
-def test_a_file_that_a_finder_left(verdict: Verdict, some: bool) -> None:
-    connect.transact(
-        lambda: FinderLeft.remember("s", "a", [Left("", "x", 1, 1, 1, verdict, 1, "bad")])
+def test_a_file_that_a_finder_left(verdict: WhyRemembered, some: bool) -> None:
+    connect.write(
+        lambda: Remembered.remember("s", "a", [RememberedFile("", "x", 1, 1, 1, verdict, 1, "bad")])
     )
-    assert unwell("finder", "s", "a").failing is some
+    assert count_failing("finder", "s", "a").failing is some
 
 
 def test_what_an_auditor_finds_wrong_it_finds_anew() -> None:
     aside("finder.a")
-    assert unwell("auditor", "s", "a") == Unwell()
+    assert count_failing("auditor", "s", "a") == failing_files()
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 @pytest.mark.parametrize("kind", ["handoff", "finder", "target"])
 def test_a_look_reads_no_whole_table(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dbbbatch.database.models import unwell as module
+    from dbbbatch.database.models import failing as module
 
     really: Callable[..., Any] = connect.execute
     asked = []
@@ -113,7 +117,7 @@ def test_a_look_reads_no_whole_table(kind: str, monkeypatch: pytest.MonkeyPatch)
         return really(sql, values)
 
     monkeypatch.setattr(module, "execute", execute)
-    unwell(kind, "s", "a")
+    count_failing(kind, "s", "a")
     plans = [
         step[-1] for sql, values in asked for step in really(f"EXPLAIN QUERY PLAN {sql}", values)
     ]

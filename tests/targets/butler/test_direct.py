@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.targets.base import NotReady, Outcome
 from dbbbatch.targets.butler import fits, headers
+from dbbbatch.targets.plugin import NotReady, Outcome
 from tests.targets.butler.postgres import InstalledPostgres
 from tests.targets.observations import (
     DECAM,

@@ -10,9 +10,9 @@ import pytest
 from lsst.daf.butler import Butler, CollectionType, DatasetType
 
 from dbbbatch.errors import ConfigError
-from dbbbatch.targets.base import Misconfigured, NotReady
 from dbbbatch.targets.butler import instruments
 from dbbbatch.targets.butler.prepare import prepare
+from dbbbatch.targets.plugin import Misconfigured, NotReady
 from tests.targets.observations import HSC, LATISS, latiss, rubin, write
 from tests.targets.offering import offered, results, started
 
@@ -274,8 +274,8 @@ class OfTheStack:
 def ours(monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the name of what stands for the stack's class of LATISS."""
     name = f"{__name__}.{OfTheStack.__name__}"
-    known = replace(instruments.KNOWN["LATISS"], class_name=name)
-    monkeypatch.setitem(instruments.KNOWN, "LATISS", known)
+    known = replace(instruments.INSTRUMENTS["LATISS"], class_name=name)
+    monkeypatch.setitem(instruments.INSTRUMENTS, "LATISS", known)
     return name
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from lsst.daf.butler import Butler
 
-from dbbbatch.targets.base import Misconfigured, NotReady, Outcome
 from dbbbatch.targets.butler import fits
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome
 from tests.targets.butler import obs_base_double as double
 from tests.targets.observations import DECAM, LSSTCAM, latiss, rubin, write, write_decam
 from tests.targets.offering import offered, results, started, stored

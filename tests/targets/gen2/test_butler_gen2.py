@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.targets.base import Misconfigured, NotReady, Outcome
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome
 from tests.targets.gen2 import pipe_tasks_double as double
 from tests.targets.observations import write
 from tests.targets.offering import digest, offered, results, started, stored

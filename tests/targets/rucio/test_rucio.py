@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rucio.common.exception import InvalidObject
 
-from dbbbatch.targets.base import Misconfigured, NotReady, Outcome
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome
 from dbbbatch.targets.rucio.registrar import Registrar
 from tests.targets.offering import digest, offered, results, started, stored
 from tests.targets.rucio.conftest import Element

@@ -1,0 +1,1 @@
+"""What is safe to do in each kind of place where files lie."""

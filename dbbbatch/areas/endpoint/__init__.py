@@ -1,0 +1,1 @@
+"""The far end of a handoff: a session with it, and what is sent through it."""

@@ -1,0 +1,267 @@
+"""Whether files are stored: the question of one site's janitor, and the answer of the other site.
+
+The question is lines of JSON on stdin: a header with a nonce and the names of targets, then for
+each file its relpath, filename (as in the tables), size in bytes and checksum. Each answer is a
+line that begins with the nonce, so that a banner does no harm: the number of the file and a word,
+in the order of the question; after the last one "end" and their count. Anything else, or an exit
+code other than 0, is no answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, TextIO
+
+from dbbbatch.areas.endpoint.transfer import endpoint_address
+from dbbbatch.config.load import Settings
+from dbbbatch.config.sections import Handoff
+from dbbbatch.database import bulk, connect
+from dbbbatch.database.models.file import File, FileChecksum, FileStatus, Known
+from dbbbatch.errors import ConfigError, TryLater, UsageError
+from dbbbatch.files import checksum, names
+from dbbbatch.process import run, template
+
+#: In storage with the same size and checksum, and ingested by the targets that were named.
+STORED = "stored"
+
+#: Characters of a line of a question: a path, a checksum, and the names of all targets.
+LONGEST = 1 << 18
+
+_NONCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+#: What the word begins with of a file that has no checksum by the algorithm of the question; the
+#: algorithms by which it has one follow, with commas between.
+BY_OTHERS = "algorithm:"
+
+#: Files looked up in one statement.
+_CONFIRMED_TOGETHER = 2000
+
+
+class Question(NamedTuple):
+    """A file that is asked about."""
+
+    relpath: str
+    filename: str
+    size_bytes: int
+    checksum: str
+
+
+def ask(section: Handoff, files: Sequence[Question]) -> list[str]:
+    """Ask the endpoint about files, in one connection.
+
+    Returns
+    -------
+    words : `list` [ `str` ]
+        Of each file: `STORED`, or why not.
+
+    Raises
+    ------
+    TryLater
+        No answer, or not a whole one.
+    """
+    place = endpoint_address(section)
+    if section.endpoint.confirm is None:
+        raise ConfigError(f"[{section.label}.endpoint] confirm: is not given")
+    argv = template.parse_command(section.endpoint.confirm).argv(place.values)
+    if place.remote is not None:
+        argv = place.argv(shlex.join(os.fsdecode(argument) for argument in argv))
+    nonce = secrets.token_hex(16)
+    header = {"nonce": nonce, "targets": list(section.confirm_targets)}
+    lines = [json.dumps(header), *(json.dumps(file) for file in files)]
+    finished = run.run(
+        argv,
+        timeout=section.timeout + 0.05 * len(files),
+        stdin="".join(f"{line}\n" for line in lines).encode(),
+        keep=200 * (len(files) + 1000),
+        # On this machine it is a `dbb` that connects to the database, too.
+        env=None if place.remote is not None else os.environ,
+    )
+    answers = _answers(finished.stdout.decode("utf-8", "replace"), nonce)
+    wanted = [*(str(number) for number in range(len(files))), "end"]
+    if finished.exit_code != 0 or finished.timed_out:
+        raise TryLater(f"{place.name} did not confirm: {finished.said()}")
+    words = [answer[1] for answer in answers if len(answer) == 2]
+    if [answer[0] for answer in answers] != wanted or words[len(files) :] != [str(len(files))]:
+        raise TryLater(
+            f"{place.name} did not confirm: its answer is not one word for each file, then the end"
+        )
+    return words[:-1]
+
+
+def algorithms_of(word: str) -> list[str]:
+    """Return by which algorithms the endpoint has checksums of a file that it could not compare.
+
+    The best first; none of another word, and none that is not known here.
+    """
+    if not word.startswith(BY_OTHERS):
+        return []
+    theirs = word.removeprefix(BY_OTHERS).split(",")
+    return [name for name in checksum.ALGORITHMS if name in theirs]
+
+
+def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
+    """Answer a question about files in the storage areas of this site's configuration.
+
+    Raises
+    ------
+    UsageError
+        It is no question of a janitor, or names a target that does not exist.
+    """
+    read = iter(lines)
+    header = _parsed(next(read, ""))
+    if not isinstance(header, dict):
+        header = {}
+    nonce, targets = header.get("nonce"), header.get("targets")
+    right = isinstance(targets, list) and all(map(_is_name, targets))
+    # What is repeated in the answer must not look like another line of it.
+    if not right or not isinstance(nonce, str) or not _NONCE.fullmatch(nonce):
+        raise UsageError("what stands on stdin is not the question of a dbb-janitor")
+    storages = sorted(
+        {one.storage for one in settings.finder.values()}
+        | {one.storage for one in settings.target.values()}
+    )
+    ids = _target_ids(settings.site.name, list(targets))
+    count = 0
+    while some := list(islice(read, _CONFIRMED_TOGETHER)):
+        questions = [_question(line, count + at) for at, line in enumerate(some)]
+        for word in _words(storages, ids, questions):
+            yield f"{nonce} {count} {word}"
+            count += 1
+    yield f"{nonce} end {count}"
+
+
+def lines_of(stream: TextIO) -> Iterator[str]:
+    """Yield lines as they come; one that is longer than any question is not read to its end.
+
+    Raises
+    ------
+    UsageError
+        There is such a line.
+    """
+    while line := stream.readline(LONGEST):
+        if len(line) == LONGEST:
+            raise UsageError(f"stdin: a line is longer than {LONGEST} characters")
+        yield line
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _question(line: str, number: int) -> Question:
+    values = _parsed(line)
+    if isinstance(values, list) and len(values) == len(Question._fields):
+        relpath, filename, size_bytes, checksum = values
+        if all(map(_is_name, (relpath, filename, checksum))) and type(size_bytes) is int:
+            return Question(relpath, filename, size_bytes, checksum)
+    raise UsageError(f"stdin, file {number}: not a question of a dbb-janitor")
+
+
+def _is_name(value: Any) -> bool:
+    """Return whether something is a text that a database takes."""
+    try:
+        return isinstance(value, str) and b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _answers(text: str, nonce: str) -> list[list[str]]:
+    """Return the words after the nonce, line by line."""
+    lines = (line.partition(f"{nonce} ")[2].split() for line in text.splitlines())
+    return [words for words in lines if words]
+
+
+def _target_ids(site: str, targets: Sequence[str]) -> list[int]:
+    found = []
+    for name in targets:
+        row = connect.read(
+            connect.execute, "SELECT id FROM target WHERE site = ? AND name = ?", (site, name)
+        ).fetchone()
+        if row is None:
+            raise UsageError(f"no target {name!r} has ever run at site {site}")
+        found.append(int(row[0]))
+    return found
+
+
+def _words(
+    storages: Sequence[str], targets: Sequence[int], questions: Sequence[Question]
+) -> Iterator[str]:
+    paths = [(question.relpath, question.filename) for question in questions]
+    known = {s: connect.read(File.known, s, paths) for s in storages}
+    ids = [found[path].id for found in known.values() for path in paths if path in found]
+    ingested = connect.read(_ingested_by_all, ids, targets) if targets else set(ids)
+    founds = [
+        [(storage, rows[question[:2]]) for storage, rows in known.items() if question[:2] in rows]
+        for question in questions
+    ]
+    unlike = [
+        row.id
+        for question, found in zip(questions, founds, strict=True)
+        for _, row in found
+        if _algorithm(row.checksum) != _algorithm(question.checksum)
+    ]
+    further = connect.read(FileChecksum.of, unlike) if unlike else {}
+    for question, found in zip(questions, founds, strict=True):
+        yield _word(question, found, further, ingested)
+
+
+def _word(
+    question: Question,
+    found: Sequence[tuple[str, Known]],
+    further: Mapping[int, Mapping[str, str]],
+    ingested: set[int],
+) -> str:
+    """Decide about a file; where several storage areas have it, one that is right will do."""
+    word = "unknown"
+    algorithm, _, digest = question.checksum.partition(":")
+    for storage, row in found:
+        recorded, _, value = row.checksum.partition(":")
+        sums = {**further.get(row.id, {}), recorded: value}
+        if row.status != FileStatus.STORED:
+            word = row.status.lower()
+        elif row.size_bytes != question.size_bytes:
+            word = "different"
+        elif algorithm not in sums:
+            word = BY_OTHERS + ",".join(sorted(sums))
+        elif sums[algorithm].lower() != digest.lower():
+            word = "different"
+        elif not _on_disk(storage, question):
+            word = "missing"
+        elif row.id not in ingested:
+            word = "not-ingested"
+        else:
+            return STORED
+    return word
+
+
+def _algorithm(stored: str) -> str:
+    return stored.partition(":")[0]
+
+
+def _on_disk(storage: str, question: Question) -> bool:
+    try:
+        path = names.below(storage, names.rel_of(question))
+        return os.lstat(path).st_size == question.size_bytes
+    except (OSError, ValueError):
+        return False
+
+
+def _ingested_by_all(ids: Sequence[int], targets: Sequence[int]) -> set[int]:
+    """Return the files that all of the targets have ingested."""
+    where, value = bulk.among(ids)
+    of, number = bulk.among(targets)
+    rows: list[Any] = connect.execute(
+        f"SELECT file_id FROM ingest_state WHERE file_id {where} AND target_id {of}"
+        " AND status IN ('SUCCESS', 'BACKFILL') GROUP BY file_id HAVING count(*) = ?",
+        (value, number, len(targets)),
+    ).fetchall()
+    return {row[0] for row in rows}

@@ -1,0 +1,586 @@
+"""The far end of a handoff: one session that prepares, verifies and places for many batches.
+
+A session is one run of the ``remote`` command of an endpoint (or of a shell on this machine). Its
+command line is short and holds no names; the script (far_end.sh) and all data follow on its stdin,
+byte-counted, and answers carry a nonce, so that a banner does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dbbbatch.errors import ConfigError, TryLater
+from dbbbatch.files import checksum
+from dbbbatch.process import run, template
+
+#: Seconds for an answer that takes no time by itself: connecting, listing, renaming.
+PATIENCE = 60.0
+
+#: Seconds between the time limit there and ours, so that its reason is heard.
+SPARE = 10.0
+
+#: Bytes of noise before an answer that are borne.
+_MOST_NOISE = 1 << 20
+
+#: Bytes of an answer that tells of files whose names this session has not told (those of a pass
+#: that was killed); and for each name that it has told, beside the name itself: its checksum, and
+#: why it cannot be placed.
+_MOST_ANSWER = 16 << 20
+_MOST_EACH = 1024
+
+#: What the far end does at each request, for an operator who is told that it takes too long.
+_STEPS = {
+    "hello": "looking for its tools and directories",
+    "begin": "trying its tools in staging",
+    "put": "taking a list of names",
+    "look": "making the directories of a batch",
+    "verify": "reading what arrived, and making it durable with `sync`",
+    "place": "placing files in its buffer, and making that durable with `sync`",
+    "trial": "placing a file on trial",
+    "tryplace": "placing files of ours on trial",
+    "partials": "removing what interrupted transfers left",
+    "ask": "looking for what a pass left",
+    "shapes": "looking at what arrived",
+    "receipt": "reading what a pass left",
+    "space": "asking how much space is free",
+    "end": "ending what a transfer left",
+    "clean": "removing files from staging",
+    "list": "listing staging",
+}
+#: The command line that is run there: one argument, read alike by sh, bash, csh and fish. The
+#: shell itself reads the script, and not a byte of what follows it, which programs may.
+_END_OF_SCRIPT = "# end of script"
+_READ_SCRIPT = (
+    'exec sh -c \'n=$(printf "\\nx"); n=${n%x}; s=; while IFS= read -r l; do '
+    f'[ "$l" != "{_END_OF_SCRIPT}" ] || break; s=$s$l$n; done; eval "$s"\''
+)
+
+#: Far ends whose tools were tried by this process; the next pass tries them again, as they may be
+#: others by then.
+_tried: set[tuple[bytes | str | None, ...]] = set()
+
+_SAFE = re.compile(r"[A-Za-z0-9._/-]+")
+_ATTEMPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+#: What has become of an attempt that is asked about.
+_STATES = ("verified", "arrived", "nothing")
+
+
+class Away(TryLater):
+    """The far end does not answer, or no longer: the network's fault, or its host's."""
+
+
+class Refused(TryLater):
+    """The far end answers, but cannot do what it is asked."""
+
+
+#: Instead of a digest: something that is no directory has the name of the file's directory.
+NO_DIRECTORY = "no directory"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A file as it must arrive.
+
+    Attributes
+    ----------
+    rel : `bytes`
+        Its relative path.
+    size_bytes : `int`
+    digest : `str`
+        Hexadecimal, by the endpoint's algorithm.
+    """
+
+    rel: bytes
+    size_bytes: int
+    digest: str
+
+    @property
+    def name(self) -> bytes:
+        """The name that commands are given: it begins with no dash."""
+        return b"./" + self.rel
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found when an attempt was prepared.
+
+    Attributes
+    ----------
+    free_bytes : `int`
+        At the staging area.
+    taken : `dict` [ `bytes`, `str` or `None` ]
+        Relative paths that the buffer has already, with their digest (None: no file, or it could
+        not be read), and those below `NO_DIRECTORY`.
+    """
+
+    free_bytes: int
+    taken: Mapping[bytes, str | None]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What came of placing.
+
+    Attributes
+    ----------
+    kept : `dict` [ `bytes`, `str` ]
+        Relative paths of files that could not be placed and are still in staging, and why.
+    taken : `dict` [ `bytes`, `str` or `None` ]
+        Those of them whose name is taken, as in `Look`.
+    closed : `frozenset` [ `bytes` ]
+        Those of them whose directory takes not even a file of ours.
+    """
+
+    kept: Mapping[bytes, str] = field(default_factory=dict)
+    taken: Mapping[bytes, str | None] = field(default_factory=dict)
+    closed: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True)
+class EndpointAddress:
+    """Where a far end is and how to reach it.
+
+    Attributes
+    ----------
+    buffer, staging : `str`
+        Directories there; letters, digits and ``._/-`` only.
+    remote : `template.Command` or `None`
+        How to run a command there; None: it is this machine.
+    values : `~collections.abc.Mapping` [ `str`, `bytes` ]
+        What the placeholders of commands stand for.
+    algorithm : `str`
+        Of checksums.
+    """
+
+    buffer: str
+    staging: str
+    remote: template.Command | None
+    values: Mapping[str, bytes]
+    algorithm: str = checksum.DEFAULT
+
+    @property
+    def name(self) -> str:
+        """What an operator calls it."""
+        host = self.values.get("host") if self.remote else None
+        return os.fsdecode(host) if host else "the endpoint"
+
+    def argv(self, command: str) -> list[bytes]:
+        """Return the arguments by which a command line (for a shell) is run there."""
+        if self.remote is None:
+            return [b"sh", b"-c", os.fsencode(command)]
+        return self.remote.argv({**self.values, "command": os.fsencode(command)})
+
+
+class Session:
+    """A conversation with the far end; opened when first needed, closed by `close`.
+
+    Every method raises `Away` if the far end does not answer in time, after which the next one
+    begins a new conversation, and `Refused` if it cannot do what it is asked. Only one thread uses
+    a session.
+    """
+
+    def __init__(self, place: EndpointAddress, patience: float = PATIENCE) -> None:
+        for path in (place.buffer, place.staging):
+            if not _SAFE.fullmatch(path):
+                raise ConfigError(f"{path!r}: only letters, digits and . _ / - may stand in it")
+        self.place = place
+        self._patience = patience
+        self._process: run.Process | None = None
+        self._nonce = b""
+        self._unread = bytearray()
+        self._told = 0
+        self._argv = place.argv(_READ_SCRIPT)
+        self._far: tuple[bytes | str | None, ...] = (
+            *self._argv,
+            place.staging,
+            place.buffer,
+            place.algorithm,
+        )
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Connect, and see that the far end has what it needs."""
+        if self._process is None:
+            self._connect()
+
+    def close(self) -> None:
+        """End the conversation."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.finish(time.monotonic() + run.GRACE)
+
+    def begin(
+        self, attempt: str, names: Iterable[bytes], links: Sequence[bytes] = (), limit: float = 0
+    ) -> Look:
+        """Prepare a staging directory of its own for an attempt, and look at the buffer.
+
+        Parameters
+        ----------
+        attempt : `str`
+            Its name, never used before.
+        names : `~collections.abc.Iterable` [ `bytes` ]
+            Relative paths of the files to come.
+        links : `~collections.abc.Sequence` [ `bytes` ]
+            Directories for which the transfer wants numbered directories: 1, 2, ….
+        limit : `float`
+            Seconds beside the usual patience.
+        """
+        names = list(names)
+        begin = self._request("begin", attempt, limit)
+        if untried := self._far not in _tried:
+            # Before anything that a tool at fault might take for something else.
+            self._ask([self._request("begin", attempt, limit, "tools")], limit=limit)
+            _tried.add(self._far)
+        numbered = [part for n, rel in enumerate(links, 1) for part in (b"%d" % n, rel or b".")]
+        answer = self._ask(
+            [
+                *(() if untried else (begin,)),
+                *self._put(attempt, "dirs", directories(names)),
+                *self._put(attempt, "names", (b"./" + name for name in names)),
+                *(self._put(attempt, "numbered", numbered) if links else ()),
+                self._request("look", attempt, limit, "links" if links else ""),
+            ],
+            answers=3 + bool(links) + (not untried),
+            limit=limit,
+        )
+        space, _, rest = answer.partition(b"\n")
+        _, taken = _parse_records(rest)
+        with self._understanding(space):
+            return Look(_bytes(space), taken)
+
+    def verify(
+        self, attempt: str, files: Sequence[Expected], limit: float, again: bool = False
+    ) -> list[Expected]:
+        """Compare size and checksum of what arrived with what was sent.
+
+        Those that are right are made durable there and become the attempt's receipt.
+
+        Parameters
+        ----------
+        attempt : `str`
+        files : `~collections.abc.Sequence` [ `Expected` ]
+            Those whose names were given to `begin`, in that order, unless `again`.
+        limit : `float`
+            Seconds for reading them there.
+        again : `bool`
+            Tell the far end the names once more: they are others, or another order.
+
+        Returns
+        -------
+        right : `list` [ `Expected` ]
+        """
+        while files:
+            wanted = self._sums(files)
+            requests = [self._request("verify", attempt, limit, wanted)]
+            if again:
+                names = (file.name for file in files)
+                requests = [*self._put(attempt, "names", names), *requests]
+            answer = self._ask(requests, answers=len(requests) if not again else 2, limit=limit)
+            if answer == b"verified":
+                return list(files)
+            _, sums = _parse_records(answer)
+            right = [file for file in files if sums.get(file.rel) == file.digest]
+            if len(right) == len(files):
+                raise Refused(f"{self.place.name}: sizes differ although checksums are right")
+            files, again = right, True
+        return []
+
+    def place_files(self, attempt: str, limit: float = 0) -> Placed:
+        """Move what was verified into the buffer, never onto another file, durably.
+
+        Raises
+        ------
+        Refused
+            Also if some could not be placed, and a file of ours cannot be either.
+        """
+        answer = self._ask([self._request("place", attempt, limit)], limit=limit)
+        kept, taken = _parse_records(answer)
+        closed = frozenset(part[3:] for part in answer.split(b"\0") if part[:1] == b"C")
+        return Placed(kept, taken, closed)
+
+    def trial(self, attempt: str) -> None:
+        """Try with two files of ours whether a file can be placed there, and is never overwritten.
+
+        Raises
+        ------
+        Refused
+            It cannot, or it would be.
+        """
+        self._ask([self._request("trial", attempt)])
+
+    def try_place(self, attempt: str) -> None:
+        """Try whether the buffer takes files of ours that were verified, and take them back.
+
+        Raises
+        ------
+        Refused
+            It does not.
+        """
+        self._ask([self._request("tryplace", attempt)])
+
+    def take_over(self, attempt: str) -> str:
+        """Take over the attempt of a pass that was killed; from now on it is ``ATTEMPT.r``.
+
+        Returns
+        -------
+        state : `str`
+            "verified": `place_files` may be called (again). "arrived": not all was verified.
+            "nothing": there is no such attempt.
+        """
+        answer = self._ask([self._request("ask", attempt)])
+        with self._understanding(answer):
+            state = answer.split()[-1].decode()
+            if state not in _STATES:
+                raise ValueError
+            return state
+
+    def modes_and_times(self, attempt: str, names: Iterable[bytes]) -> dict[bytes, tuple[int, int]]:
+        """Return the time of modification (seconds) and the permissions of what arrived.
+
+        A transfer that was killed may have left a file whole but not finished: its command sets
+        these last.
+        """
+        requests = [*self._put(attempt, "names", (b"./" + name for name in names))]
+        answer = self._ask([*requests, self._request("shapes", attempt)], answers=2)
+        found = {}
+        for record in answer.split(b"\0"):
+            shape, _, name = record.partition(b"  ./")
+            if name:
+                with self._understanding(shape):
+                    seconds, mode = shape.split()
+                    found[name] = (int(seconds), int(mode, 8))
+        return found
+
+    def receipt(self, attempt: str) -> frozenset[bytes]:
+        """Return the relative paths that were verified in an attempt that was taken over."""
+        names = self._ask([self._request("receipt", attempt)]).split(b"\0")
+        return frozenset(name.removeprefix(b"./") for name in names if name)
+
+    def forget_partials(self, attempt: str, directory: str, names: Iterable[bytes]) -> bool:
+        """Remove what transfers that were cut off left of files; return whether there was any.
+
+        Parameters
+        ----------
+        attempt : `str`
+        directory : `str`
+            Where they leave it, relative to staging, by the last part of the file's name.
+        names : `~collections.abc.Iterable` [ `bytes` ]
+            Relative paths of the files.
+        """
+        requests = self._put(attempt, "names", (b"./" + name for name in names))
+        requests.append(self._request("partials", attempt, 0, directory))
+        return self._ask(requests, answers=2).strip() not in (b"", b"0")
+
+    def free_bytes(self) -> int:
+        """Return the free space at the staging area."""
+        answer = self._ask([self._request("space", "-")])
+        with self._understanding(answer):
+            return _bytes(answer)
+
+    def end(self, attempt: str) -> None:
+        """End what the transfer command of an attempt left running there."""
+        self._ask([self._request("end", attempt)])
+
+    def clean(self, attempt: str, limit: float = 0) -> None:
+        """Remove an attempt's directory, whoever had it last."""
+        self._ask([self._request("clean", attempt, limit)], limit=limit)
+
+    def attempts(self, prefix: str) -> dict[str, float]:
+        """List the attempts whose names begin so, with seconds since their last change."""
+        lines = self._ask([self._request("list", prefix)]).split(b"\n")
+        pairs = (line.split(b" ", 1) for line in lines if b" " in line)
+        found = {}
+        for age, name in pairs:
+            with self._understanding(age):
+                found[name.decode("ascii", "replace")] = float(int(age))
+        return found
+
+    @contextmanager
+    def _understanding(self, answer: bytes) -> Iterator[None]:
+        """Have an answer that is no number where one is awaited end the conversation, not us."""
+        try:
+            yield
+        except (ValueError, IndexError):
+            self.close()
+            said = run.last_lines(answer, 80)
+            raise Away(f"{self.place.name}: its answer is not understood: {said!r}") from None
+
+    def _connect(self) -> None:
+        self._nonce = secrets.token_hex(16).encode()
+        self._unread.clear()
+        tool = checksum.ALGORITHMS[self.place.algorithm].command
+        settings = {
+            "nonce": self._nonce.decode(),
+            "staging": self.place.staging,
+            "buffer": self.place.buffer,
+            "sum": tool,
+        }
+        head = "".join(f"{name}={value}\n" for name, value in settings.items())
+        script = head.encode() + Path(__file__).with_name("far_end.sh").read_bytes()
+        script += _END_OF_SCRIPT.encode() + b"\n"
+        self._process = run.start(self._argv)
+        self._ask([script, self._request("hello", "-")])
+
+    def _request(
+        self, operation: str, attempt: str, limit: float = 0, argument: str = "", size: int = 0
+    ) -> bytes:
+        if attempt != "-" and not _ATTEMPT.fullmatch(attempt):
+            # It comes from a row of the database, and becomes the path of a directory there.
+            raise Refused(f"{self.place.name}: {attempt!r} is no name of an attempt")
+        seconds = int(self._patience + limit) + 1
+        return f"{operation} {attempt} {seconds} {size} {argument}\n".encode()
+
+    def _put(self, attempt: str, name: str, names: Iterable[bytes]) -> list[bytes]:
+        data = b"".join(name + b"\0" for name in names)
+        # Where a tool names a file in an error it may write four characters for a byte, and twice.
+        self._told = max(self._told, 16 * len(data) + _MOST_EACH * data.count(b"\0"))
+        return [self._request("put", attempt, 0, name, len(data)) + data]
+
+    def _sums(self, files: Sequence[Expected]) -> str:
+        """Compute the sum over what the far end will find: sums and names, then sizes."""
+        found = checksum.ALGORITHMS[self.place.algorithm].new()
+        for file in files:
+            found.update(b"%s  %s\0" % (file.digest.encode(), file.name))
+        for file in files:
+            found.update(b"%d\0" % file.size_bytes)
+        return str(found.hexdigest())
+
+    def _ask(self, requests: Sequence[bytes], answers: int = 1, limit: float = 0) -> bytes:
+        """Send requests and return the last answer; all are read, so that the next one fits.
+
+        Raises
+        ------
+        Away
+            It does not answer in time, or something else than was asked.
+        Refused
+            It cannot do what it is asked.
+        """
+        self.open()
+        assert self._process is not None
+        deadline = time.monotonic() + self._patience + limit + SPARE
+        found: list[tuple[bool, bytes]] = []
+        try:
+            self._process.write(b"".join(requests), deadline)
+            while len(found) < answers:
+                found.append(self._answer(deadline))
+        except TimeoutError:
+            seconds = self._patience + limit
+            self._drop()
+            operation = requests[-1][:20].split(b" ", 1)[0].decode()
+            raise Away(
+                f"{self.place.name} has not answered for {seconds:.0f} s, its time limit for "
+                f"{_STEPS.get(operation, operation)}"
+            ) from None
+        except _Ended:
+            # It ends itself where a block of data is refused: that is the reason, then.
+            finished = self._drop()
+            if all(fine for fine, _ in found):
+                raise Away(self._why(finished)) from None
+        for fine, text in found:
+            if not fine:
+                if len(found) > 1 and self._process is not None:
+                    self._drop()  # a refused block of data may have left some of it unread
+                # An attempt has another name each time, and it is the same trouble.
+                attempt = b"/" + requests[-1].split(b" ", 2)[1]
+                reason = run.last_lines(text.replace(attempt, b"/*")) or "no reason given"
+                raise Refused(f"{self.place.name}: {reason}")
+        return found[-1][1]
+
+    def _answer(self, deadline: float) -> tuple[bool, bytes]:
+        """Read the next answer, which is bounded by what was asked; so is the noise before it."""
+        header = re.compile(self._nonce + rb" (ok|no) (\d{1,18})\n")
+        seen = 0
+        while not (found := header.search(self._unread, seen)):
+            # What may be the beginning of a header is looked at once more.
+            seen = max(0, len(self._unread) - len(self._nonce) - 30)
+            if seen > _MOST_NOISE:
+                words = run.last_lines(bytes(self._unread[:200]))
+                self._drop()
+                raise Away(f"{self.place.name} prints without end instead of an answer: {words}")
+            self._more(deadline)
+        if int(found[2]) > (most := _MOST_ANSWER + self._told):
+            self._drop()
+            raise Away(
+                f"{self.place.name} announces an answer of {int(found[2])} bytes, where {most} are "
+                "the most that was asked for"
+            )
+        fine, begin, end = found[1] == b"ok", found.end(), found.end() + int(found[2])
+        while len(self._unread) < end:
+            self._more(deadline)
+        content = bytes(self._unread[begin:end])
+        del self._unread[:end]
+        return fine, content
+
+    def _more(self, deadline: float) -> None:
+        assert self._process is not None
+        data = self._process.read(deadline)
+        if not data:
+            raise _Ended
+        self._unread += data
+
+    def _drop(self) -> run.Finished:
+        """Give up the conversation."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        with process:
+            return process.finish(time.monotonic() + run.GRACE)
+
+    def _why(self, finished: run.Finished) -> str:
+        return f"{self.place.name} cannot be reached: {finished.said()}"
+
+
+class _Ended(Exception):
+    """The session's command wrote no more."""
+
+
+def directories(names: Iterable[bytes]) -> list[bytes]:
+    """Return the directories of relative paths and all those above them, parents first."""
+    found = {b"."}
+    for name in names:
+        above = name.rpartition(b"/")[0]
+        while above and b"./" + above not in found:
+            found.add(b"./" + above)
+            above = above.rpartition(b"/")[0]
+    return sorted(found)
+
+
+def _bytes(space: bytes) -> int:
+    """Read free blocks and their size."""
+    blocks, size = map(int, space.split()[-2:])
+    return blocks * size
+
+
+def _parse_records(answer: bytes) -> tuple[dict[bytes, str], dict[bytes, str | None]]:
+    """Take an answer apart: kept names and why, names that are taken with their sums."""
+    kept: dict[bytes, str] = {}
+    sums: dict[bytes, str | None] = {}
+    message = ""
+    for record in answer.split(b"\0"):
+        kind, rest = record[:1], record[1:]
+        if kind == b"M":
+            message = run.last_lines(rest)
+        elif kind == b"K":
+            kept[rest[2:]] = message
+        elif kind == b"C":
+            continue
+        elif kind == b"D":
+            sums[rest[2:]] = NO_DIRECTORY
+        elif kind == b"E":
+            sums.setdefault(rest[2:])
+        elif b"  ./" in record:
+            digest, _, name = record.partition(b"  ./")
+            sums[name] = digest.decode("ascii", "replace")
+    return kept, sums

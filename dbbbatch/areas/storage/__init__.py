@@ -1,0 +1,1 @@
+"""The storage area: storing files, removing duplicates, and whether it is all there."""

@@ -1,0 +1,1 @@
+"""The configuration: keys, sections, and one TOML file that is read into them."""

@@ -1,0 +1,624 @@
+"""The single source of truth about what storage areas hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import peewee
+
+from dbbbatch.database import bulk
+from dbbbatch.database.base import Table, TimeField
+from dbbbatch.database.connect import execute, now, on_postgresql
+
+#: A path in a table: relpath and filename, as `dbbbatch.files.names.to_text` writes them.
+Name = tuple[str, str]
+
+#: Inodes may use 64 bits, columns hold 63.
+INODE = (1 << 63) - 1
+
+
+class FileStatus(StrEnum):
+    """What the table says about a file of a storage area."""
+
+    #: Intent only: entered before it is placed, left for STORED, or given up by recovery.
+    ARRIVING = "ARRIVING"
+    #: In storage, whole and durable; the only status that ingesters are offered.
+    STORED = "STORED"
+    #: Was stored; the auditor did not find it. Left when it is found or arrives again.
+    MISSING = "MISSING"
+    #: Was stored; the auditor found other content. Left when a later look finds the right one.
+    CORRUPT = "CORRUPT"
+    #: A person moved it out of storage because it must not be touched.
+    QUARANTINED = "QUARANTINED"
+    #: A person took it out of the truth (`dbb forget`); its history stays.
+    FORGOTTEN = "FORGOTTEN"
+
+
+class Known(NamedTuple):
+    """What the table says about one path."""
+
+    id: int
+    size_bytes: int
+    checksum: str
+    status: str
+    finder: str
+    mtime_ns: int | None = None
+    inode: int | None = None
+
+
+class FileRow(NamedTuple):
+    """What is recorded about a file when it is found."""
+
+    relpath: str
+    filename: str
+    size_bytes: int
+    checksum: str
+    mtime_ns: int
+    inode: int
+
+
+class Arriving(NamedTuple):
+    """An intent that was recorded."""
+
+    id: int
+    relpath: str
+    filename: str
+    size_bytes: int
+    checksum: str
+    mtime_ns: int
+    inode: int
+
+
+class Returned(NamedTuple):
+    """A file that arrives after it was FORGOTTEN, and one of the targets that know it.
+
+    Attributes
+    ----------
+    other_content : `bool`
+        It is not what it was then.
+    put_off : `bool`
+        The target was not to be offered it any more because it was forgotten.
+    """
+
+    id: int
+    target: int
+    other_content: bool
+    put_off: bool
+
+
+class Audited(NamedTuple):
+    """A file as an auditor compares it with the disk."""
+
+    id: int
+    relpath: str
+    filename: str
+    size_bytes: int
+    checksum: str
+    status: str
+    #: Whoever stores or verifies it changes this.
+    verified_at: Any
+
+
+_AUDITED = ", ".join(Audited._fields)
+
+
+class File(Table):
+    """A file in storage, or on its way there.
+
+    Attributes
+    ----------
+    storage : `str`
+        The storage area's directory.
+    relpath, filename : `str`
+        As `dbbbatch.files.names.to_text` writes them.
+    size_bytes : `int`
+        Its size.
+    checksum : `str`
+        ``algorithm:hex``.
+    status : `str`
+        One of `FileStatus`.
+    finder : `str`
+        Which finder stored it, or "backfill", "rebuild", "auditor".
+    added_on : `datetime.datetime` or `None`
+        When it was stored for the first time.
+    copy_of : `int` or `None`
+        An earlier file that held the same under another path when this one was recorded with what
+        it holds; whether it still does, the checksums tell.
+    verified_at : `datetime.datetime` or `None`
+        When its checksum was last found right.
+    error : `str` or `None`
+        Why it is MISSING, CORRUPT, QUARANTINED or FORGOTTEN.
+    was : `str` or `None`
+        While it arrives again: JSON of what the row was before.
+    """
+
+    id = peewee.BigAutoField()
+    storage = peewee.TextField()
+    relpath = peewee.TextField()
+    filename = peewee.TextField()
+    size_bytes = peewee.BigIntegerField()
+    checksum = peewee.TextField()
+    status = peewee.TextField()
+    finder = peewee.TextField()
+    added_on = TimeField(null=True)
+    mtime_ns = peewee.BigIntegerField(null=True)
+    inode = peewee.BigIntegerField(null=True)
+    copy_of = peewee.BigIntegerField(null=True)
+    verified_at = TimeField(null=True)
+    error = peewee.TextField(null=True)
+    was = peewee.TextField(null=True)
+
+    @classmethod
+    def known(cls, storage: str, paths: Collection[Name]) -> dict[Name, Known]:
+        """Return what the table says about the paths that it knows."""
+        where, values = among_paths(paths)
+        rows = execute(
+            "SELECT relpath, filename, id, size_bytes, checksum, status, finder, mtime_ns, inode"
+            f" FROM file WHERE storage = ? AND (relpath, filename) {where}",
+            (storage, *values),
+        )
+        return {(relpath, name): Known(*rest) for relpath, name, *rest in rows.fetchall()}
+
+    @classmethod
+    def was_in(cls, storage: str, relpath: str) -> bool:
+        """Return whether the table knows any file of a directory."""
+        sql = "SELECT 1 FROM file WHERE storage = ? AND relpath = ? LIMIT 1"
+        return execute(sql, (storage, relpath)).fetchone() is not None
+
+    @classmethod
+    def intend(cls, storage: str, finder: str, rows: Collection[FileRow]) -> None:
+        """Record that files are about to be placed, where the paths are free in the table."""
+        bulk.insert(
+            "file",
+            {"storage": "text", "finder": "text", "status": "text", **_COLUMNS},
+            [(storage, finder, FileStatus.ARRIVING, *_row_values(row)) for row in rows],
+            "ON CONFLICT (storage, relpath, filename) DO NOTHING",
+        )
+
+    @classmethod
+    def note_copies(cls, arriving: Sequence[Arriving]) -> None:
+        """Note which earlier file holds the same as what arrives; empty ones are just alike."""
+        rows = [row for row in arriving if row.size_bytes]
+        where, value = bulk.among([row.checksum for row in rows])
+        first = dict(
+            execute(
+                f"SELECT checksum, min(id) FROM file WHERE checksum {where}"
+                " AND status = 'STORED' GROUP BY checksum",
+                (value,),
+            ).fetchall()
+        )
+        copies = []
+        for row in rows:
+            original = first.setdefault(row.checksum, row.id)
+            if original < row.id:
+                copies.append((row.id, original))
+        bulk.for_each(
+            "UPDATE file SET copy_of = new.copy_of FROM {new} WHERE file.id = new.id",
+            {"id": "bigint", "copy_of": "bigint"},
+            copies,
+        )
+
+    @classmethod
+    def intend_again(cls, finder: str, rows: Sequence[tuple[Known, FileRow]]) -> None:
+        """Record that files which storage has lost, or which were forgotten, arrive once more.
+
+        Or that their content was replaced by who looks after storage. A row that is no more as it
+        was seen is another finder's by now, and stays as it is.
+        """
+        pairs = ", ".join(f"'{name}', file.{name}" for name in _KEPT)
+        kept = f"{'json_build_object' if on_postgresql() else 'json_object'}({pairs})"
+        bulk.for_each(
+            f"UPDATE file SET status = 'ARRIVING', was = CAST({kept} AS TEXT),"
+            " finder = new.finder, size_bytes = new.size_bytes, checksum = new.checksum,"
+            " mtime_ns = new.mtime_ns, inode = new.inode, copy_of = NULL, error = NULL"
+            " FROM {new} WHERE file.id = new.id"
+            " AND file.status = new.status_seen AND file.checksum = new.checksum_seen"
+            " AND file.status IN ('STORED', 'MISSING', 'CORRUPT', 'FORGOTTEN')",
+            {
+                "id": "bigint",
+                "status_seen": "text",
+                "checksum_seen": "text",
+                "finder": "text",
+                **_COLUMNS,
+            },
+            [
+                (known.id, known.status, known.checksum, finder, *_row_values(row))
+                for known, row in rows
+            ],
+        )
+        FileChecksum.drop([known.id for known, row in rows if known.checksum != row.checksum])
+
+    @classmethod
+    def arriving(cls, storage: str, finder: str, limit: int = -1, after: int = 0) -> list[Arriving]:
+        """Return the intents of a finder that no pass has finished, the first after an id."""
+        rows = execute(
+            "SELECT id, relpath, filename, size_bytes, checksum, mtime_ns, inode FROM file"
+            " WHERE storage = ? AND finder = ? AND status = 'ARRIVING' AND id > ? ORDER BY id"
+            + (f" LIMIT {limit:d}" if limit >= 0 else ""),
+            (storage, finder, after),
+        ).fetchall()
+        return [Arriving(*row) for row in rows]
+
+    @classmethod
+    def returned(cls, ids: Sequence[int]) -> list[Returned]:
+        """Return which of the files that arrive were FORGOTTEN before."""
+        where, value = bulk.among(ids)
+        rows = execute(
+            "SELECT f.id, f.checksum, f.was, s.target_id, s.status, s.message FROM file f"
+            " JOIN ingest_state s ON s.file_id = f.id"
+            " JOIN target t ON t.id = s.target_id AND t.retired_at IS NULL"
+            f" WHERE f.id {where} AND f.status = 'ARRIVING' AND f.was IS NOT NULL",
+            (value,),
+        )
+        found = []
+        for number, digest, text, target, status, message in rows.fetchall():
+            was = json.loads(text)
+            if was["status"] == FileStatus.FORGOTTEN:
+                put_off = status == "IGNORED" and message == was["error"]
+                found.append(Returned(number, target, was["checksum"] != digest, put_off))
+        return found
+
+    @classmethod
+    def stored(cls, ids: Sequence[int]) -> int:
+        """Record that files are in storage, whole and durable.
+
+        Returns
+        -------
+        count : `int`
+            How many of them are STORED now.
+        """
+        when = bulk.time_value(now())
+        time = "TIMESTAMP" if on_postgresql() else "TEXT"
+        where, value = bulk.among(ids)
+        execute(
+            f"UPDATE file SET status = 'STORED', added_on = coalesce(added_on, CAST(? AS {time})),"
+            f" verified_at = CAST(? AS {time}), error = NULL, was = NULL"
+            f" WHERE id {where} AND status = 'ARRIVING'",
+            (when, when, value),
+        )
+        return int(
+            execute(
+                f"SELECT count(*) FROM file WHERE id {where} AND status = 'STORED'", (value,)
+            ).fetchone()[0]
+        )
+
+    @classmethod
+    def corrected(cls, rows: Sequence[tuple[int, FileRow]]) -> None:
+        """Record what files on their way turned out to be when they had been placed."""
+        bulk.for_each(
+            "UPDATE file SET size_bytes = new.size_bytes, checksum = new.checksum,"
+            " mtime_ns = new.mtime_ns, inode = new.inode, copy_of = NULL FROM {new}"
+            " WHERE file.id = new.id AND file.status = 'ARRIVING'",
+            {"id": "bigint", **_COLUMNS},
+            [(number, *_row_values(row)) for number, row in rows],
+        )
+        FileChecksum.drop([number for number, _ in rows])
+
+    @classmethod
+    def own_entries(cls, rows: Sequence[tuple[int, int, int]]) -> None:
+        """Record time and inode of files as storage has them: id, mtime_ns, inode.
+
+        A copy is another file than the one that was read, and a restored disk has others.
+        """
+        bulk.for_each(
+            "UPDATE file SET mtime_ns = new.mtime_ns, inode = new.inode FROM {new}"
+            " WHERE file.id = new.id AND (COALESCE(file.inode, -1) <> new.inode"
+            " OR COALESCE(file.mtime_ns, -1) <> new.mtime_ns)",
+            {"id": "bigint", "mtime_ns": "bigint", "inode": "bigint"},
+            [(number, mtime_ns, inode & INODE) for number, mtime_ns, inode in rows],
+        )
+
+    @classmethod
+    def forget(cls, ids: Sequence[int], why: str) -> None:
+        """Take files out of the truth; their rows and their history stay."""
+        where, value = bulk.among(ids)
+        execute(
+            f"UPDATE file SET status = 'FORGOTTEN', error = ? WHERE id {where}"
+            " AND status IN ('STORED', 'MISSING', 'CORRUPT', 'QUARANTINED')",
+            (bulk.clean(why), value),
+        )
+
+    @classmethod
+    def keep(cls, number: int, status: str, error: str | None) -> None:
+        """Take back that a file was forgotten: its row is again what it was."""
+        execute(
+            "UPDATE file SET status = ?, error = ? WHERE id = ? AND status = 'FORGOTTEN'",
+            (status, error, number),
+        )
+
+    @classmethod
+    def withdraw(cls, ids: Sequence[int]) -> None:
+        """Take intents back: a row that was there before is again what it was; others go."""
+        if not ids:
+            return
+        where, value = bulk.among(ids)
+        rows = execute(
+            f"SELECT id, checksum, was FROM file WHERE id {where} AND status = 'ARRIVING'"
+            " AND was IS NOT NULL",
+            (value,),
+        ).fetchall()
+        before = [(number, digest, json.loads(was)) for number, digest, was in rows]
+        FileChecksum.drop([number for number, digest, was in before if was["checksum"] != digest])
+        bulk.for_each(
+            f"UPDATE file SET was = NULL, {', '.join(f'{name} = new.{name}' for name in _KEPT)}"
+            " FROM {new} WHERE file.id = new.id AND file.status = 'ARRIVING'",
+            {"id": "bigint", **_KEPT},
+            [(number, *(was[name] for name in _KEPT)) for number, _, was in before],
+        )
+        new = f"(SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')"
+        execute(f"UPDATE file SET copy_of = NULL WHERE copy_of IN {new}", (value,))
+        execute(f"DELETE FROM file_checksum WHERE file_id IN {new}", (value,))
+        execute(f"DELETE FROM file WHERE id IN {new}", (value,))
+
+    @classmethod
+    def unfinished(cls, site: str, storage: str) -> list[tuple[str, int, datetime | None]]:
+        """Return which finders have files on their way, how many, and when each last began."""
+        rows = execute(
+            "SELECT finder, count(*), (SELECT max(started) FROM run WHERE run.site = ?"
+            " AND run.script = 'finder' AND run.name = file.finder) FROM file"
+            " WHERE storage = ? AND status = 'ARRIVING' GROUP BY finder ORDER BY finder",
+            (site, storage),
+        ).fetchall()
+        return [(finder, count, bulk.read_moment(started)) for finder, count, started in rows]
+
+    @classmethod
+    def storages(cls) -> list[str]:
+        """Return the storage areas that the table knows; one look at an index for each."""
+        found: list[str] = []
+        while True:
+            row = execute(
+                "SELECT min(storage) FROM file WHERE storage > ?", (found[-1] if found else "",)
+            ).fetchone()
+            if row[0] is None:
+                return found
+            found.append(row[0])
+
+    @classmethod
+    def finders(cls, storage: str) -> list[str]:
+        """Return who recorded the files of a storage area."""
+        rows = execute("SELECT DISTINCT finder FROM file WHERE storage = ?", (storage,))
+        return [name for (name,) in rows.fetchall()]
+
+    @classmethod
+    def stored_page(cls, storage: str, after: int, most: int) -> list[File]:
+        """Return the next stored files in the order of their ids."""
+        return list(
+            cls.select()
+            .where(cls.storage == storage, cls.status == FileStatus.STORED, cls.id > after)
+            .order_by(cls.id)
+            .limit(most)
+        )
+
+    @classmethod
+    def in_both(cls, storage: str, other: str) -> str:
+        """Return a path, as the table has it, that two storage areas have, or ''."""
+        row = execute(
+            "SELECT one.relpath, one.filename FROM file one JOIN file two"
+            " ON two.relpath = one.relpath AND two.filename = one.filename"
+            " WHERE one.storage = ? AND two.storage = ? LIMIT 1",
+            (storage, other),
+        ).fetchone()
+        return "/".join(filter(None, row)) if row else ""
+
+    @classmethod
+    def moved(cls, storage: str, new: str, *, keep_inodes: bool) -> None:
+        """Record that a storage area has another path."""
+        inode = "" if keep_inodes else ", inode = NULL"
+        execute(f"UPDATE file SET storage = ?{inode} WHERE storage = ?", (new, storage))
+
+    # ---- what the auditor asks and marks ---------------------------------------------------------
+
+    @classmethod
+    def by_directory(cls, storage: str) -> list[tuple[str, int]]:
+        """Return how many files each directory of a storage area should hold itself."""
+        rows = execute(
+            "SELECT relpath, count(*) FROM file WHERE storage = ? AND status = 'STORED'"
+            " GROUP BY relpath",
+            (storage,),
+        )
+        return [(relpath, count) for relpath, count in rows.fetchall()]
+
+    @classmethod
+    def below(cls, storage: str, directory: str, most: int) -> int:
+        """Return how many files a directory (as in the table) should hold, or `most` if more."""
+        path = 'relpath COLLATE "C"' if on_postgresql() else "relpath"
+        stored = f"SELECT 1 FROM file WHERE status = 'STORED' AND storage = ? AND {path}"
+        # "0" comes after "/".
+        rows = execute(
+            f"{stored} = ? UNION ALL {stored} > ? AND {path} < ? LIMIT ?",
+            [storage, directory, storage, directory + "/", directory + "0", most],
+        )
+        return len(rows.fetchall())
+
+    @classmethod
+    def how_many(cls, storage: str) -> int:
+        """Return how many files a storage area should hold."""
+        row = execute(
+            "SELECT count(*) FROM file WHERE storage = ? AND status = 'STORED'", (storage,)
+        ).fetchone()
+        return int(row[0])
+
+    @classmethod
+    def page(cls, storage: str, after: int, most: int) -> list[Audited]:
+        """Return files that should be in storage or were once, in the order of their ids."""
+        rows = execute(
+            f"SELECT {_AUDITED} FROM file WHERE storage = ? AND id > ?"
+            " AND status IN ('STORED', 'MISSING', 'CORRUPT') ORDER BY id LIMIT ?",
+            (storage, after, most),
+        )
+        return [Audited(*row) for row in rows.fetchall()]
+
+    @classmethod
+    def longest_unverified(
+        cls, storage: str, before: datetime, after: tuple[Any, int] | None, most: int
+    ) -> tuple[list[Audited], tuple[Any, int] | None]:
+        """Return stored files in the order of their last verification, the oldest first.
+
+        Parameters
+        ----------
+        before : `datetime.datetime`
+            Only those that were last verified before.
+        after : `tuple` or `None`
+            Where an earlier call left off.
+
+        Returns
+        -------
+        files : `list` [ `Audited` ]
+            No more than `most`.
+        after : `tuple` or `None`
+            Where it left off.
+        """
+        time = "TIMESTAMP" if on_postgresql() else "TEXT"
+        rows = execute(
+            f"SELECT {_AUDITED} FROM file WHERE storage = ? AND status = 'STORED'"
+            f" AND verified_at < CAST(? AS {time})"
+            + (f" AND (verified_at, id) > (CAST(? AS {time}), ?)" if after else "")
+            + " ORDER BY verified_at, id LIMIT ?",
+            (storage, bulk.time_value(before), *(after or ()), most),
+        ).fetchall()
+        files = [Audited(*row) for row in rows]
+        return files, (files[-1].verified_at, files[-1].id) if files else None
+
+    @classmethod
+    def verified_by_now(cls, storage: str, now: datetime) -> None:
+        """Record that what was verified while a clock was ahead was verified by now."""
+        when = bulk.time_value(now)
+        execute(
+            "UPDATE file SET verified_at = ? WHERE storage = ? AND status = 'STORED'"
+            " AND verified_at > ?",
+            (when, storage, when),
+        )
+
+    @classmethod
+    def verified(cls, rows: Sequence[Audited]) -> set[int]:
+        """Record that files are there with the right content, also those that were not.
+
+        Returns
+        -------
+        ids : `set` [ `int` ]
+            Of those whose row was still as it had been read; the others are left.
+        """
+        ids = _still_so(rows)
+        where, value = bulk.among(list(ids))
+        execute(
+            f"UPDATE file SET status = 'STORED', error = NULL, verified_at = ? WHERE id {where}",
+            (bulk.time_value(now()), value),
+        )
+        return ids
+
+    @classmethod
+    def wrong(cls, files: Sequence[tuple[Audited, FileStatus, str]]) -> set[int]:
+        """Record that files are MISSING or CORRUPT, and what was found.
+
+        Returns
+        -------
+        ids : `set` [ `int` ]
+            Of those whose row was still as it had been read; the others are left.
+        """
+        ids = _still_so([row for row, _, _ in files])
+        bulk.for_each(
+            "UPDATE file SET status = new.status, error = new.error FROM {new}"
+            " WHERE file.id = new.id",
+            {"id": "bigint", "status": "text", "error": "text"},
+            [(row.id, status, bulk.clean(why)) for row, status, why in files if row.id in ids],
+        )
+        return ids
+
+
+#: What a row gives up when its file arrives again, and is given back if that comes to nothing.
+_KEPT = {
+    "status": "text",
+    "finder": "text",
+    "size_bytes": "bigint",
+    "checksum": "text",
+    "mtime_ns": "bigint",
+    "inode": "bigint",
+    "copy_of": "bigint",
+    "error": "text",
+}
+
+#: A `FileRow` for `dbbbatch.database.bulk.for_each`.
+_COLUMNS = {
+    "relpath": "text",
+    "filename": "text",
+    "size_bytes": "bigint",
+    "checksum": "text",
+    "mtime_ns": "bigint",
+    "inode": "bigint",
+}
+
+
+def _still_so(rows: Sequence[Audited]) -> set[int]:
+    """Return the ids of the rows that nobody has changed since, and keep them so."""
+    where, value = bulk.among([row.id for row in rows])
+    lock = " ORDER BY id FOR UPDATE" if on_postgresql() else ""
+    found = execute(f"SELECT {_AUDITED} FROM file WHERE id {where}{lock}", (value,)).fetchall()
+    return {row.id for row in {Audited(*each) for each in found}.intersection(rows)}
+
+
+def _row_values(row: FileRow) -> tuple[Any, ...]:
+    return (*row[:-1], row.inode & INODE)
+
+
+class FileChecksum(Table):
+    """A further checksum of a file, so that no target reads it again."""
+
+    file_id = peewee.BigIntegerField()
+    algorithm = peewee.TextField()
+    value = peewee.TextField()
+
+    class Meta:
+        primary_key = peewee.CompositeKey("file_id", "algorithm")
+
+    @classmethod
+    def keep(cls, rows: Sequence[tuple[int, str, str]]) -> None:
+        """Record checksums: id of the file, algorithm, hexadecimal digest."""
+        bulk.insert(
+            "file_checksum",
+            {"file_id": "bigint", "algorithm": "text", "value": "text"},
+            rows,
+            "ON CONFLICT (file_id, algorithm) DO UPDATE SET value = excluded.value",
+        )
+
+    @classmethod
+    def of(cls, ids: Sequence[int]) -> dict[int, dict[str, str]]:
+        """Return the further checksums of files: algorithm to digest, by id."""
+        where, value = bulk.among(ids)
+        found: dict[int, dict[str, str]] = {}
+        for number, algorithm, digest in execute(
+            f"SELECT file_id, algorithm, value FROM file_checksum WHERE file_id {where}", (value,)
+        ).fetchall():
+            found.setdefault(number, {})[algorithm] = digest
+        return found
+
+    @classmethod
+    def drop(cls, ids: Sequence[int]) -> None:
+        """Forget the checksums of files on their way: they are those of other content."""
+        if not ids:
+            return
+        where, value = bulk.among(ids)
+        execute(
+            "DELETE FROM file_checksum WHERE file_id IN"
+            f" (SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')",
+            (value,),
+        )
+
+
+def among_paths(paths: Collection[Name]) -> tuple[str, tuple[Any, ...]]:
+    """Return the end of a condition that (relpath, filename) is among many, and its values.
+
+    Written so that both databases search an index for each of them, however many rows there are:
+    SQLite would scan for ``IN (VALUES …)``.
+    """
+    everything = list(paths)
+    if on_postgresql():
+        columns = ([path[part] for path in everything] for part in (0, 1))
+        return "IN (SELECT * FROM unnest(?::text[], ?::text[]))", tuple(columns)
+    return (
+        "IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
+        (json.dumps(everything),),
+    )

@@ -1,0 +1,165 @@
+"""What a pass says to the operator: each trouble once when it begins and once when it ends.
+
+Cron mails whatever is written, so a trouble that lasts all night must not be said every minute.
+What was said is remembered in the state directory; on a terminal or with -v it is always said.
+
+That must work where the disk of the state directory is full, too: so the file of what was said is
+never removed and never smaller than a block, which can be written in place.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from dbbbatch.files import state
+from dbbbatch.files.faults import FULL
+from dbbbatch.files.names import harmless
+
+#: Bytes that the file of what was said has at least.
+_SMALLEST_FILE = 4096
+
+#: Characters of a message that are remembered where there is little room.
+_SHORT = 200
+
+
+class Notice(NamedTuple):
+    """What is said of a trouble, and how great it is."""
+
+    message: str
+    level: int
+
+
+class Notices:
+    """The notices of one script and section.
+
+    Parameters
+    ----------
+    directory : `pathlib.Path`
+        The site's state directory.
+    label : `str`
+        Who speaks, such as ``handoff.latiss``.
+    always : `bool`
+        Say everything every time.
+    """
+
+    def __init__(self, directory: Path, label: str, always: bool = False) -> None:
+        self.label = label
+        self._path = directory / "said" / f"{label}.json"
+        self._always = always or sys.stderr.isatty()
+        self._troubles: dict[str, Notice] = {}
+        self._kept = False
+        self._broken_off = False
+
+    def warn(self, message: str, key: str | None = None, level: int = 0) -> None:
+        """Note a trouble of this pass.
+
+        Parameters
+        ----------
+        message : `str`
+            One line for the operator.
+        key : `str`, optional
+            What makes it the same trouble next time although its words (numbers, names) differ.
+        level : `int`
+            How great it is: one that has grown since it was said is said again.
+        """
+        self._troubles.setdefault(key or message, Notice(message, level))
+
+    @property
+    def troubles(self) -> list[str]:
+        """The messages noted in this pass."""
+        return [trouble.message for trouble in self._troubles.values()]
+
+    def end_pass(self) -> None:
+        """Say what has begun and ended since the pass before this one, and remember it."""
+        if self._kept:
+            self._kept = False
+            return
+        remembered = self._remembered()
+        before = remembered or {}
+        # The same words are one trouble, whatever its key.
+        known = {trouble.message for trouble in before.values()}
+        said = set()
+        for key, (message, level) in list(self._troubles.items()):
+            grown = key in before and level > before[key].level
+            new = key not in before and message not in known
+            if self._always or new or grown:
+                if message not in said:
+                    said.add(message)
+                    self._say(message)
+            elif (
+                (told := before.get(key))
+                and level == told.level
+                and not (message.startswith(told.message))
+            ):
+                # It is over in the words in which it began.
+                self._troubles[key] = told
+        if self._broken_off:
+            self._troubles = {**before, **self._troubles}
+        lasting = {trouble.message for trouble in self._troubles.values()}
+        for key, (message, _) in before.items():
+            if key not in self._troubles and message not in lasting:
+                self._say(f"is over: {message}")
+        if remembered is None or before != self._troubles:
+            self._remember(self._troubles, before)
+        self._troubles = {}
+        self._broken_off = False
+
+    def unchanged(self) -> None:
+        """Let what was said stand: this pass did not look whether a trouble is over."""
+        self._kept = True
+
+    def incomplete(self) -> None:
+        """Say of no earlier trouble that it is over: this pass ended before it had seen all."""
+        self._broken_off = True
+
+    def info(self, message: str) -> None:
+        """Say something that is no trouble: only on a terminal or with -v."""
+        if self._always:
+            self._say(message)
+
+    def _say(self, message: str) -> None:
+        print(harmless(f"{self.label}: {message}"), file=sys.stderr, flush=True)
+
+    def _remembered(self) -> Mapping[str, Notice] | None:
+        """Return what was said; `None` if there is no file of it, or not a whole one."""
+        try:
+            said = json.loads(self._path.read_text(encoding="utf-8"))
+            return {key: Notice(str(message), int(level)) for key, (message, level) in said.items()}
+        except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
+            # Never said, or cut short: then it is said once more.
+            return None
+
+    def _remember(self, troubles: Mapping[str, Notice], before: Mapping[str, Notice]) -> None:
+        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            state.make(self._path.parent)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, state.FILE_MODE)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(json.dumps(troubles).encode().ljust(_SMALLEST_FILE))
+            os.replace(temporary, self._path)
+        except OSError as error:
+            with suppress(OSError):  # of a directory that this user may not even enter
+                temporary.unlink(missing_ok=True)
+            if not (error.errno in FULL and self._remember_in_place(troubles)) and (
+                troubles or before
+            ):
+                self._say(f"{self._path}: cannot remember what was said: {error.strerror}")
+
+    def _remember_in_place(self, troubles: Mapping[str, Notice]) -> bool:
+        """Write over what was said before, as far as the blocks of its file reach."""
+        kept: dict[str, Notice] = {}
+        try:
+            with self._path.open("r+b") as file:
+                size = os.fstat(file.fileno()).st_size
+                for key, trouble in troubles.items():
+                    more = {**kept, key: Notice(trouble.message[:_SHORT], trouble.level)}
+                    if len(json.dumps(more)) <= size:
+                        kept = more
+                file.write(json.dumps(kept).encode().ljust(size))
+        except OSError:
+            return False
+        return len(kept) == len(troubles)

@@ -1,0 +1,1 @@
+"""Starting programs, here and at the far end; `run` is the one module that starts one."""

@@ -1,0 +1,452 @@
+"""The only module that starts programs: exact bytes, no terminal, a session of their own.
+
+Programs are started by `sh`, with descriptors of ours for their input and output, so that what is
+read and written here is exactly what they write and read. They never see a terminal, inherit no
+descriptor (a lock least of all) and lead a session of their own, which we end ourselves: first by
+asking, then for good, with whatever process descends from them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import select
+import signal
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dbbbatch.errors import DbbError, TryLater
+from dbbbatch.process import environment, family
+from dbbbatch.process.pipes import Descriptor, Ends, poll, watch
+
+#: Bytes kept of each output stream by `run`: the last ones, where a program says why it failed.
+KEPT = 1 << 20
+
+#: Seconds between asking a program to end and ending it.
+GRACE = 2.0
+
+#: Seconds for which the output of a program that has ended is still read, where a child of its
+#: (an ssh master connection) keeps it open.
+_LINGERING = 0.5
+
+_READ_SIZE = 1 << 16
+
+#: Chunks that are read at most of what a program left in its pipes when it had ended: more than a
+#: pipe holds. Whoever writes on is not the program.
+_MOST_LEFT = 32
+
+_live: weakref.WeakSet[Process] = weakref.WeakSet()
+
+#: How often `end_all` was called: what was just being started then must end too.
+_ended_all = 0
+
+
+#: What the system says of a program that it can never run, as it is or by this user.
+_NO_TOOL = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ENOEXEC,
+        errno.E2BIG,
+        errno.EINVAL,
+    }
+)
+
+
+class ToolMissing(DbbError):
+    """A program of the configuration is not there, or cannot be started."""
+
+    exit_code = 78
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended.
+
+    Attributes
+    ----------
+    exit_code : `int` or `None`
+        None if a signal ended it.
+    signal : `int` or `None`
+    stdout, stderr : `bytes`
+        The last `KEPT` bytes of each.
+    timed_out : `bool`
+        We ended it, at the time limit.
+    seconds : `float`
+        How long it ran.
+    """
+
+    exit_code: int | None
+    signal: int | None
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool
+    seconds: float
+
+    def said(self) -> str:
+        """Give how it ended and what it said last, as one line for an operator.
+
+        That is on stderr; a program that is silent there may have said on stdout why it failed.
+        """
+        if self.timed_out:
+            how = f"ended at its time limit, after {self.seconds:.0f} s"
+        elif self.signal is not None:
+            how = f"ended by signal {self.signal}"
+        else:
+            how = f"exit code {self.exit_code}"
+        last = last_lines(self.stderr) or last_lines(self.stdout)
+        return f"{how}: {last}" if last else how
+
+
+def last_lines(output: bytes, most: int = 300) -> str:
+    """Return the end of a program's output as one printable line of at most `most` characters."""
+    text = output.decode("utf-8", "backslashreplace")
+    parts = ["".join(c if c.isprintable() else " " for c in part) for part in text.splitlines()]
+    line = " | ".join(part for part in map(str.strip, parts) if part)
+    return line if len(line) <= most else "…" + line[1 - most :]
+
+
+class Process:
+    """A running program. Used as a context manager it is ended, at the latest, at the end.
+
+    Only one thread reads and writes; `end` may be called from any, and from a signal handler.
+
+    Parameters
+    ----------
+    argv : `~collections.abc.Sequence` [ `bytes` ]
+        The program (looked for on PATH) and its arguments, handed over as they are.
+    cwd : `str`, optional
+        Directory to start it in.
+    env : `~collections.abc.Mapping` [ `str`, `str` ], optional
+        The whole environment; by default ours without the secrets of the database.
+
+    Raises
+    ------
+    ToolMissing
+        There is no such program, or it cannot be started.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[bytes],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.argv = [bytes(argument) for argument in argv]
+        self._began = time.monotonic()
+        ended_all = _ended_all
+        self._ends = Ends()
+        try:
+            self._command = _start(self.argv, self._ends, cwd, env)
+        except BaseException:
+            self._ends.close()
+            raise
+        finally:
+            self._ends.close_theirs()
+        self.pid: int = self._command.process.pid
+        self._watch = watch(self.pid)
+        self._output = {self._ends.output: bytearray(), self._ends.error: bytearray()}
+        self._open = set(self._output)
+        self._gone_since = 0.0
+        self._ended: Finished | None = None
+        _live.add(self)
+        if ended_all != _ended_all:
+            self.end()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._ended is None:
+            self.end()
+            self.finish(time.monotonic() + GRACE)
+
+    def write(self, data: bytes | Iterable[bytes], deadline: float) -> None:
+        """Write all of `data` to the program's stdin, reading what it writes meanwhile.
+
+        A program that reads no more is no error here; how it ended tells.
+
+        Raises
+        ------
+        TimeoutError
+            The program does not read; `deadline` is a time of `time.monotonic`.
+        """
+        for piece in _pieces(data):
+            rest = memoryview(piece)
+            while rest and self._ends.input >= 0:
+                self._wait(deadline, writing=True)
+                try:
+                    rest = rest[os.write(self._ends.input, rest[:_READ_SIZE]) :]
+                except BlockingIOError:
+                    continue
+                except BrokenPipeError:
+                    self._ends.close_input()
+
+    def close_input(self) -> None:
+        """Let the program see the end of its stdin."""
+        self._ends.close_input()
+
+    def read(self, deadline: float) -> bytes:
+        """Return what the program wrote to stdout since the last time, waiting for some.
+
+        Returns
+        -------
+        data : `bytes`
+            Empty at the end of its output.
+
+        Raises
+        ------
+        TimeoutError
+            It is past `deadline`, a time of `time.monotonic`, whether something came or not: who
+            calls this until an answer is whole waits no longer for it, however much comes.
+        """
+        if time.monotonic() >= deadline:
+            raise TimeoutError
+        there = self._output[self._ends.output]
+        while not there and self._ends.output in self._open:
+            self._wait(deadline)
+        data = bytes(there)
+        there.clear()
+        return data
+
+    @property
+    def stderr(self) -> bytes:
+        """What the program wrote to stderr so far (the last `KEPT` bytes)."""
+        return bytes(self._output[self._ends.error])
+
+    def finish(self, deadline: float, keep: int = KEPT) -> Finished:
+        """Close the program's stdin, read the rest of its output, and wait until it has ended.
+
+        At `deadline`, a time of `time.monotonic`, it is ended.
+        """
+        if self._ended is not None:
+            return self._ended
+        self._ends.close_input()
+        timed_out = False
+        try:
+            while self._open:
+                self._wait(deadline, keep=keep)
+            self._await_end(deadline)
+        except TimeoutError:
+            timed_out = True
+            self._end_gently(keep)
+        code = self._command.process.wait()
+        self._drain(keep)
+        output, error = (bytes(self._output[fd]) for fd in (self._ends.output, self._ends.error))
+        self._ends.close()
+        self._close_watch()
+        _live.discard(self)
+        self._ended = Finished(
+            exit_code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            stdout=output,
+            stderr=error,
+            timed_out=timed_out,
+            seconds=time.monotonic() - self._began,
+        )
+        return self._ended
+
+    def end(self, how: int = signal.SIGKILL) -> None:
+        """Send a signal (kill, by default) to the program, its session and its descendants."""
+        family.end(self._family(), how)
+
+    def _family(self) -> list[int]:
+        running = self._ended is None and self._command.process.exit_code is None
+        return family.members(self.pid, running=running)
+
+    def _end_gently(self, keep: int) -> None:
+        """Ask the program to end, so that it may tidy up at both ends; then end it."""
+        before = self._family()
+        self.end(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            self._await_end(time.monotonic() + GRACE)
+        self.end()
+        # Also those that lost their parent just now.
+        family.end([pid for pid in before if family.descends(pid, before)])
+
+    def _await_end(self, deadline: float) -> None:
+        while self._alive():
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            watched = {self._watch: select.POLLIN} if self._watch >= 0 else {}
+            poll(watched, deadline, short=None if watched else 0.05)
+
+    def _alive(self) -> bool:
+        if self._watch >= 0:
+            poller = select.poll()
+            poller.register(self._watch, select.POLLIN)
+            return not poller.poll(0)
+        return bool(self._command.process.is_alive()[0])
+
+    def _wait(self, deadline: float, *, writing: bool = False, keep: int = 0) -> None:
+        """Wait until the program reads (if `writing`), writes or ends; take what it wrote.
+
+        Raises
+        ------
+        TimeoutError
+            It is past `deadline`: that it writes on and on does not put that off.
+        """
+        if not writing and not self._alive():
+            # Whoever still holds the pipes open, silent or not, is not the program.
+            self._gone_since = self._gone_since or time.monotonic()
+            until = min(deadline, self._gone_since + _LINGERING)
+            if not self._take(poll(self._readable(keep), until), keep) or time.monotonic() >= until:
+                self._drain(keep)
+                self._open.clear()
+            return
+        wanted = self._readable(keep)
+        if writing:
+            wanted[self._ends.input] = select.POLLOUT
+        elif self._watch >= 0:
+            wanted[self._watch] = select.POLLIN
+        ready = poll(wanted, deadline, short=0.05 if self._watch < 0 else None)
+        self._take(ready, keep)
+        if time.monotonic() >= deadline:
+            raise TimeoutError
+
+    def _readable(self, keep: int) -> dict[int, int]:
+        """Return the pipes to read: not stdout while more of it waits for `read` than is kept."""
+        wanted = dict.fromkeys(self._open, select.POLLIN)
+        if not keep and len(self._output[self._ends.output]) >= KEPT:
+            wanted.pop(self._ends.output, None)
+        return wanted
+
+    def _drain(self, keep: int) -> None:
+        """Take what is left in the pipes of a program that has ended."""
+        for _ in range(_MOST_LEFT):
+            ready = poll(dict.fromkeys(self._open, select.POLLIN), 0)
+            if not self._open or not self._take(ready, keep):
+                return
+
+    def _take(self, ready: Iterable[int], keep: int) -> bool:
+        took = False
+        for fd in self._open.intersection(ready):
+            data = os.read(fd, _READ_SIZE)
+            took = True
+            if data:
+                self._output[fd] += data
+                most = keep or (KEPT if fd == self._ends.error else 0)
+                if most and len(self._output[fd]) > 2 * most:
+                    del self._output[fd][:-most]
+            else:
+                self._open.discard(fd)
+        return took
+
+    def _close_watch(self) -> None:
+        if self._watch >= 0:
+            os.close(self._watch)
+            self._watch = -1
+
+
+def start(
+    argv: Sequence[bytes], *, cwd: str | None = None, env: Mapping[str, str] | None = None
+) -> Process:
+    """Start a program and give it back while it runs; see `Process`."""
+    return Process(argv, cwd=cwd, env=env)
+
+
+def run(
+    argv: Sequence[bytes],
+    *,
+    timeout: float,
+    stdin: bytes | Iterable[bytes] | None = None,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    keep: int = KEPT,
+) -> Finished:
+    """Run a program to its end, or to its time limit.
+
+    Parameters
+    ----------
+    argv : `~collections.abc.Sequence` [ `bytes` ]
+        The program (looked for on PATH) and its arguments, handed over as they are.
+    timeout : `float`
+        Seconds after which the program and all that it started are ended.
+    stdin : `bytes` or `~collections.abc.Iterable` [ `bytes` ], optional
+        What it reads; nothing by default.
+    cwd, env
+        As for `Process`.
+    keep : `int`
+        Bytes kept of each output stream, at most twice that.
+
+    Returns
+    -------
+    finished : `Finished`
+
+    Raises
+    ------
+    ToolMissing
+        There is no such program, or it cannot be started.
+    """
+    deadline = time.monotonic() + timeout
+    with Process(argv, cwd=cwd, env=env) as process:
+        with contextlib.suppress(TimeoutError):  # `finish` then ends it
+            process.write(stdin or b"", deadline)
+        return process.finish(deadline, keep)
+
+
+def end_all() -> None:
+    """End every program that runs now: a second signal does not wait for a transfer."""
+    global _ended_all
+    _ended_all += 1
+    for process in list(_live):
+        process.end()
+
+
+def _start(argv: list[bytes], ends: Ends, cwd: str | None, env: Mapping[str, str] | None) -> Any:
+    """Start a program by `sh`, which encodes each argument as latin-1: byte for byte."""
+    import logging
+
+    import sh
+
+    logging.getLogger("sh").setLevel(logging.CRITICAL)  # it logs command lines, secrets and all
+    program = os.fsdecode(argv[0])
+    try:
+        if not program.isascii():
+            raise ToolMissing(f"cannot run {program!r}: the path of a program must be ASCII")
+        command: Any = sh.Command(program)
+        return command(
+            *(argument.decode("latin-1") for argument in argv[1:]),
+            _encoding="latin-1",
+            _in=Descriptor(ends.their_input),
+            _out=Descriptor(ends.their_output),
+            _err=Descriptor(ends.their_error),
+            _tty_out=False,
+            _new_session=True,
+            _close_fds=True,
+            _bg=1,  # True would have the program ignore SIGHUP
+            _bg_exc=False,
+            _cwd=cwd,
+            _env=dict(env) if env is not None else environment.for_children(),
+        )
+    except sh.CommandNotFound:
+        raise ToolMissing(
+            f"cannot run {program!r}: no such program on this machine (PATH of cron is short: "
+            "write the whole path)"
+        ) from None
+    except sh.ForkException as error:
+        last = (str(error).strip().splitlines() or [""])[-1]
+        reason = last.partition("] ")[2] or "it cannot be started"
+        if (number := re.search(r"\[Errno (\d+)\]", last)) and int(number[1]) not in _NO_TOOL:
+            raise TryLater(f"cannot run {program!r} now: {reason}") from None
+        raise ToolMissing(f"cannot run {program!r}: {reason}") from None
+    except (ValueError, EOFError):
+        # `sh` waits for a word of its child, which was killed before it became the program.
+        raise TryLater(f"cannot run {program!r} now: its process was killed at its start") from None
+    except OSError as error:
+        raise TryLater(f"cannot run {program!r} now: {error.strerror}") from None
+
+
+def _pieces(data: bytes | Iterable[bytes]) -> Iterator[bytes]:
+    if isinstance(data, bytes | bytearray | memoryview):
+        yield bytes(data)
+    else:
+        yield from data

@@ -1,0 +1,214 @@
+"""Commands of the configuration become argument lists: pure, nothing is run or looked at.
+
+A command is split into arguments once, as it stands in the configuration; then each placeholder
+fills an argument, or a part of one, with exact bytes. So no file name is ever split or quoted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+#: Most bytes of arguments given to one command: what every Linux takes, and one argument's limit.
+MOST_ARGUMENTS = 128 * 1024
+
+#: How a transfer command is told what to copy; it uses exactly one of them.
+SOURCES = ("file", "batch", "files_from")
+
+#: Where it copies to; it uses one of them.
+DESTINATIONS = ("dest", "dest_root")
+
+_TOKEN = re.compile(r"\$\{(?P<variable>\w+)\}|\{\{|\}\}|\{(?P<name>\w+)\}|(?P<stray>[{}])")
+
+#: Filled with as many arguments as there are sources.
+_MANY = "batch"
+
+
+class EndpointCommands(Protocol):
+    """What is asked of an endpoint section."""
+
+    remote: str
+    transfer: str
+    confirm: str | None
+    placeholders: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A placeholder."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the configuration, taken apart.
+
+    Attributes
+    ----------
+    arguments : `tuple` [ `tuple` ]
+        Of each argument its parts: text, or a slot to be filled.
+    """
+
+    arguments: tuple[tuple[str | _Slot, ...], ...]
+
+    @property
+    def placeholders(self) -> frozenset[str]:
+        """The names in braces that the command uses."""
+        return frozenset(
+            part.name for argument in self.arguments for part in argument if isinstance(part, _Slot)
+        )
+
+    @property
+    def source(self) -> str:
+        """How a transfer command is told what to copy: one of `SOURCES`."""
+        return next(name for name in SOURCES if name in self.placeholders)
+
+    def argv(self, values: Mapping[str, bytes | Sequence[bytes]]) -> list[bytes]:
+        """Fill the placeholders.
+
+        Parameters
+        ----------
+        values : `~collections.abc.Mapping`
+            By name; that of ``batch`` is a list of arguments.
+
+        Raises
+        ------
+        KeyError
+            A placeholder without a value.
+        """
+        filled: list[bytes] = []
+        for argument in self.arguments:
+            if argument == (_Slot(_MANY),):
+                sources = values[_MANY]
+                if isinstance(sources, bytes):
+                    raise TypeError(f"{_MANY} is a list of arguments")
+                filled.extend(sources)
+            else:
+                filled.append(b"".join(_fill(part, values) for part in argument))
+        return filled
+
+    def shown(self) -> str:
+        """Return the command for a message."""
+        return shlex.join("".join(map(_show_part, argument)) for argument in self.arguments)
+
+
+def parse_command(text: str) -> Command:
+    """Take a command of the configuration apart.
+
+    Raises
+    ------
+    ValueError
+        It is none; the message says why.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"is no command line: {error}") from None
+    if not words:
+        raise ValueError("a command is wanted")
+    command = Command(tuple(tuple(_parts(word)) for word in words))
+    for argument in command.arguments:
+        if _Slot(_MANY) in argument and len(argument) > 1:
+            raise ValueError("{batch} stands for several arguments, so it must be one by itself")
+    return command
+
+
+def command_problems(endpoint: EndpointCommands) -> list[str]:
+    """Return what is wrong with an endpoint's commands, each beginning with the key."""
+    found = []
+    known = set(endpoint.placeholders)
+    for name, text, own in (
+        ("remote", endpoint.remote, {"command"}),
+        ("transfer", endpoint.transfer, {*SOURCES, *DESTINATIONS, "source_root"}),
+        ("confirm", endpoint.confirm, set()),
+    ):
+        if not text:
+            continue
+        try:
+            command = parse_command(text)
+        except ValueError as error:
+            found.append(f"{name}: {error}")
+            continue
+        found += [f"{name}: {what}" for what in _lacking(command, known | own)]
+        if name == "remote" and "command" not in command.placeholders:
+            found.append("remote: {command} is missing: what is run at the far end")
+        if name == "transfer":
+            found += [f"transfer: {what}" for what in _transfer_problems(command)]
+    return found
+
+
+def groups(names: Sequence[bytes], room: int) -> Iterator[Sequence[bytes]]:
+    """Divide arguments so that each group fits into `room` bytes; a group has at least one."""
+    begin = size = 0
+    for number, name in enumerate(names):
+        if number > begin and size + len(name) + 1 > room:
+            yield names[begin:number]
+            begin, size = number, 0
+        size += len(name) + 1
+    if begin < len(names):
+        yield names[begin:]
+
+
+def _parts(word: str) -> Iterator[str | _Slot]:
+    end = 0
+    literal = ""
+    for found in _TOKEN.finditer(word):
+        literal += word[end : found.start()]
+        end = found.end()
+        if found["stray"]:
+            raise ValueError(
+                f"a single {found['stray']!r} in {word!r}: a literal brace is written twice"
+            )
+        if found["variable"]:
+            raise ValueError(
+                f"${{{found['variable']}}} would be seen by everybody on this host (ps) as an "
+                "argument of the command; leave it out: the command has "
+                f"{found['variable']} in its environment, where it, or a script around it, can "
+                "take it from"
+            )
+        if found["name"]:
+            if literal:
+                yield literal
+                literal = ""
+            yield _Slot(found["name"])
+        else:
+            literal += found[0][0]
+    literal += word[end:]
+    if literal or not word:
+        yield literal
+
+
+def _fill(part: str | _Slot, values: Mapping[str, bytes | Sequence[bytes]]) -> bytes:
+    if isinstance(part, str):
+        return os.fsencode(part)
+    value = values[part.name]
+    if not isinstance(value, bytes):
+        raise KeyError(part.name)
+    return value
+
+
+def _show_part(part: str | _Slot) -> str:
+    return part if isinstance(part, str) else f"{{{part.name}}}"
+
+
+def _lacking(command: Command, known: Collection[str]) -> Iterator[str]:
+    import difflib
+
+    for name in sorted(command.placeholders - set(known)):
+        near = difflib.get_close_matches(name, list(known), n=1)
+        hint = f"did you mean {{{near[0]}}}?" if near else "give it as a key of the endpoint"
+        yield f"the placeholder {{{name}}} has no value; {hint}"
+
+
+def _transfer_problems(command: Command) -> Iterator[str]:
+    used = [name for name in SOURCES if name in command.placeholders]
+    wanted = ", ".join(f"{{{name}}}" for name in SOURCES)
+    if len(used) != 1:
+        yield f"exactly one of {wanted} says what is copied, not {len(used)} of them"
+    if not command.placeholders.intersection(DESTINATIONS):
+        yield "{dest} or {dest_root} must say where to"

@@ -1,1 +1,0 @@
-"""Starting programs, here and at the far end of a handoff."""

@@ -1,0 +1,49 @@
+"""What becomes of a file whose path the table knows: a table of cases, without a disk."""
+
+import pytest
+
+from dbbbatch.database.models.file import FileStatus, Known
+from dbbbatch.passes.finder.decide import Fate, decide
+
+SIZE = 4
+
+
+@pytest.mark.parametrize(
+    ("status", "same", "there", "verdict"),
+    [
+        (None, False, None, Fate.ARRIVES),
+        (None, False, SIZE, Fate.ORPHAN),
+        ("ARRIVING", True, None, Fate.BUSY),
+        ("STORED", True, SIZE, Fate.DUPLICATE),
+        ("STORED", True, None, Fate.RETURNS),
+        ("STORED", True, SIZE + 1, Fate.CONFLICT),
+        ("STORED", False, SIZE, Fate.CONFLICT),
+        ("STORED", False, None, Fate.CONFLICT),
+        ("MISSING", True, None, Fate.RETURNS),
+        ("MISSING", True, SIZE, Fate.ORPHAN),
+        ("MISSING", False, None, Fate.CONFLICT),
+        ("CORRUPT", True, SIZE, Fate.CONFLICT),
+        ("CORRUPT", False, SIZE, Fate.CONFLICT),
+        ("QUARANTINED", True, None, Fate.CONFLICT),
+        ("FORGOTTEN", True, None, Fate.RETURNS),
+        ("FORGOTTEN", False, None, Fate.RETURNS),
+        ("FORGOTTEN", False, SIZE, Fate.ORPHAN),
+    ],
+)
+def test_judge(status, same, there, verdict):
+    known = Known(1, SIZE, "md5:00", status, "x") if status else None
+    assert decide(known, same, there).verdict is verdict
+
+
+@pytest.mark.parametrize("status", list(FileStatus))
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("there", [None, SIZE, SIZE + 1])
+def test_every_conflict_has_its_reason_and_nothing_else_has(status, same, there):
+    verdict, reason = decide(Known(1, SIZE, "md5:00", status, "x"), same, there)
+    assert bool(reason) == (verdict is Fate.CONFLICT)
+
+
+def test_reason_tells_a_lost_file_from_one_that_is_there():
+    known = Known(1, SIZE, "md5:00", "STORED", "x")
+    assert "has lost" in decide(known, False, None).reason
+    assert "holds" in decide(known, False, SIZE).reason

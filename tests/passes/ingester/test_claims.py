@@ -1,0 +1,103 @@
+"""Claims: each file ingested once, whatever dies and whatever is repeated."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from dbbbatch.database import connect
+from dbbbatch.database.models.claim import IngestClaim
+from dbbbatch.database.models.run import Run
+from dbbbatch.files import processes
+from dbbbatch.passes.ingester import claims
+from tests.support.ingesting import Ingesting
+from tests.support.scripts import TOP
+from tests.support.site import Site
+
+
+@pytest.fixture
+def ingesting(site: Site) -> Any:
+    yield Ingesting(site).configure()
+    connect.disconnect()
+
+
+@pytest.mark.promise
+def test_each_file_is_ingested_once_though_passes_are_killed(ingesting: Ingesting) -> None:
+    ingesting.configure(passes=3, batch_files=5)
+    ingesting.run()
+    names = [f"{number:03}.fits" for number in range(200)]
+    ingesting.store(*names)
+    argv = [sys.executable, TOP / "bin" / "dbb-ingester", "-c", ingesting.site.config]
+    passes: list[subprocess.Popen[bytes]] = []
+    try:
+        for wanted in (20, 60, 100, 140):
+            while len(passes) < 3:
+                passes.append(subprocess.Popen(argv, stderr=subprocess.DEVNULL))
+            while done(ingesting) < wanted and any(one.poll() is None for one in passes):
+                pass
+            for one in passes[:2]:
+                one.kill()
+                one.wait()
+            passes = passes[2:]
+    finally:
+        for one in passes:
+            one.wait()
+    assert ingesting.run() == 0
+    assert set(ingesting.statuses().values()) == {"SUCCESS"}
+    assert done(ingesting) == len(names)
+    assert IngestClaim.select().count() == 0
+
+
+def done(ingesting: Ingesting) -> int:
+    found = connect.execute("SELECT count(*) FROM ingest_event WHERE status = 'SUCCESS'")
+    return int(found.fetchone()[0])
+
+
+@pytest.mark.promise
+def test_transactions_whose_answer_is_lost_are_written_once(
+    ingesting: Ingesting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingesting.store("1.fits", "2.fits", "3.fits")
+    really = connect.write
+
+    def transact(function: Callable[[], Any], **more: Any) -> Any:
+        really(function, **more)
+        return really(function, **more)
+
+    monkeypatch.setattr(connect, "transact", transact)
+    assert ingesting.run() == 0
+    for name in ("1.fits", "2.fits", "3.fits"):
+        assert ingesting.events(name) == ["UNTRIED", "PENDING", "SUCCESS"]
+
+
+def test_an_earlier_pass_of_this_very_process_is_over() -> None:
+    assert not claims.pass_lives(os.getpid(), processes.start_ticks(), 0)
+
+
+def test_a_living_pass_keeps_its_files_though_the_clock_was_set(ingesting: Ingesting) -> None:
+    assert ingesting.run() == 0
+    (target,) = connect.execute("SELECT id FROM target").fetchone()
+    parent = psutil.Process(os.getppid())
+    now = connect.now()
+    run = Run.create(
+        site="archive",
+        script="target",
+        name="a",
+        host="here",
+        pid=parent.pid,
+        process_started=parent.create_time() - 3600,
+        machine=processes.machine(),
+        start_ticks=processes.start_ticks(parent.pid),
+        version="",
+        started=now,
+        outcome="running",
+    )
+    IngestClaim.renew(run.id, target, processes.machine(), 300)
+    assert IngestClaim.dead(0, target, processes.machine(), claims.pass_lives) == []
+    Run.update(start_ticks=run.start_ticks + 1).where(Run.id == run.id).execute()
+    ((holder, why),) = IngestClaim.dead(0, target, processes.machine(), claims.pass_lives)
+    assert (holder, why.endswith("ended")) == (run.id, True)

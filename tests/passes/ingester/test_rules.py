@@ -1,0 +1,155 @@
+"""What a verdict makes of a file: pure decisions."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from dbbbatch.database.models.due import ClaimedFile
+from dbbbatch.database.models.statuses import TRANSITIONS, IngestStatus
+from dbbbatch.passes.ingester import rules
+from dbbbatch.passes.ingester.rules import Policy
+from dbbbatch.targets.verdict import Kind, Verdict
+
+NOW = datetime(2026, 11, 24, 12)
+POLICY = Policy(max_attempts=3, first_wait=60.0, longest_wait=3600.0)
+HELD = ClaimedFile(1, "night", "x.fits", 4, {}, "STORED", NOW, IngestStatus.UNTRIED, 0, frozenset())
+
+
+def judge(kind: Kind, held: ClaimedFile = HELD, missed_before: bool = False, **more: Any) -> Any:
+    return rules.next_state(
+        Verdict(1, kind, **more),
+        held,
+        POLICY,
+        number=5,
+        start_time=NOW,
+        now=NOW,
+        chance=0.5,
+        missed_before=missed_before,
+    )
+
+
+def test_a_file_that_is_missing_twice_is_charged() -> None:
+    judgement = judge(Kind.MISSING, missed_before=True, message="no such file")
+    assert (judgement.status, judgement.attempts) == (IngestStatus.FAILURE, 1)
+    assert judgement.message == "not in the storage area: no such file"
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize(
+    "was", [IngestStatus.UNTRIED, IngestStatus.RERUN, IngestStatus.FAILURE, IngestStatus.UNKNOWN]
+)
+@pytest.mark.parametrize("attempts", [0, 2])
+def test_every_judgement_is_a_possible_change(kind: Kind, was: IngestStatus, attempts: int) -> None:
+    judgement = judge(kind, replace(HELD, was=was, attempts=attempts))
+    assert (IngestStatus.PENDING, judgement.status) in TRANSITIONS
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "attempts", "again"),
+    [
+        (Kind.DONE, IngestStatus.SUCCESS, 0, False),
+        (Kind.ALREADY, IngestStatus.SUCCESS, 0, False),
+        (Kind.LATER, IngestStatus.UNTRIED, 0, True),
+        (Kind.FAILED, IngestStatus.FAILURE, 1, True),
+        (Kind.PARTLY, IngestStatus.FAILURE, 1, True),
+        (Kind.ALTERED, IngestStatus.FAILURE, 1, True),
+        (Kind.MISSING, IngestStatus.UNTRIED, 0, True),
+        (Kind.UNKNOWN, IngestStatus.UNKNOWN, 1, True),
+        (Kind.NEVER, IngestStatus.INVALID, 0, False),
+        (Kind.EMPTY, IngestStatus.INVALID, 0, False),
+    ],
+)
+def test_first_attempt(kind: Kind, status: IngestStatus, attempts: int, again: bool) -> None:
+    judgement = judge(kind)
+    assert (judgement.status, judgement.attempts) == (status, attempts)
+    assert (judgement.next_try_at is not None) == again
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (Kind.FAILED, IngestStatus.FAILURE),
+        (Kind.PARTLY, IngestStatus.FAILURE),
+        (Kind.UNKNOWN, IngestStatus.FAILURE),
+        (Kind.MISSING, IngestStatus.INVALID),
+    ],
+)
+def test_last_attempt_is_left_to_a_person(kind: Kind, status: IngestStatus) -> None:
+    judgement = judge(kind, replace(HELD, was=IngestStatus.FAILURE, attempts=2), missed_before=True)
+    assert (judgement.status, judgement.attempts, judgement.next_try_at) == (status, 3, None)
+
+
+def test_later_leaves_a_failure_a_failure() -> None:
+    judgement = judge(Kind.LATER, replace(HELD, was=IngestStatus.FAILURE, attempts=2))
+    assert (judgement.status, judgement.attempts) == (IngestStatus.FAILURE, 2)
+
+
+def test_already_there_is_said() -> None:
+    assert judge(Kind.ALREADY).message == "was there already"
+
+
+def test_parts_add_up() -> None:
+    held = replace(HELD, parts_done=frozenset({"ingest"}))
+    judgement = judge(Kind.PARTLY, held, parts_done=frozenset({"visits"}))
+    assert judgement.parts_done == {"ingest", "visits"}
+
+
+def test_waits_double_up_to_the_longest() -> None:
+    waits = [rules.waiting_time(POLICY, attempts, 0.5) for attempts in (1, 2, 3, 7, 2000)]
+    assert waits == [60, 120, 240, 3600, 3600]
+
+
+def test_waits_differ_by_chance() -> None:
+    assert rules.waiting_time(POLICY, 1, 0.0) == 45
+    assert rules.waiting_time(POLICY, 1, 1.0) == 75
+
+
+def test_given_back_file_is_what_it_was() -> None:
+    held = replace(HELD, was=IngestStatus.FAILURE, attempts=2)
+    judgement = rules.give_back(held, "stopped", number=1, now=NOW)
+    assert (judgement.status, judgement.attempts) == (IngestStatus.FAILURE, 2)
+    assert judgement.next_try_at == NOW
+
+
+def test_given_back_new_file_is_new() -> None:
+    judgement = rules.give_back(HELD, "stopped", number=1, now=NOW)
+    assert (judgement.status, judgement.next_try_at) == (IngestStatus.UNTRIED, None)
+
+
+@pytest.mark.parametrize(
+    ("missing", "others", "trouble"), [(9, 0, False), (10, 10, True), (10, 11, False)]
+)
+def test_many_missing_files_are_trouble(missing: int, others: int, trouble: bool) -> None:
+    verdicts = [Verdict(n, Kind.MISSING) for n in range(missing)]
+    verdicts += [Verdict(n, Kind.DONE) for n in range(others)]
+    assert rules.storage_is_in_trouble(verdicts) == trouble
+
+
+def test_only_a_charged_unknown_goes_alone() -> None:
+    unknown = replace(HELD, was=IngestStatus.UNKNOWN)
+    assert not rules.must_go_alone(unknown)
+    assert rules.must_go_alone(replace(unknown, attempts=1))
+    assert not rules.must_go_alone(replace(HELD, was=IngestStatus.FAILURE, attempts=1))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 1000])
+def test_neither_queue_starves(count: int) -> None:
+    shares = [rules.share_of_batch(count, turn) for turn in range(4)]
+    assert all(new + again == count for new, again in shares)
+    assert sum(new for new, _ in shares) >= sum(again for _, again in shares) > 0
+
+
+def test_slow_target_gets_small_batches() -> None:
+    assert rules.next_count(1000, 0.1, 1000) == rules.SMALLEST
+
+
+def test_fast_target_gets_large_batches_step_by_step() -> None:
+    assert rules.next_count(10, 10_000.0, 1000) == 40
+    assert rules.next_count(640, 10_000.0, 1000) == 1000
+
+
+def test_batch_is_never_larger_than_asked_for() -> None:
+    assert rules.next_count(4, 10_000.0, 5) == 5
+    assert rules.next_count(1, 0.1, 1) == 1

@@ -1,0 +1,335 @@
+"""`dbb config check` finds by day what a pass would trip over at night."""
+
+import dataclasses
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbbbatch.passes import check
+from tests.support.scripts import TOP
+from tests.support.site import Site
+from tests.support.ssh import SshServer
+
+
+@pytest.fixture
+def backend() -> str:
+    return "sqlite"
+
+
+@pytest.fixture
+def good(tmp_path: Path, database_url: str) -> Site:
+    made = Site(tmp_path / "site", database_url).write()
+    assert made.run("dbb", "init").code == 0
+    return made
+
+
+def problems(site: Site) -> list[str]:
+    return [
+        f"{checked.where}: {checked.problem}"
+        for checked in check.check_everything(site.settings())
+        if checked.problem
+    ]
+
+
+def test_a_good_site_has_no_problem(good: Site) -> None:
+    assert problems(good) == []
+
+
+def test_nothing_is_left_behind(good: Site) -> None:
+    before = sorted(str(path) for path in good.root.rglob("*"))
+    problems(good)
+    assert sorted(str(path) for path in good.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("directory", "key"),
+    [
+        ("buffer", "[handoff.latiss] buffer"),
+        ("holding", "[handoff.latiss] holding"),
+        ("quarantine", "[handoff.latiss] quarantine"),
+        ("staging", "[handoff.latiss.endpoint]"),
+        ("far_buffer", "[finder.latiss] source"),
+        ("storage", "[finder.latiss] storage"),
+        ("storage_quarantine", "[finder.latiss] quarantine"),
+        ("state", "[site] state"),
+    ],
+)
+def test_a_directory_that_is_not_there_is_named(good: Site, directory: str, key: str) -> None:
+    shutil.rmtree(getattr(good, directory))
+    found = [line for line in problems(good) if str(getattr(good, directory)) in line]
+    assert any(line.startswith(key) for line in found)
+
+
+def test_all_problems_are_found_at_once(good: Site) -> None:
+    for directory in (good.buffer, good.holding, good.storage):
+        shutil.rmtree(directory)
+    found = "\n".join(problems(good))
+    for directory in (good.buffer, good.holding, good.storage):
+        assert str(directory) in found
+
+
+def test_a_source_that_leads_into_storage_is_told(good: Site) -> None:
+    good.far_buffer.rmdir()
+    good.far_buffer.symlink_to(good.storage)
+    (found,) = [line for line in problems(good) if "leads into" in line]
+    assert found.startswith("[finder.latiss] source")
+
+
+@pytest.mark.parametrize("renames", [True, False])
+def test_it_tells_how_files_get_to_storage(
+    good: Site, monkeypatch: pytest.MonkeyPatch, renames: bool
+) -> None:
+    if not renames:
+
+        def renamed(source: str, destination: str, real: Any = check.place._rename) -> bool:
+            if os.path.dirname(source) == str(good.far_buffer) != os.path.dirname(destination):
+                raise OSError(18, "Invalid cross-device link")
+            return bool(real(source, destination))
+
+        monkeypatch.setattr(check.place, "_rename", renamed)
+    how = "renamed" if renames else "copied"
+    told = [checked for checked in check.check_everything(good.settings()) if how in checked.what]
+    assert [checked.where for checked in told] == ["[finder.latiss] source"]
+    assert problems(good) == []
+
+
+def test_a_file_in_the_place_of_a_directory_is_told(good: Site) -> None:
+    good.holding.rmdir()
+    good.holding.touch()
+    assert f"[handoff.latiss] holding: {good.holding}: is no directory" in problems(good)
+
+
+def test_a_directory_without_permission_is_told(
+    good: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = os.access
+
+    def access(path: Any, mode: int) -> bool:
+        return str(path) != str(good.holding) and really(path, mode)
+
+    monkeypatch.setattr(os, "access", access)
+    assert any("may not write" in line for line in problems(good))
+
+
+def test_storage_without_its_sentinel_looks_unmounted(good: Site) -> None:
+    (good.storage / ".dbb-storage").unlink()
+    assert any("not mounted" in line and "[finder.latiss]" in line for line in problems(good))
+
+
+def test_a_missing_command_is_told(good: Site) -> None:
+    good.write(endpoint={"transfer": "no-such-tool {batch} {dest}"})
+    assert problems(good) == [
+        "[handoff.latiss.endpoint] transfer: no-such-tool: no such command on PATH"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ({"plugin": "command", "config": {"command": "no-such-tool {file}"}}, "no such program"),
+        ({"plugin": "link", "config": {"root": "/no/such/directory"}}, "is not there"),
+    ],
+)
+def test_a_plugin_that_cannot_start_is_told(good: Site, target: dict[str, Any], told: str) -> None:
+    good.write(targets={"a": target})
+    (problem,) = problems(good)
+    assert problem.startswith("[target.a] plugin: ")
+    assert told in problem
+
+
+def test_a_missing_group_is_told(good: Site) -> None:
+    good.write(finder={"group": "no-such-group"})
+    assert problems(good) == ["[finder.latiss] group: there is no group 'no-such-group'"]
+
+
+def test_a_database_without_tables_is_told(good: Site) -> None:
+    Path(good.database_url.removeprefix("sqlite:///")).unlink()
+    assert any("run `dbb init`" in line for line in problems(good))
+
+
+def test_sqlite_on_a_network_file_system_is_refused(
+    good: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "file_system", lambda path: "nfs4")
+    found = problems(good)
+    assert any("[database] url" in line and "nfs4" in line for line in found)
+    assert any("[site] state" in line and "nfs4" in line for line in found)
+
+
+def test_holding_on_another_file_system_is_told(
+    good: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check.ways, "same_file_system", lambda first, second: False)
+    assert any("[handoff.latiss] holding" in line for line in problems(good))
+
+
+def test_the_file_system_of_a_path_is_that_of_its_nearest_mount(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 8:1 / / rw - ext4 /dev/root rw\n"
+        "40 22 0:5 / /data\\040sets rw shared:1 - nfs4 server:/x rw\n"
+        "41 22 0:6 / /data rw shared:2 - xfs /dev/b rw\n"
+    )
+    for path, kind in (("/data sets/a", "nfs4"), ("/data/a", "xfs"), ("/dataset", "ext4")):
+        assert check.file_system(path, str(mounts)) == kind
+
+
+def test_a_far_end_over_ssh_is_tried(
+    tmp_path: Path, database_url: str, ssh_server: SshServer
+) -> None:
+    site = Site(tmp_path / "site", database_url, ssh_server).write()
+    site.run("dbb", "init")
+    assert problems(site) == []
+    shutil.rmtree(site.far_buffer)
+    assert any("not there" in line and "endpoint" in line for line in problems(site))
+
+
+def test_a_far_end_that_does_not_answer_is_told(
+    tmp_path: Path, database_url: str, own_ssh_server: SshServer
+) -> None:
+    site = Site(tmp_path / "site", database_url, own_ssh_server).write()
+    site.run("dbb", "init")
+    own_ssh_server.stop()
+    assert [line for line in problems(site) if "endpoint cannot be reached" in line]
+
+
+def test_a_confirm_that_answers_is_well(good: Site) -> None:
+    command = f"{sys.executable} {TOP}/bin/dbb -c {good.config} confirm"
+    good.write(endpoint={"confirm": command})
+    assert problems(good) == []
+
+
+def test_a_confirm_that_does_not_answer_is_told(good: Site) -> None:
+    good.write(endpoint={"confirm": "true"})
+    assert [line for line in problems(good) if "] confirm: " in line and "not confirm" in line]
+
+
+def test_staging_and_buffer_on_two_file_systems_are_told(good: Site, tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is no other file system here")
+    far = other / f"dbb-test-{os.getpid()}"
+    far.mkdir()
+    try:
+        good.write(endpoint={"staging": far})
+        assert any("different file systems" in line for line in problems(good))
+    finally:
+        far.rmdir()
+
+
+def test_a_far_end_without_the_transfer_program_is_told(good: Site) -> None:
+    missing = "sh -c 'echo far: rsync: not found >&2; exit 127' {batch} {dest}"
+    good.write(endpoint={"transfer": missing})
+    assert problems(good) == [
+        "[handoff.latiss.endpoint] transfer: sh: exit code 127: far: rsync: not found"
+    ]
+    assert list(good.staging.iterdir()) == []
+
+
+def test_a_transfer_that_copies_nothing_is_told(good: Site) -> None:
+    good.write(endpoint={"transfer": "true {batch} {dest}"})
+    assert [line for line in problems(good) if "did not arrive whole" in line]
+
+
+def test_a_transfer_of_a_list_of_files_is_tried(good: Site) -> None:
+    good.write(endpoint={"transfer": "rsync -a -0 --files-from={files_from} {source_root} {dest}"})
+    assert problems(good) == []
+
+
+def test_a_transfer_that_names_the_buffer_itself_is_tried_too(good: Site) -> None:
+    command = f"rsync -a -0 --files-from={{files_from}} {good.buffer} {{dest}}"
+    good.write(endpoint={"transfer": command})
+    assert problems(good) == []
+
+
+def test_a_transfer_that_fails_for_what_lies_in_the_buffer_is_told(good: Site) -> None:
+    tool = f"sh -c 'case $1 in {good.buffer}/*) exit 23;; esac; exec cp \"$@\"' sh"
+    good.write(endpoint={"transfer": f"{tool} {{batch}} {{dest}}"})
+    (problem,) = problems(good)
+    assert problem == "[handoff.latiss.endpoint] transfer: sh: exit code 23"
+    assert list(good.buffer.iterdir()) == list(good.staging.iterdir()) == []
+
+
+def test_a_holding_area_to_which_no_rename_leads_is_told(
+    good: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def renamed(source: str, destination: str, real: Any = check.place._rename) -> bool:
+        if os.path.dirname(source) == str(good.buffer) != os.path.dirname(destination):
+            raise OSError(18, "Invalid cross-device link")
+        return bool(real(source, destination))
+
+    monkeypatch.setattr(check.place, "_rename", renamed)
+    assert [line.split(": ")[0] for line in problems(good)] == [
+        "[handoff.latiss] holding",
+        "[handoff.latiss] quarantine",
+    ]
+
+
+def test_a_storage_where_no_permissions_can_be_set_is_told(
+    good: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fchmod(descriptor: int, mode: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(good.storage)):
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchmod", fchmod)
+    (problem,) = problems(good)
+    assert problem.startswith("[finder.latiss] file_mode: ")
+
+
+@pytest.mark.parametrize(
+    ("section", "where"),
+    [("handoff", "[handoff.latiss] min_free"), ("finder", "[finder.latiss] min_free")],
+)
+def test_too_little_free_space_is_told(good: Site, section: str, where: str) -> None:
+    good.write(**{section: {"min_free": "1 PB"}})  # type: ignore[arg-type]
+    (problem,) = problems(good)
+    assert problem.startswith(where)
+
+
+def test_mounts_with_any_name_are_borne(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_bytes(
+        b"22 1 8:1 / / rw - ext4 /dev/root rw\n23 22 8:2 / /mnt/\xff rw - tmpfs none rw\n"
+        + "24 22 0:5 / /mnt/donn\u00e9es rw - nfs4 server:/x rw\n".encode()
+    )
+    assert check.file_system("/mnt/donn\u00e9es/state", str(mounts)) == "nfs4"
+
+
+@pytest.mark.parametrize("keys", [{"holding_free": "1 GB"}, {"confirm_targets": ["a"]}])
+def test_a_purge_that_can_never_be_is_told(good: Site, keys: dict[str, Any]) -> None:
+    good.write(handoff=keys)
+    (problem,) = problems(good)
+    assert problem.startswith(f"[handoff.latiss] {next(iter(keys))}: ")
+    assert "[handoff.latiss.endpoint] confirm" in problem
+
+
+def test_a_group_may_be_a_number(good: Site) -> None:
+    good.write(finder={"group": str(os.getegid())})
+    assert problems(good) == []
+
+
+def test_what_is_wrong_in_the_file_does_not_hide_what_is_wrong_with_the_world(good: Site) -> None:
+    good.write(finder={"group": "no-such-group"}, targets={"a": {"plugin": "nul"}})
+    ran = good.run("dbb", "config", "check")
+    assert ran.code == 78
+    assert "[target.a] plugin: unknown plugin" in ran.err
+    assert "[finder.latiss] group: there is no group 'no-such-group'" in ran.err
+
+
+def test_a_site_that_the_database_does_not_know_is_remarked_upon(good: Site) -> None:
+    assert good.run("dbb-finder").code == 0
+    assert "[site] name" not in good.run("dbb", "config", "check").out
+    good.write(site={"name": "renamed"})
+    ran = good.run("dbb", "config", "check")
+    assert (ran.code, ran.err) == (0, "")
+    assert "[site] name: the database knows the sites summit and no renamed" in ran.out
+
+
+def test_what_is_well_is_named_too(good: Site) -> None:
+    checked = [dataclasses.astuple(one)[:4] for one in check.check_everything(good.settings())]
+    assert ("[database] url", f"{good.database_url} answers", "", "") in checked
