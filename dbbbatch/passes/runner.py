@@ -1,4 +1,4 @@
-"""What every pass does: lock → connect → recover → work → record in `run_pass` → exit code.
+"""What every pass does: lock → connect → recover → work → record in `run` → exit code.
 
 A kind of pass is a `Work`; `run_pass` takes it through. Nothing here prints but the operator's line
 (see `dbbbatch.passes.notices`), and nothing of one pass is kept in memory for the next.
@@ -91,7 +91,7 @@ AnyRow = TypeVar("AnyRow", bound=names.Named)
 class Work(ABC):
     """What a kind of pass does for one section."""
 
-    #: The script's word for itself in `run_pass`, in locks and in messages.
+    #: The script's word for itself in `run`, in locks and in messages.
     kind: str
     #: How many passes of a section may be at work on a host.
     passes: int = 1
@@ -129,7 +129,7 @@ class PassContext:
         The section that the pass is about.
     options : `Options`
     run_id : `int`
-        Its row in `run_pass`; 0 in a dry run.
+        Its row in `run`; 0 in a dry run.
     counts : `collections.Counter`
         What was done, in numbers, recorded in `run`; ``failed`` above zero makes the exit code 1.
     log : `logging.Logger`
@@ -260,7 +260,7 @@ class PassContext:
             "database, then correct it or delete it there"
         )
         if len(self._refused) <= _MOST_REFUSED:
-            self.trouble(message, key=f"{which} {why}")
+            self.warn(message, key=f"{which} {why}")
         else:
             self.log.warning("%s", message)
 
@@ -480,7 +480,7 @@ def _disconnect() -> None:
 
 
 def _recorded(work: Work, p: PassContext) -> int:
-    """Recover and work between the two halves of the row in `run_pass`."""
+    """Recover and work between the two halves of the row in `run`."""
     from dbbbatch.database import connect
 
     row = _begin(work, p)
