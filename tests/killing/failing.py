@@ -131,4 +131,4 @@ def fail_each(
     if failures:
         shown = "\n".join(failures[:_SHOWN])
         raise AssertionError(f"{len(failures)} of {len(chosen)} errors were not met well:\n{shown}")
-    return Swept(counted, len(chosen), sum(reached for reached, _ in results), expected)
+    return Swept(counted, len(chosen), sum(reached for reached, _ in results), seen=expected)

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import importlib
 import json
+import mmap
 import os
 import pkgutil
 import runpy
@@ -23,10 +24,11 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.killing import supervisor
+from tests.killing import phases, supervisor
 
 _PR_SET_PDEATHSIG = 1
 _ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +102,7 @@ def main() -> None:
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
             with contextlib.suppress(ImportError):
                 importlib.import_module(module.name)
+    phases.collect()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ended is gone
     while True:
         connection, _ = listening.accept()
@@ -116,19 +119,23 @@ def _serve(connection: socket.socket) -> None:
         request = b""
         while part := connection.recv(1 << 16):
             request += part
-        supervisor.serve(json.loads(request), _run_script)
+        phase = phases.shared()
+        supervisor.serve(
+            json.loads(request), partial(_run_script, phase), partial(phases.read, phase)
+        )
     except BaseException:  # noqa: BLE001 - a fork must not return
         connection.sendall(traceback.format_exc().encode())
     finally:
         os._exit(0)
 
 
-def _run_script(request: dict[str, Any]) -> None:
+def _run_script(phase: mmap.mmap, request: dict[str, Any]) -> None:
     """Be what `python script arguments` is, as far as the script can tell."""
     os.closerange(3, 256)
     os.environ.clear()
     os.environ.update(request["env"])
     sys.dont_write_bytecode = True
+    phases.watch(phase)
     sys.argv = request["command"][1:]
     sys.path[0] = os.path.dirname(sys.argv[0])
     code: object = 0

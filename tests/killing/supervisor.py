@@ -51,15 +51,20 @@ _GO_ON = 1
 
 @dataclass(frozen=True)
 class Call:
-    """One counted call: its number in the order of the whole tree, and what it was about."""
+    """One counted call: its number in the order of the whole tree, and what it was about.
+
+    `phase` is the step of a change in which it was made (`tests.killing.phases`), as far as known.
+    """
 
     number: int
     name: str
     paths: tuple[str, ...]
     program: str
+    phase: str = ""
 
     def __str__(self) -> str:
-        return f"#{self.number} {self.name} {' -> '.join(self.paths)} by {self.program}"
+        where = f", in {self.phase}" if self.phase else ""
+        return f"#{self.number} {self.name} {' -> '.join(self.paths)} by {self.program}{where}"
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def supervise(
         )
     if answer["timed_out"]:
         raise TimeoutError(f"not done after {timeout:g} s: {request['command']}\n{stdout}{stderr}")
-    counted = tuple(Call(n, name, tuple(paths), who) for n, name, paths, who in answer["calls"])
+    counted = tuple(Call(n, name, tuple(paths), *more) for n, name, paths, *more in answer["calls"])
     return Report(
         counted=answer["counted"],
         killed=counted[-1] if answer["killed"] else None,
@@ -188,15 +193,19 @@ def _in_a_new_process(request: dict[str, Any]) -> None:
         raise RuntimeError(f"the supervisor failed: {own.stderr.decode(errors='replace')}")
 
 
-def serve(request: dict[str, Any], become: Become | None = None) -> None:
+def serve(
+    request: dict[str, Any], become: Become | None = None, phase: Callable[[], str] = str
+) -> None:
     """Supervise in this process, which has no other children, and write the report.
 
     Parameters
     ----------
     become
         What the command's process does instead of `os.execvpe`; it does not return.
+    phase
+        Returns the step of a change that the command is in.
     """
-    supervisor = _Supervisor(request, become or _execute)
+    supervisor = _Supervisor(request, become or _execute, phase)
     supervisor.run()
     report = {
         "counted": supervisor.counted,
@@ -211,7 +220,8 @@ def serve(request: dict[str, Any], become: Become | None = None) -> None:
 class _Supervisor:
     """The process that answers for the held calls of one command."""
 
-    def __init__(self, request: dict[str, Any], become: Become) -> None:
+    def __init__(self, request: dict[str, Any], become: Become, phase: Callable[[], str]) -> None:
+        self.phase = phase
         self.kill_at: int | None = request["kill_at"]
         self.database: list[str] = request["database"]
         self.streams: bool = request["streams"]
@@ -224,7 +234,7 @@ class _Supervisor:
         self.table = calls.table(looks=bool(self.below))
         self.database_sockets: set[str] = set()
         self.counted = 0
-        self.recorded: list[tuple[int, str, list[str], str]] = []
+        self.recorded: list[tuple[int, str, list[str], str, str]] = []
         self.killed = False
         self.timed_out = False
         self.exit_code: int | None = None
@@ -283,7 +293,8 @@ class _Supervisor:
             self.counted += 1
             last = self.counted == self.kill_at
             if last or self.trace:
-                self.recorded.append((self.counted, held.name, about, self._program(thread)))
+                program = self._program(thread)
+                self.recorded.append((self.counted, held.name, about, program, self.phase()))
             if last:
                 self.killed = True
                 if not self.fail:

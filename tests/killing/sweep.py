@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from tests.killing.picture import difference
 from tests.killing.preloaded import Preloaded, is_script
-from tests.killing.supervisor import DATABASE, Report, supervise
+from tests.killing.supervisor import DATABASE, Call, Report, supervise
 
 SiteType = TypeVar("SiteType")
 
@@ -25,19 +26,22 @@ _SHOWN = 5
 class Swept:
     """How a sweep went: the calls of an undisturbed pass, and the points at which it was killed.
 
+    `phases` is how many kills were in which step of a change (`tests.killing.phases`).
     `seen` is what the site looked like after the undisturbed pass, and so after all the others.
     """
 
     counted: int
     tried: int
     reached: int
+    phases: Mapping[str, int] = field(default_factory=dict)
     seen: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         text = f"killed before {self.reached} of {self.counted} changes"
         if self.reached < self.tried:
             text += f" ({self.tried - self.reached} passes ended before their point came)"
-        return text
+        named = [f"{count} in {phase}" for phase, count in sorted(self.phases.items()) if phase]
+        return "; ".join([text, *named])
 
 
 def density(default: int) -> int:
@@ -110,8 +114,8 @@ def sweep(
                 run(then(site), held=False)
             return report.counted, look(site)
 
-    def killed_at(point: int) -> tuple[bool, str]:
-        """Whether the point was reached, and what is wrong after a clean pass."""
+    def killed_at(point: int) -> tuple[Call | None, str]:
+        """The call that was prevented, if it came, and what is wrong after a clean pass."""
         with _directory() as directory, make_site(directory) as site:
             report = run(command(site), kill_at=point, **supervising)
             if then:
@@ -126,7 +130,7 @@ def sweep(
             if wrong and said:
                 wrong.append(f"it said: {said}")
             text = "\n    ".join([f"killed before {report.killed}:", *wrong]) if wrong else ""
-            return report.killed is not None, text
+            return report.killed, text
 
     with Preloaded() as server:
         counted, expected = undisturbed()
@@ -141,7 +145,9 @@ def sweep(
         raise AssertionError(
             f"{len(failures)} of {len(chosen)} kills were not made good by a clean pass:\n{shown}"
         )
-    return Swept(counted, len(chosen), sum(reached for reached, _ in results), expected)
+    killed = [call for call, _ in results if call is not None]
+    phases = Counter(call.phase for call in killed)
+    return Swept(counted, len(chosen), len(killed), phases, expected)
 
 
 @contextmanager

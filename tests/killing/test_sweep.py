@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.killing import picture
+from tests.killing import phases, picture
 from tests.killing.sweep import Swept, density
 
 pytestmark = pytest.mark.promise
@@ -105,3 +106,17 @@ def test_tables_are_compared_but_for_ids_and_times(database_url: str, tmp_path: 
     assert picture.difference(first, row(1, 10, 100, "FOUND", "2026-01-01")) == [
         "handoff_file  d/f (1): expected {'status': 'HELD'}, found {'status': 'FOUND'}"
     ]
+
+
+def test_the_step_of_a_change_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("dbbbatch.areas.example")
+    memory = phases.shared()
+    seen = [phases.read(memory)]
+    for step in phases.STEPS:
+        setattr(module, step, lambda: seen.append(phases.read(memory)))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    phases.collect()
+    phases.watch(memory)
+    module.act()
+    seen.append(phases.read(memory))
+    assert seen == ["", "act of areas.example", ""]
