@@ -18,7 +18,7 @@ def command() -> None:
     """Prepare a Butler repository."""
 
 
-@command.command()
+@command.command("prepare")
 @click.argument("label", metavar="[KIND.NAME]", required=False)
 @click.option("--instrument", required=True, metavar="NAME", help="LSSTCam, LATISS, HSC, DECam, …")
 @click.option("--repo", metavar="WHERE", help="The repository, not that of the target's section.")

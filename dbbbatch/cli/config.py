@@ -13,7 +13,7 @@ def command() -> None:
     """Check the configuration, or print a sample of one."""
 
 
-@command.command()
+@command.command("check")
 @click.option("-v", "--verbose", is_flag=True, help="Name also what is well.")
 @click.pass_obj
 def check_command(operator: Operator, verbose: bool) -> None:
@@ -24,8 +24,9 @@ def check_command(operator: Operator, verbose: bool) -> None:
     wrong may be over by itself, such as a database that is busy.
     """
     from dbbbatch.passes import check as checks
+    from dbbbatch.targets import registry
 
-    settings, problems = examine(operator.given)
+    settings, problems = examine(operator.given, registry)
     if settings is None:
         raise ConfigError(*problems)
     count, lasting = 0, bool(problems)
@@ -44,9 +45,15 @@ def check_command(operator: Operator, verbose: bool) -> None:
     output.line(f"{settings.path}: {count} checks, all well")
 
 
-@command.command()
+@command.command("sample")
 def print_sample() -> None:
     """Print a configuration with every key, its default, and what it is for."""
-    from dbbbatch.config.sample import sample_text as write
+    click.echo(sample_of_plugins(), nl=False)
 
-    click.echo(write(), nl=False)
+
+def sample_of_plugins() -> str:
+    """Return the sample configuration with the built-in plugins."""
+    from dbbbatch.config.sample import sample_text
+    from dbbbatch.targets import registry
+
+    return sample_text({name: registry.find(name) for name in registry.BUILT_IN})

@@ -48,7 +48,7 @@ def list_(
         output.line("nothing is in quarantine")
 
 
-@command.command()
+@command.command("release")
 @click.argument("label", metavar="KIND.NAME")
 @by_hand.by_name_and_reason
 @click.option(

@@ -17,7 +17,7 @@ from dbbbatch import __version__
 from dbbbatch.cli import output
 from dbbbatch.config import fields
 from dbbbatch.config.load import Settings, load
-from dbbbatch.config.sections import Section, is_sqlite
+from dbbbatch.config.sections import Section, Target, is_sqlite
 from dbbbatch.errors import ConfigError, DbbError, Interrupted, UsageError
 from dbbbatch.files import faults
 from dbbbatch.files.names import harmless
@@ -181,7 +181,7 @@ def script(
         make = partial(factory, **special)
         run = _plan if dry_run else _run_section
         if len(chosen) == 1:
-            section = settings.whole(kind, chosen[0])
+            section = _whole(settings, kind, chosen[0])
             return run(make(section), settings, section, asked)
         codes = []
         # A signal is for all of them; what is only looked at ends as anything does.
@@ -191,7 +191,7 @@ def script(
                     codes.append(Interrupted.exit_code)
                     break
                 try:
-                    section = settings.whole(kind, one)
+                    section = _whole(settings, kind, one)
                     codes.append(run(make(section), settings, section, asked))
                 except DbbError as error:
                     # One that cannot run stops no other.
@@ -318,6 +318,16 @@ class _Lines(logging.Formatter):
     def formatException(self, ei: Any) -> str:
         lines = super().formatException(ei).split("\n")
         return "\n".join(f"  {harmless(each)}" for each in lines)
+
+
+def _whole(settings: Settings, kind: str, name: str) -> Section:
+    """Return a section that can be run; a target's plugin must accept its keys."""
+    section = settings.section(kind, name)
+    if isinstance(section, Target):
+        from dbbbatch.targets import registry
+
+        settings.check_plugin(section, registry)
+    return section
 
 
 def _run_section(work: Work, settings: Settings, section: Section, options: Options) -> int:

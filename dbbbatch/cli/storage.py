@@ -15,7 +15,7 @@ def command() -> None:
     """Tell the table that a storage area has moved."""
 
 
-@command.command()
+@command.command("move")
 @click.argument("old")
 @click.argument("new")
 @click.option("--dry-run", is_flag=True, help="Only look whether all files are there.")

@@ -59,7 +59,7 @@ def list_targets(operator: Operator, as_json: bool) -> None:
     )
 
 
-@command.command()
+@command.command("retire")
 @click.argument("name")
 @click.option("--undo", is_flag=True, help="Offer it files again, also those stored meanwhile.")
 @click.pass_obj

@@ -2,28 +2,24 @@
 
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from dbbbatch.config import fields
 from dbbbatch.config.fields import option
 
-COMMON_ALGORITHMS = ("blake2b", "sha256", "sha512", "sha1", "md5")
-
-
-ALL_ALGORITHMS = (*COMMON_ALGORITHMS, "adler32")
-
+_ALGORITHMS = ("blake2b", "sha256", "sha512", "sha1", "md5")
 
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
 
 
 def _safe_directory(value: Any) -> str:
-    path = fields.absolute_directory(value)
+    path = fields.absolute_path(value)
     if not _SAFE_PATH.fullmatch(path):
         raise ValueError(
-            f"only letters, digits and . _ / - may stand in a path at the far end, not {path!r}"
+            f"expected only letters, digits and . _ / - in a path at the far end, not {path!r}"
         )
     return path
 
@@ -32,17 +28,17 @@ def _day_text(value: Any) -> str:
     day = fields.text(value)
     if day:
         try:
-            # strptime alone takes 2026111 too.
+            # strptime alone accepts 2026111 too.
             datetime.strptime(day if len(day) == 8 else "", "%Y%m%d")
         except ValueError:
-            raise ValueError(f"a day as YYYYMMDD is wanted, not {day!r}") from None
+            raise ValueError(f"expected a day as YYYYMMDD, not {day!r}") from None
     return day
 
 
 def _inner_path(value: Any) -> str:
     path = fields.text(value)
     if path.startswith("/") or ".." in path.split("/"):
-        raise ValueError(f"a path relative to storage is wanted, not {path!r}")
+        raise ValueError(f"expected a path relative to storage, not {path!r}")
     # One name for one file: "./raw" and "raw" are the same.
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
@@ -54,14 +50,14 @@ def _remote(value: Any) -> str:
 def _url(value: Any) -> str:
     url = fields.unquoted(value)
     if url and not re.match(r"(sqlite:////|postgres(ql)?://)", url):
-        # A password may stand in it anywhere unless it is like a URL.
+        # Unless it looks like a URL, a password may be anywhere in it.
         given = f", not {fields.without_password(url)!r}" if "://" in url else ""
         raise ValueError(
-            "sqlite:////absolute/file or postgresql://user@host/name is wanted (a relative path "
+            "expected sqlite:////absolute/file or postgresql://user@host/name (a relative path "
             f"depends on where cron starts){given}"
         )
-    if not sound_password(url):
-        # Else the database's driver would take a part of it for a host, and say so.
+    if not _has_sound_password(url):
+        # The database's driver would take a part of it for a host, and print that.
         raise ValueError(
             "its password holds a character that ends it in a URL: write / as %2F, @ as %40, % as "
             "%25 and a space as %20; or use password_file"
@@ -69,7 +65,7 @@ def _url(value: Any) -> str:
     return url
 
 
-def sound_password(url: str) -> bool:
+def _has_sound_password(url: str) -> bool:
     """Return whether a driver reads the password of a database URL, if there is one, as a whole."""
     found = re.match(r"\w+://[^:/@?]*:(.*)@", url, re.DOTALL)
     # A port, and an @ in what follows the question mark.
@@ -79,15 +75,15 @@ def sound_password(url: str) -> bool:
 
 
 def _password_file(value: Any) -> str:
-    # It may be the password itself, by mistake.
+    # By mistake, it may be the password itself.
     if not fields.unquoted(value).startswith("/"):
-        raise ValueError("the absolute path of a file is wanted")
-    return fields.file(value)
+        raise ValueError("expected the absolute path of a file")
+    return fields.absolute_path(value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Who we are, and where this host keeps what the scripts must remember."""
+    """The name of this site, and where this host keeps what the scripts must remember."""
 
     name: str = option(
         help="name of this site, in every row of the tables",
@@ -95,8 +91,8 @@ class Site:
         example="summit",
     )
     state: str = option(
-        help="local directory for locks, the default database and what was already said",
-        parse=fields.absolute_directory,
+        help="local directory for locks, the default database and which problems were reported",
+        parse=fields.absolute_path,
         example="/var/lib/dbb",
     )
     keep_runs: float = option(
@@ -104,7 +100,7 @@ class Site:
     )
     hang_after: float = option(
         "1d",
-        "how long a pass may be at work before those that find its lock say that it may hang; "
+        "how long a pass may run before passes that find its lock report that it may hang; "
         "0: never",
         fields.duration,
     )
@@ -143,12 +139,12 @@ class Database:
     )
     busy_timeout: float = option(
         "30s",
-        "how long SQLite waits for another writer before pauses between its tries grow",
+        "how long SQLite waits for another writer before the pauses between its tries grow",
         fields.duration,
     )
     patience: float = option(
         "60s",
-        "after how long a piece of work with the database is given up, tries and waits together",
+        "how long one piece of work with the database may take, with all tries and waits",
         fields.duration,
     )
 
@@ -179,44 +175,121 @@ class Endpoint:
     )
     confirm: str | None = option(
         None,
-        "`dbb confirm` at the far end: says which files it has stored, before holding is purged",
+        "`dbb confirm` at the far end: lists the files it has stored, before holding is purged",
         fields.command,
         example="/opt/dbb/bin/dbb -c /etc/dbb/dbb.toml confirm",
     )
     placeholders: Mapping[str, str] = field(default_factory=dict)
 
 
+class ConfiguredPath(NamedTuple):
+    """A path of the configuration, with the section and key that name it.
+
+    Attributes
+    ----------
+    where : `str`
+        Section and key.
+    path : `str`
+    label : `str`
+        KIND.NAME of the section; '' if no such section names it.
+    """
+
+    where: str
+    path: str
+    label: str = ""
+
+    def __str__(self) -> str:
+        """Return section, key and path, for a message."""
+        return f"{self.where} ({self.path})"
+
+    def is_in(self, other: "ConfiguredPath") -> bool:
+        """Return whether this is the other one, or lies below it."""
+        return self.path == other.path or self.path.startswith(other.path + "/")
+
+    def overlaps(self, other: "ConfiguredPath") -> bool:
+        """Return whether one of the two is, or lies below, the other."""
+        return self.is_in(other) or other.is_in(self)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Handoff:
+class NamedSection:
+    """What all sections with a name have in common."""
+
+    kind: ClassVar[str]
+    name: str
+
+    exclude: tuple[re.Pattern[str], ...] = option(
+        [],
+        "regular expressions searched in the relative path: such files are left alone",
+        fields.patterns,
+    )
+    retry_wait: float = option(
+        "1 min", "wait before the second attempt; doubles each time", fields.duration
+    )
+    retry_wait_max: float = option("6h", "longest wait between two attempts", fields.duration)
+
+    @property
+    def label(self) -> str:
+        """Kind and name, as the operators' commands take them."""
+        return f"{self.kind}.{self.name}"
+
+    @property
+    def longest_wait(self) -> float:
+        """The longest time for which a file is put off (seconds)."""
+        return max(self.retry_wait, self.retry_wait_max)
+
+    def path(self, key: str) -> ConfiguredPath:
+        """Return the directory that a key of this section names."""
+        return ConfiguredPath(f"[{self.label}] {key}", getattr(self, key), self.label)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong between two keys, each with its section and key."""
+        yield from ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(NamedSection):
+    """What handoffs and finders have in common: a directory from which files are moved on."""
+
+    settle: float = option(
+        0, "how long a file must be unchanged before it is moved", fields.duration
+    )
+    max_attempts: int = option(8, "attempts before a file is quarantined", fields.number(1))
+    expiration: float = option(
+        "1d",
+        "age at which empty directories, from which files were moved on, are removed",
+        fields.duration,
+    )
+    keep_directories: tuple[re.Pattern[str], ...] = option(
+        [],
+        "regular expressions searched in the relative path of an empty directory: it stays",
+        fields.patterns,
+        example=[r"^cam\d+$"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handoff(Source):
     """A buffer whose files go to an endpoint site."""
 
     kind: ClassVar[str] = "handoff"
-    name: str
     endpoint: Endpoint
 
     buffer: str = option(
         help="where the archiver puts new files",
-        parse=fields.absolute_directory,
+        parse=fields.absolute_path,
         example="/data/buffer",
     )
     holding: str = option(
         help="where originals wait after delivery; same file system as the buffer",
-        parse=fields.absolute_directory,
+        parse=fields.absolute_path,
         example="/data/holding",
     )
     quarantine: str = option(
-        help="where files of this section go that need a person; same file system, not below "
+        help="where this section puts files that need a person; same file system, not below "
         "buffer or holding",
-        parse=fields.absolute_directory,
+        parse=fields.absolute_path,
         example="/data/quarantine",
-    )
-    exclude: tuple[re.Pattern[str], ...] = option(
-        [],
-        "regular expressions searched in the relative path: such files are left",
-        fields.patterns,
-    )
-    settle: float = option(
-        0, "how long a file must be unchanged before it is taken", fields.duration
     )
     order: str = option(
         "oldest",
@@ -232,7 +305,7 @@ class Handoff:
     )
     streams: int = option(2, "transfers at a time", fields.number(1, 64))
     timeout: float = option(
-        "2 min", "time limit of a transfer, beside bytes / min_rate", fields.duration
+        "2 min", "time limit of a transfer, in addition to bytes / min_rate", fields.duration
     )
     min_rate: int = option(
         "1 MB", "slowest acceptable rate of a transfer, bytes a second", fields.byte_count
@@ -242,27 +315,11 @@ class Handoff:
         "exit codes of the transfer command that are not failures (rsync: add 24)",
         fields.numbers,
     )
-    checksum: str = option("blake2b", "algorithm, at both ends", fields.choice(*COMMON_ALGORITHMS))
-    max_attempts: int = option(8, "attempts before a file is quarantined", fields.number(1))
-    retry_wait: float = option(
-        "1 min", "wait before the second attempt; doubles each time", fields.duration
-    )
-    retry_wait_max: float = option("6h", "longest wait between two attempts", fields.duration)
+    checksum: str = option("blake2b", "algorithm, at both ends", fields.choice(*_ALGORITHMS))
     conflict_after: float = option(
         "1d",
-        "how long another content of the same name may stay in the endpoint's buffer",
+        "how long a file of the same name with other content may stay in the endpoint's buffer",
         fields.duration,
-    )
-    expiration: float = option(
-        "1d",
-        "age at which empty directories are removed from which files were sent",
-        fields.duration,
-    )
-    keep_directories: tuple[re.Pattern[str], ...] = option(
-        [],
-        "regular expressions searched in the relative path of an empty directory: it stays",
-        fields.patterns,
-        example=[r"^cam\d+$"],
     )
     min_free: int = option(
         "1 GiB", "free space to leave in the endpoint's staging area", fields.byte_count
@@ -281,38 +338,42 @@ class Handoff:
         [], "the endpoint's targets that must have ingested a file before its purge", fields.strings
     )
     stale_after: float = option(
-        "7d", "age at which what killed passes left in staging is removed", fields.duration
+        "7d", "age at which leftovers of killed passes are removed from staging", fields.duration
     )
 
-    @property
-    def longest_wait(self) -> float:
-        """The longest time for which a file is put off (seconds)."""
-        return max(self.retry_wait, self.retry_wait_max)
+    def far_path(self, key: str) -> ConfiguredPath:
+        """Return the directory that a key of the endpoint names."""
+        where = f"[{self.label}.endpoint] {key}"
+        return ConfiguredPath(where, getattr(self.endpoint, key), self.label)
 
-    @property
-    def label(self) -> str:
-        """Kind and name, as the operators' commands take them."""
-        return f"{self.kind}.{self.name}"
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the endpoint's commands, and between its directories."""
+        from dbbbatch.process import template
+
+        commands = {key: getattr(self.endpoint, key) for key in ("remote", "transfer", "confirm")}
+        for problem in template.command_problems(commands, self.endpoint.placeholders):
+            yield f"[{self.label}.endpoint] {problem}"
+        staging, buffer = self.far_path("staging"), self.far_path("buffer")
+        if staging.overlaps(buffer):
+            yield f"{staging} and {buffer}: neither may lie in the other"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finder:
+class Finder(Source):
     """One location where new files are discovered, and the storage area that they go to."""
 
     kind: ClassVar[str] = "finder"
-    name: str
-
     source: str = option(
         help="where new files (or rsync's logs) are",
-        parse=fields.absolute_directory,
+        parse=fields.absolute_path,
         example="/data/at/buffer",
     )
     storage: str = option(
-        help="the storage area", parse=fields.absolute_directory, example="/data/storage"
+        help="the storage area", parse=fields.absolute_path, example="/data/storage"
     )
     quarantine: str = option(
-        help="where files of this section go that need a person; not below source or storage",
-        parse=fields.absolute_directory,
+        help="where this section puts files that need a person; not below source or storage",
+        parse=fields.absolute_path,
         example="/data/storage-quarantine",
     )
     search: str = option(
@@ -327,27 +388,17 @@ class Finder:
     )
     alternative: str = option(
         "none",
-        'a file already stored, the same: "none", "delete" or "quarantine" it',
+        'what to do with a file that is already stored: "none", "delete" or "quarantine" it',
         fields.choice("none", "delete", "quarantine"),
-    )
-    exclude: tuple[re.Pattern[str], ...] = option(
-        [],
-        "regular expressions searched in the relative path: such files are left",
-        fields.patterns,
-    )
-    settle: float = option(
-        0, "how long a file must be unchanged before it is taken", fields.duration
     )
     batch_files: int = option(1000, "most files in one transaction", fields.number(1))
     batch_bytes: int = option("1 GiB", "most bytes in one transaction", fields.byte_count)
     jobs: int = option(2, "files read and hashed at a time", fields.number(1, 64))
-    checksum: str = option(
-        "blake2b", "algorithm of the `file` table", fields.choice(*COMMON_ALGORITHMS)
-    )
+    checksum: str = option("blake2b", "algorithm of the `file` table", fields.choice(*_ALGORITHMS))
     checksums: tuple[str, ...] = option(
         [],
         "further algorithms computed in the same reading and kept",
-        fields.choices(*ALL_ALGORITHMS),
+        fields.choices(*_ALGORITHMS, "adler32"),
     )
     file_mode: int | None = option(
         "0444",
@@ -358,21 +409,6 @@ class Finder:
         "", 'permissions of directories made in storage, such as "0755"', fields.mode
     )
     group: str = option("", "group of stored files and directories")
-    max_attempts: int = option(8, "attempts before a file is quarantined", fields.number(1))
-    retry_wait: float = option(
-        "1 min", "wait before the second attempt; doubles each time", fields.duration
-    )
-    retry_wait_max: float = option("6h", "longest wait between two attempts", fields.duration)
-    expiration: float = option(
-        "1d",
-        "age at which empty directories leave the source of which files were stored",
-        fields.duration,
-    )
-    keep_directories: tuple[re.Pattern[str], ...] = option(
-        [],
-        "regular expressions searched in the relative path of an empty directory: it stays",
-        fields.patterns,
-    )
     min_free: int = option("1 GiB", "free space to leave in storage", fields.byte_count)
     past_days: int = option(
         1, "rsync-logs: days before today whose logs are read", fields.number(0)
@@ -380,24 +416,26 @@ class Finder:
     future_days: int = option(
         1, "rsync-logs: days after today whose logs are read", fields.number(0)
     )
-    date: str = option("", "rsync-logs: a day (YYYYMMDD) to take instead of today (UTC)", _day_text)
+    date: str = option("", "rsync-logs: a day (YYYYMMDD) to use instead of today (UTC)", _day_text)
     delay: float = option("1 min", "rsync-logs: how long a log must be unchanged", fields.duration)
     prefix: str = option(
         "",
-        "rsync-logs: where rsync's own root is in storage; {date} is the log's directory",
+        "rsync-logs: rsync's root, relative to storage; {date} is the log's directory",
         _inner_path,
     )
     done_suffix: str = option(
-        "", "rsync-logs: write an empty LOG + this when nothing of a log is left to do; empty: no"
+        "", "rsync-logs: suffix of an empty file written beside a finished log; empty: none"
     )
     audit_share: float = option(
         0.01, "share of the stored files that dbb-auditor reads in a pass", fields.fraction
     )
     audit_rate: int = option(
-        "100 MB", "most bytes a second that it reads; 0: no limit", fields.byte_count
+        "100 MB", "most bytes a second that dbb-auditor reads; 0: no limit", fields.byte_count
     )
     audit_missing: float = option(
-        0.1, "share of missing files above which storage is taken for unmounted", fields.fraction
+        0.1,
+        "share of missing files above which storage is assumed to be unmounted",
+        fields.fraction,
     )
     sentinel: str = option(
         ".dbb-storage",
@@ -405,28 +443,34 @@ class Finder:
         fields.nonempty,
     )
 
-    @property
-    def label(self) -> str:
-        """Kind and name, as the operators' commands take them."""
-        return f"{self.kind}.{self.name}"
+    def problems(self) -> Iterator[str]:
+        """Yield which ways of moving files contradict the way of finding them."""
+        by_logs = self.search == "rsync-logs"
+        if by_logs and self.standard == "move":
+            yield (
+                f'[{self.label}] standard: set "none" with search = "rsync-logs": the files are '
+                "in storage already"
+            )
+        if by_logs and self.alternative != "none":
+            yield (
+                f'[{self.label}] alternative: set "none" with search = "rsync-logs": there is '
+                "only one copy"
+            )
+        if not by_logs and self.standard == "none":
+            yield f'[{self.label}] standard: set "move" with search = "scan"'
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class Target(NamedSection):
     """A data management system that stored files are offered to."""
 
     kind: ClassVar[str] = "target"
-    name: str
-
     storage: str = option(
-        help="the storage area", parse=fields.absolute_directory, example="/data/storage"
+        help="the storage area", parse=fields.absolute_path, example="/data/storage"
     )
     plugin: str = option(help="which plugin ingests: null, command, link, …", example="null")
     include: tuple[re.Pattern[str], ...] = option(
         [], "regular expressions: only such relative paths are offered", fields.patterns
-    )
-    exclude: tuple[re.Pattern[str], ...] = option(
-        [], "regular expressions: such relative paths are not offered", fields.patterns
     )
     passes: int = option(
         1, "passes of this ingester that one host may run at a time", fields.number(1)
@@ -436,22 +480,21 @@ class Target:
     timeout: float = option("10 min", "time limit for one file", fields.duration)
     memory_limit: int = option(0, "most memory of a worker; 0: no limit", fields.byte_count)
     max_attempts: int = option(5, "attempts before a failure waits for a person", fields.number(1))
-    retry_wait: float = option(
-        "1 min", "wait before the second attempt; doubles each time", fields.duration
-    )
-    retry_wait_max: float = option("6h", "longest wait between two attempts", fields.duration)
     sentinel: str = option(
         ".dbb-storage", "file at the top of storage that proves that it is mounted", fields.nonempty
     )
     config: Mapping[str, Any] = option({}, "the plugin's own keys", fields.subtable)
 
-    @property
-    def label(self) -> str:
-        """Kind and name, as the operators' commands take them."""
-        return f"{self.kind}.{self.name}"
+    def problems(self) -> Iterator[str]:
+        """Yield whether a file may take forever."""
+        if self.timeout == 0:
+            yield (
+                f"[{self.label}] timeout: must be longer than 0; without it one file can hold up "
+                "all others"
+            )
 
 
-#: What a pass may be about.
+#: What a pass works on.
 Section = Handoff | Finder | Target
 
 

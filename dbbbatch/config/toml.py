@@ -1,4 +1,8 @@
-"""Writing TOML: `tomli` only reads it, and the sample and the demo are written by us."""
+"""Write TOML for the sample and the demo; `tomli` only reads it.
+
+tomli_w and tomlkit are not used: they would be one more dependency for a site, and do not write
+regular expressions as literal strings, as a person does.
+"""
 
 import json
 import re

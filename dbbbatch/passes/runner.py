@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from dbbbatch import __version__
 from dbbbatch.config.load import Settings
-from dbbbatch.config.sections import is_sqlite, sqlite_path
+from dbbbatch.config.sections import NamedSection, is_sqlite, sqlite_path
 from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, Interrupted, LockHeld, TryLater
 from dbbbatch.files import checksum, faults, names, place, processes
 from dbbbatch.files.faults import FULL
@@ -39,15 +39,6 @@ EXIT_UNFORESEEN = 70
 
 logger = logging.getLogger("dbbbatch")
 logger.addHandler(logging.NullHandler())
-
-
-class NamedSection(Protocol):
-    """A section of the configuration, as far as a pass needs it."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

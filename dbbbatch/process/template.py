@@ -11,7 +11,6 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 #: Most bytes of arguments given to one command: what every Linux takes, and one argument's limit.
 MOST_ARGUMENTS = 128 * 1024
@@ -26,15 +25,6 @@ _TOKEN = re.compile(r"\$\{(?P<variable>\w+)\}|\{\{|\}\}|\{(?P<name>\w+)\}|(?P<st
 
 #: Filled with as many arguments as there are sources.
 _MANY = "batch"
-
-
-class EndpointCommands(Protocol):
-    """What is asked of an endpoint section."""
-
-    remote: str
-    transfer: str
-    confirm: str | None
-    placeholders: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -118,15 +108,23 @@ def parse_command(text: str) -> Command:
     return command
 
 
-def command_problems(endpoint: EndpointCommands) -> list[str]:
-    """Return what is wrong with an endpoint's commands, each beginning with the key."""
+def command_problems(commands: Mapping[str, str | None], known: Collection[str]) -> list[str]:
+    """Return what is wrong with an endpoint's commands, each beginning with the key.
+
+    Parameters
+    ----------
+    commands : mapping
+        "remote", "transfer" and "confirm", as configured.
+    known : collection of `str`
+        Placeholders that the endpoint's own keys fill.
+    """
     found = []
-    known = set(endpoint.placeholders)
-    for name, text, own in (
-        ("remote", endpoint.remote, {"command"}),
-        ("transfer", endpoint.transfer, {*SOURCES, *DESTINATIONS, "source_root"}),
-        ("confirm", endpoint.confirm, set()),
+    for name, own in (
+        ("remote", {"command"}),
+        ("transfer", {*SOURCES, *DESTINATIONS, "source_root"}),
+        ("confirm", set[str]()),
     ):
+        text = commands.get(name)
         if not text:
             continue
         try:
@@ -134,7 +132,7 @@ def command_problems(endpoint: EndpointCommands) -> list[str]:
         except ValueError as error:
             found.append(f"{name}: {error}")
             continue
-        found += [f"{name}: {what}" for what in _lacking(command, known | own)]
+        found += [f"{name}: {what}" for what in _lacking(command, own.union(known))]
         if name == "remote" and "command" not in command.placeholders:
             found.append("remote: {command} is missing: what is run at the far end")
         if name == "transfer":

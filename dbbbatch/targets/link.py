@@ -60,7 +60,7 @@ class LinkSettings:
 
     root: str = option(
         help="top of the tree; must exist",
-        parse=config_fields.absolute_directory,
+        parse=config_fields.absolute_path,
         example="/data/by-night",
     )
     path: str = option(

@@ -179,7 +179,7 @@ class TestPause:
         code, _, err = site.run("dbb", "pause", label)
         known = "handoff.latiss, finder.latiss, target.a"
         assert code == 64
-        assert err == f"dbb: {label!r}: KIND.NAME is wanted; known: {known}\n"
+        assert err == f"dbb: {label!r}: expected KIND.NAME; known: {known}\n"
 
     def test_an_unknown_section_is_refused_with_the_known_ones(self, site: Site) -> None:
         code, _, err = site.run("dbb", "pause", "handoff.latis")

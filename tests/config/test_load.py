@@ -7,6 +7,7 @@ import pytest
 
 from dbbbatch.config import load
 from dbbbatch.errors import ConfigError, UsageError
+from dbbbatch.targets import registry
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def write(tmp_path):
 
 def refuse(path):
     """Raise all that `dbb check` would say is wrong in the file."""
-    _, problems = load.examine(path)
+    _, problems = load.examine(path, registry)
     if problems:
         raise ConfigError(*problems)
 
@@ -111,9 +112,8 @@ def test_a_problem_names_the_section_in_which_its_key_stands(write, text, named)
 
 
 def test_sections_that_are_whole_can_be_looked_at_beside_others(write):
-    settings, problems = load.examine(
-        write(SITE + HANDOFF + '[target.x]\nstorage = "/s"\nplugin = "nul"\n')
-    )
+    text = SITE + HANDOFF + '[target.x]\nstorage = "/s"\nplugin = "nul"\n'
+    settings, problems = load.examine(write(text), registry)
     assert (list(settings.handoff), list(settings.target)) == (["a"], [])
     assert len(problems) == 1
 
@@ -214,19 +214,19 @@ def test_an_unknown_plugin_is_refused(write):
 
 def test_a_name_may_be_left_out_where_there_is_one_section(write):
     settings = load.load(write(SITE + HANDOFF))
-    assert [s.label for s in settings.select("handoff", None)] == ["handoff.a"]
+    assert settings.chosen("handoff", None) == ["a"]
 
 
 def test_a_name_must_be_given_where_there_are_two(write):
     settings = load.load(write(SITE + second()))
     with pytest.raises(UsageError, match="which one"):
-        settings.select("handoff", None)
-    assert len(settings.select("handoff", None, every=True)) == 2
+        settings.chosen("handoff", None)
+    assert settings.chosen("handoff", None, every=True) == ["a", "b"]
 
 
 def test_an_unknown_name_suggests_the_nearest(write):
     with pytest.raises(UsageError, match="known: a"):
-        load.load(write(SITE + HANDOFF)).select("handoff", "latiss")
+        load.load(write(SITE + HANDOFF)).chosen("handoff", "latiss")
 
 
 def test_the_file_is_found_by_option_then_environment_then_here(tmp_path, monkeypatch):
@@ -262,9 +262,6 @@ def test_a_target_without_a_time_limit_is_refused(write):
     section = '[target.x]\nstorage = "/s"\nplugin = "null"\ntimeout = 0\n'
     with pytest.raises(ConfigError, match="timeout: must be longer than 0"):
         refuse(write(SITE + section))
-
-
-# ---- where it is looked for ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -322,8 +319,6 @@ def test_a_file_that_is_named_is_held_to_the_same(places, named, monkeypatch):
         load.load(path if named == "option" else None)
 
 
-# ---- each script needs its own section -----------------------------------------------------------
-
 WRONG = {
     "unknown key": '[finder.x]\nsuorce = "/s"\n',
     "no plugin": '[target.x]\nstorage = "/s"\nplugin = "nul"\n',
@@ -344,8 +339,8 @@ WRONG = {
 def test_what_is_wrong_elsewhere_stops_no_section_and_is_said_by_check(write, wrong):
     text = WRONG[wrong]
     path = write(text + SITE + HANDOFF if wrong == "no table" else SITE + HANDOFF + text)
-    assert [section.name for section in load.load(path).select("handoff", "a")] == ["a"]
-    settings, problems = load.examine(path)
+    assert load.load(path).section("handoff", "a").name == "a"
+    settings, problems = load.examine(path, registry)
     assert problems
     assert "x" not in {*settings.finder, *settings.target, *settings.handoff}
 
@@ -354,7 +349,7 @@ def test_what_is_wrong_elsewhere_stops_no_section_and_is_said_by_check(write, wr
 def test_a_script_is_told_all_that_is_wrong_with_its_own_section(write, wrong):
     settings = load.load(write(SITE + HANDOFF + WRONG[wrong]))
     with pytest.raises(ConfigError, match=r"\[target.x"):
-        settings.select("target", "x")
+        settings.check_plugin(settings.labelled("target.x"), registry)
     # What only names it, as `dbb retry` does, needs no plugin.
     assert settings.labelled("target.x").name == "x"
 
@@ -362,7 +357,7 @@ def test_a_script_is_told_all_that_is_wrong_with_its_own_section(write, wrong):
 def test_a_section_that_is_wrong_still_counts_where_a_name_is_left_out(write):
     settings = load.load(write(SITE + HANDOFF + WRONG["another handoff"]))
     with pytest.raises(UsageError, match="which one"):
-        settings.select("handoff", None)
+        settings.chosen("handoff", None)
     assert settings.named("handoff.x") == ("handoff", "x")
 
 
@@ -378,19 +373,16 @@ def test_an_overlap_stops_both_sections_and_no_other(write):
     settings = load.load(write(SITE + second(buffer="/d/buffer") + third))
     for name in "ab":
         with pytest.raises(ConfigError, match="neither may lie in the other"):
-            settings.select("handoff", name)
-    assert settings.select("handoff", "c")
+            settings.section("handoff", name)
+    assert settings.section("handoff", "c")
 
 
 def test_a_tree_in_a_buffer_stops_the_ingester_that_would_fill_it(write):
     target = '[target.x]\nstorage = "/s"\nplugin = "link"\nconfig = {root = "/d/buffer/t"}\n'
     settings = load.load(write(SITE + HANDOFF + target))
-    assert settings.select("handoff", "a")
+    assert settings.section("handoff", "a")
     with pytest.raises(ConfigError, match="must not lie in"):
-        settings.select("target", "x")
-
-
-# ---- secrets -------------------------------------------------------------------------------------
+        settings.check_plugin(settings.labelled("target.x"), registry)
 
 
 @pytest.mark.promise
@@ -428,7 +420,7 @@ def test_no_error_quotes_a_secret(write, line):
 @pytest.mark.parametrize("command", ["scp {batch} 'x", "scp -p48151623 {batch} 'x", "scp ${PW}"])
 def test_no_error_quotes_a_command(write, command):
     text = HANDOFF.replace("scp {batch} {host}:{dest}", command)
-    _, problems = load.examine(write(SITE + text))
+    _, problems = load.examine(write(SITE + text), registry)
     assert "48151623" not in "".join(problems)
     assert any("transfer" in problem for problem in problems)
 

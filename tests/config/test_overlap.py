@@ -3,6 +3,7 @@
 import pytest
 
 from dbbbatch.config import load, toml
+from dbbbatch.targets import registry
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def problems(tmp_path):
             tables[section][key] = value
         path = tmp_path / "dbb.toml"
         path.write_text(toml.toml_document(tables))
-        _, found = load.examine(path)
+        _, found = load.examine(path, registry)
         return [problem.removeprefix(f"{path}: ") for problem in found]
 
     return problems

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from dbbbatch.cli import dbb
-from dbbbatch.config import sample
+from dbbbatch.cli import config, dbb
 from tests.support.scripts import TOP
 
 _HEAD = """\
@@ -90,7 +89,7 @@ def _kind(given: click.ParamType) -> str:
     return given.name.removesuffix(" range").upper()
 
 
-PAGES = {"commands.md": command_page, "dbb.sample.toml": sample.sample_text}
+PAGES = {"commands.md": command_page, "dbb.sample.toml": config.sample_of_plugins}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dbbbatch import errors
+from dbbbatch.cli.config import sample_of_plugins
 from dbbbatch.config import fields, load, sections, toml
 from dbbbatch.database.models.file import FileStatus
 from dbbbatch.database.models.handoff import HandoffStatus
@@ -168,12 +169,12 @@ def test_each_key_that_a_sentence_sets_exists(page: Path) -> None:
 
 class TestSample:
     def test_is_valid_as_it_is(self, tmp_path: Path) -> None:
-        settings = settings_of(reference.sample.sample(), tmp_path)
+        settings = settings_of(sample_of_plugins(), tmp_path)
         assert list(settings.handoff) == ["latiss"]
         assert set(settings.target) == set(registry.BUILT_IN)
 
     def test_shows_the_true_defaults(self, tmp_path: Path) -> None:
-        text = reference.sample.sample()
+        text = sample_of_plugins()
         every = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
         shown, meant = tomllib.loads(every), tomllib.loads(text)
         for kind, section in sections.KINDS.items():
@@ -188,7 +189,7 @@ class TestSample:
                         )
 
     def test_has_every_key(self) -> None:
-        text = reference.sample.sample()
+        text = sample_of_plugins()
         described = [sections.Site, sections.Database, sections.Endpoint, *sections.KINDS.values()]
         described += [registry.find(name).Settings for name in registry.BUILT_IN]
         for section in described:
@@ -197,7 +198,7 @@ class TestSample:
                     assert re.search(rf"^(# )?{field} = ", text, re.MULTILINE), field
 
     def test_is_what_the_command_prints(self) -> None:
-        assert run_script("dbb", "config", "sample").out == reference.sample.sample()
+        assert run_script("dbb", "config", "sample").out == sample_of_plugins()
 
 
 def _declared(section: type) -> list[str]:

@@ -76,7 +76,10 @@ def test_what_is_no_command_is_refused(command: str, complaint: str) -> None:
     ],
 )
 def test_a_problem_names_its_key(endpoint: Endpoint, complaint: str) -> None:
-    assert any(complaint in problem for problem in template.command_problems(endpoint))
+    assert any(
+        complaint in problem
+        for problem in template.command_problems(vars(endpoint), endpoint.placeholders)
+    )
 
 
 def test_a_sound_endpoint_has_no_problem() -> None:
@@ -85,7 +88,7 @@ def test_a_sound_endpoint_has_no_problem() -> None:
         transfer="rsync --files-from={files_from} {source_root}/ {user}@{host}:{dest_root}",
         confirm="dbb confirm",
     )
-    assert template.command_problems(endpoint) == []
+    assert template.command_problems(vars(endpoint), endpoint.placeholders) == []
 
 
 def test_bbcp_gets_absolute_sources_and_its_parameters() -> None:

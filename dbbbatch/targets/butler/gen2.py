@@ -45,7 +45,7 @@ _OUR_ARGUMENTS = {"root", "mode", "create", "dryrun", "ignoreIngested"}
 class Gen2Settings:
     """``[target.NAME.config]`` with ``plugin = "butler-gen2"``."""
 
-    root: str = option(help="repository", parse=fields.absolute_directory, example="/datasets/repo")
+    root: str = option(help="repository", parse=fields.absolute_path, example="/datasets/repo")
     task: str = option("lsst.pipe.tasks.ingest.IngestTask", "the task that ingests")
     mode: str = option(
         "link",

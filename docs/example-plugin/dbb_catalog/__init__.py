@@ -13,7 +13,9 @@ from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Re
 class Settings:
     """The keys of ``[target.NAME.config]``; each is checked before anything runs."""
 
-    file: str = option(help="the SQLite file", parse=fields.file, example="/data/catalog.sqlite")
+    file: str = option(
+        help="the SQLite file", parse=fields.absolute_path, example="/data/catalog.sqlite"
+    )
     largest: int = option("10 GiB", "larger files are not for this catalogue", fields.byte_count)
 
 

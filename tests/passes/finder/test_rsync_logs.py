@@ -1248,7 +1248,7 @@ class TestCommandLine:
         site.write(finder={"search": "rsync-logs", "standard": "none", "date": "20261332"})
         ran = site.run("dbb-finder")
         assert ran.code == 78
-        assert "[finder.latiss] date: a day as YYYYMMDD is wanted, not '20261332'" in ran.err
+        assert "[finder.latiss] date: expected a day as YYYYMMDD, not '20261332'" in ran.err
 
 
 @pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed")
