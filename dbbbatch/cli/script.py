@@ -181,7 +181,7 @@ def script(
         make = partial(factory, **special)
         run = _plan if dry_run else _run_section
         if len(chosen) == 1:
-            section = _whole(settings, kind, chosen[0])
+            section = _runnable(settings, kind, chosen[0])
             return run(make(section), settings, section, asked)
         codes = []
         # A signal is for all of them; what is only looked at ends as anything does.
@@ -191,7 +191,7 @@ def script(
                     codes.append(Interrupted.exit_code)
                     break
                 try:
-                    section = _whole(settings, kind, one)
+                    section = _runnable(settings, kind, one)
                     codes.append(run(make(section), settings, section, asked))
                 except DbbError as error:
                     # One that cannot run stops no other.
@@ -320,7 +320,7 @@ class _Lines(logging.Formatter):
         return "\n".join(f"  {harmless(each)}" for each in lines)
 
 
-def _whole(settings: Settings, kind: str, name: str) -> Section:
+def _runnable(settings: Settings, kind: str, name: str) -> Section:
     """Return a section that can be run; a target's plugin must accept its keys."""
     section = settings.section(kind, name)
     if isinstance(section, Target):

@@ -70,6 +70,8 @@ def option(
 
 def declared(section: type) -> list[dataclasses.Field[Any]]:
     """Return the fields of a section that are configuration keys; inherited ones come last."""
+    if not dataclasses.is_dataclass(section):
+        return []
     found = [field for field in dataclasses.fields(section) if "parse" in field.metadata]
     inherited = {
         field.name

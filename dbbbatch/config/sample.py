@@ -63,7 +63,7 @@ def sample_text(plugins: Mapping[str, Any]) -> str:
             lines += _comment((plugin.__doc__ or "").strip().splitlines()[0])
             keys = {"storage": "/data/storage", "plugin": name}
             lines.append(toml.toml_document({table: keys}))
-        if dataclasses.is_dataclass(plugin.Settings) and fields.declared(plugin.Settings):
+        if fields.declared(plugin.Settings):
             lines += _table(f"{table}.config", plugin.Settings, "")
     return "\n".join(lines)
 

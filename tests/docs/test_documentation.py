@@ -158,7 +158,7 @@ def test_each_configuration_in_a_page_is_valid(name: str, block: str, tmp_path: 
 def known_keys() -> set[str]:
     described = [sections.Site, sections.Database, sections.Endpoint, *sections.KINDS.values()]
     described += [registry.find(name).Settings for name in registry.BUILT_IN]
-    return {name for section in described for name in _declared(section)}
+    return {field.name for section in described for field in fields.declared(section)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -193,20 +193,12 @@ class TestSample:
         described = [sections.Site, sections.Database, sections.Endpoint, *sections.KINDS.values()]
         described += [registry.find(name).Settings for name in registry.BUILT_IN]
         for section in described:
-            for field in _declared(section):
-                if field != "config":
-                    assert re.search(rf"^(# )?{field} = ", text, re.MULTILINE), field
+            for field in fields.declared(section):
+                if field.name != "config":
+                    assert re.search(rf"^(# )?{field.name} = ", text, re.MULTILINE), field
 
     def test_is_what_the_command_prints(self) -> None:
         assert run_script("dbb", "config", "sample").out == sample_of_plugins()
-
-
-def _declared(section: type) -> list[str]:
-    import dataclasses
-
-    if not dataclasses.is_dataclass(section):
-        return []
-    return [field.name for field in fields.declared(section)]
 
 
 class TestCrontab:
