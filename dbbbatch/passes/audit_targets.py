@@ -12,7 +12,7 @@ from dbbbatch.database.models.target import TargetRow
 from dbbbatch.files import checksum, names
 from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.runner import PassContext
-from dbbbatch.targets.plugin import Context, Misconfigured, NotReady, StoredFile
+from dbbbatch.targets.plugin import Misconfigured, NotReady, StoredFile
 
 #: Files that a target is asked about at a time.
 _COMPARED_TOGETHER = 1000
@@ -41,17 +41,10 @@ def compare_targets(p: PassContext, finder: Finder, complaints: Complaints) -> N
 def _compare(p: PassContext, section: Target, target_id: int, complaints: Complaints) -> None:
     if not _ingested_page(section, target_id, 0):
         return
-    from dbbbatch.targets.asking import held
+    from dbbbatch.targets.pool import ask
     from dbbbatch.targets.worker import Launch
 
-    context = Context(
-        target=section.name,
-        site=p.settings.site.name,
-        storage=section.storage,
-        state=p.settings.site.state,
-        timeout=section.timeout,
-    )
-    launch = Launch(section.plugin, section.config, context, section.memory_limit)
+    launch = Launch.of(section, p.settings.site)
     asked: list[list[StoredFile]] = []
 
     def batches() -> Iterator[list[StoredFile]]:
@@ -62,7 +55,7 @@ def _compare(p: PassContext, section: Target, target_id: int, complaints: Compla
             asked.append([file for file in sound if p.matches(_rel(file))])
             yield asked[-1]
 
-    for answer in held(launch, batches(), p.log):
+    for answer in ask(launch, batches(), p.log):
         if answer is None:
             p.log.info("%s cannot tell what it holds", section.label)
             return

@@ -349,22 +349,13 @@ def _check_group(where: str, group: str) -> Checked:
 
 def _plugin(where: str, target: Target, site: Site) -> Checked:
     """Start the plugin as a pass does, in a process of its own, and give it nothing to do."""
-    from dbbbatch.targets.asking import held
-    from dbbbatch.targets.plugin import Context, Misconfigured, NotReady
+    from dbbbatch.targets.plugin import Misconfigured, NotReady
+    from dbbbatch.targets.pool import ask
     from dbbbatch.targets.worker import Launch
 
-    context = Context(
-        target=target.name,
-        site=site.name,
-        storage=target.storage,
-        state=site.state,
-        timeout=target.timeout,
-    )
     problem = ""
     try:
-        for _ in held(
-            Launch(target.plugin, target.config, context, target.memory_limit), (), logger
-        ):
+        for _ in ask(Launch.of(target, site), (), logger):
             pass
     except (NotReady, Misconfigured) as error:
         problem = str(error)

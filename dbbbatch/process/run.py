@@ -14,6 +14,7 @@ import os
 import re
 import select
 import signal
+import subprocess
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -391,6 +392,41 @@ def run(
         with contextlib.suppress(TimeoutError):  # `finish` then ends it
             process.write(stdin or b"", deadline)
         return process.finish(deadline, keep)
+
+
+def start_child(
+    argv: Sequence[str], *, output: int, descriptors: Sequence[int], env: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a program that is spoken to over descriptors which it inherits, in its own session.
+
+    Not by `sh`, which connects programs by stdin, stdout and stderr only, and costs the import of
+    asyncio. No other descriptor is inherited.
+
+    Parameters
+    ----------
+    argv : `~collections.abc.Sequence` [ `str` ]
+        The program and its arguments.
+    output : `int`
+        Descriptor that becomes its stdout and stderr.
+    descriptors : `~collections.abc.Sequence` [ `int` ]
+        Those that it inherits under their numbers.
+    env : `~collections.abc.Mapping` [ `str`, `str` ]
+        The whole environment.
+
+    Raises
+    ------
+    OSError
+        It cannot be started.
+    """
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=descriptors,
+        start_new_session=True,
+        env=env,
+    )
 
 
 def end_all() -> None:

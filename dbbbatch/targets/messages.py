@@ -1,7 +1,7 @@
-"""What a pass and its plugin's child process say to each other, as frames on a socket.
+"""The messages between a pass and the child process of its plugin, as frames on a socket.
 
-A frame is a length and a marshalled tuple: its first element names the message. Only plain values
-travel (no classes), so that neither side can make the other run anything.
+A frame is a length and a marshalled tuple, whose first element names the message. The child answers
+with plain values only, so that a plugin cannot make the pass run anything.
 """
 
 from __future__ import annotations
@@ -12,29 +12,24 @@ from typing import Any
 
 _LENGTH = struct.Struct("=I")
 
-#: Bytes of a message at most: of a batch of files, or of what became of one.
+#: Most bytes of a message: of a batch of files, or of an outcome.
 LONGEST_MESSAGE = 256 << 20
 
-#: Characters of a text that a plugin says at most.
-MOST_TEXT = 1 << 16
+#: Most characters of a text from a plugin.
+LONGEST_TEXT = 1 << 16
 
-
-class TooLong(Exception):
-    """A message is announced that is longer than any of ours."""
-
-
-# From the pass to the child.
-SETUP = "setup"  # pickled: plugin, its configuration table, context, memory limit (bytes)
-INGEST = "ingest"  # list of files
-KNOWN_FILES = "known"  # list of files
+# From the pass to the child. Objects are pickled: TOML has dates, which marshal cannot write.
+SETUP = "setup"  # pickled Launch
+INGEST = "ingest"  # pickled list of files
+KNOWN_FILES = "known"  # pickled list of files
 STOP = "stop"  # begin no further file of the batch
 CLOSE = "close"
 
 # From the child to the pass.
 READY = "ready"  # version, one_at_a_time
-OUTCOME = "outcome"  # number, verdict, message, version, parts done, checksums, begun, ended
-FOUND = "found"  # answer to KNOWN: list of (number, held), or None
-END = "end"  # the batch is over; whether what has no outcome was left since it was to stop
+OUTCOME = "outcome"  # the fields of an Outcome in their order
+FOUND = "found"  # answer to KNOWN_FILES: list of (number, held), or None
+END = "end"  # the batch is over; whether files without an outcome were left because of STOP
 RAISED = "raised"  # the batch is over: the plugin raised (message)
 NOT_READY = "not ready"  # message
 MISCONFIGURED = "misconfigured"  # message
@@ -42,8 +37,12 @@ NO_MEMORY = "no memory"
 EXIT = "exit"  # the plugin called sys.exit (its argument)
 
 
+class TooLong(Exception):
+    """A frame is longer than any message: the other side does not speak this protocol."""
+
+
 def frame(*message: Any) -> bytes:
-    """Make a message ready to be sent."""
+    """Return the bytes of a message."""
     body = marshal.dumps(message)
     return _LENGTH.pack(len(body)) + body
 
@@ -55,24 +54,24 @@ class Frames:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[Any, ...]]:
-        """Take what was received and return the messages that are now complete.
+        """Add received bytes, and return the messages that are complete now.
 
         Raises
         ------
         TooLong
-            What comes are no messages of ours.
+            The bytes are not messages.
         """
         self._buffer += data
-        messages = []
-        at = 0
-        while len(self._buffer) - at >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer, at)
+        complete = []
+        begin = 0
+        while len(self._buffer) - begin >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer, begin)
             if length > LONGEST_MESSAGE:
                 raise TooLong
-            end = at + _LENGTH.size + length
+            end = begin + _LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            messages.append(marshal.loads(bytes(self._buffer[at + _LENGTH.size : end])))
-            at = end
-        del self._buffer[:at]
-        return messages
+            complete.append(marshal.loads(bytes(self._buffer[begin + _LENGTH.size : end])))
+            begin = end
+        del self._buffer[:begin]
+        return complete

@@ -1,16 +1,17 @@
-"""The plugin interface: what code that ingests into a kind of target has to offer.
+"""The interface of plugins: what code that ingests into a kind of target offers.
 
-A plugin never sees the database. It is given files, and yields one `Outcome` for each; the
-ingester records them. It runs in a child process of its own (`dbbbatch.targets.worker`), where it
-may block, print, leak or crash without harm to the pass.
+A plugin never sees the database. It is given files and yields one `Outcome` for each, which the
+ingester records. It runs in a child process of its own (`dbbbatch.targets.worker`), where it may
+block, print, leak memory or crash without harm to the pass.
 
-The rules that keep a pass cheap and a history honest:
+Four rules keep a pass cheap and the history correct:
 
-* the module of a plugin imports nothing heavy; what is heavy is imported in `start`,
-* `ingest` yields an outcome as soon as it is known: what was yielded before a crash is recorded,
-* a file that the target already holds is `Result.ALREADY`, not a failure: after a kill between an
-  ingest and its record, the file is offered again,
-* only what is known to be hopeless is `Result.NEVER`; a target that is away is `Result.LATER`.
+* The module of a plugin imports nothing heavy; `start` does.
+* `ingest` yields an outcome as soon as it is known. What was yielded before a crash is recorded.
+* A file that the target already holds is `Result.ALREADY`, not a failure: after a kill between an
+  ingest and its record, the file is offered again.
+* Only a file that can never be ingested is `Result.NEVER`. If the target is unavailable, it is
+  `Result.LATER`.
 """
 
 from __future__ import annotations
@@ -22,37 +23,49 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar
 
+#: The message of a file that is not in the storage area begins with this.
+MISSING = "not in the storage area"
+
 
 class NotReady(Exception):
-    """The target cannot be used now (away, refused, full): the pass ends, the next one tries again.
+    """The target cannot be used now: it is unavailable, full, or refuses the connection.
 
-    The message speaks to an operator. No file's status changes.
+    The message is for an operator. The pass ends with exit code 75; no file's status changes.
     """
 
 
 class Misconfigured(Exception):
-    """The target cannot be used as configured (wrong repository, wrong password, missing package).
+    """The target cannot be used as configured: wrong repository or password, missing package.
 
-    The message speaks to an operator. The pass ends with exit code 78; no file's status changes.
+    The message is for an operator. The pass ends with exit code 78; no file's status changes.
     """
 
 
 class Result(Enum):
-    """What became of one file."""
+    """What became of one file. A plugin yields one of the first six."""
 
-    #: Ingested now; the file becomes SUCCESS.
+    #: Ingested now: the file becomes SUCCESS.
     DONE = "done"
-    #: The target held it before, the same; the file becomes SUCCESS and its event says so.
+    #: The target already held the same file: it becomes SUCCESS, and its event says so.
     ALREADY = "already"
-    #: A passing condition of the target, not of the file: tried again later, costs no attempt.
+    #: A temporary condition of the target, not of the file: tried again later, costs no attempt.
     LATER = "later"
-    #: Refused or went wrong: costs one attempt, tried again after growing waits.
+    #: Refused or failed: costs one attempt, tried again after growing waits.
     FAILED = "failed"
     #: Can never be ingested: the file becomes INVALID.
     NEVER = "never"
-    #: Some parts are done (`Outcome.parts_done`) and the rest went wrong: costs one attempt; only
-    #: the rest is repeated.
+    #: Some parts are done (`Outcome.parts_done`) and the rest failed: costs one attempt; only the
+    #: rest is repeated.
     PARTLY = "partly"
+
+    #: The plugin died or hung while it had the file: whether it was ingested is not known.
+    UNKNOWN = "unknown"
+    #: The file is not in the storage area.
+    MISSING = "missing"
+    #: The file is empty, and was not offered.
+    EMPTY = "empty"
+    #: The file is not what was stored (another size, no regular file), and was not offered.
+    ALTERED = "altered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +75,17 @@ class StoredFile:
     Attributes
     ----------
     number : int
-        Names the file in outcomes; unique within a batch, without meaning beyond it.
+        Identifies the file in outcomes; unique within a batch, without meaning beyond it.
     path : str
         Absolute path, decoded by `os.fsdecode` (so bytes that are not UTF-8 are surrogates).
     relpath, filename : str
-        Directory relative to the storage area ('' for the top) and last part, decoded alike.
+        Directory relative to the storage area ('' for the top) and last part, decoded likewise.
     size_bytes : int
-        Size in bytes, as recorded when it was stored, and checked just before it is offered.
+        Size in bytes as recorded when the file was stored, and checked just before it is offered.
     checksums : mapping of str to str
         Known checksums: algorithm to hexadecimal digits; first the one of the `file` table.
     parts_done : frozenset of str
-        Parts that an earlier attempt finished: the plugin's own names, not to be repeated.
+        Parts that an earlier attempt finished, in the plugin's own names; not to be repeated.
     attempt : int
         1 for the first attempt.
     added_on : datetime, optional
@@ -99,16 +112,19 @@ class Outcome:
     number : int
         `StoredFile.number`.
     result : Result
-        See there.
+        One of the first six of `Result`.
     message : str
         For an operator: why it failed, or what was done. One line is best.
     version : str
-        What did it, where that differs from `Plugin.version` (the version of a stack, say).
+        The version of what ingested it, if that differs from `Plugin.version`.
     parts_done : frozenset of str
-        Parts finished in this attempt (earlier ones need not be repeated here).
+        Parts finished in this attempt. Earlier ones need not be repeated here.
     checksums : mapping of str to str
         Checksums that the plugin had to compute (algorithm to hexadecimal digits), so that later
-        attempts and targets find them in `StoredFile.checksums`.
+        attempts and other targets find them in `StoredFile.checksums`.
+    started, seconds : float
+        When the plugin began with the file (`time.monotonic`) and how long it took. Set by the
+        ingester, whatever the plugin writes there.
     """
 
     number: int
@@ -117,11 +133,13 @@ class Outcome:
     version: str = ""
     parts_done: frozenset[str] = frozenset()
     checksums: Mapping[str, str] = field(default_factory=dict)
+    started: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where a plugin finds itself.
+    """The surroundings of a plugin.
 
     Attributes
     ----------
@@ -130,12 +148,12 @@ class Context:
     site : str
         Name of the site.
     storage : str
-        Root of the storage area that the files lie in, absolute.
+        Absolute path of the storage area that holds the files.
     state : str
-        The site's state directory; a plugin that must remember something keeps it in a directory
+        The site's state directory. A plugin that must remember something keeps it in a directory
         of its own there.
     timeout : float
-        Seconds without an outcome after which the plugin is taken to hang and is killed.
+        Seconds without an outcome after which the plugin is considered to hang and is killed.
     """
 
     target: str
@@ -147,7 +165,7 @@ class Context:
 
 @dataclass(frozen=True)
 class NoSettings:
-    """The keys of a plugin that has none."""
+    """The keys of a plugin without keys."""
 
 
 class Plugin(ABC):
@@ -161,8 +179,7 @@ class Plugin(ABC):
         The target and its surroundings.
     """
 
-    #: The name used in `plugin = "…"`; an entry point of the group `dbbbatch.targets` is named
-    #: alike.
+    #: The name used in `plugin = "…"`, and of the entry point of the group `dbbbatch.targets`.
     name: ClassVar[str]
 
     #: A frozen dataclass of `dbbbatch.config.fields.option` fields: the keys of
@@ -174,9 +191,9 @@ class Plugin(ABC):
     fills: ClassVar[tuple[str, ...]] = ()
 
     #: True promises that `ingest` takes the files in the order given and yields the outcome of one
-    #: before it touches the next. Then the file in hand at a crash is known at once. Without it, a
-    #: batch that ends in a crash or an exception is tried again in smaller pieces until the culprit
-    #: stands alone.
+    #: before it touches the next. A crash is then charged to the right file at once. Without it, a
+    #: batch that ends in a crash or an exception is repeated in smaller pieces until the culprit
+    #: is alone in one.
     one_at_a_time: ClassVar[bool] = False
 
     def __init__(self, settings: Any, context: Context) -> None:
@@ -184,13 +201,13 @@ class Plugin(ABC):
         self.settings = settings
         self.context = context
 
-    def start(self) -> None:  # noqa: B027 (a plugin without heavy needs has nothing to do here)
-        """Import what is heavy and connect; called once in each child process, first of all.
+    def start(self) -> None:  # noqa: B027 (optional, not abstract)
+        """Import what is heavy and connect; called once in each child process, before all else.
 
         Raises
         ------
         NotReady
-            The target is away: the pass ends with exit code 75.
+            The target is unavailable: the pass ends with exit code 75.
         Misconfigured
             The configuration is wrong: the pass ends with exit code 78.
         """
@@ -214,16 +231,16 @@ class Plugin(ABC):
         NotReady, Misconfigured
             As for `start`: the pass ends, and files without an outcome are as if never offered.
         Exception
-            Charged to the file in hand, alone; see `one_at_a_time`.
+            Charged to one file; see `one_at_a_time`.
         """
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]] | None:
-        """Return which files the target holds; for the auditor.
+        """Return which files the target holds; used by the auditor.
 
         Parameters
         ----------
         files : sequence of StoredFile
-            The files asked about.
+            The files in question.
 
         Returns
         -------
@@ -233,8 +250,8 @@ class Plugin(ABC):
         return None
 
     def version(self) -> str:
-        """Version of what ingests, recorded in each event that does not carry its own."""
+        """Return the version of what ingests, for each event whose outcome has none."""
         return ""
 
     def close(self) -> None:  # noqa: B027
-        """Let go of connections; called at the end of a pass. A killed child is never asked."""
+        """Close connections; called at the end of a pass, but not in a child that was killed."""

@@ -1,347 +1,386 @@
-"""The workers of one pass: files go in as batches, a verdict for each file comes out.
+"""The workers of one pass: files go in as batches, an outcome for each file comes out.
 
-Whatever a plugin does, each file that was offered gets a verdict, and only the file that was in
-hand is charged with a crash, a hang or an exception: where that is not known, the batch is offered
-again in pieces until the culprit stands alone.
+Whatever a plugin does, each file that was offered gets an outcome, and a crash, a hang or an
+exception is charged only to the file that caused it. Where that file is not known, the batch is
+offered again in pieces until the culprit is alone in one.
 """
 
 from __future__ import annotations
 
 import logging
+import pickle
 import select
 import subprocess
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from dbbbatch.targets import messages as protocol
-from dbbbatch.targets.child import pack
-from dbbbatch.targets.plugin import Misconfigured, NotReady, StoredFile
-from dbbbatch.targets.verdict import Kind, Verdict
+from dbbbatch.targets import messages
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Result, StoredFile
 from dbbbatch.targets.worker import Launch, Worker
 
-#: Seconds that a plugin gets to start, where its time limit is shorter.
+#: Seconds that a plugin has to start, where its time limit is shorter.
 STARTING = 60.0
 
 #: A batch that fails as a whole is offered again in so many pieces: enough that few rounds, each of
-#: which may cost a time limit and a new child, leave the culprit alone.
+#: which may cost a time limit and a new child, isolate the culprit.
 PIECES = 10
 
 OfferedBatch = Sequence[StoredFile]
 
 
 class Slot:
-    """A place for one worker, and what it has in hand."""
+    """A place for one worker and the batch that it has."""
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
         self.ready = False
         self.version = ""
         self.one_at_a_time = False
-        #: It has a batch that it has not said to be over; no verdict may be awaited any more.
+        #: The worker has a batch and has not reported its end, even if no outcome is missing.
         self.busy = False
+        #: The files of the batch that have no outcome yet.
         self.awaited: dict[int, StoredFile] = {}
+        #: What the worker said about why it would end.
         self.excuse = ""
 
-    def leave_off(self) -> list[StoredFile]:
-        """Have nothing in hand any more, and give what has no verdict."""
+    def release(self) -> list[StoredFile]:
+        """End the batch, and return its files without an outcome."""
         self.busy = False
         files, self.awaited = list(self.awaited.values()), {}
         return files
 
 
 class WorkerPool:
-    """Up to ``workers`` child processes, started when there is something for them to do.
+    """Up to ``workers`` child processes, started when there are files for them.
 
     Parameters
     ----------
     launch : `dbbbatch.targets.worker.Launch`
         What each becomes.
     workers : `int`
-        How many at most.
+        Most processes.
     log : `logging.Logger`
-        Hears what plugins print (debug).
+        Receives what plugins print (debug).
     """
 
     def __init__(self, launch: Launch, workers: int, log: logging.Logger) -> None:
         self._launch = launch
-        self._seats = [Slot() for _ in range(workers)]
-        self._pieces: deque[OfferedBatch] = deque()
-        self._verdicts: list[Verdict] = []
-        self._refusal: NotReady | Misconfigured | None = None
+        self._slots = [Slot() for _ in range(workers)]
+        self._batches: deque[OfferedBatch] = deque()
+        self._outcomes: list[Outcome] = []
+        self._error: NotReady | Misconfigured | None = None
         self._stopping = False
         self._interrupted = False
         self._log = log
-        #: Numbers of files that the plugin had in hand when `interrupt` killed it.
+        #: Numbers of files that the plugin had when `interrupt` killed it.
         self.interrupted: list[int] = []
 
     @property
     def busy(self) -> bool:
-        """Whether `collect` has something to tell, sooner or later."""
-        waiting = bool(self._pieces) and not self._stopping
-        to_tell = bool(self._verdicts) or self._refusal is not None
-        return waiting or to_tell or any(seat.busy for seat in self._seats)
+        """Whether `collect` will return or raise something."""
+        waiting = bool(self._batches) and not self._stopping
+        known = bool(self._outcomes) or self._error is not None
+        return waiting or known or any(slot.busy for slot in self._slots)
 
     @property
     def free(self) -> bool:
         """Whether another batch would be begun at once."""
-        return not self._pieces and not self._stopping and any(not s.busy for s in self._seats)
+        idle = any(not slot.busy for slot in self._slots)
+        return not self._batches and not self._stopping and idle
 
     @property
     def unoffered(self) -> list[int]:
-        """Numbers of files that are as if never offered, once the crew has stopped."""
-        return [file.number for piece in self._pieces for file in piece]
+        """Numbers of files that are as if never offered, once the pool has stopped."""
+        return [file.number for batch in self._batches for file in batch]
 
     def offer(self, files: OfferedBatch) -> None:
-        """Take a batch; its verdicts come from `collect`."""
+        """Add a batch; `collect` returns its outcomes."""
         if files:
-            self._pieces.append(files)
+            self._batches.append(files)
             self._dispatch()
 
-    def collect(self, wait: float) -> list[Verdict]:
-        """Wait until there is something to tell, at most so many seconds.
+    def collect(self, wait: float) -> list[Outcome]:
+        """Return outcomes as soon as there are any, after ``wait`` seconds at most.
 
         Raises
         ------
         NotReady, Misconfigured
-            The plugin cannot start or go on, and all that could be told was told: the crew has
-            stopped.
+            The plugin cannot start or go on. The pool has stopped, and all outcomes have been
+            returned.
         """
         self._dispatch()
         until = time.monotonic() + wait
-        while not self._verdicts and any(seat.busy for seat in self._seats):
+        while not self._outcomes and any(slot.busy for slot in self._slots):
             now = time.monotonic()
             if now >= until:
                 break
-            self._listen(min(until, *self._limits()) - now)
-            self._end_the_silent()
+            limits = (
+                s.worker.last_heard + self._limit(s) for s in self._slots if s.worker and s.busy
+            )
+            self._receive(min(until, *limits) - now)
+            self._end_silent_workers()
             self._dispatch()
-        idle = not self._verdicts and not any(seat.busy for seat in self._seats)
-        if idle and self._refusal is not None:
-            refusal, self._refusal = self._refusal, None
-            raise refusal
-        verdicts, self._verdicts = self._verdicts, []
-        return verdicts
+        if not self._outcomes and not any(slot.busy for slot in self._slots):
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
 
     def stop(self) -> None:
-        """Begin no further file; what is in hand is still told by `collect`.
+        """Begin no further file; `collect` still returns the outcomes of those begun.
 
-        A plugin that takes files one at a time stops after the one in hand; others finish their
-        batch. A file that is being read, as far as we read it, is left.
+        A plugin that takes files one at a time stops after the present one; others finish their
+        batch. A file that our own code is reading is left unfinished.
         """
         if self._stopping:
             return
         self._stopping = True
         self._log.info("no further file is begun")
-        for seat in self._seats:
-            if seat.worker is not None and seat.busy and seat.ready:
-                seat.worker.say(protocol.STOP)
+        for slot in self._slots:
+            if slot.worker is not None and slot.busy and slot.ready:
+                slot.worker.send(messages.STOP)
 
     def interrupt(self) -> None:
         """Kill the plugins at once; may be called from a signal handler."""
         self._stopping = self._interrupted = True
-        for seat in self._seats:
-            if (worker := seat.worker) is not None:
+        for slot in self._slots:
+            if (worker := slot.worker) is not None:
                 worker.kill()
 
     def close(self) -> None:
-        """Let the plugins close, and end the workers; nothing may be outstanding."""
-        for seat in self._seats:
-            if seat.worker is not None and seat.ready:
-                seat.worker.close()
-                seat.worker = None
+        """Let the plugins close, and end the workers; no outcome may be missing."""
+        for slot in self._slots:
+            if slot.worker is not None and slot.ready:
+                slot.worker.close()
+                slot.worker = None
         self.end()
 
     def end(self) -> None:
         """Kill all workers at once, whatever they do."""
-        for seat in self._seats:
-            if seat.worker is not None:
-                seat.worker.end()
-                seat.worker = None
-
-    # ---- between batches and workers -------------------------------------------------------------
+        for slot in self._slots:
+            if slot.worker is not None:
+                slot.worker.end()
+                slot.worker = None
 
     def _dispatch(self) -> None:
-        for seat in self._seats:
-            if not self._pieces or self._stopping:
+        for slot in self._slots:
+            if not self._batches or self._stopping:
                 return
-            if seat.busy:
+            if slot.busy:
                 continue
-            seat.busy = True
-            seat.awaited = {file.number: file for file in self._pieces.popleft()}
-            if seat.worker is not None and not seat.worker.alive:
-                # It died between two batches, so no file is to blame.
-                self._log.info("the plugin's process was %s while idle", seat.worker.end())
-                seat.worker = None
-            if seat.worker is None:
-                seat.ready = False
+            slot.busy = True
+            slot.awaited = {file.number: file for file in self._batches.popleft()}
+            if slot.worker is not None and not slot.worker.alive:
+                # It ended between two batches, so no file is to blame.
+                self._log.info("the plugin's process was %s while idle", slot.worker.end())
+                slot.worker = None
+            if slot.worker is None:
+                slot.ready = False
                 try:
-                    seat.worker = Worker(self._launch, self._log)
+                    slot.worker = Worker(self._launch, self._log)
                 except (OSError, subprocess.SubprocessError) as error:
-                    why = getattr(error, "strerror", None) or error
-                    reason = f"the plugin's process cannot be started: {why}"
-                    self._refuse(seat, NotReady(reason))
+                    self._give_up(slot, _not_started(error))
                     return
-            if seat.ready:
-                self._send(seat)
+            if slot.ready:
+                self._send_batch(slot)
 
-    def _send(self, seat: Slot) -> None:
-        assert seat.worker is not None
-        seat.worker.say(protocol.INGEST, [pack(file) for file in seat.awaited.values()])
+    def _send_batch(self, slot: Slot) -> None:
+        assert slot.worker is not None
+        slot.worker.send(messages.INGEST, pickle.dumps(list(slot.awaited.values())))
 
-    def _limits(self) -> list[float]:
-        return [
-            seat.worker.heard + self._patience(seat)
-            for seat in self._seats
-            if seat.worker is not None and seat.busy
-        ]
-
-    def _patience(self, seat: Slot) -> float:
+    def _limit(self, slot: Slot) -> float:
         limit = self._launch.context.timeout
-        return limit if seat.ready else max(limit, STARTING)
+        return limit if slot.ready else max(limit, STARTING)
 
-    def _listen(self, seconds: float) -> None:
+    def _receive(self, seconds: float) -> None:
         poll = select.poll()
-        handlers: dict[int, Any] = {}
-        for seat in self._seats:
-            if seat.worker is not None:
-                handlers[seat.worker.connection.fileno()] = (self._hear, seat)
-                if seat.worker.talks:
-                    handlers[seat.worker.output] = (self._drain, seat)
-        for descriptor in handlers:
+        workers: dict[int, tuple[Slot, Worker]] = {}
+        for slot in self._slots:
+            if slot.worker is not None:
+                workers[slot.worker.connection.fileno()] = slot, slot.worker
+                if slot.worker.output_open:
+                    workers[slot.worker.output] = slot, slot.worker
+        for descriptor in workers:
             poll.register(descriptor, select.POLLIN)
         # Rounded up, so that a limit has passed when the wait for it is over.
         for descriptor, _ in poll.poll(max(0, int(seconds * 1000) + 1)):
-            handle, seat = handlers[descriptor]
-            if seat.worker is not None:
-                handle(seat)
+            slot, worker = workers[descriptor]
+            if slot.worker is not worker:
+                continue  # it has just ended, and its descriptors are closed
+            if descriptor == worker.output:
+                worker.read_output()
+            else:
+                self._handle(slot, worker)
 
-    def _drain(self, seat: Slot) -> None:
-        assert seat.worker is not None
-        seat.worker.drain()
-
-    def _hear(self, seat: Slot) -> None:
-        assert seat.worker is not None
-        messages = seat.worker.listen()
-        if messages is None:
-            self._died(seat, "")
+    def _handle(self, slot: Slot, worker: Worker) -> None:
+        received = worker.receive()
+        if received is None:
+            self._ended(slot, worker)
             return
-        for what, *content in messages:
-            if what == protocol.OUTCOME:
-                self._outcome(seat, *content)
-            elif what == protocol.END:
-                self._ended(seat, *content)
-            elif what == protocol.READY:
-                seat.ready = True
-                seat.version, seat.one_at_a_time = content
-                if self._stopping:
-                    self._unoffer(seat)
-                else:
-                    self._send(seat)
-            elif what == protocol.RAISED:
-                self._raised(seat, content[0])
-            elif what in (protocol.NOT_READY, protocol.MISCONFIGURED):
-                reason = NotReady if what == protocol.NOT_READY else Misconfigured
-                self._refuse(seat, reason(content[0]))
-            elif what == protocol.NO_MEMORY:
-                limit = self._launch.memory_limit
-                seat.excuse = f"needed more memory than memory_limit ({limit} bytes)"
-            elif what == protocol.EXIT:
-                seat.excuse = f"the plugin left its process ({content[0]})"
+        for what, *content in received:
+            match what:
+                case messages.OUTCOME:
+                    number, result, *more = content
+                    del slot.awaited[number]
+                    self._outcomes.append(Outcome(number, Result(result), *more))
+                case messages.READY:
+                    slot.ready = True
+                    slot.version, slot.one_at_a_time = content
+                    if self._stopping:
+                        self._take_back(slot)
+                    else:
+                        self._send_batch(slot)
+                case messages.END if content[0]:
+                    self._take_back(slot)
+                case messages.END:
+                    self._charge(slot, Result.UNKNOWN, "the plugin gave no outcome")
+                case messages.RAISED if slot.ready:
+                    self._charge(slot, Result.FAILED, content[0])
+                case messages.RAISED:
+                    self._give_up(slot, NotReady(f"the plugin cannot start: {content[0]}"))
+                case messages.NOT_READY:
+                    self._give_up(slot, NotReady(content[0]))
+                case messages.MISCONFIGURED:
+                    self._give_up(slot, Misconfigured(content[0]))
+                case messages.NO_MEMORY:
+                    limit = self._launch.memory_limit
+                    slot.excuse = f"needed more memory than memory_limit ({limit} bytes)"
+                case messages.EXIT:
+                    slot.excuse = f"the plugin left its process ({content[0]})"
 
-    # ---- what became of a batch ------------------------------------------------------------------
-
-    def _outcome(
-        self,
-        seat: Slot,
-        number: int,
-        verdict: str,
-        message: str,
-        version: str,
-        parts: list[str],
-        checksums: dict[str, str],
-        begun: float,
-        ended: float,
-    ) -> None:
-        del seat.awaited[number]
-        self._verdicts.append(
-            Verdict(
-                number,
-                Kind(verdict),
-                message,
-                version or seat.version,
-                frozenset(parts),
-                checksums,
-                begun,
-                ended - begun,
-            )
-        )
-
-    def _ended(self, seat: Slot, stopped: bool) -> None:
-        if stopped:
-            self._unoffer(seat)
-        else:
-            self._blame(seat, Kind.UNKNOWN, "the plugin gave no outcome")
-
-    def _raised(self, seat: Slot, message: str) -> None:
-        if seat.ready:
-            self._blame(seat, Kind.FAILED, message)
-        else:
-            self._refuse(seat, NotReady(f"the plugin cannot start: {message}"))
-
-    def _end_the_silent(self) -> None:
+    def _end_silent_workers(self) -> None:
         now = time.monotonic()
-        for seat in self._seats:
-            if seat.worker is not None and seat.busy:
-                limit = self._patience(seat)
-                if now - seat.worker.heard >= limit:
-                    self._died(seat, f"no outcome within {limit:g} s")
+        for slot in self._slots:
+            if slot.worker is not None and slot.busy:
+                limit = self._limit(slot)
+                if now - slot.worker.last_heard >= limit:
+                    self._ended(slot, slot.worker, f"no outcome within {limit:g} s")
 
-    def _died(self, seat: Slot, reason: str) -> None:
-        assert seat.worker is not None
-        worker, seat.worker = seat.worker, None
-        words = worker.last_words()
+    def _ended(self, slot: Slot, worker: Worker, reason: str = "") -> None:
+        """End a worker that has died or must die, and decide what becomes of its files."""
+        slot.worker = None
+        printed = worker.last_output()
         how = worker.end()
-        reason = reason or seat.excuse or f"the plugin's process was {how}"
+        reason = reason or slot.excuse or f"the plugin's process was {how}"
         if worker.unkillable:
             reason += f"; process {worker.pid} is {how}"
-        seat.excuse = ""
-        if words:
-            reason += f"; it said: {words}"
+        slot.excuse = ""
+        if printed:
+            reason += f"; it said: {printed}"
         if worker.unkillable:
-            self._refuse(None, NotReady(reason))
+            self._give_up(None, NotReady(reason))
         if self._interrupted:
-            self.interrupted += (file.number for file in seat.leave_off())
-        elif seat.ready:
-            self._blame(seat, Kind.UNKNOWN, reason, worker.heard)
-        elif seat.busy:
-            self._refuse(seat, NotReady(f"the plugin cannot start: {reason}"))
+            self.interrupted += (file.number for file in slot.release())
+        elif slot.ready:
+            self._charge(slot, Result.UNKNOWN, reason, worker.last_heard)
+        elif slot.busy:
+            self._give_up(slot, NotReady(f"the plugin cannot start: {reason}"))
 
-    def _refuse(self, seat: Slot | None, refusal: NotReady | Misconfigured) -> None:
-        self._refusal = self._refusal or refusal
-        if seat is not None:
-            self._unoffer(seat)
+    def _give_up(self, slot: Slot | None, error: NotReady | Misconfigured) -> None:
+        self._error = self._error or error
+        if slot is not None:
+            self._take_back(slot)
         self.stop()
 
-    def _unoffer(self, seat: Slot) -> None:
-        if files := seat.leave_off():
-            self._pieces.append(files)
+    def _take_back(self, slot: Slot) -> None:
+        if files := slot.release():
+            self._batches.append(files)
 
-    def _blame(self, seat: Slot, kind: Kind, reason: str, since: float | None = None) -> None:
-        """Charge the file in hand, if it is known; offer the others again."""
-        files = seat.leave_off()
+    def _charge(
+        self, slot: Slot, result: Result, reason: str, started: float | None = None
+    ) -> None:
+        """Charge the file that caused this, if it is known; offer the others again."""
+        files = slot.release()
         if not files:
             return
-        if len(files) > 1 and not seat.one_at_a_time:
+        if len(files) > 1 and not slot.one_at_a_time:
             size = -(-len(files) // PIECES)
             self._log.info("batch of %d is tried in pieces of %d: %s", len(files), size, reason)
-            self._pieces += [files[at : at + size] for at in range(0, len(files), size)]
+            self._batches += [files[at : at + size] for at in range(0, len(files), size)]
             return
         now = time.monotonic()
-        begun = now if since is None else since
-        self._verdicts.append(
-            Verdict(files[0].number, kind, reason, seat.version, begun=begun, seconds=now - begun)
+        started = now if started is None else started
+        self._outcomes.append(
+            Outcome(
+                files[0].number,
+                result,
+                reason,
+                slot.version,
+                started=started,
+                seconds=now - started,
+            )
         )
         if files[1:]:
-            self._pieces.append(files[1:])
+            self._batches.append(files[1:])
+
+
+def ask(
+    launch: Launch, batches: Iterable[OfferedBatch], log: logging.Logger
+) -> Iterator[dict[int, bool] | None]:
+    """Start a plugin, and ask it batch by batch which files its target holds.
+
+    Parameters
+    ----------
+    launch : `dbbbatch.targets.worker.Launch`
+        The plugin.
+    batches : iterable
+        The files in question.
+    log : `logging.Logger`
+        Receives what the plugin prints (debug).
+
+    Yields
+    ------
+    answer : `dict` [`int`, `bool`] or `None`
+        For each file of a batch, by its number, whether the target holds it; `None` if the plugin
+        cannot be asked.
+
+    Raises
+    ------
+    NotReady
+        The target is unavailable, or the plugin died or did not answer in time.
+    Misconfigured
+        The target cannot be used as configured.
+    """
+    try:
+        worker = Worker(launch, log)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise _not_started(error) from None
+    timeout = launch.context.timeout
+    try:
+        _answer(worker, messages.READY, max(timeout, STARTING))
+        for batch in batches:
+            worker.send(messages.KNOWN_FILES, pickle.dumps(list(batch)))
+            (found,) = _answer(worker, messages.FOUND, timeout)
+            yield None if found is None else dict(found)
+        worker.send(messages.CLOSE)
+    finally:
+        worker.end()
+
+
+def _answer(worker: Worker, expected: str, seconds: float) -> list[Any]:
+    poll = select.poll()
+    poll.register(worker.connection, select.POLLIN)
+    poll.register(worker.output, select.POLLIN)
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        poll.poll(int(left * 1000) + 1)
+        if worker.output_open and not worker.read_output():
+            poll.unregister(worker.output)
+        received = worker.receive()
+        if received is None:
+            raise NotReady(f"the plugin's process ended; it said: {worker.last_output()}")
+        for what, *content in received:
+            if what == expected:
+                return content
+            if what == messages.MISCONFIGURED:
+                raise Misconfigured(*content)
+            raise NotReady(str(*content) or what)
+    raise NotReady(f"the plugin gave no answer within {seconds:g} s")
+
+
+def _not_started(error: Exception) -> NotReady:
+    why = getattr(error, "strerror", None) or error
+    return NotReady(f"the plugin's process cannot be started: {why}")

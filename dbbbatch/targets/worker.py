@@ -1,9 +1,8 @@
 """One child process that contains a plugin, as the pass sees it.
 
-Started by `subprocess`, not by `sh`: the child is spoken to over a socket and a pipe of its own for
-as long as the pass lasts, and `sh` (which also costs the pass its import of asyncio) talks only
-through stdin and stdout, which here belong to the plugin. It is a new interpreter, not a fork, so
-no lock, connection or thread of the pass exists in it; all descriptors but those two are closed.
+The child is a new interpreter, not a fork, so no lock, connection or thread of the pass exists in
+it. The pass talks to it over a socket, since stdin and stdout belong to the plugin, and the child
+notices by a pipe when the pass has ended.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbbbatch.config import fields
-from dbbbatch.process import environment
-from dbbbatch.targets import messages as protocol
+from dbbbatch.config.sections import Site, Target
+from dbbbatch.process import environment, run
+from dbbbatch.targets import messages
 from dbbbatch.targets.plugin import Context
 
 _BOOT = (
@@ -33,14 +33,14 @@ _BOOT = (
     "from dbbbatch.targets.child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
 )
 
-#: Seconds that a plugin gets to close its connections at the end of a pass.
+#: Seconds that a plugin has to close its connections at the end of a pass.
 CLOSING = 10.0
 
-#: Set in a child's environment, so that programs which have lost their parent can be told.
+#: Set in the environment of a child, and so in that of programs which have lost their parent.
 _WORKER_MARK = "DBB_WORKER"
 
-#: Pieces of what a child says that are taken at once: it may say more than is ever heard.
-_AT_ONCE = 64
+#: Most reads from a child in a row: it may write faster than it is read.
+_MOST_READS = 64
 
 _KEPT_LINES = 12
 _KEPT_CHARACTERS = 600
@@ -55,9 +55,10 @@ class Launch:
     plugin : `str`
         The plugin's name.
     table : mapping
-        Its configuration as TOML gave it; the child reads it anew, so no password travels parsed.
+        Its configuration as in the TOML file. The child reads it again, so no parsed password is
+        sent.
     context : `dbbbatch.targets.plugin.Context`
-        Where it finds itself.
+        Its surroundings.
     memory_limit : `int`
         Bytes of address space (RLIMIT_AS); 0 for no limit.
     """
@@ -67,6 +68,18 @@ class Launch:
     context: Context
     memory_limit: int = 0
 
+    @classmethod
+    def of(cls, section: Target, site: Site) -> Launch:
+        """Return the launch of a target's plugin."""
+        context = Context(
+            target=section.name,
+            site=site.name,
+            storage=section.storage,
+            state=site.state,
+            timeout=section.timeout,
+        )
+        return cls(section.plugin, section.config, context, section.memory_limit)
+
 
 class Worker:
     """A child process with a plugin in it.
@@ -74,56 +87,54 @@ class Worker:
     Attributes
     ----------
     connection : `socket.socket`
-        Where it answers.
+        Receives its messages.
     output : `int`
-        Descriptor from which to `drain` what the plugin prints.
-    heard : `float`
-        When it last said something, by `time.monotonic`.
-    talks : `bool`
-        Whether there is more to `drain`, sooner or later.
+        Descriptor from which `read_output` reads what the plugin prints.
+    output_open : `bool`
+        Whether there may be more to read from `output`.
+    last_heard : `float`
+        When a message was last sent or received (`time.monotonic`).
     unkillable : `bool`
-        It was to be ended and did not.
+        Whether it did not end although it was killed.
+
+    Raises
+    ------
+    OSError
+        The process cannot be started.
     """
 
     def __init__(self, launch: Launch, log: logging.Logger) -> None:
         self._log = log
-        self._frames = protocol.Frames()
+        self._frames = messages.Frames()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._partial = b""
-        self.talks = True
+        self._partial_line = b""
+        self.output_open = True
         self.unkillable = False
         self._mark = os.urandom(8).hex()
-        ours, theirs = socket.socketpair()
-        lifeline, self._life = os.pipe()
+        variables = environment.for_children(
+            keep=fields.variables(launch.table), **{_WORKER_MARK: self._mark}
+        )
+        self.connection, theirs = socket.socketpair()
+        lifeline, self._lifeline = os.pipe()
         self.output, output = os.pipe()
+        descriptors = (theirs.fileno(), lifeline)
         try:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    _BOOT,
-                    str(theirs.fileno()),
-                    str(lifeline),
-                    json.dumps(sys.path),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(theirs.fileno(), lifeline),
-                start_new_session=True,
-                env=environment.for_children(
-                    keep=fields.variables(launch.table), **{_WORKER_MARK: self._mark}
-                ),
+            self._process = run.start_child(
+                [sys.executable, "-c", _BOOT, *map(str, descriptors), json.dumps(sys.path)],
+                output=output,
+                descriptors=descriptors,
+                env=variables,
             )
+        except BaseException:
+            self._release()
+            raise
         finally:
             theirs.close()
             os.close(lifeline)
             os.close(output)
         os.set_blocking(self.output, False)
-        self.connection = ours
-        self.heard = time.monotonic()
-        setup = (launch.plugin, dict(launch.table), launch.context, launch.memory_limit)
-        self.say(protocol.SETUP, pickle.dumps(setup))
+        self.last_heard = time.monotonic()
+        self.send(messages.SETUP, pickle.dumps(launch))
 
     @property
     def pid(self) -> int:
@@ -132,98 +143,98 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the child runs; asked without waiting for it, so its number stays its own."""
+        """Whether the child runs. It is not waited for, so its number stays its own."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
-    def say(self, *message: Any) -> None:
-        """Send a message; a child that is gone is noticed when its answer is awaited."""
-        self.heard = time.monotonic()
+    def send(self, *message: Any) -> None:
+        """Send a message; a child that has ended is noticed when its answer is received."""
+        self.last_heard = time.monotonic()
         self.connection.settimeout(CLOSING)
         try:
-            self.connection.sendall(protocol.frame(*message))
+            self.connection.sendall(messages.frame(*message))
         except OSError as error:
-            self._log.debug("plugin process %d took no more orders: %s", self.pid, error)
+            self._log.debug("plugin process %d takes no more messages: %s", self.pid, error)
         self.connection.setblocking(False)
 
-    def listen(self) -> list[tuple[Any, ...]] | None:
-        """Take what the child has said by now; `None` once it is gone and all is heard."""
-        messages: list[tuple[Any, ...]] = []
-        for _ in range(_AT_ONCE):
+    def receive(self) -> list[tuple[Any, ...]] | None:
+        """Return the messages that have arrived; `None` if the child has ended and all are read."""
+        received: list[tuple[Any, ...]] = []
+        for _ in range(_MOST_READS):
             try:
                 data = self.connection.recv(1 << 18)
             except BlockingIOError:
-                return messages
+                return received
             except ConnectionResetError:
                 data = b""
             if not data:
-                return messages or None
+                return received or None
             try:
-                said = self._frames.feed(data)
-            except (protocol.TooLong, ValueError, EOFError, TypeError):
-                self._log.warning("plugin process %d says what is no message of ours", self.pid)
+                complete = self._frames.feed(data)
+            except (messages.TooLong, ValueError, EOFError, TypeError):
+                self._log.warning("plugin process %d sends what is no message of ours", self.pid)
                 return None
-            if said:
-                # A part of a message does not put off the time limit for the whole.
-                self.heard = time.monotonic()
-                messages += said
-        return messages
+            if complete:
+                # A part of a message does not extend the time limit for the whole.
+                self.last_heard = time.monotonic()
+                received += complete
+        return received
 
-    def drain(self) -> bool:
-        """Log what the plugin has printed and keep the last lines; False at the end of it."""
+    def read_output(self) -> bool:
+        """Log what the plugin has printed and keep the last lines; return `output_open`."""
         try:
             data = os.read(self.output, 1 << 16)
         except BlockingIOError:
             return True
-        self.talks = bool(data)
-        if data:
-            *lines, rest = (self._partial + data).split(b"\n")
-            self._partial = rest[-4096:]
-            for line in lines:
-                text = line.decode(errors="backslashreplace").strip()
-                if text:
-                    self._lines.append(text)
-                    self._log.debug("plugin: %s", text)
-        return self.talks
+        self.output_open = bool(data)
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
+        self._partial_line = self._partial_line[-4096:]
+        for line in lines:
+            if text := line.decode(errors="backslashreplace").strip():
+                self._lines.append(text)
+                self._log.debug("plugin: %s", text)
+        return self.output_open
 
-    def last_words(self) -> str:
-        """Return the last lines that the plugin printed, as one, shortened."""
-        for _ in range(64):
-            if not self.drain():
+    def last_output(self) -> str:
+        """Return the last lines that the plugin printed, as one line, shortened."""
+        for _ in range(_MOST_READS):
+            if not self.read_output():
                 break
-        text = " | ".join([*self._lines, self._partial.decode(errors="backslashreplace")])
+        text = " | ".join([*self._lines, self._partial_line.decode(errors="backslashreplace")])
         text = text.strip(" |")
         return text if len(text) <= _KEPT_CHARACTERS else "…" + text[-_KEPT_CHARACTERS:]
 
     def kill(self) -> None:
-        """Kill the child alone, at once; `end` is still to be called."""
+        """Kill the child alone, at once; `end` must still be called."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> str:
-        """Kill the child and everything that it has started; say how the child itself had ended."""
+        """Kill the child and everything that it started; return how the child itself had ended."""
         import psutil
 
         started = _started_by(self.pid, self._mark)
         # Not yet waited for, so its number cannot have become another process's.
         self.kill()
         for process in {*started, *_started_by(self.pid, self._mark)}:
-            try:
+            with suppress(psutil.Error):
                 process.kill()
-            except psutil.Error:
-                continue
         self._release()
         try:
             code = self._process.wait(CLOSING)
         except subprocess.TimeoutExpired:
             self.unkillable = True
             return "not to be killed: it waits for a disk, or for a server that does not answer"
-        if code < 0:
-            return f"killed by {signal.strsignal(-code) or 'signal'} ({_signal_name(-code)})"
-        return f"ended with exit code {code}"
+        if code >= 0:
+            return f"ended with exit code {code}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"killed by {signal.strsignal(-code) or 'signal'} ({name})"
 
     def close(self) -> None:
-        """Ask the plugin to close, and wait a little before the child is ended."""
-        self.say(protocol.CLOSE)
+        """Let the plugin close, and wait a little before the child is killed."""
+        self.send(messages.CLOSE)
         deadline = time.monotonic() + CLOSING
         try:
             while True:
@@ -232,7 +243,7 @@ class Worker:
                     break
                 if time.monotonic() >= deadline:
                     raise TimeoutError
-                self.drain()
+                self.read_output()
             self._process.wait(max(0.001, deadline - time.monotonic()))
         except (OSError, subprocess.TimeoutExpired):
             self._log.warning("the plugin did not close within %.0f s", CLOSING)
@@ -242,28 +253,19 @@ class Worker:
 
     def _release(self) -> None:
         self.connection.close()
-        for descriptor in (self._life, self.output):
+        for descriptor in (self._lifeline, self.output):
             os.close(descriptor)
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
 def _started_by(pid: int, mark: str) -> list[Any]:
-    """Find what a worker has started: its descendants, and orphans by the inherited mark."""
+    """Return what a worker has started: its descendants, and orphans by the inherited mark."""
     import psutil
 
     found = []
     with suppress(psutil.NoSuchProcess):
         found += psutil.Process(pid).children(recursive=True)
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error):
             if process.pid != pid and process.environ().get(_WORKER_MARK) == mark:
                 found.append(process)
-        except psutil.Error:
-            continue
     return found

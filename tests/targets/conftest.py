@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from dbbbatch.targets import registry
-from dbbbatch.targets.plugin import Context, StoredFile
+from dbbbatch.targets.plugin import Context, Outcome, StoredFile
 from dbbbatch.targets.pool import WorkerPool
-from dbbbatch.targets.verdict import Verdict
 from dbbbatch.targets.worker import Launch
 
 #: One tells of each file at once, the other only at the end of the batch.
@@ -22,7 +21,7 @@ PLUGINS = {
     "whole": "tests.targets.naughty:Whole",
 }
 
-MakeCrew = Callable[..., WorkerPool]
+MakePool = Callable[..., WorkerPool]
 
 
 @pytest.fixture
@@ -65,8 +64,8 @@ def stored(storage: Path) -> Callable[..., list[StoredFile]]:
 
 
 @pytest.fixture
-def make_crew(naughty: None, storage: Path, tmp_path: Path) -> Iterator[MakeCrew]:
-    """Give a function that makes a crew of naughty plugins; all are ended in the end."""
+def make_pool(naughty: None, storage: Path, tmp_path: Path) -> Iterator[MakePool]:
+    """Give a function that makes a pool of naughty plugins; all are ended in the end."""
     made: list[WorkerPool] = []
 
     def make(
@@ -83,18 +82,18 @@ def make_crew(naughty: None, storage: Path, tmp_path: Path) -> Iterator[MakeCrew
         return made[-1]
 
     yield make
-    for crew in made:
-        crew.end()
+    for pool in made:
+        pool.end()
 
 
-def tell(crew: WorkerPool) -> dict[int, Verdict]:
+def outcomes_of(pool: WorkerPool) -> dict[int, Outcome]:
     """Collect until nothing more is awaited."""
-    verdicts: dict[int, Verdict] = {}
-    while crew.busy:
-        for verdict in crew.collect(60.0):
-            assert verdict.number not in verdicts
-            verdicts[verdict.number] = verdict
-    return verdicts
+    outcomes: dict[int, Outcome] = {}
+    while pool.busy:
+        for outcome in pool.collect(60.0):
+            assert outcome.number not in outcomes
+            outcomes[outcome.number] = outcome
+    return outcomes
 
 
 def open_when_read(fifo: Path, meanwhile: Callable[[], object]) -> int:

@@ -19,7 +19,7 @@ from dbbbatch.files import names, processes
 from dbbbatch.files.processes import machine
 from dbbbatch.passes.ingester import rules
 from dbbbatch.passes.runner import PassContext
-from dbbbatch.targets.verdict import MISSING, Kind, Verdict
+from dbbbatch.targets.plugin import MISSING, Outcome, Result
 
 #: Seconds for which a claim is good, and between two times that a pass renews its own.
 CLAIM = 300.0
@@ -85,25 +85,25 @@ class Claims:
                 self._held |= {held.file_id: held for held in taken.held}
                 return taken.held
 
-    def tell(self, verdicts: Iterable[Verdict]) -> None:
+    def tell(self, outcomes: Iterable[Outcome]) -> None:
         """Record what became of files."""
-        verdicts = list(verdicts)
-        missing = [verdict.number for verdict in verdicts if verdict.kind is Kind.MISSING]
+        outcomes = list(outcomes)
+        missing = [outcome.number for outcome in outcomes if outcome.result is Result.MISSING]
         missed = self._missed_before(missing) if missing else set()
         now = self._now()
         written = self._write(
             [
                 rules.next_state(
-                    verdict,
-                    self._held[verdict.number],
+                    outcome,
+                    self._held[outcome.number],
                     self._policy,
                     number=self._number + at,
-                    start_time=self._moment(verdict.begun),
+                    start_time=self._moment(outcome.started),
                     now=now,
                     chance=random.random(),
-                    missed_before=verdict.number in missed,
+                    missed_before=outcome.number in missed,
                 )
-                for at, verdict in enumerate(verdicts)
+                for at, outcome in enumerate(outcomes)
             ]
         )
         for judgement in written:

@@ -1,4 +1,4 @@
-"""What a verdict makes of a file: which status, at which cost, and when to try again. All pure."""
+"""What a outcome makes of a file: which status, at which cost, and when to try again. All pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dbbbatch.database import retry
 from dbbbatch.database.models.claim import StateChange
 from dbbbatch.database.models.due import ClaimedFile
 from dbbbatch.database.models.statuses import IngestStatus
-from dbbbatch.targets.verdict import MISSING, Kind, Verdict
+from dbbbatch.targets.plugin import MISSING, Outcome, Result
 
 #: Files of the first batch of a pass, and of the smallest one.
 SMALLEST = 10
@@ -23,8 +23,8 @@ BATCH_SECONDS = 2.0
 #: of the storage area and not of the files.
 MANY_MISSING = 10
 
-_SUCCESSES = {Kind.DONE: "", Kind.ALREADY: "was there already"}
-_COSTLY = {Kind.FAILED, Kind.PARTLY, Kind.ALTERED, Kind.MISSING, Kind.UNKNOWN}
+_SUCCESSES = {Result.DONE: "", Result.ALREADY: "was there already"}
+_COSTLY = {Result.FAILED, Result.PARTLY, Result.ALTERED, Result.MISSING, Result.UNKNOWN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def waiting_time(policy: Policy, attempts: int, chance: float) -> float:
 
 
 def next_state(
-    verdict: Verdict,
+    outcome: Outcome,
     held: ClaimedFile,
     policy: Policy,
     *,
@@ -71,7 +71,7 @@ def next_state(
 
     Parameters
     ----------
-    verdict : `dbbbatch.targets.verdict.Verdict`
+    outcome : `dbbbatch.targets.plugin.Outcome`
         What the plugin made of it.
     held : `dbbbatch.database.models.claim.Held`
         What it was.
@@ -87,21 +87,23 @@ def next_state(
         It was not in storage when it was looked for the last time either. At first sight that
         costs nothing: another host may have just moved it there, and caches lag behind.
     """
-    status, attempts, message, due = held.was, held.attempts, verdict.message, None
-    if verdict.kind is Kind.MISSING and not message.startswith(MISSING):
+    status, attempts, message, due = held.was, held.attempts, outcome.message, None
+    if outcome.result is Result.MISSING and not message.startswith(MISSING):
         message = f"{MISSING}: {message}" if message else MISSING
-    if verdict.kind in _SUCCESSES:
-        status, message = IngestStatus.SUCCESS, message or _SUCCESSES[verdict.kind]
-    elif verdict.kind in (Kind.NEVER, Kind.EMPTY):
+    if outcome.result in _SUCCESSES:
+        status, message = IngestStatus.SUCCESS, message or _SUCCESSES[outcome.result]
+    elif outcome.result in (Result.NEVER, Result.EMPTY):
         status = IngestStatus.INVALID
-    elif verdict.kind in _COSTLY and (missed_before or verdict.kind is not Kind.MISSING):
+    elif outcome.result in _COSTLY and (missed_before or outcome.result is not Result.MISSING):
         attempts += 1
-        status = IngestStatus.UNKNOWN if verdict.kind is Kind.UNKNOWN else IngestStatus.FAILURE
+        status = IngestStatus.UNKNOWN if outcome.result is Result.UNKNOWN else IngestStatus.FAILURE
         if attempts < policy.max_attempts:
             due = now + timedelta(seconds=waiting_time(policy, attempts, chance))
         else:
             # Looked for so often, with the storage area in place, it is gone.
-            status = IngestStatus.INVALID if verdict.kind is Kind.MISSING else IngestStatus.FAILURE
+            status = (
+                IngestStatus.INVALID if outcome.result is Result.MISSING else IngestStatus.FAILURE
+            )
     else:
         due = now + timedelta(seconds=waiting_time(policy, 1, chance))
     return StateChange(
@@ -110,12 +112,12 @@ def next_state(
         status=status,
         attempts=attempts,
         next_try_at=due,
-        parts_done=held.parts_done | verdict.parts_done,
+        parts_done=held.parts_done | outcome.parts_done,
         message=message,
-        version=verdict.version,
+        version=outcome.version,
         start_time=start_time,
-        duration=verdict.seconds,
-        checksums=verdict.checksums,
+        duration=outcome.seconds,
+        checksums=outcome.checksums,
     )
 
 
@@ -151,10 +153,10 @@ def let_go(held: ClaimedFile, why: str, *, number: int, now: datetime) -> StateC
     )
 
 
-def storage_is_in_trouble(verdicts: Sequence[Verdict]) -> bool:
+def storage_is_in_trouble(outcomes: Sequence[Outcome]) -> bool:
     """Return whether so many files are missing that they cannot have been lost one by one."""
-    missing = sum(verdict.kind is Kind.MISSING for verdict in verdicts)
-    return missing >= MANY_MISSING and 2 * missing >= len(verdicts)
+    missing = sum(outcome.result is Result.MISSING for outcome in outcomes)
+    return missing >= MANY_MISSING and 2 * missing >= len(outcomes)
 
 
 def must_go_alone(held: ClaimedFile) -> bool:

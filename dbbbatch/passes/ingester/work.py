@@ -1,7 +1,7 @@
 """The ingester: offers stored files to one target and records every attempt.
 
 Files are taken in hand in batches, offered to a plugin in a child process, and let go with their
-verdicts; each of these steps is one transaction for a whole batch. A pass that is killed leaves
+outcomes; each of these steps is one transaction for a whole batch. A pass that is killed leaves
 files in hand, which the next one finds by its dead process.
 """
 
@@ -21,8 +21,7 @@ from dbbbatch.files import names
 from dbbbatch.passes.ingester import rules
 from dbbbatch.passes.ingester.claims import Claims
 from dbbbatch.passes.runner import PassContext, Work
-from dbbbatch.targets.plugin import Context, Misconfigured, NotReady, StoredFile
-from dbbbatch.targets.verdict import Kind, Verdict
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Result, StoredFile
 
 if TYPE_CHECKING:
     from dbbbatch.targets.pool import WorkerPool
@@ -34,7 +33,7 @@ LONGEST_WAITING = 1.0
 #: Seconds between two looks for more while some workers have nothing to do.
 LOOKING = 1.0
 
-#: After so many verdicts in a row that the target is not to be had, the pass gives up.
+#: After so many outcomes in a row that the target is not to be had, the pass gives up.
 MOST_LATER = 50
 
 
@@ -85,7 +84,7 @@ class IngesterWork(Work):
 
 
 class _Offering:
-    """The loop of one pass: files go to the plugin, verdicts to the database."""
+    """The loop of one pass: files go to the plugin, outcomes to the database."""
 
     def __init__(
         self, p: PassContext, section: TargetSection, target: TargetRow, claims: Claims
@@ -95,7 +94,7 @@ class _Offering:
         self._target = target
         self._claims = claims
         self._count = min(rules.SMALLEST, section.batch_files)
-        self._waiting: list[Verdict] = []
+        self._waiting: list[Outcome] = []
         self._oldest = 0.0
         self._judged = 0
         self._measured = time.monotonic()
@@ -183,29 +182,23 @@ class _Offering:
         from dbbbatch.targets.pool import WorkerPool
         from dbbbatch.targets.worker import Launch
 
-        section, site = self._section, self._p.settings.site
-        context = Context(
-            target=section.name,
-            site=site.name,
-            storage=section.storage,
-            state=site.state,
-            timeout=section.timeout,
-        )
-        launch = Launch(section.plugin, section.config, context, section.memory_limit)
-        return WorkerPool(launch, section.workers, self._p.log)
+        launch = Launch.of(self._section, self._p.settings.site)
+        return WorkerPool(launch, self._section.workers, self._p.log)
 
     def _offer(self, crew: WorkerPool, held: Sequence[ClaimedFile]) -> None:
         together = []
         for one in held:
             if one.file_status != "STORED":
                 # On its way there once more, or no longer there: then it is due again when it is.
-                kind = Kind.LATER if one.file_status == "ARRIVING" else Kind.NEVER
+                result = Result.LATER if one.file_status == "ARRIVING" else Result.NEVER
                 message = f"is {one.file_status} in the storage area"
-                self._waiting.append(Verdict(one.file_id, kind, message, begun=time.monotonic()))
+                self._waiting.append(
+                    Outcome(one.file_id, result, message, started=time.monotonic())
+                )
             elif why := names.fault(one):
                 self._p.refuse("file", one.file_id, why)
-                verdict = Verdict(one.file_id, Kind.FAILED, why, begun=time.monotonic())
-                self._waiting.append(verdict)
+                outcome = Outcome(one.file_id, Result.FAILED, why, started=time.monotonic())
+                self._waiting.append(outcome)
             elif rules.must_go_alone(one):
                 crew.offer([self._stored(one)])
             else:
@@ -230,21 +223,21 @@ class _Offering:
 
     def _hear(self, crew: WorkerPool) -> None:
         try:
-            verdicts = crew.collect(LONGEST_WAITING)
+            outcomes = crew.collect(LONGEST_WAITING)
         except NotReady as error:
             self._trouble = TryLater(str(error))
             return
         except Misconfigured as error:
             self._trouble = ConfigError(*str(error).splitlines())
             return
-        if verdicts and not self._waiting:
+        if outcomes and not self._waiting:
             self._oldest = time.monotonic()
-        self._waiting += verdicts
-        self._judged += len(verdicts)
-        for verdict in verdicts:
-            self._laters = self._laters + 1 if verdict.kind is Kind.LATER else 0
+        self._waiting += outcomes
+        self._judged += len(outcomes)
+        for outcome in outcomes:
+            self._laters = self._laters + 1 if outcome.result is Result.LATER else 0
             if self._laters == MOST_LATER:
-                self._trouble = TryLater(verdict.message or "the target asks to try later")
+                self._trouble = TryLater(outcome.message or "the target asks to try later")
 
     def _is_time_to_record(self) -> bool:
         return len(self._waiting) >= MOST_WAITING or (
@@ -252,28 +245,30 @@ class _Offering:
         )
 
     def _record(self) -> None:
-        verdicts, self._waiting = self._waiting, []
-        if any(verdict.kind is Kind.MISSING for verdict in verdicts):
-            verdicts = self._without_storage_trouble(verdicts)
-        self._claims.tell(verdicts)
-        self._done += len(verdicts)
+        outcomes, self._waiting = self._waiting, []
+        if any(outcome.result is Result.MISSING for outcome in outcomes):
+            outcomes = self._without_storage_trouble(outcomes)
+        self._claims.tell(outcomes)
+        self._done += len(outcomes)
         self._p.progress(self._done, self._total)
 
-    def _without_storage_trouble(self, verdicts: list[Verdict]) -> list[Verdict]:
+    def _without_storage_trouble(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Charge no file with being missing where it is the storage area that is in trouble."""
         storage = self._section.storage
-        missing = [verdict.number for verdict in verdicts if verdict.kind is Kind.MISSING]
+        missing = [outcome.number for outcome in outcomes if outcome.result is Result.MISSING]
         if away := self._p.roots.why_not(storage, self._section.sentinel):
             self._trouble = TryLater(away)
             self._claims.give_back(missing, "the storage area was not there")
-            return [verdict for verdict in verdicts if verdict.kind is not Kind.MISSING]
-        if rules.storage_is_in_trouble(verdicts):
+            return [outcome for outcome in outcomes if outcome.result is not Result.MISSING]
+        if rules.storage_is_in_trouble(outcomes):
             self._trouble = TryLater(
-                f"{len(missing)} of {len(verdicts)} files are not in {storage}, too many "
+                f"{len(missing)} of {len(outcomes)} files are not in {storage}, too many "
                 "to have been lost one by one; if they are gone, `dbb-auditor` says so"
             )
             return [
-                replace(verdict, kind=Kind.LATER) if verdict.kind is Kind.MISSING else verdict
-                for verdict in verdicts
+                replace(outcome, result=Result.LATER)
+                if outcome.result is Result.MISSING
+                else outcome
+                for outcome in outcomes
             ]
-        return verdicts
+        return outcomes

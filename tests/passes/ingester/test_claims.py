@@ -64,11 +64,11 @@ def test_transactions_whose_answer_is_lost_are_written_once(
     ingesting.store("1.fits", "2.fits", "3.fits")
     really = connect.write
 
-    def transact(function: Callable[[], Any], **more: Any) -> Any:
-        really(function, **more)
-        return really(function, **more)
+    def write(function: Callable[..., Any], *arguments: Any) -> Any:
+        really(function, *arguments)
+        return really(function, *arguments)
 
-    monkeypatch.setattr(connect, "transact", transact)
+    monkeypatch.setattr(connect, "write", write)
     assert ingesting.run() == 0
     for name in ("1.fits", "2.fits", "3.fits"):
         assert ingesting.events(name) == ["UNTRIED", "PENDING", "SUCCESS"]

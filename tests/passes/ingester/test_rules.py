@@ -1,4 +1,4 @@
-"""What a verdict makes of a file: pure decisions."""
+"""What an outcome makes of a file: pure decisions."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -10,16 +10,18 @@ from dbbbatch.database.models.due import ClaimedFile
 from dbbbatch.database.models.statuses import TRANSITIONS, IngestStatus
 from dbbbatch.passes.ingester import rules
 from dbbbatch.passes.ingester.rules import Policy
-from dbbbatch.targets.verdict import Kind, Verdict
+from dbbbatch.targets.plugin import Outcome, Result
 
 NOW = datetime(2026, 11, 24, 12)
 POLICY = Policy(max_attempts=3, first_wait=60.0, longest_wait=3600.0)
 HELD = ClaimedFile(1, "night", "x.fits", 4, {}, "STORED", NOW, IngestStatus.UNTRIED, 0, frozenset())
 
 
-def judge(kind: Kind, held: ClaimedFile = HELD, missed_before: bool = False, **more: Any) -> Any:
+def judge(
+    result: Result, held: ClaimedFile = HELD, missed_before: bool = False, **more: Any
+) -> Any:
     return rules.next_state(
-        Verdict(1, kind, **more),
+        Outcome(1, result, **more),
         held,
         POLICY,
         number=5,
@@ -31,68 +33,72 @@ def judge(kind: Kind, held: ClaimedFile = HELD, missed_before: bool = False, **m
 
 
 def test_a_file_that_is_missing_twice_is_charged() -> None:
-    judgement = judge(Kind.MISSING, missed_before=True, message="no such file")
+    judgement = judge(Result.MISSING, missed_before=True, message="no such file")
     assert (judgement.status, judgement.attempts) == (IngestStatus.FAILURE, 1)
     assert judgement.message == "not in the storage area: no such file"
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("result", list(Result))
 @pytest.mark.parametrize(
     "was", [IngestStatus.UNTRIED, IngestStatus.RERUN, IngestStatus.FAILURE, IngestStatus.UNKNOWN]
 )
 @pytest.mark.parametrize("attempts", [0, 2])
-def test_every_judgement_is_a_possible_change(kind: Kind, was: IngestStatus, attempts: int) -> None:
-    judgement = judge(kind, replace(HELD, was=was, attempts=attempts))
+def test_every_judgement_is_a_possible_change(
+    result: Result, was: IngestStatus, attempts: int
+) -> None:
+    judgement = judge(result, replace(HELD, was=was, attempts=attempts))
     assert (IngestStatus.PENDING, judgement.status) in TRANSITIONS
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "attempts", "again"),
+    ("result", "status", "attempts", "again"),
     [
-        (Kind.DONE, IngestStatus.SUCCESS, 0, False),
-        (Kind.ALREADY, IngestStatus.SUCCESS, 0, False),
-        (Kind.LATER, IngestStatus.UNTRIED, 0, True),
-        (Kind.FAILED, IngestStatus.FAILURE, 1, True),
-        (Kind.PARTLY, IngestStatus.FAILURE, 1, True),
-        (Kind.ALTERED, IngestStatus.FAILURE, 1, True),
-        (Kind.MISSING, IngestStatus.UNTRIED, 0, True),
-        (Kind.UNKNOWN, IngestStatus.UNKNOWN, 1, True),
-        (Kind.NEVER, IngestStatus.INVALID, 0, False),
-        (Kind.EMPTY, IngestStatus.INVALID, 0, False),
+        (Result.DONE, IngestStatus.SUCCESS, 0, False),
+        (Result.ALREADY, IngestStatus.SUCCESS, 0, False),
+        (Result.LATER, IngestStatus.UNTRIED, 0, True),
+        (Result.FAILED, IngestStatus.FAILURE, 1, True),
+        (Result.PARTLY, IngestStatus.FAILURE, 1, True),
+        (Result.ALTERED, IngestStatus.FAILURE, 1, True),
+        (Result.MISSING, IngestStatus.UNTRIED, 0, True),
+        (Result.UNKNOWN, IngestStatus.UNKNOWN, 1, True),
+        (Result.NEVER, IngestStatus.INVALID, 0, False),
+        (Result.EMPTY, IngestStatus.INVALID, 0, False),
     ],
 )
-def test_first_attempt(kind: Kind, status: IngestStatus, attempts: int, again: bool) -> None:
-    judgement = judge(kind)
+def test_first_attempt(result: Result, status: IngestStatus, attempts: int, again: bool) -> None:
+    judgement = judge(result)
     assert (judgement.status, judgement.attempts) == (status, attempts)
     assert (judgement.next_try_at is not None) == again
 
 
 @pytest.mark.parametrize(
-    ("kind", "status"),
+    ("result", "status"),
     [
-        (Kind.FAILED, IngestStatus.FAILURE),
-        (Kind.PARTLY, IngestStatus.FAILURE),
-        (Kind.UNKNOWN, IngestStatus.FAILURE),
-        (Kind.MISSING, IngestStatus.INVALID),
+        (Result.FAILED, IngestStatus.FAILURE),
+        (Result.PARTLY, IngestStatus.FAILURE),
+        (Result.UNKNOWN, IngestStatus.FAILURE),
+        (Result.MISSING, IngestStatus.INVALID),
     ],
 )
-def test_last_attempt_is_left_to_a_person(kind: Kind, status: IngestStatus) -> None:
-    judgement = judge(kind, replace(HELD, was=IngestStatus.FAILURE, attempts=2), missed_before=True)
+def test_last_attempt_is_left_to_a_person(result: Result, status: IngestStatus) -> None:
+    judgement = judge(
+        result, replace(HELD, was=IngestStatus.FAILURE, attempts=2), missed_before=True
+    )
     assert (judgement.status, judgement.attempts, judgement.next_try_at) == (status, 3, None)
 
 
 def test_later_leaves_a_failure_a_failure() -> None:
-    judgement = judge(Kind.LATER, replace(HELD, was=IngestStatus.FAILURE, attempts=2))
+    judgement = judge(Result.LATER, replace(HELD, was=IngestStatus.FAILURE, attempts=2))
     assert (judgement.status, judgement.attempts) == (IngestStatus.FAILURE, 2)
 
 
 def test_already_there_is_said() -> None:
-    assert judge(Kind.ALREADY).message == "was there already"
+    assert judge(Result.ALREADY).message == "was there already"
 
 
 def test_parts_add_up() -> None:
     held = replace(HELD, parts_done=frozenset({"ingest"}))
-    judgement = judge(Kind.PARTLY, held, parts_done=frozenset({"visits"}))
+    judgement = judge(Result.PARTLY, held, parts_done=frozenset({"visits"}))
     assert judgement.parts_done == {"ingest", "visits"}
 
 
@@ -122,9 +128,9 @@ def test_given_back_new_file_is_new() -> None:
     ("missing", "others", "trouble"), [(9, 0, False), (10, 10, True), (10, 11, False)]
 )
 def test_many_missing_files_are_trouble(missing: int, others: int, trouble: bool) -> None:
-    verdicts = [Verdict(n, Kind.MISSING) for n in range(missing)]
-    verdicts += [Verdict(n, Kind.DONE) for n in range(others)]
-    assert rules.storage_is_in_trouble(verdicts) == trouble
+    outcomes = [Outcome(n, Result.MISSING) for n in range(missing)]
+    outcomes += [Outcome(n, Result.DONE) for n in range(others)]
+    assert rules.storage_is_in_trouble(outcomes) == trouble
 
 
 def test_only_a_charged_unknown_goes_alone() -> None:
