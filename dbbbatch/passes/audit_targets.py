@@ -41,7 +41,7 @@ def compare_targets(p: PassContext, finder: Finder, complaints: Complaints) -> N
 def _compare(p: PassContext, section: Target, target_id: int, complaints: Complaints) -> None:
     if not _ingested_page(section, target_id, 0):
         return
-    from dbbbatch.targets.pool import ask
+    from dbbbatch.targets.pool import ask_plugin
     from dbbbatch.targets.worker import Launch
 
     launch = Launch.of(section, p.settings.site)
@@ -55,7 +55,7 @@ def _compare(p: PassContext, section: Target, target_id: int, complaints: Compla
             asked.append([file for file in sound if p.matches(_rel(file))])
             yield asked[-1]
 
-    for answer in ask(launch, batches(), p.log):
+    for answer in ask_plugin(launch, batches(), p.log):
         if answer is None:
             p.log.info("%s cannot tell what it holds", section.label)
             return

@@ -350,12 +350,12 @@ def _check_group(where: str, group: str) -> Checked:
 def _plugin(where: str, target: Target, site: Site) -> Checked:
     """Start the plugin as a pass does, in a process of its own, and give it nothing to do."""
     from dbbbatch.targets.plugin import Misconfigured, NotReady
-    from dbbbatch.targets.pool import ask
+    from dbbbatch.targets.pool import ask_plugin
     from dbbbatch.targets.worker import Launch
 
     problem = ""
     try:
-        for _ in ask(Launch.of(target, site), (), logger):
+        for _ in ask_plugin(Launch.of(target, site), (), logger):
             pass
     except (NotReady, Misconfigured) as error:
         problem = str(error)
@@ -437,7 +437,7 @@ def _confirm(handoff: Handoff) -> Checked:
 
     problem = ""
     try:
-        confirm.ask(handoff, [])
+        confirm.ask_plugin(handoff, [])
     except DbbError as error:
         problem = str(error)
     where = f"[{handoff.label}.endpoint] confirm"

@@ -317,7 +317,7 @@ class WorkerPool:
             self._batches.append(files[1:])
 
 
-def ask(
+def ask_plugin(
     launch: Launch, batches: Iterable[OfferedBatch], log: logging.Logger
 ) -> Iterator[dict[int, bool] | None]:
     """Start a plugin, and ask it batch by batch which files its target holds.

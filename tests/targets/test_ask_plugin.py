@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.targets.plugin import Context, Misconfigured, NotReady, StoredFile
-from dbbbatch.targets.pool import ask
+from dbbbatch.targets.pool import ask_plugin
 from dbbbatch.targets.worker import Launch
 
 Stored = Callable[..., list[StoredFile]]
@@ -17,7 +17,7 @@ Stored = Callable[..., list[StoredFile]]
 def held(plugin: str, batches: Any, timeout: float = 60.0, **config: Any) -> list[Any]:
     context = Context("a", "here", "/", "/", timeout)
     log = logging.getLogger("dbbbatch")
-    return list(ask(Launch(plugin, config, context), batches, log))
+    return list(ask_plugin(Launch(plugin, config, context), batches, log))
 
 
 def test_each_file_is_answered_for(naughty: None, stored: Stored) -> None:
