@@ -437,7 +437,7 @@ def _confirm(handoff: Handoff) -> Checked:
 
     problem = ""
     try:
-        confirm.ask_plugin(handoff, [])
+        confirm.ask(handoff, [])
     except DbbError as error:
         problem = str(error)
     where = f"[{handoff.label}.endpoint] confirm"
