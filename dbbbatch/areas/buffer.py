@@ -15,10 +15,10 @@ from typing import NamedTuple
 from dbbbatch.areas.endpoint.batch import Item, changed
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import INODE
 from dbbbatch.database.models.handoff import HandoffFile, Waiting
 from dbbbatch.errors import Interrupted, TryLater
-from dbbbatch.files import checksum, faults, names, place, scan, ways
+from dbbbatch.files import checksum, faults, mounts, names, place, scan
+from dbbbatch.files.identity import Version, inode_of
 from dbbbatch.files.parallel import map_in_order, useful_threads
 from dbbbatch.files.roots import Roots
 
@@ -48,7 +48,7 @@ def require_areas(section: Handoff, roots: Roots) -> None:
         path = getattr(section, key)
         if not os.path.isdir(path):
             raise TryLater(f"{path} ({key}) is not there; is it mounted?")
-        if not ways.same_file_system(section.buffer, path):
+        if not mounts.same_file_system(section.buffer, path):
             raise TryLater(
                 f"{section.buffer} (buffer) and {path} ({key}) are on different file systems; is "
                 "one of them not mounted?"
@@ -122,14 +122,14 @@ def renumbered(root: str, row: Waiting, rel: str) -> Waiting | None:
     try:
         status = os.lstat(path)
         algorithm, digest = _known(row)
-        version = (status.st_size, scan.mtime_ns(status))
-        if not algorithm or version != (row.size_bytes, row.mtime_ns):
+        there = Version.of_file(status)
+        if not algorithm or not there.is_like(Version.of_row(row)):
             return None
         if checksum.compute(path, [algorithm])[algorithm] != digest:
             return None
     except (FileNotFoundError, NotADirectoryError, checksum.Changed, checksum.NotRegular):
         return None
-    return row._replace(inode=status.st_ino & INODE)
+    return row._replace(inode=there.inode)
 
 
 @dataclass
@@ -357,8 +357,7 @@ def _find(
         if row.id in lost:
             status = os.lstat(os.path.join(directory, name))
             if stat.S_ISREG(status.st_mode):
-                version = (status.st_size, scan.mtime_ns(status), status.st_ino & INODE)
-                result.strays.append(Stray(row, name, version, status.st_ctime))
+                result.strays.append(Stray(row, name, Version.of_file(status), status.st_ctime))
     result.gone += gone
     return found
 
@@ -419,9 +418,9 @@ def remove_copies(
         if (
             not stat.S_ISREG(status.st_mode)
             or status.st_size != row.size_bytes
-            or status.st_ino & INODE == row.inode
+            or inode_of(status.st_ino) == row.inode
             or any(
-                (whose, status.st_size, scan.mtime_ns(status)) in others
+                (whose, *Version.of_file(status)[:2]) in others
                 for whose in (names.to_text(each), None)
             )
         ):
@@ -466,7 +465,7 @@ def _entries(directory: str) -> Iterator[tuple[str, int]]:
         return
     with entries:
         for entry in entries:
-            yield entry.name, entry.inode() & INODE
+            yield entry.name, inode_of(entry.inode())
 
 
 def _bases(filename: str) -> set[str]:

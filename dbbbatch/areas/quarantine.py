@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import INODE
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.identity import Version
 from dbbbatch.files.roots import MovedFile, Roots
-from dbbbatch.files.scan import mtime_ns
 
 
 @dataclass(frozen=True)
@@ -238,9 +237,7 @@ class QuarantineArea:
             relpath=names.to_text(relpath),
             filename=names.to_text(filename),
             path=names.to_text(path),
-            size_bytes=file.status.st_size,
-            mtime_ns=mtime_ns(file.status),
-            inode=file.status.st_ino & INODE,
+            **Version.of_file(file.status)._asdict(),
             checksum=file.checksum,
             reason=file.reason,
         )
@@ -281,12 +278,13 @@ def _is_quarantined_file(path: str, row: Quarantine) -> bool:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    if status.st_size != row.size_bytes:
+    there, recorded = Version.of_file(status), Version.of_row(row)
+    if there.size_bytes != recorded.size_bytes:
         return False
-    if status.st_ino & INODE == row.inode and mtime_ns(status) == row.mtime_ns:
+    if there == recorded:
         return True
     if row.checksum is None:
-        return mtime_ns(status) == row.mtime_ns
+        return there.is_like(recorded)
     algorithm, digest = checksum.parse(row.checksum)
     return checksum.compute(path, [algorithm])[algorithm] == digest
 
@@ -297,11 +295,7 @@ def _is_row_version(path: str, row: Quarantine) -> bool:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return (status.st_size, mtime_ns(status), status.st_ino & INODE) == (
-        row.size_bytes,
-        row.mtime_ns,
-        row.inode,
-    )
+    return Version.of_file(status) == Version.of_row(row)
 
 
 def _remove_original(source: str, path: str, row: Quarantine) -> OSError | None:

@@ -17,8 +17,8 @@ from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import checksum, clock, faults, names, place, scan, temporary
+from dbbbatch.files.identity import Version
 from dbbbatch.files.roots import MovedFile, Roots
-from dbbbatch.files.scan import mtime_ns
 
 #: Added to the name of a quarantined file: the text file that says why it is there.
 REASON = ".reason"
@@ -302,8 +302,7 @@ def _is_copied(aside: str, path: str) -> bool:
 def _is_back(path: str, row: Quarantine) -> bool:
     """Return whether a file is where a release puts it, and no pass has taken it yet."""
     with suppress(OSError):
-        status = os.lstat(path)
-        return (status.st_size, mtime_ns(status)) == (row.size_bytes, row.mtime_ns)
+        return Version.of_file(os.lstat(path)).is_like(Version.of_row(row))
     return False
 
 

@@ -202,9 +202,9 @@ def open_closed(path: str) -> int:
 
 def _is_local(descriptor: int) -> bool:
     """Return whether this kernel knows all who have open a file that is."""
-    from dbbbatch.files import ways
+    from dbbbatch.files import mounts
 
-    return ways.kind_of(descriptor) not in ways.NETWORK
+    return mounts.kind_of(descriptor) not in mounts.NETWORK
 
 
 def open_regular(path: str) -> int:

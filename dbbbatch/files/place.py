@@ -18,7 +18,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from dbbbatch.files import checksum, clock, faults, ways
+from dbbbatch.files import checksum, clock, faults, identity
 from dbbbatch.files.temporary import PROBE_PREFIX, is_temporary, probe_path, temporary_path
 
 PROBE = b"Written by dbbbatch to see what can be done with a file here; may be removed.\n"
@@ -635,7 +635,7 @@ def _two_names_of_one_file(source: str, destination: str) -> bool:
         os.path.samestat(one, two)
         and stat.S_ISREG(one.st_mode)
         and one.st_nlink > 1
-        and not ways.same_entry(source, destination)
+        and not identity.same_entry(source, destination)
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dbbbatch.errors import TryLater
-from dbbbatch.files import faults, names, place, ways
+from dbbbatch.files import faults, mounts, names, place
 
 
 class _Root(NamedTuple):
@@ -75,7 +75,7 @@ class Roots:
         kept = False
         try:
             status = os.fstat(descriptor)
-            identity = (status.st_dev, status.st_ino, ways.mount_of(descriptor))
+            identity = (status.st_dev, status.st_ino, mounts.mount_of(descriptor))
             first = self._roots.get(path)
             if first is None:
                 self._roots[path] = _Root(descriptor, identity)
@@ -113,7 +113,7 @@ class Roots:
         try:
             first = self._roots.get(path)
             status = os.fstat(here)
-            if first and first.identity == (status.st_dev, status.st_ino, ways.mount_of(here)):
+            if first and first.identity == (status.st_dev, status.st_ino, mounts.mount_of(here)):
                 return ""
             for file in moved:
                 there = f"/proc/self/fd/{here}/{file.rel}"

@@ -22,6 +22,8 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 
+from dbbbatch.files.identity import inode_of
+
 #: What a log file has before each line, and ``--out-format='%t %i %n%L'`` without the process.
 _WHEN = rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?:\[\d+\] )?"
 _LINE = re.compile(
@@ -219,11 +221,11 @@ def replaced(path: str, inode: int, position: int, known: str) -> list[LogPiece]
     found: list[tuple[bool, os.stat_result, str]] = []
     with os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name != name and (is_version(entry.name) or entry.inode() == inode):
+            if entry.name != name and (is_version(entry.name) or inode_of(entry.inode()) == inode):
                 with contextlib.suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
-                        found.append((status.st_ino != inode, status, entry.path))
+                        found.append((inode_of(status.st_ino) != inode, status, entry.path))
     # The same one first; then what was rotated last, which most resembles it.
     for other, status, where in sorted(found, key=lambda each: (each[0], -each[1].st_mtime_ns)):
         if other and not (position and known):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from dbbbatch.files import names
 from dbbbatch.files.clock import Clock
 from dbbbatch.files.clock import of as clock_of
+from dbbbatch.files.identity import Version
 from dbbbatch.files.temporary import TEMPORARY_PREFIX, is_temporary
 
 
@@ -21,12 +22,10 @@ class Found(NamedTuple):
     ----------
     rel : `str`
         Path relative to the root of the scan, decoded with surrogateescape.
-    size_bytes : `int`
-        Its size.
-    mtime_ns : `int`
-        When its content last changed, nanoseconds since 1970, UTC, as `mtime_ns` gives it.
-    inode, device : `int`
-        Which file it is, whatever its name.
+    size_bytes, mtime_ns, inode : `int`
+        As in `Version`.
+    device : `int`
+        Its file system.
     """
 
     rel: str
@@ -38,18 +37,6 @@ class Found(NamedTuple):
 
 #: How a client of NFS keeps a file that was removed while a program has it open.
 _REMOVED = re.compile(r"\.nfs[0-9a-f]{16,}\Z")
-
-#: The largest number of a database, and what it may be the negative of.
-_MOST = (1 << 63) - 1
-
-
-def mtime_ns(status: os.stat_result) -> int:
-    """Return when a file's content last changed, nanoseconds since 1970, as it is recorded.
-
-    A file system keeps times that the 64 bits of a database do not: after 2262, or before 1677.
-    They count as the last, or the first, that it does.
-    """
-    return max(-_MOST, min(status.st_mtime_ns, _MOST))
 
 
 def _ignore(rel: str, what: str) -> None:
@@ -147,7 +134,7 @@ def scan(
                     continue
                 if settle and clock is not None and clock.is_young(status, settle):
                     continue
-                yield Found(rel, status.st_size, mtime_ns(status), status.st_ino, status.st_dev)
+                yield Found(rel, *Version.of_file(status), status.st_dev)
         below.sort(reverse=True)
         pending.extend(below)
 

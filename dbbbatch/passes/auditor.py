@@ -23,7 +23,8 @@ from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, clock, faults, names, place
-from dbbbatch.files.scan import Found, mtime_ns, scan
+from dbbbatch.files.identity import Version
+from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.audit_rows import Rows, require_storage
 from dbbbatch.passes.audit_targets import compare_targets
 from dbbbatch.passes.finder.complaints import Complaints
@@ -294,7 +295,7 @@ class AuditorWork(Work):
                 verified = File.verified(list(right))
                 File.own_entries(
                     [
-                        (row.id, mtime_ns(status), status.st_ino)
+                        (row.id, *Version.of_file(status)[1:])
                         for row, status in right.items()
                         if row.id in verified
                     ]

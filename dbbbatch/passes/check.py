@@ -17,7 +17,7 @@ from dbbbatch.config import fields
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import Finder, Handoff, Site, Target
 from dbbbatch.errors import DbbError, TryLater, user
-from dbbbatch.files import names, place, ways
+from dbbbatch.files import mounts, names, place
 from dbbbatch.files.state import must_own
 
 logger = logging.getLogger("dbbbatch")
@@ -69,15 +69,15 @@ def check_everything(settings: Settings) -> Iterator[Checked]:
         yield from _check_target(target, settings)
 
 
-def file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str:
+def file_system(path: str, mountinfo: str = "/proc/self/mountinfo") -> str:
     """Return the type of the file system that holds a path; '' if the kernel does not say."""
     best, kind = b"", b""
     raw = os.fsencode(os.path.realpath(path))
     try:
-        with open(mounts, "rb") as lines:
+        with open(mountinfo, "rb") as lines:
             for line in lines:
                 before, _, after = line.partition(b" - ")
-                point = ways.mount_point(before)
+                point = mounts.mount_point(before)
                 inside = raw == point or raw.startswith(point.rstrip(b"/") + b"/")
                 if inside and len(point) >= len(best):
                     best, kind = point, after.split(b" ")[0]
@@ -244,7 +244,7 @@ def _directory(where: str, path: str, advice: str = "", writable: bool = True) -
 def _local(where: str, path: str, advice: str) -> Checked:
     kind = file_system(path)
     problem = (
-        f"{path} is on a network file system ({kind}): {advice}" if kind in ways.NETWORK else ""
+        f"{path} is on a network file system ({kind}): {advice}" if kind in mounts.NETWORK else ""
     )
     return Checked(where, f"{path} is on a local file system", problem)
 
@@ -252,7 +252,7 @@ def _local(where: str, path: str, advice: str) -> Checked:
 def _same_file_system(where: str, buffer: str, path: str) -> Checked:
     problem = ""
     with suppress(OSError):  # The buffer is not there, which has been said.
-        if not ways.same_file_system(buffer, path):
+        if not mounts.same_file_system(buffer, path):
             problem = f"{path}: must be on the file system of the buffer {buffer}"
     return Checked(where, f"{path} is on the file system of the buffer", problem)
 

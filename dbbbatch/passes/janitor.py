@@ -21,12 +21,11 @@ from dbbbatch.areas.endpoint.session import Session
 from dbbbatch.areas.endpoint.transfer import endpoint_address
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import INODE
 from dbbbatch.database.models.handoff import HandoffFile, HeldFile
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, names, place
-from dbbbatch.files.scan import mtime_ns
+from dbbbatch.files.identity import Version
 from dbbbatch.passes.handoff.outcomes import attempt_prefix
 from dbbbatch.passes.handoff.streams import lists_directory
 from dbbbatch.passes.runner import PassContext, Work
@@ -353,7 +352,7 @@ class JanitorWork(Work):
                 path = os.path.join(self._section.holding, file.path)
                 with suppress(OSError):  # the day on which it is to go tells
                     status = os.lstat(path)
-                    if (status.st_size, mtime_ns(status)) != (file.size_bytes, file.mtime_ns):
+                    if not Version.of_file(status).is_like(Version.of_row(file)):
                         self._note_other(path, status, file)
 
     def _note_other(self, path: str, status: os.stat_result, file: HeldFile) -> None:
@@ -418,10 +417,11 @@ def _is_delivered(path: str, status: os.stat_result, file: HeldFile) -> bool:
 
     One of another inode was written since, or the disk is a restored one: its content decides.
     """
-    if (status.st_size, mtime_ns(status)) != (file.size_bytes, file.mtime_ns):
-        return False
-    if status.st_ino & INODE == file.inode:
+    delivered, there = Version.of_row(file), Version.of_file(status)
+    if there == delivered:
         return True
+    if not there.is_like(delivered):
+        return False
     try:
         algorithm, digest = checksum.parse(file.checksum or "")
     except ValueError:

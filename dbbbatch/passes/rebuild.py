@@ -11,14 +11,15 @@ from typing import NamedTuple
 from dbbbatch.areas.release import VERSION, is_reason, told_beside
 from dbbbatch.config.sections import Finder, Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import INODE, File, FileStatus, Known, Name, among_paths
+from dbbbatch.database.models.file import File, FileStatus, Known, Name, among_paths
 from dbbbatch.database.models.handoff import HandoffFile, HandoffStatus, Seen
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
-from dbbbatch.files.scan import Found, mtime_ns
+from dbbbatch.files.scan import Found
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.recording import Recording
@@ -79,7 +80,7 @@ class StorageRebuild(BackfillWork):
     def _is_in_doubt(self, name: Name, row: Known) -> bool:
         rel = names.join(*map(names.from_text, name))
         try:
-            status = os.lstat(names.below(self._section.storage, rel))
+            there = Version.of_file(os.lstat(names.below(self._section.storage, rel)))
         except (FileNotFoundError, NotADirectoryError):
             return row.status == FileStatus.STORED
         except OSError as error:
@@ -89,9 +90,9 @@ class StorageRebuild(BackfillWork):
         return row.status == FileStatus.MISSING or (
             row.status == FileStatus.STORED
             and (
-                status.st_size != row.size_bytes
-                or row.mtime_ns not in (None, mtime_ns(status))
-                or row.inode not in (None, status.st_ino & INODE)
+                there.size_bytes != row.size_bytes
+                or row.mtime_ns not in (None, there.mtime_ns)
+                or row.inode not in (None, there.inode)
             )
         )
 
@@ -227,7 +228,7 @@ class HandoffRebuild(Recording):
             status = os.lstat(names.below(root, rel))
         except (OSError, ValueError):
             return False
-        return (status.st_size, mtime_ns(status)) == held.version[2:]
+        return Version.of_file(status).is_like(Version.of_row(held.found))
 
     def _read(self, held: _Held) -> tuple[_Held, str, OSError | Interrupted | None]:
         path = os.path.join(self._section.holding, held.found.rel)
@@ -324,7 +325,7 @@ class _Held:
 
     @property
     def seen(self) -> Seen:
-        return Seen(*self.version, self.found.inode & INODE, 0, 0)
+        return Seen(*self.version, self.found.inode, 0, 0)
 
 
 class _Aside(NamedTuple):
@@ -382,7 +383,7 @@ def _record_aside(p: PassContext, section: Finder | Handoff, files: Sequence[_As
             path=file.path,
             size_bytes=file.found.size_bytes,
             mtime_ns=file.found.mtime_ns,
-            inode=file.found.inode & INODE,
+            inode=file.found.inode,
             checksum=None,
             reason=file.reason,
         )

@@ -163,7 +163,7 @@ def test_sqlite_on_a_network_file_system_is_refused(
 def test_holding_on_another_file_system_is_told(
     good: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check.ways, "same_file_system", lambda first, second: False)
+    monkeypatch.setattr(check.mounts, "same_file_system", lambda first, second: False)
     assert any("[handoff.latiss] holding" in line for line in problems(good))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.files import checksum, names
-from dbbbatch.files.scan import mtime_ns
+from dbbbatch.files.identity import Version
 from dbbbatch.passes.handoff.outcomes import attempt_prefix
 from tests.support.handing import change, rows
 from tests.support.scripts import TOP
@@ -56,7 +56,7 @@ def version(path: Path) -> dict[str, Any]:
     digest = checksum.compute(str(path))["blake2b"]
     return {
         "size_bytes": status.st_size,
-        "mtime_ns": mtime_ns(status),
+        "mtime_ns": Version.of_file(status).mtime_ns,
         "inode": status.st_ino,
         "checksum": f"blake2b:{digest}",
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dbbbatch.files import checksum, ways
+from dbbbatch.files import checksum, mounts
 from tests.support.handing import rows
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
@@ -82,7 +82,7 @@ def test_what_a_network_file_system_says_of_a_lease_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, waits: bool
 ) -> None:
     # There the kernel refuses any lease as it does for a writer, unless the file is delegated.
-    monkeypatch.setattr(ways, "kind_of", lambda _: kind)
+    monkeypatch.setattr(mounts, "kind_of", lambda _: kind)
     path = tmp_path / "file"
     with path.open("w"):
         assert checksum.is_being_written(str(path)) == waits
@@ -92,7 +92,7 @@ def test_what_a_network_file_system_says_of_a_lease_is_not_believed(
 def test_the_kind_of_a_file_system_is_that_of_its_mount(path: str, kind: str) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        assert ways.kind_of(descriptor) == kind
+        assert mounts.kind_of(descriptor) == kind
     finally:
         os.close(descriptor)
 

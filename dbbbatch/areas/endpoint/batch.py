@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dbbbatch.areas.endpoint.session import Expected
-from dbbbatch.database.models.file import INODE
 from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.errors import DbbError
-from dbbbatch.files.scan import mtime_ns
+from dbbbatch.files.identity import Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +167,6 @@ def changed(buffer: str, row: Waiting, rel: str) -> str:
         status = os.lstat(os.path.join(buffer, rel))
     except (FileNotFoundError, NotADirectoryError):
         return "no longer in the buffer"
-    if (status.st_size, mtime_ns(status), status.st_ino & INODE) != (
-        row.size_bytes,
-        row.mtime_ns,
-        row.inode,
-    ):
+    if Version.of_file(status) != Version.of_row(row):
         return "replaced in the buffer by another version"
     return ""

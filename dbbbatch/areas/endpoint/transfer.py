@@ -23,7 +23,7 @@ from dbbbatch.config.sections import Handoff
 from dbbbatch.database.models.handoff import Waiting
 from dbbbatch.errors import DbbError, TryLater
 from dbbbatch.files import checksum, names, place, scan, state, temporary
-from dbbbatch.files.scan import mtime_ns
+from dbbbatch.files.identity import Version
 from dbbbatch.process import run, template
 
 #: What a transfer command says last where there is no room, though there may be free bytes.
@@ -301,8 +301,9 @@ class Sender:
         digest = made.hexdigest()
         status = os.lstat(path)
         relpath, name = names.split(rel)
-        version = (status.st_size, mtime_ns(status), status.st_ino)
-        item = Item(Waiting(0, relpath, name, *version, None, 0, None, 0, 0), rel, digest)
+        item = Item(
+            Waiting(0, relpath, name, *Version.of_file(status), None, 0, None, 0, 0), rel, digest
+        )
         batch = Batch(attempt, [item])
         self.session.begin(attempt, [item.raw], self._links(batch))
         try:

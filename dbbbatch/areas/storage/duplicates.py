@@ -12,12 +12,13 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 
-from dbbbatch.areas.storage.store import StorageArea, version
+from dbbbatch.areas.storage.store import StorageArea
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileStatus, Known
 from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, faults, names, place, temporary, ways
+from dbbbatch.files import checksum, faults, identity, names, place, temporary
+from dbbbatch.files.identity import Version
 
 
 class NotVerified(Exception):
@@ -90,12 +91,12 @@ def _remove_one(area: StorageArea, original: RememberedFile, known: Known | None
     hidden = temporary.hidden_path(source, "removing", area.owner, rel)
     if not place.is_there(hidden):
         try:
-            if version(os.lstat(source)) != original[2:5]:
+            if Version.of_file(os.lstat(source)) != original[2:5]:
                 return  # another file has its name: the next scan finds it
         except (FileNotFoundError, NotADirectoryError):
             return
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if ways.may_be_same_file(source, stored):
+            if identity.may_be_same_file(source, stored):
                 raise SameFile("source and storage lead to the same file")
     # Also where a killed pass had linked the hidden name and not yet unlinked the other one.
     with contextlib.suppress(FileExistsError, FileNotFoundError):
@@ -131,5 +132,5 @@ def _prove(original: RememberedFile, known: Known | None, hidden: str, stored: s
         raise NotVerified(f"the stored file cannot be read: {error.strerror}") from None
     if found != digest:
         raise NotVerified("the stored file does not have the content that the table tells of")
-    if version(os.lstat(hidden)) != original[2:5]:
+    if Version.of_file(os.lstat(hidden)) != original[2:5]:
         raise NotVerified("it was written to while it was looked at")

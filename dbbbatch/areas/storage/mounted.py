@@ -9,7 +9,7 @@ from dbbbatch.areas.release import Explained
 from dbbbatch.areas.storage.store import StorageArea
 from dbbbatch.config.sections import Finder
 from dbbbatch.errors import ConfigError, TryLater
-from dbbbatch.files import place, ways
+from dbbbatch.files import mounts, place
 from dbbbatch.files.roots import Roots
 
 
@@ -54,7 +54,7 @@ def overlap_of(finder: Finder, relpath: str = "") -> str:
         path = os.path.join(inner, relpath) if relpath else inner
         while not os.path.isdir(path) and path != inner:
             path = os.path.dirname(path)
-        if ways.is_inside(path, outer):
+        if mounts.is_inside(path, outer):
             return f"{path} leads into {outer}: nothing is moved; look at links and mounts"
     return ""
 
@@ -73,7 +73,7 @@ def require_space(finder: Finder, needed: int) -> None:
 
 def needs_copy(finder: Finder) -> bool:
     """Return whether source and storage are on different file systems, or mounts of one."""
-    return not ways.same_file_system(finder.source, finder.storage)
+    return not mounts.same_file_system(finder.source, finder.storage)
 
 
 def _group_id(finder: Finder) -> int | None:

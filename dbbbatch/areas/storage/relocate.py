@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from dbbbatch.config.load import Settings
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import INODE, File
+from dbbbatch.database.models.file import File
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import faults, names
+from dbbbatch.files.identity import inode_of
 from dbbbatch.files.lock import Lock
 
 #: Rows looked at together.
@@ -98,7 +99,7 @@ def compare(settings: Settings, old: str, new: str) -> Comparison:
             continue
         if not stat.S_ISREG(status.st_mode) or status.st_size != row.size_bytes:
             lacking.append(f"{names.printable(rel)}: is another file in {new}")
-        same_inodes = same_inodes and row.inode in (None, status.st_ino & INODE)
+        same_inodes = same_inodes and row.inode in (None, inode_of(status.st_ino))
     if lacking:
         raise TryLater(
             *lacking[:_MOST_MISSING_NAMED],

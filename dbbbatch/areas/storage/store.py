@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import (
-    INODE,
     Arriving,
     File,
     FileChecksum,
@@ -29,9 +28,9 @@ from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place, temporary
+from dbbbatch.files.identity import Version, inode_of
 from dbbbatch.files.parallel import map_in_order, useful_threads
 from dbbbatch.files.roots import MovedFile, Roots
-from dbbbatch.files.scan import mtime_ns
 
 
 class StorageArea(NamedTuple):
@@ -142,8 +141,7 @@ class Arrival:
             *self.name,
             self.status.st_size,
             checksum.format(algorithm, self.sums[algorithm]),
-            mtime_ns(self.status),
-            self.status.st_ino,
+            *Version.of_file(self.status)[1:],
         )
 
 
@@ -322,7 +320,7 @@ def recover_arrivals(
             try:
                 if arrival := _placed(area, row):
                     there.append(arrival)
-                    if version(arrival.status) != (row.size_bytes, row.mtime_ns, row.inode):
+                    if Version.of_file(arrival.status) != Version.of_row(row):
                         copies.append(_own_entry(row.id, arrival.status))
                     left += _left_behind(area, row)
                 else:
@@ -392,7 +390,7 @@ def _remove_originals(area: StorageArea, originals: Sequence[RememberedFile]) ->
     def remove(original: RememberedFile) -> bool:
         path = names.below(area.source, names.rel_of(original))
         try:
-            if version(os.lstat(path)) == (original.size_bytes, original.mtime_ns, original.inode):
+            if Version.of_file(os.lstat(path)) == Version.of_row(original):
                 os.unlink(path)
         except (FileNotFoundError, NotADirectoryError):
             pass
@@ -529,7 +527,7 @@ def _as_placed(arrival: Arrival) -> os.stat_result:
 
 def _read_again_if_other(arrival: Arrival) -> bool:
     """See to it that what was placed is what was read; else read it where it is now."""
-    if version(_as_placed(arrival)) == version(arrival.status):
+    if Version.of_file(_as_placed(arrival)) == Version.of_file(arrival.status):
         return False
     # Written to between its reading and its placing.
     _read_again(arrival, list(arrival.sums))
@@ -561,7 +559,7 @@ def _placed(area: StorageArea, row: Arriving) -> Arrival | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     arrival.device = arrival.status.st_dev
-    if version(arrival.status) == (row.size_bytes, row.mtime_ns, row.inode):
+    if Version.of_file(arrival.status) == Version.of_row(row):
         return arrival
     try:
         if arrival.status.st_size == row.size_bytes:
@@ -583,13 +581,13 @@ def _was_renamed(arrival: Arrival, row: Arriving) -> bool:
 
     Numbers are of one file system: where the source still has its file, that one has the number.
     """
-    if not stat.S_ISREG(arrival.status.st_mode) or arrival.status.st_ino & INODE != row.inode:
+    if not stat.S_ISREG(arrival.status.st_mode) or inode_of(arrival.status.st_ino) != row.inode:
         return False
     try:
         original = os.lstat(arrival.source)
     except (FileNotFoundError, NotADirectoryError):
         return True
-    return original.st_ino & INODE != row.inode or os.path.samestat(original, arrival.status)
+    return inode_of(original.st_ino) != row.inode or os.path.samestat(original, arrival.status)
 
 
 def _left_behind(area: StorageArea, row: Arriving) -> list[RememberedFile]:
@@ -602,7 +600,7 @@ def _left_behind(area: StorageArea, row: Arriving) -> list[RememberedFile]:
     if os.path.samestat(status, os.lstat(destination)):
         place.place(source, destination)
         return []
-    if version(status) != (row.size_bytes, row.mtime_ns, row.inode):
+    if Version.of_file(status) != Version.of_row(row):
         return []
     return [to_be_removed((row.relpath, row.filename), status, row.checksum)]
 
@@ -614,21 +612,16 @@ def _original(arrival: Arrival, algorithm: str) -> RememberedFile:
 
 def to_be_removed(name: Name, status: os.stat_result, digest: str) -> RememberedFile:
     """Return what is to be kept in mind of a file of the source that storage has."""
-    return RememberedFile(*name, *version(status), WhyRemembered.MOVED, checksum=digest)
+    return RememberedFile(*name, *Version.of_file(status), WhyRemembered.MOVED, checksum=digest)
 
 
 def _paths(area: StorageArea, rel: str) -> tuple[str, str]:
     return names.below(area.source, rel), names.below(area.storage, rel)
 
 
-def version(status: os.stat_result) -> tuple[int, int, int]:
-    """Return what tells one version of a file from another, as the tables have it."""
-    return status.st_size, mtime_ns(status), status.st_ino & INODE
-
-
 def _own_entry(number: int, status: os.stat_result) -> tuple[int, int, int]:
     """Return id, time and inode of a file of storage, which a copy does not have of its source."""
-    return number, mtime_ns(status), status.st_ino
+    return (number, *Version.of_file(status)[1:])
 
 
 def _sync_stored(arrivals: Iterable[Arrival]) -> None:

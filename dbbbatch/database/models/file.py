@@ -17,9 +17,6 @@ from dbbbatch.database.connect import execute, now, on_postgresql
 #: A path in a table: relpath and filename, as `dbbbatch.files.names.to_text` writes them.
 Name = tuple[str, str]
 
-#: Inodes may use 64 bits, columns hold 63.
-INODE = (1 << 63) - 1
-
 
 class FileStatus(StrEnum):
     """What the table says about a file of a storage area."""
@@ -175,7 +172,7 @@ class File(Table):
         bulk.insert(
             "file",
             {"storage": "text", "finder": "text", "status": "text", **_COLUMNS},
-            [(storage, finder, FileStatus.ARRIVING, *_row_values(row)) for row in rows],
+            [(storage, finder, FileStatus.ARRIVING, *row) for row in rows],
             "ON CONFLICT (storage, relpath, filename) DO NOTHING",
         )
 
@@ -225,10 +222,7 @@ class File(Table):
                 "finder": "text",
                 **_COLUMNS,
             },
-            [
-                (known.id, known.status, known.checksum, finder, *_row_values(row))
-                for known, row in rows
-            ],
+            [(known.id, known.status, known.checksum, finder, *row) for known, row in rows],
         )
         FileChecksum.drop([known.id for known, row in rows if known.checksum != row.checksum])
 
@@ -294,7 +288,7 @@ class File(Table):
             " mtime_ns = new.mtime_ns, inode = new.inode, copy_of = NULL FROM {new}"
             " WHERE file.id = new.id AND file.status = 'ARRIVING'",
             {"id": "bigint", **_COLUMNS},
-            [(number, *_row_values(row)) for number, row in rows],
+            [(number, *row) for number, row in rows],
         )
         FileChecksum.drop([number for number, _ in rows])
 
@@ -309,7 +303,7 @@ class File(Table):
             " WHERE file.id = new.id AND (COALESCE(file.inode, -1) <> new.inode"
             " OR COALESCE(file.mtime_ns, -1) <> new.mtime_ns)",
             {"id": "bigint", "mtime_ns": "bigint", "inode": "bigint"},
-            [(number, mtime_ns, inode & INODE) for number, mtime_ns, inode in rows],
+            rows,
         )
 
     @classmethod
@@ -558,10 +552,6 @@ def _still_so(rows: Sequence[Audited]) -> set[int]:
     lock = " ORDER BY id FOR UPDATE" if on_postgresql() else ""
     found = execute(f"SELECT {_AUDITED} FROM file WHERE id {where}{lock}", (value,)).fetchall()
     return {row.id for row in {Audited(*each) for each in found}.intersection(rows)}
-
-
-def _row_values(row: FileRow) -> tuple[Any, ...]:
-    return (*row[:-1], row.inode & INODE)
 
 
 class FileChecksum(Table):

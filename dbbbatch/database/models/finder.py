@@ -12,7 +12,7 @@ import peewee
 from dbbbatch.database import bulk, retry
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
-from dbbbatch.database.models.file import INODE, Name, among_paths
+from dbbbatch.database.models.file import Name, among_paths
 
 
 class WhyRemembered(StrEnum):
@@ -189,7 +189,7 @@ class Remembered(Table):
                     row.filename,
                     row.size_bytes,
                     row.mtime_ns,
-                    row.inode & INODE,
+                    row.inode,
                     row.verdict,
                     row.tries,
                     bulk.clean(row.message),
@@ -296,7 +296,7 @@ class RsyncLog(Table):
             site=site,
             finder=finder,
             path=path,
-            inode=inode & INODE,
+            inode=inode,
             size_bytes=size_bytes,
             position=position,
             tail=tail,

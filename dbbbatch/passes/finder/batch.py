@@ -15,13 +15,14 @@ from dbbbatch.areas.storage.mounted import needs_copy, quarantine_area, storage_
 from dbbbatch.areas.storage.store import Arrival, adopt, store, to_be_removed
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import INODE, File, FileStatus, Name
+from dbbbatch.database.models.file import File, FileStatus, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import useful_threads
-from dbbbatch.files.scan import Found, detour, mtime_ns
+from dbbbatch.files.scan import Found, detour
 from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.finder.decide import Fate
 from dbbbatch.passes.finder.examine import Examined, Examiner
@@ -298,9 +299,7 @@ class FinderBatch:
         self._memories.append(
             RememberedFile(
                 *arrival.name,
-                status.st_size,
-                mtime_ns(status),
-                status.st_ino & INODE,
+                *Version.of_file(status),
                 verdict,
                 self._tries.get(arrival.name, 0) + 1,
                 message,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from dbbbatch.areas.storage.store import Arrival, StorageArea
 from dbbbatch.errors import Interrupted, TryLater
-from dbbbatch.files import checksum, faults, names, place, ways
+from dbbbatch.files import checksum, faults, identity, names, place
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.passes.finder.decide import Fate, decide
 
@@ -88,7 +88,7 @@ class Examiner:
         if known is None and there is None:
             self._take(arrival)
             return Examined(arrival, Fate.ARRIVES)
-        if there is not None and ways.may_be_same_file(arrival.source, arrival.destination):
+        if there is not None and identity.may_be_same_file(arrival.source, arrival.destination):
             arrival.status = there
             return Examined(
                 arrival,

@@ -14,14 +14,15 @@ from dbbbatch.areas.storage.mounted import storage_area
 from dbbbatch.areas.storage.store import Arrival, adopt
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect, retry
-from dbbbatch.database.models.file import INODE, File, FileStatus, Known, Name
+from dbbbatch.database.models.file import File, FileStatus, Known, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, rsync_log
+from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
-from dbbbatch.files.scan import kind, mtime_ns
+from dbbbatch.files.scan import kind
 from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
 from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.runner import PassContext
@@ -247,11 +248,11 @@ class Logged:
         for --itemize-changes). The version that is there is kept in mind; an update that
         does not show in the end had come before the log was read.
         """
-        there, awaited = _version_of_status(arrival.status), updates
+        there, awaited = Version.of_file(arrival.status), updates
         before: Known | RememberedFile | None = arrival.known
         if memory is not None and memory.inode:
             before, awaited = memory, updates + 1
-        if before is not None and before.inode is not None and _version_of(before) != there:
+        if before is not None and before.inode is not None and Version.of_row(before) != there:
             awaited -= 1
         tries = memory.tries + 1 if memory is not None and not updates else 1
         if awaited <= 0 or tries >= self._finder.max_attempts:
@@ -323,15 +324,7 @@ def _batches_of_remembered(
 
 
 def _is_recorded(known: Known, status: os.stat_result) -> bool:
-    return known.status == FileStatus.STORED and _version_of(known) == _version_of_status(status)
-
-
-def _version_of(row: Known | RememberedFile) -> tuple[int, int | None, int | None]:
-    return row.size_bytes, row.mtime_ns, row.inode
-
-
-def _version_of_status(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, mtime_ns(status), status.st_ino & INODE
+    return known.status == FileStatus.STORED and Version.of_row(known) == Version.of_file(status)
 
 
 def _has_other_content(arrival: Arrival, known: Known) -> bool:

@@ -18,10 +18,11 @@ from typing import NamedTuple
 from dbbbatch.areas.storage.mounted import require_mounted
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import INODE, File
+from dbbbatch.database.models.file import File
 from dbbbatch.database.models.finder import ReadSoFar, Remembered, RememberedFile, RsyncLog
 from dbbbatch.errors import TryLater
 from dbbbatch.files import clock, names, place, rsync_log, temporary
+from dbbbatch.files.identity import inode_of
 from dbbbatch.files.scan import kind
 from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.finder.logged import Logged, given_up, tries_due
@@ -240,7 +241,7 @@ class RsyncWork(Work):
         read = connect.read(RsyncLog.read_so_far, site, finder, key)
         if read is None:
             return Log(path, status, 0, key)
-        if read.inode != status.st_ino & INODE or read.position > status.st_size:
+        if read.inode != inode_of(status.st_ino) or read.position > status.st_size:
             return Log(path, status, 0, key, read)
         # One that cannot be read is told of when there is something new to read.
         with contextlib.suppress(OSError):
@@ -278,7 +279,9 @@ class RsyncWork(Work):
     def _keep(self, p: PassContext, log: Log, position: int, tail: str) -> None:
         site, finder = p.settings.site.name, self._finder.name
         status = log.status
-        RsyncLog.keep(site, finder, log.key, status.st_ino, status.st_size, position, tail)
+        RsyncLog.keep(
+            site, finder, log.key, inode_of(status.st_ino), status.st_size, position, tail
+        )
 
     def _read(self, p: PassContext, log: Log, logged: Logged, *, archived: bool = False) -> bool:
         """Record, in batches, what a log tells from its position on; False if a limit came first.
@@ -441,7 +444,7 @@ def _is_unread(path: str, read: ReadSoFar | None) -> bool:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             return False
-        position = read.position if read and read.inode == status.st_ino & INODE else 0
+        position = read.position if read and read.inode == inode_of(status.st_ino) else 0
         return position < status.st_size and position < rsync_log.complete(path)
     except OSError:
         return False

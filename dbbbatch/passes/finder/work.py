@@ -16,11 +16,12 @@ from dbbbatch.areas.storage.mounted import (
 from dbbbatch.areas.storage.store import recover_arrivals
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect, retry
-from dbbbatch.database.models.file import INODE, File, FileStatus, Name
+from dbbbatch.database.models.file import File, FileStatus, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, names, place
+from dbbbatch.files.identity import Version
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.finder.batch import FinderBatch, Fresh
 from dbbbatch.passes.finder.complaints import Complaints
@@ -235,8 +236,4 @@ def name_of(rel: str) -> Name:
 
 
 def _is_remembered_version(memory: RememberedFile, found: Found) -> bool:
-    return (memory.size_bytes, memory.mtime_ns, memory.inode) == (
-        found.size_bytes,
-        found.mtime_ns,
-        found.inode & INODE,
-    )
+    return Version.of_row(memory) == Version.of_row(found)

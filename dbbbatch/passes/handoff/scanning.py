@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 
 from dbbbatch.config.sections import Handoff
-from dbbbatch.database.models.file import INODE
 from dbbbatch.database.models.handoff import Seen
 from dbbbatch.files import names, scan
+from dbbbatch.files.identity import Version
 from dbbbatch.passes.runner import PassContext
 
 #: Files recorded in one transaction while scanning.
@@ -32,9 +32,7 @@ def scanned(p: PassContext, section: Handoff) -> Iterator[list[Seen]]:
             Seen(
                 names.to_text(relpath),
                 names.to_text(filename),
-                found.size_bytes,
-                found.mtime_ns,
-                found.inode & INODE,
+                *Version.of_row(found),
                 priority(section, found.rel),
                 -found.mtime_ns if newest_first else found.mtime_ns,
             )

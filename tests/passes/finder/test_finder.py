@@ -13,7 +13,7 @@ import pytest
 from dbbbatch.areas.storage import store as storing
 from dbbbatch.database import connect
 from dbbbatch.files import checksum, names, place
-from dbbbatch.files.scan import mtime_ns
+from dbbbatch.files.identity import Version
 from dbbbatch.passes.finder import batch, examine
 from dbbbatch.passes.finder.work import FinderWork
 from dbbbatch.passes.runner import Options, PassContext
@@ -442,9 +442,8 @@ class TestAcrossFileSystems:
 
 
 def entry(finding, rel):
-    """Give time and inode of a file of storage, as a row has them."""
-    status = os.stat(finding.storage / rel)
-    return mtime_ns(status), status.st_ino
+    """Return time and inode of a file of storage, as a row has them."""
+    return Version.of_file(os.stat(finding.storage / rel))[1:]
 
 
 def unreadable(monkeypatch, name):

@@ -20,7 +20,7 @@ from dbbbatch.config.fields import defaults
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.database.models.statuses import IngestStatus
-from dbbbatch.files import checksum, place, temporary, ways
+from dbbbatch.files import checksum, identity, mounts, place, temporary
 from dbbbatch.passes import runner
 from dbbbatch.passes.auditor import AuditorWork
 from dbbbatch.passes.backfill import BackfillWork
@@ -143,7 +143,7 @@ def test_stored_file_gets_its_name_back_if_nothing_told_that_it_is_the_same(
     overlaid, monkeypatch, cut_off
 ):
     overlaid.change(alternative="delete")
-    monkeypatch.setattr(ways, "may_be_same_file", lambda first, second: False)
+    monkeypatch.setattr(identity, "may_be_same_file", lambda first, second: False)
     if cut_off:
         with monkeypatch.context() as patch:
             patch.setattr(duplicates, "_prove", killed)
@@ -440,7 +440,7 @@ def test_two_mounts_of_one_file_system(settings, tmp_path, mount):
         (tmp_path / f"real {name}").mkdir()
         (tmp_path / name).mkdir()
         mount("--bind", tmp_path / f"real {name}", tmp_path / name)
-    assert not ways.same_file_system(str(tmp_path / "source"), str(tmp_path / "storage"))
+    assert not mounts.same_file_system(str(tmp_path / "source"), str(tmp_path / "storage"))
     finding = Finding(settings, tmp_path)
     finding.put("a")
     assert finding.run() == 0

@@ -1,4 +1,4 @@
-"""Which paths lead to one place, through links, bind mounts and mounts of one thing as two."""
+"""Which mount of which file system a path is on."""
 
 from __future__ import annotations
 
@@ -18,39 +18,6 @@ NETWORK = frozenset(
 
 #: How the kernel shows a blank, a tab, a new line and a backslash in its list of mounts.
 _OCTAL = re.compile(rb"\\([0-7]{3})")
-
-
-def same_entry(first: str, second: str) -> bool:
-    """Return whether two paths lead to one entry of one directory.
-
-    True through symbolic links to directories and bind mounts as well, and
-    where a file system does not tell upper and lower case apart: what is
-    removed under one of these paths is then gone under the other.
-    """
-    (one, name), (two, other) = os.path.split(first), os.path.split(second)
-    if not os.path.samestat(os.stat(one or "."), os.stat(two or ".")):
-        return False
-    if name.casefold() != other.casefold():
-        return False
-    return name == other or not {name, other} <= set(os.listdir(one or "."))
-
-
-def may_be_same_file(first: str, second: str) -> bool:
-    """Return whether two paths may lead to one entry of one directory.
-
-    As `same_entry`, and through mounts that say of one file that it is on two devices: an overlay
-    and what lies below it, an export that is mounted twice. What was written at one moment, has
-    one number and one size is one file.
-    """
-    if same_entry(first, second):
-        return True
-    one, two = os.lstat(first), os.lstat(second)
-    return one.st_dev != two.st_dev and (
-        one.st_ino,
-        one.st_size,
-        one.st_mtime_ns,
-        one.st_ctime_ns,
-    ) == (two.st_ino, two.st_size, two.st_mtime_ns, two.st_ctime_ns)
 
 
 def is_inside(path: str, directory: str) -> bool:
