@@ -285,8 +285,7 @@ def _is_quarantined_file(path: str, row: Quarantine) -> bool:
         return True
     if row.checksum is None:
         return there.is_like(recorded)
-    algorithm, digest = checksum.parse(row.checksum)
-    return checksum.compute(path, [algorithm])[algorithm] == digest
+    return checksum.matches(path, row.checksum)
 
 
 def _is_row_version(path: str, row: Quarantine) -> bool:

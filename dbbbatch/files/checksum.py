@@ -140,6 +140,27 @@ def compute(
     return sums
 
 
+def matches(path: str, stored: str) -> bool:
+    """Return whether a file has a stored checksum; raise what `parse` and `compute` raise."""
+    algorithm, digest = parse(stored)
+    return compute(path, [algorithm])[algorithm] == digest
+
+
+def read(path: str, algorithms: Collection[str]) -> tuple[os.stat_result, dict[str, str]]:
+    """Return what a file is, and its digests, if the path led to this version all the time.
+
+    Raises
+    ------
+    Changed, OSError
+        As `compute`.
+    """
+    before = os.lstat(path)
+    sums = compute(path, algorithms)
+    status = os.lstat(path)
+    same(before, status, path)
+    return status, sums
+
+
 @contextmanager
 def opened(source: str | int, *, written: bool = True) -> Iterator[int]:
     """Open a regular file for reading, without following a link or waiting for a FIFO."""

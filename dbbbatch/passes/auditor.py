@@ -172,10 +172,7 @@ class AuditorWork(Work):
         ready = []
         for orphan in orphans:
             try:
-                before = os.lstat(orphan.source)
-                orphan.sums = checksum.compute(orphan.source, algorithms)
-                orphan.status = os.lstat(orphan.source)
-                checksum.same(before, orphan.status, orphan.source)
+                orphan.status, orphan.sums = checksum.read(orphan.source, algorithms)
                 ready.append(orphan)
             except Interrupted:
                 break
@@ -326,10 +323,7 @@ class AuditorWork(Work):
         path = names.below(self._finder.storage, names.rel_of(row))
         algorithm, digest = checksum.parse(row.checksum)
         try:
-            before = os.lstat(path)
-            found = checksum.compute(path, [algorithm])[algorithm]
-            after = os.lstat(path)
-            checksum.same(before, after, path)
+            status, sums = checksum.read(path, [algorithm])
         except Interrupted:
             return
         except (FileNotFoundError, NotADirectoryError, checksum.Changed):
@@ -340,8 +334,9 @@ class AuditorWork(Work):
             p.counts["failed"] += 1
             self._complaints.failed(names.rel_of(row), f"cannot be read: {error.strerror}")
             return
+        found = sums[algorithm]
         if found == digest:
-            right[row] = after
+            right[row] = status
         else:
             why = f"has {algorithm} {found[:_SHOWN_DIGITS]}… instead of {digest[:_SHOWN_DIGITS]}…"
             wrong.append((row, FileStatus.CORRUPT, why))

@@ -191,11 +191,8 @@ class BackfillWork(Recording):
 
     def _read(self, arrival: Arrival) -> tuple[Arrival, OSError | Interrupted | None]:
         try:
-            before = os.lstat(arrival.source)
             algorithms = (self._finder.checksum, *self._finder.checksums)
-            arrival.sums = checksum.compute(arrival.source, dict.fromkeys(algorithms))
-            arrival.status = os.lstat(arrival.source)
-            checksum.same(before, arrival.status, arrival.source)
+            arrival.status, arrival.sums = checksum.read(arrival.source, dict.fromkeys(algorithms))
         except (OSError, Interrupted) as error:
             return arrival, error
         return arrival, None

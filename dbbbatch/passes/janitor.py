@@ -423,10 +423,9 @@ def _is_delivered(path: str, status: os.stat_result, file: HeldFile) -> bool:
     if not there.is_like(delivered):
         return False
     try:
-        algorithm, digest = checksum.parse(file.checksum or "")
+        return checksum.matches(path, file.checksum or "")
     except ValueError:
         return False
-    return checksum.compute(path, [algorithm])[algorithm] == digest
 
 
 def _is_gone(path: str) -> bool:

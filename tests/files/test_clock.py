@@ -78,8 +78,9 @@ def test_asking_leaves_nothing_also_where_the_file_needs_a_name(tmp_path: Path) 
 def test_what_a_kill_leaves_there_is_an_unfinished_file_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "remove_if_there", lambda path: None)
-    Clock(str(tmp_path)).now_ns()
+    with monkeypatch.context() as killed:
+        killed.setattr(clock.os, "unlink", lambda path: None)
+        Clock(str(tmp_path)).now_ns()
     (name,) = os.listdir(tmp_path)
     assert temporary.is_temporary(name)
 

@@ -22,8 +22,8 @@ from dbbbatch.passes.auditor import AuditorWork
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.janitor import JanitorWork
 from dbbbatch.targets.plugin import NotReady, StoredFile
-from tests.passes import handing
 from tests.passes.finder.test_rsync_logs import Logs
+from tests.support import handing
 from tests.support.disks import Area, area
 from tests.support.finding import Finding, tree
 from tests.support.site import Site
@@ -232,7 +232,7 @@ def test_a_source_to_which_a_file_is_released(
     with area(finding.source, mounted=False) as source, finding.database():
         row = Quarantine.get()
         with monkeypatch.context() as patch, closing(Roots()) as roots:
-            at_call(patch, release, "_move", 1, source.goes_away)
+            at_call(patch, release, "_move_back", 1, source.goes_away)
             with pytest.raises(TryLater, match="is another directory"):
                 release.release_file(finding.finder, row, roots)
         assert tree(finding.quarantine) == {"a": b"other"}

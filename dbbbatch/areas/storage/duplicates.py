@@ -117,11 +117,10 @@ def _prove(original: RememberedFile, known: Known | None, hidden: str, stored: s
     """Raise `NotVerified` unless storage has what is hidden, as a file of its own."""
     if known is None or known.status != FileStatus.STORED or known.checksum != original.checksum:
         raise NotVerified("the table does not tell of this content as stored")
-    algorithm, digest = checksum.parse(known.checksum)
     try:
         if not stat.S_ISREG(os.lstat(stored).st_mode):
             raise NotVerified("the stored file is no regular file")
-        found = checksum.compute(stored, [algorithm])[algorithm]
+        same = checksum.matches(stored, known.checksum)
     except FileNotFoundError:
         raise SameFile("storage has lost it, or leads to this same file") from None
     except OSError as error:
@@ -130,7 +129,7 @@ def _prove(original: RememberedFile, known: Known | None, hidden: str, stored: s
                 f"{names.printable(stored)}: {error.strerror}; nothing is lost"
             ) from None
         raise NotVerified(f"the stored file cannot be read: {error.strerror}") from None
-    if found != digest:
+    if not same:
         raise NotVerified("the stored file does not have the content that the table tells of")
     if Version.of_file(os.lstat(hidden)) != original[2:5]:
         raise NotVerified("it was written to while it was looked at")

@@ -562,10 +562,9 @@ def _placed(area: StorageArea, row: Arriving) -> Arrival | None:
     if Version.of_file(arrival.status) == Version.of_row(row):
         return arrival
     try:
-        if arrival.status.st_size == row.size_bytes:
-            algorithm, digest = checksum.parse(row.checksum)
-            if checksum.compute(arrival.destination, [algorithm])[algorithm] == digest:
-                return arrival
+        same_size = arrival.status.st_size == row.size_bytes
+        if same_size and checksum.matches(arrival.destination, row.checksum):
+            return arrival
         if not _was_renamed(arrival, row):
             return None
         _read_again(arrival, list(dict.fromkeys(area.algorithms)))

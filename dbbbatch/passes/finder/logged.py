@@ -200,9 +200,9 @@ class Logged:
             algorithms = list(self._area.algorithms)
             if arrival.known is not None:
                 algorithms.append(checksum.parse(arrival.known.checksum)[0])
-            arrival.sums = checksum.compute(arrival.destination, dict.fromkeys(algorithms))
-            arrival.status = os.lstat(arrival.destination)
-            checksum.same(status, arrival.status)
+            arrival.status, arrival.sums = checksum.read(
+                arrival.destination, dict.fromkeys(algorithms)
+            )
         except Interrupted:
             return _Read(arrival, whole=False)
         except OSError as error:
