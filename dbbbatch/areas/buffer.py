@@ -204,8 +204,7 @@ def _examine(section: Handoff, buffer: Buffer, row: Waiting) -> _Looked:
     except FileNotFoundError:
         return _Looked(gone="no longer in the buffer")
     except OSError as error:
-        if faults.affects_every_file(error):
-            raise TryLater(f"{names.printable(path)}: {error.strerror}") from None
+        faults.raise_if_general(error, path)
         if not _can_be_seen(path):
             return _Looked()  # its directory's fault, which the scan tells
         return _Looked(failed=f"cannot be read: {error.strerror}")

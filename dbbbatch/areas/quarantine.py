@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.roots import MovedFile, Roots
@@ -191,10 +190,8 @@ class QuarantineArea:
 
     def _sync(self) -> None:
         """Make what came here durable."""
-        try:
+        with faults.as_try_later(self._root):
             place.sync_file_system(self._root)
-        except OSError as error:
-            raise TryLater(f"{self._root}: {error.strerror}; nothing is lost") from None
 
     @contextlib.contextmanager
     def _one_file(self, path: str) -> Iterator[None]:
@@ -202,10 +199,7 @@ class QuarantineArea:
         try:
             yield
         except OSError as error:
-            if faults.affects_every_file(error):
-                raise TryLater(
-                    f"{names.printable(path)}: {error.strerror}; nothing is lost"
-                ) from None
+            faults.raise_if_general(error, path)
 
     @property
     def _owner(self) -> str:

@@ -78,7 +78,7 @@ _ADVICE = {
 }
 
 
-def of_the_machine(error: BaseException) -> TryLater | None:
+def of_the_machine(error: BaseException, path: str = "") -> TryLater | None:
     """Return what an error that nobody expected means to an operator, or `None` if it is a bug.
 
     The one place that decides it: an error of the system that names a path, or that only a disk, a
@@ -89,12 +89,12 @@ def of_the_machine(error: BaseException) -> TryLater | None:
         return TryLater(f"out of memory; nothing is lost; {_ADVICE[errno.ENOMEM]}")
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return TryLater(f"no further thread can be started; {_ADVICE[errno.EAGAIN]}")
-    if not isinstance(error, OSError) or (error.filename is None and error.errno in _BUGS):
+    if not isinstance(error, OSError):
         return None
-    path = error.filename
-    if isinstance(path, bytes):
-        path = os.fsdecode(path)
-    where = names.printable(path) if isinstance(path, str) else "a file"
+    found = path or error.filename
+    if found is None and error.errno in _BUGS:
+        return None
+    where = names.printable(os.fsdecode(found)) if isinstance(found, str | bytes) else "a file"
     what = error.strerror or str(error) or type(error).__name__
     advice = _ADVICE.get(error.errno or 0, "")
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -117,14 +117,27 @@ def naming(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def as_try_later() -> Iterator[None]:
-    """Make an error of the machine that is met within a `TryLater`; a bug stays what it is."""
+def as_try_later(path: str = "") -> Iterator[None]:
+    """Make an error of the machine that is met within a `TryLater`; a bug stays what it is.
+
+    Parameters
+    ----------
+    path : `str`, optional
+        What is worked on: any `OSError` is then one of the machine, and the message names it.
+    """
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:
-        if later := of_the_machine(error):
-            raise later from error
-        raise
+        later = of_the_machine(error, path)
+        if later is None:
+            raise
+        raise later from error
+
+
+def raise_if_general(error: OSError, path: str, *, writing: bool = False) -> None:
+    """Raise `TryLater` if `affects_every_file`, so that the caller may charge it to one file."""
+    if affects_every_file(error, writing=writing) and (later := of_the_machine(error, path)):
+        raise later from error
 
 
 def why_unmounted(storage: str, sentinel: str) -> str:

@@ -206,8 +206,7 @@ def _compare_row(storage: str, row: Audited) -> tuple[FileStatus | None, str]:
     except (FileNotFoundError, NotADirectoryError):
         return FileStatus.MISSING, "is not in storage"
     except OSError as error:
-        if faults.affects_every_file(error):
-            raise TryLater(f"{storage}: {error.strerror}") from None
+        faults.raise_if_general(error, storage)
         raise
     if not stat.S_ISREG(status.st_mode):
         return FileStatus.CORRUPT, "is no regular file in storage"

@@ -179,8 +179,7 @@ class AuditorWork(Work):
             except (FileNotFoundError, checksum.Changed):
                 continue  # no orphan any more, or being replaced
             except OSError as error:
-                if faults.affects_every_file(error):
-                    raise TryLater(f"{names.printable(orphan.source)}: {error.strerror}") from None
+                faults.raise_if_general(error, orphan.source)
                 self._complaints.failed(orphan.rel, f"cannot be adopted: {error.strerror}")
                 p.counts["failed"] += 1
         return ready
@@ -193,7 +192,7 @@ class AuditorWork(Work):
         # Nobody knows what a section that is wrong is about.
         by_rsync = by_rsync or any(label.startswith("finder.") for label in p.settings.wrong)
         batch: list[Found] = []
-        try:
+        with faults.as_try_later(self._finder.storage):
             for found in scan(
                 self._finder.storage,
                 self._finder.exclude,
@@ -206,8 +205,6 @@ class AuditorWork(Work):
                 if len(batch) >= self._finder.batch_files:
                     yield self._unknown(batch, by_rsync)
                     batch = []
-        except OSError as error:
-            raise TryLater(f"{self._finder.storage}: {error.strerror}; is it mounted?") from None
         yield self._unknown(batch, by_rsync)
 
     def _unknown(self, batch: Sequence[Found], by_rsync: bool) -> list[Arrival]:
@@ -329,8 +326,7 @@ class AuditorWork(Work):
         except (FileNotFoundError, NotADirectoryError, checksum.Changed):
             return  # it was there a moment ago, or is being replaced; the next pass tells
         except OSError as error:
-            if faults.affects_every_file(error):
-                raise TryLater(f"{names.printable(path)}: {error.strerror}") from None
+            faults.raise_if_general(error, path)
             p.counts["failed"] += 1
             self._complaints.failed(names.rel_of(row), f"cannot be read: {error.strerror}")
             return

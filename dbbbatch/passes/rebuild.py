@@ -15,7 +15,7 @@ from dbbbatch.database.models.file import File, FileStatus, Known, Name, among_p
 from dbbbatch.database.models.handoff import HandoffFile, HandoffStatus, Seen
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.statuses import IngestStatus
-from dbbbatch.errors import Interrupted, TryLater
+from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
@@ -84,8 +84,7 @@ class StorageRebuild(BackfillWork):
         except (FileNotFoundError, NotADirectoryError):
             return row.status == FileStatus.STORED
         except OSError as error:
-            if faults.affects_every_file(error):
-                raise TryLater(f"{self._section.storage}: {error.strerror}") from None
+            faults.raise_if_general(error, self._section.storage)
             return True
         return row.status == FileStatus.MISSING or (
             row.status == FileStatus.STORED

@@ -62,8 +62,7 @@ class Recording(Work):
         """
         if isinstance(error, Interrupted):
             return
-        if faults.affects_every_file(error):
-            raise TryLater(f"{names.printable(path)}: {error.strerror}; nothing is lost") from None
+        faults.raise_if_general(error, path)
         # Gone or being written: it failed for now.
         passing = isinstance(error, FileNotFoundError | checksum.Changed)
         p.counts["unreadable"] += not passing

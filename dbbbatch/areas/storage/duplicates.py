@@ -124,10 +124,7 @@ def _prove(original: RememberedFile, known: Known | None, hidden: str, stored: s
     except FileNotFoundError:
         raise SameFile("storage has lost it, or leads to this same file") from None
     except OSError as error:
-        if faults.affects_every_file(error):
-            raise TryLater(
-                f"{names.printable(stored)}: {error.strerror}; nothing is lost"
-            ) from None
+        faults.raise_if_general(error, stored)
         raise NotVerified(f"the stored file cannot be read: {error.strerror}") from None
     if not same:
         raise NotVerified("the stored file does not have the content that the table tells of")

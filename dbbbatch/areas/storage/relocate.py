@@ -93,8 +93,7 @@ def compare(settings: Settings, old: str, new: str) -> Comparison:
             lacking.append(f"{names.printable(rel)}: is not in {new}")
             continue
         except OSError as error:
-            if faults.affects_every_file(error):
-                raise TryLater(f"{new}: {error.strerror}") from None
+            faults.raise_if_general(error, new)
             lacking.append(f"{names.printable(rel)}: {error.strerror}")
             continue
         if not stat.S_ISREG(status.st_mode) or status.st_size != row.size_bytes:

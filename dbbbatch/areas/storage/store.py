@@ -199,8 +199,7 @@ def store(area: StorageArea, arrivals: Sequence[Arrival]) -> StoreResult:
                     corrected.append(arrival)
                 outcome.stored.append(arrival)
             except OSError as error:
-                if faults.affects_every_file(error, writing=True):
-                    raise TryLater(_fault(error, arrival.destination)) from None
+                faults.raise_if_general(error, arrival.destination, writing=True)
                 outcome.obstacles.append(Obstacle(arrival, error))
         for arrival, _ in outcome.obstacles:
             if arrival.copied:
@@ -256,8 +255,7 @@ def adopt(
         try:
             place.mask(arrival.destination, arrival.status)
         except OSError as error:
-            if faults.affects_every_file(error):
-                raise TryLater(_fault(error, arrival.destination)) from None
+            faults.raise_if_general(error, arrival.destination)
     _sync_stored(arrivals)
     area.require()
 
@@ -332,8 +330,7 @@ def recover_arrivals(
                 break
             except OSError as error:
                 rel = names.rel_of(row)
-                if faults.affects_every_file(error):
-                    raise TryLater(_fault(error, rel)) from None
+                faults.raise_if_general(error, rel)
                 stuck(rel, f"was on its way to storage, and waits on: {error.strerror}")
         _sync_stored(there)
         area.require()
@@ -367,10 +364,8 @@ def _must_be_the_same(area: StorageArea, arrivals: Sequence[Arrival]) -> None:
     area.require()
     devices = {os.path.dirname(each.destination): each.device for each in arrivals}
     for directory, device in devices.items():
-        try:
+        with faults.as_try_later(directory):
             same = os.stat(directory).st_dev == device
-        except OSError as error:
-            raise TryLater(_fault(error, directory)) from None
         if not same:
             raise TryLater(
                 f"{names.printable(directory)}: was unmounted or mounted while files were put "
@@ -518,11 +513,9 @@ def _copy(area: StorageArea, arrival: Arrival) -> None:
 
 def _as_placed(arrival: Arrival) -> os.stat_result:
     """Return what a file is that was just placed."""
-    try:
+    # It is there, or was a moment ago: its intent stays, and recovery looks for it.
+    with faults.as_try_later(arrival.destination):
         return os.lstat(arrival.destination)
-    except OSError as error:
-        # It is there, or was a moment ago: its intent stays, and recovery looks for it.
-        raise TryLater(_fault(error, arrival.destination)) from None
 
 
 def _read_again_if_other(arrival: Arrival) -> bool:
@@ -627,11 +620,5 @@ def _sync_stored(arrivals: Iterable[Arrival]) -> None:
     """Make files in storage durable, and their names: storage may be several file systems."""
     for path in {arrival.device: arrival.destination for arrival in arrivals}.values():
         directory = os.path.dirname(path)
-        try:
+        with faults.as_try_later(directory):
             place.sync_file_system(directory)
-        except OSError as error:
-            raise TryLater(_fault(error, directory)) from None
-
-
-def _fault(error: OSError, path: str) -> str:
-    return f"{names.printable(path)}: {error.strerror}; nothing is lost"

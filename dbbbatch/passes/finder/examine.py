@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from dbbbatch.areas.storage.store import Arrival, StorageArea
-from dbbbatch.errors import Interrupted, TryLater
-from dbbbatch.files import checksum, faults, identity, names, place
+from dbbbatch.errors import Interrupted
+from dbbbatch.files import checksum, faults, identity, place
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.passes.finder.decide import Fate, decide
 
@@ -73,11 +73,8 @@ class Examiner:
             return Examined(arrival, None)
         except OSError as error:
             writing = isinstance(error, place.WriteError)
-            if faults.affects_every_file(error, writing=writing):
-                where = self._area.storage if writing else arrival.source
-                raise TryLater(
-                    f"{names.printable(where)}: {error.strerror}; nothing is lost"
-                ) from None
+            where = self._area.storage if writing else arrival.source
+            faults.raise_if_general(error, where, writing=writing)
             return Examined(arrival, None, error=error)
 
     def _one(self, arrival: Arrival) -> Examined:

@@ -18,7 +18,7 @@ from dbbbatch.database.models.file import File, FileStatus, Known, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.database.models.ingest import IngestState
-from dbbbatch.errors import Interrupted, TryLater
+from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names, rsync_log
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
@@ -206,10 +206,7 @@ class Logged:
         except Interrupted:
             return _Read(arrival, whole=False)
         except OSError as error:
-            if faults.affects_every_file(error):
-                raise TryLater(
-                    f"{arrival.destination}: {error.strerror}; nothing is lost"
-                ) from None
+            faults.raise_if_general(error, arrival.destination)
             return _Read(arrival, error=error)
         return _Read(arrival, news=True)
 

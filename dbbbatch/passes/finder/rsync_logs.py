@@ -20,8 +20,7 @@ from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File
 from dbbbatch.database.models.finder import ReadSoFar, Remembered, RememberedFile, RsyncLog
-from dbbbatch.errors import TryLater
-from dbbbatch.files import clock, names, place, rsync_log, temporary
+from dbbbatch.files import clock, faults, names, place, rsync_log, temporary
 from dbbbatch.files.identity import inode_of
 from dbbbatch.files.scan import kind
 from dbbbatch.passes.finder.complaints import Complaints
@@ -138,10 +137,8 @@ class RsyncWork(Work):
         """Yield the logs of the days asked for that have not changed for a while."""
         finder = self._finder
         now = time.time()
-        try:
+        with faults.as_try_later(finder.source):
             days = rsync_log.days(finder.source)
-        except OSError as error:
-            raise TryLater(f"{finder.source}: {error.strerror}; is it mounted?") from None
         for day, directory in days:
             if not self._is_asked_for(day, now):
                 continue

@@ -20,7 +20,7 @@ from dbbbatch.database.models.file import File, FileStatus, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, names, place
+from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.finder.batch import FinderBatch, Fresh
@@ -150,7 +150,7 @@ class FinderWork(Work):
         size = 0
 
         found_ones = scan(finder.source, finder.exclude, finder.settle, odd=complaints.odd)
-        try:
+        with faults.as_try_later(finder.source):
             for found in found_ones:
                 if not p.matches(found.rel):
                     continue
@@ -162,8 +162,6 @@ class FinderWork(Work):
                 if len(files) >= finder.batch_files or size >= finder.batch_bytes:
                     yield files
                     files, size = [], 0
-        except OSError as error:
-            raise TryLater(f"{finder.source}: {error.strerror}; is it mounted?") from None
         if files:
             yield files
 

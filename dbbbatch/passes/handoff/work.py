@@ -24,7 +24,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, names
+from dbbbatch.files import checksum, faults, names
 from dbbbatch.passes.handoff.due_files import DueFiles
 from dbbbatch.passes.handoff.outcomes import Outcomes, attempt_prefix
 from dbbbatch.passes.handoff.scanning import scanned
@@ -207,10 +207,8 @@ class Scheduler:
         """Record the next chunk of the buffer."""
         assert self._scan is not None
         began = time.monotonic()
-        try:
+        with faults.as_try_later(self._section.buffer):
             chunk = next(self._scan, None)
-        except OSError as error:
-            raise TryLater(f"{self._section.buffer}: {error.strerror}") from None
         if chunk is not None:
             connect.write(HandoffFile.found, self._site, self._section.name, chunk)
             self._scanned += len(chunk)
