@@ -28,6 +28,7 @@ from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import UsageError
 from dbbbatch.files import names
+from dbbbatch.files.batches import batched
 
 #: Files changed in one transaction.
 _CHANGED_TOGETHER = 5000
@@ -241,18 +242,15 @@ class FinderFiles:
             yield from self._out_of_mind(selection, WhyRemembered.GIVEN_UP)
         if "QUARANTINED" in statuses:
             rows = waiting(self._site, self._label, selection)
-            for begin in range(0, len(rows), _CHANGED_TOGETHER):
-                some = rows[begin : begin + _CHANGED_TOGETHER]
+            for some in batched(rows, _CHANGED_TOGETHER):
                 files = [Selected(row.relpath, row.filename, row.reason) for row in some]
                 yield Change(files, partial(_leave_aside, some, why))
 
     def _out_of_mind(self, selection: Selection, verdict: WhyRemembered) -> Iterator[Change]:
         _without_since(selection)
-        site, name, after = self._site, self._name, ("", "")
-        while rows := connect.read(
-            Remembered.all_with, site, name, verdict, _CHANGED_TOGETHER, after
-        ):
-            after = (rows[-1].relpath, rows[-1].filename)
+        site, name = self._site, self._name
+        remembered = partial(Remembered.all_with, site, name, verdict, _CHANGED_TOGETHER)
+        for rows in connect.pages(remembered, ("", ""), "relpath", "filename"):
             files = [Selected(row.relpath, row.filename, row.message) for row in rows]
             files = [file for file in files if selection.includes(*file)]
             paths = [(file.relpath, file.filename) for file in files]

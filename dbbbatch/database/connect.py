@@ -9,10 +9,11 @@ import os
 import re
 import sqlite3
 import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any, ParamSpec, TypeVar
 
 import peewee
@@ -28,6 +29,7 @@ from dbbbatch.files import trust
 from dbbbatch.files.state import DATABASE_MODE
 
 Value = TypeVar("Value")
+Row = TypeVar("Row")
 Arguments = ParamSpec("Arguments")
 
 #: What a server says, without an SQLSTATE, to whom it refuses for good.
@@ -181,6 +183,27 @@ def long_read(
     if on_postgresql():
         return _patiently(_transaction(partial(function, *args, **kwargs)), long=True)
     return _patiently(partial(function, *args, **kwargs), long=True)
+
+
+def pages(
+    rows_after: Callable[[Any], Sequence[Row]], first: object, *key: str
+) -> Iterator[Sequence[Row]]:
+    """Yield the pages of a query, each one a `read`, until one is empty.
+
+    Parameters
+    ----------
+    rows_after : `~collections.abc.Callable`
+        Returns the page that begins after a position.
+    first : object
+        The position before the first row.
+    *key : `str`
+        The attributes of a row that are its position: several make a tuple.
+    """
+    position_of = attrgetter(*key)
+    after = first
+    while page := read(rows_after, after):
+        after = position_of(page[-1])
+        yield page
 
 
 def execute(sql: str, values: Sequence[Any] = ()) -> Any:

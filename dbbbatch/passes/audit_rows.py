@@ -18,6 +18,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.file import Audited, File, FileStatus
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
+from dbbbatch.files.batches import batched
 from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
 from dbbbatch.passes.runner import PassContext
 
@@ -76,16 +77,11 @@ class Rows:
             So many of the files looked at are missing that storage looks unmounted.
         """
         total = connect.long_read(File.how_many, self._finder.storage)
-        missing = done = after = 0
-        whole = False
-        while not p.stopping:
-            page = connect.read(
-                lambda after=after: File.page(self._finder.storage, after, _ROWS_PAGE)
-            )
-            if not page:
-                whole = True
+        missing = done = 0
+        storage = self._finder.storage
+        for page in connect.pages(lambda after: File.page(storage, after, _ROWS_PAGE), 0, "id"):
+            if p.stopping:
                 break
-            after = page[-1].id
             for row in p.sound(page, "file"):
                 if p.matches(names.rel_of(row)):
                     self.looked += row.status == FileStatus.STORED
@@ -94,6 +90,7 @@ class Rows:
                 raise self._unmounted(missing, total)
             done += len(page)
             p.progress(done, total, "rows compared")
+        whole = not p.stopping
         if missing > self._share * self.looked:
             raise self._unmounted(missing, self.looked)
         if not whole and self.looked < _ROWS_PAGE:
@@ -104,8 +101,8 @@ class Rows:
 
     def mark(self, p: PassContext, complaints: Complaints) -> None:
         """Mark what is still as it was seen, on the disk and in the table; say what is wrong."""
-        for start in range(0, len(self.wrong), _MARKED_TOGETHER):
-            some = list(self._again(self.wrong[start : start + _MARKED_TOGETHER]))
+        for wrong in batched(self.wrong, _MARKED_TOGETHER):
+            some = list(self._again(wrong))
             require_storage(self._finder, p)
             marked = connect.write(lambda some=some: File.wrong(some))
             for row, becomes, why in some:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from dbbbatch.config.sections import Finder, Target
 from dbbbatch.database import connect
@@ -48,9 +49,9 @@ def _compare(p: PassContext, section: Target, target_id: int, complaints: Compla
     asked: list[list[StoredFile]] = []
 
     def batches() -> Iterator[list[StoredFile]]:
-        after = 0
-        while (files := _ingested_page(section, target_id, after)) and not p.stopping:
-            after = files[-1].number
+        for files in connect.pages(partial(_ingested_page, section, target_id), 0, "number"):
+            if p.stopping:
+                return
             sound = p.sound(files, "file")
             asked.append([file for file in sound if p.matches(_rel(file))])
             yield asked[-1]
@@ -73,15 +74,13 @@ def _compare(p: PassContext, section: Target, target_id: int, complaints: Compla
 
 
 def _ingested_page(section: Target, target_id: int, after: int) -> Sequence[StoredFile]:
-    rows = connect.read(
-        lambda: connect.execute(
-            "SELECT f.id, f.relpath, f.filename, f.size_bytes, f.checksum FROM ingest_state s"
-            " JOIN file f ON f.id = s.file_id WHERE s.target_id = ? AND s.status = 'SUCCESS'"
-            " AND s.file_id > ? AND f.status = 'STORED' ORDER BY s.file_id LIMIT ?",
-            (target_id, after, _COMPARED_TOGETHER),
-        ).fetchall()
-    )
-    further = connect.read(lambda: FileChecksum.of([row[0] for row in rows]))
+    rows = connect.execute(
+        "SELECT f.id, f.relpath, f.filename, f.size_bytes, f.checksum FROM ingest_state s"
+        " JOIN file f ON f.id = s.file_id WHERE s.target_id = ? AND s.status = 'SUCCESS'"
+        " AND s.file_id > ? AND f.status = 'STORED' ORDER BY s.file_id LIMIT ?",
+        (target_id, after, _COMPARED_TOGETHER),
+    ).fetchall()
+    further = FileChecksum.of([row[0] for row in rows])
     files = []
     for number, relpath, filename, size, stored in rows:
         relpath, filename = names.readable(relpath), names.readable(filename)

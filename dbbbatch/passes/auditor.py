@@ -17,12 +17,13 @@ from dbbbatch.areas.storage.mounted import storage_area
 from dbbbatch.areas.storage.store import Arrival, adopt
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect, retry
-from dbbbatch.database.models.file import Audited, File, FileStatus, Name
+from dbbbatch.database.models.file import Audited, File, FileStatus
 from dbbbatch.database.models.finder import Remembered
 from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, clock, faults, names, place
+from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.audit_rows import Rows, require_storage
@@ -191,21 +192,17 @@ class AuditorWork(Work):
         )
         # Nobody knows what a section that is wrong is about.
         by_rsync = by_rsync or any(label.startswith("finder.") for label in p.settings.wrong)
-        batch: list[Found] = []
+        found = scan(
+            self._finder.storage,
+            self._finder.exclude,
+            self._finder.settle,
+            odd=self._complaints.odd,
+            unfinished=self._remove_abandoned,
+        )
+        ours = (f for f in found if f.rel != self._finder.sentinel and p.matches(f.rel))
         with faults.as_try_later(self._finder.storage):
-            for found in scan(
-                self._finder.storage,
-                self._finder.exclude,
-                self._finder.settle,
-                odd=self._complaints.odd,
-                unfinished=self._remove_abandoned,
-            ):
-                if found.rel != self._finder.sentinel and p.matches(found.rel):
-                    batch.append(found)
-                if len(batch) >= self._finder.batch_files:
-                    yield self._unknown(batch, by_rsync)
-                    batch = []
-        yield self._unknown(batch, by_rsync)
+            for batch in batched(ours, self._finder.batch_files):
+                yield self._unknown(batch, by_rsync)
 
     def _unknown(self, batch: Sequence[Found], by_rsync: bool) -> list[Arrival]:
         paths = [name_of(found.rel) for found in batch]
@@ -369,13 +366,8 @@ class AuditorWork(Work):
         if finder.search != "scan" or not os.path.isdir(finder.source):
             return
         for verdict in (Memory.DUPLICATE, Memory.FAILED):
-            after: Name = ("", "")
-            while page := connect.read(
-                lambda verdict=verdict, after=after: Remembered.all_with(
-                    site, finder.name, verdict, _AUDITED_PAGE, after
-                )
-            ):
-                after = (page[-1].relpath, page[-1].filename)
+            remembered = partial(Remembered.all_with, site, finder.name, verdict, _AUDITED_PAGE)
+            for page in connect.pages(remembered, ("", ""), "relpath", "filename"):
                 gone = [
                     (left.relpath, left.filename)
                     for left in page

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 
 from dbbbatch.areas import buffer
 from dbbbatch.areas.endpoint import confirm
@@ -25,6 +24,7 @@ from dbbbatch.database.models.handoff import HandoffFile, HeldFile
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, names, place
+from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
 from dbbbatch.passes.handoff.outcomes import attempt_prefix
 from dbbbatch.passes.handoff.streams import lists_directory
@@ -105,8 +105,9 @@ class JanitorWork(Work):
         self._begin()
         site, handoff = p.settings.site.name, self._section.name
         connect.write(HandoffFile.held_from_now, site, handoff)
-        candidates = self._candidates(p)
-        while not p.stopping and (files := list(islice(candidates, _ASKED_TOGETHER))):
+        for files in batched(self._candidates(p), _ASKED_TOGETHER):
+            if p.stopping:
+                break
             self._purge_confirmed(p, files[: p.take(len(files))])
         if self._lacking > 0 and not p.stopping and not p.options.match:
             p.warn(

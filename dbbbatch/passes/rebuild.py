@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import NamedTuple
 
 from dbbbatch.areas.release import VERSION, is_reason, told_beside
@@ -17,6 +16,7 @@ from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found
@@ -68,11 +68,10 @@ class StorageRebuild(BackfillWork):
 
         Nothing is marked: only who reads files, and knows an unmounted disk, can tell.
         """
-        storage, after = self._section.storage, 0
-        while not p.stopping and (
-            page := connect.read(lambda after=after: File.page(storage, after, _BATCH))
-        ):
-            after = page[-1].id
+        storage = self._section.storage
+        for page in connect.pages(lambda after: File.page(storage, after, _BATCH), 0, "id"):
+            if p.stopping:
+                return
             paths = [(row.relpath, row.filename) for row in p.sound(page, "file")]
             known = connect.read(lambda paths=paths: File.known(storage, paths))
             p.counts["in doubt"] += sum(self._is_in_doubt(*each) for each in known.items())
@@ -163,7 +162,7 @@ class HandoffRebuild(Recording):
         return any(self._unknown(p))
 
     def _unknown(self, p: PassContext) -> Iterator[list[_Held]]:
-        for batch in _batches_of_found(self.files(p, self._section.holding)):
+        for batch in batched(self.files(p, self._section.holding), _BATCH):
             held = [_Held(found, *_without_version(found.rel)) for found in batch]
             rows = connect.read(
                 lambda held=held: self._rows(
@@ -344,7 +343,7 @@ def _aside(work: Recording, p: PassContext, section: Finder | Handoff) -> Iterat
     """Yield the files of a quarantine that the table does not know."""
     if p.stopping:
         return
-    for batch in _batches_of_found(work.files(p, section.quarantine)):
+    for batch in batched(work.files(p, section.quarantine), _BATCH):
         found = {
             names.to_text(os.path.join(section.quarantine, each.rel)): each
             for each in batch
@@ -393,11 +392,6 @@ def _plan_aside(work: Recording, p: PassContext, section: Finder | Handoff) -> I
     for some in _aside(work, p, section):
         for file in some:
             yield f"would record {file.path}, in quarantine: {file.reason}"
-
-
-def _batches_of_found(files: Iterator[Found]) -> Iterator[list[Found]]:
-    while batch := list(islice(files, _BATCH)):
-        yield batch
 
 
 def _without_version(rel: str) -> tuple[Name, str]:

@@ -19,6 +19,7 @@ from typing import Any
 from dbbbatch.config import fields as config_fields
 from dbbbatch.config.fields import option
 from dbbbatch.files import checksum, faults, place, temporary
+from dbbbatch.files.batches import batched
 from dbbbatch.files.roots import Roots
 from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 
@@ -105,9 +106,9 @@ class Link(Plugin):
             raise NotReady(f"root: {why}")
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
-        for at in range(0, len(files), _SYNCED_TOGETHER):
+        for some in batched(files, _SYNCED_TOGETHER):
             directories: set[str] = set()
-            outcomes = [self._show(file, directories) for file in files[at : at + _SYNCED_TOGETHER]]
+            outcomes = [self._show(file, directories) for file in some]
             try:
                 for directory in directories:
                     place.sync_directory(directory)

@@ -15,7 +15,6 @@ import re
 import secrets
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, NamedTuple, TextIO
 
 from dbbbatch.areas.endpoint.transfer import endpoint_address
@@ -25,6 +24,7 @@ from dbbbatch.database import bulk, connect
 from dbbbatch.database.models.file import File, FileChecksum, FileStatus, Known
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import checksum, names
+from dbbbatch.files.batches import batched
 from dbbbatch.process import run, template
 
 #: In storage with the same size and checksum, and ingested by the targets that were named.
@@ -128,7 +128,7 @@ def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
     )
     ids = _target_ids(settings.site.name, list(targets))
     count = 0
-    while some := list(islice(read, _CONFIRMED_TOGETHER)):
+    for some in batched(read, _CONFIRMED_TOGETHER):
         questions = [_question(line, count + at) for at, line in enumerate(some)]
         for word in _words(storages, ids, questions):
             yield f"{nonce} {count} {word}"

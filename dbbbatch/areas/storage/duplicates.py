@@ -11,6 +11,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from dbbbatch.areas.storage.store import StorageArea
 from dbbbatch.database import connect
@@ -39,12 +40,10 @@ def recover_duplicates(
     What storage has lost stays, and is looked at as a new file. `sound` leaves out rows that must
     not be followed.
     """
-    count, after = 0, ("", "")
-    while originals := connect.read(
-        Remembered.all_with, area.site, area.finder, WhyRemembered.MOVED, most, after
-    ):
-        after = (originals[-1].relpath, originals[-1].filename)
-        originals = sound(originals, "finder_left")
+    count = 0
+    moved = partial(Remembered.all_with, area.site, area.finder, WhyRemembered.MOVED, most)
+    for page in connect.pages(moved, ("", ""), "relpath", "filename"):
+        originals = sound(page, "finder_left")
         stuck = [
             error for _, error in remove_duplicates(area, originals) if isinstance(error, OSError)
         ]

@@ -151,9 +151,9 @@ def _without_passes(settings: Settings, storage: str) -> Iterator[None]:
 
 
 def _stored(storage: str) -> Iterator[File]:
-    after = 0
-    while page := connect.read(File.stored_page, storage, after, _COMPARED_PAGE):
-        after = page[-1].id
+    for page in connect.pages(
+        lambda after: File.stored_page(storage, after, _COMPARED_PAGE), 0, "id"
+    ):
         yield from (row for row in page if not names.fault(row))
 
 

@@ -104,6 +104,7 @@ _WAITING_COLUMNS = ", ".join(Waiting._fields)
 
 #: Before the first file in the order of sending: priority, rank, id.
 FIRST = (-1, -(1 << 63), -1)
+ORDER = ("priority", "rank", "id")
 
 
 class HandoffFile(Table):

@@ -7,7 +7,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import NamedTuple
 
 from dbbbatch.areas.storage.mounted import storage_area
@@ -20,6 +20,7 @@ from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names, rsync_log
+from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import kind
@@ -52,9 +53,7 @@ class Logged:
 
     def look_again(self) -> None:
         """Look for the files that are awaited, and rarely for those that were given up."""
-        for batch in _batches_of_remembered(
-            tries_due(self._p, self._finder), self._finder.batch_files
-        ):
+        for batch in batched(tries_due(self._p, self._finder), self._finder.batch_files):
             if self._p.stopping:
                 return
             batch = batch[: self._p.take(len(batch))]
@@ -284,14 +283,14 @@ def tries_due(p: PassContext, finder: Finder) -> Iterator[RememberedFile]:
         wait, most = finder.retry_wait_max, finder.batch_files
         return Remembered.given_up(site, finder.name, finder.storage, wait, most, after)
 
-    for left in p.sound(list(_remembered_pages(awaited)), "finder_left"):
+    for left in p.sound(list(_remembered(awaited)), "finder_left"):
         wait = retry.backoff(left.tries, finder.retry_wait, finder.retry_wait_max)
         if retry.is_over(left.seen_at, wait, now) and p.matches(names.rel_of(left)):
             yield left
     # What leads out of storage, as logs themselves do, waits for a person.
     ours = (
         left
-        for left in _remembered_pages(given_up)
+        for left in _remembered(given_up)
         if not names.fault(left)
         and p.matches(names.rel_of(left))
         and rsync_log.inside(finder.storage, names.rel_of(left))
@@ -299,25 +298,8 @@ def tries_due(p: PassContext, finder: Finder) -> Iterator[RememberedFile]:
     yield from islice(ours, finder.batch_files)
 
 
-def _remembered_pages(page: Callable[[Name], list[RememberedFile]]) -> Iterator[RememberedFile]:
-    """Yield rows page by page, given a function that returns those after a path."""
-    after = ("", "")
-    while batch := connect.read(lambda after=after: page(after)):
-        after = (batch[-1].relpath, batch[-1].filename)
-        yield from batch
-
-
-def _batches_of_remembered(
-    lefts: Iterator[RememberedFile], size: int
-) -> Iterator[list[RememberedFile]]:
-    batch: list[RememberedFile] = []
-    for left in lefts:
-        batch.append(left)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _remembered(rows_after: Callable[[Name], list[RememberedFile]]) -> Iterator[RememberedFile]:
+    return chain.from_iterable(connect.pages(rows_after, ("", ""), "relpath", "filename"))
 
 
 def _is_recorded(known: Known, status: os.stat_result) -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 from dbbbatch.areas import buffer
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import FIRST, HandoffFile
+from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile
 from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
 from dbbbatch.files import names
 from dbbbatch.passes.handoff.scanning import scanned
@@ -42,9 +42,8 @@ def _sending(p: PassContext, section: Handoff, site: str) -> Iterator[str]:
             count, size = count + 1, size + seen.size_bytes
             rel = names.from_text(names.join(seen.relpath, seen.filename))
             yield f"send: {names.printable(rel)} (new)"
-    after = FIRST
     due = partial(HandoffFile.due, site, section.name, longest=section.longest_wait)
-    while rows := connect.read(due, after, _DUE_PAGE):
+    for rows in connect.pages(lambda after: due(after, _DUE_PAGE), FIRST, *ORDER):
         for row in rows:
             if why := names.fault(row):
                 yield f"refuse: row {row.id} of handoff_file: {why}"
@@ -54,6 +53,5 @@ def _sending(p: PassContext, section: Handoff, site: str) -> Iterator[str]:
                 count, size = count + 1, size + row.size_bytes
                 again = f" (after {row.attempts} failures)" if row.attempts else ""
                 yield f"send: {names.printable(rel)}{again}"
-        after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
     endpoint = section.endpoint.placeholders.get("host", section.endpoint.buffer)
     yield f"in all {count} files, {size} bytes, to {endpoint}"

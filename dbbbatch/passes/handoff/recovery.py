@@ -16,7 +16,7 @@ from dbbbatch.areas.endpoint.session import Refused
 from dbbbatch.areas.endpoint.transfer import Sender, probe_of, probe_of_directory
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import FIRST, HandoffFile, Waiting
+from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, Waiting
 from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
 from dbbbatch.errors import DbbError
 from dbbbatch.files import checksum, place, scan
@@ -34,12 +34,12 @@ def recover_handoff(p: PassContext, section: Handoff) -> Unrecovered:
     outcomes = Outcomes(p, section)
     outcomes.recover_quarantine()
     site = p.settings.site.name
-    after = FIRST
-    while rows := connect.read(
-        HandoffFile.in_buffer, site, section.name, "DELIVERED", after, _HELD_TOGETHER
+    for rows in connect.pages(
+        lambda after: HandoffFile.in_buffer(site, section.name, "DELIVERED", after, _HELD_TOGETHER),
+        FIRST,
+        *ORDER,
     ):
         outcomes.hold(p.sound(rows, "handoff_file"))
-        after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
     _remove_lists(lists_directory(p.settings.site.state), attempt_prefix(site, section.name))
     batches = []
     for batch in connect.read(TransferBatch.unfinished, site, section.name):

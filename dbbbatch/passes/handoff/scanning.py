@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database.models.handoff import Seen
 from dbbbatch.files import names, scan
+from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
 from dbbbatch.passes.runner import PassContext
 
@@ -22,26 +23,20 @@ def scanned(p: PassContext, section: Handoff) -> Iterator[list[Seen]]:
         shown = names.printable(os.path.join(section.buffer, rel))
         p.warn(f"{shown}: {what}; it is left there", key=f"odd {rel}")
 
-    chunk: list[Seen] = []
     newest_first = section.order == "newest"
-    for found in scan.scan(section.buffer, section.exclude, section.settle, odd=odd):
-        if not p.matches(found.rel):
-            continue
+
+    def seen(found: scan.Found) -> Seen:
         relpath, filename = names.split(found.rel)
-        chunk.append(
-            Seen(
-                names.to_text(relpath),
-                names.to_text(filename),
-                *Version.of_row(found),
-                priority(section, found.rel),
-                -found.mtime_ns if newest_first else found.mtime_ns,
-            )
+        return Seen(
+            names.to_text(relpath),
+            names.to_text(filename),
+            *Version.of_row(found),
+            priority(section, found.rel),
+            -found.mtime_ns if newest_first else found.mtime_ns,
         )
-        if len(chunk) >= CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+
+    found = scan.scan(section.buffer, section.exclude, section.settle, odd=odd)
+    yield from batched((seen(each) for each in found if p.matches(each.rel)), CHUNK)
 
 
 def priority(section: Handoff, rel: str) -> int:

@@ -16,12 +16,13 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from dbbbatch.areas import buffer
 from dbbbatch.areas.endpoint.batch import Batch, Item, TransferResult, Unrecovered
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import FIRST, HandoffFile, Seen
+from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, Seen
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names
@@ -90,11 +91,8 @@ class HandoffWork(Work):
     def due(self, p: PassContext) -> bool:
         """Return whether there is a file that is new or may be tried again."""
         site, section = p.settings.site.name, self._section
-        after, longest = FIRST, section.longest_wait
-        while rows := connect.read(
-            HandoffFile.due, site, section.name, after, _LOOKED_AT, longest=longest
-        ):
-            after = (rows[-1].priority, rows[-1].rank, rows[-1].id)
+        due = partial(HandoffFile.due, site, section.name, longest=section.longest_wait)
+        for rows in connect.pages(lambda after: due(after, _LOOKED_AT), FIRST, *ORDER):
             paths = (buffer.path_of(section, row)[1] for row in rows if not names.fault(row))
             # Else one that a writer keeps open would have pass follow upon pass.
             if not all(map(checksum.is_being_written, paths)):

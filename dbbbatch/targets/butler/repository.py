@@ -22,6 +22,7 @@ from lsst.daf.butler import (
 )
 from lsst.resources import ResourcePath
 
+from dbbbatch.files.batches import batched
 from dbbbatch.targets.failures import chain, disk_away, first_line
 from dbbbatch.targets.plugin import Misconfigured, NotReady
 
@@ -228,7 +229,7 @@ class Repository:
     def exposures(self, instrument: str, ids: Iterable[int]) -> dict[int, DimensionRecord]:
         """Return the exposure records that exist of these."""
         found = {}
-        for some in _chunks(sorted(set(ids))):
+        for some in batched(sorted(set(ids)), _IDS):
             for record in self._records(
                 "exposure",
                 "instrument = :of AND exposure IN (:ids)",
@@ -247,7 +248,7 @@ class Repository:
             # The first file makes it.
             return {}
         found = {}
-        for some in _chunks(sorted(set(exposures))):
+        for some in batched(sorted(set(exposures)), _IDS):
             for ref in self.butler.query_datasets(
                 dataset_type,
                 collections=run,
@@ -276,8 +277,3 @@ class Repository:
         yield from self.butler.query_dimension_records(
             element, where=where, bind=bind, limit=None, explain=False
         )
-
-
-def _chunks(ids: list[int]) -> Iterator[list[int]]:
-    for at in range(0, len(ids), _IDS):
-        yield ids[at : at + _IDS]

@@ -15,6 +15,7 @@ from typing import Any
 from dbbbatch.config import fields as config_fields
 from dbbbatch.config.fields import option
 from dbbbatch.files import checksum
+from dbbbatch.files.batches import batched
 from dbbbatch.targets import naming
 from dbbbatch.targets.plugin import (
     Context,
@@ -198,8 +199,8 @@ class Rucio(Plugin):
                 entries[file.number] = entry
         found = [each for each in entries.values() if each is not None]
         there: set[Did] = set()
-        for at in range(0, len(found), self.settings.bulk):
-            there |= self._registrar.holds(found[at : at + self.settings.bulk])
+        for some in batched(found, self.settings.bulk):
+            there |= self._registrar.holds(some)
         for number, each in entries.items():
             yield number, each is not None and each.did in there
 
