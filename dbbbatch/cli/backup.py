@@ -39,21 +39,18 @@ def command(operator: Operator, file: str) -> None:
     database = connect.sqlite_path(settings.database.url)
     # One name, whatever the target's: the next one removes what a killed one left.
     hidden = temporary.hidden_path(target, os.uname().nodename, "backup", database)
-    lock = Lock(Path(settings.site.state) / "locks", "backup")
     try:
-        lock.acquire()
-        operator.connect(readonly=True)
-        backup.remove_copy(hidden)
-        try:
-            backup.copy_database(database, hidden, settings.database.busy_timeout)
-            place.sync_file(hidden)
-            place.place(hidden, target)
-            place.sync_directory(os.path.dirname(target))
-        finally:
+        with Lock(Path(settings.site.state) / "locks", "backup"):
+            operator.connect(readonly=True)
             backup.remove_copy(hidden)
+            try:
+                backup.copy_database(database, hidden, settings.database.busy_timeout)
+                place.sync_file(hidden)
+                place.place(hidden, target)
+                place.sync_directory(os.path.dirname(target))
+            finally:
+                backup.remove_copy(hidden)
     except OSError as error:
         where = error.filename or target
         raise TryLater(f"{where}: {error.strerror}; there is no backup") from None
-    finally:
-        lock.release()
     output.line(f"{target}: {os.path.getsize(target)} bytes")

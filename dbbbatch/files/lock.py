@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dbbbatch.errors import LockHeld, TryLater
-from dbbbatch.files import processes, state
+from dbbbatch.files import faults, processes, state
 
 #: Seconds between two looks at a lock that is waited for.
 POLL = 0.2
@@ -29,15 +29,15 @@ _FLOCK = "hhqqi"
 
 
 class Holder(NamedTuple):
-    """Who holds a lock.
+    """The process that holds a lock.
 
     Attributes
     ----------
     pid : `int`
     since : `float`
-        When it took it, seconds since 1970 by the clock of then.
+        When it took the lock, seconds since 1970 by the clock of then.
     seconds : `float`
-        For how long it has had it.
+        For how long it has held it.
     command : `str`
         Its command line.
     """
@@ -48,12 +48,13 @@ class Holder(NamedTuple):
     command: str
 
     def __str__(self) -> str:
+        """Return it for a message."""
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.since))
         return f"pid {self.pid} since {since} UTC: {self.command}"
 
 
 class Lock:
-    """The lock of one script and section on this host; ``count`` passes may hold it at a time.
+    """The lock of one script and section on this host; as a context manager it does not wait.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class Lock:
     label : `str`
         The script and section, such as ``handoff.latiss``.
     count : `int`
-        How many passes may be at work at a time (``passes`` of a target).
+        How many passes may hold it at a time (``passes`` of a target).
     """
 
     def __init__(self, directory: Path, label: str, count: int = 1) -> None:
@@ -73,60 +74,68 @@ class Lock:
         ]
         self._descriptor = -1
 
+    def __enter__(self) -> Lock:
+        """Acquire the lock, without waiting."""
+        self.acquire()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Release the lock."""
+        self.release()
+
     def acquire(self, wait: float = 0, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Parameters
         ----------
         wait : `float`
             Seconds to wait for another holder to leave.
-        stopping : callable
-            Ends the waiting early when it answers true.
+        stopping : `~collections.abc.Callable`
+            Ends the waiting when it returns true.
 
         Raises
         ------
         LockHeld
-            If others still hold it; the message says who.
+            Others still hold it; the message names them.
         TryLater
-            If something that is no pass stands in the way: it reads a file under a lock.
+            Something that is no pass is in the way: it holds a lock for reading.
         OSError
-            If a file cannot be opened.
+            A file cannot be opened.
         """
         end = time.monotonic() + wait
         while not any(self._try(path) for path in self._paths):
             if stopping() or time.monotonic() >= end:
-                self._must_be_passes()
+                self._require_passes()
                 raise LockHeld(f"{self.label} is at work: {'; '.join(self.holders())}")
             time.sleep(POLL)
 
     def release(self) -> None:
-        """Let the lock go; nothing happens if it is not held."""
+        """Release the lock, if it is held."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def holders(self) -> list[str]:
-        """Return who holds the lock, since when and from which command line; takes nothing."""
-        held = (path for path in self._paths if _held(path) != fcntl.F_UNLCK)
-        found = (_holder(path) for path in held)
+        """Return who holds the lock, since when and from which command line."""
+        found = (_holder(path) for path in self._paths if _lock_type(path) != fcntl.F_UNLCK)
         return [str(one) if one else "a process that started or left just now" for one in found]
 
     def held_for(self, seconds: float) -> list[Holder]:
-        """Return the others that have held the lock for so long, also beside us; takes nothing."""
+        """Return the other processes that have held the lock for so long, also beside us."""
         if self._descriptor >= 0 and len(self._paths) == 1:
             return []
         found = []
         for path in self._paths:
             with suppress(OSError):  # of a file that this user may not read
-                holder = _holder(path) if _held(path) != fcntl.F_UNLCK else None
+                holder = _holder(path) if _lock_type(path) != fcntl.F_UNLCK else None
                 if holder and holder.pid != os.getpid() and holder.seconds >= seconds:
                     found.append(holder)
         return found
 
-    def _must_be_passes(self) -> None:
-        """Raise if what holds a lock is no pass, which would never end by itself."""
+    def _require_passes(self) -> None:
+        """Raise `TryLater` if what holds a lock is no pass, which would never end by itself."""
         for path in self._paths:
-            if _held(path) == fcntl.F_RDLCK:
+            if _lock_type(path) == fcntl.F_RDLCK:
                 raise TryLater(
                     f"{path}: some program holds a lock for reading on it, which no pass does; "
                     f"`sudo fuser -v {path}` says which: end it",
@@ -144,30 +153,32 @@ class Lock:
             fcntl.fcntl(
                 descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0)
             )
+            _write_holder(descriptor, path)
         except BlockingIOError:
             os.close(descriptor)
             return False
         except BaseException:
             os.close(descriptor)
             raise
-        said = {
-            "pid": os.getpid(),
-            "ticks": processes.start_ticks(),
-            "since": time.time(),
-            "uptime": time.clock_gettime(time.CLOCK_BOOTTIME),
-        }
-        text = json.dumps(said).encode()
-        try:
-            os.pwrite(descriptor, text, 0)
-            os.ftruncate(descriptor, len(text))
-        except OSError as error:
-            os.close(descriptor)
-            raise OSError(error.errno, error.strerror, str(path)) from None
         self._descriptor = descriptor
         return True
 
 
-def _held(path: Path) -> int:
+def _write_holder(descriptor: int, path: Path) -> None:
+    """Record in a locked file that this process holds it."""
+    holder = {
+        "pid": os.getpid(),
+        "ticks": processes.start_ticks(),
+        "since": time.time(),
+        "uptime": time.clock_gettime(time.CLOCK_BOOTTIME),
+    }
+    text = json.dumps(holder).encode()
+    with faults.naming(str(path)):
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
+
+
+def _lock_type(path: Path) -> int:
     """Return the type of lock that keeps us from a file: F_UNLCK, F_RDLCK or F_WRLCK."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -183,24 +194,17 @@ def _held(path: Path) -> int:
 
 
 def _holder(path: Path) -> Holder | None:
-    """Read who holds a lock; None while its holder changes."""
+    """Read who holds a lock; return `None` while its holder changes."""
     with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        said = json.loads(path.read_text())
-        pid, since = int(said["pid"]), float(said["since"])
-        uptime, seconds = time.clock_gettime(time.CLOCK_BOOTTIME), time.time() - since
+        held = json.loads(path.read_text())
+        pid, since = int(held["pid"]), float(held["since"])
         # The number of a process that is gone may be another's by now.
-        ticks = processes.start_ticks(pid)
-        if ticks is None:
+        if not processes.lives(pid, held.get("ticks"), since):
             return None
-        if "ticks" not in said:
-            # A pass of an earlier version. What began after the lock was taken is another one.
-            if uptime - ticks / os.sysconf("SC_CLK_TCK") < seconds - 1:
-                return None
-        elif ticks != said["ticks"]:
-            return None
+        uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
         # The clock may have been set since: the longer of both is right where it was set back, and
         # where it was set forward somebody looks for nothing.
-        seconds = max(seconds, uptime - float(said.get("uptime", uptime)))
+        seconds = max(time.time() - since, uptime - float(held.get("uptime", uptime)))
         command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ")
         return Holder(pid, since, seconds, os.fsdecode(command))
     return None

@@ -1,32 +1,31 @@
 """Which process is which: by the boot of its machine, its number, and the tick at which it began.
 
-Ticks count from the boot (proc(5), field 22 of ``/proc/PID/stat``), so they stay what they were
-when the clock is set. A time of day at which a process began does not: it is reckoned from the time
-of the boot, which moves with the clock.
+Ticks count from the boot (proc(5), field 22 of ``/proc/PID/stat``), so they do not change when the
+clock is set. The time of day at which a process began does.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 
-#: States of proc(5) of a process that has ended, and of one that no signal ends for now.
+#: States of proc(5) of a process that has ended.
 _ENDED_STATES = ("Z", "X")
+
+#: States of proc(5) in which a process heeds no signal, and what an operator may do.
 _WAITS = {
     "T": "is stopped; `kill -CONT {pid}` lets it go on",
     "t": "is stopped by a debugger",
     "D": "waits for a disk, or for a file server that does not answer",
 }
 
-#: Seconds by which a time of day may have moved, for what older versions recorded: that alone.
-_BIRTH_TOLERANCE = 2.0
+#: Seconds by which a time of day may have moved since it was recorded.
+_TOLERANCE = 2.0
 
 
 def machine() -> str:
-    """Return the name of the running system whose processes we see.
-
-    That is its boot, and our namespace of processes.
-    """
+    """Return the name of the running system whose processes we see: its boot and our namespace."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -41,25 +40,17 @@ def same_boot(one: str, other: str) -> bool:
     return one.partition(" ")[0] == other.partition(" ")[0]
 
 
-def start_ticks(pid: int | None = None) -> int | None:
-    """Return the tick at which a process began; ours, by default.
-
-    Returns
-    -------
-    ticks : `int` or `None`
-        None: there is no such process, or it has ended and only waits to be asked how; or it is
-        not shown to this user.
-    """
+def start_ticks() -> int | None:
+    """Return the tick at which this process began; `None` where there is no /proc."""
     with suppress(OSError):
-        state, ticks = _stat(pid or os.getpid())
-        return None if state in _ENDED_STATES else ticks
+        return _state_and_ticks(os.getpid())[1]
     return None
 
 
 def waits_for(pid: int) -> str:
-    """Return, for an operator, why a process does not get on and heeds no signal, or nothing."""
+    """Return, for an operator, why a process heeds no signal, or nothing."""
     with suppress(OSError):
-        return _WAITS.get(_stat(pid)[0], "").format(pid=pid)
+        return _WAITS.get(_state_and_ticks(pid)[0], "").format(pid=pid)
     return ""
 
 
@@ -71,27 +62,24 @@ def lives(pid: int, ticks: int | None, born: float) -> bool:
     pid : `int`
         Its number.
     ticks : `int` or `None`
-        The tick at which it began; None where an older version recorded it.
+        The tick at which it began; `None` where an older version recorded it.
     born : `float`
-        When it began, seconds since 1970: only looked at where the tick is not known.
+        A time by which it had begun, seconds since 1970. Only used where the tick is not known: a
+        process that began later is another one.
     """
     try:
-        state, found = _stat(pid)
+        state, found = _state_and_ticks(pid)
     except OSError:
         return _is_hidden(pid)
     if state in _ENDED_STATES:
         return False
     if ticks is not None:
         return found == ticks
-    import psutil
-
-    try:
-        return bool(abs(psutil.Process(pid).create_time() - born) < _BIRTH_TOLERANCE)
-    except psutil.Error:
-        return False
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - found / os.sysconf("SC_CLK_TCK")
+    return time.time() - age < born + _TOLERANCE
 
 
-def _stat(pid: int) -> tuple[str, int]:
+def _state_and_ticks(pid: int) -> tuple[str, int]:
     """Return the state of a process and the tick at which it began."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         # The second field is its name in parentheses, which may hold anything.
@@ -103,8 +91,8 @@ def _is_hidden(pid: int) -> bool:
     """Return whether there is a process that this user is not shown (hidepid of proc(5))."""
     try:
         os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    except OverflowError:
+        pass
     return False

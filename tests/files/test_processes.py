@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,15 +22,23 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+def ticks_of(process: subprocess.Popen[bytes]) -> int:
+    text = Path(f"/proc/{process.pid}/stat").read_text()
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def test_the_tick_at_which_this_process_began() -> None:
+    assert processes.start_ticks() is not None
+    assert processes.lives(os.getpid(), processes.start_ticks(), BORN_AT_ANOTHER_TIME)
+
+
 def test_a_running_process_lives_whatever_the_clock_says(child: subprocess.Popen[bytes]) -> None:
-    ticks = processes.start_ticks(child.pid)
-    assert ticks is not None
+    ticks = ticks_of(child)
     assert processes.lives(child.pid, ticks, BORN_AT_ANOTHER_TIME)
 
 
 def test_another_process_of_the_same_number_is_not_it(child: subprocess.Popen[bytes]) -> None:
-    ticks = processes.start_ticks(child.pid)
-    assert ticks is not None
+    ticks = ticks_of(child)
     born = psutil.Process(child.pid).create_time()
     assert not processes.lives(child.pid, ticks - 1, born)
 
@@ -43,15 +52,14 @@ def test_a_row_of_an_older_version_is_compared_by_its_time(
 
 
 def test_an_ended_process_does_not_live(child: subprocess.Popen[bytes]) -> None:
-    ticks = processes.start_ticks(child.pid)
+    ticks = ticks_of(child)
     child.kill()
     child.wait()
     assert not processes.lives(child.pid, ticks, 0)
-    assert processes.start_ticks(child.pid) is None
 
 
 def test_a_zombie_does_not_live(child: subprocess.Popen[bytes]) -> None:
-    ticks = processes.start_ticks(child.pid)
+    ticks = ticks_of(child)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not processes.lives(child.pid, ticks, 0)
@@ -64,8 +72,7 @@ def test_a_name_that_looks_like_the_rest_of_the_line_misleads_nobody() -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert processes.start_ticks(process.pid) == processes.start_ticks(process.pid)
-        assert processes.lives(process.pid, processes.start_ticks(process.pid), 0)
+        assert processes.lives(process.pid, ticks_of(process), 0)
         process.kill()
 
 

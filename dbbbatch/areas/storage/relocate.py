@@ -144,9 +144,8 @@ def _without_passes(settings: Settings, storage: str) -> Iterator[None]:
     with ExitStack() as held:
         for name in connect.read(File.finders, storage):
             for script in ("finder", "auditor"):
-                lock = Lock(Path(settings.site.state) / "locks", f"{script}.{name}")
-                lock.acquire()
-                held.callback(lock.release)
+                locks = Path(settings.site.state) / "locks"
+                held.enter_context(Lock(locks, f"{script}.{name}"))
         yield
 
 
