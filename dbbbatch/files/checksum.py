@@ -10,45 +10,37 @@ import stat
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Protocol
 
 from dbbbatch.errors import Interrupted
+from dbbbatch.files import mounts
+from dbbbatch.files.faults import naming
 
-#: What a file is hashed with unless the configuration says otherwise.
+#: What a file is hashed with unless the configuration names another algorithm.
 DEFAULT = "blake2b"
-
-#: Bytes read at a time: what is hashed and copied is still in the processor's own cache.
-_BLOCK = 1 << 16
-_buffers = threading.local()
 
 
 class Changed(OSError):
-    """The file changed while it was read: not yet, rather than wrong."""
+    """The file changed while it was read: a later pass tries again."""
 
 
-def _never() -> bool:
-    return False
+class NotRegular(OSError):
+    """A link, a FIFO or another thing that is never read."""
 
 
-#: Whether reading is to end; see `heeding`.
-_is_to_end: Callable[[], bool] = _never
+class Hash(Protocol):
+    """A checksum in the making, as those of `hashlib`."""
 
+    def update(self, block: bytes | memoryview, /) -> None:
+        """Add a block of data."""
 
-@contextmanager
-def heeding(is_to_end: Callable[[], bool]) -> Iterator[None]:
-    """Ask between two blocks of each file that is read within whether that is to end."""
-    global _is_to_end
-    before, _is_to_end = _is_to_end, is_to_end
-    try:
-        yield
-    finally:
-        _is_to_end = before
+    def hexdigest(self) -> str:
+        """Return the sum of all blocks so far."""
 
 
 class Adler32:
-    """Adler-32 with the interface of `hashlib`; Rucio's checksum of old."""
+    """Adler-32, an algorithm that Rucio uses, with the interface of `hashlib`."""
 
     def __init__(self) -> None:
         self._value = 1
@@ -62,34 +54,56 @@ class Adler32:
         return f"{self._value:08x}"
 
 
-class NotRegular(OSError):
-    """It is a link, a FIFO or another thing that is never read."""
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """How to compute a checksum here, and with which command elsewhere.
-
-    Attributes
-    ----------
-    new : `~collections.abc.Callable`
-        Makes an object with ``update`` and ``hexdigest``.
-    command : `str` or `None`
-        The program of coreutils that reads ``--check`` lists of it, if any.
-    """
-
-    new: Callable[[], Any]
-    command: str | None
-
-
-ALGORITHMS = {
-    "blake2b": Algorithm(hashlib.blake2b, "b2sum"),
-    "sha256": Algorithm(hashlib.sha256, "sha256sum"),
-    "sha512": Algorithm(hashlib.sha512, "sha512sum"),
-    "sha1": Algorithm(hashlib.sha1, "sha1sum"),
-    "md5": Algorithm(hashlib.md5, "md5sum"),
-    "adler32": Algorithm(Adler32, None),
+ALGORITHMS: dict[str, Callable[[], Hash]] = {
+    "blake2b": hashlib.blake2b,
+    "sha256": hashlib.sha256,
+    "sha512": hashlib.sha512,
+    "sha1": hashlib.sha1,
+    "md5": hashlib.md5,
+    "adler32": Adler32,
 }
+
+#: The programs of coreutils that read ``--check`` lists of an algorithm.
+COMMANDS = {
+    "blake2b": "b2sum",
+    "sha256": "sha256sum",
+    "sha512": "sha512sum",
+    "sha1": "sha1sum",
+    "md5": "md5sum",
+}
+
+
+#: Bytes read at a time: what is hashed and copied is still in the processor's own cache.
+_BLOCK = 1 << 16
+
+
+class _Buffer(threading.local):
+    """A thread's buffer: a new one for each file would cost more than hashing a small file."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_BLOCK))
+
+
+_buffer = _Buffer()
+
+
+def _never() -> bool:
+    return False
+
+
+#: Whether reading must end; see `heeding`.
+_must_end: Callable[[], bool] = _never
+
+
+@contextmanager
+def heeding(must_end: Callable[[], bool]) -> Iterator[None]:
+    """Ask between two blocks of each file that is read within whether reading must end."""
+    global _must_end
+    before, _must_end = _must_end, must_end
+    try:
+        yield
+    finally:
+        _must_end = before
 
 
 def format(algorithm: str, digest: str) -> str:
@@ -112,15 +126,14 @@ def parse(text: str) -> tuple[str, str]:
 
 
 def compute(
-    source: str | int, algorithms: Collection[str] = (DEFAULT,), *, written: bool = True
+    path: str, algorithms: Collection[str] = (DEFAULT,), *, written: bool = True
 ) -> dict[str, str]:
     """Read a file once and return its digests.
 
     Parameters
     ----------
-    source : `str` or `int`
-        A path, which is not followed if it is a symbolic link, or an open
-        descriptor, which is read from its beginning and left open.
+    path : `str`
+        Not followed if it is a symbolic link.
     algorithms : `~collections.abc.Collection` [ `str` ]
         Names in `ALGORITHMS`.
     written : `bool`
@@ -133,17 +146,11 @@ def compute(
     OSError
         It cannot be read as a whole, or is no regular file.
     """
-    with opened(source, written=written) as descriptor:
+    with opened(path, written=written) as descriptor:
         before = os.fstat(descriptor)
         sums = stream(descriptor, algorithms)
-        same(before, os.fstat(descriptor), source)
+        same(before, os.fstat(descriptor), path)
     return sums
-
-
-def matches(path: str, stored: str) -> bool:
-    """Return whether a file has a stored checksum; raise what `parse` and `compute` raise."""
-    algorithm, digest = parse(stored)
-    return compute(path, [algorithm])[algorithm] == digest
 
 
 def read(path: str, algorithms: Collection[str]) -> tuple[os.stat_result, dict[str, str]]:
@@ -161,26 +168,37 @@ def read(path: str, algorithms: Collection[str]) -> tuple[os.stat_result, dict[s
     return status, sums
 
 
+def matches(path: str, stored: str) -> bool:
+    """Return whether a file has a stored checksum; raise what `parse` and `compute` raise."""
+    algorithm, digest = parse(stored)
+    return compute(path, [algorithm])[algorithm] == digest
+
+
 @contextmanager
 def opened(source: str | int, *, written: bool = True) -> Iterator[int]:
-    """Open a regular file for reading, without following a link or waiting for a FIFO."""
+    """Open a regular file for reading, without following a link or waiting for a FIFO.
+
+    Parameters
+    ----------
+    source : `str` or `int`
+        A path, or an open descriptor, which is read from its beginning and left open.
+    written : `bool`
+        Open it also while somebody has it open for writing.
+    """
     if isinstance(source, int):
         os.lseek(source, 0, os.SEEK_SET)
         yield source
         return
     descriptor = open_regular(source) if written else open_closed(source)
     try:
-        yield descriptor
-    except OSError as error:
-        if error.filename is None:
-            error.filename = source
-        raise
+        with naming(source):
+            yield descriptor
     finally:
         os.close(descriptor)
 
 
 def is_being_written(path: str) -> bool:
-    """Return whether somebody has a file open for writing, as far as the kernel tells."""
+    """Return whether somebody has a file open for writing, as far as the kernel knows."""
     try:
         os.close(open_closed(path))
     except Changed:
@@ -191,12 +209,12 @@ def is_being_written(path: str) -> bool:
 
 
 def open_closed(path: str) -> int:
-    """Return a descriptor of a regular file that its writer has closed, as far as can be told.
+    """Return a descriptor of a regular file that its writer has closed, as far as we can know.
 
-    The kernel tells it of the files on disks of this machine that are this user's, or any where
-    this user has CAP_LEASE (fcntl(2), F_SETLEASE). The lease is given back at once: while it is
-    held, somebody who opens the file for writing has to wait. What such an open sends us is caught
-    by `dbbbatch.passes.signals`.
+    The kernel knows it of files on disks of this machine that belong to this user, or any where
+    this user has CAP_LEASE (fcntl(2), F_SETLEASE). The lease is returned at once: while it is
+    held, somebody who opens the file for writing has to wait. `dbbbatch.passes.signals` catches the
+    signal that such an open sends us.
 
     Raises
     ------
@@ -210,22 +228,13 @@ def open_closed(path: str) -> int:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         # NFS and CIFS give this error for any file that their server has not delegated to us.
-        if error.errno == errno.EAGAIN and _is_local(descriptor):
+        if error.errno == errno.EAGAIN and mounts.kind_of(descriptor) not in mounts.NETWORK:
             os.close(descriptor)
             raise Changed(error.errno, "somebody has it open for writing", path) from None
         return descriptor
-    try:  # noqa: SIM105 (done for each file: a context manager costs more than the call)
+    with suppress(OSError):  # it ends when the descriptor is closed
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError:
-        pass  # it ends when the descriptor is closed
     return descriptor
-
-
-def _is_local(descriptor: int) -> bool:
-    """Return whether this kernel knows all who have open a file that is."""
-    from dbbbatch.files import mounts
-
-    return mounts.kind_of(descriptor) not in mounts.NETWORK
 
 
 def open_regular(path: str) -> int:
@@ -250,14 +259,12 @@ def open_regular(path: str) -> int:
             raise Changed(error.errno, "somebody holds a lease of it", path) from None
         raise
     try:
-        mode = os.fstat(descriptor).st_mode
-    except OSError as error:
+        with naming(path):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise NotRegular(errno.EINVAL, "not a regular file", path)
+    except OSError:
         os.close(descriptor)
-        error.filename = path
         raise
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise NotRegular(errno.EINVAL, "not a regular file", path)
     return descriptor
 
 
@@ -271,28 +278,28 @@ def stream(
     Parameters
     ----------
     descriptor : `int`
-        Where to read.
+        Of a regular file.
     algorithms : `~collections.abc.Collection` [ `str` ]
         Names in `ALGORITHMS`.
     consume : `~collections.abc.Callable`, optional
-        Given each block too; the block is overwritten when it returns.
+        Called with each block, which is overwritten when it returns.
 
     Raises
     ------
     Changed
-        There is more, or less, of it by now.
+        The file has become longer or shorter.
     OSError
         It cannot be read, or ends before its size: what came is not the file.
     Interrupted
-        The pass is to end (`heeding`). That is no fault of the file's.
+        The pass must end (`heeding`): no fault of the file's.
     """
-    view = _buffer()
-    hashes = {name: ALGORITHMS[name].new() for name in algorithms}
+    view = _buffer.view
+    hashes = {name: ALGORITHMS[name]() for name in algorithms}
     updates = [each.update for each in hashes.values()]
     came = 0
     while count := os.readv(descriptor, (view,)):
-        if _is_to_end():
-            raise Interrupted("interrupted while a file was read; the next pass reads it anew")
+        if _must_end():
+            raise Interrupted("interrupted while a file was read; the next pass reads it again")
         came += count
         block = view[:count]
         for update in updates:
@@ -315,12 +322,3 @@ def same(before: os.stat_result, after: os.stat_result, source: str | int = "") 
         after.st_dev,
     ):
         raise Changed(errno.EAGAIN, "the file changed while it was read", source)
-
-
-def _buffer() -> memoryview:
-    """Return this thread's buffer: a new one a file would cost more than hashing a small file."""
-    try:
-        return _buffers.view
-    except AttributeError:
-        _buffers.view = memoryview(bytearray(_BLOCK))
-        return _buffers.view

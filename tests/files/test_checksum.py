@@ -30,17 +30,42 @@ def test_compute_reads_once_for_all_algorithms(big):
 
 @pytest.mark.parametrize(
     ("name", "command"),
-    [(name, each.command) for name, each in checksum.ALGORITHMS.items() if each.command],
+    checksum.COMMANDS.items(),
 )
 def test_compute_equals_the_far_end_command(big, name, command):
     out = subprocess.run([command, big], capture_output=True, text=True, check=True).stdout
     assert out.split()[0] == checksum.compute(str(big), [name])[name]
 
 
-def test_compute_of_a_descriptor_begins_at_the_beginning(big):
+def test_a_descriptor_is_read_from_its_beginning(big):
     with open(big, "rb") as file:
         file.read(100)
-        assert checksum.compute(file.fileno()) == checksum.compute(str(big))
+        with checksum.opened(file.fileno()) as descriptor:
+            assert checksum.stream(descriptor, ["md5"]) == checksum.compute(str(big), ["md5"])
+        assert not file.closed
+
+
+def test_a_stored_checksum_is_that_of_its_file(big):
+    stored = checksum.format("md5", hashlib.md5(big.read_bytes()).hexdigest())
+    assert checksum.matches(str(big), stored)
+    big.write_bytes(b"other")
+    assert not checksum.matches(str(big), stored)
+
+
+def test_read_notices_a_path_that_leads_to_another_file_by_then(big, monkeypatch):
+    status, sums = checksum.read(str(big), ["md5"])
+    assert (status, sums) == (os.lstat(big), checksum.compute(str(big), ["md5"]))
+    compute = checksum.compute
+
+    def replace(path, *more):
+        found = compute(path, *more)
+        os.rename(path, f"{path}.old")
+        big.write_bytes(b"other")
+        return found
+
+    monkeypatch.setattr(checksum, "compute", replace)
+    with pytest.raises(checksum.Changed):
+        checksum.read(str(big), ["md5"])
 
 
 def test_compute_of_an_empty_file(tmp_path):

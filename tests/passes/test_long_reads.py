@@ -96,7 +96,7 @@ def test_a_finder_reads_no_further(
     if not limit:
         told = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
         told.start()
-    monkeypatch.setattr("dbbbatch.passes.finder.work.must_have_room", lambda *_: None)
+    monkeypatch.setattr("dbbbatch.passes.runner.PassContext.must_have_room", lambda *_: None)
     assert finding.run(**limit) == code
     assert huge.exists()
     # What was read before it is stored.
@@ -117,7 +117,7 @@ def test_a_copy_to_another_file_system_goes_no_further(
     def write(descriptor: int, block: memoryview) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         # The handler runs in the main thread, as soon as that one gets its turn.
-        while not checksum._is_to_end():
+        while not checksum._must_end():
             time.sleep(0.01)
         real(descriptor, block)
 

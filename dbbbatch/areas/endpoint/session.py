@@ -421,7 +421,7 @@ class Session:
     def _connect(self) -> None:
         self._nonce = secrets.token_hex(16).encode()
         self._unread.clear()
-        tool = checksum.ALGORITHMS[self.place.algorithm].command
+        tool = checksum.COMMANDS[self.place.algorithm]
         settings = {
             "nonce": self._nonce.decode(),
             "staging": self.place.staging,
@@ -451,7 +451,7 @@ class Session:
 
     def _sums(self, files: Sequence[Expected]) -> str:
         """Compute the sum over what the far end will find: sums and names, then sizes."""
-        found = checksum.ALGORITHMS[self.place.algorithm].new()
+        found = checksum.ALGORITHMS[self.place.algorithm]()
         for file in files:
             found.update(b"%s  %s\0" % (file.digest.encode(), file.name))
         for file in files:

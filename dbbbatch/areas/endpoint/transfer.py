@@ -296,7 +296,7 @@ class Sender:
         return why
 
     def _send_probe(self, attempt: str, path: str, rel: str) -> str:
-        made = checksum.ALGORITHMS[self._section.checksum].new()
+        made = checksum.ALGORITHMS[self._section.checksum]()
         made.update(place.PROBE)
         digest = made.hexdigest()
         status = os.lstat(path)
