@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dbbbatch.areas.endpoint.batch import Item, changed
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile, Waiting
+from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, mounts, names, place, scan
 from dbbbatch.files.identity import Version, inode_of
@@ -76,7 +76,7 @@ def has_name(path: str) -> bool:
     return os.path.lexists(path)
 
 
-def path_of(section: Handoff, row: Waiting) -> tuple[str, str]:
+def path_of(section: Handoff, row: HandoffRow) -> tuple[str, str]:
     """Return the relative and the absolute path of a file of the buffer."""
     rel = names.rel_of(row)
     return rel, names.below(section.buffer, rel)
@@ -89,7 +89,7 @@ class Buffer:
         self._root = section.buffer
         self._detours: dict[str, str] = {}
 
-    def renumbered(self, row: Waiting, rel: str) -> Waiting | None:
+    def renumbered(self, row: HandoffRow, rel: str) -> HandoffRow | None:
         """Return a row with its file's new inode, if that is all that has changed of it.
 
         Some file systems (FUSE, FAT, CIFS) number files anew after a remount.
@@ -98,7 +98,7 @@ class Buffer:
             return None
         return renumbered(self._root, row, rel)
 
-    def gone(self, row: Waiting, rel: str) -> str:
+    def gone(self, row: HandoffRow, rel: str) -> str:
         """Return why a file is no longer in the buffer as this version, or nothing if it is.
 
         What is behind a link is another tree's, as it is for the scan.
@@ -116,7 +116,7 @@ class Buffer:
         return changed(self._root, row, rel)
 
 
-def renumbered(root: str, row: Waiting, rel: str) -> Waiting | None:
+def renumbered(root: str, row: HandoffRow, rel: str) -> HandoffRow | None:
     """Return a row with the inode that its file has now, if the content is the recorded one."""
     path = os.path.join(root, rel)
     try:
@@ -152,7 +152,7 @@ class PreparedFiles:
     failed: list[tuple[int, str]] = field(default_factory=list)
 
 
-def take(section: Handoff, rows: Sequence[Waiting]) -> PreparedFiles:
+def take(section: Handoff, rows: Sequence[HandoffRow]) -> PreparedFiles:
     """Look at files, and hash each of them unless that was done for this very version.
 
     Raises
@@ -182,7 +182,7 @@ class _Looked(NamedTuple):
     failed: str = ""
 
 
-def _examine(section: Handoff, buffer: Buffer, row: Waiting) -> _Looked:
+def _examine(section: Handoff, buffer: Buffer, row: HandoffRow) -> _Looked:
     rel, path = path_of(section, row)
     try:
         if what := buffer.gone(row, rel):
@@ -224,7 +224,7 @@ class Stray(NamedTuple):
 
     Attributes
     ----------
-    row : `Waiting`
+    row : `HandoffRow`
         The original, whose name it has, or a version of it.
     name : `str`
         Of the file.
@@ -234,7 +234,7 @@ class Stray(NamedTuple):
         Since when it has the name, or longer; seconds since 1970.
     """
 
-    row: Waiting
+    row: HandoffRow
     name: str
     version: tuple[int, int, int]
     since: float
@@ -248,28 +248,28 @@ class Holding:
     ----------
     held : `list` [ `tuple` [ `int`, `str`, `int` ] ]
         With the name in the holding area, as the table keeps it, and the inode.
-    again : `list` [ `tuple` [ `Waiting`, `str` ] ]
+    again : `list` [ `tuple` [ `HandoffRow`, `str` ] ]
         Those of which holding may have had an earlier copy, with their name there.
     gone : `list` [ `tuple` [ `int`, `str` ] ]
         Neither in the buffer nor in the holding area, with the reason.
     strays : `list` [ `Stray` ]
         What has the names of those that are gone.
-    stuck : `list` [ `tuple` [ `Waiting`, `OSError` ] ]
+    stuck : `list` [ `tuple` [ `HandoffRow`, `OSError` ] ]
         Those that could not be moved.
     """
 
     held: list[tuple[int, str, int]] = field(default_factory=list)
-    again: list[tuple[Waiting, str]] = field(default_factory=list)
+    again: list[tuple[HandoffRow, str]] = field(default_factory=list)
     gone: list[tuple[int, str]] = field(default_factory=list)
     strays: list[Stray] = field(default_factory=list)
-    stuck: list[tuple[Waiting, OSError]] = field(default_factory=list)
+    stuck: list[tuple[HandoffRow, OSError]] = field(default_factory=list)
 
 
-def hold(section: Handoff, rows: Sequence[Waiting]) -> Holding:
+def hold(section: Handoff, rows: Sequence[HandoffRow]) -> Holding:
     """Move delivered originals to the holding area, under names that are free, durably."""
     result = Holding()
     buffer = Buffer(section)
-    absent: dict[str, list[tuple[Waiting, str]]] = {}
+    absent: dict[str, list[tuple[HandoffRow, str]]] = {}
     directories: set[str] = set()
     for row in rows:
         rel, path = path_of(section, row)
@@ -307,7 +307,7 @@ def hold(section: Handoff, rows: Sequence[Waiting]) -> Holding:
 
 
 def _make_durable(
-    section: Handoff, directories: Iterable[str], rows: Sequence[Waiting], result: Holding
+    section: Handoff, directories: Iterable[str], rows: Sequence[HandoffRow], result: Holding
 ) -> None:
     """Make names in the holding area durable; those that cannot be are looked at once more."""
     for directory in directories:
@@ -326,7 +326,7 @@ def _make_durable(
 
 
 def _find(
-    section: Handoff, relpath: str, absent: Sequence[tuple[Waiting, str]], result: Holding
+    section: Handoff, relpath: str, absent: Sequence[tuple[HandoffRow, str]], result: Holding
 ) -> bool:
     """Find where a pass that was killed put originals, or others instead; True if it did.
 
@@ -336,7 +336,7 @@ def _find(
     inodes = {row.inode for row, _ in absent}
     bases = {base: row for row, _ in absent for base in _bases(names.from_text(row.filename))}
     same: dict[int, list[str]] = {}
-    alike: list[tuple[str, Waiting]] = []
+    alike: list[tuple[str, HandoffRow]] = []
     for name, inode in _entries(directory):
         if inode in inodes:
             same.setdefault(inode, []).append(name)
@@ -361,13 +361,13 @@ def _find(
     return found
 
 
-def _note_held(row: Waiting, name: str, result: Holding) -> None:
+def _note_held(row: HandoffRow, name: str, result: Holding) -> None:
     result.held.append((row.id, names.to_text(name), row.inode))
     if row.held_as or name != names.from_text(row.filename):
         result.again.append((row, name))
 
 
-def earlier_names(row: Waiting, name: str) -> list[str]:
+def earlier_names(row: HandoffRow, name: str) -> list[str]:
     """Return the names that an earlier copy of an original may have in holding, beside its own."""
     filename = names.from_text(row.filename)
     found = [filename, names.from_text(row.held_as)] if row.held_as else [filename]
@@ -380,7 +380,7 @@ def earlier_names(row: Waiting, name: str) -> list[str]:
 
 def remove_copies(
     section: Handoff,
-    row: Waiting,
+    row: HandoffRow,
     name: str,
     copies: Sequence[str],
     others: Container[tuple[str | None, int, int]],
@@ -437,7 +437,7 @@ def remove_copies(
     return name
 
 
-def put_back(section: Handoff, row: Waiting, name: str) -> None:
+def put_back(section: Handoff, row: HandoffRow, name: str) -> None:
     """Move a file that was not delivered from the holding area back to the buffer, durably.
 
     Raises
@@ -480,7 +480,7 @@ def _below(root: str, relpath: str) -> str:
     return os.path.join(root, relpath) if relpath else root
 
 
-def _known(row: Waiting) -> tuple[str, str]:
+def _known(row: HandoffRow) -> tuple[str, str]:
     with contextlib.suppress(ValueError):
         return checksum.parse(row.checksum or "")
     return "", ""

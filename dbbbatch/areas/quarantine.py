@@ -257,7 +257,8 @@ class QuarantineArea:
                 row.withdraw()
             kind, _, name = self._label.partition(".")
             if kind == "finder" and done:
-                from dbbbatch.database.models.finder import Remembered, WhyRemembered
+                from dbbbatch.database.models.finder import Remembered
+                from dbbbatch.database.models.statuses import WhyRemembered
 
                 # It waits for a person now, and no longer fails.
                 paths = [(row.relpath, row.filename) for row in done]

@@ -20,11 +20,11 @@ from dbbbatch.cli.dbb import Operator
 from dbbbatch.config import fields
 from dbbbatch.config.sections import Finder, Handoff, Target
 from dbbbatch.database import connect
-from dbbbatch.database.models.finder import Remembered, WhyRemembered
+from dbbbatch.database.models.finder import Remembered
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.database.models.statuses import IngestStatus
+from dbbbatch.database.models.statuses import IngestStatus, WhyRemembered
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import UsageError
 from dbbbatch.files import names

@@ -1,18 +1,26 @@
 """What all tables share: the database they are bound to, and how times are kept."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import peewee
 
 #: Bound once, by `dbbbatch.database.connect.connect`.
 database = peewee.DatabaseProxy()
 
+#: A `peewee.Database`, most of whose methods have no types in Peewee's stubs.
+AnyDatabase: TypeAlias = Any
+
+#: Context in which errors of the driver become Peewee's; not in Peewee's type stubs.
+driver_errors: Any = vars(peewee)["__exception_wrapper__"]
+
 
 class Table(peewee.Model):
     """Base of every table."""
 
     class Meta:
+        """For Peewee."""
+
         database = database
         legacy_table_names = False
 

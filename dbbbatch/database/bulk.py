@@ -1,21 +1,38 @@
 """One statement for many rows, on either database: what makes thousands of files a second possible.
 
 PostgreSQL is sent one statement with an array for each column; SQLite runs a prepared statement for
-each row. Both read the row as a table named ``new``.
+each row. Both read the row as a table named ``new``, whose columns have the types of Peewee fields.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import peewee
+
 from dbbbatch.database import connect
-from dbbbatch.database.base import time_text
+from dbbbatch.database.base import Table, TimeField, time_text
+
+#: Name to field of each column of ``new``.
+Columns = Mapping[str, "peewee.Field[Any]"]
+
+#: PostgreSQL's name for the type of a field.
+_ARRAY_TYPES = {
+    "BIGAUTO": "bigint",
+    "BIGINT": "bigint",
+    "DATETIME": "timestamp",
+    "DOUBLE": "double precision",
+    "INT": "integer",
+    "TEXT": "text",
+}
 
 
-def for_each(statement: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> None:
+def for_each(
+    statement: str, columns: Columns, rows: Sequence[Sequence[Any]], first: Sequence[Any] = ()
+) -> int:
     """Run a statement for many rows, in the transaction at hand.
 
     Parameters
@@ -24,59 +41,63 @@ def for_each(statement: str, columns: Mapping[str, str], rows: Sequence[Sequence
         An INSERT or UPDATE in which ``{new}`` stands where its FROM names the rows, as in
         ``UPDATE file SET status = new.status FROM {new} WHERE file.id = new.id``.
     columns : mapping
-        Name to PostgreSQL type of each column of ``new``.
+        Name to Peewee field of each column of ``new``.
     rows : sequence
         Values in the order of the columns.
+    first : sequence
+        Values of the ``?`` before ``{new}``.
+
+    Returns
+    -------
+    count : `int`
+        Number of rows inserted or changed.
     """
     if not rows:
-        return
+        return 0
     if connect.on_postgresql():
-        arrays = ", ".join(f"?::{kind}[]" for kind in columns.values())
+        types = [_ARRAY_TYPES[field.field_type] for field in columns.values()]
+        arrays = ", ".join(f"?::{kind}[]" for kind in types)
         new = f"unnest({arrays}) AS new ({', '.join(columns)})"
         lists = zip(*rows, strict=True)
-        connect.execute(
-            statement.format(new=new),
-            [_array(kind, values) for kind, values in zip(columns.values(), lists, strict=True)],
-        )
-        return
+        values = [_array(kind, values) for kind, values in zip(types, lists, strict=True)]
+        return int(connect.execute(statement.format(new=new), [*first, *values]).rowcount)
     new = f"(SELECT {', '.join(f'? AS {name}' for name in columns)}) AS new"
-    times = [at for at, kind in enumerate(columns.values()) if kind == "timestamp"]
-    texts: dict[Any, Any] = {None: None}
-    connect.execute_many(
-        statement.format(new=new), (_with_texts(row, times, texts) for row in rows)
-    )
+    ready = _with_texts(columns, rows)
+    if first:
+        ready = ((*first, *row) for row in ready)
+    return connect.execute_many(statement.format(new=new), ready)
 
 
 def insert(
-    table: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], end: str = ""
+    table: type[Table], columns: Sequence[str], rows: Sequence[Sequence[Any]], end: str = ""
 ) -> None:
     """Insert many rows, in the transaction at hand.
 
     Parameters
     ----------
-    table : `str`
-        Where.
-    columns : mapping
-        Name to PostgreSQL type of each column.
+    table : `type` [ `dbbbatch.database.base.Table` ]
+        Into which table.
+    columns : sequence of `str`
+        Names of the columns that get a value.
     rows : sequence
         Values in the order of the columns.
     end : `str`
         What follows, such as ``ON CONFLICT (id) DO NOTHING``.
     """
-    names = ", ".join(columns)
+    into = f"INSERT INTO {table._meta.table_name} ({', '.join(columns)})"
+    fields = fields_of(table, columns)
     if connect.on_postgresql():
         values = ", ".join(f"new.{name}" for name in columns)
-        statement = f"INSERT INTO {table} ({names}) SELECT {values} FROM {{new}} WHERE true {end}"
-        for_each(statement, columns, rows)
-        return
-    # Half the time of a SELECT for each row.
-    marks = ", ".join("?" for _ in columns)
-    times = [at for at, kind in enumerate(columns.values()) if kind == "timestamp"]
-    texts: dict[Any, Any] = {None: None}
-    connect.execute_many(
-        f"INSERT INTO {table} ({names}) VALUES ({marks}) {end}",
-        (_with_texts(row, times, texts) for row in rows) if times else rows,
-    )
+        for_each(f"{into} SELECT {values} FROM {{new}} WHERE true {end}", fields, rows)
+    else:
+        # Half the time of a SELECT for each row.
+        marks = ", ".join("?" for _ in columns)
+        connect.execute_many(f"{into} VALUES ({marks}) {end}", _with_texts(fields, rows))
+
+
+def fields_of(table: type[Table], columns: Sequence[str]) -> dict[str, peewee.Field[Any]]:
+    """Return the fields of columns, by their names."""
+    return {name: table._meta.fields[name] for name in columns}
 
 
 def among(numbers: Sequence[int] | Sequence[str]) -> tuple[str, Any]:
@@ -97,23 +118,23 @@ def listed(numbers: Sequence[int]) -> tuple[str, Any]:
 
 
 def time_value(value: datetime | None) -> Any:
-    """Make a moment ready to be a value of a statement."""
+    """Return a time (UTC) as a value of a statement."""
     return value if value is None or connect.on_postgresql() else time_text(value)
 
 
 def read_moment(value: Any) -> Any:
-    """Read a moment from a row of a statement."""
+    """Return a time (UTC) from a row of a statement, or `None`."""
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
 def clean(message: str, most: int = 2000) -> str:
-    """Make a text fit for a column whatever is in it: UTF-8 without NUL, not endless."""
+    """Return a text fit for a column, whatever is in it: UTF-8, without NUL, at most so long."""
     text = message.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _array(kind: str, values: Sequence[Any]) -> str:
-    """Write PostgreSQL's literal for an array: psycopg's own writing takes ten times as long."""
+    """Return PostgreSQL's literal for an array: psycopg takes ten times as long to write one."""
     if kind == "text":
         elements = (
             "NULL"
@@ -126,12 +147,20 @@ def _array(kind: str, values: Sequence[Any]) -> str:
     return "{" + ",".join(elements) + "}"
 
 
-def _with_texts(row: Sequence[Any], times: Sequence[int], texts: dict[Any, Any]) -> list[Any]:
-    """Replace moments by their texts; most rows of a batch share theirs."""
-    values = list(row)
-    for at in times:
-        moment = values[at]
-        if moment not in texts:
-            texts[moment] = time_text(moment)
-        values[at] = texts[moment]
-    return values
+def _with_texts(columns: Columns, rows: Sequence[Sequence[Any]]) -> Iterable[Sequence[Any]]:
+    """Replace times by SQLite's texts; most rows of a batch share theirs."""
+    times = [at for at, field in enumerate(columns.values()) if isinstance(field, TimeField)]
+    if not times:
+        return rows
+    texts: dict[Any, Any] = {None: None}
+
+    def replaced(row: Sequence[Any]) -> list[Any]:
+        values = list(row)
+        for at in times:
+            moment = values[at]
+            if moment not in texts:
+                texts[moment] = time_text(moment)
+            values[at] = texts[moment]
+        return values
+
+    return map(replaced, rows)

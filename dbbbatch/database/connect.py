@@ -23,6 +23,7 @@ from dbbbatch.config.sections import Database as DatabaseSettings
 from dbbbatch.config.sections import is_sqlite, sqlite_path
 from dbbbatch.database import causes, schema, waiting
 from dbbbatch.database.base import database as proxy
+from dbbbatch.database.base import driver_errors
 from dbbbatch.database.causes import Cause
 from dbbbatch.errors import AWAY, NO_ROOM, ConfigError, DbbError, Interrupted, TryLater, user
 from dbbbatch.files import trust
@@ -220,10 +221,18 @@ def execute(sql: str, values: Sequence[Any] = ()) -> Any:
     return _patiently(lambda: proxy.execute_sql(statement, given))
 
 
-def execute_many(sql: str, rows: Iterable[Sequence[Any]]) -> None:
-    """Run one statement for many rows of values, in the transaction at hand."""
-    with peewee.__exception_wrapper__:
-        proxy.cursor().executemany(_dialect(sql), rows)
+def execute_many(sql: str, rows: Iterable[Sequence[Any]]) -> int:
+    """Run one statement for many rows of values, in the transaction at hand.
+
+    Returns
+    -------
+    count : `int`
+        Number of rows inserted or changed.
+    """
+    with driver_errors:
+        cursor = proxy.cursor()
+        cursor.executemany(_dialect(sql), rows)
+        return int(cursor.rowcount)
 
 
 def now() -> datetime:
@@ -389,7 +398,8 @@ def _repeatedly(function: Callable[[], Value]) -> Value:
         reraise=True,
     )
     try:
-        return repeating(_sorted_out, function)
+        result: Value = repeating(_sorted_out, function)
+        return result
     except _Passing as passing:
         raise waiting.GaveUp(str(passing)) from None
 

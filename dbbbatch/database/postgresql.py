@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from dbbbatch.config import fields
 from dbbbatch.database import waiting
+from dbbbatch.database.base import AnyDatabase, driver_errors
 from dbbbatch.errors import ConfigError, Interrupted
 
 #: Seconds for the request to end a statement, which needs a connection of its own.
@@ -79,6 +80,9 @@ class Postgresql(peewee.PostgresqlDatabase):
         Begin each transaction as one that cannot write, and let no statement be without one.
     """
 
+    #: Peewee's, per thread.
+    _state: Any
+
     def __init__(self, name: str, params: dict[str, Any], readonly: bool) -> None:
         self._params = params
         self.readonly = readonly
@@ -96,8 +100,9 @@ class Postgresql(peewee.PostgresqlDatabase):
     def begin(self, isolation_level: Any = None) -> None:
         """Begin a transaction with its limits, in one message."""
         lock, statement = waiting.limits()
-        with peewee.__exception_wrapper__:
-            self.cursor().execute(
+        database: AnyDatabase = self
+        with driver_errors:
+            database.cursor().execute(
                 f"BEGIN{' READ ONLY' if self.readonly else ''};"
                 f" SET LOCAL lock_timeout = {_milliseconds(lock)};"
                 f" SET LOCAL statement_timeout = {_milliseconds(statement)}"
@@ -114,10 +119,11 @@ class Postgresql(peewee.PostgresqlDatabase):
 
     def execute_sql(self, sql: str, params: Any = None) -> Any:
         """Run a statement."""
+        database: AnyDatabase = super()
         if self.readonly and not self.in_transaction():
             with self.atomic():
-                return super().execute_sql(sql, params)
-        return super().execute_sql(sql, params)
+                return database.execute_sql(sql, params)
+        return database.execute_sql(sql, params)
 
     def _connect(self) -> Any:
         connection = _Connection.connect(**self._params, autocommit=True, prepare_threshold=None)

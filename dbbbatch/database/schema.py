@@ -14,6 +14,7 @@ import peewee
 
 from dbbbatch import __version__
 from dbbbatch.config import fields
+from dbbbatch.database.base import AnyDatabase
 from dbbbatch.errors import ConfigError
 
 #: PostgreSQL's advisory lock that keeps two upgrades apart.
@@ -52,7 +53,7 @@ def migrations(dialect: str) -> list[Migration]:
     return found
 
 
-def apply_migrations(database: peewee.Database) -> list[str]:
+def apply_migrations(database: AnyDatabase) -> list[str]:
     """Apply what is missing; any number of times, by any number of hosts at a time.
 
     Returns
@@ -82,7 +83,7 @@ def apply_migrations(database: peewee.Database) -> list[str]:
     return applied
 
 
-def require_fitting(database: peewee.Database, url: str) -> None:
+def require_fitting(database: AnyDatabase, url: str) -> None:
     """Ask whether this version may use the database as it is.
 
     Raises
@@ -106,7 +107,7 @@ def require_fitting(database: peewee.Database, url: str) -> None:
         )
 
 
-def home(database: peewee.Database) -> tuple[str | None, str]:
+def home(database: AnyDatabase) -> tuple[str | None, str]:
     """Return the schema of PostgreSQL in which our tables are or would be made, and our role."""
     where, role = database.execute_sql(
         "SELECT coalesce((SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace"
@@ -116,7 +117,7 @@ def home(database: peewee.Database) -> tuple[str | None, str]:
     return where, role
 
 
-def unwritable(database: peewee.Database) -> list[str]:
+def unwritable(database: AnyDatabase) -> list[str]:
     """Return which of PostgreSQL's tables the role may not write as a pass does."""
     needed = ", ".join(f"has_table_privilege(c.oid, '{right}')" for right in _RIGHTS)
     made = [
@@ -134,7 +135,7 @@ def unwritable(database: peewee.Database) -> list[str]:
     return [name for (name,) in rows]
 
 
-def _other_schema(database: peewee.Database) -> str:
+def _other_schema(database: AnyDatabase) -> str:
     """Return what else than `dbb init` brings PostgreSQL's tables into sight; '' if nothing."""
     path = database.execute_sql("SHOW search_path").fetchone()[0]
     if home(database)[0] is None:
@@ -162,7 +163,7 @@ def latest(dialect: str) -> int:
     return max(int(name[:3]) for name in names if name.endswith(".sql"))
 
 
-def _applied(database: peewee.Database) -> dict[int, str]:
+def _applied(database: AnyDatabase) -> dict[int, str]:
     if isinstance(database, peewee.PostgresqlDatabase):
         # Wherever on the search_path: not only in the schema that is the first of it.
         there = database.execute_sql("SELECT to_regclass('schema_version')").fetchone()[0]

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from dbbbatch.areas.storage.missing import FEW, MissingDirectories, if_it_is_lost
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import Audited, File, FileStatus
+from dbbbatch.database.models.file import File, FileRow
+from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
 from dbbbatch.files.batches import batched
@@ -30,7 +31,7 @@ _MARKED_TOGETHER = 100
 class Contradicted(NamedTuple):
     """A row that storage contradicts, what becomes of it, and what was found."""
 
-    row: Audited
+    row: FileRow
     becomes: FileStatus
     why: str
 
@@ -49,7 +50,7 @@ class Rows:
     ----------
     wrong : `list` [ `Contradicted` ]
         What is to be marked.
-    back : `list` [ `Audited` ]
+    back : `list` [ `FileRow` ]
         Files that are there again, to be verified.
     unseen : `list` [ `tuple` [ `str`, `str` ] ]
         Relative paths that cannot be looked at, and why.
@@ -64,7 +65,7 @@ class Rows:
         self._share = share
         self.looked = 0
         self.wrong: list[Contradicted] = []
-        self.back: list[Audited] = []
+        self.back: list[FileRow] = []
         self.unseen: list[tuple[str, str]] = []
         self.away: dict[str, int] = {}
 
@@ -129,7 +130,7 @@ class Rows:
             f"unmounted, and nothing in it was marked ({advice})"
         )
 
-    def _compare(self, row: Audited) -> bool:
+    def _compare(self, row: FileRow) -> bool:
         """Note what storage says of a row; tell whether it has lost the file."""
         try:
             becomes, why = _compare_row(self._finder.storage, row)
@@ -188,7 +189,7 @@ def require_storage(finder: Finder, p: PassContext) -> None:
     p.roots.require(finder.storage, finder.sentinel)
 
 
-def _compare_row(storage: str, row: Audited) -> tuple[FileStatus | None, str]:
+def _compare_row(storage: str, row: FileRow) -> tuple[FileStatus | None, str]:
     """Compare a row with what storage has under its name.
 
     Raises

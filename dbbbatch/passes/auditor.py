@@ -17,10 +17,11 @@ from dbbbatch.areas.storage.mounted import storage_area
 from dbbbatch.areas.storage.store import Arrival, adopt
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect, retry
-from dbbbatch.database.models.file import Audited, File, FileStatus
+from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.database.models.finder import Remembered
-from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.database.models.ingest import IngestState
+from dbbbatch.database.models.statuses import FileStatus
+from dbbbatch.database.models.statuses import WhyRemembered as Memory
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, clock, faults, names, place
 from dbbbatch.files.batches import batched
@@ -263,7 +264,7 @@ class AuditorWork(Work):
             self._verify(p, some)
             most -= len(some)
 
-    def _verify(self, p: PassContext, rows: Sequence[Audited]) -> None:
+    def _verify(self, p: PassContext, rows: Sequence[FileRow]) -> None:
         """Read files and mark those whose content is not what it was, no faster than is allowed."""
         begun, read = time.monotonic(), 0
         for start in range(0, len(rows), _VERIFIED_TOGETHER):
@@ -271,8 +272,8 @@ class AuditorWork(Work):
                 break
             some = rows[start : start + _VERIFIED_TOGETHER]
             some = some[: p.take(len(some))]
-            right: dict[Audited, os.stat_result] = {}
-            wrong: list[tuple[Audited, FileStatus, str]] = []
+            right: dict[FileRow, os.stat_result] = {}
+            wrong: list[tuple[FileRow, FileStatus, str]] = []
             for row in some:
                 self._verify_one(p, row, right, wrong)
                 read += row.size_bytes
@@ -280,8 +281,8 @@ class AuditorWork(Work):
             require_storage(self._finder, p)
 
             def mark(
-                right: dict[Audited, os.stat_result] = right,
-                wrong: list[tuple[Audited, FileStatus, str]] = wrong,
+                right: dict[FileRow, os.stat_result] = right,
+                wrong: list[tuple[FileRow, FileStatus, str]] = wrong,
             ) -> tuple[set[int], set[int]]:
                 verified = File.verified(list(right))
                 File.own_entries(
@@ -310,9 +311,9 @@ class AuditorWork(Work):
     def _verify_one(
         self,
         p: PassContext,
-        row: Audited,
-        right: dict[Audited, os.stat_result],
-        wrong: list[tuple[Audited, FileStatus, str]],
+        row: FileRow,
+        right: dict[FileRow, os.stat_result],
+        wrong: list[tuple[FileRow, FileStatus, str]],
     ) -> None:
         path = names.below(self._finder.storage, names.rel_of(row))
         algorithm, digest = checksum.parse(row.checksum)
@@ -349,7 +350,7 @@ class AuditorWork(Work):
         for name, count, begun in connect.read(
             File.unfinished, p.settings.site.name, self._finder.storage
         ):
-            if not retry.is_over(begun, _LONG, now):
+            if not retry.is_due(begun, _LONG, now):
                 continue
             since = f"its pass of {begun:%Y-%m-%d %H:%M} UTC" if begun else "a pass long ago"
             p.counts["failed"] += count

@@ -13,9 +13,9 @@ from dbbbatch.areas.storage.store import Arrival, adopt
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import File, FileStatus
+from dbbbatch.database.models.file import File
 from dbbbatch.database.models.ingest import IngestState
-from dbbbatch.database.models.statuses import IngestStatus
+from dbbbatch.database.models.statuses import FileStatus, IngestStatus
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import ConfigError, Interrupted, UsageError
 from dbbbatch.files import checksum, clock, names

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from dbbbatch.areas.storage.missing import MissingDirectories, if_it_is_lost
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import bulk, connect
-from dbbbatch.database.models.file import File, FileStatus, Name
-from dbbbatch.database.models.finder import Remembered, WhyRemembered
+from dbbbatch.database.models.file import File, Name
+from dbbbatch.database.models.finder import Remembered
 from dbbbatch.database.models.ingest import IngestEvent, IngestState
-from dbbbatch.database.models.statuses import IngestStatus
+from dbbbatch.database.models.statuses import FileStatus, IngestStatus, WhyRemembered
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import faults, names, place, scan
 from dbbbatch.files.roots import Roots

@@ -20,7 +20,7 @@ from dbbbatch.areas.endpoint.session import Session
 from dbbbatch.areas.endpoint.transfer import endpoint_address
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile, HeldFile
+from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, names, place
@@ -67,7 +67,7 @@ class JanitorWork(Work):
         self._gone: list[int] = []
         self._other: dict[str, str] = {}
         self._unconfirmed = 0
-        self._first_unconfirmed: tuple[HeldFile, str] | None = None
+        self._first_unconfirmed: tuple[HandoffRow, str] | None = None
 
     def recover(self, p: PassContext) -> None:
         """Have nothing to finish: a file that is gone from holding is found again by `work`."""
@@ -92,7 +92,7 @@ class JanitorWork(Work):
             yield "nothing is purged: the endpoint has no `confirm`"
             return
         for file in self._candidates(p):
-            yield f"purge, if the endpoint confirms it: {names.printable(file.path)}"
+            yield f"purge, if the endpoint confirms it: {names.printable(file.held_rel)}"
             self._lacking -= file.size_bytes
 
     def due(self, p: PassContext) -> bool:
@@ -124,7 +124,7 @@ class JanitorWork(Work):
             return 0
         return max(0, self._section.holding_free - place.free_bytes(self._section.holding))
 
-    def _candidates(self, p: PassContext) -> Iterator[HeldFile]:
+    def _candidates(self, p: PassContext) -> Iterator[HandoffRow]:
         """Yield held files, oldest first: those of age, and while space is lacking others too."""
         self._now = connect.read(connect.now)
         self._old = self._now - timedelta(seconds=self._section.purge_after)
@@ -147,7 +147,7 @@ class JanitorWork(Work):
                 return
             after = (page[-1].held_at, page[-1].id)
 
-    def _is_old(self, file: HeldFile) -> bool:
+    def _is_old(self, file: HandoffRow) -> bool:
         """Return whether a file has been held for long enough.
 
         No file was held before it was written: where the clock was behind when it was, its own time
@@ -156,7 +156,7 @@ class JanitorWork(Work):
         written = datetime.fromtimestamp(file.mtime_ns / 1e9, UTC).replace(tzinfo=None)
         return file.held_at <= self._old and not self._old < written <= self._now
 
-    def _purge_confirmed(self, p: PassContext, files: Sequence[HeldFile]) -> None:
+    def _purge_confirmed(self, p: PassContext, files: Sequence[HandoffRow]) -> None:
         """Ask the endpoint about files, and purge those that it has stored and are to go."""
         words = self._ask(files, [file.checksum or "" for file in files])
         self._ask_by_others(p, files, words)
@@ -174,7 +174,7 @@ class JanitorWork(Work):
             stored = stored[len(some) :]
             self._purge_stored(p, some)
 
-    def _ask(self, files: Sequence[HeldFile], sums: Sequence[str]) -> list[str]:
+    def _ask(self, files: Sequence[HandoffRow], sums: Sequence[str]) -> list[str]:
         return confirm.ask(
             self._section,
             [
@@ -183,7 +183,7 @@ class JanitorWork(Work):
             ],
         )
 
-    def _ask_by_others(self, p: PassContext, files: Sequence[HeldFile], words: list[str]) -> None:
+    def _ask_by_others(self, p: PassContext, files: Sequence[HandoffRow], words: list[str]) -> None:
         """Ask once more about files of which the endpoint has only other checksums than we.
 
         They are read here, and the word of each is replaced.
@@ -210,9 +210,9 @@ class JanitorWork(Work):
         for number, word in zip(again, answers, strict=True):
             words[number] = word
 
-    def _read(self, file: HeldFile, algorithm: str) -> str:
+    def _read(self, file: HandoffRow, algorithm: str) -> str:
         """Return a further checksum of a held file; "" if it is not what was delivered."""
-        path = os.path.join(self._section.holding, file.path)
+        path = os.path.join(self._section.holding, file.held_rel)
         try:
             ours, digest = checksum.parse(file.checksum or "")
             if os.lstat(path).st_size != file.size_bytes:
@@ -222,7 +222,7 @@ class JanitorWork(Work):
             return ""
         return checksum.format(algorithm, sums[algorithm]) if sums[ours] == digest else ""
 
-    def _note_unconfirmed(self, p: PassContext, files: Sequence[tuple[HeldFile, str]]) -> None:
+    def _note_unconfirmed(self, p: PassContext, files: Sequence[tuple[HandoffRow, str]]) -> None:
         """Keep in the table why files of age stay: the endpoint may have lost them."""
         if not files:
             return
@@ -253,7 +253,7 @@ class JanitorWork(Work):
             key="not confirmed",
         )
 
-    def _to_go(self, files: Sequence[HeldFile]) -> Sequence[HeldFile]:
+    def _to_go(self, files: Sequence[HandoffRow]) -> Sequence[HandoffRow]:
         """Return the first of stored files: those of age, and what makes the space that lacks."""
         lacking = self._lacking
         for number, file in enumerate(files):
@@ -262,7 +262,7 @@ class JanitorWork(Work):
             lacking -= file.size_bytes
         return files
 
-    def _purge_stored(self, p: PassContext, files: Sequence[HeldFile]) -> None:
+    def _purge_stored(self, p: PassContext, files: Sequence[HandoffRow]) -> None:
         """Mark files that are there, remove them, and record it.
 
         A file that is not there was removed by a pass that was killed, if it is marked. If it is
@@ -270,12 +270,12 @@ class JanitorWork(Work):
         """
         there, purged, kept = [], [], []
         for file in files:
-            if not _is_gone(names.below(self._section.holding, file.path)):
+            if not _is_gone(names.below(self._section.holding, file.held_rel)):
                 there.append(file)
             elif file.confirmed_at:
                 self._gone.append(file.id)
             else:
-                self._first_missing = self._first_missing or file.path
+                self._first_missing = self._first_missing or file.held_rel
                 self._missing += 1
         self._there += len(there)
         connect.write(lambda: HandoffFile.confirmed([file.id for file in there]))
@@ -316,15 +316,15 @@ class JanitorWork(Work):
         if self._missing:
             p.warn(message, key="missing from holding")
 
-    def _remove(self, p: PassContext, file: HeldFile) -> bool:
+    def _remove(self, p: PassContext, file: HandoffRow) -> bool:
         """Remove a held file if it is the one that the table tells of; True if it is gone."""
-        path = names.below(self._section.holding, file.path)
+        path = names.below(self._section.holding, file.held_rel)
         try:
             status = os.lstat(path)
         except FileNotFoundError:
             return True
         except OSError as error:
-            p.warn(f"{names.printable(path)}: {error.strerror}", key=f"purge {file.path}")
+            p.warn(f"{names.printable(path)}: {error.strerror}", key=f"purge {file.held_rel}")
             return False
         try:
             if not _is_delivered(path, status, file):
@@ -336,7 +336,7 @@ class JanitorWork(Work):
         except OSError as error:
             p.warn(
                 f"{names.printable(path)}: cannot be purged: {error.strerror}",
-                key=f"purge {file.path}",
+                key=f"purge {file.held_rel}",
             )
             return False
         return True
@@ -350,13 +350,13 @@ class JanitorWork(Work):
         ):
             after = (page[-1].held_at, page[-1].id)
             for file in page:
-                path = os.path.join(self._section.holding, file.path)
+                path = os.path.join(self._section.holding, file.held_rel)
                 with suppress(OSError):  # the day on which it is to go tells
                     status = os.lstat(path)
                     if not Version.of_file(status).is_like(Version.of_row(file)):
                         self._note_other(path, status, file)
 
-    def _note_other(self, path: str, status: os.stat_result, file: HeldFile) -> None:
+    def _note_other(self, path: str, status: os.stat_result, file: HandoffRow) -> None:
         delivered, there = file.size_bytes, status.st_size
         what = f"{delivered} bytes were delivered, and it has {there}"
         if delivered == there:
@@ -413,7 +413,7 @@ class JanitorWork(Work):
         p.counts["directories removed"] += removed
 
 
-def _is_delivered(path: str, status: os.stat_result, file: HeldFile) -> bool:
+def _is_delivered(path: str, status: os.stat_result, file: HandoffRow) -> bool:
     """Return whether a file of the holding area is the one that the table tells of.
 
     One of another inode was written since, or the disk is a restored one: its content decides.

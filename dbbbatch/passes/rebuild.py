@@ -10,10 +10,10 @@ from typing import NamedTuple
 from dbbbatch.areas.release import VERSION, is_reason, told_beside
 from dbbbatch.config.sections import Finder, Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import File, FileStatus, Known, Name, among_paths
-from dbbbatch.database.models.handoff import HandoffFile, HandoffStatus, Seen
+from dbbbatch.database.models.file import File, FileRow, Name, among_paths
+from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.database.models.statuses import IngestStatus
+from dbbbatch.database.models.statuses import FileStatus, HandoffStatus, IngestStatus
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.batches import batched
@@ -72,14 +72,11 @@ class StorageRebuild(BackfillWork):
         for page in connect.pages(lambda after: File.page(storage, after, _BATCH), 0, "id"):
             if p.stopping:
                 return
-            paths = [(row.relpath, row.filename) for row in p.sound(page, "file")]
-            known = connect.read(lambda paths=paths: File.known(storage, paths))
-            p.counts["in doubt"] += sum(self._is_in_doubt(*each) for each in known.items())
+            p.counts["in doubt"] += sum(map(self._is_in_doubt, p.sound(page, "file")))
 
-    def _is_in_doubt(self, name: Name, row: Known) -> bool:
-        rel = names.join(*map(names.from_text, name))
+    def _is_in_doubt(self, row: FileRow) -> bool:
         try:
-            there = Version.of_file(os.lstat(names.below(self._section.storage, rel)))
+            there = Version.of_file(os.lstat(names.below(self._section.storage, names.rel_of(row))))
         except (FileNotFoundError, NotADirectoryError):
             return row.status == FileStatus.STORED
         except OSError as error:
@@ -322,8 +319,8 @@ class _Held:
         return self.name, self.itself.name
 
     @property
-    def seen(self) -> Seen:
-        return Seen(*self.version, self.found.inode, 0, 0)
+    def seen(self) -> HandoffRow:
+        return HandoffRow(*self.version, self.found.inode, 0, 0)
 
 
 class _Aside(NamedTuple):

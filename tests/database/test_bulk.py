@@ -2,9 +2,11 @@
 
 from datetime import datetime
 
+import peewee
 import pytest
 
 from dbbbatch.database import bulk, connect
+from dbbbatch.database.base import TimeField
 
 VALUES = [
     "",
@@ -32,10 +34,10 @@ class TestForEach:
         bulk.for_each(
             "INSERT INTO kept SELECT new.number, new.word, new.at, new.share FROM {new}",
             {
-                "number": "integer",
-                "word": "text",
-                "at": "timestamp",
-                "share": "double precision",
+                "number": peewee.IntegerField(),
+                "word": peewee.TextField(),
+                "at": TimeField(),
+                "share": peewee.DoubleField(),
             },
             rows,
         )

@@ -9,7 +9,8 @@ import pytest
 from dbbbatch.config.fields import defaults
 from dbbbatch.config.sections import Database
 from dbbbatch.database import connect, schema
-from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
+from dbbbatch.database.models.finder import Remembered, RememberedFile
+from dbbbatch.database.models.statuses import WhyRemembered
 from dbbbatch.errors import ConfigError
 
 #: The migration that says so.

@@ -12,8 +12,7 @@ import pytest
 from dbbbatch import errors
 from dbbbatch.cli.config import sample_of_plugins
 from dbbbatch.config import fields, load, sections, toml
-from dbbbatch.database.models.file import FileStatus
-from dbbbatch.database.models.handoff import HandoffStatus
+from dbbbatch.database.models.statuses import FileStatus, HandoffStatus
 from dbbbatch.passes import runner
 from dbbbatch.targets import registry
 from tests.docs import reference

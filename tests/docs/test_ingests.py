@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.statuses import TRANSITIONS, IngestStatus
+from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.targets.plugin import Plugin, Result
 from tests.support.ingesting import Ingesting
 from tests.support.scripts import TOP
@@ -30,13 +30,6 @@ def table(page: str, heading: str) -> list[list[str]]:
 
 def test_every_status_is_explained() -> None:
     assert [row[0] for row in table("ingests.md", "Statuses")] == [str(one) for one in IngestStatus]
-
-
-def test_every_change_of_status_is_listed() -> None:
-    expected = [
-        [str(was or "(none)"), str(becomes), why] for (was, becomes), why in TRANSITIONS.items()
-    ]
-    assert table("ingests.md", "Changes") == expected
 
 
 def test_every_result_of_a_plugin_is_explained() -> None:

@@ -138,7 +138,8 @@ def test_no_question_reads_a_whole_table(
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("name", ["a.fits", "night/a.fits"])
 def test_what_a_finder_has_in_mind_is_told(name: str) -> None:
-    from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
+    from dbbbatch.database.models.finder import Remembered, RememberedFile
+    from dbbbatch.database.models.statuses import WhyRemembered
 
     left = RememberedFile("night", "a.fits", 5, 2, 3, WhyRemembered.FAILED, 2, "Permission denied")
     connect.write(Remembered.remember, "archive", "latiss", [left])

@@ -179,7 +179,8 @@ def test_no_question_reads_a_whole_table(
 
 @pytest.mark.usefixtures("database")
 def test_what_a_finder_could_not_store_is_told_but_not_its_duplicates() -> None:
-    from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
+    from dbbbatch.database.models.finder import Remembered, RememberedFile
+    from dbbbatch.database.models.statuses import WhyRemembered
 
     rows = [
         RememberedFile("", "a", 1, 2, 3, WhyRemembered.FAILED, 2, "Permission denied"),
@@ -200,7 +201,8 @@ def test_what_a_finder_could_not_store_is_told_but_not_its_duplicates() -> None:
 
 @pytest.mark.usefixtures("database")
 def test_the_reason_is_that_of_the_file_that_a_finder_tried_last() -> None:
-    from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
+    from dbbbatch.database.models.finder import Remembered, RememberedFile
+    from dbbbatch.database.models.statuses import WhyRemembered
 
     for name in ("z", "a"):
         left = RememberedFile("", name, 1, 2, 3, WhyRemembered.FAILED, 1, f"{name} failed")

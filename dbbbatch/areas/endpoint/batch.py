@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dbbbatch.areas.endpoint.session import Expected
-from dbbbatch.database.models.handoff import Waiting
+from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.errors import DbbError
 from dbbbatch.files.identity import Version
 
@@ -18,7 +18,7 @@ class Item:
 
     Attributes
     ----------
-    row : `Waiting`
+    row : `HandoffRow`
         What the table says about it.
     rel : `str`
         Its path relative to the buffer.
@@ -26,7 +26,7 @@ class Item:
         Hexadecimal, by the configured algorithm.
     """
 
-    row: Waiting
+    row: HandoffRow
     rel: str
     digest: str
 
@@ -161,7 +161,7 @@ class Unrecovered:
     files: frozenset[int] = frozenset()
 
 
-def changed(buffer: str, row: Waiting, rel: str) -> str:
+def changed(buffer: str, row: HandoffRow, rel: str) -> str:
     """Return what became of a file of the buffer, or nothing if it is the same version."""
     try:
         status = os.lstat(os.path.join(buffer, rel))

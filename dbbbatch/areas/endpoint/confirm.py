@@ -21,7 +21,8 @@ from dbbbatch.areas.endpoint.transfer import endpoint_address
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import bulk, connect
-from dbbbatch.database.models.file import File, FileChecksum, FileStatus, Known
+from dbbbatch.database.models.file import File, FileChecksum, FileRow
+from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import checksum, names
 from dbbbatch.files.batches import batched
@@ -216,7 +217,7 @@ def _words(
 
 def _word(
     question: Question,
-    found: Sequence[tuple[str, Known]],
+    found: Sequence[tuple[str, FileRow]],
     further: Mapping[int, Mapping[str, str]],
     ingested: set[int],
 ) -> str:

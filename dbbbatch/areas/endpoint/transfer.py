@@ -20,7 +20,7 @@ from dbbbatch.areas.endpoint.charge import NOT_WHOLE, Evidence, Failure
 from dbbbatch.areas.endpoint.space import SpaceBudget
 from dbbbatch.config import fields
 from dbbbatch.config.sections import Handoff
-from dbbbatch.database.models.handoff import Waiting
+from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.errors import DbbError, TryLater
 from dbbbatch.files import checksum, names, place, scan, state, temporary
 from dbbbatch.files.identity import Version
@@ -301,9 +301,7 @@ class Sender:
         digest = made.hexdigest()
         status = os.lstat(path)
         relpath, name = names.split(rel)
-        item = Item(
-            Waiting(0, relpath, name, *Version.of_file(status), None, 0, None, 0, 0), rel, digest
-        )
+        item = Item(HandoffRow(relpath, name, *Version.of_file(status)), rel, digest)
         batch = Batch(attempt, [item])
         self.session.begin(attempt, [item.raw], self._links(batch))
         try:

@@ -15,8 +15,9 @@ from functools import partial
 
 from dbbbatch.areas.storage.store import StorageArea
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import File, FileStatus, Known
-from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
+from dbbbatch.database.models.file import File, FileRow
+from dbbbatch.database.models.finder import Remembered, RememberedFile
+from dbbbatch.database.models.statuses import FileStatus, WhyRemembered
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, identity, names, place, temporary
 from dbbbatch.files.identity import Version
@@ -83,7 +84,7 @@ def remove_duplicates(
     return stay
 
 
-def _remove_one(area: StorageArea, original: RememberedFile, known: Known | None) -> None:
+def _remove_one(area: StorageArea, original: RememberedFile, known: FileRow | None) -> None:
     rel = names.rel_of(original)
     source, stored = names.below(area.source, rel), names.below(area.storage, rel)
     # Not by the host or the source's own path, which may be others when it is looked for.
@@ -112,7 +113,7 @@ def _remove_one(area: StorageArea, original: RememberedFile, known: Known | None
         raise
 
 
-def _prove(original: RememberedFile, known: Known | None, hidden: str, stored: str) -> None:
+def _prove(original: RememberedFile, known: FileRow | None, hidden: str, stored: str) -> None:
     """Raise `NotVerified` unless storage has what is hidden, as a file of its own."""
     if known is None or known.status != FileStatus.STORED or known.checksum != original.checksum:
         raise NotVerified("the table does not tell of this content as stored")

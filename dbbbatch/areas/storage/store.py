@@ -14,18 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import (
-    Arriving,
-    File,
-    FileChecksum,
-    FileRow,
-    Known,
-    Name,
-    Returned,
-)
-from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
+from dbbbatch.database.models.file import File, FileChecksum, FileRow, Name
+from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.ingest import IngestState
-from dbbbatch.database.models.statuses import IngestStatus
+from dbbbatch.database.models.statuses import IngestStatus, WhyRemembered
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place, temporary
 from dbbbatch.files.identity import Version, inode_of
@@ -96,7 +88,7 @@ class Arrival:
         What it was when it was read.
     sums : `dict` [ `str`, `str` ]
         Its checksums.
-    known : `Known` or `None`
+    known : `FileRow` or `None`
         The row that it has already, if it returns.
     copied : `bool`
         Whether a copy waits beside the destination.
@@ -130,7 +122,7 @@ class Arrival:
         self.destination = destination
         self.status: os.stat_result = None  # type: ignore[assignment]
         self.sums: dict[str, str] = {}
-        self.known: Known | None = None
+        self.known: FileRow | None = None
         self.copied = False
         self.device = 0
         self.number = 0
@@ -453,7 +445,7 @@ def _record_stored(
     """Record files as stored and as due, and which originals are now to be removed."""
     if not there:
         return
-    returned = File.returned(there)
+    forgotten = File.returned(there)
     if File.stored(there) != len(there):
         raise TryLater(
             f"[finder.{area.finder}]: another finder of this name changed our rows; run one a site"
@@ -462,20 +454,12 @@ def _record_stored(
         IngestState.arrive(there, area.storage, area.run_id or None)
     else:
         arrive(there)
-    _offer_again(returned)
-    Remembered.remember(area.site, area.finder, originals)
-
-
-def _offer_again(returned: Sequence[Returned]) -> None:
-    """Offer what was forgotten and has come back: where it was to come, and as other content."""
-    for target in {file.target for file in returned}:
-        mine = [file for file in returned if file.target == target]
-        changed = [file.id for file in mine if file.other_content]
+    for target, (changed, put_off) in forgotten.items():
         IngestState.offer_anew(target, changed, "other content came after it was forgotten")
-        put_off = [file.id for file in mine if file.put_off]
         IngestState.rerun(
             target, put_off, [IngestStatus.IGNORED], "came back after it was forgotten"
         )
+    Remembered.remember(area.site, area.finder, originals)
 
 
 def _place(area: StorageArea, arrival: Arrival) -> None:
@@ -538,7 +522,7 @@ def _read_again(arrival: Arrival, algorithms: Sequence[str]) -> None:
     arrival.status = os.lstat(arrival.destination)
 
 
-def _placed(area: StorageArea, row: Arriving) -> Arrival | None:
+def _placed(area: StorageArea, row: FileRow) -> Arrival | None:
     """Return the file that an intent brought to storage, if it did; clear away what is half-done.
 
     It has checksums if they are not those of the intent.
@@ -568,7 +552,7 @@ def _placed(area: StorageArea, row: Arriving) -> Arrival | None:
     return None
 
 
-def _was_renamed(arrival: Arrival, row: Arriving) -> bool:
+def _was_renamed(arrival: Arrival, row: FileRow) -> bool:
     """Return whether a file in storage is that of an intent, with content that it got since.
 
     Numbers are of one file system: where the source still has its file, that one has the number.
@@ -582,7 +566,7 @@ def _was_renamed(arrival: Arrival, row: Arriving) -> bool:
     return inode_of(original.st_ino) != row.inode or os.path.samestat(original, arrival.status)
 
 
-def _left_behind(area: StorageArea, row: Arriving) -> list[RememberedFile]:
+def _left_behind(area: StorageArea, row: FileRow) -> list[RememberedFile]:
     """Return the original of a stored copy, if it is still there; finish a placing by link."""
     source, destination = _paths(area, names.rel_of(row))
     try:

@@ -16,9 +16,11 @@ import peewee
 
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.base import Table, TimeField
-from dbbbatch.database.models.due import ClaimedFile, DuePosition, due, with_names
-from dbbbatch.database.models.ingest import OTHER_CONTENT, IngestEvent, IngestState
-from dbbbatch.database.models.statuses import IngestStatus, must_be_possible
+from dbbbatch.database.models.changes import change
+from dbbbatch.database.models.due import ClaimedFile, DueQueue, with_names
+from dbbbatch.database.models.file import FileChecksum
+from dbbbatch.database.models.ingest import KEY, OTHER_CONTENT, IngestEvent, IngestState
+from dbbbatch.database.models.statuses import IngestStatus
 
 #: Tells whether a process of this machine still lives: its number, the tick at which it began, and
 #: when that was (seconds since 1970), as `dbbbatch.files.processes.lives` does.
@@ -52,24 +54,6 @@ class StateChange:
     start_time: datetime
     duration: float | None
     checksums: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedFiles:
-    """What `IngestClaim.take` took in hand, and what it did not.
-
-    Attributes
-    ----------
-    ignored : `int`
-        Files found that are not wanted; IGNORED now.
-    seen : `int`
-        Files looked at; none means that nothing is due beyond `place`.
-    """
-
-    held: list[ClaimedFile]
-    ignored: int
-    seen: int
-    place: DuePosition
 
 
 class IngestClaim(Table):
@@ -106,72 +90,61 @@ class IngestClaim(Table):
     def take(
         cls,
         run_id: int,
-        target_id: int,
-        *,
+        queue: DueQueue,
         new: int,
         again: int,
-        until: datetime,
-        latest: datetime,
-        place: DuePosition,
         number: int,
-        chosen: Callable[[str, str], bool],
-        wanted: Callable[[str, str], bool],
-    ) -> ClaimedFiles:
-        """Take due files in hand: new ones in order of arrival, others in order of their time.
+        status_of: Callable[[ClaimedFile], IngestStatus | None],
+    ) -> tuple[list[ClaimedFile], int, DueQueue]:
+        """Claim due files: new ones in order of arrival, others in order of their time.
 
         Parameters
         ----------
+        queue : `DueQueue`
+            Where to begin.
         new, again : `int`
             How many of each at most.
-        until : `datetime.datetime`
-            Tries that are due by then.
-        latest : `datetime.datetime`
-            What is due later than then is due, too, as for `due`.
-        place : `DuePosition`
-            Where to begin.
         number : `int`
             The first free event number of the pass; ``new + again`` are used at most.
-        chosen : callable
-            Whether this pass is about a file (relpath, filename); others stay as they are.
-        wanted : callable
-            Whether the target wants a file; others become IGNORED.
+        status_of : callable
+            What becomes of a due file: PENDING, IGNORED if the target does not want it, or `None`
+            if this pass leaves it as it is.
+
+        Returns
+        -------
+        files : `list` [ `ClaimedFile` ]
+            What the pass has claimed.
+        ignored : `int`
+            How many files became IGNORED.
+        queue : `DueQueue`
+            Where to go on; unchanged if nothing is due.
         """
-        found, place = due(target_id, new, again, until, latest, place)
+        found, after = queue.next(new, again)
         if not found:
-            return ClaimedFiles([], 0, 0, place)
+            return [], 0, queue
+        target_id = queue.target_id
         now = connect.now()
-        held = [one for one in with_names(found) if chosen(one.relpath, one.filename)]
-        becomes = {
-            one.file_id: IngestStatus.PENDING
-            if wanted(one.relpath, one.filename)
-            else IngestStatus.IGNORED
-            for one in held
-        }
+        becomes = {one.file_id: status for one in found if (status := status_of(one)) is not None}
+        held = [one for one in found if one.file_id in becomes]
         rows, events = [], []
         for at, one in enumerate(held):
             status = becomes[one.file_id]
-            must_be_possible(one.was, status)
             claim = run_id if status is IngestStatus.PENDING else None
             why = "" if claim else "not wanted by include and exclude"
-            rows.append((one.file_id, target_id, status, claim, now, why))
+            rows.append((one.file_id, target_id, status, claim, why))
             events.append((one.file_id, target_id, status, now, None, "", why, run_id, number + at))
-        bulk.for_each(
-            "UPDATE ingest_state SET status = new.status, claim = new.claim, next_try_at = NULL,"
-            " changed_at = new.at, message = new.message FROM {new}"
-            " WHERE ingest_state.file_id = new.file_id AND ingest_state.target_id = new.target_id",
-            {
-                "file_id": "bigint",
-                "target_id": "bigint",
-                "status": "text",
-                "claim": "bigint",
-                "at": "timestamp",
-                "message": "text",
-            },
+        change(
+            IngestState,
             rows,
+            KEY,
+            ("status", "claim", "message"),
+            before={one.was for one in held},
+            next_try_at=None,
+            changed_at=now,
         )
         IngestEvent.record(events)
         pending = [one for one in held if becomes[one.file_id] is IngestStatus.PENDING]
-        return ClaimedFiles(pending, len(held) - len(pending), len(found), place)
+        return pending, len(held) - len(pending), after
 
     @classmethod
     def held_besides(cls, run_id: int, known: Collection[int]) -> list[ClaimedFile]:
@@ -195,8 +168,6 @@ class IngestClaim(Table):
         lost : `set` [`int`]
             Files that this pass no longer holds, since its claim ran out: nothing was written.
         """
-        for judgement in judgements:
-            must_be_possible(IngestStatus.PENDING, judgement.status)
         where, values = bulk.among([judgement.file_id for judgement in judgements])
         lock = " FOR UPDATE" if connect.on_postgresql() else ""
         ours = dict(
@@ -209,62 +180,41 @@ class IngestClaim(Table):
         changed = {file_id for file_id, message in ours.items() if message == OTHER_CONTENT}
         now = connect.now()
         written = [_fit(judgement) for judgement in judgements if judgement.file_id in ours]
-        bulk.for_each(
-            "UPDATE ingest_state SET status = new.status, attempts = new.attempts,"
-            " next_try_at = new.due, claim = NULL, parts_done = new.parts, changed_at = new.at,"
-            " message = new.message FROM {new}"
-            " WHERE ingest_state.file_id = new.file_id AND ingest_state.target_id = new.target_id",
-            {
-                "file_id": "bigint",
-                "target_id": "bigint",
-                "status": "text",
-                "attempts": "integer",
-                "due": "timestamp",
-                "parts": "text",
-                "at": "timestamp",
-                "message": "text",
-            },
+        change(
+            IngestState,
             [
                 (
-                    j.file_id,
-                    target_id,
-                    j.status,
-                    j.attempts,
-                    j.next_try_at,
+                    *(j.file_id, target_id, j.status, j.attempts, j.next_try_at),
                     json.dumps(sorted(j.parts_done)) if j.parts_done else "",
-                    now,
                     j.message,
                 )
                 for j in written
             ],
+            KEY,
+            ("status", "attempts", "next_try_at", "parts_done", "message"),
+            before=[IngestStatus.PENDING],
+            claim=None,
+            changed_at=now,
         )
         IngestEvent.record(
             [
                 (
-                    j.file_id,
-                    target_id,
-                    j.status,
-                    j.start_time,
-                    j.duration,
-                    j.version,
-                    j.message,
-                    run_id,
-                    j.number,
+                    *(j.file_id, target_id, j.status, j.start_time, j.duration, j.version),
+                    *(j.message, run_id, j.number),
                 )
                 for j in written
             ]
         )
-        bulk.for_each(
-            "INSERT INTO file_checksum (file_id, algorithm, value)"
-            " SELECT new.file_id, new.algorithm, new.value FROM {new} WHERE true"
-            " ON CONFLICT (file_id, algorithm) DO NOTHING",
-            {"file_id": "bigint", "algorithm": "text", "value": "text"},
+        bulk.insert(
+            FileChecksum,
+            ("file_id", "algorithm", "value"),
             [
                 (j.file_id, name, value)
                 for j in written
                 if j.file_id not in changed
                 for name, value in j.checksums.items()
             ],
+            "ON CONFLICT (file_id, algorithm) DO NOTHING",
         )
         IngestState.offer_anew(target_id, sorted(changed), OTHER_CONTENT)
         return _not_yet_written(run_id, [j for j in judgements if j.file_id not in ours])
@@ -368,28 +318,18 @@ def _not_yet_written(run_id: int, missing: Sequence[StateChange]) -> set[int]:
 def _return_to_due(
     holder: int, target_id: int, run_id: int, number: int, why: str, now: datetime
 ) -> int:
-    must_be_possible(IngestStatus.PENDING, IngestStatus.UNKNOWN)
     lock = " FOR UPDATE" if connect.on_postgresql() else ""
     found = connect.execute(
         f"SELECT file_id FROM ingest_state WHERE claim = ? ORDER BY file_id{lock}", [holder]
     ).fetchall()
-    bulk.for_each(
-        "UPDATE ingest_state SET status = new.status, next_try_at = new.at, claim = NULL,"
-        " changed_at = new.at, message = new.message FROM {new}"
-        " WHERE ingest_state.file_id = new.file_id AND ingest_state.target_id = new.target_id",
-        {
-            "file_id": "bigint",
-            "target_id": "bigint",
-            "status": "text",
-            "at": "timestamp",
-            "message": "text",
-        },
-        [(file_id, target_id, IngestStatus.UNKNOWN, now, why) for (file_id,) in found],
-    )
-    IngestEvent.record(
-        [
-            (file_id, target_id, IngestStatus.UNKNOWN, now, None, "", why, run_id, number + at)
-            for at, (file_id,) in enumerate(found)
-        ]
+    IngestState.become(
+        IngestStatus.UNKNOWN,
+        [(file_id, target_id) for (file_id,) in found],
+        [IngestStatus.PENDING],
+        now,
+        why,
+        events_of=(run_id, number),
+        next_try_at=now,
+        claim=None,
     )
     return len(found)

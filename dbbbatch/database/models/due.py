@@ -1,4 +1,4 @@
-"""Reading what is due for a target: new files in order of arrival, others in order of their time.
+"""Which files are due for a target: new ones in order of arrival, others in order of their time.
 
 Each question is a look into a partial index that holds due files only, whatever the history.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from dbbbatch.database.models.statuses import IngestStatus
 
 @dataclass(frozen=True, slots=True)
 class ClaimedFile:
-    """A file in hand: what a plugin must know of it, and what it was before.
+    """A file that is due, or that a pass has claimed.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class ClaimedFile:
     file_status : `str`
         Whether storage still holds it (STORED).
     was : `IngestStatus`
-        Its status before it was taken.
+        Its status before it was claimed.
     """
 
     file_id: int
@@ -42,14 +42,6 @@ class ClaimedFile:
     parts_done: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class DuePosition:
-    """How far the two queues were read: after this file, and after this time and file."""
-
-    new: int = 0
-    again: tuple[datetime, int] = (datetime.min, 0)
-
-
 #: The rows of a target that are tried again by a time, and those whose time a clock that was ahead
 #: has written: two ranges of one index.
 _BY = "ingest_state WHERE target_id = ? AND next_try_at IS NOT NULL AND next_try_at <= ?"
@@ -57,10 +49,11 @@ _AHEAD = "ingest_state WHERE target_id = ? AND next_try_at IS NOT NULL AND next_
 
 
 def due_now(target_id: int, longest: float) -> bool:
-    """Return whether anything of a target is due, or held beyond its time.
+    """Return whether any file of a target is due, or any claim on one has expired.
 
     Parameters
     ----------
+    target_id : `int`
     longest : `float`
         The longest wait between two tries (seconds).
     """
@@ -84,7 +77,7 @@ def due_now(target_id: int, longest: float) -> bool:
 
 
 def due_count(target_id: int, longest: float) -> int:
-    """Count what is due of a target now, as `due_now`."""
+    """Return how many files of a target are due now, as for `due_now`."""
     now, latest = map(bulk.time_value, retry.due_range(longest, connect.now()))
     found = connect.execute(
         "SELECT (SELECT count(*) FROM ingest_state WHERE target_id = ? AND status = 'UNTRIED'"
@@ -95,86 +88,90 @@ def due_count(target_id: int, longest: float) -> int:
     return int(found[0])
 
 
-#: A row found: file, status, attempts, parts done.
-DueRow = tuple[int, str, int, str]
+#: A row found: file, status, attempts, parts done, and when it is tried again.
+_Row = tuple[int, str, int, str, Any]
 
 
-def due(
-    target_id: int,
-    new: int,
-    again: int,
-    until: datetime,
-    latest: datetime,
-    place: DuePosition,
-    *,
-    lock: bool = True,
-) -> tuple[list[DueRow], DuePosition]:
-    """Find due files.
+@dataclass(frozen=True, slots=True)
+class DueQueue:
+    """The due files of a target, from a position on.
 
-    Parameters
+    Attributes
     ----------
-    new, again : `int`
-        How many new files, and how many further tries; what one cannot fill, the other may.
     until : `datetime.datetime`
         Tries that are due by then.
     latest : `datetime.datetime`
         What is due later than then is due, too: a clock was ahead when it was put off.
-    place : `DuePosition`
-        Where to begin.
-    lock : `bool`
-        Pass over what another transaction is taking, and keep others from taking these.
-
-    Returns
-    -------
-    found : `list`
-        Rows found, new files first.
-    place : `DuePosition`
-        Where to go on.
+    after_new : `int`
+        The position among new files: after this one.
+    after_again : `tuple`
+        The position among further tries: after this time and file.
     """
-    locking = " FOR UPDATE SKIP LOCKED" if lock and connect.on_postgresql() else ""
-    fresh = _fresh(target_id, new, place.new, locking)
-    wanted = again + new - len(fresh)
-    old = _again(target_id, wanted, _BY, until, place.again, locking)
-    if len(old) < wanted:
-        last = (bulk.read_moment(old[-1][4]), old[-1][0]) if old else place.again
-        old += _again(target_id, wanted - len(old), _AHEAD, latest, last, locking)
-    if len(fresh) == new and len(old) < again:
-        last = fresh[-1][0] if fresh else place.new
-        fresh += _fresh(target_id, again - len(old), last, locking)
-    return [*fresh, *(row[:4] for row in old)], DuePosition(
-        fresh[-1][0] if fresh else place.new,
-        (bulk.read_moment(old[-1][4]), old[-1][0]) if old else place.again,
-    )
+
+    target_id: int
+    until: datetime
+    latest: datetime
+    after_new: int = 0
+    after_again: tuple[datetime, int] = (datetime.min, 0)
+
+    def next(
+        self, new: int, again: int, *, lock: bool = True
+    ) -> tuple[list[ClaimedFile], DueQueue]:
+        """Find due files.
+
+        Parameters
+        ----------
+        new, again : `int`
+            How many new files, and how many further tries; what one cannot fill, the other may.
+        lock : `bool`
+            Skip what another transaction is claiming, and keep others from claiming these.
+
+        Returns
+        -------
+        files : `list` [ `ClaimedFile` ]
+            New files first; none if nothing is due from this position on.
+        queue : `DueQueue`
+            The position after them.
+        """
+        locking = " FOR UPDATE SKIP LOCKED" if lock and connect.on_postgresql() else ""
+        queue, fresh = self._new(new, locking)
+        wanted = again + new - len(fresh)
+        queue, old = queue._again(wanted, _BY, self.until, locking)
+        if len(old) < wanted:
+            queue, ahead = queue._again(wanted - len(old), _AHEAD, self.latest, locking)
+            old += ahead
+        if len(fresh) == new and len(old) < again:
+            queue, more = queue._new(again - len(old), locking)
+            fresh += more
+        return with_names([*fresh, *old]), queue
+
+    def _new(self, count: int, locking: str) -> tuple[DueQueue, list[_Row]]:
+        rows: list[_Row] = connect.execute(
+            "SELECT file_id, status, attempts, parts_done, next_try_at FROM ingest_state"
+            " WHERE target_id = ? AND status = 'UNTRIED' AND next_try_at IS NULL AND file_id > ?"
+            f" ORDER BY file_id LIMIT ?{locking}",
+            [self.target_id, self.after_new, count],
+        ).fetchall()
+        return replace(self, after_new=rows[-1][0]) if rows else self, rows
+
+    def _again(
+        self, count: int, which: str, limit: datetime, locking: str
+    ) -> tuple[DueQueue, list[_Row]]:
+        after, number = self.after_again
+        time = bulk.time_value(after)
+        rows: list[_Row] = connect.execute(
+            f"SELECT file_id, status, attempts, parts_done, next_try_at FROM {which}"
+            " AND next_try_at >= ? AND (next_try_at > ? OR file_id > ?)"
+            f" ORDER BY next_try_at, file_id LIMIT ?{locking}",
+            [self.target_id, bulk.time_value(limit), time, time, number, count],
+        ).fetchall()
+        if not rows:
+            return self, rows
+        return replace(self, after_again=(bulk.read_moment(rows[-1][4]), rows[-1][0])), rows
 
 
-def _fresh(target_id: int, count: int, after: int, locking: str) -> list[DueRow]:
-    return connect.execute(
-        "SELECT file_id, status, attempts, parts_done FROM ingest_state"
-        " WHERE target_id = ? AND status = 'UNTRIED' AND next_try_at IS NULL AND file_id > ?"
-        f" ORDER BY file_id LIMIT ?{locking}",
-        [target_id, after, count],
-    ).fetchall()
-
-
-def _again(
-    target_id: int,
-    count: int,
-    which: str,
-    limit: datetime,
-    after: tuple[datetime, int],
-    locking: str,
-) -> list[tuple[Any, ...]]:
-    time = bulk.time_value(after[0])
-    return connect.execute(
-        f"SELECT file_id, status, attempts, parts_done, next_try_at FROM {which}"
-        " AND next_try_at >= ? AND (next_try_at > ? OR file_id > ?)"
-        f" ORDER BY next_try_at, file_id LIMIT ?{locking}",
-        [target_id, bulk.time_value(limit), time, time, after[1], count],
-    ).fetchall()
-
-
-def with_names(found: Sequence[DueRow]) -> list[ClaimedFile]:
-    """Add to rows found what storage knows of their files."""
+def with_names(found: Sequence[Sequence[Any]]) -> list[ClaimedFile]:
+    """Return the files of rows that begin with file, status, attempts and parts done."""
     where, values = bulk.among([row[0] for row in found])
     files = {
         row[0]: row[1:]
@@ -186,7 +183,7 @@ def with_names(found: Sequence[DueRow]) -> list[ClaimedFile]:
     }
     checksums = FileChecksum.of([row[0] for row in found])
     held = []
-    for file_id, was, attempts, parts in found:
+    for file_id, was, attempts, parts, *_ in found:
         relpath, filename, size, checksum, status, added = files[file_id]
         algorithm, _, digits = checksum.partition(":")
         held.append(

@@ -5,102 +5,60 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import peewee
+from peewee import SQL
 
 from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now, on_postgresql
+from dbbbatch.database.models.changes import change
+from dbbbatch.database.models.statuses import FileStatus, IngestStatus, require_possible
 
 #: A path in a table: relpath and filename, as `dbbbatch.files.names.to_text` writes them.
 Name = tuple[str, str]
 
 
-class FileStatus(StrEnum):
-    """What the table says about a file of a storage area."""
-
-    #: Intent only: entered before it is placed, left for STORED, or given up by recovery.
-    ARRIVING = "ARRIVING"
-    #: In storage, whole and durable; the only status that ingesters are offered.
-    STORED = "STORED"
-    #: Was stored; the auditor did not find it. Left when it is found or arrives again.
-    MISSING = "MISSING"
-    #: Was stored; the auditor found other content. Left when a later look finds the right one.
-    CORRUPT = "CORRUPT"
-    #: A person moved it out of storage because it must not be touched.
-    QUARANTINED = "QUARANTINED"
-    #: A person took it out of the truth (`dbb forget`); its history stays.
-    FORGOTTEN = "FORGOTTEN"
-
-
-class Known(NamedTuple):
-    """What the table says about one path."""
-
-    id: int
-    size_bytes: int
-    checksum: str
-    status: str
-    finder: str
-    mtime_ns: int | None = None
-    inode: int | None = None
-
-
 class FileRow(NamedTuple):
-    """What is recorded about a file when it is found."""
+    """What the table says, or is to say, about one path of a storage area.
 
-    relpath: str
-    filename: str
-    size_bytes: int
-    checksum: str
-    mtime_ns: int
-    inode: int
-
-
-class Arriving(NamedTuple):
-    """An intent that was recorded."""
-
-    id: int
-    relpath: str
-    filename: str
-    size_bytes: int
-    checksum: str
-    mtime_ns: int
-    inode: int
-
-
-class Returned(NamedTuple):
-    """A file that arrives after it was FORGOTTEN, and one of the targets that know it.
-
-    Attributes
-    ----------
-    other_content : `bool`
-        It is not what it was then.
-    put_off : `bool`
-        The target was not to be offered it any more because it was forgotten.
+    `verified_at` is as the driver reads it; whoever stores or verifies the file changes it.
     """
 
-    id: int
-    target: int
-    other_content: bool
-    put_off: bool
-
-
-class Audited(NamedTuple):
-    """A file as an auditor compares it with the disk."""
-
-    id: int
     relpath: str
     filename: str
     size_bytes: int
     checksum: str
-    status: str
-    #: Whoever stores or verifies it changes this.
-    verified_at: Any
+    mtime_ns: int | None
+    inode: int | None
+    status: str = ""
+    finder: str = ""
+    id: int = 0
+    verified_at: Any = None
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What changes when anybody but the process that read the row stores or judges the file."""
+        return self.id, self.size_bytes, self.checksum, self.status, self.verified_at
 
 
-_AUDITED = ", ".join(Audited._fields)
+_ROW = ", ".join(FileRow._fields)
+
+#: What tells a version of a file from another.
+_CONTENT = ("size_bytes", "checksum", "mtime_ns", "inode")
+
+#: What is recorded of a file when it is found.
+_FOUND = ("relpath", "filename", *_CONTENT)
+
+#: What a row gives up when its file arrives again, and gets back if the intent is withdrawn.
+_KEPT = ("status", "finder", *_CONTENT, "copy_of", "error")
+
+#: What should be in storage, or was there once.
+_AUDITED = (FileStatus.STORED, FileStatus.MISSING, FileStatus.CORRUPT)
+
+#: What may arrive once more.
+_REPLACEABLE = (*_AUDITED, FileStatus.FORGOTTEN)
 
 
 class File(Table):
@@ -150,15 +108,14 @@ class File(Table):
     was = peewee.TextField(null=True)
 
     @classmethod
-    def known(cls, storage: str, paths: Collection[Name]) -> dict[Name, Known]:
+    def known(cls, storage: str, paths: Collection[Name]) -> dict[Name, FileRow]:
         """Return what the table says about the paths that it knows."""
         where, values = among_paths(paths)
         rows = execute(
-            "SELECT relpath, filename, id, size_bytes, checksum, status, finder, mtime_ns, inode"
-            f" FROM file WHERE storage = ? AND (relpath, filename) {where}",
+            f"SELECT {_ROW} FROM file WHERE storage = ? AND (relpath, filename) {where}",
             (storage, *values),
         )
-        return {(relpath, name): Known(*rest) for relpath, name, *rest in rows.fetchall()}
+        return {(row[0], row[1]): FileRow(*row) for row in rows.fetchall()}
 
     @classmethod
     def was_in(cls, storage: str, relpath: str) -> bool:
@@ -169,15 +126,16 @@ class File(Table):
     @classmethod
     def intend(cls, storage: str, finder: str, rows: Collection[FileRow]) -> None:
         """Record that files are about to be placed, where the paths are free in the table."""
+        require_possible("file", None, FileStatus.ARRIVING)
         bulk.insert(
-            "file",
-            {"storage": "text", "finder": "text", "status": "text", **_COLUMNS},
-            [(storage, finder, FileStatus.ARRIVING, *row) for row in rows],
+            cls,
+            ("storage", "finder", "status", *_FOUND),
+            [(storage, finder, FileStatus.ARRIVING, *row[:6]) for row in rows],
             "ON CONFLICT (storage, relpath, filename) DO NOTHING",
         )
 
     @classmethod
-    def note_copies(cls, arriving: Sequence[Arriving]) -> None:
+    def note_copies(cls, arriving: Sequence[FileRow]) -> None:
         """Note which earlier file holds the same as what arrives; empty ones are just alike."""
         rows = [row for row in arriving if row.size_bytes]
         where, value = bulk.among([row.checksum for row in rows])
@@ -193,14 +151,10 @@ class File(Table):
             original = first.setdefault(row.checksum, row.id)
             if original < row.id:
                 copies.append((row.id, original))
-        bulk.for_each(
-            "UPDATE file SET copy_of = new.copy_of FROM {new} WHERE file.id = new.id",
-            {"id": "bigint", "copy_of": "bigint"},
-            copies,
-        )
+        change(cls, copies, sets=["copy_of"])
 
     @classmethod
-    def intend_again(cls, finder: str, rows: Sequence[tuple[Known, FileRow]]) -> None:
+    def intend_again(cls, finder: str, rows: Sequence[tuple[FileRow, FileRow]]) -> None:
         """Record that files which storage has lost, or which were forgotten, arrive once more.
 
         Or that their content was replaced by who looks after storage. A row that is no more as it
@@ -208,38 +162,38 @@ class File(Table):
         """
         pairs = ", ".join(f"'{name}', file.{name}" for name in _KEPT)
         kept = f"{'json_build_object' if on_postgresql() else 'json_object'}({pairs})"
-        bulk.for_each(
-            f"UPDATE file SET status = 'ARRIVING', was = CAST({kept} AS TEXT),"
-            " finder = new.finder, size_bytes = new.size_bytes, checksum = new.checksum,"
-            " mtime_ns = new.mtime_ns, inode = new.inode, copy_of = NULL, error = NULL"
-            " FROM {new} WHERE file.id = new.id"
-            " AND file.status = new.status_seen AND file.checksum = new.checksum_seen"
-            " AND file.status IN ('STORED', 'MISSING', 'CORRUPT', 'FORGOTTEN')",
-            {
-                "id": "bigint",
-                "status_seen": "text",
-                "checksum_seen": "text",
-                "finder": "text",
-                **_COLUMNS,
-            },
-            [(known.id, known.status, known.checksum, finder, *row) for known, row in rows],
+        change(
+            cls,
+            [(known.id, known.status, known.checksum, *row[2:6]) for known, row in rows],
+            ("id", "status", "checksum"),
+            _CONTENT,
+            before=_REPLACEABLE,
+            becomes=FileStatus.ARRIVING,
+            was=SQL(f"CAST({kept} AS TEXT)"),
+            finder=finder,
+            copy_of=None,
+            error=None,
         )
         FileChecksum.drop([known.id for known, row in rows if known.checksum != row.checksum])
 
     @classmethod
-    def arriving(cls, storage: str, finder: str, limit: int = -1, after: int = 0) -> list[Arriving]:
+    def arriving(cls, storage: str, finder: str, limit: int = -1, after: int = 0) -> list[FileRow]:
         """Return the intents of a finder that no pass has finished, the first after an id."""
         rows = execute(
-            "SELECT id, relpath, filename, size_bytes, checksum, mtime_ns, inode FROM file"
+            f"SELECT {_ROW} FROM file"
             " WHERE storage = ? AND finder = ? AND status = 'ARRIVING' AND id > ? ORDER BY id"
             + (f" LIMIT {limit:d}" if limit >= 0 else ""),
             (storage, finder, after),
         ).fetchall()
-        return [Arriving(*row) for row in rows]
+        return [FileRow(*row) for row in rows]
 
     @classmethod
-    def returned(cls, ids: Sequence[int]) -> list[Returned]:
-        """Return which of the files that arrive were FORGOTTEN before."""
+    def returned(cls, ids: Sequence[int]) -> dict[int, tuple[list[int], list[int]]]:
+        """Return which of the files that arrive were FORGOTTEN before, by target.
+
+        Those of which other content arrives, and those that the target was no longer to be offered
+        because they were forgotten.
+        """
         where, value = bulk.among(ids)
         rows = execute(
             "SELECT f.id, f.checksum, f.was, s.target_id, s.status, s.message FROM file f"
@@ -248,12 +202,15 @@ class File(Table):
             f" WHERE f.id {where} AND f.status = 'ARRIVING' AND f.was IS NOT NULL",
             (value,),
         )
-        found = []
+        found: dict[int, tuple[list[int], list[int]]] = {}
         for number, digest, text, target, status, message in rows.fetchall():
             was = json.loads(text)
             if was["status"] == FileStatus.FORGOTTEN:
-                put_off = status == "IGNORED" and message == was["error"]
-                found.append(Returned(number, target, was["checksum"] != digest, put_off))
+                changed, put_off = found.setdefault(target, ([], []))
+                if was["checksum"] != digest:
+                    changed.append(number)
+                if status == IngestStatus.IGNORED and message == was["error"]:
+                    put_off.append(number)
         return found
 
     @classmethod
@@ -265,15 +222,18 @@ class File(Table):
         count : `int`
             How many of them are STORED now.
         """
-        when = bulk.time_value(now())
-        time = "TIMESTAMP" if on_postgresql() else "TEXT"
-        where, value = bulk.among(ids)
-        execute(
-            f"UPDATE file SET status = 'STORED', added_on = coalesce(added_on, CAST(? AS {time})),"
-            f" verified_at = CAST(? AS {time}), error = NULL, was = NULL"
-            f" WHERE id {where} AND status = 'ARRIVING'",
-            (when, when, value),
+        when = now()
+        change(
+            cls,
+            ids,
+            before=[FileStatus.ARRIVING],
+            becomes=FileStatus.STORED,
+            added_on=SQL("coalesce(added_on, ?)", [when]),
+            verified_at=when,
+            error=None,
+            was=None,
         )
+        where, value = bulk.among(ids)
         return int(
             execute(
                 f"SELECT count(*) FROM file WHERE id {where} AND status = 'STORED'", (value,)
@@ -283,13 +243,8 @@ class File(Table):
     @classmethod
     def corrected(cls, rows: Sequence[tuple[int, FileRow]]) -> None:
         """Record what files on their way turned out to be when they had been placed."""
-        bulk.for_each(
-            "UPDATE file SET size_bytes = new.size_bytes, checksum = new.checksum,"
-            " mtime_ns = new.mtime_ns, inode = new.inode, copy_of = NULL FROM {new}"
-            " WHERE file.id = new.id AND file.status = 'ARRIVING'",
-            {"id": "bigint", **_COLUMNS},
-            [(number, *row) for number, row in rows],
-        )
+        found = [(number, *row[2:6]) for number, row in rows]
+        change(cls, found, sets=_CONTENT, before=[FileStatus.ARRIVING], copy_of=None)
         FileChecksum.drop([number for number, _ in rows])
 
     @classmethod
@@ -298,31 +253,35 @@ class File(Table):
 
         A copy is another file than the one that was read, and a restored disk has others.
         """
-        bulk.for_each(
-            "UPDATE file SET mtime_ns = new.mtime_ns, inode = new.inode FROM {new}"
-            " WHERE file.id = new.id AND (COALESCE(file.inode, -1) <> new.inode"
-            " OR COALESCE(file.mtime_ns, -1) <> new.mtime_ns)",
-            {"id": "bigint", "mtime_ns": "bigint", "inode": "bigint"},
+        change(
+            cls,
             rows,
+            (
+                "id",
+                SQL(
+                    "(COALESCE(file.inode, -1) <> new.inode"
+                    " OR COALESCE(file.mtime_ns, -1) <> new.mtime_ns)"
+                ),
+            ),
+            ("mtime_ns", "inode"),
         )
 
     @classmethod
     def forget(cls, ids: Sequence[int], why: str) -> None:
         """Take files out of the truth; their rows and their history stay."""
-        where, value = bulk.among(ids)
-        execute(
-            f"UPDATE file SET status = 'FORGOTTEN', error = ? WHERE id {where}"
-            " AND status IN ('STORED', 'MISSING', 'CORRUPT', 'QUARANTINED')",
-            (bulk.clean(why), value),
+        change(
+            cls,
+            ids,
+            before=(*_AUDITED, FileStatus.QUARANTINED),
+            becomes=FileStatus.FORGOTTEN,
+            error=bulk.clean(why),
         )
 
     @classmethod
     def keep(cls, number: int, status: str, error: str | None) -> None:
         """Take back that a file was forgotten: its row is again what it was."""
-        execute(
-            "UPDATE file SET status = ?, error = ? WHERE id = ? AND status = 'FORGOTTEN'",
-            (status, error, number),
-        )
+        before = [FileStatus.FORGOTTEN]
+        change(cls, [number], before=before, becomes=FileStatus(status), error=error)
 
     @classmethod
     def withdraw(cls, ids: Sequence[int]) -> None:
@@ -337,12 +296,8 @@ class File(Table):
         ).fetchall()
         before = [(number, digest, json.loads(was)) for number, digest, was in rows]
         FileChecksum.drop([number for number, digest, was in before if was["checksum"] != digest])
-        bulk.for_each(
-            f"UPDATE file SET was = NULL, {', '.join(f'{name} = new.{name}' for name in _KEPT)}"
-            " FROM {new} WHERE file.id = new.id AND file.status = 'ARRIVING'",
-            {"id": "bigint", **_KEPT},
-            [(number, *(was[name] for name in _KEPT)) for number, _, was in before],
-        )
+        kept = [(number, *(was[name] for name in _KEPT)) for number, _, was in before]
+        change(cls, kept, sets=_KEPT, before=[FileStatus.ARRIVING], was=None)
         new = f"(SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')"
         execute(f"UPDATE file SET copy_of = NULL WHERE copy_of IN {new}", (value,))
         execute(f"DELETE FROM file_checksum WHERE file_id IN {new}", (value,))
@@ -437,19 +392,19 @@ class File(Table):
         return int(row[0])
 
     @classmethod
-    def page(cls, storage: str, after: int, most: int) -> list[Audited]:
+    def page(cls, storage: str, after: int, most: int) -> list[FileRow]:
         """Return files that should be in storage or were once, in the order of their ids."""
         rows = execute(
-            f"SELECT {_AUDITED} FROM file WHERE storage = ? AND id > ?"
+            f"SELECT {_ROW} FROM file WHERE storage = ? AND id > ?"
             " AND status IN ('STORED', 'MISSING', 'CORRUPT') ORDER BY id LIMIT ?",
             (storage, after, most),
         )
-        return [Audited(*row) for row in rows.fetchall()]
+        return [FileRow(*row) for row in rows.fetchall()]
 
     @classmethod
     def longest_unverified(
         cls, storage: str, before: datetime, after: tuple[Any, int] | None, most: int
-    ) -> tuple[list[Audited], tuple[Any, int] | None]:
+    ) -> tuple[list[FileRow], tuple[Any, int] | None]:
         """Return stored files in the order of their last verification, the oldest first.
 
         Parameters
@@ -461,20 +416,20 @@ class File(Table):
 
         Returns
         -------
-        files : `list` [ `Audited` ]
+        files : `list` [ `FileRow` ]
             No more than `most`.
         after : `tuple` or `None`
             Where it left off.
         """
         time = "TIMESTAMP" if on_postgresql() else "TEXT"
         rows = execute(
-            f"SELECT {_AUDITED} FROM file WHERE storage = ? AND status = 'STORED'"
+            f"SELECT {_ROW} FROM file WHERE storage = ? AND status = 'STORED'"
             f" AND verified_at < CAST(? AS {time})"
             + (f" AND (verified_at, id) > (CAST(? AS {time}), ?)" if after else "")
             + " ORDER BY verified_at, id LIMIT ?",
             (storage, bulk.time_value(before), *(after or ()), most),
         ).fetchall()
-        files = [Audited(*row) for row in rows]
+        files = [FileRow(*row) for row in rows]
         return files, (files[-1].verified_at, files[-1].id) if files else None
 
     @classmethod
@@ -488,7 +443,7 @@ class File(Table):
         )
 
     @classmethod
-    def verified(cls, rows: Sequence[Audited]) -> set[int]:
+    def verified(cls, rows: Sequence[FileRow]) -> set[int]:
         """Record that files are there with the right content, also those that were not.
 
         Returns
@@ -497,15 +452,18 @@ class File(Table):
             Of those whose row was still as it had been read; the others are left.
         """
         ids = _still_so(rows)
-        where, value = bulk.among(list(ids))
-        execute(
-            f"UPDATE file SET status = 'STORED', error = NULL, verified_at = ? WHERE id {where}",
-            (bulk.time_value(now()), value),
+        change(
+            cls,
+            list(ids),
+            before=_AUDITED,
+            becomes=FileStatus.STORED,
+            error=None,
+            verified_at=now(),
         )
         return ids
 
     @classmethod
-    def wrong(cls, files: Sequence[tuple[Audited, FileStatus, str]]) -> set[int]:
+    def wrong(cls, files: Sequence[tuple[FileRow, FileStatus, str]]) -> set[int]:
         """Record that files are MISSING or CORRUPT, and what was found.
 
         Returns
@@ -514,44 +472,18 @@ class File(Table):
             Of those whose row was still as it had been read; the others are left.
         """
         ids = _still_so([row for row, _, _ in files])
-        bulk.for_each(
-            "UPDATE file SET status = new.status, error = new.error FROM {new}"
-            " WHERE file.id = new.id",
-            {"id": "bigint", "status": "text", "error": "text"},
-            [(row.id, status, bulk.clean(why)) for row, status, why in files if row.id in ids],
-        )
+        wrong = [(row.id, status, bulk.clean(why)) for row, status, why in files if row.id in ids]
+        change(cls, wrong, sets=("status", "error"), before=_AUDITED)
         return ids
 
 
-#: What a row gives up when its file arrives again, and is given back if that comes to nothing.
-_KEPT = {
-    "status": "text",
-    "finder": "text",
-    "size_bytes": "bigint",
-    "checksum": "text",
-    "mtime_ns": "bigint",
-    "inode": "bigint",
-    "copy_of": "bigint",
-    "error": "text",
-}
-
-#: A `FileRow` for `dbbbatch.database.bulk.for_each`.
-_COLUMNS = {
-    "relpath": "text",
-    "filename": "text",
-    "size_bytes": "bigint",
-    "checksum": "text",
-    "mtime_ns": "bigint",
-    "inode": "bigint",
-}
-
-
-def _still_so(rows: Sequence[Audited]) -> set[int]:
+def _still_so(rows: Sequence[FileRow]) -> set[int]:
     """Return the ids of the rows that nobody has changed since, and keep them so."""
     where, value = bulk.among([row.id for row in rows])
     lock = " ORDER BY id FOR UPDATE" if on_postgresql() else ""
-    found = execute(f"SELECT {_AUDITED} FROM file WHERE id {where}{lock}", (value,)).fetchall()
-    return {row.id for row in {Audited(*each) for each in found}.intersection(rows)}
+    found = execute(f"SELECT {_ROW} FROM file WHERE id {where}{lock}", (value,)).fetchall()
+    now = {FileRow(*each).content for each in found}
+    return {row.id for row in rows if row.content in now}
 
 
 class FileChecksum(Table):
@@ -562,14 +494,16 @@ class FileChecksum(Table):
     value = peewee.TextField()
 
     class Meta:
+        """For Peewee."""
+
         primary_key = peewee.CompositeKey("file_id", "algorithm")
 
     @classmethod
     def keep(cls, rows: Sequence[tuple[int, str, str]]) -> None:
         """Record checksums: id of the file, algorithm, hexadecimal digest."""
         bulk.insert(
-            "file_checksum",
-            {"file_id": "bigint", "algorithm": "text", "value": "text"},
+            cls,
+            ("file_id", "algorithm", "value"),
             rows,
             "ON CONFLICT (file_id, algorithm) DO UPDATE SET value = excluded.value",
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import peewee
@@ -13,23 +12,7 @@ from dbbbatch.database import bulk, retry
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
 from dbbbatch.database.models.file import Name, among_paths
-
-
-class WhyRemembered(StrEnum):
-    """Why a finder has a path in mind."""
-
-    #: Stored already, the same; left in the source and not read again while it stays as it is.
-    DUPLICATE = "DUPLICATE"
-    #: Storage has it; this one is to be removed, first thing, if storage has it still.
-    MOVED = "MOVED"
-    #: Could not be stored; tried again after a wait that grows.
-    FAILED = "FAILED"
-    #: Named by a log of rsync (its message), but not in storage yet, or not to be read; or named as
-    #: updated, but still the version that the row has.
-    AWAITED = "AWAITED"
-    #: Named by a log of rsync, awaited in vain or refused, or a log of which part is lost; a
-    #: person must look. What was awaited in vain is still looked for, though rarely.
-    GIVEN_UP = "GIVEN_UP"
+from dbbbatch.database.models.statuses import WhyRemembered
 
 
 class RememberedFile(NamedTuple):
@@ -83,6 +66,8 @@ class Remembered(Table):
     checksum = peewee.TextField(default="")
 
     class Meta:
+        """For Peewee."""
+
         table_name = "finder_left"
         primary_key = peewee.CompositeKey("site", "finder", "relpath", "filename")
 
@@ -166,35 +151,12 @@ class Remembered(Table):
         """Keep, or replace, what is known about paths."""
         when = now()
         bulk.insert(
-            "finder_left",
-            {
-                "site": "text",
-                "finder": "text",
-                "relpath": "text",
-                "filename": "text",
-                "size_bytes": "bigint",
-                "mtime_ns": "bigint",
-                "inode": "bigint",
-                "verdict": "text",
-                "tries": "integer",
-                "message": "text",
-                "seen_at": "timestamp",
-                "checksum": "text",
-            },
+            cls,
+            ("site", "finder", *RememberedFile._fields),
             [
                 (
-                    site,
-                    finder,
-                    row.relpath,
-                    row.filename,
-                    row.size_bytes,
-                    row.mtime_ns,
-                    row.inode,
-                    row.verdict,
-                    row.tries,
-                    bulk.clean(row.message),
-                    when,
-                    row.checksum,
+                    *(site, finder),
+                    *row._replace(message=bulk.clean(row.message), seen_at=when),
                 )
                 for row in rows
             ],
@@ -259,6 +221,8 @@ class RsyncLog(Table):
     read_at = TimeField()
 
     class Meta:
+        """For Peewee."""
+
         primary_key = peewee.CompositeKey("site", "finder", "path")
 
     @classmethod

@@ -4,91 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import peewee
+from peewee import SQL
 
 from dbbbatch.database import bulk, retry
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
+from dbbbatch.database.models.changes import change
 from dbbbatch.database.models.file import among_paths
 from dbbbatch.database.models.quarantine import Quarantine
+from dbbbatch.database.models.statuses import HandoffStatus, require_possible
 from dbbbatch.files import names
 
 
-class HandoffStatus(StrEnum):
-    """Where a file version of a buffer is on its way."""
+class HandoffRow(NamedTuple):
+    """A version of a file: as a scan sees it, and what the table says of it.
 
-    #: In the buffer, to be sent; entered when it is seen. Left for DELIVERED, or one of the others.
-    FOUND = "FOUND"
-    #: Verified in the endpoint's buffer; left for HELD when the original is in the holding area.
-    DELIVERED = "DELIVERED"
-    #: In the holding area; left for PURGED by the janitor.
-    HELD = "HELD"
-    #: Removed from the holding area after the endpoint confirmed that it is stored.
-    PURGED = "PURGED"
-    #: To be, or already, moved aside: a person must look. Left for FOUND when it is released.
-    QUARANTINED = "QUARANTINED"
-    #: A person decided that it is left alone where it is, and neither sent nor purged. Left for
-    #: FOUND or, in the holding area, HELD when a person takes that back.
-    IGNORED = "IGNORED"
-    #: No longer in the buffer, or replaced there by another version; FOUND again if it comes back.
-    VANISHED = "VANISHED"
-
-
-class Seen(NamedTuple):
-    """A file as a scan saw it; names as `dbbbatch.files.names.to_text` writes them."""
+    Names are as `dbbbatch.files.names.to_text` writes them. What a scan does not see, or a query
+    does not ask for, has its default.
+    """
 
     relpath: str
     filename: str
     size_bytes: int
     mtime_ns: int
     inode: int
-    priority: int
-    rank: int
-
-
-class Waiting(NamedTuple):
-    """A file that is to be sent, or to be moved to the holding area."""
-
-    id: int
-    relpath: str
-    filename: str
-    size_bytes: int
-    mtime_ns: int
-    inode: int
-    checksum: str | None
-    attempts: int
-    conflict_since: datetime | None
-    priority: int
-    rank: int
+    priority: int = 0
+    rank: int = 0
+    id: int = 0
+    checksum: str | None = None
+    attempts: int = 0
+    conflict_since: datetime | None = None
     held_as: str | None = None
-
-
-class HeldFile(NamedTuple):
-    """A file in the holding area; names as `dbbbatch.files.names.to_text` writes them."""
-
-    id: int
-    relpath: str
-    filename: str
-    size_bytes: int
-    mtime_ns: int
-    inode: int
-    checksum: str | None
-    held_as: str
-    confirmed_at: datetime | None
-    held_at: datetime
+    confirmed_at: datetime | None = None
+    held_at: datetime = datetime.min
 
     @property
     def rel(self) -> str:
-        """Its path relative to the buffer that it came from."""
+        """Its path relative to the buffer."""
         return names.rel_of(self)
 
     @property
-    def path(self) -> str:
+    def held_rel(self) -> str:
         """Its path relative to the holding area."""
-        return names.join(names.from_text(self.relpath), names.from_text(self.held_as))
+        return names.join(names.from_text(self.relpath), names.from_text(self.held_as or ""))
 
 
 #: What the error of files begins with that failed together and were not yet tried alone.
@@ -97,10 +58,19 @@ SUSPECTED = "failed together with others; the culprit is still to be found"
 #: What the error of files begins with that failed through no fault of theirs: no attempt.
 POSTPONED = "not charged to it"
 
+#: In the buffer, as far as is known.
+_IN_BUFFER = (HandoffStatus.FOUND, HandoffStatus.DELIVERED, HandoffStatus.QUARANTINED)
+
+#: Not in the buffer: one that is seen there is back, or was never gone.
+_NOT_IN_BUFFER = (HandoffStatus.HELD, HandoffStatus.PURGED, HandoffStatus.VANISHED)
+
 #: SQLite uses a partial index only where its condition stands in the query word for word.
 _UNFINISHED_SQL = "status = '{status}' AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
 
-_WAITING_COLUMNS = ", ".join(Waiting._fields)
+#: What makes a version of a file of a buffer.
+_VERSION_COLUMNS = ("site", "handoff", "relpath", "filename", "size_bytes", "mtime_ns")
+
+_ROW_COLUMNS = ", ".join(HandoffRow._fields)
 
 #: Before the first file in the order of sending: priority, rank, id.
 FIRST = (-1, -(1 << 63), -1)
@@ -161,42 +131,33 @@ class HandoffFile(Table):
     error = peewee.TextField(null=True)
 
     @classmethod
-    def found(cls, site: str, handoff: str, files: Sequence[Seen]) -> None:
+    def found(cls, site: str, handoff: str, files: Sequence[HandoffRow]) -> None:
         """Record what a scan saw: new versions, and known ones that came back.
 
         Costs little where all is known: nothing is written then.
         """
+        for was in (None, *_NOT_IN_BUFFER, *_IN_BUFFER):
+            require_possible("handoff_file", was, HandoffStatus.FOUND)
+        columns = (*_VERSION_COLUMNS, "inode", "priority", "rank", "discovered_at")
         when = now()
         bulk.for_each(
-            "INSERT INTO handoff_file AS old (site, handoff, relpath, filename, size_bytes,"
-            " mtime_ns, inode, priority, rank, status, discovered_at) SELECT new.site, new.handoff,"
-            " new.relpath, new.filename, new.size_bytes, new.mtime_ns, new.inode, new.priority,"
-            " new.rank, 'FOUND', new.discovered_at FROM {new} WHERE true"
-            " ON CONFLICT (site, handoff, relpath, filename, size_bytes, mtime_ns) DO UPDATE SET"
+            f"INSERT INTO handoff_file AS old ({', '.join(columns)}, status)"
+            f" SELECT {', '.join(f'new.{column}' for column in columns)}, 'FOUND'"
+            " FROM {new} WHERE true"
+            f" ON CONFLICT ({', '.join(_VERSION_COLUMNS)}) DO UPDATE SET"
             " priority = excluded.priority, rank = excluded.rank, inode = excluded.inode,"
             " checksum = CASE WHEN old.inode = excluded.inode THEN old.checksum END,"
             " attempts = CASE WHEN old.status = 'FOUND' THEN old.attempts ELSE 0 END,"
             " next_try_at = CASE WHEN old.status = 'FOUND' THEN old.next_try_at END,"
             " error = CASE WHEN old.status = 'FOUND' THEN old.error END,"
             " status = 'FOUND'"
-            " WHERE old.status IN ('HELD', 'PURGED', 'VANISHED')"
-            " OR old.status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
+            f" WHERE old.status IN ({_listed(_NOT_IN_BUFFER)})"
+            f" OR old.status IN ({_listed(_IN_BUFFER)})"
             " AND old.inode <> excluded.inode"
             " OR old.status = 'FOUND'"
             " AND (old.priority <> excluded.priority OR old.rank <> excluded.rank)",
-            {
-                "site": "text",
-                "handoff": "text",
-                "relpath": "text",
-                "filename": "text",
-                "size_bytes": "bigint",
-                "mtime_ns": "bigint",
-                "inode": "bigint",
-                "priority": "integer",
-                "rank": "bigint",
-                "discovered_at": "timestamp",
-            },
-            [(site, handoff, *file, when) for file in files],
+            bulk.fields_of(cls, columns),
+            [(site, handoff, *file[:7], when) for file in files],
         )
 
     @classmethod
@@ -209,7 +170,7 @@ class HandoffFile(Table):
         tried: bool | None = None,
         *,
         longest: float,
-    ) -> list[Waiting]:
+    ) -> list[HandoffRow]:
         """Return the next files to be sent, in their order, after a (priority, rank, id).
 
         What waits for more than `longest` seconds, the longest wait that is configured, was put off
@@ -255,7 +216,7 @@ class HandoffFile(Table):
         status: str,
         after: tuple[int, int, int] = FIRST,
         limit: int = 100_000,
-    ) -> list[Waiting]:
+    ) -> list[HandoffRow]:
         """Return files of a status in which they may still be in the buffer: the next ones."""
         condition = _UNFINISHED_SQL.format(status=HandoffStatus(status))
         return cls._waiting(
@@ -265,21 +226,16 @@ class HandoffFile(Table):
     @classmethod
     def held_files(
         cls, site: str, handoff: str, after: tuple[datetime, int] | None, limit: int
-    ) -> list[HeldFile]:
+    ) -> list[HandoffRow]:
         """Return the next files of the holding area, those first that are there longest."""
         held_at, number = after or (datetime.min, -1)
         rows = execute(
-            f"SELECT {', '.join(HeldFile._fields)} FROM handoff_file WHERE site = ? AND handoff = ?"
+            f"SELECT {_ROW_COLUMNS} FROM handoff_file WHERE site = ? AND handoff = ?"
             " AND status = 'HELD' AND (held_at, id) > (?, ?)"
             f" ORDER BY held_at, id LIMIT {limit:d}",
             (site, handoff, bulk.time_value(held_at), number),
         ).fetchall()
-        return [
-            HeldFile(*row)._replace(
-                confirmed_at=bulk.read_moment(row[-2]), held_at=bulk.read_moment(row[-1])
-            )
-            for row in rows
-        ]
+        return [_read_row(row) for row in rows]
 
     @classmethod
     def held_from_now(cls, site: str, handoff: str) -> None:
@@ -299,7 +255,7 @@ class HandoffFile(Table):
         return {number: error or "" for number, error in rows.fetchall()}
 
     @classmethod
-    def unknown(cls, site: str, handoff: str, files: Sequence[Seen]) -> list[Seen]:
+    def unknown(cls, site: str, handoff: str, files: Sequence[HandoffRow]) -> list[HandoffRow]:
         """Return those of scanned files that `found` would record as new or as back again."""
         where, values = among_paths([(file.relpath, file.filename) for file in files])
         rows = execute(
@@ -311,33 +267,28 @@ class HandoffFile(Table):
         )
         known = {tuple(row[:4]): row[4:] for row in rows.fetchall()}
 
-        def is_known(file: Seen) -> bool:
+        def is_known(file: HandoffRow) -> bool:
             inode, status = known.get(file[:4], (None, ""))
-            return status == "IGNORED" or inode == file.inode
+            return bool(status == "IGNORED" or inode == file.inode)
 
         return [file for file in files if not is_known(file)]
 
     @classmethod
-    def of_batch(cls, batch: int) -> list[Waiting]:
+    def of_batch(cls, batch: int) -> list[HandoffRow]:
         """Return the files of a batch that are still to be sent, and have the content it sent."""
-        columns = ", ".join(f"f.{name}" for name in Waiting._fields)
+        columns = ", ".join(f"f.{name}" for name in HandoffRow._fields)
         rows = execute(
             f"SELECT {columns} FROM transfer_attempt AS a JOIN handoff_file AS f"
             " ON f.id = a.handoff_file_id WHERE a.batch_id = ? AND f.status = 'FOUND'"
             " AND f.checksum = a.checksum ORDER BY f.id",
             (batch,),
         ).fetchall()
-        return [_as_waiting(row) for row in rows]
+        return [_read_row(row) for row in rows]
 
     @classmethod
     def hashed(cls, sums: Sequence[tuple[int, str, int]]) -> None:
         """Keep checksums: id, ``algorithm:hex``, and the inode of what was read."""
-        bulk.for_each(
-            "UPDATE handoff_file SET checksum = new.checksum, inode = new.inode FROM {new}"
-            " WHERE handoff_file.id = new.id",
-            {"id": "bigint", "checksum": "text", "inode": "bigint"},
-            sums,
-        )
+        change(cls, sums, sets=("checksum", "inode"))
 
     @classmethod
     def delivered(cls, files: Sequence[tuple[int, int, str | None]]) -> set[int]:
@@ -349,14 +300,16 @@ class HandoffFile(Table):
             Those that are DELIVERED now. A file that is another version by now stays FOUND; what a
             person decided about one meanwhile stays too.
         """
-        when = now()
-        bulk.for_each(
-            "UPDATE handoff_file SET status = 'DELIVERED', delivered_at = new.delivered_at,"
-            " next_try_at = NULL, conflict_since = NULL, error = NULL FROM {new}"
-            " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'"
-            " AND handoff_file.inode = new.inode AND handoff_file.checksum = new.checksum",
-            {"id": "bigint", "inode": "bigint", "checksum": "text", "delivered_at": "timestamp"},
-            [(*file, when) for file in files],
+        change(
+            cls,
+            files,
+            ("id", "inode", "checksum"),
+            before=[HandoffStatus.FOUND],
+            becomes=HandoffStatus.DELIVERED,
+            delivered_at=now(),
+            next_try_at=None,
+            conflict_since=None,
+            error=None,
         )
         where, value = bulk.among([number for number, _, _ in files])
         rows = execute(
@@ -420,83 +373,77 @@ class HandoffFile(Table):
     @classmethod
     def held(cls, files: Sequence[tuple[int, str, int]]) -> None:
         """Record that originals are in the holding area: id, the name and the inode there."""
-        bulk.for_each(
-            "UPDATE handoff_file SET status = 'HELD', held_at = new.held_at, confirmed_at = NULL,"
-            " held_as = new.held_as, inode = new.inode, error = NULL FROM {new}"
-            " WHERE handoff_file.id = new.id AND handoff_file.status = 'DELIVERED'",
-            {"id": "bigint", "held_as": "text", "inode": "bigint", "held_at": "timestamp"},
-            [(*file, now()) for file in files],
+        change(
+            cls,
+            files,
+            sets=("held_as", "inode"),
+            before=[HandoffStatus.DELIVERED],
+            becomes=HandoffStatus.HELD,
+            held_at=now(),
+            confirmed_at=None,
+            error=None,
         )
 
     @classmethod
     def own_inodes(cls, rows: Sequence[tuple[int, int]]) -> None:
         """Record the inodes that held files have by now, as on a restored disk: id and inode."""
-        bulk.for_each(
-            "UPDATE handoff_file SET inode = new.inode FROM {new}"
-            " WHERE handoff_file.id = new.id AND handoff_file.status = 'HELD'",
-            {"id": "bigint", "inode": "bigint"},
-            rows,
-        )
+        change(cls, rows, sets=["inode"], before=[HandoffStatus.HELD])
 
     @classmethod
     def vanished(cls, files: Sequence[tuple[int, str]]) -> None:
         """Record that versions are no longer in the buffer: id and what is known of it."""
-        bulk.for_each(
-            "UPDATE handoff_file SET status = 'VANISHED', next_try_at = NULL, error = new.error"
-            " FROM {new} WHERE handoff_file.id = new.id"
-            " AND handoff_file.status IN ('FOUND', 'DELIVERED')",
-            {"id": "bigint", "error": "text"},
-            [(number, bulk.clean(error)) for number, error in files],
+        change(
+            cls,
+            _cleaned(files),
+            sets=["error"],
+            before=(HandoffStatus.FOUND, HandoffStatus.DELIVERED),
+            becomes=HandoffStatus.VANISHED,
+            next_try_at=None,
         )
 
     @classmethod
     def failed(cls, files: Sequence[tuple[int, str, float, int]]) -> None:
         """Record failures that count: id, reason, seconds until the next attempt, how many now."""
         when = now()
-        bulk.for_each(
-            "UPDATE handoff_file SET next_try_at = new.next_try_at, error = new.error,"
-            " attempts = new.attempts FROM {new}"
-            " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'",
-            {"id": "bigint", "error": "text", "next_try_at": "timestamp", "attempts": "integer"},
+        change(
+            cls,
             [
                 (number, bulk.clean(error), when + timedelta(seconds=wait), attempts)
                 for number, error, wait, attempts in files
             ],
+            sets=("error", "next_try_at", "attempts"),
+            before=[HandoffStatus.FOUND],
         )
 
     @classmethod
     def suspected(cls, ids: Sequence[int], why: str) -> None:
         """Record that one of these files, not yet known which, had others fail: no attempt."""
-        where, value = bulk.among(ids)
-        execute(
-            f"UPDATE handoff_file SET error = ? WHERE id {where} AND status = 'FOUND'"
-            " AND attempts = 0",
-            (bulk.clean(f"{SUSPECTED}: {why}" if why else SUSPECTED), value),
+        change(
+            cls,
+            ids,
+            ("id", SQL("attempts = 0")),
+            before=[HandoffStatus.FOUND],
+            error=bulk.clean(f"{SUSPECTED}: {why}" if why else SUSPECTED),
         )
 
     @classmethod
     def postponed(cls, files: Sequence[tuple[int, str, float]]) -> None:
         """Record that files failed through no fault of theirs: id, reason, seconds to wait."""
         when = now()
-        bulk.for_each(
-            "UPDATE handoff_file SET next_try_at = new.next_try_at, error = new.error FROM {new}"
-            " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'",
-            {"id": "bigint", "error": "text", "next_try_at": "timestamp"},
+        change(
+            cls,
             [
                 (number, bulk.clean(f"{POSTPONED}: {error}"), when + timedelta(seconds=wait))
                 for number, error, wait in files
             ],
+            sets=("error", "next_try_at"),
+            before=[HandoffStatus.FOUND],
         )
 
     @classmethod
     def stuck(cls, files: Sequence[tuple[int, str]]) -> None:
         """Record why delivered originals cannot be moved to the holding area: id and reason."""
-        bulk.for_each(
-            "UPDATE handoff_file SET error = new.error FROM {new} WHERE handoff_file.id = new.id"
-            " AND handoff_file.status = 'DELIVERED'",
-            {"id": "bigint", "error": "text"},
-            [(number, bulk.clean(error)) for number, error in files],
-        )
+        change(cls, _cleaned(files), sets=["error"], before=[HandoffStatus.DELIVERED])
 
     @classmethod
     def conflicting(cls, files: Sequence[tuple[int, str, float]]) -> None:
@@ -505,33 +452,30 @@ class HandoffFile(Table):
         Id, reason, and seconds until the next look.
         """
         when = now()
-        bulk.for_each(
-            "UPDATE handoff_file SET next_try_at = new.next_try_at, error = new.error,"
-            # One that began in the future was recorded while a clock was ahead.
-            " conflict_since = CASE WHEN handoff_file.conflict_since <= new.conflict_since"
-            " THEN handoff_file.conflict_since ELSE new.conflict_since END FROM {new}"
-            " WHERE handoff_file.id = new.id AND handoff_file.status = 'FOUND'",
-            {
-                "id": "bigint",
-                "error": "text",
-                "next_try_at": "timestamp",
-                "conflict_since": "timestamp",
-            },
+        change(
+            cls,
             [
-                (number, bulk.clean(error), when + timedelta(seconds=wait), when)
+                (number, bulk.clean(error), when + timedelta(seconds=wait))
                 for number, error, wait in files
             ],
+            sets=("error", "next_try_at"),
+            before=[HandoffStatus.FOUND],
+            # One that began in the future was recorded while a clock was ahead.
+            conflict_since=SQL(
+                "CASE WHEN conflict_since <= ? THEN conflict_since ELSE ? END", (when, when)
+            ),
         )
 
     @classmethod
     def quarantined(cls, files: Sequence[tuple[int, str]]) -> None:
         """Record the decision to move files aside, before they are: id and reason."""
-        bulk.for_each(
-            "UPDATE handoff_file SET status = 'QUARANTINED', next_try_at = NULL,"
-            " error = new.error FROM {new} WHERE handoff_file.id = new.id"
-            " AND handoff_file.status = 'FOUND'",
-            {"id": "bigint", "error": "text"},
-            [(number, bulk.clean(error)) for number, error in files],
+        change(
+            cls,
+            _cleaned(files),
+            sets=["error"],
+            before=[HandoffStatus.FOUND],
+            becomes=HandoffStatus.QUARANTINED,
+            next_try_at=None,
         )
 
     @classmethod
@@ -560,19 +504,26 @@ class HandoffFile(Table):
     @classmethod
     def released(cls, quarantine: Quarantine) -> None:
         """Let a version be sent as if it were new: it was put back from quarantine."""
-        execute(
-            "UPDATE handoff_file SET status = 'FOUND', attempts = 0, next_try_at = NULL,"
-            f" conflict_since = NULL, error = NULL WHERE {_QUARANTINED}",
-            _version_of_quarantined(quarantine),
+        change(
+            cls,
+            [_quarantined_version(quarantine)],
+            _VERSION_COLUMNS,
+            before=[HandoffStatus.QUARANTINED],
+            becomes=HandoffStatus.FOUND,
+            **_AS_NEW,
         )
 
     @classmethod
     def left_aside(cls, quarantine: Quarantine, reason: str) -> None:
         """Record a person's decision that a version stays where it was moved to."""
-        execute(
-            "UPDATE handoff_file SET status = 'IGNORED', held_as = NULL, error = ?"
-            f" WHERE {_QUARANTINED}",
-            (bulk.clean(reason), *_version_of_quarantined(quarantine)),
+        change(
+            cls,
+            [_quarantined_version(quarantine)],
+            _VERSION_COLUMNS,
+            before=[HandoffStatus.QUARANTINED],
+            becomes=HandoffStatus.IGNORED,
+            held_as=None,
+            error=bulk.clean(reason),
         )
 
     @classmethod
@@ -581,99 +532,107 @@ class HandoffFile(Table):
 
         One that was ignored in the holding area is held again.
         """
-        where, value = bulk.among(ids)
-        marks = ", ".join("?" for _ in statuses)
-        return int(
-            execute(
-                "UPDATE handoff_file SET status = CASE WHEN status = 'IGNORED' AND held_as IS NOT"
-                " NULL THEN 'HELD' ELSE 'FOUND' END, attempts = 0, next_try_at = NULL,"
-                f" conflict_since = NULL, error = NULL WHERE id {where} AND status IN ({marks})",
-                (value, *statuses),
-            ).rowcount
+        before = {HandoffStatus(status) for status in statuses}
+        is_held = "(status = 'IGNORED' AND held_as IS NOT NULL)"
+        sent_again = change(
+            cls,
+            ids,
+            ("id", SQL(f"NOT {is_held}")),
+            before=before,
+            becomes=HandoffStatus.FOUND,
+            **_AS_NEW,
+        )
+        if HandoffStatus.IGNORED not in before:
+            return sent_again
+        return sent_again + change(
+            cls,
+            ids,
+            ("id", SQL(is_held)),
+            before=[HandoffStatus.IGNORED],
+            becomes=HandoffStatus.HELD,
+            **_AS_NEW,
         )
 
     @classmethod
     def ignored(cls, ids: Sequence[int], statuses: Sequence[str], reason: str) -> int:
         """Record a person's decision to leave files of these statuses alone; return how many."""
-        where, value = bulk.among(ids)
-        marks = ", ".join("?" for _ in statuses)
-        return int(
-            execute(
-                "UPDATE handoff_file SET held_as = CASE WHEN status = 'HELD' THEN held_as END,"
-                " status = 'IGNORED', next_try_at = NULL, error = ?"
-                f" WHERE id {where} AND status IN ({marks})",
-                (bulk.clean(reason), value, *statuses),
-            ).rowcount
+        return change(
+            cls,
+            ids,
+            before={HandoffStatus(status) for status in statuses},
+            becomes=HandoffStatus.IGNORED,
+            held_as=SQL("CASE WHEN status = 'HELD' THEN held_as END"),
+            next_try_at=None,
+            error=bulk.clean(reason),
         )
 
     @classmethod
     def confirmed(cls, ids: Sequence[int]) -> None:
         """Record, before originals are removed, that the endpoint has stored these files."""
-        where, value = bulk.among(ids)
-        execute(
-            "UPDATE handoff_file SET confirmed_at = ?, error = NULL"
-            f" WHERE id {where} AND status = 'HELD'",
-            (bulk.time_value(now()), value),
-        )
+        change(cls, ids, before=[HandoffStatus.HELD], confirmed_at=now(), error=None)
 
     @classmethod
     def unconfirmed(cls, files: Sequence[tuple[int, str]]) -> None:
         """Record why held files that are of age are not purged: id and reason."""
-        bulk.for_each(
-            "UPDATE handoff_file SET error = new.error FROM {new} WHERE handoff_file.id = new.id"
-            " AND handoff_file.status = 'HELD' AND COALESCE(handoff_file.error, '') <> new.error",
-            {"id": "bigint", "error": "text"},
-            [(number, bulk.clean(error)) for number, error in files],
-        )
+        changed = SQL("COALESCE(handoff_file.error, '') <> new.error")
+        change(cls, _cleaned(files), ("id", changed), ["error"], before=[HandoffStatus.HELD])
 
     @classmethod
     def kept(cls, ids: Sequence[int]) -> None:
         """Record that originals stayed in the holding area although their removal was begun."""
-        where, value = bulk.among(ids)
-        execute(
-            f"UPDATE handoff_file SET confirmed_at = NULL WHERE id {where} AND status = 'HELD'",
-            (value,),
-        )
+        change(cls, ids, before=[HandoffStatus.HELD], confirmed_at=None)
 
     @classmethod
     def purged(cls, ids: Sequence[int]) -> None:
         """Record that originals left the holding area."""
-        where, value = bulk.among(ids)
-        execute(
-            f"UPDATE handoff_file SET status = 'PURGED', purged_at = ? WHERE id {where}"
-            " AND status = 'HELD'",
-            (bulk.time_value(now()), value),
+        change(
+            cls,
+            ids,
+            before=[HandoffStatus.HELD],
+            becomes=HandoffStatus.PURGED,
+            purged_at=now(),
         )
 
     @classmethod
-    def _waiting(cls, condition: str, values: tuple[Any, ...], limit: int) -> list[Waiting]:
+    def _waiting(cls, condition: str, values: tuple[Any, ...], limit: int) -> list[HandoffRow]:
         rows = execute(
-            f"SELECT {_WAITING_COLUMNS} FROM handoff_file"
+            f"SELECT {_ROW_COLUMNS} FROM handoff_file"
             f" WHERE site = ? AND handoff = ? AND {condition}"
             f" ORDER BY priority, rank, id LIMIT {limit:d}",
             values,
         ).fetchall()
-        return [_as_waiting(row) for row in rows]
+        return [_read_row(row) for row in rows]
 
 
-#: The version that a file of a quarantine is; its values are those of `_version_of_quarantined`.
-_QUARANTINED = (
-    "site = ? AND handoff = ? AND relpath = ? AND filename = ? AND size_bytes = ? AND mtime_ns = ?"
-    " AND status = 'QUARANTINED'"
-)
+#: What a version that is sent again, as if it were new, forgets.
+_AS_NEW: dict[str, Any] = {
+    "attempts": 0,
+    "next_try_at": None,
+    "conflict_since": None,
+    "error": None,
+}
 
 
-def _version_of_quarantined(quarantine: Quarantine) -> tuple[Any, ...]:
+def _quarantined_version(quarantine: Quarantine) -> tuple[Any, ...]:
+    handoff = quarantine.label.partition(".")[2]
     return (
-        quarantine.site,
-        quarantine.label.partition(".")[2],
-        quarantine.relpath,
-        quarantine.filename,
-        quarantine.size_bytes,
-        quarantine.mtime_ns,
+        *(quarantine.site, handoff, quarantine.relpath, quarantine.filename),
+        *(quarantine.size_bytes, quarantine.mtime_ns),
     )
 
 
-def _as_waiting(row: Sequence[Any]) -> Waiting:
-    found = Waiting(*row)
-    return found._replace(conflict_since=bulk.read_moment(found.conflict_since))
+def _cleaned(files: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    return [(number, bulk.clean(error)) for number, error in files]
+
+
+def _listed(statuses: Sequence[str]) -> str:
+    return ", ".join(f"'{status}'" for status in statuses)
+
+
+def _read_row(row: Sequence[Any]) -> HandoffRow:
+    found = HandoffRow(*row)
+    return found._replace(
+        conflict_since=bulk.read_moment(found.conflict_since),
+        confirmed_at=bulk.read_moment(found.confirmed_at),
+        held_at=bulk.read_moment(found.held_at) or datetime.min,
+    )

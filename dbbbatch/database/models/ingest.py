@@ -6,17 +6,23 @@ writes state and event together and is called inside a transaction (`connect.wri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 import peewee
+from peewee import SQL
 
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.base import Table, TimeField
-from dbbbatch.database.models.statuses import ImpossibleTransition, IngestStatus, must_be_possible
+from dbbbatch.database.models.changes import change
+from dbbbatch.database.models.statuses import ImpossibleTransition, IngestStatus, require_possible
 
 #: PostgreSQL's advisory lock: shared by transactions that store files, whole for adding a target.
 ARRIVALS = 0x646262_02
+
+#: What a row is found by.
+KEY = ("file_id", "target_id")
 
 #: Message of a file in hand whose content changed: what is attempted is the old one.
 OTHER_CONTENT = "other content came while it was in hand"
@@ -65,6 +71,8 @@ class IngestState(Table):
     message = peewee.TextField(default="")
 
     class Meta:
+        """For Peewee."""
+
         primary_key = peewee.CompositeKey("file_id", "target_id")
 
     @classmethod
@@ -180,17 +188,10 @@ class IngestState(Table):
             f" ORDER BY file_id{lock}",
             [target_id, values],
         ).fetchall()
-        where, values = bulk.among([file_id for file_id, _ in found])
-        connect.execute(
-            "UPDATE ingest_state SET parts_done = ''"
-            f" WHERE target_id = ? AND file_id {where} AND parts_done <> ''",
-            [target_id, values],
-        )
-        where, values = bulk.among([number for number, was in found if was == IngestStatus.PENDING])
-        connect.execute(
-            f"UPDATE ingest_state SET message = ? WHERE target_id = ? AND file_id {where}",
-            [OTHER_CONTENT, target_id, values],
-        )
+        partly = ("file_id", SQL(f"target_id = {target_id:d}"), SQL("parts_done <> ''"))
+        change(cls, [number for number, _ in found], partly, parts_done="")
+        claimed = [(number, target_id) for number, was in found if was == IngestStatus.PENDING]
+        change(cls, claimed, KEY, before=[IngestStatus.PENDING], message=OTHER_CONTENT)
         cls.rerun(target_id, [number for number, was in found if was in _OVER], _OVER, why)
 
     @classmethod
@@ -215,12 +216,11 @@ class IngestState(Table):
         becomes: IngestStatus,
         why: str,
     ) -> int:
-        why = bulk.clean(why)
         asked = [IngestStatus(status) for status in statuses]
         for status in asked:
-            must_be_possible(status, becomes)
-            if status is IngestStatus.PENDING:
-                raise ImpossibleTransition("a pass has it in hand: only that pass may change it")
+            require_possible("ingest_state", status, becomes)
+        if IngestStatus.PENDING in asked:
+            raise ImpossibleTransition("only the pass that claimed a file may change its status")
         where, values = bulk.among(file_ids)
         marks = ", ".join("?" for _ in asked)
         lock = " FOR UPDATE" if connect.on_postgresql() else ""
@@ -230,34 +230,54 @@ class IngestState(Table):
             [target_id, values, *asked],
         ).fetchall()
         now = connect.now()
-        bulk.for_each(
-            "UPDATE ingest_state SET status = new.status, attempts = 0, next_try_at = new.due,"
-            " changed_at = new.at, message = new.message FROM {new}"
-            " WHERE ingest_state.file_id = new.file_id AND ingest_state.target_id = new.target_id",
-            {
-                "file_id": "bigint",
-                "target_id": "bigint",
-                "status": "text",
-                "due": "timestamp",
-                "at": "timestamp",
-                "message": "text",
-            },
-            [
-                (
-                    file_id,
-                    target_id,
-                    becomes,
-                    now if becomes is IngestStatus.RERUN else None,
-                    now,
-                    why,
-                )
-                for file_id, _ in found
-            ],
-        )
-        IngestEvent.record(
-            [(file_id, target_id, becomes, now, None, "", why, None, 0) for file_id, _ in found]
-        )
+        due = now if becomes is IngestStatus.RERUN else None
+        pairs = [(file_id, target_id) for file_id, _ in found]
+        cls.become(becomes, pairs, asked, now, why, attempts=0, next_try_at=due)
         return len(found)
+
+    @classmethod
+    def become(
+        cls,
+        becomes: IngestStatus,
+        pairs: Sequence[tuple[int, int]],
+        before: Collection[IngestStatus],
+        when: datetime,
+        why: str,
+        *,
+        events_of: tuple[int | None, int] = (None, 0),
+        **values: Any,
+    ) -> None:
+        """Change the status of rows that the transaction at hand has locked, and record it.
+
+        Parameters
+        ----------
+        pairs : sequence
+            File and target of each row.
+        before : collection of `IngestStatus`
+            The statuses that they may have.
+        events_of : `tuple`
+            The pass and the number of its first event; by hand there is none.
+        **values
+            Further columns that change.
+        """
+        why = bulk.clean(why)
+        change(
+            cls,
+            pairs,
+            KEY,
+            before=before,
+            becomes=becomes,
+            changed_at=when,
+            message=why,
+            **values,
+        )
+        run_id, number = events_of
+        IngestEvent.record(
+            [
+                (*pair, becomes, when, None, "", why, run_id, number + at if run_id else 0)
+                for at, pair in enumerate(pairs)
+            ]
+        )
 
 
 class IngestEvent(Table):
@@ -291,23 +311,14 @@ class IngestEvent(Table):
     @classmethod
     def record(cls, rows: Sequence[tuple[object, ...]]) -> None:
         """Append events: tuples of all columns but ``id``, in their order."""
-        bulk.for_each(
-            "INSERT INTO ingest_event (file_id, target_id, status, start_time, duration, version,"
-            " message, run_id, number) SELECT new.file_id, new.target_id, new.status,"
-            " new.start_time, new.duration, new.version, new.message, new.run_id, new.number"
-            " FROM {new} WHERE true ON CONFLICT (run_id, number) DO NOTHING",
-            {
-                "file_id": "bigint",
-                "target_id": "bigint",
-                "status": "text",
-                "start_time": "timestamp",
-                "duration": "double precision",
-                "version": "text",
-                "message": "text",
-                "run_id": "bigint",
-                "number": "integer",
-            },
+        bulk.insert(
+            cls,
+            (
+                *("file_id", "target_id", "status", "start_time", "duration", "version"),
+                *("message", "run_id", "number"),
+            ),
             rows,
+            "ON CONFLICT (run_id, number) DO NOTHING",
         )
 
     @classmethod
@@ -334,7 +345,7 @@ class IngestEvent(Table):
 
 def add_states(pairs: str, values: list[object], status: IngestStatus, run_id: int | None) -> None:
     """Insert states, and events, for the (file_id, target_id) of a query that have none."""
-    must_be_possible(None, status)
+    require_possible("ingest_state", None, status)
     now = bulk.time_value(connect.now())
     first = 0 if run_id is None else IngestEvent.last_number(run_id)
     time = "TIMESTAMP" if connect.on_postgresql() else "TEXT"
@@ -362,9 +373,8 @@ def add_states(pairs: str, values: list[object], status: IngestStatus, run_id: i
 
 def _revive(file_ids: Sequence[int], run_id: int | None) -> None:
     """Make due what was given up or put off because storage did not have it."""
-    must_be_possible(IngestStatus.INVALID, IngestStatus.UNTRIED)
-    where, values = bulk.among(file_ids)
     now = connect.now()
+    where, values = bulk.among(file_ids)
     connect.execute(
         f"UPDATE ingest_state SET next_try_at = ? WHERE file_id {where} AND next_try_at > ?",
         [bulk.time_value(now), values, bulk.time_value(now)],
@@ -377,24 +387,12 @@ def _revive(file_ids: Sequence[int], run_id: int | None) -> None:
     ).fetchall()
     if not found:
         return
-    why = "storage has the file again"
-    first = 0 if run_id is None else IngestEvent.last_number(run_id) + 1
-    bulk.for_each(
-        "UPDATE ingest_state SET status = new.status, attempts = 0, changed_at = new.at,"
-        " message = new.message FROM {new}"
-        " WHERE ingest_state.file_id = new.file_id AND ingest_state.target_id = new.target_id",
-        {
-            "file_id": "bigint",
-            "target_id": "bigint",
-            "status": "text",
-            "at": "timestamp",
-            "message": "text",
-        },
-        [(*pair, IngestStatus.UNTRIED, now, why) for pair in found],
-    )
-    IngestEvent.record(
-        [
-            (*pair, IngestStatus.UNTRIED, now, None, "", why, run_id, first + at if first else 0)
-            for at, pair in enumerate(found)
-        ]
+    IngestState.become(
+        IngestStatus.UNTRIED,
+        found,
+        [IngestStatus.INVALID],
+        now,
+        "storage has the file again",
+        events_of=(run_id, 0 if run_id is None else IngestEvent.last_number(run_id) + 1),
+        attempts=0,
     )

@@ -94,7 +94,7 @@ class Run(Table):
         table = type(self)
         mine = (table.site == self.site) & (table.script == self.script) & (table.name == self.name)
         oldest = table.select(table.id, table.started).where(mine).order_by(table.id).limit(_FEW)
-        old = [row.id for row in oldest if retry.is_over(row.started, keep, now)]
+        old = [row.id for row in oldest if retry.is_due(row.started, keep, now)]
         if old := [number for number in old if number != self.id]:
             table.delete().where(table.id.in_(old)).execute()
 
@@ -117,6 +117,8 @@ class Pause(Table):
     reason = peewee.TextField(default="")
 
     class Meta:
+        """For Peewee."""
+
         primary_key = peewee.CompositeKey("site", "label")
 
     @classmethod

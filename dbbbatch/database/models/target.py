@@ -48,6 +48,8 @@ class TargetRow(Table):
     retired_at = TimeField(null=True)
 
     class Meta:
+        """For Peewee."""
+
         table_name = "target"
 
     @classmethod
@@ -68,10 +70,8 @@ class TargetRow(Table):
         target = cls.named(site, name)
         if target is None:
             _exclude_arrivals()
-            target, _ = cls.get_or_create(
-                site=site,
-                name=name,
-                defaults={"storage": storage, "plugin": plugin, "created_at": connect.now()},
+            target = cls.named(site, name) or cls.create(
+                site=site, name=name, storage=storage, plugin=plugin, created_at=connect.now()
             )
             target.catch_up(run_id)
         target._must_fit(storage)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Any
 
 import peewee
@@ -11,17 +10,8 @@ import peewee
 from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
-
-
-class BatchStatus(StrEnum):
-    """How far a batch is."""
-
-    #: Being sent; if no pass is at work, one was killed and recovery asks the far end.
-    OPEN = "OPEN"
-    #: What came of its files is recorded; its directory in staging may still be there.
-    SETTLED = "SETTLED"
-    #: Nothing of it is left in staging.
-    DONE = "DONE"
+from dbbbatch.database.models.changes import change
+from dbbbatch.database.models.statuses import BatchStatus
 
 
 class TransferBatch(Table):
@@ -83,7 +73,7 @@ class TransferBatch(Table):
             "INSERT INTO transfer_attempt (batch_id, handoff_file_id, checksum)"
             " SELECT new.batch_id, new.handoff_file_id, f.checksum FROM {new}"
             " JOIN handoff_file AS f ON f.id = new.handoff_file_id",
-            {"batch_id": "bigint", "handoff_file_id": "bigint"},
+            bulk.fields_of(TransferAttempt, ("batch_id", "handoff_file_id")),
             [(batch.id, number) for number in ids],
         )
         return int(batch.id)
@@ -124,20 +114,19 @@ class TransferBatch(Table):
     @classmethod
     def settle(cls, batch: int, outcomes: Sequence[tuple[int, str, str]]) -> None:
         """Record that it is known what came of a batch, and of each file: id, outcome, reason."""
-        bulk.for_each(
-            "UPDATE transfer_attempt SET outcome = new.outcome, error = new.error,"
-            " checksum = NULL FROM {new} WHERE transfer_attempt.batch_id = new.batch_id"
-            " AND transfer_attempt.handoff_file_id = new.handoff_file_id",
-            {"batch_id": "bigint", "handoff_file_id": "bigint", "outcome": "text", "error": "text"},
+        change(
+            TransferAttempt,
             [(batch, n, outcome, bulk.clean(error) or None) for n, outcome, error in outcomes],
+            ("batch_id", "handoff_file_id"),
+            ("outcome", "error"),
+            checksum=None,
         )
-        cls.update(status=BatchStatus.SETTLED).where(cls.id == batch).execute()
+        change(cls, [batch], becomes=BatchStatus.SETTLED)
 
     @classmethod
     def done(cls, batches: Sequence[int]) -> None:
         """Record that nothing of some batches is left in staging."""
-        where, value = bulk.among(batches)
-        execute(f"UPDATE transfer_batch SET status = 'DONE' WHERE id {where}", (value,))
+        change(cls, batches, becomes=BatchStatus.DONE)
 
 
 class TransferAttempt(Table):
@@ -158,4 +147,6 @@ class TransferAttempt(Table):
     checksum = peewee.TextField(null=True)
 
     class Meta:
+        """For Peewee."""
+
         primary_key = peewee.CompositeKey("batch_id", "handoff_file_id")

@@ -15,9 +15,10 @@ from dbbbatch.areas.storage.mounted import needs_copy, quarantine_area, storage_
 from dbbbatch.areas.storage.store import Arrival, adopt, store, to_be_removed
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import File, FileStatus, Name
+from dbbbatch.database.models.file import File, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
-from dbbbatch.database.models.finder import WhyRemembered as Memory
+from dbbbatch.database.models.statuses import FileStatus
+from dbbbatch.database.models.statuses import WhyRemembered as Memory
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version

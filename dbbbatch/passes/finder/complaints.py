@@ -75,7 +75,7 @@ class Complaints:
                 lambda finder=finder: Run.last(p.settings.site.name, "finder", finder)
             )
             now = connect.read(connect.now)
-            if run is None or retry.is_over(run.started, _AT_WORK, now):
+            if run is None or retry.is_due(run.started, _AT_WORK, now):
                 self._add(
                     "busy",
                     finder,

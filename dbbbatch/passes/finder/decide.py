@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from dbbbatch.database.models.file import FileStatus, Known
+from dbbbatch.database.models.file import FileRow
+from dbbbatch.database.models.statuses import FileStatus
 
 
 class Fate(Enum):
@@ -34,12 +35,12 @@ class Decision(NamedTuple):
     reason: str = ""
 
 
-def decide(known: Known | None, same: bool, size_there: int | None) -> Decision:
+def decide(known: FileRow | None, same: bool, size_there: int | None) -> Decision:
     """Decide what becomes of a file.
 
     Parameters
     ----------
-    known : `Known` or `None`
+    known : `FileRow` or `None`
         What the table says about its path.
     same : `bool`
         Whether size and checksum are those of the table.

@@ -14,10 +14,11 @@ from dbbbatch.areas.storage.mounted import storage_area
 from dbbbatch.areas.storage.store import Arrival, adopt
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect, retry
-from dbbbatch.database.models.file import File, FileStatus, Known, Name
+from dbbbatch.database.models.file import File, FileRow, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
-from dbbbatch.database.models.finder import WhyRemembered as Memory
 from dbbbatch.database.models.ingest import IngestState
+from dbbbatch.database.models.statuses import FileStatus
+from dbbbatch.database.models.statuses import WhyRemembered as Memory
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names, rsync_log
 from dbbbatch.files.batches import batched
@@ -245,7 +246,7 @@ class Logged:
         does not show in the end had come before the log was read.
         """
         there, awaited = Version.of_file(arrival.status), updates
-        before: Known | RememberedFile | None = arrival.known
+        before: FileRow | RememberedFile | None = arrival.known
         if memory is not None and memory.inode:
             before, awaited = memory, updates + 1
         if before is not None and before.inode is not None and Version.of_row(before) != there:
@@ -285,7 +286,7 @@ def tries_due(p: PassContext, finder: Finder) -> Iterator[RememberedFile]:
 
     for left in p.sound(list(_remembered(awaited)), "finder_left"):
         wait = retry.backoff(left.tries, finder.retry_wait, finder.retry_wait_max)
-        if retry.is_over(left.seen_at, wait, now) and p.matches(names.rel_of(left)):
+        if retry.is_due(left.seen_at, wait, now) and p.matches(names.rel_of(left)):
             yield left
     # What leads out of storage, as logs themselves do, waits for a person.
     ours = (
@@ -302,11 +303,11 @@ def _remembered(rows_after: Callable[[Name], list[RememberedFile]]) -> Iterator[
     return chain.from_iterable(connect.pages(rows_after, ("", ""), "relpath", "filename"))
 
 
-def _is_recorded(known: Known, status: os.stat_result) -> bool:
+def _is_recorded(known: FileRow, status: os.stat_result) -> bool:
     return known.status == FileStatus.STORED and Version.of_row(known) == Version.of_file(status)
 
 
-def _has_other_content(arrival: Arrival, known: Known) -> bool:
+def _has_other_content(arrival: Arrival, known: FileRow) -> bool:
     algorithm, digest = checksum.parse(known.checksum)
     return arrival.sums[algorithm] != digest
 

@@ -16,9 +16,10 @@ from dbbbatch.areas.storage.mounted import (
 from dbbbatch.areas.storage.store import recover_arrivals
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect, retry
-from dbbbatch.database.models.file import File, FileStatus, Name
+from dbbbatch.database.models.file import File, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
-from dbbbatch.database.models.finder import WhyRemembered as Memory
+from dbbbatch.database.models.statuses import FileStatus
+from dbbbatch.database.models.statuses import WhyRemembered as Memory
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
@@ -185,7 +186,7 @@ class FinderWork(Work):
                 wait = retry.backoff(
                     memory.tries, self._finder.retry_wait, self._finder.retry_wait_max
                 )
-                if retry.is_over(memory.seen_at, wait, now):
+                if retry.is_due(memory.seen_at, wait, now):
                     fresh.append(Fresh(found, key, memory))
                 else:
                     complaints.failed(found.rel, memory.message)

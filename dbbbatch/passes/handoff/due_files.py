@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dbbbatch.areas import buffer
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import FIRST, HandoffFile, Waiting
+from dbbbatch.database.models.handoff import FIRST, HandoffFile, HandoffRow
 from dbbbatch.files import names
 from dbbbatch.passes.runner import PassContext
 
@@ -41,7 +41,7 @@ class DueFiles:
         self._tried = tried
         self._under_way = under_way
         self._refused = refused
-        self._page: deque[Waiting] = deque()
+        self._page: deque[HandoffRow] = deque()
         self.rewind()
 
     def rewind(self) -> None:
@@ -50,7 +50,7 @@ class DueFiles:
         self._cursor = FIRST
         self._exhausted = False
 
-    def peek(self) -> Waiting | None:
+    def peek(self) -> HandoffRow | None:
         """Return the next file and keep it."""
         while True:
             while self._page:
@@ -75,9 +75,9 @@ class DueFiles:
             else:
                 self._exhausted = True
 
-    def take(self, files: int, size_bytes: int) -> list[Waiting]:
+    def take(self, files: int, size_bytes: int) -> list[HandoffRow]:
         """Return the next files: at least one if there is one, and as --limit allows."""
-        rows: list[Waiting] = []
+        rows: list[HandoffRow] = []
         room = size_bytes
         while len(rows) < files and (row := self.peek()):
             if (rows and row.size_bytes > room) or not self._p.take(1):
@@ -90,7 +90,7 @@ class DueFiles:
         """Forget files that may have been read while they were under way, and no longer are."""
         self._page = deque(row for row in self._page if row.id not in ids)
 
-    def _matches(self, row: Waiting) -> bool:
+    def _matches(self, row: HandoffRow) -> bool:
         if self._refused and names.from_text(row.relpath) in self._refused:
             return False
         return not self._p.options.match or self._p.matches(buffer.path_of(self._section, row)[0])

@@ -16,7 +16,7 @@ from dbbbatch.areas.quarantine import Rejected
 from dbbbatch.areas.release import Explained
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect, retry
-from dbbbatch.database.models.handoff import HandoffFile, Waiting
+from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
@@ -38,7 +38,7 @@ class Outcomes:
             self._site, section.label, section.quarantine, section.buffer, p.roots
         )
 
-    def note_taken(self, taken: buffers.PreparedFiles, rows: Sequence[Waiting]) -> None:
+    def note_taken(self, taken: buffers.PreparedFiles, rows: Sequence[HandoffRow]) -> None:
         """Record what was found out about files before they are sent."""
         by_id = {row.id: row for row in rows}
         if taken.gone:
@@ -114,7 +114,7 @@ class Outcomes:
         if batches:
             connect.write(TransferBatch.done, batches)
 
-    def hold(self, rows: Sequence[Waiting]) -> None:
+    def hold(self, rows: Sequence[HandoffRow]) -> None:
         """Move delivered originals to the holding area."""
         if not rows:
             return
@@ -145,7 +145,7 @@ class Outcomes:
             self._p.counts["failed"] += 1
             self._p.warn(why, key=f"hold {names.join(row.relpath, row.filename)}")
 
-    def _must_be_held(self, result: buffers.Holding, rows: Sequence[Waiting]) -> None:
+    def _must_be_held(self, result: buffers.Holding, rows: Sequence[HandoffRow]) -> None:
         """Raise `TryLater` if holding area or buffer is another one by now; nothing is recorded."""
         holding, buffer = self._section.holding, self._section.buffer
         if not (why := self._p.roots.why_not(holding)):
@@ -160,7 +160,7 @@ class Outcomes:
         told = self._p.roots.take_back(holding, back)
         raise TryLater(f"{why}; {told}" if told else why)
 
-    def _remove_copies(self, row: Waiting, name: str) -> str:
+    def _remove_copies(self, row: HandoffRow, name: str) -> str:
         """Leave one copy in holding of a version that was sent again; return its name as recorded.
 
         Before it is recorded, so that a kill leaves none that nobody knows.
@@ -176,7 +176,7 @@ class Outcomes:
             self._p.log.info("%s: an earlier copy in holding stays: %s", row.filename, error)
         return names.to_text(name)
 
-    def _why_stuck(self, row: Waiting, error: OSError) -> str:
+    def _why_stuck(self, row: HandoffRow, error: OSError) -> str:
         rel, _ = buffers.path_of(self._section, row)
         where = names.printable(os.path.join(self._section.holding, rel))
         return f"{where}: delivered, but cannot be moved to holding: {error.strerror}"
@@ -208,7 +208,7 @@ class Outcomes:
             except OSError as error:
                 result.stuck.append((row, error))
 
-    def quarantine(self, rows: Sequence[tuple[Waiting, str]]) -> None:
+    def quarantine(self, rows: Sequence[tuple[HandoffRow, str]]) -> None:
         """Move quarantined files out of the buffer, those of them that are still there."""
         files = []
         stayed: list[tuple[str, OSError]] = []
@@ -243,7 +243,7 @@ class Outcomes:
             self.quarantine([(row, reasons[row.id]) for row in rows])
 
     def _record_failures(
-        self, failed: Sequence[tuple[Waiting, str]], given_up: Sequence[tuple[Waiting, str]]
+        self, failed: Sequence[tuple[HandoffRow, str]], given_up: Sequence[tuple[HandoffRow, str]]
     ) -> None:
         """Record failures that count and, with them, the decision to move files aside."""
         first, most = self._section.retry_wait, self._section.retry_wait_max
@@ -255,7 +255,7 @@ class Outcomes:
         )
         HandoffFile.quarantined([(row.id, why) for row, why in given_up])
 
-    def _given_up(self, failed: Sequence[tuple[Waiting, str]]) -> list[tuple[Waiting, str]]:
+    def _given_up(self, failed: Sequence[tuple[HandoffRow, str]]) -> list[tuple[HandoffRow, str]]:
         """Choose the files that have failed too often."""
         return [
             (row, f"gave up after attempt {row.attempts + 1}: {why}")
@@ -263,7 +263,7 @@ class Outcomes:
             if row.attempts + 1 >= self._section.max_attempts
         ]
 
-    def _old_conflicts(self, sent: TransferResult) -> list[tuple[Waiting, str]]:
+    def _old_conflicts(self, sent: TransferResult) -> list[tuple[HandoffRow, str]]:
         """Choose the files whose name the endpoint's buffer has had for too long."""
         if not sent.conflicts:
             return []

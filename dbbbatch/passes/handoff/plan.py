@@ -9,7 +9,8 @@ from dbbbatch.areas import buffer
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile
-from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
+from dbbbatch.database.models.statuses import BatchStatus
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.files import names
 from dbbbatch.passes.handoff.scanning import scanned
 from dbbbatch.passes.runner import PassContext

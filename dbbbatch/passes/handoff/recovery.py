@@ -16,8 +16,9 @@ from dbbbatch.areas.endpoint.session import Refused
 from dbbbatch.areas.endpoint.transfer import Sender, probe_of, probe_of_directory
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, Waiting
-from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
+from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, HandoffRow
+from dbbbatch.database.models.statuses import BatchStatus
+from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import DbbError
 from dbbbatch.files import checksum, place, scan
 from dbbbatch.passes.handoff.outcomes import Outcomes, attempt_prefix, is_attempt
@@ -92,7 +93,7 @@ def _recover_batch(
     outcomes.settle(sent, again=())
 
 
-def _files_of_batch(p: PassContext, row: TransferBatch) -> list[Waiting]:
+def _files_of_batch(p: PassContext, row: TransferBatch) -> list[HandoffRow]:
     return p.sound(connect.read(HandoffFile.of_batch, row.id), "handoff_file")
 
 
@@ -126,7 +127,7 @@ def _ask(section: Handoff, sender: Sender, row: TransferBatch, items: list[Item]
     return sent
 
 
-def _item(section: Handoff, row: Waiting) -> Item:
+def _item(section: Handoff, row: HandoffRow) -> Item:
     """Make an item of a file that was in a batch, so it was hashed."""
     _, digest = checksum.parse(row.checksum or "")
     return Item(row, buffer.path_of(section, row)[0], digest)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from dbbbatch.config.sections import Handoff
-from dbbbatch.database.models.handoff import Seen
+from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.files import names, scan
 from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
@@ -16,7 +16,7 @@ from dbbbatch.passes.runner import PassContext
 CHUNK = 5000
 
 
-def scanned(p: PassContext, section: Handoff) -> Iterator[list[Seen]]:
+def scanned(p: PassContext, section: Handoff) -> Iterator[list[HandoffRow]]:
     """Scan a buffer, in chunks of files that --match lets through."""
 
     def odd(rel: str, what: str) -> None:
@@ -25,9 +25,9 @@ def scanned(p: PassContext, section: Handoff) -> Iterator[list[Seen]]:
 
     newest_first = section.order == "newest"
 
-    def seen(found: scan.Found) -> Seen:
+    def seen(found: scan.Found) -> HandoffRow:
         relpath, filename = names.split(found.rel)
-        return Seen(
+        return HandoffRow(
             names.to_text(relpath),
             names.to_text(filename),
             *Version.of_row(found),

@@ -22,7 +22,7 @@ from dbbbatch.areas import buffer
 from dbbbatch.areas.endpoint.batch import Batch, Item, TransferResult, Unrecovered
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, Seen
+from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, HandoffRow
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names
@@ -121,7 +121,7 @@ class Scheduler:
         self._streams = Streams(p, section)
         # Nothing is sent while the far end cannot be asked what it has; the scan is recorded.
         self._streams.trouble = left.trouble
-        self._scan: Iterator[list[Seen]] | None = scanned(p, section)
+        self._scan: Iterator[list[HandoffRow]] | None = scanned(p, section)
         self._scanned = 0
         self._scanning = 0.0
         self._total: int | None = None

@@ -6,12 +6,13 @@ import os
 import random
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dbbbatch.config.sections import Target as TargetSection
 from dbbbatch.database import connect, retry
-from dbbbatch.database.models.claim import ClaimedFiles, IngestClaim, StateChange
-from dbbbatch.database.models.due import ClaimedFile, DuePosition
+from dbbbatch.database.models.claim import IngestClaim, StateChange
+from dbbbatch.database.models.due import ClaimedFile, DueQueue
 from dbbbatch.database.models.ingest import IngestEvent
 from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.database.models.target import TargetRow
@@ -57,7 +58,7 @@ class Claims:
         self._clock = time.monotonic()
         self._began = connect.read(connect.now)
         self._renewed = float("-inf")
-        self._place = DuePosition()
+        self._queue = DueQueue(target.id, self._began, self._began)
         self._turn = 0
 
     def recover(self) -> int:
@@ -75,15 +76,20 @@ class Claims:
     def take(self, count: int) -> list[ClaimedFile]:
         """Take so many due files in hand; none means that nothing is due."""
         while True:
-            taken = self._take(count)
-            if taken.ignored:
-                self._p.counts["ignored"] += taken.ignored
+            queue = replace(
+                self._queue,
+                until=self._began,
+                latest=retry.due_range(self._policy.longest, self._now())[1],
+            )
+            held, ignored, after = self._take(count, queue)
+            if ignored:
+                self._p.counts["ignored"] += ignored
             if self._p.options.match:
                 # What --match leaves stays due, so the next look must begin behind it.
-                self._place = taken.place
-            if taken.held or not taken.seen:
-                self._held |= {held.file_id: held for held in taken.held}
-                return taken.held
+                self._queue = after
+            if held or after == queue:
+                self._held |= {one.file_id: one for one in held}
+                return held
 
     def tell(self, outcomes: Iterable[Outcome]) -> None:
         """Record what became of files."""
@@ -146,37 +152,28 @@ class Claims:
         if self._renewed > 0:
             connect.write(IngestClaim.leave, self._p.run_id)
 
-    def _take(self, count: int) -> ClaimedFiles:
+    def _take(self, count: int, queue: DueQueue) -> tuple[list[ClaimedFile], int, DueQueue]:
         new, again = rules.share_of_batch(count, self._turn)
         tries = 0
 
-        def transaction() -> ClaimedFiles:
+        def transaction() -> tuple[list[ClaimedFile], int, DueQueue]:
             nonlocal tries
             tries += 1
             if tries > 1:
                 found = IngestClaim.held_besides(self._p.run_id, self._held)
                 if found:
-                    return ClaimedFiles(found, 0, len(found), self._place)
+                    return found, 0, queue
             taken = IngestClaim.take(
-                self._p.run_id,
-                self._target.id,
-                new=new,
-                again=again,
-                until=self._began,
-                latest=retry.due_range(self._policy.longest, self._now())[1],
-                place=self._place,
-                number=self._number,
-                chosen=self._chosen,
-                wanted=self._wanted,
+                self._p.run_id, queue, new, again, self._number, self._status_of
             )
-            if taken.held:
+            if taken[0]:
                 self._renew()
             return taken
 
         taken = connect.write(transaction)
         self._number += count
         self._turn += 1
-        if taken.held:
+        if taken[0]:
             self._renewed = time.monotonic()
         return taken
 
@@ -206,15 +203,15 @@ class Claims:
     def _moment(self, clock: float) -> datetime:
         return self._began + timedelta(seconds=clock - self._clock)
 
-    def _chosen(self, relpath: str, filename: str) -> bool:
-        return not self._p.options.match or self._p.matches(
-            names.readable(names.join(relpath, filename))
-        )
-
-    def _wanted(self, relpath: str, filename: str) -> bool:
-        if not self._section.include and not self._section.exclude:
-            return True
-        return is_wanted(self._section, names.readable(names.join(relpath, filename)))
+    def _status_of(self, file: ClaimedFile) -> IngestStatus | None:
+        """Return what becomes of a due file; `None` if --match does not let it through."""
+        if not (self._p.options.match or self._section.include or self._section.exclude):
+            return IngestStatus.PENDING
+        rel = names.readable(names.join(file.relpath, file.filename))
+        if self._p.options.match and not self._p.matches(rel):
+            return None
+        wanted = is_wanted(self._section, rel)
+        return IngestStatus.PENDING if wanted else IngestStatus.IGNORED
 
 
 def is_wanted(section: TargetSection, rel: str) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from dbbbatch.config.sections import Target as TargetSection
 from dbbbatch.database import connect, retry
 from dbbbatch.database.models.claim import IngestClaim
-from dbbbatch.database.models.due import DuePosition, due, with_names
+from dbbbatch.database.models.due import DueQueue
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.files import faults, names
 from dbbbatch.files.processes import machine
@@ -53,16 +52,12 @@ def plan_ingest(p: PassContext, section: TargetSection, target: TargetRow | None
 
 def _planned_files(p: PassContext, section: TargetSection, target_id: int) -> Iterator[str]:
     longest = rules.policy_of(section).longest
-    until, latest = retry.due_range(longest, connect.read(connect.now))
-    place = DuePosition()
+    queue = DueQueue(target_id, *retry.due_range(longest, connect.read(connect.now)))
     while not p.stopping:
-        look = partial(
-            due, target_id, _PLANNED_PAGE, _PLANNED_PAGE, until, latest, place, lock=False
-        )
-        found, place = connect.read(look)
+        found, queue = connect.read(queue.next, _PLANNED_PAGE, _PLANNED_PAGE, lock=False)
         if not found:
             return
-        for held in connect.read(with_names, found):
+        for held in found:
             name = names.readable(names.join(held.relpath, held.filename))
             if not p.matches(name) or p.take(1) == 0:
                 continue

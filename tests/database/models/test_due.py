@@ -8,7 +8,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.claim import IngestClaim
-from dbbbatch.database.models.due import DuePosition, due, due_count, due_now
+from dbbbatch.database.models.due import DueQueue, due_count, due_now
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.run import Run
 from tests.database.models.test_ingest import store, target
@@ -34,16 +34,20 @@ def failed(database: peewee.Database) -> Any:
     return fail
 
 
-def found(of: int, count: int, place: DuePosition) -> tuple[list[int], DuePosition]:
+def due(of: int) -> DueQueue:
     now = connect.now()
-    rows, place = due(of, 0, count, now, now + timedelta(seconds=LONGEST), place, lock=False)
-    return [row[0] for row in rows], place
+    return DueQueue(of, now, now + timedelta(seconds=LONGEST))
+
+
+def found(queue: DueQueue, count: int) -> tuple[list[int], DueQueue]:
+    files, after = queue.next(0, count, lock=False)
+    return [file.file_id for file in files], after
 
 
 def test_what_waits_for_longer_than_it_can_is_due(failed: Any) -> None:
     of, waits = failed(-1.0, 60.0, LONGEST - 1, LONGEST + 60, 1e8)
     ids = list(waits)
-    assert found(of, 10, DuePosition())[0] == [ids[0], ids[3], ids[4]]
+    assert found(due(of), 10)[0] == [ids[0], ids[3], ids[4]]
     assert due_count(of, LONGEST) == 3
 
 
@@ -55,10 +59,10 @@ def test_a_look_for_work_sees_the_same(failed: Any, wait: float, expected: bool)
 
 def test_pages_go_on_from_what_is_due_by_its_time_to_what_is_not(failed: Any) -> None:
     of, waits = failed(-3.0, -2.0, 60.0, LONGEST + 60, LONGEST + 61, 1e8)
-    seen, place = [], DuePosition()
-    while (page := found(of, 2, place))[0]:
+    seen, queue = [], due(of)
+    while (page := found(queue, 2))[0]:
         seen += page[0]
-        place = page[1]
+        queue = page[1]
     assert seen == [number for number, wait in waits.items() if wait != 60.0]
 
 
@@ -78,7 +82,7 @@ def test_no_look_reads_what_only_waits(
     if not isinstance(database, peewee.SqliteDatabase):
         real("SET enable_seqscan = off")  # of a table of one row it is the best plan
     monkeypatch.setattr(database, "execute_sql", explained)
-    found(of, 10, DuePosition())
+    found(due(of), 10)
     due_now(of, LONGEST)
     due_count(of, LONGEST)
     steps = [step for step in plans if "ingest_state_again" in step]

@@ -4,7 +4,8 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileChecksum, FileRow
-from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
+from dbbbatch.database.models.finder import Remembered, RememberedFile
+from dbbbatch.database.models.statuses import WhyRemembered
 
 NAMES = [("", "a"), ("2026", "b c"), ("2026", "q\"'\\\\"), ("é\n", "💫\t"), ("1", "2")]
 

@@ -11,16 +11,17 @@ import peewee
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import FIRST, HandoffFile, HandoffStatus, Seen
-from dbbbatch.database.models.transfer import BatchStatus, TransferBatch
+from dbbbatch.database.models.handoff import FIRST, HandoffFile, HandoffRow
+from dbbbatch.database.models.statuses import BatchStatus, HandoffStatus
+from dbbbatch.database.models.transfer import TransferBatch
 
 #: The longest wait that is configured, seconds.
 LONGEST = 3600.0
 
-FILE = Seen("night", "a.fits", 10, 1000, 1, 0, 1000)
+FILE = HandoffRow("night", "a.fits", 10, 1000, 1, 0, 1000)
 
 
-def found(*files: Seen) -> None:
+def found(*files: HandoffRow) -> None:
     connect.write(HandoffFile.found, "summit", "latiss", files)
 
 

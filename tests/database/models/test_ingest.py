@@ -7,7 +7,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.ingest import ARRIVALS, IngestEvent, IngestState
-from dbbbatch.database.models.statuses import ImpossibleTransition, IngestStatus, must_be_possible
+from dbbbatch.database.models.statuses import ImpossibleTransition, IngestStatus, require_possible
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import ConfigError
 
@@ -205,4 +205,4 @@ class TestByHand:
 
 def test_impossible_transition_is_an_error() -> None:
     with pytest.raises(ImpossibleTransition):
-        must_be_possible(IngestStatus.INVALID, IngestStatus.SUCCESS)
+        require_possible("ingest_state", IngestStatus.INVALID, IngestStatus.SUCCESS)

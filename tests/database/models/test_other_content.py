@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.claim import ClaimedFiles, IngestClaim, StateChange
-from dbbbatch.database.models.due import DuePosition
+from dbbbatch.database.models.claim import IngestClaim, StateChange
+from dbbbatch.database.models.due import DueQueue
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.statuses import IngestStatus
 from tests.database.models.test_ingest import events, store, target
@@ -25,21 +25,12 @@ def gen3(database: Any) -> int:
     return made.id
 
 
-def take(gen3: int) -> ClaimedFiles:
+def take(gen3: int) -> Any:
     """Take the file in hand, as a pass of the ingester does."""
     now = connect.now()
     IngestClaim.renew(RUN, gen3, "here", 300)
-    return IngestClaim.take(
-        *(RUN, gen3),
-        new=1,
-        again=1,
-        until=now,
-        latest=now + timedelta(days=1),
-        place=DuePosition(),
-        number=NUMBER,
-        chosen=lambda relpath, filename: True,
-        wanted=lambda relpath, filename: True,
-    )
+    queue = DueQueue(gen3, now, now + timedelta(days=1))
+    return IngestClaim.take(RUN, queue, 1, 1, NUMBER, lambda file: IngestStatus.PENDING)
 
 
 def offer_anew(gen3: int) -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.failing import count_failing, failing_files
-from dbbbatch.database.models.finder import Remembered, RememberedFile, WhyRemembered
+from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.handoff import SUSPECTED
+from dbbbatch.database.models.statuses import WhyRemembered
 
 pytestmark = pytest.mark.usefixtures("database")
 

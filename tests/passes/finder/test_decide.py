@@ -2,7 +2,8 @@
 
 import pytest
 
-from dbbbatch.database.models.file import FileStatus, Known
+from dbbbatch.database.models.file import FileRow
+from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.passes.finder.decide import Fate, decide
 
 SIZE = 4
@@ -31,7 +32,7 @@ SIZE = 4
     ],
 )
 def test_judge(status, same, there, verdict):
-    known = Known(1, SIZE, "md5:00", status, "x") if status else None
+    known = FileRow("", "x", SIZE, "md5:00", 1, 1, status) if status else None
     assert decide(known, same, there).verdict is verdict
 
 
@@ -39,11 +40,11 @@ def test_judge(status, same, there, verdict):
 @pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize("there", [None, SIZE, SIZE + 1])
 def test_every_conflict_has_its_reason_and_nothing_else_has(status, same, there):
-    verdict, reason = decide(Known(1, SIZE, "md5:00", status, "x"), same, there)
+    verdict, reason = decide(FileRow("", "x", SIZE, "md5:00", 1, 1, status), same, there)
     assert bool(reason) == (verdict is Fate.CONFLICT)
 
 
 def test_reason_tells_a_lost_file_from_one_that_is_there():
-    known = Known(1, SIZE, "md5:00", "STORED", "x")
+    known = FileRow("", "x", SIZE, "md5:00", 1, 1, "STORED")
     assert "has lost" in decide(known, False, None).reason
     assert "holds" in decide(known, False, SIZE).reason

@@ -15,7 +15,7 @@ import pytest
 from dbbbatch.areas.endpoint import session
 from dbbbatch.areas.endpoint import transfer as handoff_transfer
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile, Seen
+from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.files import place
 from dbbbatch.files.identity import Version
@@ -508,7 +508,7 @@ def test_a_batch_of_unknown_outcome_keeps_what_it_told(
 
 @pytest.mark.usefixtures("database")
 def test_of_a_batch_only_the_content_that_it_sent_is_recovered() -> None:
-    seen = Seen("", "a", 1, 1, 1, 0, 0)
+    seen = HandoffRow("", "a", 1, 1, 1, 0, 0)
     changes: list[Callable[[], Any]] = [
         lambda: HandoffFile.found("summit", "latiss", [seen]),
         lambda: HandoffFile.hashed([(1, "blake2b:00", 1)]),
