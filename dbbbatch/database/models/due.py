@@ -89,7 +89,7 @@ def due_count(target_id: int, longest: float) -> int:
 
 
 #: A row found: file, status, attempts, parts done, and when it is tried again.
-_Row = tuple[int, str, int, str, Any]
+_DueRow = tuple[int, str, int, str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +145,8 @@ class DueQueue:
             fresh += more
         return with_names([*fresh, *old]), queue
 
-    def _new(self, count: int, locking: str) -> tuple[DueQueue, list[_Row]]:
-        rows: list[_Row] = connect.execute(
+    def _new(self, count: int, locking: str) -> tuple[DueQueue, list[_DueRow]]:
+        rows: list[_DueRow] = connect.execute(
             "SELECT file_id, status, attempts, parts_done, next_try_at FROM ingest_state"
             " WHERE target_id = ? AND status = 'UNTRIED' AND next_try_at IS NULL AND file_id > ?"
             f" ORDER BY file_id LIMIT ?{locking}",
@@ -156,10 +156,10 @@ class DueQueue:
 
     def _again(
         self, count: int, which: str, limit: datetime, locking: str
-    ) -> tuple[DueQueue, list[_Row]]:
+    ) -> tuple[DueQueue, list[_DueRow]]:
         after, number = self.after_again
         time = bulk.time_value(after)
-        rows: list[_Row] = connect.execute(
+        rows: list[_DueRow] = connect.execute(
             f"SELECT file_id, status, attempts, parts_done, next_try_at FROM {which}"
             " AND next_try_at >= ? AND (next_try_at > ? OR file_id > ?)"
             f" ORDER BY next_try_at, file_id LIMIT ?{locking}",
