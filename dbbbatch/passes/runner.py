@@ -519,21 +519,23 @@ def _tell_what_failed(work: Work, p: PassContext) -> None:
     A pass over a part of the files leaves it at what it met: it says of nothing that it is over.
     """
     from dbbbatch.database import connect
-    from dbbbatch.database.models.failing import count_failing, failing_files
+    from dbbbatch.database.models.failing import failing_files
 
-    failed, left = p.counts["failed"], failing_files()
+    failed, failing, stuck = p.counts["failed"], False, 0
     if not p.stopping and not p.options.match:
-        left = connect.read(count_failing, work.kind, p.settings.site.name, p.section.name)
-    if failed or left.failing:
+        failing, stuck = connect.read(
+            failing_files, work.kind, p.settings.site.name, p.section.name
+        )
+    if failed or failing:
         files = f"{failed} files" if failed else "files"
         p.warn(f"{files} failed; `dbb status` says why, and what lists them", key="failed")
-    if left.stuck:
+    if stuck:
         # Said again as they become more: the last word on a file that was given up is not that
         # all is over.
         p.warn(
-            f"{left.stuck} files wait for a person; `dbb status` says what deals with them",
+            f"{stuck} files wait for a person; `dbb status` says what deals with them",
             key="stuck",
-            level=left.stuck,
+            level=stuck,
         )
 
 

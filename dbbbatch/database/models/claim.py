@@ -76,12 +76,7 @@ class IngestClaim(Table):
     def renew(cls, run_id: int, target_id: int, machine: str, seconds: float) -> None:
         """Say that a pass lives, and holds what it holds for so many seconds more."""
         expires = connect.now() + timedelta(seconds=seconds)
-        row = {
-            "run_id": run_id,
-            "target_id": target_id,
-            "machine": machine,
-            "expires_at": expires,
-        }
+        row = {"run_id": run_id, "target_id": target_id, "machine": machine, "expires_at": expires}
         cls.insert(row).on_conflict(
             conflict_target=[cls.run_id], update={cls.expires_at: expires}
         ).execute()
@@ -221,13 +216,7 @@ class IngestClaim(Table):
 
     @classmethod
     def take_from_the_dead(
-        cls,
-        run_id: int,
-        target_id: int,
-        machine: str,
-        alive: Alive,
-        number: int,
-        longest: float,
+        cls, run_id: int, target_id: int, machine: str, alive: Alive, number: int, longest: float
     ) -> int:
         """Make due what passes hold that have died: as UNKNOWN, and without charge.
 
@@ -308,8 +297,7 @@ def _not_yet_written(run_id: int, missing: Sequence[StateChange]) -> set[int]:
     written = {
         row[0]
         for row in connect.execute(
-            f"SELECT number FROM ingest_event WHERE run_id = ? AND number {where}",
-            [run_id, values],
+            f"SELECT number FROM ingest_event WHERE run_id = ? AND number {where}", [run_id, values]
         ).fetchall()
     }
     return {judgement.file_id for judgement in missing if judgement.number not in written}

@@ -1,46 +1,38 @@
-"""Whether files of a section failed and are not well again: asked at the end of each pass.
+"""Whether any files of a section are failing: asked at the end of each pass.
 
 Each question ends after a few rows of a partial index over what is wrong, whatever the history.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from dbbbatch.database.connect import execute
 from dbbbatch.database.models.handoff import SUSPECTED
 
 
-class failing_files(NamedTuple):
-    """What there is of files that failed.
-
-    Attributes
-    ----------
-    failing : `bool`
-        Some are to be tried again.
-    stuck : `int`
-        So many wait for a person, which nothing else says.
-    """
-
-    failing: bool = False
-    stuck: int = 0
-
-
-def count_failing(kind: str, site: str, name: str) -> failing_files:
-    """Look for files of a section that failed.
+def failing_files(kind: str, site: str, name: str) -> tuple[bool, int]:
+    """Look for files of a section that failed, in this pass or before.
 
     Parameters
     ----------
     kind : `str`
         "handoff", "finder" or "target"; what other kinds of pass find wrong, each pass finds anew.
     site, name : `str`
-        Whose.
+        Name of the site, and of the section.
+
+    Returns
+    -------
+    failing : `bool`
+        Whether any is to be tried again.
+    stuck : `int`
+        How many wait for a person, as far as passes do not name them one by one; at most 1000.
     """
     ask = {"handoff": _of_handoff, "finder": _of_finder, "target": _of_target}.get(kind)
-    return ask(site, name) if ask else failing_files()
+    return ask(site, name) if ask else (False, 0)
 
 
-def _of_handoff(site: str, name: str) -> failing_files:
+def _of_handoff(site: str, name: str) -> tuple[bool, int]:
     of = "FROM handoff_file WHERE site = ? AND handoff = ?"
     of += " AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED') AND "
     failing = _any(f"{of} status = 'DELIVERED' AND error IS NOT NULL", site, name) or _any(
@@ -53,25 +45,25 @@ def _of_handoff(site: str, name: str) -> failing_files:
         " AND quarantined_at IS NOT NULL",
         *(site, f"handoff.{name}"),
     )
-    return failing_files(failing, stuck)
+    return failing, stuck
 
 
-def _of_finder(site: str, name: str) -> failing_files:
+def _of_finder(site: str, name: str) -> tuple[bool, int]:
     # Its passes name each file that waits for a person.
     of = (
         "FROM finder_left WHERE site = ? AND finder = ?"
         " AND verdict IN ('FAILED', 'MOVED', 'GIVEN_UP')"
     )
-    return failing_files(_any(of, site, name))
+    return _any(of, site, name), 0
 
 
-def _of_target(site: str, name: str) -> failing_files:
+def _of_target(site: str, name: str) -> tuple[bool, int]:
     of = (
         "FROM ingest_state WHERE target_id ="
         " (SELECT id FROM target WHERE site = ? AND name = ?)"
         " AND status IN ('FAILURE', 'UNKNOWN', 'INVALID') AND next_try_at IS"
     )
-    return failing_files(_any(f"{of} NOT NULL", site, name), _count(f"{of} NULL", site, name))
+    return _any(f"{of} NOT NULL", site, name), _count(f"{of} NULL", site, name)
 
 
 def _any(what: str, *values: Any) -> bool:

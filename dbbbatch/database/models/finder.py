@@ -13,6 +13,7 @@ from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
 from dbbbatch.database.models.file import Name, among_paths
 from dbbbatch.database.models.statuses import WhyRemembered
+from dbbbatch.files.identity import Version
 
 
 class RememberedFile(NamedTuple):
@@ -97,13 +98,7 @@ class Remembered(Table):
 
     @classmethod
     def given_up(
-        cls,
-        site: str,
-        finder: str,
-        storage: str,
-        wait: float,
-        most: int,
-        after: Name = ("", ""),
+        cls, site: str, finder: str, storage: str, wait: float, most: int, after: Name = ("", "")
     ) -> list[RememberedFile]:
         """Return the first paths given up that are to be looked for, from after a path on.
 
@@ -154,10 +149,7 @@ class Remembered(Table):
             cls,
             ("site", "finder", *RememberedFile._fields),
             [
-                (
-                    *(site, finder),
-                    *row._replace(message=bulk.clean(row.message), seen_at=when),
-                )
+                (*(site, finder), *row._replace(message=bulk.clean(row.message), seen_at=when))
                 for row in rows
             ],
             "ON CONFLICT (site, finder, relpath, filename) DO UPDATE SET"
@@ -192,14 +184,6 @@ class Remembered(Table):
         )
 
 
-class ReadSoFar(NamedTuple):
-    """How far a log of rsync was read, and by what it is known again."""
-
-    inode: int
-    position: int
-    tail: str
-
-
 class RsyncLog(Table):
     """How far a finder has read a log of rsync.
 
@@ -226,42 +210,30 @@ class RsyncLog(Table):
         primary_key = peewee.CompositeKey("site", "finder", "path")
 
     @classmethod
-    def read_so_far(cls, site: str, finder: str, path: str) -> ReadSoFar | None:
-        """Return how far the log that had a path was read."""
-        row = cls.get_or_none(site=site, finder=finder, path=path)
-        if row is None:
-            return None
-        return ReadSoFar(int(row.inode), int(row.position), str(row.tail))
-
-    @classmethod
-    def among(cls, site: str, finder: str, paths: Collection[str]) -> dict[str, ReadSoFar]:
-        """Return how far those of the given logs were read that were read at all."""
+    def among(cls, site: str, finder: str, paths: Collection[str]) -> dict[str, RsyncLog]:
+        """Return how far those of the given logs were read that were read at all, by path."""
         where, value = bulk.among(list(paths))
         rows = execute(
             "SELECT path, inode, position, tail FROM rsync_log WHERE site = ? AND finder = ?"
             f" AND path {where}",
             (site, finder, value),
-        )
-        return {row[0]: ReadSoFar(*row[1:]) for row in rows.fetchall()}
+        ).fetchall()
+        return {
+            path: cls(path=path, inode=inode, position=position, tail=tail)
+            for path, inode, position, tail in rows
+        }
 
     @classmethod
     def keep(
-        cls,
-        site: str,
-        finder: str,
-        path: str,
-        inode: int,
-        size_bytes: int,
-        position: int,
-        tail: str,
+        cls, site: str, finder: str, path: str, version: Version, position: int, tail: str
     ) -> None:
-        """Record how far a log has been dealt with."""
+        """Record how far a log has been read: up to a position (bytes), before which is a tail."""
         cls.insert(
             site=site,
             finder=finder,
             path=path,
-            inode=inode,
-            size_bytes=size_bytes,
+            inode=version.inode,
+            size_bytes=version.size_bytes,
             position=position,
             tail=tail,
             read_at=now(),

@@ -585,13 +585,7 @@ class HandoffFile(Table):
     @classmethod
     def purged(cls, ids: Sequence[int]) -> None:
         """Record that originals left the holding area."""
-        change(
-            cls,
-            ids,
-            before=[HandoffStatus.HELD],
-            becomes=HandoffStatus.PURGED,
-            purged_at=now(),
-        )
+        change(cls, ids, before=[HandoffStatus.HELD], becomes=HandoffStatus.PURGED, purged_at=now())
 
     @classmethod
     def _waiting(cls, condition: str, values: tuple[Any, ...], limit: int) -> list[HandoffRow]:

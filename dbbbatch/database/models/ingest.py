@@ -123,12 +123,7 @@ class IngestState(Table):
 
     @classmethod
     def page(
-        cls,
-        target_id: int,
-        statuses: Sequence[str],
-        since: datetime | None,
-        after: int,
-        count: int,
+        cls, target_id: int, statuses: Sequence[str], since: datetime | None, after: int, count: int
     ) -> list[tuple[int, str, str, str]]:
         """Give files of a target by status, in order of their ids.
 
@@ -262,14 +257,7 @@ class IngestState(Table):
         """
         why = bulk.clean(why)
         change(
-            cls,
-            pairs,
-            KEY,
-            before=before,
-            becomes=becomes,
-            changed_at=when,
-            message=why,
-            **values,
+            cls, pairs, KEY, before=before, becomes=becomes, changed_at=when, message=why, **values
         )
         run_id, number = events_of
         IngestEvent.record(

@@ -92,9 +92,7 @@ class Quarantine(Table):
         return bool(
             cls.select()
             .where(
-                cls.filename == path.rpartition("/")[2],
-                cls.path == path,
-                cls.released_at.is_null(),
+                cls.filename == path.rpartition("/")[2], cls.path == path, cls.released_at.is_null()
             )
             .exists()
         )

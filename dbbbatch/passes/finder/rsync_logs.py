@@ -19,9 +19,9 @@ from dbbbatch.areas.storage.mounted import require_mounted
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File
-from dbbbatch.database.models.finder import ReadSoFar, Remembered, RememberedFile, RsyncLog
+from dbbbatch.database.models.finder import Remembered, RememberedFile, RsyncLog
 from dbbbatch.files import clock, faults, names, place, rsync_log, temporary
-from dbbbatch.files.identity import inode_of
+from dbbbatch.files.identity import Version, inode_of
 from dbbbatch.files.scan import kind
 from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.finder.logged import Logged, given_up, tries_due
@@ -48,7 +48,7 @@ class Log(NamedTuple):
         From where it is to be read, bytes.
     key : `str`
         The path that it has, or had, as the tables have it.
-    before : `ReadSoFar` or `None`
+    before : `dbbbatch.database.models.finder.RsyncLog` or `None`
         How far another log was read that had its path.
     """
 
@@ -56,7 +56,7 @@ class Log(NamedTuple):
     status: os.stat_result
     position: int
     key: str
-    before: ReadSoFar | None = None
+    before: RsyncLog | None = None
 
 
 class RsyncWork(Work):
@@ -113,7 +113,7 @@ class RsyncWork(Work):
             yield f"would look again for {names.join(left.relpath, left.filename)}"
         for log in self._logs(p):
             try:
-                pieces = rsync_log.replaced(log.path, *log.before) if log.before else []
+                pieces = _replaced(log.path, log.before) if log.before else []
                 pieces.append(rsync_log.LogPiece(log.path, log.status, log.position))
                 for path, _, position in pieces:
                     count = sum(
@@ -235,7 +235,7 @@ class RsyncWork(Work):
         """Return from where a log is to be read: its beginning if it is another one by now."""
         key = names.to_text(path)
         site, finder = p.settings.site.name, self._finder.name
-        read = connect.read(RsyncLog.read_so_far, site, finder, key)
+        read = connect.read(RsyncLog.among, site, finder, [key]).get(key)
         if read is None:
             return Log(path, status, 0, key)
         if read.inode != inode_of(status.st_ino) or read.position > status.st_size:
@@ -246,9 +246,9 @@ class RsyncWork(Work):
                 return Log(path, status, 0, key, read)
         return Log(path, status, read.position, key)
 
-    def _finish(self, p: PassContext, log: Log, before: ReadSoFar, logged: Logged) -> bool:
+    def _finish(self, p: PassContext, log: Log, before: RsyncLog, logged: Logged) -> bool:
         """Read to its end what had the path of a log before; False if that is for later."""
-        pieces = rsync_log.replaced(log.path, *before)
+        pieces = _replaced(log.path, before)
         if not all(self._is_quiet(piece.status) for piece in pieces):
             return False
         lost = "" if pieces else "nothing in its directory is what it was"
@@ -275,10 +275,7 @@ class RsyncWork(Work):
 
     def _keep(self, p: PassContext, log: Log, position: int, tail: str) -> None:
         site, finder = p.settings.site.name, self._finder.name
-        status = log.status
-        RsyncLog.keep(
-            site, finder, log.key, inode_of(status.st_ino), status.st_size, position, tail
-        )
+        RsyncLog.keep(site, finder, log.key, Version.of_file(log.status), position, tail)
 
     def _read(self, p: PassContext, log: Log, logged: Logged, *, archived: bool = False) -> bool:
         """Record, in batches, what a log tells from its position on; False if a limit came first.
@@ -435,7 +432,11 @@ def _logs_of(directory: str) -> list[str]:
         return []
 
 
-def _is_unread(path: str, read: ReadSoFar | None) -> bool:
+def _replaced(path: str, before: RsyncLog) -> list[rsync_log.LogPiece]:
+    return rsync_log.replaced(path, before.inode, before.position, before.tail)
+
+
+def _is_unread(path: str, read: RsyncLog | None) -> bool:
     """Return whether there is a line in a log that was not read."""
     try:
         status = os.stat(path)

@@ -25,9 +25,7 @@ def store(*names: str, storage: str = STORAGE) -> list[int]:
                 " finder, added_on) VALUES (?, 'night', ?, 3, 'blake2b:00', 'STORED', 'f', ?)",
                 [storage, name, "2026-01-01 00:00:00.000000"],
             )
-            ids.append(
-                connect.execute("SELECT max(id) FROM file").fetchone()[0],
-            )
+            ids.append(connect.execute("SELECT max(id) FROM file").fetchone()[0])
         IngestState.arrive(ids, storage)
         return ids
 
