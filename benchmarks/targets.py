@@ -30,21 +30,16 @@ class Butlers:
     """Files of two cameras and a prepared repository, copied for each run."""
 
     def __init__(self, directory: Path, files: int) -> None:
-        from lsst.daf.butler import Butler
-
-        from dbbbatch.targets.butler.instruments import band
+        from dbbbatch.config import fields
         from dbbbatch.targets.butler.prepare import prepare
+        from dbbbatch.targets.butler.settings import Gen3Settings
         from tests.targets import observations
 
         self._directory = directory
         self._numbers = 0
         self._prepared = directory / "prepared"
         for camera in ("LSSTCam", "LATISS"):
-            list(prepare(str(self._prepared), camera))
-        registry = Butler.from_config(str(self._prepared), writeable=True).registry
-        for camera, name in (("LSSTCam", "i_39"), ("LATISS", "SDSSr_65mm~empty")):
-            row = {"instrument": camera, "name": name, "band": band(name)}
-            registry.syncDimensionData("physical_filter", row)
+            list(prepare(fields.defaults(Gen3Settings, repo=str(self._prepared)), camera))
         for number in range(files):
             observations.latiss(directory / "latiss", 20251123, number + 1)
             raft, slot = divmod(number % 125, 9)

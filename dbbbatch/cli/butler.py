@@ -72,30 +72,26 @@ def prepare_command(
     from dbbbatch.targets.plugin import Misconfigured, NotReady
 
     settings = _settings(operator, label, repo)
-    chosen = {"dataset_type": dataset_type, "run": run}
-    settings = replace(settings, **{name: value for name, value in chosen.items() if value})
     try:
         from dbbbatch.targets.butler import prepare as repositories
     except ImportError as error:
         raise ConfigError(
             f"the Butler's packages are not installed ({error}): pip install 'dbbbatch[butler]'"
         ) from None
-    where = settings.repo
+    chosen = {"dataset_type": dataset_type, "run": run}
     if repo is not None and not repositories.is_alias(repo):
-        where = os.path.abspath(repo)
+        chosen["repo"] = os.path.abspath(repo)
+    settings = replace(settings, **{name: value for name, value in chosen.items() if value})
+    registry = {"db": database, "namespace": namespace} if database else {}
     done = False
     try:
         for line in repositories.prepare(
-            where,
+            settings,
             instrument,
-            run=settings.run,
-            dataset_type=settings.dataset_type,
             # The stack's task takes no other.
             storage_class=storage_class or ("Exposure" if settings.task else ""),
-            database=database,
-            namespace=namespace,
+            registry={name: value for name, value in registry.items() if value},
             files=files,
-            translators=settings.translators,
             update=update,
         ):
             output.line(line)
@@ -105,7 +101,7 @@ def prepare_command(
     except (Misconfigured, ImportError) as error:
         raise ConfigError(str(error)) from None
     if not done:
-        output.line(f"{where} is ready for {instrument}")
+        output.line(f"{settings.repo} is ready for {instrument}")
 
 
 def _settings(operator: Operator, label: str | None, repo: str | None) -> Any:

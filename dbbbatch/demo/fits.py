@@ -5,8 +5,7 @@ import random
 import struct
 from collections.abc import Mapping
 
-#: FITS files are made of blocks of so many bytes (FITS standard 4.0, section 3.1).
-FITS_BLOCK = 2880
+from dbbbatch.targets.butler.fits import BLOCK, CARD
 
 _Value = str | int | float | bool
 
@@ -35,7 +34,7 @@ def image(header: Mapping[str, tuple[_Value, str]], width: int, height: int, see
         _card("NAXIS1", width, "pixels in a row"),
         _card("NAXIS2", height, "rows"),
         *(_card(keyword, *value) for keyword, value in header.items()),
-        "END".ljust(80),
+        "END".ljust(CARD),
     ]
     pixels = _sky(width, height, seed)
     data = struct.pack(f">{len(pixels)}h", *pixels)
@@ -50,11 +49,11 @@ def _card(keyword: str, value: _Value, comment: str) -> str:
         shown = "'{}'".format(value.replace("'", "''").ljust(8)).ljust(20)
     else:
         shown = f"{value!r}".upper().rjust(20)
-    return f"{keyword:<8}= {shown} / {comment}".ljust(80)[:80]
+    return f"{keyword:<8}= {shown} / {comment}".ljust(CARD)[:CARD]
 
 
 def _whole(content: bytes, filler: bytes) -> bytes:
-    return content + filler * (-len(content) % FITS_BLOCK)
+    return content + filler * (-len(content) % BLOCK)
 
 
 def _sky(width: int, height: int, seed: int) -> list[int]:

@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dbbbatch.config import fields
 from dbbbatch.errors import ConfigError, TryLater
+from dbbbatch.targets.butler.settings import Gen3Settings
 
 #: Names of the storage element and the scope that the demo makes for itself.
 RSE, SCOPE = "DBB_DEMO", "dbb_demo"
@@ -34,7 +36,7 @@ def butler(root: Path) -> Tables:
             f"butler-gen3: {error.name} is not installed; pip install 'dbbbatch[butler]'"
         ) from None
     repo = root / "archive" / "butler"
-    for _ in prepare(str(repo), "LATISS"):
+    for _ in prepare(fields.defaults(Gen3Settings, repo=str(repo)), "LATISS"):
         pass
     return {
         "target.butler": {"storage": root / "archive" / "storage", "plugin": "butler-gen3"},

@@ -26,7 +26,7 @@ def test_astropy_reads_it_and_finds_nothing_to_mend() -> None:
 
 
 def test_it_is_made_of_whole_blocks() -> None:
-    assert len(fits.image(HEADER, 33, 17, seed=1)) % fits.FITS_BLOCK == 0
+    assert len(fits.image(HEADER, 33, 17, seed=1)) % 2880 == 0
 
 
 def test_the_same_seed_gives_the_same_image() -> None:

@@ -1,17 +1,20 @@
-"""Registers files where they lie, with packages from PyPI alone: no LSST stack.
+"""Register files where they are, with packages from PyPI alone: no LSST stack.
+
+* written first: the records of filter, group, night and exposure that the files refer to
+* done: one `Butler.ingest` for the batch, in one transaction
+* recorded: by that transaction, and then by the ingester from the outcomes
+* recovery: the repository is asked which datasets of these exposures it holds; the same file, or
+  the same content, is there already
 
 A batch costs one query for its exposures, one insertion for the new ones and one `Butler.ingest`;
-only files whose exposures are known already are looked up. What fails is taken apart by halves, so
-that one bad file costs a few calls and no neighbour.
+only files whose exposures are registered already are looked up. What fails is divided in halves, so
+that one bad file costs a few calls and no other file.
 """
 
 from __future__ import annotations
 
-import filecmp
-import os
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +29,15 @@ from lsst.daf.butler import (
 from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.resources import ResourcePath
 
-from dbbbatch.targets.butler import fits, headers, records
-from dbbbatch.targets.butler.instruments import band
-from dbbbatch.targets.butler.repository import (
-    Repository,
-    disk_away,
-    first_line,
-)
-from dbbbatch.targets.plugin import NotReady, Outcome, Result, StoredFile
+from dbbbatch.targets.butler import headers, instruments, records
+from dbbbatch.targets.butler.outcomes import difference, error_text, failed, unreadable
+from dbbbatch.targets.butler.repository import ExposureKey, Repository
+from dbbbatch.targets.butler.settings import Gen3Settings
+from dbbbatch.targets.failures import first_line
+from dbbbatch.targets.plugin import Outcome, Result, StoredFile
+
+#: Dimension element to row, in the order of insertion.
+_Rows = dict[str, dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -45,13 +49,17 @@ class _Plan:
     refs: list[DatasetRef]
 
     @property
-    def exposure(self) -> tuple[str, int]:
+    def exposure(self) -> ExposureKey:
         info = self.infos[0]
-        # Required of headers, but not by their type.
+        # The headers must have both, though their types do not say so.
         return str(info.instrument), int(info.exposure_id or 0)
 
     def outcome(self, result: Result, message: str) -> Outcome:
         return Outcome(self.file.number, result, message)
+
+    def __str__(self) -> str:
+        more = f" and {len(self.infos) - 1} more" if len(self.infos) > 1 else ""
+        return f"{shown(self.refs[0])}{more} in {self.refs[0].run}"
 
 
 class DirectIngest:
@@ -60,20 +68,20 @@ class DirectIngest:
     Parameters
     ----------
     repository : `Repository`
-        Where to.
-    settings : `dbbbatch.targets.butler.settings.Gen3Settings`
-        How.
+        The repository.
+    settings : `Gen3Settings`
+        The plugin's keys.
     formatter : `type`
         The class whose name is recorded with each file, to read it.
     patience : `float`
-        Seconds after which files that were read are ingested, rather than more of them read: the
-        ingester waits for outcomes only so long.
+        Seconds of reading after which the files that were read are ingested, before more are read:
+        the ingester waits for outcomes only so long.
     """
 
     def __init__(
         self,
         repository: Repository,
-        settings: Any,
+        settings: Gen3Settings,
         formatter: type,
         patience: float = float("inf"),
     ) -> None:
@@ -88,19 +96,18 @@ class DirectIngest:
         plans: list[_Plan] = []
         begun = time.monotonic()
         for file in files:
-            read = self.read(file)
-            if isinstance(read, Outcome):
-                yield read
+            plan = self.read(file)
+            if isinstance(plan, Outcome):
+                yield plan
             else:
-                plans.append(read)
+                plans.append(plan)
             if time.monotonic() - begun > self._patience:
                 yield from self._ingest_together(plans)
-                plans = []
-                begun = time.monotonic()
+                plans, begun = [], time.monotonic()
         yield from self._ingest_together(plans)
 
     def _ingest_together(self, plans: list[_Plan]) -> Iterator[Outcome]:
-        # Two files of one batch that claim to be the same dataset: the second is judged once the
+        # Two files of one batch may claim to be the same dataset: the second is compared once the
         # first is in.
         claimed: set[DataCoordinate] = set()
         first: list[_Plan] = []
@@ -111,53 +118,39 @@ class DirectIngest:
             claimed |= ids
         for part in (first, again):
             if part:
-                yield from self._register(part)
+                new, registered = yield from self.recover(part)
+                yield from self.act((yield from self.intend(new, registered)))
 
     def judge(self, files: Sequence[StoredFile]) -> dict[int, Outcome]:
-        """Return what is to be said of the files whose data ids the repository holds already.
+        """Return the outcomes of those files whose data ids the repository holds already.
 
         Files that it does not hold, or that cannot be read, are left out.
         """
         plans = [plan for plan in map(self.read, files) if isinstance(plan, _Plan)]
-        held = self._repository.asking(self._held, plans)
-        judged = {plan.file.number: self._judge(plan, held) for plan in plans} if held else {}
-        return {number: outcome for number, outcome in judged.items() if outcome is not None}
+        held = self._held(plans)
+        outcomes = (self._compared(plan, held) for plan in plans) if held else ()
+        return {outcome.number: outcome for outcome in outcomes if outcome is not None}
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
         """Yield which files the repository holds; as `dbbbatch.targets.plugin.Plugin.known`."""
         read = {file.number: self.read(file) for file in files}
-        held = self._held([plan for plan in read.values() if isinstance(plan, _Plan)])
+        held = self._held(plan for plan in read.values() if isinstance(plan, _Plan))
         for number, plan in read.items():
-            yield (
-                number,
-                isinstance(plan, _Plan) and all(ref.dataId in held for ref in plan.refs),
-            )
-
-    # ---- reading ----
+            holds = isinstance(plan, _Plan) and all(ref.dataId in held for ref in plan.refs)
+            yield number, holds
 
     def read(self, file: StoredFile) -> _Plan | Outcome:
-        """Find out which datasets a file holds, or why none can be made of it."""
-        if not headers.is_utf8(file.path):
-            return Outcome(file.number, Result.NEVER, headers.NOT_UTF8)
+        """Find out which datasets a file holds, or why it has none."""
         try:
             infos = headers.observations(file.path, count=self._settings.nextend)
-        except fits.Damaged as error:
-            return Outcome(file.number, Result.NEVER, str(error))
-        except headers.Untranslatable as error:
-            return Outcome(file.number, Result.FAILED, str(error))
-        except OSError as error:
-            result = Result.LATER if disk_away(error) else Result.FAILED
-            return Outcome(file.number, result, f"cannot be read: {error.strerror or error}")
-        except Exception as error:  # noqa: BLE001 (one file must not spoil its batch)
-            why = f"cannot be read: {type(error).__name__}: {first_line(error)}"
-            return Outcome(file.number, Result.FAILED, why)
+        except Exception as error:  # noqa: BLE001 (a translator raises many kinds)
+            return unreadable(file, error)
         if len({(info.instrument, info.exposure_id) for info in infos}) > 1:
             return Outcome(file.number, Result.FAILED, "holds more than one exposure")
         try:
             return _Plan(file, infos, [self._ref(info) for info in infos])
-        except Exception as error:  # noqa: BLE001 (a value that is no data id)
-            why = f"no dataset can be made of it: {type(error).__name__}: {first_line(error)}"
-            return Outcome(file.number, Result.FAILED, why)
+        except Exception as error:  # noqa: BLE001 (daf_butler raises many kinds for a bad data id)
+            return failed(file, error, f"no dataset can be made of it: {error_text(error)}")
 
     def _ref(self, info: ObservationInfo) -> DatasetRef:
         data_id = DataCoordinate.standardize(
@@ -174,113 +167,21 @@ class DirectIngest:
             id_generation_mode=DatasetIdGenEnum.DATAID_TYPE_RUN,
         )
 
-    # ---- registering ----
-
-    def _register(self, plans: list[_Plan]) -> Iterator[Outcome]:
-        ready = []
-        for plan in plans:
-            instrument, _ = plan.exposure
-            detectors = {info.detector_num for info in plan.infos}
-            missing = self._repository.asking(self._repository.missing, instrument, detectors)
-            missing = missing or self._filter(plan.infos[0])
-            if missing:
-                yield plan.outcome(Result.FAILED, missing)
-            else:
-                ready.append(plan)
-        if not ready:
-            return
-        exposures = self._repository.asking(self._exposures, ready)
-        held = self._repository.asking(
-            self._held, [plan for plan in ready if plan.exposure in exposures]
-        )
-        new = []
-        for plan in ready:
-            judged = self._judge(plan, held)
-            if judged is not None:
-                yield judged
-            else:
-                new.append(plan)
-        wrong = self._add_exposures(new, exposures)
-        good = []
-        for plan in new:
-            if plan.exposure in wrong:
-                yield plan.outcome(Result.FAILED, wrong[plan.exposure])
-            else:
-                good.append(plan)
-        yield from self._ingest(good)
-
-    def _filter(self, info: ObservationInfo) -> str | None:
-        """Register the filter of an exposure if need be; say what is wrong if that may not be."""
-        instrument, name = info.instrument, str(info.physical_filter)
-        if self._repository.asking(self._repository.has_filter, instrument, name):
-            return None
-        if not self._settings.register_filters:
-            return f"filter {name!r} of {instrument} is not registered in {self._repository.where}"
-        row = {"instrument": instrument, "name": name, "band": band(str(instrument), name)}
-        try:
-            self._repository.asking(
-                self._repository.butler.registry.syncDimensionData, "physical_filter", row
-            )
-        except NotReady:
-            raise
-        except Exception as error:  # noqa: BLE001 (a name too long for the database, say)
-            return f"filter {name!r} of {instrument} cannot be registered: {first_line(error)}"
-        return None
-
-    def _exposures(self, plans: list[_Plan]) -> dict[tuple[str, int], DimensionRecord]:
-        ids = defaultdict(set)
-        for instrument, exposure in (plan.exposure for plan in plans):
-            ids[instrument].add(exposure)
-        return {
-            (instrument, number): record
-            for instrument, numbers in ids.items()
-            for number, record in self._repository.exposures(instrument, numbers).items()
-        }
-
     def _held(self, plans: Iterable[_Plan]) -> dict[DataCoordinate, DatasetRef]:
-        """Return the datasets of these exposures that the repository holds, these files' or not."""
-        ids = defaultdict(set)
-        for plan in plans:
-            ids[plan.refs[0].run, plan.exposure[0]].add(plan.exposure[1])
-        held: dict[DataCoordinate, DatasetRef] = {}
-        for (run, instrument), exposures in ids.items():
-            held |= self._repository.datasets(self._dataset_type, run, instrument, exposures)
-        return held
+        """Return the datasets of these exposures that the repository holds, from whatever file."""
+        return self._repository.query(
+            self._repository.datasets,
+            self._dataset_type,
+            self._settings.run,
+            [plan.exposure for plan in plans],
+        )
 
-    def _judge(self, plan: _Plan, held: dict[DataCoordinate, DatasetRef]) -> Outcome | None:
-        """Compare with what is there already; None if something is still to be ingested."""
-        new = []
-        same = "registered before"
-        for ref in plan.refs:
-            there = held.get(ref.dataId)
-            path = (
-                None if there is None else self._repository.asking(self._repository.artifact, there)
-            )
-            if path is None:
-                # Not there, or there with its file forgotten: then it may be given a new one.
-                new.append(there or ref)
-                continue
-            try:
-                differing = difference(path, plan.file)
-            except OSError as error:
-                return plan.outcome(
-                    Result.LATER, f"cannot be compared with {path}: {error.strerror}"
-                )
-            if differing:
-                return plan.outcome(Result.FAILED, f"{shown(ref)} is there already: {differing}")
-            if path != plan.file.path:
-                same = f"registered before, the same content in {path}"
-        if new:
-            plan.refs = new
-            return None
-        return plan.outcome(Result.ALREADY, f"{self._named(plan)}, {same}")
-
-    def _add_exposures(
-        self, plans: list[_Plan], there: dict[tuple[str, int], DimensionRecord]
-    ) -> dict[tuple[str, int], str]:
-        """Insert the exposures that are not there yet; say which are wrong and why."""
-        wrong: dict[tuple[str, int], str] = {}
-        new: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    def intend(
+        self, plans: list[_Plan], registered: dict[ExposureKey, DimensionRecord]
+    ) -> Generator[Outcome, None, list[_Plan]]:
+        """Register filters and exposures; yield where that fails, and return the other files."""
+        wrong: dict[ExposureKey, str] = {}
+        new: dict[ExposureKey, _Rows] = {}
         universe = self._repository.butler.dimensions
         for plan in plans:
             key = plan.exposure
@@ -288,60 +189,71 @@ class DirectIngest:
                 continue
             try:
                 rows = records.exposure_rows(plan.infos[0], universe)
-            except Exception as error:  # noqa: BLE001 (a value that no record can hold)
-                wrong[key] = f"exposure {key[1]}: {type(error).__name__}: {first_line(error)}"
+            except Exception as error:  # noqa: BLE001 (astropy raises many kinds for a bad value)
+                wrong[key] = f"exposure {key[1]}: {error_text(error)}"
                 continue
-            if key not in there:
+            why = self._register_filter(key[0], str(plan.infos[0].physical_filter))
+            if why := why or self._amend(registered.get(key), rows):
+                wrong[key] = why
+            elif key not in registered:
                 new[key] = rows
-            elif self._settings.exposures != "keep" and (
-                differing := records.differences(there[key], rows["exposure"])
-            ):
-                if self._settings.exposures == "update":
-                    self._sync(rows, wrong, key, update=True)
-                else:
-                    wrong[key] = f"exposure {key[1]} is there already and differs: " + "; ".join(
-                        differing
-                    )
-        if new:
-            try:
-                self._repository.asking(self._insert, list(new.values()))
-            except NotReady:
-                raise
-            except Exception:  # noqa: BLE001 (found out one by one whose record it is)
-                for key, rows in new.items():
-                    self._sync(rows, wrong, key)
-        return wrong
+        if new and self._repository.attempt(self._insert, list(new.values())):
+            # One by one shows which record was refused.
+            for key, rows in new.items():
+                if why := self._sync(rows):
+                    wrong[key] = why
+        ready = []
+        for plan in plans:
+            if plan.exposure in wrong:
+                yield plan.outcome(Result.FAILED, wrong[plan.exposure])
+            else:
+                ready.append(plan)
+        return ready
 
-    def _insert(self, rows: list[dict[str, dict[str, Any]]]) -> None:
-        registry = self._repository.butler.registry
-        for element in rows[-1]:
+    def _register_filter(self, instrument: str, name: str) -> str | None:
+        """Register a filter unless it is registered; return what is wrong, if anything."""
+        if self._repository.query(self._repository.has_filter, instrument, name):
+            return None
+        if not self._settings.register_filters:
+            return f"filter {name!r} of {instrument} is not registered in {self._repository.where}"
+        row = {"instrument": instrument, "name": name, "band": instruments.band(instrument, name)}
+        register = self._repository.butler.registry.syncDimensionData
+        if error := self._repository.attempt(register, "physical_filter", row):
+            return f"filter {name!r} of {instrument} cannot be registered: {first_line(error)}"
+        return None
+
+    def _amend(self, record: DimensionRecord | None, rows: _Rows) -> str | None:
+        """Compare an exposure with its record, if any, and update that if so configured."""
+        if record is None or self._settings.exposures == "keep":
+            return None
+        differing = records.differences(record, rows["exposure"])
+        if not differing:
+            return None
+        if self._settings.exposures == "update":
+            return self._sync(rows, update=True)
+        return f"exposure {record.id} is there already and differs: {'; '.join(differing)}"
+
+    def _sync(self, rows: _Rows, *, update: bool = False) -> str | None:
+        for element, row in rows.items():
+            register = self._repository.butler.registry.syncDimensionData
+            if error := self._repository.attempt(register, element, row, update=update):
+                number = rows["exposure"]["id"]
+                return f"exposure {number} cannot be registered: {first_line(error)}"
+        return None
+
+    def _insert(self, exposures: list[_Rows]) -> None:
+        for element in exposures[-1]:
             # Several exposures share a night, and some a group.
             unique = {
-                tuple(str(row[element].get(name)) for name in ("instrument", "id", "name")): row[
-                    element
-                ]
-                for row in rows
+                (row.get("instrument"), row.get("id"), row.get("name")): row
+                for row in (rows[element] for rows in exposures)
             }
-            registry.insertDimensionData(element, *unique.values(), skip_existing=True)
+            self._repository.butler.registry.insertDimensionData(
+                element, *unique.values(), skip_existing=True
+            )
 
-    def _sync(
-        self,
-        rows: dict[str, dict[str, Any]],
-        wrong: dict[tuple[str, int], str],
-        key: tuple[str, int],
-        *,
-        update: bool = False,
-    ) -> None:
-        registry = self._repository.butler.registry
-        try:
-            for element, row in rows.items():
-                self._repository.asking(registry.syncDimensionData, element, row, update=update)
-        except NotReady:
-            raise
-        except Exception as error:  # noqa: BLE001
-            wrong[key] = f"exposure {key[1]} cannot be registered: {first_line(error)}"
-
-    def _ingest(self, plans: list[_Plan]) -> Iterator[Outcome]:
+    def act(self, plans: list[_Plan]) -> Iterator[Outcome]:
+        """Register files whose exposures are registered; halve those that are refused."""
         if not plans:
             return
         datasets = [
@@ -352,66 +264,83 @@ class DirectIngest:
             )
             for plan in plans
         ]
-        try:
-            self._repository.asking(
-                self._repository.butler.ingest, *datasets, transfer=self._settings.transfer
-            )
-        except NotReady:
-            raise
-        except Exception as error:  # noqa: BLE001 (sorted out in _explain)
-            if len(plans) == 1:
-                yield self._explain(plans[0], error)
-                return
-            half = len(plans) // 2
-            yield from self._ingest(plans[:half])
-            yield from self._ingest(plans[half:])
-        else:
+        error = self._repository.attempt(
+            self._repository.butler.ingest, *datasets, transfer=self._settings.transfer
+        )
+        if error is None:
             for plan in plans:
-                yield plan.outcome(Result.DONE, self._named(plan))
+                yield plan.outcome(Result.DONE, str(plan))
+        elif len(plans) == 1:
+            yield self._refused(plans[0], error)
+        else:
+            half = len(plans) // 2
+            yield from self.act(plans[:half])
+            yield from self.act(plans[half:])
 
-    def _explain(self, plan: _Plan, error: Exception) -> Outcome:
-        """Return what an error means for the one file that it came from."""
+    def _refused(self, plan: _Plan, error: Exception) -> Outcome:
+        """Return what an error means for the one file that was to be registered."""
         if isinstance(error, ConflictingDefinitionError):
             # Another pass was quicker, or another file was ingested as this dataset.
-            judged = self._judge(plan, self._repository.asking(self._held, [plan]))
-            if judged is not None:
-                return judged
-        if disk_away(error):
-            return plan.outcome(Result.LATER, str(error))
-        return plan.outcome(Result.FAILED, f"{type(error).__name__}: {first_line(error)}")
+            outcome = self._compared(plan, self._held([plan]))
+            if outcome is not None:
+                return outcome
+        return failed(plan.file, error, error_text(error))
 
-    # ---- words ----
+    def recover(
+        self, plans: list[_Plan]
+    ) -> Generator[Outcome, None, tuple[list[_Plan], dict[ExposureKey, DimensionRecord]]]:
+        """Yield outcomes of files that are there, or for which an instrument or detector is not.
 
-    def _named(self, plan: _Plan) -> str:
-        run = plan.refs[0].run
-        return f"{shown(plan.refs[0], len(plan.infos) - 1)} in {run}"
+        Return the other files, and the records of those of their exposures that are registered.
+        """
+        ready = []
+        for plan in plans:
+            detectors = {int(info.detector_num or 0) for info in plan.infos}
+            missing = self._repository.query(self._repository.missing, plan.exposure[0], detectors)
+            if missing:
+                yield plan.outcome(Result.FAILED, missing)
+            else:
+                ready.append(plan)
+        registered = self._repository.query(
+            self._repository.exposures, [plan.exposure for plan in ready]
+        )
+        held = self._held(plan for plan in ready if plan.exposure in registered)
+        new = []
+        for plan in ready:
+            outcome = self._compared(plan, held)
+            if outcome is None:
+                new.append(plan)
+            else:
+                yield outcome
+        return new, registered
+
+    def _compared(self, plan: _Plan, held: dict[DataCoordinate, DatasetRef]) -> Outcome | None:
+        """Compare a file with what is there; None if something is still to be ingested."""
+        new = []
+        same = "registered before"
+        for ref in plan.refs:
+            there = held.get(ref.dataId)
+            path = self._repository.query(self._repository.artifact, there) if there else None
+            if path is None:
+                # Not there, or there with its file forgotten: then it may have a new one.
+                new.append(there or ref)
+                continue
+            try:
+                differing = difference(path, plan.file)
+            except OSError as error:
+                why = f"cannot be compared with {path}: {error.strerror}"
+                return failed(plan.file, error, why)
+            if differing:
+                return plan.outcome(Result.FAILED, f"{shown(ref)} is there already: {differing}")
+            if path != plan.file.path:
+                same = f"registered before, the same content in {path}"
+        if new:
+            plan.refs = new
+            return None
+        return plan.outcome(Result.ALREADY, f"{plan}, {same}")
 
 
-def shown(ref: DatasetRef, more: int = 0) -> str:
+def shown(ref: DatasetRef) -> str:
     """Return a dataset's name for messages."""
     id_ = ref.dataId
-    text = f"{ref.datasetType.name} {id_['instrument']} {id_['exposure']}/{id_['detector']}"
-    return f"{text} and {more} more" if more else text
-
-
-def difference(path: str, file: StoredFile) -> str | None:
-    """Return in what a file differs from the one that the repository holds; None if in nothing.
-
-    Raises
-    ------
-    OSError
-        If a disk is away.
-    """
-    if path == file.path:
-        return None
-    try:
-        if os.path.samefile(path, file.path) or filecmp.cmp(path, file.path, shallow=False):
-            return None
-        size = os.stat(path).st_size
-    except FileNotFoundError:
-        return f"from {path}, which is gone; here it is {file.path}"
-    except OSError as error:
-        if disk_away(error):
-            raise
-        return f"from {path}, which cannot be read ({error.strerror}); here it is {file.path}"
-    return f"from {path} ({size} bytes), and differs from {file.path} ({file.size_bytes} bytes)"
+    return f"{ref.datasetType.name} {id_['instrument']} {id_['exposure']}/{id_['detector']}"

@@ -1,29 +1,33 @@
-"""Is this a whole FITS file? Told from its headers; the data are not read.
+"""Find the header and data units (HDUs) of a FITS file, and refuse a file that is not whole.
 
-The layout is that of the FITS Standard 4.0 (https://fits.gsfc.nasa.gov/fits_standard.html): blocks
-of 2880 bytes, cards of 80, and the size of the data from a few keywords (sections 3 and 4.4.1).
-astropy would do, but it parses every card of every HDU, which costs more than all the rest.
+Only headers are read. The layout is that of the FITS Standard 4.0
+(https://fits.gsfc.nasa.gov/fits_standard.html): blocks of 2880 bytes, cards of 80, and the size of
+the data from a few keywords (sections 3 and 4.4.1). astropy would do as well, but it parses every
+card of every HDU, which takes longer than all the rest.
 
-As astropy does, and unlike the standard, it accepts a file whose last block is not filled up, and
-one that is followed by NULs or by less than a block of anything. Data that are cut short are
-refused.
+As astropy does, and unlike the standard, it accepts a file whose last block is not full, and one
+that is followed by NULs or by less than a block of anything.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
+
+from dbbbatch.targets.plugin import Result
 
 BLOCK = 2880
 CARD = 80
-#: A header longer than this is taken for garbage (the largest known ones have some hundred kB).
+#: A longer header is garbage (the largest known ones have some hundred kB).
 LONGEST_HEADER = 64 << 20
 _EXTENSION = b"XTENSION= '"
+#: A card that decides how many data follow, or how many extensions.
+_SIZE_CARD = re.compile(rb"(?s)(?=.{8}= )(BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|NEXTEND) *= ([^/]*)")
 
-_SIZES = {b"BITPIX", b"NAXIS", b"PCOUNT", b"GCOUNT"}
-
-#: How files begin that a program has compressed as a whole.
+#: First bytes of a file that a program has compressed as a whole.
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"\x1f\x9d": "compress",
@@ -34,25 +38,20 @@ _COMPRESSED = {
 }
 
 
-class Damaged(Exception):
-    """The file is no FITS file, or not a whole one; says where and how."""
+class Unusable(Exception):
+    """A file that cannot be ingested as it is; the message says where and how it is wrong."""
+
+    result = Result.NEVER
 
 
-class NoFits(Damaged):
-    """The file is no FITS file at all."""
+class NoFits(Unusable):
+    """A file that is not a FITS file at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hdu:
-    """One header and data unit.
+class Hdu(NamedTuple):
+    """A header and data unit: its cards without END, and byte offsets in the file.
 
-    Attributes
-    ----------
-    header : `bytes`
-        The cards, up to and without END.
-    at, data_at, end : `int`
-        Offsets in bytes where its header and its data begin, and where its last block ends (or
-        the file, within that block).
+    The data end with their last block, or with the file within that block.
     """
 
     header: bytes
@@ -67,10 +66,10 @@ def walk(path: str, *, count: bool = True) -> list[Hdu]:
     Parameters
     ----------
     path : `str`
-        Of a file.
+        The file.
     count : `bool`
-        Refuse a file with fewer extensions than its primary header counts (NEXTEND): only so is a
-        file found out that was cut exactly between two of them.
+        Refuse a file with fewer extensions than its primary header counts (NEXTEND). Nothing else
+        shows that a file was cut exactly between two extensions.
 
     Returns
     -------
@@ -79,8 +78,8 @@ def walk(path: str, *, count: bool = True) -> list[Hdu]:
 
     Raises
     ------
-    Damaged
-        If it is no FITS file, if it ends before its data do, if blocks follow that are neither
+    Unusable
+        If it is not a FITS file, if it ends before its data do, if blocks follow that are neither
         an extension nor NULs, or if extensions are missing.
     OSError
         If it cannot be read.
@@ -91,36 +90,57 @@ def walk(path: str, *, count: bool = True) -> list[Hdu]:
         fd = file.fileno()
         size = os.fstat(fd).st_size
         at = 0
-        while at < size:
-            header = _read_header(fd, at, size, len(hdus))
-            if header is None:
-                break
+        while at < size and (header := _read_header(fd, at, size, len(hdus))) is not None:
             length, extensions = _data_length(header, len(hdus))
-            if not hdus:
-                announced = extensions
-            data_at = at + _blocks(len(header) + CARD)
-            end = data_at + _blocks(length)
+            announced = announced if hdus else extensions
+            data_at = at + _in_blocks(len(header) + CARD)
+            end = data_at + _in_blocks(length)
             if data_at + length > size:
-                raise Damaged(
+                raise Unusable(
                     f"cut short: HDU {len(hdus)} ends at byte {end}, the file at byte {size}"
                 )
             hdus.append(Hdu(header, at, data_at, min(end, size)))
             at = end
     if not hdus:
-        raise Damaged("is empty")
+        raise Unusable("is empty")
     if count and len(hdus) - 1 < announced:
-        raise Damaged(
+        raise Unusable(
             f"cut short: has {len(hdus) - 1} extensions of the {announced} in its header (NEXTEND)"
         )
     return hdus
 
 
-def _blocks(length: int) -> int:
+def _in_blocks(length: int) -> int:
     return -(-length // BLOCK) * BLOCK
 
 
+def _read_header(fd: int, at: int, size: int, number: int) -> bytes | None:
+    """Read the cards of one header, up to END; None if nothing follows but a trailer."""
+    # Most headers fit into the first read.
+    held = os.pread(fd, 12 * BLOCK, at)
+    if not held.startswith(_EXTENSION if number else b"SIMPLE  = "):
+        if number and _is_trailer(fd, at, size, held):
+            return None
+        raise _no_header(held, number, size - at)
+    looked = 0
+    while True:
+        whole = len(held) // CARD * CARD
+        for card in range(looked, whole, CARD):
+            if held[card : card + CARD].rstrip() == b"END":
+                return held[:card]
+        looked = whole
+        more = os.pread(fd, 32 * BLOCK, at + len(held))
+        if not more:
+            raise Unusable(f"cut short: the header of HDU {number} has no end")
+        if len(held) > LONGEST_HEADER:
+            raise Unusable(
+                f"no FITS file: no end in {LONGEST_HEADER} bytes of HDU {number}'s header"
+            )
+        held += more
+
+
 def _is_trailer(fd: int, at: int, size: int, begins: bytes) -> bool:
-    """Return whether what follows the last data is nothing that a reader would miss."""
+    """Return whether readers skip what follows the last data."""
     if size - at < BLOCK and not _EXTENSION.startswith(begins[: len(_EXTENSION)]):
         return True
     while not begins.strip(b"\0"):
@@ -131,80 +151,46 @@ def _is_trailer(fd: int, at: int, size: int, begins: bytes) -> bool:
     return False
 
 
-def _read_header(fd: int, at: int, size: int, number: int) -> bytes | None:
-    """Read the cards of one header, up to END; None if there is nothing but a trailer."""
-    # Most headers fit into the first read; more is read as needed.
-    held = os.pread(fd, 12 * BLOCK, at)
-    begins = _EXTENSION if number else b"SIMPLE  = "
-    if not held.startswith(begins):
-        if number and _is_trailer(fd, at, size, held):
-            return None
-        if number and _EXTENSION.startswith(held):
-            raise Damaged(f"cut short: the header of HDU {number} has no end")
-        if number:
-            raise Damaged(f"{size - at} bytes after HDU {number - 1} are no FITS extension")
-        for magic, program in _COMPRESSED.items():
-            if held.startswith(magic):
-                raise NoFits(
-                    f"no FITS file: compressed as a whole by {program}, which the Butler does not "
-                    "read; bring it uncompressed, or compressed by fpack"
-                )
-        raise NoFits(f"no FITS file: begins with {held[:10]!r}")
-    looked = 0
-    while True:
-        whole = len(held) // CARD * CARD
-        for card in range(looked, whole, CARD):
-            if held[card : card + 8] == b"END     " and not held[card + 8 : card + CARD].strip():
-                return held[:card]
-        looked = whole
-        more = os.pread(fd, 32 * BLOCK, at + len(held))
-        if not more:
-            raise Damaged(f"cut short: the header of HDU {number} has no end")
-        if len(held) > LONGEST_HEADER:
-            raise Damaged(
-                f"no FITS file: no end in {LONGEST_HEADER} bytes of HDU {number}'s header"
+def _no_header(begins: bytes, number: int, rest: int) -> Unusable:
+    if number:
+        if _EXTENSION.startswith(begins):
+            return Unusable(f"cut short: the header of HDU {number} has no end")
+        return Unusable(f"{rest} bytes after HDU {number - 1} are no FITS extension")
+    for magic, program in _COMPRESSED.items():
+        if begins.startswith(magic):
+            return NoFits(
+                f"no FITS file: compressed as a whole by {program}, which the Butler does not "
+                "read; bring it uncompressed, or compressed by fpack"
             )
-        held += more
+    return NoFits(f"no FITS file: begins with {begins[:10]!r}")
 
 
-def _data_length(header: bytes, number: int) -> tuple[int, int]:
+def _data_length(header: bytes, hdu: int) -> tuple[int, int]:
     """Return the bytes of data that a header announces, and NEXTEND (0 without it)."""
-    numbers: dict[bytes, int] = {}
-    random_groups = False
+    values: dict[bytes, bytes] = {}
     for at in range(0, len(header), CARD):
-        if header[at + 8 : at + 10] != b"= ":
-            continue
-        keyword = header[at : at + 8].rstrip()
-        if keyword in _SIZES or (keyword[:5] == b"NAXIS" and keyword[5:].isdigit()):
-            value = _value(header, at)
-            try:
-                numbers[keyword] = int(value)
-            except ValueError:
-                raise Damaged(
-                    f"HDU {number}: {keyword.decode('ascii', 'replace')} is {value!r}, no number"
-                ) from None
-        elif keyword == b"NEXTEND":
-            # Without it the data can be found as well, so a bad one is as good as none.
-            with suppress(ValueError):
-                numbers[keyword] = int(_value(header, at))
-        elif keyword == b"GROUPS":
-            random_groups = _value(header, at) == b"T"
-    try:
-        bits, axes = abs(numbers[b"BITPIX"]), numbers[b"NAXIS"]
-        lengths = [numbers[b"NAXIS%d" % axis] for axis in range(1, axes + 1)]
-    except KeyError as error:
-        raise Damaged(f"HDU {number}: no {error.args[0].decode('ascii')} in the header") from None
-    if random_groups and lengths and lengths[0] == 0:
+        if found := _SIZE_CARD.match(header, at, at + CARD):
+            values[found[1]] = found[2].strip()
+
+    def number(keyword: bytes, default: bytes | None = None) -> int:
+        value = values.get(keyword, default)
+        if value is None:
+            raise Unusable(f"HDU {hdu}: no {keyword.decode()} in the header")
+        try:
+            return int(value)
+        except ValueError:
+            raise Unusable(f"HDU {hdu}: {keyword.decode()} is {value!r}, no number") from None
+
+    bits = abs(number(b"BITPIX"))
+    lengths = [number(b"NAXIS%d" % axis) for axis in range(1, number(b"NAXIS") + 1)]
+    if values.get(b"GROUPS") == b"T" and lengths[:1] == [0]:
         lengths = lengths[1:]
-    elements = 1 if lengths else 0
-    for length in lengths:
-        elements *= length
-    groups, parameters = numbers.get(b"GCOUNT", 1), numbers.get(b"PCOUNT", 0)
-    total = bits // 8 * groups * (parameters + elements)
+    elements = math.prod(lengths) if lengths else 0
+    total = bits // 8 * number(b"GCOUNT", b"1") * (number(b"PCOUNT", b"0") + elements)
     if total < 0 or min([0, *lengths]) < 0:
-        raise Damaged(f"HDU {number}: announces data of a negative size")
-    return total, numbers.get(b"NEXTEND", 0)
-
-
-def _value(header: bytes, at: int) -> bytes:
-    return header[at + 10 : at + CARD].split(b"/", 1)[0].strip()
+        raise Unusable(f"HDU {hdu}: announces data of a negative size")
+    announced = 0
+    # The data are found without it, so an unreadable one is ignored.
+    with suppress(ValueError):
+        announced = int(values.get(b"NEXTEND", b"0"))
+    return total, announced

@@ -1,4 +1,4 @@
-"""Reads raw files with astropy alone; a repository records this class by its name."""
+"""Read raw files with astropy alone; a repository records this class by its name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from lsst.daf.butler import FormatterV2
 
 
 class FitsFormatter(FormatterV2):
-    """Gives a raw file as `astropy.io.fits.HDUList`, whatever the LSST stack would make of it.
+    """Return a raw file as `astropy.io.fits.HDUList`, whatever the LSST stack would make of it.
 
-    A file with several detectors is given whole for each of them.
+    A file with several detectors is returned whole for each of them.
     """
 
     can_read_from_local_file = True
@@ -22,6 +22,4 @@ class FitsFormatter(FormatterV2):
         self, path: str, component: str | None = None, expected_size: int = -1
     ) -> Any:
         """Open the file; the data are read when they are used."""
-        if component is not None:
-            return NotImplemented
-        return astropy.io.fits.open(path)
+        return NotImplemented if component is not None else astropy.io.fits.open(path)

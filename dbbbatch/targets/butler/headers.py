@@ -1,7 +1,4 @@
-"""From a file to what was observed: header, translator, `ObservationInfo`.
-
-Wants astropy and astro_metadata_translator.
-"""
+"""Read what a file's headers say was observed, by astropy and astro_metadata_translator."""
 
 from __future__ import annotations
 
@@ -10,18 +7,18 @@ import os
 import re
 import tempfile
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from astro_metadata_translator import MetadataTranslator, ObservationInfo, merge_headers
 from astropy.io.fits import Card, Header
 
 from dbbbatch.targets.butler import fits
+from dbbbatch.targets.plugin import Result
 
-#: How long it was meant to last, which an exposure record says where the header does, and how long
-#: it did last.
+#: The requested duration, which an exposure record holds where the header has it, and the actual
+#: one.
 REQUESTED, ACTUAL = "exposure_time_requested", "exposure_time"
 #: What an exposure record cannot do without (as `lsst.obs.base.RawIngestTask` since mid-2025).
 REQUIRED_PROPERTIES = {
@@ -54,32 +51,32 @@ WANTED = {
     "tracking_radec",
     "visit_id",
 }
-#: Why a path that is no UTF-8 is refused.
-NOT_UTF8 = "the Butler takes no names but UTF-8"
-#: A card that says nothing.
-_BLANK = b" " * fits.CARD
 
 
-class Untranslatable(Exception):
-    """The headers do not say what an exposure record needs, or nobody understands them."""
+class Untranslatable(fits.Unusable):
+    """A file whose headers lack what an exposure record needs, or that no translator understands.
+
+    A correction of the headers, or another translator, may help.
+    """
+
+    result = Result.FAILED
 
 
 def load_translators(modules: Iterable[str] = ()) -> None:
-    """Make header translators known.
+    """Register header translators.
 
     Parameters
     ----------
     modules : iterable of `str`
-        Modules to import that define translators, a site's own. obs_lsst is preferred to the
-        translators of ours for the same cameras.
+        Modules to import that define translators of the site's own. Those of obs_lsst, where it is
+        installed, replace the ones in this package for the same cameras.
 
     Raises
     ------
     ImportError
         If one of ``modules`` cannot be imported.
     """
-    import astro_metadata_translator.translators  # noqa: F401 (registers its instruments)
-
+    importlib.import_module("astro_metadata_translator.translators")
     try:
         importlib.import_module("lsst.obs.lsst.translators")
     except ImportError:
@@ -88,18 +85,18 @@ def load_translators(modules: Iterable[str] = ()) -> None:
         importlib.import_module(module)
 
 
-def is_utf8(path: str) -> bool:
-    """Return whether the Butler can name a path."""
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def uri(path: str) -> str:
     """Write a path as a URI in which `#` and `%` stand for themselves."""
     return f"file://{urllib.parse.quote(path)}"
+
+
+def whole_hdus(path: str, *, count: bool = True) -> list[fits.Hdu]:
+    """Find the HDUs of a file, as `fits.walk`, and refuse a name that the Butler cannot record."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        raise fits.Unusable("the Butler accepts only file names in UTF-8") from None
+    return fits.walk(path, count=count)
 
 
 def observations(path: str, *, count: bool = True) -> list[ObservationInfo]:
@@ -108,65 +105,57 @@ def observations(path: str, *, count: bool = True) -> list[ObservationInfo]:
     Parameters
     ----------
     path : `str`
-        Of a file; absolute.
+        Absolute path of the file.
     count : `bool`
         As for `fits.walk`.
 
     Raises
     ------
-    dbbbatch.targets.butler.fits.Damaged
-        If it is no whole FITS file.
-    Untranslatable
-        If its headers do not suffice.
+    dbbbatch.targets.butler.fits.Unusable
+        If it is not a whole FITS file; `Untranslatable` if its headers do not suffice.
     OSError
         If it cannot be read.
     """
-    if not is_utf8(path):
-        raise Untranslatable(NOT_UTF8)
-    hdus = fits.walk(path, count=count)
+    hdus = whole_hdus(path, count=count)
+    bad: list[str] = []
     try:
-        return _translated(path, hdus)
-    except OSError as error:
-        # astropy's own complaints about a card have no number; those of a disk have.
-        if error.errno is not None:
-            raise
-        failure: Exception = error
-    except Exception as error:  # noqa: BLE001 (a translator raises what it likes)
-        failure = error
-    mended, bad = _without_bad_cards(hdus)
-    if bad:
-        # Seldom one that is needed, but astropy reads all cards when it merges two headers.
         try:
-            with _headers_alone(path, mended) as copy:
-                return _translated(copy, mended)
-        except OSError:
+            return _translated(path, hdus)
+        except Exception as error:
+            # astropy's own complaints about a card have no number; those of a disk have one.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            mended, bad = _without_bad_cards(hdus)
+            if not bad:
+                raise
+        # Seldom is such a card needed, but astropy reads all cards when it merges two headers.
+        with _headers_alone(path, mended) as copy:
+            return _translated(copy, mended)
+    except Exception as error:
+        if isinstance(error, OSError) and (bad or error.errno is not None):
             raise
-        except Exception as error:  # noqa: BLE001
-            failure = error
-    what = str(failure) if isinstance(failure, Untranslatable) else _reason_of(failure)
-    if bad:
-        what += f"; its header has cards that cannot be parsed: {', '.join(bad[:3])}"
-    raise Untranslatable(what) from failure
+        what = str(error) if isinstance(error, Untranslatable) else _reason_of(error)
+        if bad:
+            what += f"; its header has cards that cannot be parsed: {', '.join(bad[:3])}"
+        raise Untranslatable(what) from error
 
 
-def _translated(path: str, hdus: list[fits.Hdu]) -> list[ObservationInfo]:
+def _translated(path: str, hdus: Sequence[fits.Hdu]) -> list[ObservationInfo]:
+    name = uri(path)
     header = _header(hdus[0])
-    named = uri(path)
-    try:
-        translator = MetadataTranslator.determine_translator(header, filename=named)
-    except ValueError:
-        # A compressed file says everything in its first extension.
-        if len(hdus) < 2:
-            raise Untranslatable(_unknown(header)) from None
+    translator = _translator(header, name)
+    if translator is None and len(hdus) > 1:
+        # The primary header of a compressed file is bare: the first extension has it all.
         header = merge_headers([header, _header(hdus[1])], mode="overwrite")
-        try:
-            translator = MetadataTranslator.determine_translator(header, filename=named)
-        except ValueError:
-            raise Untranslatable(_unknown(header)) from None
+        translator = _translator(header, name)
+    if translator is None:
+        instrument = header.get("INSTRUME")
+        what = "no INSTRUME" if instrument is None else f"INSTRUME = {str(instrument).strip()!r}"
+        raise Untranslatable(f"no translator understands its headers ({what})")
     try:
         found = [
-            _observation(one, translator, named)
-            for one in translator.determine_translatable_headers(named, header)
+            _observation(one, translator, name)
+            for one in translator.determine_translatable_headers(name, header)
         ]
     except (OSError, MemoryError):
         raise
@@ -179,12 +168,19 @@ def _translated(path: str, hdus: list[fits.Hdu]) -> list[ObservationInfo]:
     return found
 
 
-def _observation(header: Any, translator: Any, named: str) -> ObservationInfo:
+def _translator(header: Any, name: str) -> type[MetadataTranslator] | None:
+    try:
+        return MetadataTranslator.determine_translator(header, filename=name)
+    except ValueError:
+        return None
+
+
+def _observation(header: Any, translator: type[MetadataTranslator], name: str) -> ObservationInfo:
     def of(required: set[str]) -> ObservationInfo:
         return ObservationInfo(
             header,
             translator_class=translator,
-            filename=named,
+            filename=name,
             required=required,
             subset=required | WANTED,
             quiet=True,
@@ -199,44 +195,35 @@ def _observation(header: Any, translator: Any, named: str) -> ObservationInfo:
 
 
 def _header(hdu: fits.Hdu) -> Header:
-    return Header.fromstring(_card_text(hdu.header))
-
-
-def _card_text(cards: bytes) -> str:
     # Letters beyond ASCII, which the standard forbids and some writers use, upset astropy.
-    return cards.decode("ascii", "replace").replace("\ufffd", "?")
+    return Header.fromstring(hdu.header.decode("ascii", "replace").replace("\ufffd", "?"))
 
 
-def _without_bad_cards(hdus: list[fits.Hdu]) -> tuple[list[fits.Hdu], list[str]]:
-    """Blank out what astropy cannot parse; return the headers and the bad cards."""
+def _without_bad_cards(hdus: Iterable[fits.Hdu]) -> tuple[list[fits.Hdu], list[str]]:
+    """Blank out the cards that astropy cannot parse; return the HDUs and these cards."""
     mended, bad = [], []
     for hdu in hdus:
-        cards = [hdu.header[at : at + fits.CARD] for at in range(0, len(hdu.header), fits.CARD)]
-        at = 0
-        while at < len(cards):
-            # A long text goes on in the cards that follow.
-            last = at + 1
-            while last < len(cards) and cards[last].startswith(b"CONTINUE"):
-                last += 1
-            text = _card_text(b"".join(cards[at:last]))
-            if not _parses(text):
-                bad.append(" ".join(text.split()))
-                cards[at:last] = [_BLANK] * (last - at)
-            at = last
-        mended.append(replace(hdu, header=b"".join(cards)))
+        images = []
+        for card in _header(hdu).cards:
+            # Private, because `Card.image` would correct the card first.
+            image = card._image
+            if not _parses(card):
+                bad.append(" ".join(image.split()))
+                image = " " * len(image)
+            images.append(image)
+        mended.append(hdu._replace(header="".join(images).encode("ascii")))
     return mended, bad
 
 
-def _parses(text: str) -> bool:
+def _parses(card: Card) -> bool:
     try:
-        card = Card.fromstring(text)
-        return card.keyword is not None and card.value is not None
-    except Exception:  # noqa: BLE001 (VerifyError, and whatever a broken number gives)
+        return card.value is not None
+    except Exception:  # noqa: BLE001 (astropy raises VerifyError, and others for broken numbers)
         return False
 
 
 @contextmanager
-def _headers_alone(path: str, hdus: list[fits.Hdu]) -> Iterator[str]:
+def _headers_alone(path: str, hdus: Sequence[fits.Hdu]) -> Iterator[str]:
     """Make a file with these headers and holes for data, for translators that open it themselves.
 
     It has the name of the original, which a translator may read as well.
@@ -252,16 +239,10 @@ def _headers_alone(path: str, hdus: list[fits.Hdu]) -> Iterator[str]:
 
 
 def _reason_of(error: Exception) -> str:
-    """Return what was missing and for what, which is hidden in the chain of causes."""
+    """Return what was missing and for which property, which the chain of causes hides."""
     wanted = re.search(r"property '(\w+)'", str(error))
     at: BaseException = error
     while at.__cause__ is not None:
         at = at.__cause__
     text = str(at.args[0] if isinstance(at, KeyError) and at.args else at)
     return f"{text} (for {wanted[1]})" if wanted and at is not error else text
-
-
-def _unknown(header: Any) -> str:
-    instrument = header.get("INSTRUME")
-    what = "no INSTRUME" if instrument is None else f"INSTRUME = {str(instrument).strip()!r}"
-    return f"no translator understands its headers ({what})"

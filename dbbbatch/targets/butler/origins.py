@@ -1,8 +1,4 @@
-"""Remembers from which file a data id was registered, for a registry that keeps no paths.
-
-Written before the task registers a file, so that a kill in between leaves too much rather than too
-little: the registry says what is registered, and this only from where.
-"""
+"""Remember from which file a data id was registered, for a registry that keeps no paths."""
 
 from __future__ import annotations
 
@@ -13,13 +9,7 @@ from contextlib import closing
 
 
 class Origins:
-    """A table of data ids and paths, in a database of its own.
-
-    Parameters
-    ----------
-    path : `str`
-        Of the database; made when it is first written to.
-    """
+    """A table of data ids and paths, in a database file of its own."""
 
     def __init__(self, path: str) -> None:
         self._path = path

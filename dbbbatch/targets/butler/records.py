@@ -1,7 +1,7 @@
 """Dimension records of an exposure, for the repository's version of the dimension universe.
 
-What a record of a universe can hold is asked of the universe, never assumed: exposures refer to
-`group` and `day_obs` records since version 6, and name both themselves before.
+The universe is asked which columns a record has: since version 6 an exposure refers to records of
+`group` and `day_obs`; before, it has columns for both.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from astro_metadata_translator import ObservationInfo
 from astropy.time import Time, TimeDelta
 from lsst.daf.butler import DimensionRecord, DimensionUniverse, Timespan
 
-#: Instants that differ by less (s), and numbers by less of their size, count as equal: not always
-#: does one computer write the headers of all detectors of an exposure.
+#: Times that differ by less (seconds), and numbers that differ by less of their size, count as
+#: equal: the headers of an exposure's detectors may come from several computers.
 SECONDS = 1.0
 PART = 1e-6
 
-#: Column of an exposure record to property of `ObservationInfo`, where they are simply copied.
+#: Column of an exposure record to property of `ObservationInfo`, for those that are only copied.
 _COPIED = {
     "id": "exposure_id",
     "instrument": "instrument",
@@ -47,7 +47,7 @@ def exposure_rows(info: ObservationInfo, universe: DimensionUniverse) -> dict[st
     Parameters
     ----------
     info : `ObservationInfo`
-        Of one of its detectors.
+        What the header of one of its detectors says.
     universe : `DimensionUniverse`
         The repository's.
 
@@ -57,25 +57,20 @@ def exposure_rows(info: ObservationInfo, universe: DimensionUniverse) -> dict[st
         Dimension element to row; the last is the exposure's.
     """
     exposure = universe["exposure"]
-    implied = set(exposure.implied)
-    columns = (
-        {column.name for column in exposure.metadata}
-        | implied
-        | {"id", "instrument", "obs_id", "timespan"}
-    )
     values = {name: getattr(info, wanted) for name, wanted in _COPIED.items()} | _measured(info)
     rows: dict[str, dict[str, Any]] = {}
-    if "group" in implied:
+    if "group" in exposure.implied:
         rows["group"] = {"instrument": info.instrument, "name": info.exposure_group}
-    if "day_obs" in implied:
+    if "day_obs" in exposure.implied:
         rows["day_obs"] = _day_record(info)
+    columns = set(exposure.RecordClass.fields.names)
     rows["exposure"] = {name: value for name, value in values.items() if name in columns}
     return rows
 
 
-def _measured(info: ObservationInfo) -> dict[str, Any]:
+def _measured(info: Any) -> dict[str, Any]:
     begin, end = info.datetime_begin, info.datetime_end
-    # As requested, as obs_base has it since mid-2025: all detectors say the same then.
+    # The requested time, as in obs_base since mid-2025, is the same for all detectors.
     lasted = info.exposure_time_requested
     if lasted is None:
         lasted = info.exposure_time
@@ -102,7 +97,7 @@ def _measured(info: ObservationInfo) -> dict[str, Any]:
 
 
 def _day_record(info: ObservationInfo) -> dict[str, Any]:
-    row = {"instrument": info.instrument, "id": info.observing_day}
+    row: dict[str, Any] = {"instrument": info.instrument, "id": info.observing_day}
     if info.observing_day_offset is not None:
         day = str(info.observing_day)
         midnight = Time(f"{day[:4]}-{day[4:6]}-{day[6:]}T00:00:00", format="isot", scale="tai")
@@ -117,26 +112,21 @@ def differences(record: DimensionRecord, row: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} {_value_text(held.get(name))} there, {_value_text(value)} here"
         for name, value in row.items()
-        if not _alike(held.get(name), value)
+        if not _nearly_equal(held.get(name), value)
     ]
 
 
-def _alike(held: Any, value: Any) -> bool:
+def _nearly_equal(held: Any, value: Any) -> bool:
     if isinstance(held, Timespan) and isinstance(value, Timespan):
-        return _near(held.begin, value.begin) and _near(held.end, value.end)
+        return _nearly_equal(held.begin, value.begin) and _nearly_equal(held.end, value.end)
+    if isinstance(held, Time) and isinstance(value, Time):
+        return bool(abs((held - value).to_value("s")) < SECONDS)
     if isinstance(held, float) and isinstance(value, float):
         return math.isclose(held, value, rel_tol=PART, abs_tol=PART)
     return bool(held == value)
 
 
-def _near(one: Time | None, other: Time | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return bool(abs((one - other).to_value("s")) < SECONDS)
-
-
 def _value_text(value: Any) -> str:
     if isinstance(value, Timespan):
-        ends = ["…" if end is None else end.isot for end in (value.begin, value.end)]
-        return "/".join(ends)
+        return "/".join(getattr(end, "isot", "…") for end in (value.begin, value.end))
     return repr(value)

@@ -1,10 +1,12 @@
-"""A repository as a plugin sees it: opened with errors an operator understands, asked in bulk."""
+"""A Gen3 repository as a plugin sees it: opened with errors for an operator, queried in bulk."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import sqlalchemy.exc
@@ -26,12 +28,17 @@ from dbbbatch.files.batches import batched
 from dbbbatch.targets.failures import chain, disk_away, first_line
 from dbbbatch.targets.plugin import Misconfigured, NotReady
 
-#: Tries of a database that says it is away, before the pass is ended.
+#: Instrument and number of an exposure.
+ExposureKey = tuple[str, int]
+
+#: Tries of a database that is away, before the pass ends.
 REGISTRY_TRIES = 3
 #: Dimensions of a raw file.
 RAW_DIMENSIONS = {"instrument", "exposure", "detector"}
-#: Ids that one query asks for at most (SQLite takes 32766 values in a statement).
+#: Ids in one query at most (SQLite takes 32766 values in a statement).
 _IDS = 5000
+
+_Answer = TypeVar("_Answer")
 
 
 def database_away(error: BaseException) -> str | None:
@@ -58,7 +65,7 @@ class Repository:
     Raises
     ------
     NotReady
-        If it is away: not mounted, its database down.
+        If it is away: not mounted, or its database down.
     Misconfigured
         If there is no repository, or it cannot be used.
     """
@@ -76,24 +83,23 @@ class Repository:
             raise NotReady(
                 f"repository {where} does not exist (not mounted?); if it is new, {prepare}"
             )
-        if os.path.isdir(where) and not os.listdir(where):
+        # A directory with a dot in its name would be taken for a file.
+        directory = os.path.isdir(where)
+        if directory and not os.listdir(where):
             raise NotReady(f"repository {where} is empty (not mounted?); if it is new, {prepare}")
         try:
-            # A directory with a dot in its name would be taken for a file.
-            directory = os.path.isdir(where)
             config = ButlerConfig(ResourcePath(where, forceDirectory=True) if directory else where)
             self._check_sqlite(config)
             return Butler.from_config(config, writeable=True)
-        except (NotReady, Misconfigured):
+        except NotReady:
             raise
         except FileNotFoundError as error:
             raise Misconfigured(f"there is no repository {where} ({error}); {prepare}") from error
         except Exception as error:
-            # PostgreSQL and its password: nothing that waiting would mend.
+            # PostgreSQL and its password: waiting would not help.
             if "authentication failed" in str(error) or "no password" in str(error):
                 raise Misconfigured(f"repository {where}: {first_line(error)}") from error
-            if why := database_away(error):
-                raise NotReady(f"repository {where}: its database is away: {why}") from error
+            self.raise_if_away(error)
             if disk_away(error):
                 raise NotReady(f"repository {where}: {error}") from error
             raise Misconfigured(
@@ -110,12 +116,12 @@ class Repository:
                 raise NotReady(f"repository {self.where}: its database {file} does not exist")
 
     def close(self) -> None:
-        """Let go of the database."""
-        # A release without Butler.close lets go when collected.
+        """Close the connections to the database."""
+        # Older releases have no Butler.close, and close them when collected.
         getattr(self.butler, "close", lambda: None)()
 
-    def asking(self, call: Callable[..., Any], *args: Any, **more: Any) -> Any:
-        """Make a call that asks the database, again if that is away for a moment.
+    def query(self, call: Callable[..., _Answer], *args: Any, **more: Any) -> _Answer:
+        """Make a call that needs the database, again if that is away for a moment.
 
         Raises
         ------
@@ -124,44 +130,54 @@ class Repository:
         Exception
             Whatever else the call raises.
         """
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(REGISTRY_TRIES),
+            wait=tenacity.wait_random(0.05, 0.5),
+            # The Butler has waited for a locked SQLite database already, for minutes.
+            retry=tenacity.retry_if_exception(
+                lambda error: "locked" not in (database_away(error) or "locked")
+            ),
+            reraise=True,
+        )
         try:
-            for attempt in tenacity.Retrying(
-                stop=tenacity.stop_after_attempt(REGISTRY_TRIES),
-                wait=tenacity.wait_random(0.05, 0.5),
-                # A locked SQLite database was waited for already, for minutes.
-                retry=tenacity.retry_if_exception(
-                    lambda error: "locked" not in (database_away(error) or "locked")
-                ),
-                reraise=True,
-            ):
-                with attempt:
-                    return call(*args, **more)
+            return retrying(call, *args, **more)
         except Exception as error:
             self.raise_if_away(error)
             raise
+
+    def attempt(self, call: Callable[..., Any], *args: Any, **more: Any) -> Exception | None:
+        """Make a call as `query` does, and return what it raised, if anything.
+
+        Raises
+        ------
+        NotReady
+            If the database is away.
+        """
+        try:
+            self.query(call, *args, **more)
+        except NotReady:
+            raise
+        except Exception as error:  # noqa: BLE001 (daf_butler and its database raise many kinds)
+            return error
+        return None
 
     def raise_if_away(self, error: BaseException) -> None:
         """Raise `NotReady` if an error means that the database is away."""
         if why := database_away(error):
             raise NotReady(f"repository {self.where}: its database is away: {why}") from error
 
-    # ---- what is registered ----
-
     def registered_type(self, name: str) -> DatasetType | None:
-        """Return a dataset type, or None if the repository has none of this name."""
+        """Return a dataset type, or None if the repository has none of this name.
+
+        Raises
+        ------
+        Misconfigured
+            If it is not one of raw files.
+        """
         try:
-            return self.butler.get_dataset_type(name)
+            found = self.butler.get_dataset_type(name)
         except (MissingDatasetTypeError, KeyError):
             return None
-
-    def dataset_type(self, name: str) -> DatasetType:
-        """Return a dataset type that must be there, and be one of raw files."""
-        found = self.registered_type(name)
-        if found is None:
-            raise Misconfigured(
-                f"repository {self.where} has no dataset type {name!r}; complete it with: "
-                f"dbb butler prepare --repo {self.where} --instrument NAME --dataset-type {name}"
-            )
         required = set(found.dimensions.required)
         if required != RAW_DIMENSIONS:
             raise Misconfigured(
@@ -170,14 +186,18 @@ class Repository:
             )
         return found
 
-    def check_run(self, run: str) -> None:
-        """See that a collection that exists can take files.
+    def dataset_type(self, name: str) -> DatasetType:
+        """Return a dataset type of raw files that must be registered."""
+        found = self.registered_type(name)
+        if found is None:
+            raise Misconfigured(
+                f"repository {self.where} has no dataset type {name!r}; complete it with: "
+                f"dbb butler prepare --repo {self.where} --instrument NAME --dataset-type {name}"
+            )
+        return found
 
-        Raises
-        ------
-        Misconfigured
-            If it is one of other collections.
-        """
+    def check_run(self, run: str) -> None:
+        """Raise `Misconfigured` if a collection exists that cannot take files."""
         try:
             kind = self.butler.collections.get_info(run).type
         except MissingCollectionError:
@@ -185,76 +205,80 @@ class Repository:
         if kind is not CollectionType.RUN:
             raise Misconfigured(f"run: collection {run!r} in {self.where} is {kind.name}, not RUN")
 
-    def instruments(self) -> list[str]:
-        """Return the names of the instruments that are registered."""
-        return sorted(self.instrument_classes())
-
     def instrument_classes(self) -> dict[str, str]:
         """Return the stack's class of each registered instrument, by the instrument's name."""
-        records = self._records("instrument", "", {})
-        return {record.name: record.class_name or "" for record in records}
+        found = self.butler.query_dimension_records("instrument", limit=None, explain=False)
+        return {record.name: record.class_name or "" for record in found}
 
     def missing(self, instrument: str, detectors: set[int]) -> str | None:
         """Return what a file of these detectors needs that is not registered, and what to do."""
-        if not detectors <= self._detectors.get(instrument, set()):
-            # A person may have completed the repository meanwhile. (A bind that is named like a
-            # dimension would stand for the dimension itself.)
-            where, bind = "instrument = :of", {"of": instrument}
-            if not list(self._records("instrument", where, bind)):
-                return (
-                    f"instrument {instrument!r} is not registered in {self.where}: "
-                    f"dbb butler prepare --repo {self.where} --instrument {instrument}"
-                )
-            found = {record.id for record in self._records("detector", where, bind)}
-            self._detectors[instrument] = found
-            if absent := detectors - found:
-                return (
-                    f"detector {', '.join(map(str, sorted(absent)))} of {instrument} is not "
-                    f"registered in {self.where}: "
-                    f"dbb butler prepare --repo {self.where} --instrument {instrument} --files FILE"
-                )
+        if detectors <= self._detectors.get(instrument, set()):
+            return None
+        # A person may have completed the repository meanwhile.
+        prepare = f"dbb butler prepare --repo {self.where} --instrument {instrument}"
+        if instrument not in self.instrument_classes():
+            return f"instrument {instrument!r} is not registered in {self.where}: {prepare}"
+        found = {record.id for record in self.records("detector", instrument)}
+        self._detectors[instrument] = found
+        if absent := detectors - found:
+            return (
+                f"detector {', '.join(map(str, sorted(absent)))} of {instrument} is not "
+                f"registered in {self.where}: {prepare} --files FILE"
+            )
         return None
 
     def has_filter(self, instrument: str, name: str) -> bool:
         """Return whether a physical filter is registered."""
         if name not in self._filters.get(instrument, set()):
-            self._filters[instrument] = {
-                record.name
-                for record in self._records(
-                    "physical_filter", "instrument = :of", {"of": instrument}
-                )
-            }
+            found = self.records("physical_filter", instrument)
+            self._filters[instrument] = {record.name for record in found}
         return name in self._filters[instrument]
 
-    def exposures(self, instrument: str, ids: Iterable[int]) -> dict[int, DimensionRecord]:
-        """Return the exposure records that exist of these."""
-        found = {}
-        for some in batched(sorted(set(ids)), _IDS):
-            for record in self._records(
-                "exposure",
-                "instrument = :of AND exposure IN (:ids)",
-                {"of": instrument, "ids": some},
-            ):
-                found[record.id] = record
-        return found
+    def records(
+        self, element: str, instrument: str, where: str = "", **bind: Any
+    ) -> list[DimensionRecord]:
+        """Return the dimension records of an instrument that fulfil a condition."""
+        return self.butler.query_dimension_records(
+            element, where=where, bind=bind, instrument=instrument, limit=None, explain=False
+        )
+
+    def exposures(self, keys: Iterable[ExposureKey]) -> dict[ExposureKey, DimensionRecord]:
+        """Return the records of those exposures that are registered."""
+        return {
+            (instrument, record.id): record
+            for instrument, ids in _in_chunks(keys)
+            for record in self.records("exposure", instrument, "exposure IN (:ids)", ids=ids)
+        }
 
     def datasets(
-        self, dataset_type: DatasetType, run: str, instrument: str, exposures: Iterable[int]
+        self, dataset_type: DatasetType, run: str, keys: Iterable[ExposureKey]
     ) -> dict[DataCoordinate, DatasetRef]:
-        """Return the datasets of these exposures that a run holds, by data id."""
-        try:
-            self.butler.collections.get_info(run)
-        except MissingCollectionError:
-            # The first file makes it.
-            return {}
+        """Return the datasets of these exposures that a run holds, by data id.
+
+        Parameters
+        ----------
+        dataset_type : `DatasetType`
+            The dataset type.
+        run : `str`
+            The run; ``{instrument}`` in it is filled in.
+        keys : iterable of (`str`, `int`)
+            Instruments and numbers of the exposures.
+        """
         found = {}
-        for some in batched(sorted(set(exposures)), _IDS):
+        for instrument, ids in _in_chunks(keys):
+            collection = run.format(instrument=instrument)
+            try:
+                self.butler.collections.get_info(collection)
+            except MissingCollectionError:
+                # The first file makes it.
+                continue
             for ref in self.butler.query_datasets(
                 dataset_type,
-                collections=run,
+                collections=collection,
                 find_first=False,
-                where="instrument = :of AND exposure IN (:ids)",
-                bind={"of": instrument, "ids": some},
+                where="exposure IN (:ids)",
+                bind={"ids": ids},
+                instrument=instrument,
                 limit=None,
                 explain=False,
             ):
@@ -271,9 +295,10 @@ class Repository:
         except FileNotFoundError:
             return None
 
-    def _records(
-        self, element: str, where: str, bind: Mapping[str, Any]
-    ) -> Iterator[DimensionRecord]:
-        yield from self.butler.query_dimension_records(
-            element, where=where, bind=bind, limit=None, explain=False
-        )
+
+def _in_chunks(keys: Iterable[ExposureKey]) -> Iterator[tuple[str, list[int]]]:
+    """Yield each instrument with as many of its exposures as one query takes."""
+    for instrument, some in groupby(sorted(set(keys)), itemgetter(0)):
+        ids = (number for _, number in some)
+        for batch in batched(ids, _IDS):
+            yield instrument, batch

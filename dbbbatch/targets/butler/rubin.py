@@ -1,16 +1,17 @@
 """Header translators for LSSTCam, LSSTComCam and LATISS, for sites without the package obs_lsst.
 
-Importing this module registers them with astro_metadata_translator. They follow what obs_lsst
-(https://github.com/lsst/obs_lsst, python/lsst/obs/lsst/translators) makes of headers written at the
-telescopes; its corrections of single nights and of laboratory data are not repeated here. Where
-obs_lsst is installed, it is used instead (see `dbbbatch.targets.butler.headers`).
+Importing this module registers them with astro_metadata_translator. They translate what dimension
+records need, as obs_lsst does (https://github.com/lsst/obs_lsst, python/lsst/obs/lsst/translators)
+with headers written at the telescopes. Its corrections of single nights and of laboratory data are
+not repeated here. Where obs_lsst is installed, it is used instead (see
+`dbbbatch.targets.butler.headers`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -20,10 +21,10 @@ from astro_metadata_translator.translators.helpers import (
     altaz_from_degree_headers,
     tracking_from_degree_headers,
 )
-from astropy.coordinates import AltAz, EarthLocation, SkyCoord
+from astropy.coordinates import AltAz, Angle, EarthLocation, SkyCoord
 from astropy.time import Time, TimeDelta
 
-from dbbbatch.targets.butler.instruments import LSSTCAM_DETECTORS
+from dbbbatch.targets.butler.instruments import LSSTCAM_DETECTORS, SLOTS
 
 #: CONTRLLR letters in the order in which they shift the exposure id by 1000 years each.
 CONTROLLERS = "OCHPQS"
@@ -32,15 +33,26 @@ UNIFIED_AFTER = {"C": 20231004, "P": 20250417, "Q": 20250417, "S": 20250417}
 #: Controllers of simulated data.
 SIMULATED = "HPQS"
 
-#: GROUPID as the scheduler writes it: an instant with milliseconds and, maybe, a number.
+#: GROUPID as the scheduler writes it: a time with milliseconds and, maybe, a number.
 _GROUP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{3})(?:[+#](\d+))?")
 _GROUP_EPOCH = datetime(2015, 1, 1, tzinfo=UTC)
 
 SUMMIT_OFFSET = TimeDelta(12 * 3600, format="sec", scale="tai")
 
+#: Properties that are copied from a card: its keyword (or keywords), and a default or unit.
+_CARDS: dict[str, str | list[str] | tuple[Any, ...]] = {
+    "observation_id": "OBSID",
+    "observation_counter": "SEQNUM",
+    "object": ("OBJECT", {"default": "UNKNOWN"}),
+    "science_program": (["PROGRAM", "RUNNUM"], {"default": "unknown"}),
+    "exposure_time_requested": ("EXPTIME", {"unit": u.s}),
+    "detector_group": "RAFTBAY",
+    "detector_name": "CCDSLOT",
+}
+
 
 def exposure_id(day: int, sequence: int, controller: str | None) -> int:
-    """Make the id of an exposure from its night, its number in the night and who controlled it.
+    """Make the id of an exposure from its night, its number in the night and its controller.
 
     Raises
     ------
@@ -66,15 +78,15 @@ def group_number(group: str) -> int:
     if group.isdecimal():
         return int(group)
     if found := _GROUP.fullmatch(group):
-        instant = datetime.strptime(found[1], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
-        seconds = int((instant - _GROUP_EPOCH).total_seconds())
+        begin = datetime.strptime(found[1], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+        seconds = int((begin - _GROUP_EPOCH).total_seconds())
         return int(f"{seconds}{found[2]}{int(found[3] or 0):04d}")
     digest = hashlib.blake2b(group.encode("ascii", "replace")).hexdigest()[:14]
     return int(f"{int(digest, 16)}{len(group):02d}")
 
 
 def tidy_filter(name: str) -> str:
-    """Write a filter's name as the repositories know it."""
+    """Write a filter's name as repositories have it."""
     if re.fullmatch(r"empty_?\d*", name, re.IGNORECASE):
         return "empty"
     if name.upper() == "NONE":
@@ -83,48 +95,48 @@ def tidy_filter(name: str) -> str:
     return re.sub(r"^ph_0(\d)$", r"ph_\1", name)
 
 
+def _observation_type(kind: Any) -> str:
+    kind = str(kind).strip().lower()
+    return "science" if kind in ("object", "skyexp") else kind
+
+
+def _constants(**properties: Any) -> dict[str, Any]:
+    """Return the properties of a camera that never change."""
+    return properties
+
+
 class _Rubin(FitsTranslator):
     """What the three cameras have in common."""
 
-    _const_map: ClassVar[dict[str, Any]] = {}
-    _trivial_map: ClassVar[dict[str, Any]] = {
-        "observation_id": "OBSID",
-        "object": ("OBJECT", {"default": "UNKNOWN"}),
-        "science_program": (["PROGRAM", "RUNNUM"], {"default": "unknown"}),
-        "detector_serial": (["LSST_NUM", "DETSER"], {"default": "unknown"}),
-    }
-    #: What INSTRUME may say, in lower case.
+    _trivial_map = _CARDS
+    #: Values of INSTRUME, in lower case.
     _known_as: ClassVar[frozenset[str]] = frozenset()
-    _place = EarthLocation.from_geodetic(-70.749417, -30.244639, 2663.0)
+    _site = EarthLocation.from_geodetic(-70.749417, -30.244639, 2663.0)
 
     @classmethod
     def can_translate(cls, header: Mapping[str, Any], filename: str | None = None) -> bool:
+        """Return whether INSTRUME names this camera."""
         return str(header.get("INSTRUME", "")).strip().lower() in cls._known_as
 
     @classmethod
     def observing_date_to_offset(cls, observing_date: Time) -> TimeDelta:
+        """Return how long after midnight TAI a night begins: it is named after its evening."""
         return SUMMIT_OFFSET
 
     def _value(self, *keywords: str) -> Any:
         """Return the first of these that has a value, or None."""
-        for keyword in keywords:
-            if self.is_key_ok(keyword):
-                self._used_these_cards(keyword)
-                return self._header[keyword]
-        return None
+        return next((self._header[name] for name in keywords if self.is_key_ok(name)), None)
 
     def _needed(self, *keywords: str) -> Any:
         value = self._value(*keywords)
         if value is None:
-            raise KeyError(f"{self._log_prefix}: no {' or '.join(keywords)} in the header")
+            raise KeyError(f"no {' or '.join(keywords)} in the header")
         return value
-
-    # ---- which exposure ----
 
     @cache_translation
     def to_exposure_id(self) -> int:
         return exposure_id(
-            self.to_observing_day(), int(self._needed("SEQNUM")), self._value("CONTRLLR")
+            self.to_observing_day(), self.to_observation_counter(), self._value("CONTRLLR")
         )
 
     @cache_translation
@@ -139,10 +151,6 @@ class _Rubin(FitsTranslator):
     @cache_translation
     def to_observing_day(self) -> int:
         return int(str(self._needed("DAYOBS")).partition("T")[0].replace("-", ""))
-
-    @cache_translation
-    def to_observation_counter(self) -> int:
-        return int(self._needed("SEQNUM"))
 
     @cache_translation
     def to_group_counter_start(self) -> int:
@@ -161,12 +169,9 @@ class _Rubin(FitsTranslator):
             return counter + int(last) - int(index)
         return counter or self.to_exposure_id()
 
-    # ---- what was observed ----
-
     @cache_translation
     def to_observation_type(self) -> str:
-        kind = str(self._needed("IMGTYPE", "OBSTYPE")).strip().lower()
-        return "science" if kind in ("object", "skyexp") else kind
+        return _observation_type(self._needed("IMGTYPE", "OBSTYPE"))
 
     @cache_translation
     def to_observation_reason(self) -> str:
@@ -183,9 +188,7 @@ class _Rubin(FitsTranslator):
         if self._value("SHUTTIME") == 0.0:
             return False
         vignetted = self._value("VIGN_MIN")
-        if vignetted is not None:
-            return str(vignetted) != "FULLY"
-        return super().to_can_see_sky()
+        return super().to_can_see_sky() if vignetted is None else str(vignetted) != "FULLY"
 
     @cache_translation
     def to_physical_filter(self) -> str:
@@ -195,25 +198,19 @@ class _Rubin(FitsTranslator):
             names.pop()
         return "~".join(names) or "unknown"
 
-    # ---- when ----
-
     @cache_translation
     def to_datetime_begin(self) -> Time:
         for keyword in ("MJD-BEG", "DATE-BEG", "MJD-OBS", "DATE-OBS"):
             if (value := self._value(keyword)) is not None:
                 kind = "mjd" if keyword.startswith("MJD") else "fits"
                 return Time(value, format=kind, scale="tai")
-        raise KeyError(f"{self._log_prefix}: no DATE-BEG in the header")
+        raise KeyError("no DATE-BEG in the header")
 
     @cache_translation
     def to_datetime_end(self) -> Time:
         if (value := self._value("DATE-END")) is not None:
             return Time(value, format="fits", scale="tai")
         return self.to_datetime_begin() + max(self.to_exposure_time(), 0.0 * u.s)
-
-    @cache_translation
-    def to_exposure_time_requested(self) -> u.Quantity:
-        return float(self._needed("EXPTIME")) * u.s
 
     @cache_translation
     def to_exposure_time(self) -> u.Quantity:
@@ -224,24 +221,16 @@ class _Rubin(FitsTranslator):
         dark = self._value("DARKTIME")
         return self.to_exposure_time() if dark is None else float(dark) * u.s
 
-    # ---- where to ----
-
-    def _follows_the_sky(self) -> bool:
-        return (
-            str(self._value("TRACKSYS") or "").lower() != "local"
-            and self.to_observation_type() not in self._non_sky_observation_types
-        )
-
     @cache_translation
     def to_location(self) -> EarthLocation:
         try:
             return super().to_location()
         except (KeyError, TypeError):
-            return self._place
+            return self._site
 
     @cache_translation
     def to_tracking_radec(self) -> SkyCoord | None:
-        # Darks are sometimes taken while tracking; other calibrations may only say that they are.
+        # Darks are sometimes taken while tracking; other calibrations may only claim to be.
         if self.to_observation_type() in set(self._non_sky_observation_types) - {"dark"}:
             return None
         if self._value("TRACKSYS") not in (None, "RADEC"):
@@ -260,53 +249,17 @@ class _Rubin(FitsTranslator):
 
     @cache_translation
     def to_boresight_rotation_coord(self) -> str:
-        if not self._follows_the_sky():
+        local = str(self._value("TRACKSYS") or "").lower() == "local"
+        if local or self.to_observation_type() in self._non_sky_observation_types:
             return "unknown"
         return str(self._value("ROTCOORD") or "unknown")
 
     @cache_translation
     def to_boresight_rotation_angle(self) -> u.Quantity:
-        from astropy.coordinates import Angle
-
         angle = self._value("ROTPA", "ROTANGLE")
         if angle is None and self.to_observation_type() == "science":
-            raise KeyError(f"{self._log_prefix}: no ROTPA in the header of a science exposure")
+            raise KeyError("no ROTPA in the header of a science exposure")
         return Angle(float(angle or 0.0) * u.deg)
-
-    @cache_translation
-    def to_boresight_airmass(self) -> float | None:
-        airmass = self._value("AMSTART")
-        return None if airmass is None else float(airmass)
-
-    @cache_translation
-    def to_relative_humidity(self) -> float | None:
-        value = self._value("HUMIDITY")
-        return None if value is None else float(value)
-
-    @cache_translation
-    def to_temperature(self) -> u.Quantity | None:
-        value = self._value("AIRTEMP")
-        return None if value is None else float(value) * u.deg_C
-
-    @cache_translation
-    def to_pressure(self) -> u.Quantity | None:
-        value = self._value("PRESSURE")
-        # Written in Pa by some releases and in hPa by others.
-        return None if value is None else float(value) * (u.Pa if value > 10_000 else u.hPa)
-
-    # ---- which detector ----
-
-    @cache_translation
-    def to_detector_group(self) -> str:
-        return str(self._needed("RAFTBAY"))
-
-    @cache_translation
-    def to_detector_name(self) -> str:
-        return str(self._needed("CCDSLOT"))
-
-    @cache_translation
-    def to_detector_exposure_id(self) -> int:
-        return int(f"{self.to_exposure_id()}{self.to_detector_num():03d}")
 
 
 class LsstCam(_Rubin):
@@ -315,22 +268,20 @@ class LsstCam(_Rubin):
     name = "LSSTCam"
     supported_instrument = "LSSTCam"
     _known_as = frozenset({"lsstcam"})
-    _const_map: ClassVar[dict[str, Any]] = {
-        "instrument": "LSSTCam",
-        "telescope": "Simonyi Survey Telescope",
-    }
+    _const_map = _constants(instrument="LSSTCam")
 
     @cache_translation
     def to_exposure_time(self) -> u.Quantity:
-        # How long the shutter was open; it stays closed for a dark.
+        """Return how long the shutter was open; it stays closed for a dark."""
         shutter = self._value("SHUTTIME")
         return float(shutter) * u.s if shutter else self.to_exposure_time_requested()
 
     @cache_translation
     def to_detector_num(self) -> int:
-        name = f"{self.to_detector_group()}_{self.to_detector_name()}"
+        """Return the number of the raft's detector."""
+        name = self.to_detector_unique_name()
         if name not in LSSTCAM_DETECTORS:
-            raise KeyError(f"{self._log_prefix}: LSSTCam has no detector {name}")
+            raise KeyError(f"LSSTCam has no detector {name}")
         return LSSTCAM_DETECTORS[name]
 
 
@@ -340,18 +291,15 @@ class LsstComCam(_Rubin):
     name = "LSSTComCam"
     supported_instrument = "LSSTComCam"
     _known_as = frozenset({"comcam", "lsstcomcam"})
-    _const_map: ClassVar[dict[str, Any]] = {
-        "instrument": "LSSTComCam",
-        "telescope": "Simonyi Survey Telescope",
-        "detector_group": "R22",
-    }
+    _const_map = _constants(instrument="LSSTComCam", detector_group="R22")
 
     @cache_translation
     def to_detector_num(self) -> int:
-        slot = re.fullmatch(r"S([0-2])([0-2])", self.to_detector_name())
-        if slot is None:
-            raise KeyError(f"{self._log_prefix}: LSSTComCam has no slot {self.to_detector_name()}")
-        return 3 * int(slot[1]) + int(slot[2])
+        """Return the number of the slot."""
+        name = self.to_detector_name()
+        if name not in SLOTS:
+            raise KeyError(f"LSSTComCam has no slot {name}")
+        return SLOTS.index(name)
 
 
 class Latiss(_Rubin):
@@ -360,41 +308,42 @@ class Latiss(_Rubin):
     name = "LSST_LATISS"
     supported_instrument = "LATISS"
     _known_as = frozenset({"latiss", "lsst_atiss"})
-    _const_map: ClassVar[dict[str, Any]] = {
-        "instrument": "LATISS",
-        "telescope": "Rubin Auxiliary Telescope",
-        "detector_group": "RXX",
-        "detector_name": "S00",
-        "detector_num": 0,
-    }
-    _place = EarthLocation.from_geodetic(-70.747698, -30.244728, 2663.0)
+    _const_map = _constants(
+        instrument="LATISS", detector_group="RXX", detector_name="S00", detector_num=0
+    )
+    _site = EarthLocation.from_geodetic(-70.747698, -30.244728, 2663.0)
 
     @classmethod
     def fix_header(
-        cls, header: Any, instrument: str, obsid: str, filename: str | None = None
+        cls,
+        header: MutableMapping[str, Any],
+        instrument: str,
+        obsid: str,
+        filename: str | None = None,
     ) -> bool:
-        """Write a header of any year as those of today say it."""
-        # A blank says nothing, and coordinates without a system are ICRS; SIDEREAL is what headers
-        # up to 2022 call RADEC.
-        wanted: dict[str, dict[str, str | None]] = {
+        """Write a header of any year as those of today."""
+        # A blank means nothing, and coordinates without a system are ICRS; until 2022 headers had
+        # SIDEREAL for RADEC.
+        meant: dict[str, dict[str, str | None]] = {
             "TRACKSYS": {"": None, "SIDEREAL": "RADEC"},
             "RADESYS": {"": "ICRS"},
         }
         changed = False
-        for keyword, values in wanted.items():
-            said = header.get(keyword)
-            if isinstance(said, str) and (said := said.strip()) in values:
-                header[keyword] = values[said]
+        for keyword, values in meant.items():
+            value = header.get(keyword)
+            if isinstance(value, str) and value.strip() in values:
+                header[keyword] = values[value.strip()]
                 changed = True
         return changed
 
     @cache_translation
     def to_observation_type(self) -> str:
-        kind = str(self._needed("OBSTYPE", "IMGTYPE")).strip().lower()
-        return "science" if kind in ("object", "skyexp") else kind
+        """Return the type, which is in OBSTYPE first."""
+        return _observation_type(self._needed("OBSTYPE", "IMGTYPE"))
 
     @cache_translation
     def to_physical_filter(self) -> str:
+        """Return the names of filter and grating."""
         both = [self._value("FILTER"), self._value("GRATING")]
         names = ["unknown" if name is None else str(name) for name in both]
         return "~".join(
@@ -403,9 +352,5 @@ class Latiss(_Rubin):
 
     @cache_translation
     def to_dark_time(self) -> u.Quantity:
-        # Some releases wrote less than the exposure lasted, which cannot be.
+        """Return the dark time; some releases wrote less than the exposure lasted."""
         return max(super().to_dark_time(), self.to_exposure_time())
-
-    @cache_translation
-    def to_detector_exposure_id(self) -> int:
-        return self.to_exposure_id()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.targets.butler.postgres import InstalledPostgres, binaries
+from tests.targets.butler.preparing import prepared
 from tests.targets.extras import give_up, without
 
 pytest_pycollect_makemodule = without(
@@ -23,11 +24,9 @@ CAMERAS = ("LATISS", "LSSTCam", "HSC", "DECam")
 
 @pytest.fixture(scope="session")
 def _prepared_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from dbbbatch.targets.butler.prepare import prepare
-
     repo = tmp_path_factory.mktemp("butler") / "repo"
     for camera in CAMERAS:
-        list(prepare(str(repo), camera))
+        prepared(repo, camera)
     return repo
 
 
@@ -39,11 +38,9 @@ def sqlite_repo(_prepared_sqlite: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _prepared_for_the_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from dbbbatch.targets.butler.prepare import prepare
-
     repo = tmp_path_factory.mktemp("butler") / "stack"
     for camera in CAMERAS:
-        list(prepare(str(repo), camera, storage_class="Exposure"))
+        prepared(repo, camera, storage_class="Exposure")
     return repo
 
 
@@ -56,14 +53,12 @@ def stack_repo(_prepared_for_the_stack: Path, tmp_path: Path) -> Path:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def each_stack_repo(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Return a repository that the stack's tasks take, for LATISS, on each kind of database."""
-    from dbbbatch.targets.butler.prepare import prepare
-
     if request.param == "sqlite":
         return Path(request.getfixturevalue("stack_repo"))
     repo = tmp_path / "repo"
     database = request.getfixturevalue("butler_postgres").fresh()
-    more = {"database": database, "namespace": "butler", "storage_class": "Exposure"}
-    list(prepare(str(repo), "LATISS", **more))
+    registry = {"db": database, "namespace": "butler"}
+    prepared(repo, "LATISS", registry=registry, storage_class="Exposure")
     return repo
 
 
@@ -81,12 +76,10 @@ def butler_postgres() -> Iterator[InstalledPostgres]:
 @pytest.fixture
 def postgres_repo(butler_postgres: InstalledPostgres, tmp_path: Path) -> Path:
     """Give a repository of the test's own, for LATISS and DECam, on PostgreSQL."""
-    from dbbbatch.targets.butler.prepare import prepare
-
     repo = tmp_path / "repo"
     database = butler_postgres.fresh()
-    list(prepare(str(repo), "LATISS", database=database, namespace="butler"))
-    list(prepare(str(repo), "DECam"))
+    prepared(repo, "LATISS", registry={"db": database, "namespace": "butler"})
+    prepared(repo, "DECam")
     return repo
 
 

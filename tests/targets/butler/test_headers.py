@@ -47,7 +47,7 @@ def test_header_of_hsc(tmp_path: Path) -> None:
 
 def test_missing_keyword_is_said(tmp_path: Path) -> None:
     cards = {name: value for name, value in rubin(LATISS, 20250501, 7).items() if name != "EXPTIME"}
-    with pytest.raises(headers.Untranslatable, match=r"do not suffice for LSST_LATISS.*no EXPTIME"):
+    with pytest.raises(headers.Untranslatable, match=r"do not suffice for LSST_LATISS.*EXPTIME"):
         headers.observations(str(write(tmp_path / "a.fits", cards)))
 
 
@@ -75,5 +75,5 @@ def test_names_are_data(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("keyword", ["DAYOBS", "SEQNUM"])
 def test_what_the_stack_requires_is_required(tmp_path: Path, keyword: str) -> None:
     cards = {name: value for name, value in rubin(LATISS, 20250501, 7).items() if name != keyword}
-    with pytest.raises(headers.Untranslatable, match=f"no {keyword}"):
+    with pytest.raises(headers.Untranslatable, match=keyword):
         headers.observations(str(write(tmp_path / "a.fits", cards)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,15 @@ from lsst.daf.butler import Butler, CollectionType, DatasetType
 
 from dbbbatch.errors import ConfigError
 from dbbbatch.targets.butler import instruments
-from dbbbatch.targets.butler.prepare import prepare
 from dbbbatch.targets.plugin import Misconfigured, NotReady
+from tests.targets.butler.preparing import prepared
 from tests.targets.observations import HSC, LATISS, latiss, rubin, write
 from tests.targets.offering import offered, results, started
 
 
 def test_makes_a_repository(tmp_path: Path) -> None:
     repo = tmp_path / "deep" / "repo.v2"
-    assert list(prepare(str(repo), "LATISS")) == [
+    assert prepared(repo, "LATISS") == [
         f"repository {repo}",
         "instrument LATISS",
         "1 detectors of LATISS",
@@ -33,15 +32,15 @@ def test_makes_a_repository(tmp_path: Path) -> None:
 
 def test_repeated_does_nothing(tmp_path: Path) -> None:
     repo = str(tmp_path / "repo")
-    list(prepare(repo, "LATISS"))
-    assert list(prepare(repo, "LATISS")) == []
+    prepared(repo, "LATISS")
+    assert prepared(repo, "LATISS") == []
 
 
 @pytest.mark.parametrize(
     ("camera", "count"), [("LSSTCam", 205), ("LSSTComCam", 9), ("HSC", 112), ("DECam", 62)]
 )
 def test_completes_one_with_another_camera(sqlite_repo: Path, camera: str, count: int) -> None:
-    list(prepare(str(sqlite_repo), camera))
+    prepared(sqlite_repo, camera)
     records = Butler.from_config(str(sqlite_repo)).query_dimension_records(
         "detector", where="instrument = :camera", bind={"camera": camera}
     )
@@ -93,18 +92,18 @@ class TestRecordsThatDiffer:
 
     def test_are_left_and_explained(self, guessed_repo: Path) -> None:
         with pytest.raises(ConfigError, match=r"NB0921.*'n' != 'N921'.*--update"):
-            list(prepare(str(guessed_repo), "HSC"))
+            prepared(guessed_repo, "HSC")
         assert self.bands(guessed_repo)["NB0921"] == "n"
 
     def test_are_updated_if_so_asked(self, guessed_repo: Path) -> None:
-        assert list(prepare(str(guessed_repo), "HSC", update=True)) == ["1 filters of HSC"]
+        assert prepared(guessed_repo, "HSC", update=True) == ["1 filters of HSC"]
         assert self.bands(guessed_repo)["NB0921"] == "N921"
 
     def test_filter_that_was_not_known_is_completed(self, sqlite_repo: Path) -> None:
         row = {"instrument": "HSC", "name": "NB0921", "band": "NB0921"}
         butler = Butler.from_config(str(sqlite_repo), writeable=True)
         butler.registry.syncDimensionData("physical_filter", row, update=True)
-        assert list(prepare(str(sqlite_repo), "HSC")) == ["1 filters of HSC"]
+        assert prepared(sqlite_repo, "HSC") == ["1 filters of HSC"]
         assert self.bands(sqlite_repo)["NB0921"] == "N921"
 
     def test_limits_of_an_instrument(self, sqlite_repo: Path) -> None:
@@ -113,19 +112,19 @@ class TestRecordsThatDiffer:
         butler = Butler.from_config(str(sqlite_repo), writeable=True)
         butler.registry.syncDimensionData("instrument", row, update=True)
         with pytest.raises(ConfigError, match=r"detector_max: 64 != 100.*--update"):
-            list(prepare(str(sqlite_repo), "DECam"))
-        assert list(prepare(str(sqlite_repo), "DECam", update=True)) == ["instrument DECam"]
+            prepared(sqlite_repo, "DECam")
+        assert prepared(sqlite_repo, "DECam", update=True) == ["instrument DECam"]
 
 
 def test_half_made_repository_of_an_earlier_kill_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / "unfinished-repo").mkdir()
     (tmp_path / "unfinished-repo" / "butler.yaml").write_text("half")
-    list(prepare(str(tmp_path / "repo"), "LATISS"))
+    prepared(tmp_path / "repo", "LATISS")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["repo"]
 
 
 def test_for_the_stack(tmp_path: Path) -> None:
-    list(prepare(str(tmp_path / "repo"), "LATISS", storage_class="Exposure"))
+    prepared(tmp_path / "repo", "LATISS", storage_class="Exposure")
     assert (
         Butler.from_config(str(tmp_path / "repo")).get_dataset_type("raw").storageClass_name
         == "Exposure"
@@ -136,33 +135,32 @@ def test_for_the_stack(tmp_path: Path) -> None:
 
 def test_unknown_instrument_needs_samples(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"instrument 'SITECAM' is not known.*--files"):
-        list(prepare(str(tmp_path / "repo"), "SITECAM"))
+        prepared(tmp_path / "repo", "SITECAM")
 
 
 def test_detectors_of_decam_are_named_as_its_translator_names_them() -> None:
     from astro_metadata_translator.translators import DecamTranslator
 
-    ours = {detector.id: detector.full_name for detector in instruments.detectors("DECam")}
-    theirs = DecamTranslator.detector_names
-    assert {number: name for number, name in theirs.items() if ours.get(number) != name} == {}
+    ours = {detector["id"]: detector["full_name"] for detector in instruments.detectors("DECam")}
+    assert ours == DecamTranslator.detector_names | {61: "N30"}
 
 
 def test_samples_add_nothing_that_is_known(tmp_path: Path, sqlite_repo: Path) -> None:
     sample = write(tmp_path / "hsc.fits", HSC)
-    assert list(prepare(str(sqlite_repo), "HSC", files=[str(sample)])) == []
+    assert prepared(sqlite_repo, "HSC", files=[str(sample)]) == []
 
 
 def test_sample_of_another_instrument(tmp_path: Path, sqlite_repo: Path) -> None:
     sample = latiss(tmp_path)
     with pytest.raises(ConfigError, match="is of LATISS, not of HSC"):
-        list(prepare(str(sqlite_repo), "HSC", files=[str(sample)]))
+        prepared(sqlite_repo, "HSC", files=[str(sample)])
 
 
 def test_sample_that_is_damaged(tmp_path: Path, sqlite_repo: Path) -> None:
     sample = tmp_path / "bad.fits"
     sample.write_bytes(b"bad")
     with pytest.raises(ConfigError, match=r"bad.fits: no FITS file"):
-        list(prepare(str(sqlite_repo), "HSC", files=[str(sample)]))
+        prepared(sqlite_repo, "HSC", files=[str(sample)])
 
 
 def test_instrument_of_the_sites_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,9 +174,7 @@ def test_instrument_of_the_sites_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(tmp_path)
     cards = rubin(LATISS, 20250501, 7) | {"INSTRUME": "SiteCam"}
     sample = write(tmp_path / "own.fits", cards)
-    done = list(
-        prepare(str(tmp_path / "repo"), "SITECAM", files=[str(sample)], translators=["sitecam"])
-    )
+    done = prepared(tmp_path / "repo", "SITECAM", files=[str(sample)], translators=["sitecam"])
     assert "instrument SITECAM" in done
     assert "detector 0 of SITECAM (RXX_S00)" in done
     with started(
@@ -274,19 +270,19 @@ class OfTheStack:
 def ours(monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the name of what stands for the stack's class of LATISS."""
     name = f"{__name__}.{OfTheStack.__name__}"
-    known = replace(instruments.INSTRUMENTS["LATISS"], class_name=name)
+    known = instruments.INSTRUMENTS["LATISS"] | {"class_name": name}
     monkeypatch.setitem(instruments.INSTRUMENTS, "LATISS", known)
     return name
 
 
 def test_class_of_the_stack_finds_other_records(sqlite_repo: Path, ours: str) -> None:
     with pytest.raises(ConfigError, match=rf"differs from {ours} of the stack: .*--update"):
-        list(prepare(str(sqlite_repo), "LATISS"))
-    list(prepare(str(sqlite_repo), "LATISS", update=True))
+        prepared(sqlite_repo, "LATISS")
+    prepared(sqlite_repo, "LATISS", update=True)
     (record,) = registered(sqlite_repo, "instrument", "LATISS")
     assert record.detector_max == 10
 
 
 def test_class_of_the_stack_registers_its_instrument(tmp_path: Path, ours: str) -> None:
-    done = list(prepare(str(tmp_path / "repo"), "LATISS"))
+    done = prepared(tmp_path / "repo", "LATISS")
     assert done[1] == f"instrument LATISS, its detectors and filters (by {ours})"

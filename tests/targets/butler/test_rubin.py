@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 from astro_metadata_translator import ObservationInfo
 
-from dbbbatch.targets.butler import instruments, rubin
+from dbbbatch.targets.butler import headers, instruments, rubin
 from tests.targets.observations import LATISS, LSSTCAM
 from tests.targets.observations import rubin as header
 
+#: What records are made of.
+TRANSLATED = headers.REQUIRED_PROPERTIES | headers.WANTED | {"exposure_time"}
+TRANSLATED |= {"detector_unique_name"}
+
 
 def observed(cards: dict[str, Any]) -> ObservationInfo:
-    return ObservationInfo(dict(cards), pedantic=True)
+    return ObservationInfo(dict(cards), pedantic=True, subset=TRANSLATED)
 
 
 @pytest.mark.parametrize(

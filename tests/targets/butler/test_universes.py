@@ -8,7 +8,7 @@ import pytest
 from lsst.daf.butler import Butler, Config, DimensionConfig
 from lsst.daf.butler import __file__ as package
 
-from dbbbatch.targets.butler.prepare import prepare
+from tests.targets.butler.preparing import prepared
 from tests.targets.observations import latiss
 from tests.targets.offering import offered, results, started
 
@@ -19,7 +19,7 @@ UNIVERSES = sorted(Path(package).parent.glob("configs/old_dimensions/*.yaml"))
 def test_ingest_into_an_old_repository(universe: Path, tmp_path: Path) -> None:
     repo = tmp_path / "repo"
     Butler.makeRepo(str(repo), config=Config(), dimensionConfig=DimensionConfig(str(universe)))
-    list(prepare(str(repo), "LATISS"))
+    prepared(repo, "LATISS")
     path = latiss(tmp_path)
     with started("butler-gen3", tmp_path, repo=str(repo)) as plugin:
         assert results(offered(plugin, path)) == ["done"]
