@@ -1,19 +1,26 @@
-"""Moving files aside that a person must look at: the intent first, then the file, then the record.
+"""The quarantine of a section: files are set aside there, with their reasons, for a person.
 
-The intent names the place where the file will be, so a kill between any two steps leaves either
-the file where it was, or a file whose row says what it is and why it is there.
+intend   Insert a row for each file, with the path that it is going to have.
+act      Move or copy the files there, sync, and remove the originals of copies.
+record   That they are there; the rows of files that stayed are deleted. Write their reasons.
+recover  Is the file at its path? Or still in the source? In neither, its row waits.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from dbbbatch.areas.reasons import REASON, is_reason_of, write_reason
+from dbbbatch.areas.release import Releases, source_of
+from dbbbatch.config.sections import Finder, Handoff
 from dbbbatch.database import connect
+from dbbbatch.database.models.finder import Remembered
 from dbbbatch.database.models.quarantine import Quarantine
+from dbbbatch.database.models.statuses import WhyRemembered
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.roots import MovedFile, Roots
@@ -21,7 +28,7 @@ from dbbbatch.files.roots import MovedFile, Roots
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file to be moved aside.
+    """A file that is to be quarantined.
 
     Attributes
     ----------
@@ -44,67 +51,73 @@ class Rejected:
     reason: str
 
 
-def path_fault(row: Quarantine, root: str, source: str) -> str:
-    """Return what is wrong with the paths of a row of a quarantine, or nothing."""
-    if why := names.fault(row):
-        return why
-    for text, top in ((row.path, root), (row.released_as, source)):
-        if text is not None and not names.stays_inside(names.readable(text), top):
-            return (
-                f"{names.printable(text)!r} is not below {top} (if the configuration had another "
-                "path when the row was written, put that back)"
-            )
-    return ""
-
-
 class QuarantineArea:
     """The quarantine of one section.
 
     Parameters
     ----------
-    site, label : `str`
-        Whose files, such as "finder.latiss".
-    root : `str`
-        The quarantine's directory.
-    source : `str`
-        The directory that files come from.
+    site : `str`
+    section : `Finder` or `Handoff`
     roots : `dbbbatch.files.roots.Roots`
-        Tells whether the quarantine is still the one of the pass's first look.
+        Knows whether a directory is still the one of the first look.
     """
 
-    def __init__(self, site: str, label: str, root: str, source: str, roots: Roots) -> None:
+    def __init__(self, site: str, section: Finder | Handoff, roots: Roots) -> None:
         self._site = site
-        self._label = label
-        self._root = root
-        self._source = source
+        self._section = section
+        self._root = section.quarantine
+        self._source = source_of(section)
         self._roots = roots
-        # The first look; what it finds wrong is met again by whatever is done there.
-        roots.why_not(root)
+        # The first look; whatever is done in the quarantine meets what is wrong with it.
+        roots.why_not(self._root)
 
-    def move(self, files: Sequence[Rejected]) -> list[tuple[Rejected, OSError]]:
-        """Move files aside, durably.
+    def quarantine(self, files: Sequence[Rejected]) -> list[tuple[Rejected, OSError]]:
+        """Move files to quarantine, durably, and write their reasons beside them.
 
         Returns
         -------
         failed : `list` [ `tuple` [ `Rejected`, `OSError` ] ]
-            Those that stayed, and why.
+            The files that stayed, and why.
+
+        Raises
+        ------
+        TryLater
+            The disk or the database is away or full. `recover` finishes what was begun.
         """
         failed: list[tuple[Rejected, OSError]] = []
-        planned: list[tuple[Rejected, str]] = []
-        taken: set[str] = set()
+        arrived, stayed = self.act(self.intend(files, failed), failed)
+        self.record(arrived, stayed)
+        return failed
+
+    def intend(
+        self, files: Sequence[Rejected], failed: list[tuple[Rejected, OSError]]
+    ) -> list[tuple[Rejected, Quarantine]]:
+        """Record where each file is going to be; add those for which this fails to `failed`."""
+        planned: dict[str, Rejected] = {}
         for file in files:
             try:
-                planned.append((file, self._plan(file, taken)))
+                planned[self._free_path(file, planned)] = file
             except OSError as error:
                 failed.append((file, error))
         if not planned:
-            return failed
-        rows = connect.write(lambda: [self._intend(file, path) for file, path in planned])
-        moved, stayed = [], []
-        for (file, path), row in zip(planned, rows, strict=True):
+            return []
+        return connect.write(
+            lambda: [(file, self._intent(file, path)) for path, file in planned.items()]
+        )
+
+    def act(
+        self,
+        intended: Sequence[tuple[Rejected, Quarantine]],
+        failed: list[tuple[Rejected, OSError]],
+    ) -> tuple[list[Quarantine], list[Quarantine]]:
+        """Move files, durably; return the rows of those that arrived, and of those that stayed."""
+        moved: list[tuple[Rejected, Quarantine]] = []
+        arrived: list[Quarantine] = []
+        stayed: list[Quarantine] = []
+        for file, row in intended:
             try:
-                self._carry(file, path)
-                moved.append((file, path, row))
+                self._move_or_copy(file, names.from_text(row.path))
+                moved.append((file, row))
             except OSError as error:
                 stayed.append(row)
                 failed.append((file, error))
@@ -112,122 +125,119 @@ class QuarantineArea:
             self._sync()
             if why := self._roots.why_not(self._root):
                 # Their rows stay intents: once the quarantine is back, they are withdrawn.
-                return failed + self._take_back([(file, path) for file, path, _ in moved], why)
-        done = []
-        for file, path, row in moved:
+                failed += self._take_back(moved, why)
+                return [], []
+        for file, row in moved:
             try:
-                if error := _remove_original(file.source, path, row):
+                if refusal := _remove_original(file.source, row):
                     stayed.append(row)
-                    failed.append((file, error))
+                    failed.append((file, refusal))
                 else:
-                    done.append(row)
+                    arrived.append(row)
             except OSError as error:
                 failed.append((file, error))  # the next pass finishes it
-        self._record(done, stayed)
-        return failed
+        return arrived, stayed
+
+    def record(self, arrived: Sequence[Quarantine], stayed: Sequence[Quarantine]) -> None:
+        """Record which files are in quarantine now, and take the other intents back."""
+        if not (arrived or stayed):
+            return
+        for row in arrived:
+            write_reason(row)
+
+        def write() -> None:
+            when = connect.now()
+            for row in arrived:
+                row.arrived(when)
+            for row in stayed:
+                row.withdraw()
+            if isinstance(self._section, Finder) and arrived:
+                # It waits for a person now, and no longer fails.
+                paths = [(row.relpath, row.filename) for row in arrived]
+                Remembered.drop_those(self._site, self._section.name, WhyRemembered.FAILED, paths)
+
+        connect.write(write)
 
     def recover(self, refuse: Callable[[str, int | None, str], None]) -> int:
-        """Finish what an earlier pass left; return how many files that concludes.
+        """Finish the moves and releases that were cut off; return how many.
 
-        What cannot be looked at now is waited for: no other file has to. `refuse` is told of rows
-        that must not be followed: table, id, and why.
+        A file that cannot be looked at now waits; the others do not wait for it.
+
+        Parameters
+        ----------
+        refuse : callable
+            Is called with table, id and reason for a row that must not be followed.
 
         Raises
         ------
         TryLater
             The disk is away or full.
         """
-        rows = self._followed(connect.read(Quarantine.moving, self._site, self._label), refuse)
-        there, done, stayed = [], [], []
-        for row in rows:
-            path, source = self._ends(row)
-            with self._one_file(path):
+        back = connect.read(Quarantine.on_the_way_back, self._site, self._section.label)
+        count = Releases(self._section, self._roots).recover_all(self._followed(back, refuse))
+        moving = connect.read(Quarantine.moving, self._site, self._section.label)
+        there, arrived, stayed = [], list[Quarantine](), list[Quarantine]()
+        for row in self._followed(moving, refuse):
+            path = names.from_text(row.path)
+            with _one_file(path):
                 place.remove_temporary(path, self._owner)
-                if _is_quarantined_file(path, row):
+                if _is_quarantined_file(row):
                     there.append(row)
-                elif place.is_there(source):
+                elif place.is_there(self._source_of(row)):
                     stayed.append(row)
                 # Else it may be in a quarantine that is not mounted now: its row waits for it.
         if there:
             self._sync()
             self._roots.require(self._root)
         for row in there:
-            path, source = self._ends(row)
-            with self._one_file(source):
-                (stayed if _remove_original(source, path, row) else done).append(row)
-        if rows:
-            self._record(done, stayed)
-        return len(done) + len(stayed)
-
-    def _ends(self, row: Quarantine) -> tuple[str, str]:
-        """Return where a file is to be, and where it came from."""
-        return names.from_text(row.path), names.below(self._source, names.rel_of(row))
-
-    def _take_back(
-        self, moved: Sequence[tuple[Rejected, str]], why: str
-    ) -> list[tuple[Rejected, OSError]]:
-        """Take files back that came to a directory which is not the quarantine; all failed."""
-        back = [
-            MovedFile(os.path.relpath(path, self._root), file.source, place.is_there(file.source))
-            for file, path in moved
-        ]
-        told = self._roots.take_back(self._root, back)
-        why = why.removeprefix(f"{self._root}: ")  # which the error of the pass begins with
-        error = OSError(errno.ESTALE, f"{why}; {told}" if told else why)
-        return [(file, error) for file, _ in moved]
-
-    def _followed(
-        self, rows: Sequence[Quarantine], refuse: Callable[[str, int | None, str], None]
-    ) -> list[Quarantine]:
-        """Return the rows that may be followed, and tell of the others."""
-        found = []
-        for row in rows:
-            if why := path_fault(row, self._root, self._source):
-                refuse("quarantine", row.id, why)
-            else:
-                found.append(row)
-        return found
-
-    def _sync(self) -> None:
-        """Make what came here durable."""
-        with faults.as_try_later(self._root):
-            place.sync_file_system(self._root)
-
-    @contextlib.contextmanager
-    def _one_file(self, path: str) -> Iterator[None]:
-        """Leave what cannot be done for one file as it is."""
-        try:
-            yield
-        except OSError as error:
-            faults.raise_if_general(error, path)
+            source = self._source_of(row)
+            with _one_file(source):
+                (stayed if _remove_original(source, row) else arrived).append(row)
+        self.record(arrived, stayed)
+        return count + len(arrived) + len(stayed)
 
     @property
     def _owner(self) -> str:
-        return f"{self._label} quarantine"
+        """Owner of the temporary copies in quarantine."""
+        return f"{self._section.label} quarantine"
 
-    def _plan(self, file: Rejected, taken: set[str]) -> str:
-        """Choose a free name, and make its directory."""
+    def _source_of(self, row: Quarantine) -> str:
+        return names.below(self._source, names.rel_of(row))
+
+    def _followed(
+        self, rows: Sequence[Quarantine], refuse: Callable[[str, int | None, str], None]
+    ) -> Iterator[Quarantine]:
+        """Yield the rows that may be followed, and refuse the others."""
+        for row in rows:
+            if why := row.path_fault(self._root, self._source):
+                refuse("quarantine", row.id, why)
+            else:
+                yield row
+
+    def _free_path(self, file: Rejected, planned: dict[str, Rejected]) -> str:
+        """Return a free path in quarantine, and make its directory.
+
+        No file gets a name that a reason might have, nor one beside which something else is.
+        """
         relpath, filename = names.split(file.rel)
         place.make_directories(self._root, relpath)
         directory = os.path.join(self._root, relpath) if relpath else self._root
-        name, number = filename, 0
-        while (path := os.path.join(directory, name)) in taken or not self._is_free(
-            path, file.reason
+        path, number = os.path.join(directory, filename), 0
+        while (
+            path in planned
+            or place.is_there(path)
+            or path.endswith(REASON)
+            or (place.is_there(path + REASON) and not is_reason_of(path + REASON, file.reason))
         ):
             number += 1
-            name = place.versioned(filename, number)
-        taken.add(path)
+            path = os.path.join(directory, place.versioned(filename, number))
         return path
 
-    def _is_free(self, path: str, reason: str) -> bool:
-        """Return whether a file that goes aside for a reason may have a path."""
-        return not place.is_there(path)
-
-    def _intend(self, file: Rejected, path: str) -> Quarantine:
+    def _intent(self, file: Rejected, path: str) -> Quarantine:
         relpath, filename = names.split(file.rel)
         return Quarantine.intend(
             site=self._site,
-            label=self._label,
+            label=self._section.label,
             relpath=names.to_text(relpath),
             filename=names.to_text(filename),
             path=names.to_text(path),
@@ -236,8 +246,7 @@ class QuarantineArea:
             reason=file.reason,
         )
 
-    def _carry(self, file: Rejected, path: str) -> None:
-        """Move the file, or leave a durable copy of it there."""
+    def _move_or_copy(self, file: Rejected, path: str) -> None:
         checksum.same(file.status, os.lstat(file.source), file.source)
         try:
             place.place(file.source, path)
@@ -248,43 +257,56 @@ class QuarantineArea:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from None
             place.copy_into(file.source, path, owner=self._owner)
 
-    def _record(self, done: list[Quarantine], stayed: list[Quarantine]) -> None:
-        def write() -> None:
-            when = connect.now()
-            for row in done:
-                row.arrived(when)
-            for row in stayed:
-                row.withdraw()
-            kind, _, name = self._label.partition(".")
-            if kind == "finder" and done:
-                from dbbbatch.database.models.finder import Remembered
-                from dbbbatch.database.models.statuses import WhyRemembered
+    def _sync(self) -> None:
+        with faults.as_try_later(self._root):
+            place.sync_file_system(self._root)
 
-                # It waits for a person now, and no longer fails.
-                paths = [(row.relpath, row.filename) for row in done]
-                Remembered.drop_those(self._site, name, WhyRemembered.FAILED, paths)
+    def _take_back(
+        self, moved: Sequence[tuple[Rejected, Quarantine]], why: str
+    ) -> list[tuple[Rejected, OSError]]:
+        """Take back files that came to a directory which is not the quarantine; all failed."""
+        back = [
+            MovedFile(
+                os.path.relpath(names.from_text(row.path), self._root),
+                file.source,
+                place.is_there(file.source),
+            )
+            for file, row in moved
+        ]
+        left = self._roots.take_back(self._root, back)
+        why = why.removeprefix(f"{self._root}: ")  # which the error of the pass begins with
+        error = OSError(errno.ESTALE, f"{why}; {left}" if left else why)
+        return [(file, error) for file, _ in moved]
 
-        connect.write(write)
+
+@contextmanager
+def _one_file(path: str) -> Iterator[None]:
+    """Leave a file as it is if an error is its own; raise `TryLater` if it affects every file."""
+    try:
+        yield
+    except OSError as error:
+        faults.raise_if_general(error, path)
 
 
-def _is_quarantined_file(path: str, row: Quarantine) -> bool:
-    """Return whether the file at a quarantine's path is the one that a row tells of."""
+def _is_quarantined_file(row: Quarantine) -> bool:
+    """Return whether the file of a row is at its path in quarantine."""
+    path = names.from_text(row.path)
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    there, recorded = Version.of_file(status), Version.of_row(row)
-    if there.size_bytes != recorded.size_bytes:
-        return False
-    if there == recorded:
+    found, recorded = Version.of_file(status), Version.of_row(row)
+    if found == recorded:
         return True
+    if found.size_bytes != recorded.size_bytes:
+        return False
     if row.checksum is None:
-        return there.is_like(recorded)
+        return found.is_like(recorded)
     return checksum.matches(path, row.checksum)
 
 
 def _is_row_version(path: str, row: Quarantine) -> bool:
-    """Return whether a file is still the version that a row tells of."""
+    """Return whether a file is still the version of a row."""
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -292,10 +314,10 @@ def _is_row_version(path: str, row: Quarantine) -> bool:
     return Version.of_file(status) == Version.of_row(row)
 
 
-def _remove_original(source: str, path: str, row: Quarantine) -> OSError | None:
-    """Take away an original that is durable in quarantine, if it still stands under its name.
+def _remove_original(source: str, row: Quarantine) -> OSError | None:
+    """Remove an original that is durable in quarantine, if it is still there under its name.
 
-    Where it cannot be, its copy goes instead, and the error is returned: the original would come
+    Where it cannot be removed, its copy is, and the error is returned: the original would come
     back as one more version in each pass.
 
     Raises
@@ -303,6 +325,7 @@ def _remove_original(source: str, path: str, row: Quarantine) -> OSError | None:
     OSError
         Both are as they were.
     """
+    path = names.from_text(row.path)
     if not _is_row_version(source, row):
         return None
     if os.path.samestat(os.lstat(source), os.lstat(path)):

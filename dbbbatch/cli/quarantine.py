@@ -11,7 +11,7 @@ import click
 
 from dbbbatch.cli import by_hand, output
 from dbbbatch.cli.dbb import Operator
-from dbbbatch.config.sections import Section
+from dbbbatch.config.sections import Finder, Handoff, Target
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import names
@@ -76,9 +76,8 @@ def release_command(
         raise click.UsageError("which files? Give --match or --reason ('*' matches all)")
     section = operator.settings.labelled(label)
     operator.connect(readonly=dry_run)
-    from dbbbatch.areas import release as way_back
-
-    way_back.source_of(section)
+    if isinstance(section, Target):
+        raise UsageError(f"{label} has no quarantine")
     with nullcontext() if dry_run else _without_releases(operator, label):
         rows = _waiting(operator, label, match, reason)
         if as_new and len(rows) != 1:
@@ -87,18 +86,19 @@ def release_command(
     output.line(f"{count} files of {label} {'would be' if dry_run else 'are'} back")
 
 
-def _release(section: Section, rows: list[Quarantine], as_new: str, dry_run: bool) -> int:
-    from dbbbatch.areas import release as way_back
+def _release(section: Finder | Handoff, rows: list[Quarantine], as_new: str, dry_run: bool) -> int:
+    from dbbbatch.areas.release import Releases
     from dbbbatch.files.roots import Roots
 
     refused = []
     with closing(Roots()) as roots:
+        releases = Releases(section, roots)
         for row in rows:
             if dry_run:
                 output.line(names.printable(names.readable(row.path)))
                 continue
             try:
-                way_back.release_file(section, row, roots, as_new)
+                releases.release(row, as_new)
             except UsageError as error:
                 refused.append(str(error))
             except TryLater as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from dbbbatch.areas.release import VERSION, is_reason, told_beside
+from dbbbatch.areas.reasons import VERSION, is_reason, reason_and_name
 from dbbbatch.config.sections import Finder, Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileRow, Name, among_paths
@@ -362,7 +362,7 @@ def _aside(work: Recording, p: PassContext, section: Finder | Handoff) -> Iterat
 
 
 def _told(path: str, found: Found) -> _Aside:
-    reason, filename = told_beside(names.from_text(path))
+    reason, filename = reason_and_name(names.from_text(path))
     name = (name_of(found.rel)[0], filename)
     return _Aside(found, name, path, reason or "not known: the database was rebuilt")
 

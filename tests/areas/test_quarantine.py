@@ -7,6 +7,9 @@ from contextlib import suppress
 import pytest
 
 from dbbbatch.areas.quarantine import QuarantineArea, Rejected
+from dbbbatch.areas.reasons import REASON
+from dbbbatch.config import sections
+from dbbbatch.config.fields import defaults
 from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater
@@ -41,9 +44,11 @@ def places(request, tmp_path, database):
     return source, tmp_path / "quarantine"
 
 
-def quarantining(places):
+def area(places):
     source, root = places
-    return QuarantineArea("site", "finder.x", str(root), str(source), Roots())
+    places = {"source": str(source), "quarantine": str(root), "storage": "/nowhere"}
+    finder = defaults(sections.Finder, name="x", **places)
+    return QuarantineArea("site", finder, Roots())
 
 
 def aside(places, content=b"data"):
@@ -55,7 +60,9 @@ def aside(places, content=b"data"):
 
 
 def files(directory):
-    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    """Return the names of all files but reasons."""
+    found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    return {name for name in found if not name.endswith(REASON)}
 
 
 def rows():
@@ -64,7 +71,7 @@ def rows():
 
 def test_file_is_moved_and_its_reason_recorded(places):
     source, root = places
-    assert quarantining(places).move([aside(places)]) == []
+    assert area(places).quarantine([aside(places)]) == []
     assert (files(source), files(root)) == (set(), {"d/a"})
     row = Quarantine.get()
     assert (row.label, row.relpath, row.filename, row.reason) == ("finder.x", "d", "a", "because")
@@ -75,7 +82,7 @@ def test_file_that_changed_meanwhile_stays(places):
     file = aside(places)
     with open(file.source, "ab") as more:
         more.write(b"more")
-    ((_, error),) = quarantining(places).move([file])
+    ((_, error),) = area(places).quarantine([file])
     assert isinstance(error, checksum.Changed)
     assert files(places[0]) == {"d/a"}
     assert rows() == []
@@ -86,7 +93,7 @@ def test_two_files_of_one_name_in_one_batch_get_two_places(places):
     other = places[0] / "other"
     other.write_bytes(b"other")
     second = Rejected(str(other), "d/a", os.lstat(other), None, "because")
-    assert quarantining(places).move([first, second]) == []
+    assert area(places).quarantine([first, second]) == []
     assert files(places[1]) == {"d/a", "d/a.~1~"}
 
 
@@ -101,7 +108,7 @@ def test_source_that_may_not_be_removed_leaves_no_copy(places, monkeypatch):
         real(path, **keywords)
 
     monkeypatch.setattr(os, "unlink", unlink)
-    ((_, error),) = quarantining(places).move([file])
+    ((_, error),) = area(places).quarantine([file])
     assert isinstance(error, PermissionError)
     assert (files(source), files(root), rows()) == ({"d/a"}, set(), [])
 
@@ -119,13 +126,13 @@ def test_kill_at_any_step_is_finished_by_recovery(places, monkeypatch, step):
         else:
             patched.setattr(place, step, kill)
         try:
-            quarantining(places).move([file])
+            area(places).quarantine([file])
         except Killed:
             connect.disconnect()
-    quarantining(places).recover(must_refuse_none)
+    area(places).recover(must_refuse_none)
     if files(source):
         assert (files(root), rows()) == (set(), [])
-        assert quarantining(places).move([file]) == []
+        assert area(places).quarantine([file]) == []
     assert (files(source), files(root)) == (set(), {"d/a"})
     assert rows() == [(str(root / "d/a"), True)]
 
@@ -145,7 +152,7 @@ def test_copy_stays_where_the_removal_of_its_original_is_answered_with_an_error(
             raise FileNotFoundError(2, "No such file or directory")
 
     monkeypatch.setattr(os, "unlink", unlink)
-    assert quarantining(places).move([file]) == []
+    assert area(places).quarantine([file]) == []
     assert (files(source), files(root)) == (set(), {"d/a"})
     assert rows() == [(str(root / "d/a"), True)]
 
@@ -158,10 +165,10 @@ def test_file_whose_source_cannot_be_looked_at_afterwards_stays_in_quarantine(pl
         patched.setattr(
             place, "sync_file_system", lambda path: patched.setattr(os, "lstat", broken)
         )
-        ((_, error),) = quarantining(places).move([file])
+        ((_, error),) = area(places).quarantine([file])
     assert error.errno == errno.EIO
     assert files(root) == {"d/a"}
-    quarantining(places).recover(must_refuse_none)
+    area(places).recover(must_refuse_none)
     assert (files(source), files(root)) == (set(), {"d/a"})
     assert rows() == [(str(root / "d/a"), True)]
 
@@ -169,17 +176,17 @@ def test_file_whose_source_cannot_be_looked_at_afterwards_stays_in_quarantine(pl
 def test_what_is_in_neither_place_waits_for_a_quarantine_that_is_not_mounted(places, monkeypatch):
     source, root = places
     with monkeypatch.context() as patched:
-        patched.setattr(QuarantineArea, "_record", kill)
+        patched.setattr(QuarantineArea, "record", kill)
         with suppress(Killed):
-            quarantining(places).move([aside(places)])
+            area(places).quarantine([aside(places)])
     assert (files(source), files(root)) == (set(), {"d/a"})
     root.rename(root.with_name("unmounted"))
     root.mkdir()
-    assert quarantining(places).recover(must_refuse_none) == 0
+    assert area(places).recover(must_refuse_none) == 0
     assert [done for _, done in rows()] == [False]
     root.rmdir()
     root.with_name("unmounted").rename(root)
-    assert quarantining(places).recover(must_refuse_none) == 1
+    assert area(places).recover(must_refuse_none) == 1
     assert [done for _, done in rows()] == [True]
 
 
@@ -190,7 +197,7 @@ def test_what_cannot_be_looked_at_does_not_keep_recovery_from_the_rest(places, m
     killed = [aside(places), Rejected(str(other), "other", os.lstat(other), None, "because")]
     with monkeypatch.context() as patched, suppress(Killed):
         patched.setattr(Quarantine, "arrived", kill)
-        quarantining(places).move(killed)
+        area(places).quarantine(killed)
     connect.disconnect()
 
     def lstat(path, real=os.lstat, **keywords):
@@ -198,9 +205,9 @@ def test_what_cannot_be_looked_at_does_not_keep_recovery_from_the_rest(places, m
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "lstat", lstat)
-        assert quarantining(places).recover(must_refuse_none) == 1
+        assert area(places).recover(must_refuse_none) == 1
     assert rows() == [(str(root / "d/a"), False), (str(root / "other"), True)]
-    assert quarantining(places).recover(must_refuse_none) == 1
+    assert area(places).recover(must_refuse_none) == 1
     assert files(root) == {"d/a", "other"}
     assert [there for _, there in rows()] == [True, True]
 
@@ -210,6 +217,6 @@ def test_disk_of_the_quarantine_that_fails_is_tried_again_later(places, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(place, "sync_file_system", broken)
         with pytest.raises(TryLater, match=f"{root}: Input/output error"):
-            quarantining(places).move([aside(places)])
-    quarantining(places).recover(must_refuse_none)
+            area(places).quarantine([aside(places)])
+    area(places).recover(must_refuse_none)
     assert (files(source), files(root)) == (set(), {"d/a"})

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from dbbbatch.areas import release
+from dbbbatch.areas.release import Releases
 from dbbbatch.files import place
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.roots import Roots
@@ -24,6 +24,10 @@ def conflict(site: Site) -> Site:
     site.put("2026/a.fits", b"corrected", site.far_buffer)
     assert site.run("dbb-finder").code == 1
     return site
+
+
+def releases(settings):
+    return Releases(settings.finder["latiss"], Roots())
 
 
 def waiting(site):
@@ -165,7 +169,7 @@ class TestCopyThatWasCutOff:
             try:
                 connect.proxy.obj = None
                 connect.connect(settings.database)
-                release.release_file(settings.finder["latiss"], Quarantine.get(), Roots(), "b.fits")
+                releases(settings).release(Quarantine.get(), "b.fits")
             finally:
                 os._exit(1)
         os.waitpid(child, 0)
@@ -209,14 +213,13 @@ def test_release_that_was_killed_is_finished_by_the_next(conflict, monkeypatch):
     from dbbbatch.database.models.quarantine import Quarantine
 
     settings = conflict.settings()
-    section = settings.finder["latiss"]
     connect.connect(settings.database)
     monkeypatch.setattr(Quarantine, "released", lambda self, when: exec("raise SystemExit"))
     with pytest.raises(SystemExit):
-        release.release_file(section, Quarantine.get(), Roots(), "b.fits")
+        releases(settings).release(Quarantine.get(), "b.fits")
     monkeypatch.undo()
     path = str(conflict.far_buffer / "2026/b.fits")
-    assert release.release_file(section, Quarantine.get(), Roots(), "b.fits") == path
+    assert releases(settings).release(Quarantine.get(), "b.fits") == path
     connect.disconnect()
     assert waiting(conflict) == []
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.areas import release
+from dbbbatch.areas.release import Releases
 from dbbbatch.config import load
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater
@@ -232,14 +232,14 @@ def test_a_source_to_which_a_file_is_released(
     with area(finding.source, mounted=False) as source, finding.database():
         row = Quarantine.get()
         with monkeypatch.context() as patch, closing(Roots()) as roots:
-            at_call(patch, release, "_move_back", 1, source.goes_away)
+            at_call(patch, place, "place", 1, source.goes_away)
             with pytest.raises(TryLater, match="is another directory"):
-                release.release_file(finding.finder, row, roots)
+                Releases(finding.finder, roots).release(row)
         assert tree(finding.quarantine) == {"a": b"other"}
         assert Quarantine.get().released_at is None
         source.comes_back()
         with closing(Roots()) as roots:
-            release.release_file(finding.finder, Quarantine.get(), roots)
+            Releases(finding.finder, roots).release(Quarantine.get())
         assert tree(finding.source) == {"a": b"other"}
         assert tree(finding.quarantine) == {}
 

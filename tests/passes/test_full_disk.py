@@ -15,7 +15,7 @@ import pytest
 
 from dbbbatch.areas.endpoint import session as sessions
 from dbbbatch.areas.endpoint import transfer
-from dbbbatch.areas.release import is_reason
+from dbbbatch.areas.reasons import is_reason
 from dbbbatch.config import load
 from dbbbatch.errors import TryLater
 from dbbbatch.files import place, temporary
@@ -24,7 +24,7 @@ from dbbbatch.passes.finder import batch
 from dbbbatch.passes.finder.work import FinderWork
 from dbbbatch.passes.handoff import outcomes
 from dbbbatch.process import run as programs
-from tests.passes import finding
+from tests.support import finding
 from tests.support.disks import BLOCK, SmallDisk, small_disk
 from tests.support.finding import Finding
 from tests.support.handing import REFUSING, make_pass, rows, statuses, wait_over

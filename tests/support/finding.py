@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from dbbbatch.areas.release import REASON
+from dbbbatch.areas.reasons import REASON
 from dbbbatch.config.fields import defaults
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect

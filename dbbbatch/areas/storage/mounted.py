@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from dbbbatch.areas.quarantine import QuarantineArea
-from dbbbatch.areas.release import Explained
 from dbbbatch.areas.storage.store import StorageArea
 from dbbbatch.config.sections import Finder
 from dbbbatch.errors import ConfigError, TryLater
@@ -29,11 +27,6 @@ def storage_area(finder: Finder, site: str, run_id: int, roots: Roots) -> Storag
         sentinel=finder.sentinel,
         roots=roots,
     )
-
-
-def quarantine_area(finder: Finder, site: str, roots: Roots) -> QuarantineArea:
-    """Return the way to a finder's quarantine."""
-    return Explained(site, finder.label, finder.quarantine, finder.source, roots)
 
 
 def require_mounted(finder: Finder, roots: Roots) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 import peewee
 
 from dbbbatch.database.base import Table, TimeField
+from dbbbatch.files import names
 
 
 class Quarantine(Table):
@@ -96,6 +97,18 @@ class Quarantine(Table):
             )
             .exists()
         )
+
+    def path_fault(self, root: str, source: str) -> str:
+        """Return which path leads out of the quarantine `root`, or out of `source`; '' if none."""
+        if why := names.fault(self):
+            return why
+        for text, top in ((self.path, root), (self.released_as, source)):
+            if text is not None and not names.stays_inside(names.readable(text), top):
+                return (
+                    f"{names.printable(text)!r} is not below {top} (if the configuration had "
+                    "another path when the row was written, put that back)"
+                )
+        return ""
 
     def arrived(self, when: datetime) -> None:
         """Record that it has been moved aside."""

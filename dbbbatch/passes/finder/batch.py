@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from dbbbatch.areas.quarantine import Rejected
+from dbbbatch.areas.quarantine import QuarantineArea, Rejected
 from dbbbatch.areas.storage import duplicates
 from dbbbatch.areas.storage.missing import MissingDirectories, if_it_is_lost
-from dbbbatch.areas.storage.mounted import needs_copy, quarantine_area, storage_area
+from dbbbatch.areas.storage.mounted import needs_copy, storage_area
 from dbbbatch.areas.storage.store import Arrival, adopt, store, to_be_removed
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
@@ -311,7 +311,7 @@ class FinderBatch:
         if not self._asides:
             return
         by_rel = {arrival.rel: arrival for arrival in self._arrivals}
-        failed = quarantine_area(self._finder, self._p.settings.site.name, self._p.roots).move(
+        failed = QuarantineArea(self._p.settings.site.name, self._finder, self._p.roots).quarantine(
             self._asides
         )
         for aside, error in failed:

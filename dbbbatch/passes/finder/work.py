@@ -6,13 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
+from dbbbatch.areas.quarantine import QuarantineArea
 from dbbbatch.areas.storage import duplicates, mounted
-from dbbbatch.areas.storage.mounted import (
-    quarantine_area,
-    require_mounted,
-    require_space,
-    storage_area,
-)
+from dbbbatch.areas.storage.mounted import require_mounted, require_space, storage_area
 from dbbbatch.areas.storage.store import recover_arrivals
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect, retry
@@ -223,7 +219,7 @@ def finish(p: PassContext, finder: Finder, complaints: Complaints) -> None:
     area = storage_area(finder, p.settings.site.name, p.run_id, p.roots)
     count = recover_arrivals(area, finder.batch_files, stuck, nowhere, p.refuse)
     count += duplicates.recover_duplicates(area, finder.batch_files, p.sound)
-    count += quarantine_area(finder, p.settings.site.name, p.roots).recover(p.refuse)
+    count += QuarantineArea(p.settings.site.name, finder, p.roots).recover(p.refuse)
     if count:
         p.counts["recovered"] += count
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from dbbbatch.areas import buffer as buffers
 from dbbbatch.areas.endpoint.batch import Item, TransferResult
-from dbbbatch.areas.quarantine import Rejected
-from dbbbatch.areas.release import Explained
+from dbbbatch.areas.quarantine import QuarantineArea, Rejected
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect, retry
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
@@ -34,9 +33,7 @@ class Outcomes:
         self._p = p
         self._section = section
         self._site = p.settings.site.name
-        self._quarantining = Explained(
-            self._site, section.label, section.quarantine, section.buffer, p.roots
-        )
+        self._quarantine = QuarantineArea(self._site, section, p.roots)
 
     def note_taken(self, taken: buffers.PreparedFiles, rows: Sequence[HandoffRow]) -> None:
         """Record what was found out about files before they are sent."""
@@ -222,7 +219,7 @@ class Outcomes:
                 pass
             except OSError as error:
                 stayed.append((rel, error))
-        not_moved = self._quarantining.move(files)
+        not_moved = self._quarantine.quarantine(files)
         self._p.counts["quarantined"] += len(files) - len(not_moved)
         stayed += [(file.rel, why) for file, why in not_moved]
         for rel, fault in stayed:
@@ -235,7 +232,7 @@ class Outcomes:
 
     def recover_quarantine(self) -> None:
         """Finish moving aside what an earlier pass decided about."""
-        self._quarantining.recover(self._p.refuse)
+        self._quarantine.recover(self._p.refuse)
         rows = connect.read(HandoffFile.in_buffer, self._site, self._section.name, "QUARANTINED")
         rows = self._p.sound(rows, "handoff_file")
         if rows:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.areas.release import REASON
+from dbbbatch.areas.reasons import REASON
 from dbbbatch.config import load
 from dbbbatch.files import checksum, names, place, temporary
-from tests.passes import finding
+from tests.support import finding
 from tests.support.disks import folding_disk
 from tests.support.finding import Finding
 from tests.support.handing import make_pass, rows, statuses, wait_over
