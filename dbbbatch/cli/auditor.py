@@ -9,7 +9,7 @@ from dbbbatch.passes.runner import Work
 
 
 def _auditor(section: Any, **asked: Any) -> Work:
-    from dbbbatch.passes.auditor import AuditorWork
+    from dbbbatch.passes.auditor.work import AuditorWork
 
     return AuditorWork(section, **asked)
 

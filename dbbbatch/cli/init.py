@@ -37,7 +37,7 @@ def command(operator: Operator) -> None:
     applied = connect.upgrade(settings.database)
     what = f"applied {', '.join(applied)}" if applied else "is up to date"
     output.line(f"{fields.without_password(settings.database.url)}: {what}")
-    from dbbbatch.areas.storage import relocate
+    from dbbbatch.passes import relocate
 
     for old, new in relocate.candidates(settings):
         try:

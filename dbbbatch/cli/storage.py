@@ -27,11 +27,11 @@ def move_command(operator: Operator, old: str, new: str, dry_run: bool) -> None:
     there; nothing is offered again, and all history stays. Targets follow.
     """
     operator.connect(readonly=dry_run)
-    from dbbbatch.areas.storage import relocate
+    from dbbbatch.passes import relocate
 
     old, new = (os.path.normpath(path) for path in (old, new))
     if dry_run:
-        files = relocate.compare(operator.settings, old, new).files
+        files = relocate.compare(operator.settings, old, new)[0]
     else:
         operator.must_own_state()
         files = relocate.relocate(operator.settings, old, new)

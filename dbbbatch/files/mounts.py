@@ -36,6 +36,23 @@ def same_file_system(first: str, second: str) -> bool:
     return _mount(first) == _mount(second)
 
 
+def file_system(path: str, mountinfo: str = "/proc/self/mountinfo") -> str:
+    """Return the type of the file system that holds a path; '' if the kernel does not show it."""
+    best, kind = b"", b""
+    raw = os.fsencode(os.path.realpath(path))
+    try:
+        with open(mountinfo, "rb") as lines:
+            for line in lines:
+                before, _, after = line.partition(b" - ")
+                point = mount_point(before)
+                inside = raw == point or raw.startswith(point.rstrip(b"/") + b"/")
+                if inside and len(point) >= len(best):
+                    best, kind = point, after.split(b" ")[0]
+    except OSError:
+        return ""
+    return os.fsdecode(kind)
+
+
 def _mounted_into(path: str, directory: str) -> bool:
     """Tell the same of two real paths that may be on two mounts of one file system."""
     (device, mount), (other, other_mount) = _mount(path), _mount(directory)

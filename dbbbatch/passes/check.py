@@ -1,6 +1,6 @@
-"""Does the world agree with the configuration? Asked by ``dbb config check``, never by a pass.
+"""Whether the world agrees with the configuration, as ``dbb config check`` asks; no pass does.
 
-Whatever a pass would trip over at night is tried here by day, as the user that will run it.
+Whatever a pass would meet at night is tried here by day, as the user that is going to run it.
 """
 
 import grp
@@ -8,15 +8,15 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from dbbbatch.areas.storage.mounted import needs_copy, overlap_of
 from dbbbatch.config import fields
 from dbbbatch.config.load import Settings
-from dbbbatch.config.sections import Finder, Handoff, Site, Target
-from dbbbatch.errors import DbbError, TryLater, user
+from dbbbatch.config.sections import Finder, Handoff, Site, Target, is_sqlite, sqlite_path
+from dbbbatch.errors import ConfigError, DbbError, TryLater, user
 from dbbbatch.files import mounts, names, place
 from dbbbatch.files.state import must_own
 
@@ -25,20 +25,20 @@ logger = logging.getLogger("dbbbatch")
 
 @dataclass(frozen=True)
 class Checked:
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Attributes
     ----------
     where : `str`
         Section and key.
     what : `str`
-        What was asked.
+        What ought to be so.
     problem : `str`
-        What is wrong and what to do; '' if all is well.
+        What is wrong and what to do; '' if nothing is.
     remark : `str`
-        What may be meant, or not: no problem.
+        What may be intended, or not: no problem.
     later : `bool`
-        The problem may be over by itself.
+        The problem may pass by itself.
     """
 
     where: str
@@ -49,16 +49,16 @@ class Checked:
 
 
 def check_everything(settings: Settings) -> Iterator[Checked]:
-    """Look at everything that the configuration names; nothing is left behind.
+    """Check everything that the configuration names, and leave nothing behind.
 
     Yields
     ------
     checked : `Checked`
         In the order of the file.
     """
-    yield from (found := list(_state(settings)))
+    yield from (found := list(_check_state(settings)))
     if found[0].problem:
-        # What another user may do tells nothing of a pass, and would leave files of that user.
+        # What another user may do says nothing about a pass, and would leave files of that user.
         return
     yield from _check_database(settings)
     for handoff in settings.handoff.values():
@@ -66,192 +66,161 @@ def check_everything(settings: Settings) -> Iterator[Checked]:
     for finder in settings.finder.values():
         yield from _check_finder(finder)
     for target in settings.target.values():
-        yield from _check_target(target, settings)
+        yield from _check_target(target, settings.site)
 
 
-def file_system(path: str, mountinfo: str = "/proc/self/mountinfo") -> str:
-    """Return the type of the file system that holds a path; '' if the kernel does not say."""
-    best, kind = b"", b""
-    raw = os.fsencode(os.path.realpath(path))
-    try:
-        with open(mountinfo, "rb") as lines:
-            for line in lines:
-                before, _, after = line.partition(b" - ")
-                point = mounts.mount_point(before)
-                inside = raw == point or raw.startswith(point.rstrip(b"/") + b"/")
-                if inside and len(point) >= len(best):
-                    best, kind = point, after.split(b" ")[0]
-    except OSError:
-        return ""
-    return os.fsdecode(kind)
-
-
-def _state(settings: Settings) -> Iterator[Checked]:
+def _check_state(settings: Settings) -> Iterator[Checked]:
     state, where = settings.site.state, "[site] state"
-    yield _owner(where, settings)
+
+    def own() -> None:
+        must_own(state, str(settings.path))
+        if os.path.isdir(state) and os.stat(state).st_mode & 0o022:
+            raise ConfigError(f"{state}: others can write in it: chmod 700 {state}")
+
+    what = f"{state} belongs to {user()}, and nobody else can write in it"
+    yield Checked(where, what, _error_of(own))
     yield _directory(where, state, "run `dbb init` as the user that runs the scripts")
-    yield from _memory(where, state)
+    for name in ("locks", "said", "crashes", "lists"):
+        yield _own_files(where, state, os.path.join(state, name))
     yield _local(where, state, "locks do not work there; name a directory of this host")
 
 
-def _owner(where: str, settings: Settings) -> Checked:
-    state, problem = settings.site.state, ""
-    try:
-        must_own(state, str(settings.path))
-        if os.path.isdir(state) and os.stat(state).st_mode & 0o022:
-            problem = f"{state}: others can write in it: chmod 700 {state}"
-    except DbbError as error:
-        problem = str(error)
-    return Checked(where, f"{state} belongs to {user()}, and nobody else can write in it", problem)
-
-
-def _memory(where: str, state: str) -> Iterator[Checked]:
-    """Try to open what passes keep there: another user may have made it, in earlier versions."""
-    for name in ("locks", "said", "crashes", "lists"):
-        directory = os.path.join(state, name)
-        what = f"{directory} and its files can be written"
-        problem = ""
-        for path in _kept(directory):
-            if not os.access(path, os.W_OK):
-                problem = (
-                    f"{path}: user {user()} may not write it; another user ran a pass: "
-                    f"sudo chown -R {user()} {names.quoted(state)}"
-                )
-                break
-        yield Checked(where, what, problem)
-
-
-def _kept(directory: str) -> Iterator[str]:
-    """Yield a directory, if it is there, and then the files in it, if they may be listed."""
-    if os.path.lexists(directory):
-        yield directory
-        with suppress(OSError):
-            yield from (entry.path for entry in os.scandir(directory))
-
-
 def _check_database(settings: Settings) -> Iterator[Checked]:
-    from dbbbatch.areas.storage import relocate
     from dbbbatch.database import connect
     from dbbbatch.database.models.run import Run
+    from dbbbatch.passes import relocate
 
     url, where = settings.database.url, "[database] url"
-    if connect.is_sqlite(url):
-        directory = os.path.dirname(connect.sqlite_path(url))
+    if is_sqlite(url):
+        directory = os.path.dirname(sqlite_path(url))
         yield _directory(where, directory, "SQLite writes beside its file")
         yield _local(where, directory, "SQLite loses data there; use a disk here, or PostgreSQL")
-    problem, later, known, without = "", False, set(), list[str]()
+    problem, later, sites, without = "", False, set[str](), list[str]()
     try:
         connect.connect(settings.database)
-        known = connect.read(Run.sites)
-        without = relocate.homeless(settings)
+        sites = connect.read(Run.sites)
+        without = relocate.without_section(settings)
         connect.must_be_writable()
     except DbbError as error:
         problem, later = str(error), isinstance(error, TryLater)
     finally:
         connect.disconnect()
     yield Checked(where, f"{fields.without_password(url)} answers", problem, later=later)
-    if not problem:
-        yield _check_site(settings.site.name, known)
-        yield from (_storage(path) for path in without)
-
-
-def _check_site(site: str, known: Collection[str]) -> Checked:
-    remark = ""
-    if known and site not in known:
+    if problem:
+        return
+    site, remark = settings.site.name, ""
+    if sites and site not in sites:
         remark = (
-            f"the database knows the sites {', '.join(sorted(known))} and no {site}: well for a "
+            f"the database knows the sites {', '.join(sorted(sites))} and no {site}: right for a "
             "new site; one that was renamed finds none of its files there: name it as before"
         )
-    return Checked("[site] name", f"the database may know {site}", remark=remark)
-
-
-def _storage(path: str) -> Checked:
-    return Checked(
-        f"[database] storage {path}",
-        "the table has files of it",
-        remark=(
-            "the table has files of this storage, and no section has it: well if another "
-            "configuration file does; if it has moved, tell the table: "
+    yield Checked("[site] name", f"the database may know {site}", remark=remark)
+    for path in without:
+        remark = (
+            "the table has files of this storage, and no section has it: right if another "
+            "configuration file does; if it has moved, record that: "
             f"`dbb storage move {names.quoted(path)} NEW`"
-        ),
-    )
+        )
+        yield Checked(f"[database] storage {path}", "the table has files of it", remark=remark)
 
 
 def _check_handoff(handoff: Handoff, site: Site) -> Iterator[Checked]:
     for key in ("buffer", "holding", "quarantine"):
         where, path = f"[{handoff.label}] {key}", getattr(handoff, key)
-        there = _directory(where, path)
-        yield there
-        if there.problem:
-            continue
-        if key != "buffer":
+        yield (checked := _directory(where, path))
+        if key != "buffer" and not checked.problem:
             yield _same_file_system(where, handoff.buffer, path)
             yield _placing(where, path)
             yield _renaming(where, handoff.buffer, path)
+    endpoint = f"[{handoff.label}.endpoint]"
     for key in ("holding_free", "confirm_targets"):
         if getattr(handoff, key) and not handoff.endpoint.confirm:
-            yield _never_purged(handoff, key)
-    found = list(_commands(handoff))
-    yield from found
-    if any(checked.problem for checked in found):
+            problem = f"without {endpoint} confirm nothing is ever purged; set that, too"
+            yield Checked(f"[{handoff.label}] {key}", "the endpoint can be asked", problem)
+    yield from (commands := list(_commands(endpoint, handoff)))
+    if any(checked.problem for checked in commands):
         return
-    there = _far_end(handoff)
-    yield there
-    if not there.problem:
-        yield from _transfer(handoff, site)
+    yield (checked := _far_end(endpoint, handoff))
+    if not checked.problem:
+        yield from _transfer(endpoint, handoff, site)
     if handoff.endpoint.confirm:
-        yield _confirm(handoff)
+        from dbbbatch.areas.endpoint import confirm
+
+        what = "the far end answers a janitor's question"
+        yield Checked(f"{endpoint} confirm", what, _error_of(confirm.ask, handoff, []))
 
 
 def _check_finder(finder: Finder) -> Iterator[Checked]:
     where = f"[{finder.label}]"
     yield _directory(f"{where} source", finder.source)
     for key in ("storage", "quarantine"):
-        there = _directory(f"{where} {key}", getattr(finder, key))
-        yield there
-        if not there.problem:
+        yield (checked := _directory(f"{where} {key}", getattr(finder, key)))
+        if not checked.problem:
             yield _placing(f"{where} {key}", getattr(finder, key))
-    yield _check_sentinel(f"{where} sentinel", finder.storage, finder.sentinel)
-    if finder.standard == "move" and os.path.isdir(finder.storage):
-        yield from _storing(where, finder)
+    yield _sentinel(where, finder)
     if finder.standard == "move":
-        yield from _moving(f"{where} source", finder)
+        if os.path.isdir(finder.storage):
+            yield from _storing(where, finder)
+        if os.path.isdir(finder.source) and os.path.isdir(finder.storage):
+            yield from _moving(f"{where} source", finder)
     if finder.group:
-        yield _check_group(f"{where} group", finder.group)
+        yield _group(f"{where} group", finder.group)
 
 
-def _check_target(target: Target, settings: Settings) -> Iterator[Checked]:
+def _check_target(target: Target, site: Site) -> Iterator[Checked]:
     where = f"[{target.label}]"
     yield _directory(f"{where} storage", target.storage, writable=False)
-    yield _check_sentinel(f"{where} sentinel", target.storage, target.sentinel)
-    yield _plugin(f"{where} plugin", target, settings.site)
+    yield _sentinel(where, target)
+    yield _plugin(f"{where} plugin", target, site)
+
+
+def _error_of(check: Callable[..., object], *args: object) -> str:
+    """Return the error that a check raises; '' if it raises none."""
+    try:
+        check(*args)
+    except DbbError as error:
+        return str(error)
+    return ""
 
 
 def _directory(where: str, path: str, advice: str = "", writable: bool = True) -> Checked:
     what = f"{path} is there and {'writable' if writable else 'readable'}"
-    wanted = os.R_OK | os.X_OK | (os.W_OK if writable else 0)
+    mode = os.R_OK | os.X_OK | (os.W_OK if writable else 0)
     problem = ""
     if not os.path.lexists(path):
         problem = f"{path}: is not there; make or mount it"
     elif not os.path.isdir(path):
         problem = f"{path}: is no directory"
-    elif not os.access(path, wanted):
+    elif not os.access(path, mode):
         how = "write in" if writable else "read"
         problem = f"{path}: user {user()} may not {how} it"
     return Checked(where, what, f"{problem}; {advice}" if problem and advice else problem)
 
 
+def _own_files(where: str, state: str, directory: str) -> Checked:
+    """Check what passes keep in a directory: another user may have made it, in older versions."""
+    paths = [directory] if os.path.lexists(directory) else []
+    with suppress(OSError):
+        paths += [entry.path for entry in os.scandir(directory)]
+    problem = ""
+    if foreign := next((path for path in paths if not os.access(path, os.W_OK)), None):
+        problem = (
+            f"{foreign}: user {user()} may not write it; another user ran a pass: "
+            f"sudo chown -R {user()} {names.quoted(state)}"
+        )
+    return Checked(where, f"{directory} and its files can be written", problem)
+
+
 def _local(where: str, path: str, advice: str) -> Checked:
-    kind = file_system(path)
-    problem = (
-        f"{path} is on a network file system ({kind}): {advice}" if kind in mounts.NETWORK else ""
-    )
+    kind, problem = mounts.file_system(path), ""
+    if kind in mounts.NETWORK:
+        problem = f"{path} is on a network file system ({kind}): {advice}"
     return Checked(where, f"{path} is on a local file system", problem)
 
 
 def _same_file_system(where: str, buffer: str, path: str) -> Checked:
     problem = ""
-    with suppress(OSError):  # The buffer is not there, which has been said.
+    with suppress(OSError):  # the buffer is not there, which was reported
         if not mounts.same_file_system(buffer, path):
             problem = f"{path}: must be on the file system of the buffer {buffer}"
     return Checked(where, f"{path} is on the file system of the buffer", problem)
@@ -272,25 +241,10 @@ def _placing(where: str, path: str) -> Checked:
 
 
 def _links_are_protected() -> bool:
-    """Return whether this user may link no files of others."""
+    """Return whether this user may not link files of others."""
     with suppress(OSError), open("/proc/sys/fs/protected_hardlinks", encoding="ascii") as file:
         return os.geteuid() != 0 and file.read().strip() == "1"
     return False
-
-
-def _moving(where: str, finder: Finder) -> Iterator[Checked]:
-    """Yield how files get from source to storage; across mounts they take the time of a copy."""
-    source, storage = finder.source, finder.storage
-    if not (os.path.isdir(source) and os.path.isdir(storage)):
-        return  # which has been said
-    yield Checked(where, f"{source} and {storage} lead nowhere into each other", overlap_of(finder))
-    how, problem = "renamed", ""
-    try:
-        if needs_copy(finder) or not place.can_rename(source, storage):
-            how = "copied: no rename leads there"
-    except OSError as error:
-        problem = f"a file cannot be moved from {source} to {storage}: {error.strerror or error}"
-    yield Checked(where, f"files go from {source} to {storage}: they are {how}", problem)
 
 
 def _renaming(where: str, buffer: str, path: str) -> Checked:
@@ -307,44 +261,57 @@ def _renaming(where: str, buffer: str, path: str) -> Checked:
     return Checked(where, f"a file can be moved from {buffer} to {path}", problem)
 
 
+def _moving(where: str, finder: Finder) -> Iterator[Checked]:
+    """Yield how files get from source to storage; across mounts they take the time of a copy."""
+    source, storage = finder.source, finder.storage
+    yield Checked(where, f"{source} and {storage} lead nowhere into each other", overlap_of(finder))
+    how, problem = "renamed", ""
+    try:
+        if needs_copy(finder) or not place.can_rename(source, storage):
+            how = "copied: no rename leads there"
+    except OSError as error:
+        problem = f"a file cannot be moved from {source} to {storage}: {error.strerror or error}"
+    yield Checked(where, f"files go from {source} to {storage}: they are {how}", problem)
+
+
 def _storing(where: str, finder: Finder) -> Iterator[Checked]:
     """Try what a finder does to each file that it stores, beside moving it."""
-    problem = ""
-    with suppress(KeyError):  # there is no such group, which is said
-        group = finder.group
-        number = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid if group else None
+    storage, problem = finder.storage, ""
+    with suppress(KeyError):  # there is no such group, which is reported elsewhere
+        group = _group_number(finder.group) if finder.group else None
         try:
-            place.can_set_mode(finder.storage, finder.file_mode, number)
+            place.can_set_mode(storage, finder.file_mode, group)
         except OSError as error:
-            problem = f"{finder.storage}: {error.strerror or error}"
+            problem = f"{storage}: {error.strerror or error}"
     yield Checked(f"{where} file_mode", "permissions can be set in storage", problem)
     problem = ""
-    with suppress(OSError):  # said already
-        if place.free_bytes(finder.storage) < finder.min_free:
-            problem = (
-                f"{finder.storage}: {fields.size_text(place.free_bytes(finder.storage))} free, "
-            )
-            problem += f"less than {fields.size_text(finder.min_free)}: nothing is stored"
+    with suppress(OSError):  # reported already
+        if (free := place.free_bytes(storage)) < finder.min_free:
+            size, least = fields.size_text(free), fields.size_text(finder.min_free)
+            problem = f"{storage}: {size} free, less than {least}: nothing is stored"
     yield Checked(f"{where} min_free", "storage has so much free space", problem)
 
 
-def _check_sentinel(where: str, storage: str, name: str) -> Checked:
-    path = os.path.join(storage, name)
-    problem = ""
-    if os.path.isdir(storage) and not os.path.exists(path):
+def _sentinel(where: str, section: Finder | Target) -> Checked:
+    path, problem = os.path.join(section.storage, section.sentinel), ""
+    if os.path.isdir(section.storage) and not os.path.exists(path):
         problem = f"{path}: is not there: storage is not mounted, or `dbb init` was not run"
-    return Checked(where, f"{path} says that storage is mounted", problem)
+    return Checked(f"{where} sentinel", f"{path} shows that storage is mounted", problem)
 
 
-def _check_group(where: str, group: str) -> Checked:
+def _group(where: str, group: str) -> Checked:
     problem = ""
     try:
-        number = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        number = _group_number(group)
         if os.geteuid() != 0 and number not in {os.getegid(), *os.getgroups()}:
             problem = f"user {user()} is not in the group {group!r} and cannot give files to it"
     except KeyError:
         problem = f"there is no group {group!r}"
     return Checked(where, f"files can be given to the group {group!r}", problem)
+
+
+def _group_number(group: str) -> int:
+    return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
 
 
 def _plugin(where: str, target: Target, site: Site) -> Checked:
@@ -362,36 +329,32 @@ def _plugin(where: str, target: Target, site: Site) -> Checked:
     return Checked(where, f"the plugin {target.plugin} starts", problem)
 
 
-def _commands(handoff: Handoff) -> Iterator[Checked]:
+def _commands(where: str, handoff: Handoff) -> Iterator[Checked]:
     from dbbbatch.process import template
 
     for key in ("remote", "transfer"):
-        text = getattr(handoff.endpoint, key)
-        if text:
+        if text := getattr(handoff.endpoint, key):
             program = template.parse_command(text).shown().split(" ")[0]
             problem = "" if shutil.which(program) else f"{program}: no such command on PATH"
-            yield Checked(
-                f"[{handoff.label}.endpoint] {key}", f"the command {program} is there", problem
-            )
+            yield Checked(f"{where} {key}", f"the command {program} is there", problem)
 
 
-def _far_end(handoff: Handoff) -> Checked:
+def _far_end(where: str, handoff: Handoff) -> Checked:
     from dbbbatch.areas.endpoint import session as sessions
     from dbbbatch.areas.endpoint.transfer import endpoint_address
     from dbbbatch.passes.janitor import CHECK
 
-    far = endpoint_address(handoff)
-    where = f"[{handoff.label}.endpoint]"
-    what = f"{far.name} answers, has its tools and directories, and places without overwriting"
-    try:
-        with sessions.Session(far) as session:
+    address = endpoint_address(handoff)
+
+    def trial() -> None:
+        with sessions.Session(address) as session:
             session.trial(f"{CHECK}{secrets.token_hex(8)}")
-    except DbbError as error:
-        return Checked(where, what, str(error))
-    return Checked(where, what)
+
+    what = f"{address.name} answers, has its tools and directories, and places without overwriting"
+    return Checked(where, what, _error_of(trial))
 
 
-def _transfer(handoff: Handoff, site: Site) -> Iterator[Checked]:
+def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
     """Have the configured command send a file of ours from the buffer, and place it: as a pass."""
     from dbbbatch.areas.endpoint.session import Refused
     from dbbbatch.areas.endpoint.transfer import Sender
@@ -422,23 +385,6 @@ def _transfer(handoff: Handoff, site: Site) -> Iterator[Checked]:
         if ours:
             with suppress(OSError):
                 os.rmdir(lists)
-    where = f"[{handoff.label}.endpoint] transfer"
-    yield Checked(where, "it sends a file from the buffer, which can be placed there", problem)
+    what = "it sends a file from the buffer, which can be placed there"
+    yield Checked(f"{endpoint} transfer", what, problem)
     yield Checked(f"[{handoff.label}] min_free", "staging has so much free space", free)
-
-
-def _never_purged(handoff: Handoff, key: str) -> Checked:
-    problem = f"without [{handoff.label}.endpoint] confirm nothing is ever purged; give that, too"
-    return Checked(f"[{handoff.label}] {key}", "the endpoint can be asked", problem)
-
-
-def _confirm(handoff: Handoff) -> Checked:
-    from dbbbatch.areas.endpoint import confirm
-
-    problem = ""
-    try:
-        confirm.ask(handoff, [])
-    except DbbError as error:
-        problem = str(error)
-    where = f"[{handoff.label}.endpoint] confirm"
-    return Checked(where, "the far end answers a janitor's question", problem)

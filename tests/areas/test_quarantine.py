@@ -1,4 +1,4 @@
-"""Moving files aside: killed at each step, finished by recovery."""
+"""Quarantining files: killed at each step, finished by recovery."""
 
 import errno
 import os
@@ -51,7 +51,7 @@ def area(places):
     return QuarantineArea("site", finder, Roots())
 
 
-def aside(places, content=b"data"):
+def rejected(places, content=b"data"):
     path = places[0] / "d" / "a"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
@@ -71,7 +71,7 @@ def rows():
 
 def test_file_is_moved_and_its_reason_recorded(places):
     source, root = places
-    assert area(places).quarantine([aside(places)]) == []
+    assert area(places).quarantine([rejected(places)]) == []
     assert (files(source), files(root)) == (set(), {"d/a"})
     row = Quarantine.get()
     assert (row.label, row.relpath, row.filename, row.reason) == ("finder.x", "d", "a", "because")
@@ -79,7 +79,7 @@ def test_file_is_moved_and_its_reason_recorded(places):
 
 
 def test_file_that_changed_meanwhile_stays(places):
-    file = aside(places)
+    file = rejected(places)
     with open(file.source, "ab") as more:
         more.write(b"more")
     ((_, error),) = area(places).quarantine([file])
@@ -89,7 +89,7 @@ def test_file_that_changed_meanwhile_stays(places):
 
 
 def test_two_files_of_one_name_in_one_batch_get_two_places(places):
-    first = aside(places)
+    first = rejected(places)
     other = places[0] / "other"
     other.write_bytes(b"other")
     second = Rejected(str(other), "d/a", os.lstat(other), None, "because")
@@ -100,7 +100,7 @@ def test_two_files_of_one_name_in_one_batch_get_two_places(places):
 @pytest.mark.parametrize("places", ["two file systems"], indirect=True)
 def test_source_that_may_not_be_removed_leaves_no_copy(places, monkeypatch):
     source, root = places
-    file = aside(places)
+    file = rejected(places)
 
     def unlink(path, real=os.unlink, **keywords):
         if path == file.source:
@@ -117,7 +117,7 @@ def test_source_that_may_not_be_removed_leaves_no_copy(places, monkeypatch):
 @pytest.mark.parametrize("step", ["place", "sync_file_system", "unlink", "record"])
 def test_kill_at_any_step_is_finished_by_recovery(places, monkeypatch, step):
     source, root = places
-    file = aside(places)
+    file = rejected(places)
     with monkeypatch.context() as patched:
         if step == "record":
             patched.setattr(Quarantine, "arrived", kill)
@@ -144,7 +144,7 @@ def test_copy_stays_where_the_removal_of_its_original_is_answered_with_an_error(
 ):
     """As a server does that has removed it, and is asked once more."""
     source, root = places
-    file = aside(places)
+    file = rejected(places)
 
     def unlink(path, real=os.unlink, **keywords):
         real(path, **keywords)
@@ -160,7 +160,7 @@ def test_copy_stays_where_the_removal_of_its_original_is_answered_with_an_error(
 @pytest.mark.promise
 def test_file_whose_source_cannot_be_looked_at_afterwards_stays_in_quarantine(places, monkeypatch):
     source, root = places
-    file = aside(places)
+    file = rejected(places)
     with monkeypatch.context() as patched:
         patched.setattr(
             place, "sync_file_system", lambda path: patched.setattr(os, "lstat", broken)
@@ -178,7 +178,7 @@ def test_what_is_in_neither_place_waits_for_a_quarantine_that_is_not_mounted(pla
     with monkeypatch.context() as patched:
         patched.setattr(QuarantineArea, "record", kill)
         with suppress(Killed):
-            area(places).quarantine([aside(places)])
+            area(places).quarantine([rejected(places)])
     assert (files(source), files(root)) == (set(), {"d/a"})
     root.rename(root.with_name("unmounted"))
     root.mkdir()
@@ -194,7 +194,7 @@ def test_what_cannot_be_looked_at_does_not_keep_recovery_from_the_rest(places, m
     source, root = places
     other = source / "other"
     other.write_bytes(b"other")
-    killed = [aside(places), Rejected(str(other), "other", os.lstat(other), None, "because")]
+    killed = [rejected(places), Rejected(str(other), "other", os.lstat(other), None, "because")]
     with monkeypatch.context() as patched, suppress(Killed):
         patched.setattr(Quarantine, "arrived", kill)
         area(places).quarantine(killed)
@@ -217,6 +217,6 @@ def test_disk_of_the_quarantine_that_fails_is_tried_again_later(places, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(place, "sync_file_system", broken)
         with pytest.raises(TryLater, match=f"{root}: Input/output error"):
-            area(places).quarantine([aside(places)])
+            area(places).quarantine([rejected(places)])
     area(places).recover(must_refuse_none)
     assert (files(source), files(root)) == (set(), {"d/a"})

@@ -1,4 +1,4 @@
-"""Files that were moved aside: listed with their reason, and put back where they came from."""
+"""Files in quarantine: listed with their reason, and put back where they came from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEYS = {"min_free": 0, "max_attempts": 1}
 
 @pytest.fixture
 def site(site: Site) -> Site:
-    """Give a site with two files in the quarantine of its handoff."""
+    """Return a site with two files in the quarantine of its handoff."""
     site.write(handoff=KEYS, endpoint=REFUSING)
     for rel in ("a/b", "c"):
         site.put(rel)

@@ -132,7 +132,7 @@ def test_nothing_is_forgotten_while_storage_is_away(stored):
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-def test_file_that_an_ingester_has_in_hand_is_left(stored):
+def test_file_that_an_ingester_is_at_work_on_is_left(stored):
     change(stored, "UPDATE ingest_state SET status = 'PENDING'")
     ran = stored.run("dbb", "forget", "finder.latiss", "2026/a.fits", "--remove", "--yes")
     assert ran.code == 75
@@ -140,7 +140,7 @@ def test_file_that_an_ingester_has_in_hand_is_left(stored):
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-def test_file_that_is_in_hand_is_named_and_the_others_are_forgotten(stored):
+def test_file_that_is_being_ingested_is_named_and_the_others_are_forgotten(stored):
     stored.put("b.fits", b"other", stored.far_buffer)
     assert stored.run("dbb-finder").code == 0
     change(
@@ -151,7 +151,7 @@ def test_file_that_is_in_hand_is_named_and_the_others_are_forgotten(stored):
     files = ("2026/a.fits", "no/such", "b.fits")
     ran = stored.run("dbb", "forget", "finder.latiss", *files, "--remove", "--yes")
     assert ran.code == 75
-    assert "2026/a.fits: the ingester of target.a has it in hand" in ran.err
+    assert "2026/a.fits: the ingester of target.a is at work on it" in ran.err
     assert "no/such: " in ran.err
     assert not (stored.storage / "b.fits").exists()
     assert ask(stored, "SELECT filename, status FROM file ORDER BY id") == [
@@ -257,7 +257,7 @@ def test_backfilled_file_that_comes_back_is_not_offered(stored):
 
 
 def remember(stored, verdict):
-    """Have the finder remember the file."""
+    """Make the finder remember the file."""
     change(
         stored,
         "INSERT INTO finder_left (site, finder, relpath, filename, size_bytes, mtime_ns, inode,"
@@ -294,7 +294,7 @@ def test_file_without_a_row_that_storage_has_is_not_forgotten(stored, options):
 
 
 def away(stored, kind):
-    """Have something else in the place of the stored file; give what must stay."""
+    """Replace the stored file by something else; return what must stay."""
     inside, outside = stored.storage / "2026/a.fits", stored.root / "outside"
     outside.mkdir()
     inside.rename(outside / "a.fits")
@@ -335,7 +335,7 @@ def test_path_that_was_refused_is_forgotten(stored, name):
     ran = stored.run("dbb", "forget", "finder.latiss", name, "--remove", "--yes")
     assert (ran.code, ran.out) == (
         0,
-        f"{name}: was never stored; finder.latiss has it in mind no more\n",
+        f"{name}: was never stored; finder.latiss no longer remembers it\n",
     )
     assert stored.run("dbb-finder").code == 0
     assert (stored.root / "x").exists()
@@ -373,12 +373,12 @@ def test_no_ingester_takes_it_while_it_is_forgotten(stored, monkeypatch):
 def test_file_that_comes_back_meanwhile_is_not_removed(stored, monkeypatch, happens):
     from dbbbatch.database import connect
     from dbbbatch.errors import TryLater
-    from dbbbatch.passes import forget
+    from dbbbatch.passes.forget import Forgetting, forget
 
     path = stored.storage / "2026/a.fits"
-    real = forget._remove_stored
+    real = Forgetting.act
 
-    def remove(*arguments):
+    def act(*arguments):
         if happens == "a finder":
             connect.execute("UPDATE file SET status = 'STORED'")
         else:
@@ -386,10 +386,10 @@ def test_file_that_comes_back_meanwhile_is_not_removed(stored, monkeypatch, happ
             path.write_bytes(b"other")
         real(*arguments)
 
-    monkeypatch.setattr(forget, "_remove_stored", remove)
+    monkeypatch.setattr(Forgetting, "act", act)
     settings = stored.settings()
     connect.connect(settings.database)
     with pytest.raises(TryLater):
-        forget.forget("summit", settings.finder["latiss"], "2026/a.fits", True, "why")
+        forget("summit", settings.finder["latiss"], "2026/a.fits", True, "why")
     connect.disconnect()
     assert path.exists()

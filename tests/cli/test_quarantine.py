@@ -1,4 +1,4 @@
-"""`dbb quarantine`: what was moved aside, and what becomes of it."""
+"""`dbb quarantine`: which files were quarantined, and what becomes of them."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def waiting(site):
     return json.loads(site.run("dbb", "quarantine", "list", "--json").out)
 
 
-def let_go(site, *options, match="2026/a.fits"):
+def release(site, *options, match="2026/a.fits"):
     return site.run("dbb", "quarantine", "release", "finder.latiss", "--match", match, *options)
 
 
@@ -56,7 +56,7 @@ def test_reason_stands_beside_the_file(conflict):
 @pytest.mark.promise
 @pytest.mark.parametrize("name", ["a-v2.fits", "2026/a-v2.fits"])
 def test_corrected_version_is_accepted_under_a_new_name(conflict, name):
-    ran = let_go(conflict, "--as-new", name)
+    ran = release(conflict, "--as-new", name)
     assert (ran.code, ran.err) == (0, "")
     assert conflict.run("dbb-finder").code == 0
     assert (conflict.storage / "2026/a.fits").read_bytes() == b"first"
@@ -67,7 +67,7 @@ def test_corrected_version_is_accepted_under_a_new_name(conflict, name):
 def test_file_comes_back_when_the_reason_is_gone(conflict):
     (conflict.storage / "2026/a.fits").unlink()
     assert conflict.run("dbb", "forget", "finder.latiss", "2026/a.fits").code == 0
-    assert let_go(conflict).code == 0
+    assert release(conflict).code == 0
     assert conflict.run("dbb-finder").code == 0
     assert (conflict.storage / "2026/a.fits").read_bytes() == b"corrected"
 
@@ -75,7 +75,7 @@ def test_file_comes_back_when_the_reason_is_gone(conflict):
 @pytest.mark.promise
 def test_name_that_is_taken_is_refused(conflict):
     conflict.put("2026/b.fits", b"another", conflict.far_buffer)
-    assert let_go(conflict, "--as-new", "b.fits").code == 64
+    assert release(conflict, "--as-new", "b.fits").code == 64
     assert (conflict.far_buffer / "2026/b.fits").read_bytes() == b"another"
     assert len(waiting(conflict)) == 1
 
@@ -83,7 +83,7 @@ def test_name_that_is_taken_is_refused(conflict):
 @pytest.mark.parametrize("backend", ["sqlite"])
 @pytest.mark.parametrize("name", ["/etc/a", "../a", "a/", ".dbb~x"])
 def test_names_that_lead_astray_are_refused(conflict, name):
-    assert let_go(conflict, "--as-new", name).code == 64
+    assert release(conflict, "--as-new", name).code == 64
     assert len(waiting(conflict)) == 1
 
 
@@ -102,7 +102,7 @@ def test_names_under_which_no_pass_would_find_it_are_refused(conflict, name, say
     conflict.write(finder={"exclude": [r"\.tmp$", "^engineering/$"]})
     (conflict.root / "elsewhere").mkdir()
     (conflict.far_buffer / "link").symlink_to(conflict.root / "elsewhere")
-    ran = let_go(conflict, "--as-new", name)
+    ran = release(conflict, "--as-new", name)
     assert (ran.code, says in ran.err) == (64, True)
     assert len(waiting(conflict)) == 1
     assert list((conflict.root / "elsewhere").iterdir()) == []
@@ -113,7 +113,7 @@ def test_name_by_which_storage_is_known_is_refused(conflict):
     conflict.put("top", b"other content", conflict.storage)
     conflict.put("top", b"data", conflict.far_buffer)
     assert conflict.run("dbb-finder").code == 1
-    ran = let_go(conflict, "--as-new", ".dbb-storage", match="top")
+    ran = release(conflict, "--as-new", ".dbb-storage", match="top")
     assert (ran.code, "sentinel" in ran.err) == (64, True)
 
 
@@ -122,10 +122,10 @@ def test_name_by_which_storage_is_known_is_refused(conflict):
 def test_directory_that_became_a_link_is_not_followed(conflict):
     (conflict.far_buffer / "2026").rename(conflict.root / "elsewhere")
     (conflict.far_buffer / "2026").symlink_to(conflict.root / "elsewhere")
-    ran = let_go(conflict)
+    ran = release(conflict)
     assert (ran.code, "2026 is a symbolic link" in ran.err) == (64, True)
     assert len(waiting(conflict)) == 1
-    assert let_go(conflict, "--as-new", "2027/a.fits").code == 0
+    assert release(conflict, "--as-new", "2027/a.fits").code == 0
 
 
 @pytest.mark.promise
@@ -135,7 +135,7 @@ def test_quarantine_that_is_not_mounted_is_waited_for(conflict, mount_point):
     conflict.storage_quarantine.rename(conflict.root / "away")
     if mount_point:
         (conflict.storage_quarantine / "lost+found").mkdir(parents=True)
-    ran = let_go(conflict)
+    ran = release(conflict)
     assert (ran.code, "is it mounted?" in ran.err) == (75, True)
     assert len(waiting(conflict)) == 1
 
@@ -145,10 +145,10 @@ def test_quarantine_that_is_not_mounted_is_waited_for(conflict, mount_point):
 def test_two_releases_are_not_at_work_at_once(conflict):
     lock = Lock(conflict.state / "locks", "release.finder.latiss")
     lock.acquire()
-    ran = let_go(conflict, "--as-new", "b.fits")
+    ran = release(conflict, "--as-new", "b.fits")
     assert (ran.code, "is at work" in ran.err) == (75, True)
     lock.release()
-    assert let_go(conflict, "--as-new", "b.fits").code == 0
+    assert release(conflict, "--as-new", "b.fits").code == 0
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
@@ -195,7 +195,7 @@ class TestCopyThatWasCutOff:
         assert len(waiting(cut_off)) == 1
 
     def test_is_removed_by_a_release_under_another_name(self, cut_off, other_file_system):
-        assert let_go(cut_off, "--as-new", "c.fits").code == 0
+        assert release(cut_off, "--as-new", "c.fits").code == 0
         assert os.listdir(other_file_system / "2026") == ["c.fits"]
 
 
@@ -203,7 +203,7 @@ class TestCopyThatWasCutOff:
 def test_new_name_goes_with_one_file(conflict):
     conflict.put("2026/a.fits", b"again", conflict.far_buffer)
     conflict.run("dbb-finder")
-    assert let_go(conflict, "--as-new", "b.fits", match="*").code == 64
+    assert release(conflict, "--as-new", "b.fits", match="*").code == 64
     assert len(waiting(conflict)) == 2
 
 
@@ -232,12 +232,12 @@ def test_list_marks_what_is_no_longer_there(conflict):
     assert row["is_there"] is False
     ran = conflict.run("dbb", "quarantine", "list")
     assert f"{row['path']} (it is not there): storage holds other content" in ran.out
-    ran = let_go(conflict)
+    ran = release(conflict)
     assert ran.code == 64
     assert "dbb ignore finder.latiss --status QUARANTINED" in ran.err
 
 
-def test_what_a_finder_moved_aside_is_closed_and_left_there(conflict):
+def test_what_a_finder_quarantined_is_closed_and_left_there(conflict):
     ran = conflict.run("dbb", "ignore", "finder.latiss", "--reason", "other content")
     assert ran.out.splitlines() == [
         "1 files of finder.latiss are ignored",
@@ -266,7 +266,7 @@ def test_reason_may_be_a_pattern(conflict):
 
 def test_release_across_file_systems_copies(conflict, other_file_system):
     conflict.write(finder={"source": other_file_system})
-    assert let_go(conflict).code == 0
+    assert release(conflict).code == 0
     assert (other_file_system / "2026/a.fits").read_bytes() == b"corrected"
     assert os.listdir(conflict.storage_quarantine / "2026") == []
 
@@ -277,5 +277,5 @@ def test_file_that_is_named_like_a_reason_is_not_removed(conflict):
         conflict.put(f"2026/{name}", b"other content", conflict.storage)
         conflict.put(f"2026/{name}", b"data", conflict.far_buffer)
     assert conflict.run("dbb-finder").code == 1
-    assert let_go(conflict, "--as-new", "c", match="2026/b").code == 0
+    assert release(conflict, "--as-new", "c", match="2026/b").code == 0
     assert (conflict.storage_quarantine / "2026/b.reason.~1~").read_bytes() == b"data"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.areas.storage import relocate
 from dbbbatch.database import connect
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.files.lock import Lock
+from dbbbatch.passes import relocate
 from tests.support.handing import change, rows
 from tests.support.site import Site
 
@@ -26,7 +26,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def old(site: Site) -> Path:
-    """Give a storage area with three files that are ingested; the site has it under a new path."""
+    """Return a storage area with three ingested files; the site has it under a new path."""
     for rel in ("night/a", "night/b c", "d"):
         site.put(rel, rel.encode())
     for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):

@@ -18,7 +18,7 @@ from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, place
 from dbbbatch.files.roots import Roots
 from dbbbatch.passes import runner
-from dbbbatch.passes.auditor import AuditorWork
+from dbbbatch.passes.auditor.work import AuditorWork
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.janitor import JanitorWork
 from dbbbatch.targets.plugin import NotReady, StoredFile

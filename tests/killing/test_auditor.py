@@ -71,7 +71,7 @@ def sites(
     return make
 
 
-def put_aside(site: Site, root: Path) -> None:
+def fill_quarantine(site: Site, root: Path) -> None:
     """Put files with a time, and the reasons beside some of them."""
     for rel, content in ASIDE.items():
         path = site.put(rel, content, root)
@@ -110,7 +110,7 @@ def without_rows(site: Site) -> list[str]:
     for number, (rel, content) in enumerate(HELD.items()):
         os.utime(site.put(rel, content, site.holding), (MODIFIED, MODIFIED + number))
     for root in (site.storage_quarantine, site.quarantine):
-        put_aside(site, root)
+        fill_quarantine(site, root)
     return []
 
 

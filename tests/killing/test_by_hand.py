@@ -72,7 +72,7 @@ def sites(
 
 
 def quarantined(site: Site, label: str, root: Path, rel: str, content: bytes, why: str) -> str:
-    """Put a file and its reason into a quarantine; give the statement that records it."""
+    """Put a file and its reason into a quarantine; return the statement that records it."""
     path = site.put(rel, content, root)
     site.put(f"{rel}.reason", f"{why}\n".encode(), root)
     os.utime(path, (MODIFIED, MODIFIED))
@@ -86,13 +86,13 @@ def quarantined(site: Site, label: str, root: Path, rel: str, content: bytes, wh
 
 
 def named(rel: str, content: bytes) -> str:
-    """Give the values of relpath, filename and checksum."""
+    """Return the values of relpath, filename and checksum."""
     relpath, _, filename = rel.rpartition("/")
     return f"'{relpath}', '{filename}', 'blake2b:{hashlib.blake2b(content).hexdigest()}'"
 
 
 def stored(site: Site, rel: str, content: bytes, *, lost: bool = False) -> str:
-    """Put a file into storage, unless it is `lost`; give the statement that records it."""
+    """Put a file into storage, unless it is `lost`; return the statement that records it."""
     if not lost:
         site.put(rel, content, site.storage)
     return (
@@ -150,7 +150,7 @@ def of_storage(site: Site) -> list[str]:
 
 
 def explained(files: Mapping[str, bytes]) -> set[str]:
-    """Give the names of files and of the reasons beside them."""
+    """Return the names of files and of the reasons beside them."""
     return set(files) | {f"{rel}.reason" for rel in files}
 
 
@@ -188,7 +188,7 @@ def look(site: Site) -> dict[str, Any]:
 
 
 def files(swept: Swept, directory: str) -> set[str]:
-    """Give the files below a directory as they are in the end."""
+    """Return the files below a directory as they are in the end."""
     return {
         rel.removeprefix(f"{directory}/")
         for rel, what in swept.seen.items()

@@ -16,8 +16,11 @@ from dbbbatch.config.fields import defaults
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.files import checksum, place, temporary
-from dbbbatch.passes import audit_rows, auditor, runner
-from dbbbatch.passes.auditor import AuditorWork
+from dbbbatch.files.roots import Roots
+from dbbbatch.passes import runner
+from dbbbatch.passes.auditor import content, orphans, rows
+from dbbbatch.passes.auditor.rows import RowComparison
+from dbbbatch.passes.auditor.work import AuditorWork
 from tests.support.clocks import set_clock_of_files
 from tests.support.finding import SENTINEL, Finding, tree
 from tests.support.site import Site
@@ -35,8 +38,8 @@ def stored(site: Site) -> Site:
     }
     site.write(targets={"a": link}, finder={"audit_rate": 0})
     (site.storage / ".dbb-storage").touch()
-    for rel, content in FILES.items():
-        site.put(rel, content, site.far_buffer)
+    for rel, data in FILES.items():
+        site.put(rel, data, site.far_buffer)
     assert site.run("dbb-finder").code == 0
     return site
 
@@ -273,9 +276,6 @@ def test_only_matching_files_are_audited(stored):
     assert ask(stored, WRONG) == [("a.fits", "MISSING")]
 
 
-# ---- passes in this process, between whose steps something happens -------------------------------
-
-
 @pytest.fixture
 def finding(database_url, tmp_path):
     """A finder and its directories, without a target."""
@@ -291,14 +291,14 @@ def finding(database_url, tmp_path):
 
 
 def inside(finding, *, match=(), max_time=None, limit=None, **keys):
-    """Audit in this process; give the exit code."""
+    """Audit in this process; return the exit code."""
     work = AuditorWork(finding.finder, **keys)
     options = runner.Options(match=match, max_time=max_time, limit=limit)
     return runner.run_pass(work, finding.settings, finding.finder, options)
 
 
 def clock(now, sleep=time.sleep):
-    """Give a module `time` with its own idea of the time."""
+    """Return a module `time` with its own idea of the time."""
     return types.SimpleNamespace(time=now, monotonic=now, sleep=sleep)
 
 
@@ -314,13 +314,14 @@ def wrong(finding):
     return finding.rows(WRONG)
 
 
-def between(monkeypatch, module, name, happens):
-    """Have something happen once, just before a function of the pass is called."""
-    real, todo = getattr(module, name), [happens]
+def between(monkeypatch, module, name, happens, number=1):
+    """Make something happen just before the Nth call of a function of the pass."""
+    real, calls = getattr(module, name), []
 
     def function(*arguments, **more):
-        if todo:
-            todo.pop()()
+        calls.append(name)
+        if len(calls) == number:
+            happens()
         return real(*arguments, **more)
 
     monkeypatch.setattr(module, name, function)
@@ -402,8 +403,8 @@ class TestUnmounted:
         fill(finding, a=100)
         for number in range(100 if page == 5 else 1):
             (finding.storage / f"a/{number}").unlink()
-        monkeypatch.setattr(audit_rows, "_ROWS_PAGE", page)
-        between(monkeypatch, audit_rows, "_look", lambda: os.kill(os.getpid(), 15))
+        monkeypatch.setattr(rows, "_ROWS_PAGE", page)
+        between(monkeypatch, rows, "_compare_row", lambda: os.kill(os.getpid(), 15))
         assert inside(finding) == 75
         assert wrong(finding) == []
 
@@ -412,7 +413,7 @@ class TestUnmounted:
         fill(finding, a=20)
         (finding.storage / "a/0").unlink()
         gone = lambda: (finding.storage / SENTINEL).unlink()  # noqa: E731
-        between(monkeypatch, audit_rows, "_look", gone)
+        between(monkeypatch, rows, "_compare_row", gone)
         assert inside(finding) == 75
         assert wrong(finding) == []
 
@@ -421,7 +422,7 @@ class TestUnmounted:
         fill(finding, a=20)
         (finding.storage / "a/0").write_bytes(b"A 0")
         gone = lambda: (finding.storage / SENTINEL).unlink()  # noqa: E731
-        between(monkeypatch, checksum, "compute", gone)
+        between(monkeypatch, checksum, "read", gone)
         assert inside(finding, share=1) == 75
         assert wrong(finding) == []
 
@@ -438,7 +439,7 @@ class TestUnmounted:
             if mount_point:
                 finding.put("stray", b"stray", finding.storage)
 
-        between(monkeypatch, auditor, "scan", gone)
+        between(monkeypatch, orphans, "scan", gone)
         assert inside(finding, adopt=True) == 75
         assert "mount" in capsys.readouterr().err
         assert finding.rows("SELECT count(*) FROM file WHERE filename = 'stray'") == [(0,)]
@@ -456,7 +457,7 @@ class TestFilledByRsync:
         return finding
 
     def orphans(self, finding, monkeypatch, hours):
-        """Adopt so many hours after the files were put there; give what is recorded."""
+        """Adopt so many hours after the files were put there; return what is recorded."""
         set_clock_of_files(monkeypatch, 3600 * hours)
         assert inside(finding) == (1 if hours > 1 and "a.fits" in tree(finding.storage) else 0)
         assert inside(finding, adopt=True) == 0
@@ -500,7 +501,7 @@ def test_fault_that_is_none_of_a_file_does_not_fail_its_adoption(
 ):
     finding.put("a", b"data", finding.storage)
     error = OSError(number, os.strerror(number))
-    monkeypatch.setattr(checksum, "compute", lambda *_: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(checksum, "read", lambda *_: (_ for _ in ()).throw(error))
     assert inside(finding, adopt=True) == code
     assert "failed" not in finding.counts()
 
@@ -548,9 +549,9 @@ class TestMeanwhile:
                 os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
-    @pytest.mark.parametrize("when", [(audit_rows.Rows, "mark"), (audit_rows, "must_be_there")])
+    @pytest.mark.parametrize("when", [(RowComparison, "mark", 1), (Roots, "require", 2)])
     def test_file_that_is_stored_is_not_missing(self, lost, monkeypatch, when):
-        between(monkeypatch, *when, lambda: self.elsewhere(lost.run))
+        between(monkeypatch, *when[:2], lambda: self.elsewhere(lost.run), number=when[2])
         assert inside(lost) == 0
         assert wrong(lost) == []
 
@@ -558,7 +559,7 @@ class TestMeanwhile:
         fill(finding, a=20)
         path, away = finding.storage / "a/0", finding.storage.parent / "away"
         path.rename(away)
-        between(monkeypatch, audit_rows.Rows, "mark", lambda: away.rename(path))
+        between(monkeypatch, RowComparison, "mark", lambda: away.rename(path))
         assert inside(finding) == 0
         assert wrong(finding) == []
 
@@ -573,7 +574,7 @@ class TestMeanwhile:
             sql = "UPDATE file SET size_bytes = 7, checksum = ? WHERE filename = '0'"
             self.elsewhere(lambda: finding.change_rows(sql, [f"blake2b:{digest}"]))
 
-        between(monkeypatch, audit_rows, "_look", update)
+        between(monkeypatch, rows, "_compare_row", update)
         assert inside(finding) == 0
         assert wrong(finding) == []
         assert inside(finding, share=1) == 0
@@ -581,17 +582,17 @@ class TestMeanwhile:
     def test_content_that_is_replaced_while_it_is_read_is_not_corrupt(self, finding, monkeypatch):
         fill(finding, a=20)
         path = finding.storage / "a/0"
-        real = checksum.compute
+        real = checksum.stream
 
-        def compute(source, *more):
-            sums = real(source, *more)
-            if source == str(path):
+        def stream(descriptor, *more):
+            sums = real(descriptor, *more)
+            if os.readlink(f"/proc/self/fd/{descriptor}") == str(path):
                 path.unlink()
                 path.write_bytes(b"a 0")
                 return dict.fromkeys(sums, "0")
             return sums
 
-        monkeypatch.setattr(checksum, "compute", compute)
+        monkeypatch.setattr(checksum, "stream", stream)
         assert inside(finding, share=1) == 0
         assert wrong(finding) == []
 
@@ -655,7 +656,7 @@ def test_audit_that_has_no_time_for_all_of_it_says_what_is_never_looked_at(
     now = [0.0]
     with monkeypatch.context() as patched:
         patched.setattr(runner, "time", clock(lambda: now[0]))
-        between(patched, audit_rows, "_look", lambda: now.append(now.pop() + 100))
+        between(patched, rows, "_compare_row", lambda: now.append(now.pop() + 100))
         assert inside(finding, max_time=60) == 0
     said = capsys.readouterr().err
     for word in ("--max-time", "files without a row", "checksums"):
@@ -674,7 +675,7 @@ def test_no_more_is_read_than_the_rate_allows(finding, monkeypatch):
         naps.append(seconds)
         now[0] += seconds
 
-    monkeypatch.setattr(auditor, "time", clock(lambda: now[0], sleep))
+    monkeypatch.setattr(content, "time", clock(lambda: now[0], sleep))
     assert inside(finding, share=1) == 0
     assert now[0] - 1000 == size / 2
     assert max(naps) <= 0.5

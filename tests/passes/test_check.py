@@ -154,7 +154,7 @@ def test_a_database_without_tables_is_told(good: Site) -> None:
 def test_sqlite_on_a_network_file_system_is_refused(
     good: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "file_system", lambda path: "nfs4")
+    monkeypatch.setattr(check.mounts, "file_system", lambda path: "nfs4")
     found = problems(good)
     assert any("[database] url" in line and "nfs4" in line for line in found)
     assert any("[site] state" in line and "nfs4" in line for line in found)
@@ -165,17 +165,6 @@ def test_holding_on_another_file_system_is_told(
 ) -> None:
     monkeypatch.setattr(check.mounts, "same_file_system", lambda first, second: False)
     assert any("[handoff.latiss] holding" in line for line in problems(good))
-
-
-def test_the_file_system_of_a_path_is_that_of_its_nearest_mount(tmp_path: Path) -> None:
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(
-        "22 1 8:1 / / rw - ext4 /dev/root rw\n"
-        "40 22 0:5 / /data\\040sets rw shared:1 - nfs4 server:/x rw\n"
-        "41 22 0:6 / /data rw shared:2 - xfs /dev/b rw\n"
-    )
-    for path, kind in (("/data sets/a", "nfs4"), ("/data/a", "xfs"), ("/dataset", "ext4")):
-        assert check.file_system(path, str(mounts)) == kind
 
 
 def test_a_far_end_over_ssh_is_tried(
@@ -289,15 +278,6 @@ def test_too_little_free_space_is_told(good: Site, section: str, where: str) -> 
     good.write(**{section: {"min_free": "1 PB"}})  # type: ignore[arg-type]
     (problem,) = problems(good)
     assert problem.startswith(where)
-
-
-def test_mounts_with_any_name_are_borne(tmp_path: Path) -> None:
-    mounts = tmp_path / "mountinfo"
-    mounts.write_bytes(
-        b"22 1 8:1 / / rw - ext4 /dev/root rw\n23 22 8:2 / /mnt/\xff rw - tmpfs none rw\n"
-        + "24 22 0:5 / /mnt/donn\u00e9es rw - nfs4 server:/x rw\n".encode()
-    )
-    assert check.file_system("/mnt/donn\u00e9es/state", str(mounts)) == "nfs4"
 
 
 @pytest.mark.parametrize("keys", [{"holding_free": "1 GB"}, {"confirm_targets": ["a"]}])

@@ -322,8 +322,8 @@ def test_held_file_that_has_another_name_by_now_is_found_again(lived):
 
 
 @pytest.fixture
-def aside(lived):
-    """The same site, with a file that the handoff gave up and moved aside."""
+def quarantined(lived):
+    """The same site, with a file that the handoff gave up and quarantined."""
     lived.write(endpoint=REFUSING, handoff={"max_attempts": 1})
     lived.put("2026/q.fits", b"aside")
     lived.run("dbb-handoff")
@@ -332,22 +332,24 @@ def aside(lived):
 
 
 @pytest.mark.parametrize("status", ["FOUND", "DELIVERED", "VANISHED", "PURGED"])
-def test_row_of_last_night_becomes_quarantined_where_quarantine_has_the_file(aside, status):
-    change(aside, f"UPDATE handoff_file SET status = '{status}' WHERE filename = 'q.fits'")
-    change(aside, "DELETE FROM quarantine")
-    ran = aside.run("dbb", "rebuild", "handoff.latiss")
+def test_row_of_last_night_becomes_quarantined_where_quarantine_has_the_file(quarantined, status):
+    change(quarantined, f"UPDATE handoff_file SET status = '{status}' WHERE filename = 'q.fits'")
+    change(quarantined, "DELETE FROM quarantine")
+    ran = quarantined.run("dbb", "rebuild", "handoff.latiss")
     assert (ran.code, ran.out[:10]) == (0, "0 recorded")
     assert "1 in quarantine recorded" in ran.out
-    assert statuses(aside) == [*["HELD"] * 3, "QUARANTINED"]
-    assert aside.run("dbb", "quarantine", "release", "handoff.latiss", "--match", "*").code == 0
-    assert statuses(aside) == [*["HELD"] * 3, "FOUND"]
+    assert statuses(quarantined) == [*["HELD"] * 3, "QUARANTINED"]
+    assert (
+        quarantined.run("dbb", "quarantine", "release", "handoff.latiss", "--match", "*").code == 0
+    )
+    assert statuses(quarantined) == [*["HELD"] * 3, "FOUND"]
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-def test_file_in_quarantine_stays_so_though_holding_has_one_like_it(aside):
-    shutil.copy2(aside.quarantine / "2026/q.fits", aside.holding / "2026/q.fits")
-    aside.run("dbb", "rebuild", "handoff.latiss")
-    assert statuses(aside) == [*["HELD"] * 3, "QUARANTINED"]
+def test_file_in_quarantine_stays_so_though_holding_has_one_like_it(quarantined):
+    shutil.copy2(quarantined.quarantine / "2026/q.fits", quarantined.holding / "2026/q.fits")
+    quarantined.run("dbb", "rebuild", "handoff.latiss")
+    assert statuses(quarantined) == [*["HELD"] * 3, "QUARANTINED"]
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

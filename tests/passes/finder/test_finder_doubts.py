@@ -22,7 +22,7 @@ from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.files import checksum, identity, mounts, place, temporary
 from dbbbatch.passes import runner
-from dbbbatch.passes.auditor import AuditorWork
+from dbbbatch.passes.auditor.work import AuditorWork
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.finder import batch
 from dbbbatch.passes.forget import forget

@@ -1,4 +1,4 @@
-"""Whether targets hold what the table calls ingested, for targets that can tell."""
+"""Ask targets that can tell whether they hold what the table calls ingested."""
 
 from __future__ import annotations
 
@@ -19,61 +19,60 @@ from dbbbatch.targets.plugin import Misconfigured, NotReady, StoredFile
 _COMPARED_TOGETHER = 1000
 
 
-def compare_targets(p: PassContext, finder: Finder, complaints: Complaints) -> None:
+def compare_targets(context: PassContext, finder: Finder, complaints: Complaints) -> None:
     """Report the files that the table calls ingested and a target of this storage does not hold.
 
-    A target that is away or cannot tell is passed over; nothing is changed.
+    A target that is away or cannot tell is left out; nothing is changed.
     """
-    for section in p.settings.target.values():
-        if section.storage != finder.storage or p.stopping:
+    site = context.settings.site.name
+    for section in context.settings.target.values():
+        if section.storage != finder.storage or context.stopping:
             continue
-        row = connect.read(
-            lambda section=section: TargetRow.named(p.settings.site.name, section.name)
-        )
+        row = connect.read(TargetRow.named, site, section.name)
         if row is None or row.retired_at is not None:
             continue
         try:
-            _compare(p, section, row.id, complaints)
+            _compare(context, section, row.id, complaints)
         except (NotReady, Misconfigured) as error:
-            p.log.warning("%s was not audited: %s", section.label, error)
+            context.log.warning("%s was not audited: %s", section.label, error)
             complaints.failed(section.label, f"was not audited: {error}")
 
 
-def _compare(p: PassContext, section: Target, target_id: int, complaints: Complaints) -> None:
-    if not _ingested_page(section, target_id, 0):
+def _compare(context: PassContext, section: Target, target_id: int, complaints: Complaints) -> None:
+    if not connect.read(_ingested_page, section, target_id, 0):
         return
     from dbbbatch.targets.pool import ask_plugin
     from dbbbatch.targets.worker import Launch
 
-    launch = Launch.of(section, p.settings.site)
+    launch = Launch.of(section, context.settings.site)
     asked: list[list[StoredFile]] = []
 
     def batches() -> Iterator[list[StoredFile]]:
         for files in connect.pages(partial(_ingested_page, section, target_id), 0, "number"):
-            if p.stopping:
+            if context.stopping:
                 return
-            sound = p.sound(files, "file")
-            asked.append([file for file in sound if p.matches(_rel(file))])
+            sound = context.sound(files, "file")
+            asked.append([file for file in sound if context.matches(_rel(file))])
             yield asked[-1]
 
-    for answer in ask_plugin(launch, batches(), p.log):
+    for answer in ask_plugin(launch, batches(), context.log):
         if answer is None:
-            p.log.info("%s cannot tell what it holds", section.label)
+            context.log.info("%s cannot tell what it holds", section.label)
             return
         for file in asked.pop():
             if not answer.get(file.number, True):
-                p.counts["failed"] += 1
-                p.counts["unknown_to_target"] += 1
-                rel = _rel(file)
-                which = names.quoted(glob.escape(rel))
+                context.counts["failed"] += 1
+                context.counts["unknown_to_target"] += 1
+                which = names.quoted(glob.escape(_rel(file)))
                 complaints.failed(
-                    rel,
+                    _rel(file),
                     f"is ingested according to the table, but {section.label} does not hold it; "
                     f"`dbb retry {section.label} --status SUCCESS --match {which}` offers it again",
                 )
 
 
 def _ingested_page(section: Target, target_id: int, after: int) -> Sequence[StoredFile]:
+    """Return the next files that the table calls ingested, in the order of their ids."""
     rows = connect.execute(
         "SELECT f.id, f.relpath, f.filename, f.size_bytes, f.checksum FROM ingest_state s"
         " JOIN file f ON f.id = s.file_id WHERE s.target_id = ? AND s.status = 'SUCCESS'"

@@ -1,0 +1,1 @@
+"""The auditor: compares storage with the table, and the table with targets."""

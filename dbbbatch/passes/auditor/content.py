@@ -1,0 +1,129 @@
+"""Compare the content of stored files with their checksums."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from dbbbatch.config.sections import Finder
+from dbbbatch.database import connect
+from dbbbatch.database.models.file import File, FileRow
+from dbbbatch.database.models.ingest import IngestState
+from dbbbatch.database.models.statuses import FileStatus
+from dbbbatch.errors import Interrupted
+from dbbbatch.files import checksum, faults, names
+from dbbbatch.files.identity import Version
+from dbbbatch.passes.auditor.rows import Contradicted
+from dbbbatch.passes.finder.complaints import Complaints
+from dbbbatch.passes.runner import PassContext
+
+#: Rows read at a time, and files verified between two looks at whether to stop.
+_UNVERIFIED_PAGE = 5000
+_VERIFIED_TOGETHER = 100
+
+#: Digits of a checksum that are shown.
+_SHOWN_DIGITS = 16
+
+
+class Verification:
+    """Reads files of a storage area, and records which have the content that was stored."""
+
+    def __init__(self, context: PassContext, finder: Finder, complaints: Complaints) -> None:
+        self._context = context
+        self._finder = finder
+        self._complaints = complaints
+
+    def verify_share(self, most: int) -> None:
+        """Verify that many files: of those that --match lets through, the longest unverified."""
+        context, storage = self._context, self._finder.storage
+        begun = connect.read(connect.now)
+        if most > 0:
+            connect.write(File.verified_by_now, storage, begun)
+        after = None
+        while most > 0 and not context.stopping:
+            size = _UNVERIFIED_PAGE if context.options.match else min(most, _UNVERIFIED_PAGE)
+            page, after = connect.read(File.longest_unverified, storage, begun, after, size)
+            if not page:
+                break
+            sound = context.sound(page, "file")
+            some = [row for row in sound if context.matches(names.rel_of(row))][:most]
+            self.verify(some)
+            most -= len(some)
+
+    def verify(self, rows: Sequence[FileRow]) -> None:
+        """Read files, no faster than `audit_rate`, and mark those with another content."""
+        context = self._context
+        begun, read = time.monotonic(), 0
+        for start in range(0, len(rows), _VERIFIED_TOGETHER):
+            if context.stopping:
+                break
+            some = rows[start : start + _VERIFIED_TOGETHER]
+            some = some[: context.take(len(some))]
+            right: list[tuple[FileRow, Version]] = []
+            wrong: list[Contradicted] = []
+            for row in some:
+                self._read(row, right, wrong)
+                read += row.size_bytes
+                self._keep_pace(begun, read)
+            context.roots.require(self._finder.storage, self._finder.sentinel)
+            verified, corrupt = connect.write(self._record, right, wrong)
+            for row, _, why in wrong:
+                if row.id in corrupt:
+                    self._complaints.failed(
+                        names.rel_of(row), f"its content is not what was stored: {why}"
+                    )
+            context.counts["verified"] += len(verified)
+            context.counts["corrupt"] += len(corrupt)
+            context.counts["failed"] += len(corrupt)
+            context.progress(start + len(some), len(rows), "files verified")
+
+    def _read(
+        self,
+        row: FileRow,
+        right: list[tuple[FileRow, Version]],
+        wrong: list[Contradicted],
+    ) -> None:
+        path = names.below(self._finder.storage, names.rel_of(row))
+        algorithm, digest = checksum.parse(row.checksum)
+        try:
+            status, sums = checksum.read(path, [algorithm])
+        except Interrupted:
+            return
+        except (FileNotFoundError, NotADirectoryError, checksum.Changed):
+            return  # it was there a moment ago, or is being replaced: the next pass looks at it
+        except OSError as error:
+            faults.raise_if_general(error, path)
+            self._context.counts["failed"] += 1
+            self._complaints.failed(names.rel_of(row), f"cannot be read: {error.strerror}")
+            return
+        found = sums[algorithm]
+        if found == digest:
+            right.append((row, Version.of_file(status)))
+        else:
+            why = f"has {algorithm} {found[:_SHOWN_DIGITS]}… instead of {digest[:_SHOWN_DIGITS]}…"
+            wrong.append(Contradicted(row, FileStatus.CORRUPT, why))
+
+    def _record(
+        self, right: Sequence[tuple[FileRow, Version]], wrong: Sequence[Contradicted]
+    ) -> tuple[set[int], set[int]]:
+        """Record what was found; return the ids of rows that nobody else changed meanwhile."""
+        verified = File.verified([row for row, _ in right])
+        File.own_entries(
+            [
+                (row.id, version.mtime_ns, version.inode)
+                for row, version in right
+                if row.id in verified
+            ]
+        )
+        # What targets gave up because it was not there is due again.
+        again = {row.id for row, _ in right if row.status != FileStatus.STORED} & verified
+        IngestState.arrive(sorted(again), self._finder.storage, self._context.run_id)
+        return verified, File.wrong(wrong)
+
+    def _keep_pace(self, begun: float, read: int) -> None:
+        """Wait until it is time for so many bytes."""
+        if not self._finder.audit_rate:
+            return
+        end = begun + read / self._finder.audit_rate
+        while (left := end - time.monotonic()) > 0 and not self._context.stopping:
+            time.sleep(min(left, 0.5))

@@ -1,0 +1,150 @@
+"""Files in storage that the table does not know: reported, or adopted."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from dbbbatch.areas.storage.mounted import storage_area
+from dbbbatch.areas.storage.store import Arrival, adopt
+from dbbbatch.config.sections import Finder
+from dbbbatch.database import connect
+from dbbbatch.database.models.file import File
+from dbbbatch.database.models.statuses import FileStatus
+from dbbbatch.errors import Interrupted
+from dbbbatch.files import checksum, clock, faults, place
+from dbbbatch.files.batches import batched
+from dbbbatch.files.scan import Found, scan
+from dbbbatch.passes.finder.complaints import Complaints
+from dbbbatch.passes.finder.work import name_of
+from dbbbatch.passes.runner import PassContext
+
+#: Seconds without a change after which no script can still be writing a temporary copy.
+_COPY_ABANDONED = 7 * 86400.0
+
+#: What rsync has not finished: its temporary files, and where it keeps parts and delayed updates.
+_UNFINISHED = re.compile(r"(^|/)(\.~tmp~/|\.rsync-[^/]*/|\.[^/]+\.[A-Za-z0-9]{6}$)")
+
+#: Seconds for which a file that rsync brought must not have changed: a log may still name it.
+_RSYNC_SETTLE = 3600.0
+
+
+class OrphanSearch:
+    """The files of a finder's storage area that the table does not know."""
+
+    def __init__(self, context: PassContext, finder: Finder, complaints: Complaints) -> None:
+        self._context = context
+        self._finder = finder
+        self._complaints = complaints
+        sections = (finder, *context.settings.finder.values())
+        self._by_rsync = any(
+            section.storage == finder.storage and section.search == "rsync-logs"
+            for section in sections
+        )
+        # A section that is wrong may be about this storage area, too.
+        self._by_rsync |= any(label.startswith("finder.") for label in context.settings.wrong)
+
+    def report(self) -> None:
+        """Report orphans."""
+        for orphans in self.find():
+            self._require_storage()
+            self._context.counts["orphans"] += len(orphans)
+            self._context.counts["failed"] += len(orphans)
+            for orphan in orphans:
+                self._complaints.orphan(orphan.rel)
+            if self._context.stopping:
+                break
+
+    def adopt(self) -> None:
+        """Record orphans as stored, and offer them to targets."""
+        context = self._context
+        area = storage_area(
+            self._finder, context.settings.site.name, context.run_id, context.roots
+        )._replace(finder="auditor")
+        for orphans in self.find():
+            context.counts["orphans"] += len(orphans)
+            ready = self._read(orphans[: context.take(len(orphans))], area.algorithms)
+            self._require_storage()
+            context.counts["adopted"] += adopt(area, ready)
+            if context.stopping:
+                break
+
+    def find(self, *, dry_run: bool = False) -> Iterator[list[Arrival]]:
+        """Yield orphans in batches; remove temporary copies that are abandoned on the way."""
+        finder = self._finder
+        found = scan(
+            finder.storage,
+            finder.exclude,
+            finder.settle,
+            odd=self._complaints.odd,
+            unfinished=(lambda rel: None) if dry_run else self._remove_abandoned,
+        )
+        matching = (
+            each
+            for each in found
+            if each.rel != finder.sentinel and self._context.matches(each.rel)
+        )
+        with faults.as_try_later(finder.storage):
+            for batch in batched(matching, finder.batch_files):
+                yield self._unknown(batch)
+
+    def _require_storage(self) -> None:
+        # What is in an empty mount point is no file of storage.
+        self._context.roots.require(self._finder.storage, self._finder.sentinel)
+
+    def _unknown(self, batch: Sequence[Found]) -> list[Arrival]:
+        paths = [name_of(found.rel) for found in batch]
+        known = connect.read(File.known, self._finder.storage, paths)
+        orphans = []
+        for found, name in zip(batch, paths, strict=True):
+            before = known.get(name)
+            if before is None or before.status == FileStatus.FORGOTTEN:
+                path = os.path.join(self._finder.storage, found.rel)
+                if self._by_rsync and self._may_be_unfinished(found.rel, path):
+                    continue
+                orphan = Arrival(found.rel, name, path, path, found.size_bytes)
+                orphan.known = before
+                orphans.append(orphan)
+        return orphans
+
+    def _read(self, orphans: Sequence[Arrival], algorithms: Sequence[str]) -> list[Arrival]:
+        """Read files that are to be adopted; return those that did not change meanwhile."""
+        ready = []
+        for orphan in orphans:
+            try:
+                orphan.status, orphan.sums = checksum.read(orphan.source, algorithms)
+                ready.append(orphan)
+            except Interrupted:
+                break
+            except (FileNotFoundError, checksum.Changed):
+                continue  # it is gone, or being replaced
+            except OSError as error:
+                faults.raise_if_general(error, orphan.source)
+                self._complaints.failed(orphan.rel, f"cannot be adopted: {error.strerror}")
+                self._context.counts["failed"] += 1
+        return ready
+
+    def _may_be_unfinished(self, rel: str, path: str) -> bool:
+        """Return whether rsync may be about to finish a file, or a finder to find it in a log."""
+        if _UNFINISHED.search(rel):
+            return True
+        try:
+            # Its mtime is that of the original once it is whole.
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        settle = max(self._finder.settle, _RSYNC_SETTLE)
+        return clock.of(self._finder.storage).is_new(status, settle)
+
+    def _remove_abandoned(self, rel: str) -> None:
+        """Remove a temporary copy that nobody finishes, because its original is gone."""
+        path = os.path.join(self._finder.storage, rel)
+        try:
+            # A copy has the mtime of its original from early on.
+            if not clock.of(self._finder.storage).is_new(os.lstat(path), _COPY_ABANDONED):
+                place.remove_if_there(path)
+        except OSError as error:
+            self._complaints.odd(rel, f"an unfinished copy, not to be removed: {error.strerror}")

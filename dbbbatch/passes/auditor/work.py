@@ -1,0 +1,154 @@
+"""A pass of the auditor: compare storage with the table in both directions, and targets with it.
+
+It reports and marks. It repairs only what it can prove: a file that is there again with the right
+content and, with --adopt, a file without a row.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from dbbbatch.config.sections import Finder
+from dbbbatch.database import connect, retry
+from dbbbatch.database.models.file import File
+from dbbbatch.database.models.finder import Remembered
+from dbbbatch.database.models.statuses import WhyRemembered
+from dbbbatch.files import names, place
+from dbbbatch.passes.auditor.content import Verification
+from dbbbatch.passes.auditor.orphans import OrphanSearch
+from dbbbatch.passes.auditor.rows import RowComparison
+from dbbbatch.passes.auditor.targets import compare_targets
+from dbbbatch.passes.finder.complaints import Complaints
+from dbbbatch.passes.runner import PassContext, Work
+
+#: Remembered files that are read at a time.
+_REMEMBERED_PAGE = 5000
+
+#: Seconds without a pass of a finder after which its files that are on their way are reported.
+_FINDER_STOPPED = 86400.0
+
+
+class AuditorWork(Work):
+    """A pass of the auditor over the storage area of a finder.
+
+    Parameters
+    ----------
+    finder : `dbbbatch.config.sections.Finder`
+    adopt : `bool`
+        Record files without a row that a finder would have stored under their name.
+    share : `float`, optional
+        Share of the stored files to read, instead of the section's.
+    missing : `float`, optional
+        Share of missing files up to which they are marked, instead of the section's.
+    """
+
+    kind = "auditor"
+
+    def __init__(
+        self,
+        finder: Finder,
+        adopt: bool = False,
+        share: float | None = None,
+        missing: float | None = None,
+    ) -> None:
+        self._finder = finder
+        self._adopt = adopt
+        self._share = finder.audit_share if share is None else share
+        self._missing = finder.audit_missing if missing is None else missing
+
+    def recover(self, context: PassContext) -> None:
+        """Raise `TryLater` if storage looks unmounted; no auditor leaves anything half-done."""
+        context.roots.require(self._finder.storage, self._finder.sentinel)
+
+    def work(self, context: PassContext) -> None:
+        """Compare rows with files, files with rows, content with checksums, targets with rows."""
+        finder, complaints = self._finder, Complaints()
+        rows = RowComparison(context, finder, self._missing)
+        orphans = OrphanSearch(context, finder, complaints)
+        content = Verification(context, finder, complaints)
+        try:
+            rows.compare()
+            rows.mark(complaints)
+            most = math.ceil(self._share * rows.stored)
+            steps: dict[str, Callable[[], None]] = {
+                "files on their way": partial(_report_unfinished, context, finder, complaints),
+                "files without a row": orphans.adopt if self._adopt else orphans.report,
+                "files that are there again": partial(content.verify, rows.back),
+                "checksums": partial(content.verify_share, most),
+                "targets": partial(compare_targets, context, finder, complaints),
+                "what left the source": partial(_forget_what_left, context, finder),
+            }
+            skipped = []
+            for what, step in steps.items():
+                if context.stopping:
+                    skipped.append(what)
+                else:
+                    step()
+            if skipped and context.out_of_time and not context.interrupted:
+                context.warn(
+                    f"{finder.storage}: --max-time was over before these were looked at: "
+                    f"{', '.join(skipped)}; the next pass begins anew, so give it more time",
+                    key="max-time",
+                )
+        finally:
+            complaints.say(context)
+        rows.require_directories()
+
+    def plan(self, context: PassContext) -> Iterator[str]:
+        """Yield what is wrong as far as it can be seen without reading files."""
+        self.recover(context)
+        rows = RowComparison(context, self._finder, self._missing)
+        rows.compare()
+        for row, status, why in rows.wrong:
+            yield f"would mark {names.join(row.relpath, row.filename)} {status}: {why}"
+        for row in rows.back:
+            yield f"would verify {names.join(row.relpath, row.filename)}, which is there again"
+        for rel, why in rows.unseen:
+            yield f"{names.printable(rel)}: {why}"
+        verb = "adopt" if self._adopt else "report"
+        for orphans in OrphanSearch(context, self._finder, Complaints()).find(dry_run=True):
+            for orphan in orphans:
+                yield f"would {verb} {names.join(*orphan.name)}, which the table does not know"
+        rows.require_directories()
+
+    def due(self, context: PassContext) -> bool:
+        """Return `False`: there is always something to audit, and so nothing to wait for."""
+        return False
+
+
+def _report_unfinished(context: PassContext, finder: Finder, complaints: Complaints) -> None:
+    """Report files on their way to storage whose finder makes no passes: it must finish them."""
+    now = connect.read(connect.now)
+    for name, count, begun in connect.read(
+        File.unfinished, context.settings.site.name, finder.storage
+    ):
+        if not retry.is_due(begun, _FINDER_STOPPED, now):
+            continue
+        since = f"its pass of {begun:%Y-%m-%d %H:%M} UTC" if begun else "a pass long ago"
+        context.counts["failed"] += count
+        complaints.failed(
+            f"finder.{name}",
+            f"{count} files are on their way since {since}: run `dbb-finder {name}` once more, "
+            "which finishes each or takes it back (if the section was renamed or removed, with "
+            "its old section put back for that pass)",
+        )
+
+
+def _forget_what_left(context: PassContext, finder: Finder) -> None:
+    """Forget what a finder remembers about files that somebody took out of its source."""
+    if finder.search != "scan" or not os.path.isdir(finder.source):
+        return
+    site = context.settings.site.name
+    for why in (WhyRemembered.DUPLICATE, WhyRemembered.FAILED):
+        remembered = partial(Remembered.all_with, site, finder.name, why, _REMEMBERED_PAGE)
+        for page in connect.pages(remembered, ("", ""), "relpath", "filename"):
+            gone = [
+                (row.relpath, row.filename)
+                for row in page
+                if not names.fault(row)
+                and not place.is_there(names.below(finder.source, names.rel_of(row)))
+            ]
+            connect.write(Remembered.drop, site, finder.name, gone)
