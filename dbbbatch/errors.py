@@ -1,19 +1,19 @@
-"""What can go wrong, said to an operator, with the exit code that cron sees.
+"""Errors with a message for an operator and the exit code that cron sees.
 
-The exit codes are those of sysexits(3), so that a wrapper can tell "try again later" (75) from
-"a person must edit something" (78).
+The exit codes are those of sysexits(3), so that a wrapper can distinguish "try again later" (75)
+from "a person must edit something" (78).
 """
 
 import os
 
 
 def user() -> str:
-    """Name the user whose rights this process has, for messages."""
+    """Return the name of the user whose rights this process has."""
     return user_named(os.geteuid())
 
 
 def user_named(uid: int) -> str:
-    """Return the name of a user, or the number of one who has none."""
+    """Return the name of a user, or the number of one without a name."""
     import pwd
 
     try:
@@ -22,24 +22,24 @@ def user_named(uid: int) -> str:
         return str(uid)
 
 
-#: Key of the trouble that nothing can be recorded: the disk of the state directory or of an SQLite
-#: database is full, whichever of the two is met first.
+#: Key of the trouble that nothing can be recorded, because the disk of the state directory or of an
+#: SQLite database is full.
 NO_ROOM = "no room to record what is done"
 
-#: Key of the trouble that the database does not do its work, whatever it was that was met: one
-#: outage is refused connections, silence, and a server that starts.
+#: Key of the trouble that the database does not work: one outage shows as refused connections, as
+#: silence and as a server that starts.
 AWAY = "the database is busy or away"
 
 
 class DbbError(Exception):
-    """Anything foreseeable that ends a script.
+    """An expected error that ends a script.
 
     Parameters
     ----------
     *problems : `str`
-        Each is shown to the operator on a line of its own.
+        Each is printed on a line of its own.
     key : `str`, optional
-        What makes it the same trouble in the next pass although the text differs.
+        Identifies the trouble in later passes, where the text may differ.
     """
 
     exit_code = 70
@@ -60,10 +60,7 @@ class UsageError(DbbError):
 class ConfigError(DbbError):
     """A person must change the configuration or the set-up before this can work.
 
-    Parameters
-    ----------
-    *problems : `str`
-        Each one complete: which file, section and key, what is wrong, what now.
+    Each problem names file, section and key, what is wrong, and what to do.
     """
 
     exit_code = 78
@@ -76,7 +73,7 @@ class TryLater(DbbError):
 
 
 class Interrupted(TryLater):
-    """A signal ended the pass after the batch in hand."""
+    """A signal ended the pass after the current batch."""
 
 
 class LockHeld(TryLater):

@@ -1,8 +1,8 @@
-"""How old a file is, by the clock that stamped it: a file server has one of its own.
+"""How old a file is, by the clock that stamped it: a file server has a clock of its own.
 
-A change that is yet to come says nothing of a file's age. A writer may have given the file any time
-of modification: then the change of its inode counts. Where that is to come, too, it was made before
-the clock was set back, so it is over.
+A time in the future does not give the age of a file. A writer may set any time of modification:
+if that is in the future, the time at which the inode changed counts. If that is in the future too,
+the file is from before the clock was set back, so it is old.
 """
 
 from __future__ import annotations
@@ -13,27 +13,24 @@ from contextlib import suppress
 
 from dbbbatch.files.temporary import temporary_path
 
-#: Seconds by which our clock and that of a file server may differ that cannot be asked for its.
+#: Seconds by which our clock may differ from that of a file server whose time is not known.
 _MOST_SKEW = 86400.0
 
-#: Seconds for which an answer holds: each question changes a directory for a moment, which wakes
-#: who waits for changes there. One that makes no sense is asked again sooner.
+#: Seconds for which an answer is used: each question changes the directory for a moment, which
+#: wakes those who watch it. It is asked again sooner if the answer makes no sense.
 _GOOD = 60.0
 _SOON = 1.0
 
 
 class Clock:
-    """The clock that stamps the files of a directory; ours, where this user may not write there.
-
-    Nothing is left there.
-    """
+    """The clock that stamps the files of a directory; ours, where this user may not write there."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._ask()
 
     def now_ns(self) -> int:
-        """Return its time: nanoseconds since 1970."""
+        """Return the time (nanoseconds since 1970)."""
         elapsed = time.monotonic_ns() - self._asked
         ours_was_set = abs(time.time_ns() - self._ours - elapsed) > _SOON * 1e9
         if elapsed > _GOOD * 1e9 or ours_was_set:
@@ -49,7 +46,7 @@ class Clock:
         return self._is_within(status.st_ctime_ns, seconds)
 
     def is_new(self, status: os.stat_result, seconds: float) -> bool:
-        """Return whether a file's inode changed so lately, whatever time its content bears."""
+        """Return whether a file's inode changed within the last so many seconds."""
         return self._is_within(status.st_ctime_ns, seconds)
 
     def _is_within(self, changed: int, seconds: float) -> bool:
@@ -81,7 +78,7 @@ def of(directory: str) -> Clock:
 def _stamp(directory: str) -> int:
     """Return the time that a new file gets (nanoseconds)."""
     with suppress(OSError):
-        # Without a name, where the file system can.
+        # A file without a name, where the file system has such.
         return _time_of(os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
     path = temporary_path(os.path.join(directory, "clock"), f"clock {os.getpid()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,4 +1,4 @@
-"""Which faults of a disk concern one file, which every file of a pass, and which are our bugs."""
+"""Which errors of the system are about one file, which about every file, and which are our bugs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dbbbatch.errors import TryLater, user
 from dbbbatch.files import names
 
-#: Met once, they will be met by the next file too: nothing was wrong with this one.
+#: The next file will meet them too: nothing is wrong with this one.
 _GENERAL = frozenset(
     {
         errno.ENOSPC,
@@ -29,33 +29,32 @@ _GENERAL = frozenset(
     }
 )
 
-#: There is no room, though there may be for something smaller.
+#: There is no space, though there may be for something smaller.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-#: The name itself is what a disk cannot take: trying again would not help.
+#: The disk cannot have such a name: trying again would not help.
 INVALID_NAME = frozenset(
     {errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL}
 )
 
-#: A directory that this user may not write to, or that is not there: no file can help that.
+#: This user may not write to a directory, or it does not exist: no fault of a file.
 NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT})
 
 
 def affects_every_file(error: OSError, *, writing: bool = False) -> bool:
-    """Return whether an error is one of the disk, the mount or this host, not of a file.
+    """Return whether an error is about the disk, the mount or this host, not about a file.
 
-    A failing disk shows at one bad file when it is read, and at any when it
-    is written.
+    A failing disk affects one file when it is read, and any when it is written to.
     """
     return error.errno in _GENERAL or (writing and error.errno == errno.EIO)
 
 
-#: What the system says of a call that only a bug of ours makes: never of what a path leads to.
+#: Errors of a call without a path that only a bug of ours can cause.
 _BUGS = frozenset(
     {None, errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTTY, errno.ENOTSOCK, errno.ENOSYS}
 )
 
-#: What an operator does about an error of the machine, whatever it was met at.
+#: What an operator does about an error of the machine.
 _IS_IT_MOUNTED = "is it mounted?"
 _ADVICE = {
     errno.ENOENT: _IS_IT_MOUNTED,
@@ -79,11 +78,16 @@ _ADVICE = {
 
 
 def of_the_machine(error: BaseException, path: str = "") -> TryLater | None:
-    """Return what an error that nobody expected means to an operator, or `None` if it is a bug.
+    """Return what an error means to an operator; `None` if it is a bug of ours.
 
-    The one place that decides it: an error of the system that names a path, or that only a disk, a
-    mount or a machine at its limits gives, is never a bug. Everything is as the last record has
-    it, and a later pass carries on.
+    An error of the system that names a path, or that only a disk, a mount or a machine at its
+    limits causes, is never a bug: a later pass carries on from what is recorded.
+
+    Parameters
+    ----------
+    error : `BaseException`
+    path : `str`, optional
+        What was worked on: any `OSError` is then one of the machine.
     """
     if isinstance(error, MemoryError):
         return TryLater(f"out of memory; nothing is lost; {_ADVICE[errno.ENOMEM]}")
@@ -100,14 +104,14 @@ def of_the_machine(error: BaseException, path: str = "") -> TryLater | None:
     if error.errno in (errno.EACCES, errno.EPERM):
         advice = f"user {user()} must be allowed to do this"
     later = TryLater("; ".join(filter(None, (f"{where}: {what}", "nothing is lost", advice))))
-    # It is met at another file each time, and is the same trouble.
+    # Each pass may meet it at another file: it is the same trouble.
     later.key = f"the machine: {what}"
     return later
 
 
 @contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Let an error of a call on a descriptor name the path, as one of a call on the path does."""
+    """Make an `OSError` raised within name a path, as a call on a descriptor does not."""
     try:
         yield
     except OSError as error:
@@ -118,13 +122,7 @@ def naming(path: str) -> Iterator[None]:
 
 @contextmanager
 def as_try_later(path: str = "") -> Iterator[None]:
-    """Make an error of the machine that is met within a `TryLater`; a bug stays what it is.
-
-    Parameters
-    ----------
-    path : `str`, optional
-        What is worked on: any `OSError` is then one of the machine, and the message names it.
-    """
+    """Raise an error of the machine (see `of_the_machine`) that is met within as a `TryLater`."""
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:
@@ -135,22 +133,6 @@ def as_try_later(path: str = "") -> Iterator[None]:
 
 
 def raise_if_general(error: OSError, path: str, *, writing: bool = False) -> None:
-    """Raise `TryLater` if `affects_every_file`, so that the caller may charge it to one file."""
+    """Raise `TryLater` if an error `affects_every_file`: else the caller charges one file."""
     if affects_every_file(error, writing=writing) and (later := of_the_machine(error, path)):
         raise later from error
-
-
-def why_unmounted(storage: str, sentinel: str) -> str:
-    """Return why a storage area must not be used now, or nothing if it is mounted.
-
-    An empty mount point looks like a storage area that lost everything, and
-    takes files which the mount then hides: the sentinel tells them apart.
-    """
-    if not os.path.isdir(storage):
-        return f"{storage}: the storage area is not there; is it mounted?"
-    if sentinel and not os.path.lexists(os.path.join(storage, sentinel)):
-        return (
-            f"{storage}: {sentinel} is not there, so this looks like an empty mount point; mount "
-            "the storage area, or run `dbb init` if it is new"
-        )
-    return ""

@@ -8,7 +8,7 @@ import re
 
 from dbbbatch.files import faults
 
-#: File systems of other hosts: SQLite, locks and leases do not work reliably there.
+#: File systems of other hosts, where SQLite, locks and leases do not work reliably.
 NETWORK = frozenset(
     {
         "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs", "gfs2",
@@ -16,12 +16,12 @@ NETWORK = frozenset(
     }
 )  # fmt: skip
 
-#: How the kernel shows a blank, a tab, a new line and a backslash in its list of mounts.
+#: How the kernel writes a blank, a tab, a newline and a backslash in its list of mounts.
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 def is_inside(path: str, directory: str) -> bool:
-    """Return whether a directory is another one or lies in it, also by links and bind mounts."""
+    """Return whether a directory is another one or is in it, also through links and bind mounts."""
     wanted = os.stat(directory)
     path = upper = os.path.realpath(path)
     while not os.path.samestat(os.stat(upper), wanted):
@@ -32,7 +32,7 @@ def is_inside(path: str, directory: str) -> bool:
 
 
 def same_file_system(first: str, second: str) -> bool:
-    """Return whether two directories are on one mount of one file system: a rename may do."""
+    """Return whether two directories are on one mount of one file system, as a rename needs."""
     return _mount(first) == _mount(second)
 
 
@@ -54,7 +54,7 @@ def file_system(path: str, mountinfo: str = "/proc/self/mountinfo") -> str:
 
 
 def _mounted_into(path: str, directory: str) -> bool:
-    """Tell the same of two real paths that may be on two mounts of one file system."""
+    """Return the same for two real paths that may be on two mounts of one file system."""
     (device, mount), (other, other_mount) = _mount(path), _mount(directory)
     if device != other or mount == other_mount:
         return False
@@ -63,7 +63,7 @@ def _mounted_into(path: str, directory: str) -> bool:
 
 
 def _within(path: str, mount: str) -> str | None:
-    """Return a real path as its file system has it, without a slash at its end."""
+    """Return the path of a directory within its file system, without a slash at its end."""
     line = _line_of(mount)
     if not line:
         return None
@@ -74,7 +74,7 @@ def _within(path: str, mount: str) -> str | None:
 
 
 def _line_of(mount: str) -> bytes:
-    """Return what the kernel's list of mounts has of one, given as `mount_of` does; b'' if none."""
+    """Return the line about a mount in the kernel's list; b'' if there is none."""
     number = mount.removeprefix("mnt_id:").strip().encode()
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as lines:
         return next((line for line in lines if line.split(b" ", 1)[0] == number), b"")
@@ -92,14 +92,14 @@ def _mount(directory: str) -> tuple[int, str]:
 
 
 def mount_of(descriptor: int) -> str:
-    """Return the kernel's number of the mount of what is open; '' where there is no /proc."""
+    """Return the kernel's identifier of the mount of an open file; '' where there is no /proc."""
     with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}") as lines:
         return next((line for line in lines if line.startswith("mnt_id:")), "")
     return ""
 
 
 def kind_of(descriptor: int) -> str:
-    """Return the type of the file system of what is open, such as "nfs4"; '' if not known."""
+    """Return the type of the file system of an open file, such as "nfs4"; '' if not known."""
     after = _line_of(mount_of(descriptor)).partition(b" - ")[2]
     return os.fsdecode(after.split(b" ", 1)[0])
 
@@ -111,3 +111,19 @@ def mount_point(line: bytes) -> bytes:
 
 def _character(escaped: re.Match[bytes]) -> bytes:
     return bytes([int(escaped[1], 8)])
+
+
+def why_unmounted(storage: str, sentinel: str) -> str:
+    """Return why a storage area must not be used now; '' if it is mounted.
+
+    An empty mount point looks like a storage area that lost everything, and accepts files that the
+    mount then hides. The sentinel, a file of the storage area, is the difference.
+    """
+    if not os.path.isdir(storage):
+        return f"{storage}: the storage area is not there; is it mounted?"
+    if sentinel and not os.path.lexists(os.path.join(storage, sentinel)):
+        return (
+            f"{storage}: {sentinel} is not there, so this looks like an empty mount point; mount "
+            "the storage area, or run `dbb init` if it is new"
+        )
+    return ""

@@ -10,14 +10,14 @@ import re
 import shlex
 from typing import Protocol
 
-#: An empty part, ``.`` or ``..`` anywhere, so also an absolute path; or a NUL byte.
+#: What no relative path of a file has: an empty part (so a slash at its begin), ``.``, ``..``, NUL.
 _ASTRAY = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)|\0")
 
 _ESCAPED_BYTE = re.compile(rb"\\(\\|x[0-9a-f]{2})")
 
 
 class Named(Protocol):
-    """A row that names a file, as `to_text` writes names."""
+    """A row that names a file, as `name_of` writes names."""
 
     @property
     def relpath(self) -> str:
@@ -28,18 +28,14 @@ class Named(Protocol):
         """The last part."""
 
 
+class Astray(ValueError):
+    """A name that leads out of its directory, or that no file can have."""
+
+
 def to_text(path: str) -> str:
-    r"""Make a name fit for a text column, a message or a page.
+    r"""Return a path, as `os.fsdecode` returns it, as text for a column, a message or a page.
 
-    Parameters
-    ----------
-    path : `str`
-        A path as `os.fsdecode` gives it.
-
-    Returns
-    -------
-    text : `str`
-        The same as UTF-8; bytes that are not UTF-8 become ``\xHH`` and a backslash becomes two.
+    Bytes that are not UTF-8 become ``\xHH``, and a backslash becomes two.
     """
     if path.isascii() and "\\" not in path:
         return path
@@ -48,7 +44,7 @@ def to_text(path: str) -> str:
 
 
 def from_text(text: str) -> str:
-    """Give back the path that `to_text` was given.
+    """Return the path of which `to_text` made a text.
 
     Raises
     ------
@@ -72,31 +68,30 @@ def split(rel: str) -> tuple[str, str]:
 
 
 def join(relpath: str, filename: str) -> str:
-    """Put back together what `split` took apart."""
+    """Return the path that `split` splits into these two."""
     return f"{'' if relpath == '/' else relpath}/{filename}" if relpath else filename
 
 
+def name_of(rel: str) -> tuple[str, str]:
+    """Return a relative path as tables have it: relpath and filename."""
+    relpath, filename = split(rel)
+    return to_text(relpath), to_text(filename)
+
+
 def rel_of(row: Named) -> str:
-    """Give back the relative path of a file whose row has it in two columns."""
+    """Return the relative path of the file that a row names."""
     return join(from_text(row.relpath), from_text(row.filename))
 
 
-class Astray(ValueError):
-    """A name that leads out of the directory that it is to be in, or that no file can have."""
-
-
 def is_astray(rel: str) -> bool:
-    """Return whether a name is no relative path of a file: absolute, or with odd parts in it."""
+    """Return whether a name is no relative path of a file, such as an absolute one."""
     return _ASTRAY.search(rel) is not None
 
 
 def below(root: str, rel: str) -> str:
-    """Return the path of a file below a directory; whatever is not made here is joined by this.
+    """Return the path of a file below a directory; raise `Astray` if the name leads elsewhere.
 
-    Raises
-    ------
-    Astray
-        The name leads elsewhere.
+    Relative paths that come from a table or a log are joined by this.
     """
     if is_astray(rel):
         raise Astray(f"{printable(rel)}: is no path below {root}")
@@ -110,7 +105,7 @@ def fault(row: Named, held_as: str | None = None) -> str:
     ----------
     row : `Named`
     held_as : `str`, optional
-        A further name in the same directory, as `to_text` writes it.
+        A further name in the same directory, as the table has it.
     """
     try:
         relpath = from_text(row.relpath)
@@ -118,18 +113,18 @@ def fault(row: Named, held_as: str | None = None) -> str:
             if text is not None and ("/" in text or is_astray(join(relpath, from_text(text)))):
                 return f"{printable(join(row.relpath, text))!r} leads out of its directory"
     except ValueError:
-        return f"{printable(join(row.relpath, row.filename))!r} is no name that was written here"
+        return f"{printable(join(row.relpath, row.filename))!r} is no name that this program wrote"
     return ""
 
 
 def stays_inside(path: str, root: str) -> bool:
-    """Return whether an absolute path is that of a file below a directory, by its words."""
+    """Return whether an absolute path, as written, is that of a file below a directory."""
     root = root.rstrip("/") + "/"
     return path.startswith(root) and not is_astray(path[len(root) :])
 
 
 def readable(text: str) -> str:
-    """Return the path of a text of a table, to be shown or compared: also of a spoilt one."""
+    """Return the path that a text of a table means, or the text if it means none: for display."""
     try:
         return from_text(text)
     except ValueError:
@@ -145,21 +140,11 @@ def printable(path: str) -> str:
 
 
 def harmless(text: str) -> str:
-    r"""Escape what a terminal, a log or a mail takes for more than characters of one line.
+    r"""Return a message as one line that does no harm in a terminal, a log or a mail.
 
-    Whatever shows text calls this last; a text that it made before stays as it is.
-
-    Parameters
-    ----------
-    text : `str`
-        A message with names, words of a far end, or output of a program in it.
-
-    Returns
-    -------
-    text : `str`
-        On one line, without control characters, characters that are not seen or change the
-        direction of writing, and halves of characters: these become ``\xHH``, ``\uXXXX`` or
-        ``\UXXXXXXXX``.
+    Control characters, characters that are invisible or change the direction of writing, and
+    halves of characters become ``\xHH``, ``\uXXXX`` or ``\UXXXXXXXX``. Whatever displays text
+    calls this last; calling it twice changes nothing.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else _code(c) for c in text)
 
@@ -174,7 +159,7 @@ def _code(character: str) -> str:
 
 
 def quoted(argument: str) -> str:
-    """Quote an argument for a shell, in ASCII where it is more than printable characters."""
+    """Return an argument quoted for a shell, in ASCII unless all its characters are printable."""
     if argument.isprintable():
         return shlex.quote(argument)
     safe = {ord("'"): "\\'", ord("\\"): "\\\\"}

@@ -1,4 +1,4 @@
-"""Doing the same for many files by several threads, in their order and in flat memory."""
+"""Do the same for many files in several threads, in their order and with little memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Protocol, TypeVar
 
-#: Small files are handed to a thread some at a time, so that there is little to say about each.
+#: A thread gets some files at a time: to hand over each small file would cost more than to read it.
 _HANDFUL = 32
 _HANDFUL_BYTES = 8 << 20
 
@@ -15,12 +15,11 @@ _LARGE = 1 << 20
 
 
 class Sized(Protocol):
-    """Something that tells how many bytes it has."""
+    """Something with a size."""
 
     @property
     def size_bytes(self) -> int:
-        """Its size."""
-        ...
+        """The size (bytes)."""
 
 
 SizedFile = TypeVar("SizedFile", bound=Sized)
@@ -30,7 +29,7 @@ Computed = TypeVar("Computed")
 def map_in_order(
     function: Callable[[SizedFile], Computed], files: Sequence[SizedFile], jobs: int
 ) -> Iterator[Computed]:
-    """Yield a function's results for files, in their order, computed by so many threads."""
+    """Yield the results of a function for files, in their order, computed by `jobs` threads."""
     if jobs == 1 or len(files) == 1:
         yield from map(function, files)
         return
@@ -44,7 +43,7 @@ def map_in_order(
 
 
 def useful_threads(files: Sequence[Sized], jobs: int) -> int:
-    """Return how many threads, at most `jobs`, are to hash: small files' would wait in turn."""
+    """Return how many threads, at most `jobs`, hash files faster than one: small files need one."""
     return jobs if sum(file.size_bytes for file in files) >= _LARGE * len(files) else 1
 
 

@@ -1,8 +1,9 @@
 """The directories that a pass works in: the same ones from its first look to its last record.
 
-A disk that is unmounted while a pass works leaves its bare mount point, which takes files like the
-disk and hides them when the disk is back. So a pass looks once more after it has put files
-somewhere and before it records that: only what lies where the pass began to work is recorded.
+A disk that is unmounted while a pass works leaves its bare mount point, which accepts files like
+the disk and hides them when the disk is mounted again. So a pass checks its directories again after
+it has put files there and before it records that: it records only what is in the directories that
+it found at its beginning.
 """
 
 from __future__ import annotations
@@ -12,25 +13,18 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dbbbatch.errors import TryLater
-from dbbbatch.files import faults, mounts, names, place
-
-
-class _Root(NamedTuple):
-    """A directory as it was at the first look; the descriptor keeps its numbers its own."""
-
-    descriptor: int
-    identity: tuple[int, int, str]
+from dbbbatch.files import mounts, names, place
 
 
 class MovedFile(NamedTuple):
-    """A file that a pass put below a root, and where it was before.
+    """A file that a pass put below a root.
 
     Attributes
     ----------
     rel : `str`
         Its path relative to the root.
     source : `str`
-        Where it goes back to.
+        The path that it had before.
     copied : `bool`
         The original is still there.
     """
@@ -40,106 +34,110 @@ class MovedFile(NamedTuple):
     copied: bool = False
 
 
+#: Device, inode and mount of a directory.
+_Identity = tuple[int, int, str]
+
+
 class Roots:
-    """The directories that a pass has looked at; they are held open until `close`."""
+    """The directories that a pass has looked at, held open until `close`."""
 
     def __init__(self) -> None:
-        self._roots: dict[str, _Root] = {}
+        # The open descriptor keeps the inode from being used again.
+        self._roots: dict[str, tuple[int, _Identity]] = {}
 
     def require(self, path: str, sentinel: str = "") -> None:
-        """Look whether a directory is there, and is the one of the first look.
+        """Raise `TryLater` unless a configured root is there, and is the one of the first look.
 
         Parameters
         ----------
         path : `str`
-            A configured root.
         sentinel : `str`
-            The name by which it is known, if it has one.
-
-        Raises
-        ------
-        TryLater
-            It is not.
+            The name of a file in it by which it is recognized, if it has one.
         """
         if why := self.why_not(path, sentinel):
             raise TryLater(why)
 
     def why_not(self, path: str, sentinel: str = "") -> str:
         """Return why a directory must not be used now; '' if it may. As `require`."""
-        if why := faults.why_unmounted(path, sentinel):
+        if why := mounts.why_unmounted(path, sentinel):
             return why
         try:
-            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor, identity = _open(path)
         except OSError as error:
             return f"{path}: {error.strerror}; is it mounted?"
-        kept = False
-        try:
-            status = os.fstat(descriptor)
-            identity = (status.st_dev, status.st_ino, mounts.mount_of(descriptor))
-            first = self._roots.get(path)
-            if first is None:
-                self._roots[path] = _Root(descriptor, identity)
-                kept = True
-            elif first.identity != identity:
-                return (
-                    f"{path}: is another directory than when this pass began; it was unmounted, "
-                    "mounted or renamed meanwhile; nothing that was put there since is recorded"
-                )
-        except OSError as error:
-            return f"{path}: {error.strerror}; is it mounted?"
-        finally:
-            if not kept:
-                os.close(descriptor)
+        held, first = self._roots.setdefault(path, (descriptor, identity))
+        if held != descriptor:
+            os.close(descriptor)
+        if first != identity:
+            return (
+                f"{path}: is another directory than when this pass began; it was unmounted, "
+                "mounted or renamed meanwhile; nothing that was put there since is recorded"
+            )
         return ""
 
     def take_back(self, path: str, moved: Iterable[MovedFile]) -> str:
-        """Take back what was put below a root that is another one by now; say what could not be.
+        """Move files back that were put below a root which is another directory by now.
 
-        It is looked for in the directory that has the root's path now, and nowhere else, also if
-        the disk comes back meanwhile. A file that was moved there goes back under its own name, if
-        that is free. A copy, whose original is where it was, is only told of: whether what lies
-        there is ours and not another disk's, a person sees.
+        They are looked for in the directory that has the root's path now, and nowhere else, also if
+        the disk comes back meanwhile. A file that was moved there goes back to its own name, if
+        that is free. A copy is only reported: a person must see whether it is ours, or a file of
+        another disk.
 
         Returns
         -------
-        told : `str`
-            For an operator; '' if nothing is left there.
+        left : `str`
+            For an operator: what could not be taken back; '' if nothing is left there.
         """
         try:
-            here = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            here, identity = _open(path)
         except OSError:
             return ""
-        left, copies = [], []
         try:
-            first = self._roots.get(path)
-            status = os.fstat(here)
-            if first and first.identity == (status.st_dev, status.st_ino, mounts.mount_of(here)):
+            if path in self._roots and self._roots[path][1] == identity:
                 return ""
-            for file in moved:
-                there = f"/proc/self/fd/{here}/{file.rel}"
-                if not os.path.lexists(there):
-                    continue
-                if file.copied:
-                    copies.append(file.rel)
-                    continue
-                try:
-                    place.place(there, file.source)
-                except OSError:
-                    left.append(file.rel)
+            left = _moved_back(f"/proc/self/fd/{here}", moved)
         finally:
             os.close(here)
-        told = [
-            f"{len(some)} {what}, such as {names.printable(os.path.join(path, some[0]))}"
-            for some, what in (
-                (left, "files lie there that cannot be taken back"),
-                (copies, "copies lie there, whose originals are where they were"),
-            )
-            if some
-        ]
-        return "; ".join(told)
+        return "; ".join(
+            f"{len(rels)} {what}, such as {names.printable(os.path.join(path, rels[0]))}"
+            for what, rels in left.items()
+            if rels
+        )
 
     def close(self) -> None:
-        """Let go of all."""
-        for root in self._roots.values():
-            os.close(root.descriptor)
+        """Close all directories."""
+        for descriptor, _ in self._roots.values():
+            os.close(descriptor)
         self._roots.clear()
+
+
+def _open(path: str) -> tuple[int, _Identity]:
+    """Return a descriptor of a directory, and which one it is."""
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor, (status.st_dev, status.st_ino, mounts.mount_of(descriptor))
+
+
+def _moved_back(root: str, moved: Iterable[MovedFile]) -> dict[str, list[str]]:
+    """Move files back from a directory; return what is left there: description and paths."""
+    stuck: list[str] = []
+    copies: list[str] = []
+    for file in moved:
+        path = f"{root}/{file.rel}"
+        if not os.path.lexists(path):
+            continue
+        if file.copied:
+            copies.append(file.rel)
+            continue
+        try:
+            place.place(path, file.source)
+        except OSError:
+            stuck.append(file.rel)
+    return {
+        "files lie there that cannot be taken back": stuck,
+        "copies lie there, whose originals are where they were": copies,
+    }

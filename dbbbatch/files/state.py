@@ -1,8 +1,8 @@
-"""The state directory: whose it is, and how what lies in it is made.
+"""The state directory: who owns it, and the modes of what is in it.
 
-Its owner is who runs the passes. What another user (root, by hand) made there, or in an SQLite
-database, could stop that user's passes for good, so others are refused before anything is made.
-Nobody else needs to read it: who can open a lock file could hold the lock.
+Its owner runs the passes. Files that another user (root, by hand) makes there, or in an SQLite
+database, could stop the owner's passes for good, so others are refused before anything is made.
+Nobody else needs to read it: whoever can open a lock file could hold the lock.
 """
 
 from __future__ import annotations
@@ -14,30 +14,29 @@ from contextlib import suppress
 
 from dbbbatch.errors import ConfigError, TryLater, user, user_named
 
-#: Permissions of directories and files in it.
+#: Modes of directories and files in it.
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 
-#: Permissions of a new SQLite database, wherever it is: a group may be let in to look.
+#: Mode of a new SQLite database, wherever it is: an operator may let a group read it.
 DATABASE_MODE = 0o640
 
 
 def must_own(state: str, config: str = "") -> None:
-    """Raise unless this user is the one who runs passes: the owner of the state directory.
+    """Raise unless this user owns the state directory, or it does not exist yet.
 
     Parameters
     ----------
     state : `str`
-        One that is not there is going to be made, by this user.
     config : `str`, optional
         The configuration file, for the command that the message advises.
 
     Raises
     ------
     ConfigError
-        It belongs to somebody else.
+        It belongs to another user.
     TryLater
-        It cannot be looked at.
+        It cannot be examined.
     """
     try:
         owner = os.stat(state).st_uid
@@ -67,7 +66,7 @@ def must_own(state: str, config: str = "") -> None:
 
 
 def is_ours(state: str | os.PathLike[str]) -> bool:
-    """Return whether the state directory is this user's, or is not there yet."""
+    """Return whether this user owns the state directory, or it does not exist yet."""
     try:
         return os.stat(state).st_uid == os.geteuid()
     except FileNotFoundError:
@@ -79,7 +78,7 @@ def is_ours(state: str | os.PathLike[str]) -> bool:
 def as_user(owner: int, config: str = "") -> str:
     """Return the command line of this process as another user would type it."""
     name = user_named(owner)
-    # sudo takes neither the environment nor, always, the PATH along.
+    # sudo passes on neither the environment nor, always, the PATH.
     program = sys.argv[0]
     with suppress(OSError):  # the current directory may be gone
         program = os.path.abspath(program)
@@ -92,13 +91,7 @@ def as_user(owner: int, config: str = "") -> str:
 
 
 def make(path: str | os.PathLike[str]) -> None:
-    """Make a directory in the state directory, and that one, if they are not there.
-
-    Raises
-    ------
-    OSError
-        It cannot be made.
-    """
+    """Make a directory in the state directory, and that one, if they do not exist."""
     try:
         os.mkdir(path, DIRECTORY_MODE)
     except FileExistsError:

@@ -1,8 +1,8 @@
-"""Whether a file may be obeyed: only its reader, or root, can have written what it says.
+"""Whether a configuration file can be trusted: only its reader, or root, can have written it.
 
-A configuration names the commands that its reader runs, so what holds for a shell's own files holds
-for it. As sshd does with its files (StrictModes of sshd_config(5)), the whole way to the file is
-looked at: who may write in a directory may put another file, or another directory, in its place.
+A configuration names the commands that its reader runs. As sshd does with its files (StrictModes of
+sshd_config(5)), all directories on the way to the file are checked: whoever may write in one may
+put another file, or another directory, in its place.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Iterator
 
 from dbbbatch.errors import user, user_named
 
-#: Links on the way to a file, as many as the kernel follows.
+#: Links that are followed on the way to a file, as many as by the kernel.
 _MOST_LINKS = 40
 
 
 class Distrusted(Exception):
-    """A file that others can write; the message says what is wrong, and what helps.
+    """A file that others can write; the message names the problem and its remedy.
 
     Attributes
     ----------
     foreign : `bool`
-        It is another user's, or lies where others put files: not meant for its reader, perhaps.
+        It belongs to another user, or is where others put files: perhaps not meant for its reader.
     owner : `int` or `None`
         The other user.
     """
@@ -36,12 +36,7 @@ class Distrusted(Exception):
 
 
 def read_trusted(path: str) -> bytes:
-    """Return the content of a file that only this user or root can have written.
-
-    Parameters
-    ----------
-    path : `str`
-        Absolute.
+    """Return the content of a file, given by its absolute path, that only this user or root wrote.
 
     Raises
     ------
@@ -50,7 +45,7 @@ def read_trusted(path: str) -> bytes:
     OSError
         It cannot be read.
     """
-    # Without waiting: who may put a file there may put a pipe there that nobody writes to.
+    # Without waiting: it may be a pipe that nobody writes to.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         _must_be_ours(path, status := os.fstat(descriptor), sticky=False)

@@ -21,7 +21,6 @@ from dbbbatch.errors import ConfigError, Interrupted, UsageError
 from dbbbatch.files import checksum, clock, names
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found, detour
-from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.recording import Recording
 from dbbbatch.passes.runner import PassContext
 
@@ -162,7 +161,7 @@ class BackfillWork(Recording):
         return any(fnmatch.fnmatchcase(rel, glob) for glob in self._globs)
 
     def _unknown(self, p: PassContext, batch: Sequence[Found]) -> list[Arrival]:
-        paths = [name_of(found.rel) for found in batch]
+        paths = [names.name_of(found.rel) for found in batch]
         known = connect.read(File.known, self._finder.storage, paths)
         new = []
         for found, name in zip(batch, paths, strict=True):

@@ -24,7 +24,6 @@ from dbbbatch.database.models.statuses import FileStatus, IngestStatus, WhyRemem
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import faults, names, place, scan
 from dbbbatch.files.roots import Roots
-from dbbbatch.passes.finder.work import name_of
 
 #: Statuses of an ingest that is still to come, or to be tried again.
 _TO_COME = (IngestStatus.UNTRIED, IngestStatus.RERUN, IngestStatus.FAILURE, IngestStatus.UNKNOWN)
@@ -86,7 +85,7 @@ class Forgetting:
         self._rel = rel
         self._why = why
         self._roots = roots
-        self._name = name_of(rel)
+        self._name = names.name_of(rel)
         self._shown = names.printable(rel)
         self._path = os.path.join(finder.storage, rel)
 

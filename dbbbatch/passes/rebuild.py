@@ -21,7 +21,6 @@ from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found
 from dbbbatch.passes.backfill import BackfillWork
-from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.recording import Recording
 from dbbbatch.passes.runner import PassContext
 
@@ -363,7 +362,7 @@ def _aside(work: Recording, p: PassContext, section: Finder | Handoff) -> Iterat
 
 def _told(path: str, found: Found) -> _Aside:
     reason, filename = reason_and_name(names.from_text(path))
-    name = (name_of(found.rel)[0], filename)
+    name = (names.name_of(found.rel)[0], filename)
     return _Aside(found, name, path, reason or "not known: the database was rebuilt")
 
 
@@ -393,5 +392,5 @@ def _plan_aside(work: Recording, p: PassContext, section: Finder | Handoff) -> I
 
 def _without_version(rel: str) -> tuple[Name, str]:
     """Return the name that a file had before it became a version, and its name now."""
-    relpath, filename = name_of(rel)
+    relpath, filename = names.name_of(rel)
     return (relpath, VERSION.sub("", filename)), filename

@@ -18,7 +18,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.file import File
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import ConfigError, TryLater, UsageError
-from dbbbatch.files import faults, names
+from dbbbatch.files import faults, mounts, names
 from dbbbatch.files.identity import inode_of
 from dbbbatch.files.lock import Lock
 
@@ -75,7 +75,7 @@ def compare(settings: Settings, old: str, new: str) -> tuple[int, bool]:
     """
     _require_moved(settings, old, new)
     sentinel = next(each.sentinel for each in _sections(settings) if each.storage == new)
-    if away := faults.why_unmounted(new, sentinel):
+    if away := mounts.why_unmounted(new, sentinel):
         raise TryLater(away)
     files, same_inodes = 0, True
     lacking: list[str] = []

@@ -13,11 +13,10 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.file import File
 from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.errors import Interrupted
-from dbbbatch.files import checksum, clock, faults, place
+from dbbbatch.files import checksum, clock, faults, names, place
 from dbbbatch.files.batches import batched
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.finder.complaints import Complaints
-from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.runner import PassContext
 
 #: Seconds without a change after which no script can still be writing a temporary copy.
@@ -94,7 +93,7 @@ class OrphanSearch:
         self._context.roots.require(self._finder.storage, self._finder.sentinel)
 
     def _unknown(self, batch: Sequence[Found]) -> list[Arrival]:
-        paths = [name_of(found.rel) for found in batch]
+        paths = [names.name_of(found.rel) for found in batch]
         known = connect.read(File.known, self._finder.storage, paths)
         orphans = []
         for found, name in zip(batch, paths, strict=True):

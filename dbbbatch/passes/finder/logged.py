@@ -26,7 +26,6 @@ from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import kind
 from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
-from dbbbatch.passes.finder.work import name_of
 from dbbbatch.passes.runner import PassContext
 
 #: What storage has no file for.
@@ -87,7 +86,7 @@ class Logged:
         also : `~collections.abc.Callable`
             Records how far it was read, given how many of the files are dealt with.
         """
-        keys = [name_of(rel) for rel in named]
+        keys = [names.name_of(rel) for rel in named]
         site, finder = self._area.site, self._area.finder
         memories = connect.read(Remembered.among, site, finder, keys)
         return self._record(named, memories, log, damage, also)
@@ -183,7 +182,7 @@ class Logged:
 
     def _arrival(self, rel: str) -> Arrival:
         path = os.path.join(self._area.storage, rel)
-        return Arrival(rel, name_of(rel), path, path)
+        return Arrival(rel, names.name_of(rel), path, path)
 
     def _read(self, arrival: Arrival) -> _Read:
         """Read a file where the table does not have it as it is now."""
@@ -321,4 +320,4 @@ def _targets_of(storage: str) -> list[int]:
 
 def given_up(rel: str, message: str, tries: int = 1) -> RememberedFile:
     """Return what a finder has in mind of what a person must look at."""
-    return RememberedFile(*name_of(rel), 0, 0, 0, Memory.GIVEN_UP, tries, message)
+    return RememberedFile(*names.name_of(rel), 0, 0, 0, Memory.GIVEN_UP, tries, message)

@@ -165,7 +165,7 @@ class FinderWork(Work):
     def _fresh(self, p: PassContext, batch: Sequence[Found], complaints: Complaints) -> list[Fresh]:
         """Leave out what is known to stay where it is, or to be tried later."""
         site = p.settings.site.name
-        keys = [name_of(found.rel) for found in batch]
+        keys = [names.name_of(found.rel) for found in batch]
         left = connect.read(Remembered.among, site, self._finder.name, keys)
         if not left:
             return [Fresh(found, key) for found, key in zip(batch, keys, strict=True)]
@@ -222,12 +222,6 @@ def finish(p: PassContext, finder: Finder, complaints: Complaints) -> None:
     count += QuarantineArea(p.settings.site.name, finder, p.roots).recover(p.refuse)
     if count:
         p.counts["recovered"] += count
-
-
-def name_of(rel: str) -> Name:
-    """Return a relative path as the tables have it."""
-    relpath, filename = names.split(rel)
-    return names.to_text(relpath), names.to_text(filename)
 
 
 def _is_remembered_version(memory: RememberedFile, found: Found) -> bool:

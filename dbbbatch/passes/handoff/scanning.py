@@ -26,10 +26,8 @@ def scanned(p: PassContext, section: Handoff) -> Iterator[list[HandoffRow]]:
     newest_first = section.order == "newest"
 
     def seen(found: scan.Found) -> HandoffRow:
-        relpath, filename = names.split(found.rel)
         return HandoffRow(
-            names.to_text(relpath),
-            names.to_text(filename),
+            *names.name_of(found.rel),
             *Version.of_row(found),
             priority(section, found.rel),
             -found.mtime_ns if newest_first else found.mtime_ns,

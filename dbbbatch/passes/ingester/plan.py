@@ -9,7 +9,7 @@ from dbbbatch.database import connect, retry
 from dbbbatch.database.models.claim import IngestClaim
 from dbbbatch.database.models.due import DueQueue
 from dbbbatch.database.models.target import TargetRow
-from dbbbatch.files import faults, names
+from dbbbatch.files import mounts, names
 from dbbbatch.files.processes import machine
 from dbbbatch.passes.ingester import rules
 from dbbbatch.passes.ingester.claims import is_wanted, pass_lives
@@ -30,7 +30,7 @@ def plan_ingest(p: PassContext, section: TargetSection, target: TargetRow | None
     target : `dbbbatch.database.models.target.TargetRow` or `None`
         The target, if it was ever added.
     """
-    if away := faults.why_unmounted(section.storage, section.sentinel):
+    if away := mounts.why_unmounted(section.storage, section.sentinel):
         yield f"would leave with exit code 75: {away}"
         return
     if target is None:
