@@ -1,27 +1,18 @@
 """The `dbb-auditor` script."""
 
-from typing import Any
-
 import click
 
-from dbbbatch.cli.script import script
-from dbbbatch.passes.runner import Work
+from dbbbatch.cli.script import Script
+from dbbbatch.passes.auditor.work import AuditorWork
 
-
-def _auditor(section: Any, **asked: Any) -> Work:
-    from dbbbatch.passes.auditor.work import AuditorWork
-
-    return AuditorWork(section, **asked)
-
-
-main = script(
+main = Script(
     "dbb-auditor",
     "finder",
-    _auditor,
+    AuditorWork,
     "Compare the storage area of a finder with the table, and targets with the table.",
     [
         click.Option(
-            ["--adopt"], is_flag=True, help="Record files without a row, for the ingesters to take."
+            ["--adopt"], is_flag=True, help="Record files without a row, and offer them to targets."
         ),
         click.Option(
             ["--share"],
@@ -31,7 +22,7 @@ main = script(
         click.Option(
             ["--missing"],
             type=click.FloatRange(0, 1),
-            help="Mark missing files up to this share of those looked at, instead of "
+            help="Mark missing files up to this share of the files compared, instead of "
             "audit_missing; 1: whole directories too.",
         ),
     ],

@@ -7,8 +7,7 @@ import os
 import click
 
 from dbbbatch.cli import output
-from dbbbatch.cli.dbb import Operator
-from dbbbatch.cli.script import absolute
+from dbbbatch.cli.operator import Operator, absolute
 from dbbbatch.errors import TryLater, UsageError
 
 
@@ -18,26 +17,27 @@ from dbbbatch.errors import TryLater, UsageError
 def command(operator: Operator, file: str) -> None:
     """Copy the SQLite database to FILE, which must not exist, while passes run.
 
-    FILE is whole and durable when it appears, with the permissions of the database. To restore,
-    stop the passes, move the database away, and with it what is beside it under its name and -wal
-    or -shm: SQLite would read that into the other file and damage it. Then put a copy of FILE there
+    FILE is complete and durable when it appears, with the permissions of the database. To restore,
+    stop the passes and move the database away, together with the files of its name and -wal or
+    -shm: SQLite would apply those to the other file and damage it. Then put a copy of FILE there
     and run `dbb rebuild`. For PostgreSQL use pg_dump.
     """
     from pathlib import Path
 
-    from dbbbatch.database import backup, connect
+    from dbbbatch.config.sections import is_sqlite, sqlite_path
+    from dbbbatch.database import backup
     from dbbbatch.files import place, temporary
     from dbbbatch.files.lock import Lock
 
     settings = operator.settings
-    if not connect.is_sqlite(settings.database.url):
+    if not is_sqlite(settings.database.url):
         raise UsageError("the database is PostgreSQL: use pg_dump, which copies it while in use")
     target = absolute(file)
     if os.path.lexists(target):
-        raise UsageError(f"{target}: is there already; nothing is overwritten")
+        raise UsageError(f"{target}: exists already; nothing is overwritten")
     operator.must_own_state()
-    database = connect.sqlite_path(settings.database.url)
-    # One name, whatever the target's: the next one removes what a killed one left.
+    database = sqlite_path(settings.database.url)
+    # One name for all targets: the next backup removes what a killed one left.
     hidden = temporary.hidden_path(target, os.uname().nodename, "backup", database)
     try:
         with Lock(Path(settings.site.state) / "locks", "backup"):

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dbbbatch.cli import output
-from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.operator import Operator
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 
 
@@ -21,15 +21,17 @@ def command() -> None:
 @command.command("prepare")
 @click.argument("label", metavar="[KIND.NAME]", required=False)
 @click.option("--instrument", required=True, metavar="NAME", help="LSSTCam, LATISS, HSC, DECam, …")
-@click.option("--repo", metavar="WHERE", help="The repository, not that of the target's section.")
+@click.option(
+    "--repo", metavar="WHERE", help="The repository, instead of that of the target's section."
+)
 @click.option("--dataset-type", metavar="NAME", help="Dataset type of its raw files.")
-@click.option("--run", metavar="NAME", help="Collection that they are put into.")
+@click.option("--run", metavar="NAME", help="Collection for its raw files.")
 @click.option(
     "--storage-class",
     default="",
     metavar="NAME",
     help="Of a new dataset type: Exposure for the LSST stack (the default for a target with task); "
-    "else by default what astropy can read.",
+    "otherwise, by default, what astropy can read.",
 )
 @click.option(
     "--database",
@@ -43,31 +45,27 @@ def command() -> None:
     multiple=True,
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE",
-    help="A raw file to learn detectors from (any of several).",
+    help="A raw file from which to learn detectors (any of several).",
 )
 @click.option(
     "--update",
     is_flag=True,
-    help="Change records of the instrument that differ from what is known of it.",
+    help="Change records of the instrument that differ from its definition.",
 )
 @click.pass_obj
 def prepare_command(
     operator: Operator,
+    /,
     label: str | None,
     instrument: str,
     repo: str | None,
-    dataset_type: str | None,
-    run: str | None,
     storage_class: str,
-    database: str,
-    namespace: str,
-    files: tuple[str, ...],
-    update: bool,
+    **options: Any,
 ) -> None:
     """Make the repository of the target KIND.NAME, or complete it, for raw files of an instrument.
 
-    What is there already is left as it is, unless --update is given. With --repo, no configuration
-    is needed.
+    What it has already is left as it is, unless --update is given. With --repo, no configuration is
+    needed.
     """
     from dbbbatch.targets.plugin import Misconfigured, NotReady
 
@@ -78,21 +76,21 @@ def prepare_command(
         raise ConfigError(
             f"the Butler's packages are not installed ({error}): pip install 'dbbbatch[butler]'"
         ) from None
-    chosen = {"dataset_type": dataset_type, "run": run}
+    chosen = {key: options[key] for key in ("dataset_type", "run") if options[key]}
     if repo is not None and not repositories.is_alias(repo):
         chosen["repo"] = os.path.abspath(repo)
-    settings = replace(settings, **{name: value for name, value in chosen.items() if value})
-    registry = {"db": database, "namespace": namespace} if database else {}
+    settings = replace(settings, **chosen)
+    registry = {"db": options["database"], "namespace": options["namespace"]}
     done = False
     try:
         for line in repositories.prepare(
             settings,
             instrument,
-            # The stack's task takes no other.
+            # The stack's task accepts no other.
             storage_class=storage_class or ("Exposure" if settings.task else ""),
-            registry={name: value for name, value in registry.items() if value},
-            files=files,
-            update=update,
+            registry={key: value for key, value in registry.items() if value and registry["db"]},
+            files=options["files"],
+            update=options["update"],
         ):
             output.line(line)
             done = True
@@ -105,7 +103,7 @@ def prepare_command(
 
 
 def _settings(operator: Operator, label: str | None, repo: str | None) -> Any:
-    """Return the plugin's settings: of the section named, of the only one, or of no section."""
+    """Return the plugin's settings: of a section, of the only one, or made for --repo."""
     from dbbbatch.config import fields
     from dbbbatch.targets import registry
     from dbbbatch.targets.butler.settings import Gen3Settings
@@ -113,7 +111,7 @@ def _settings(operator: Operator, label: str | None, repo: str | None) -> Any:
 
     if repo is not None:
         if label is not None:
-            raise UsageError("either KIND.NAME or --repo is wanted, not both")
+            raise UsageError("expected KIND.NAME or --repo, not both")
         return fields.defaults(Gen3Settings, repo=repo)
     targets = operator.settings.target.values()
     if label is None:
@@ -126,7 +124,7 @@ def _settings(operator: Operator, label: str | None, repo: str | None) -> Any:
     else:
         section = operator.settings.labelled(label)
         if getattr(section, "plugin", None) != "butler-gen3":
-            raise UsageError(f'{label} is no target with plugin = "butler-gen3"')
+            raise UsageError(f'{label} is not a target with plugin = "butler-gen3"')
     try:
         return registry.read_settings(registry.find("butler-gen3"), section.config, section.label)
     except Misconfigured as error:

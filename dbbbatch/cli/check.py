@@ -1,4 +1,4 @@
-"""`dbb check`: `dbb config check`, for who looks for it here."""
+"""`dbb check`: another name of `dbb config check`."""
 
 from dbbbatch.cli.config import check_command as command
 

@@ -1,9 +1,9 @@
-"""`dbb config`: hold the configuration to the world, or print a sample of it."""
+"""`dbb config`: check the configuration, or print a sample of one."""
 
 import click
 
 from dbbbatch.cli import output
-from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.operator import Operator
 from dbbbatch.config.load import examine
 from dbbbatch.errors import ConfigError, TryLater
 
@@ -14,14 +14,14 @@ def command() -> None:
 
 
 @command.command("check")
-@click.option("-v", "--verbose", is_flag=True, help="Name also what is well.")
+@click.option("-v", "--verbose", is_flag=True, help="Also show what is right.")
 @click.pass_obj
 def check_command(operator: Operator, verbose: bool) -> None:
     """Report everything that is wrong with the configuration, and with what it names.
 
     Run it as the user that runs the scripts. It tries directories, commands, the far end and the
-    database, and leaves nothing behind. Exit code 78 if anything is wrong, but 75 if all that is
-    wrong may be over by itself, such as a database that is busy.
+    database, and leaves nothing behind. The exit code is 78 if anything is wrong, but 75 if all of
+    it may pass by itself, such as a busy database.
     """
     from dbbbatch.passes import check as checks
     from dbbbatch.targets import registry
@@ -30,7 +30,7 @@ def check_command(operator: Operator, verbose: bool) -> None:
     if settings is None:
         raise ConfigError(*problems)
     count, lasting = 0, bool(problems)
-    # Sections that are whole are tried even if others are not: all that is wrong in one go.
+    # Sections without an error are tried even if others have one: everything is reported at once.
     for checked in checks.check_everything(settings):
         count += 1
         if checked.problem:
@@ -42,7 +42,7 @@ def check_command(operator: Operator, verbose: bool) -> None:
             output.line(f"ok  {checked.where}: {checked.what}")
     if problems:
         raise ConfigError(*problems) if lasting else TryLater(*problems)
-    output.line(f"{settings.path}: {count} checks, all well")
+    output.line(f"{settings.path}: {output.counted(count, 'check')}, all well")
 
 
 @command.command("sample")

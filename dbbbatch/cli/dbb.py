@@ -1,7 +1,7 @@
-"""The `dbb` command: one file a subcommand, imported only when it is the one that was typed.
+"""The `dbb` command: one file a subcommand, imported only when that subcommand runs.
 
-A subcommand is a click command (or group) named ``command`` in its module. It is given an
-`Operator` by ``@click.pass_obj``, and takes ``-c FILE`` before or after its name.
+A subcommand is a click command (or group) named ``command`` in its module. It gets an `Operator` by
+``@click.pass_obj``, and takes ``-c FILE`` before or after its name.
 """
 
 import importlib
@@ -9,26 +9,26 @@ import importlib
 import click
 
 from dbbbatch import __version__
-from dbbbatch.cli.script import Operator, leave
+from dbbbatch.cli.operator import Operator, leave
 
-#: Subcommand, which is also its module below `dbbbatch.cli`, to a line of help, kept here so that
+#: Subcommands, each also a module below `dbbbatch.cli`, with a line of help: kept here so that
 #: ``dbb --help`` imports none of them.
 COMMANDS = {
     "init": "Create or upgrade the database; mark storage areas as mounted.",
-    "check": "Check the configuration against the world.",
-    "config": "Check the configuration against the world, or print a sample.",
-    "status": "Backlog, last passes, and what needs a person.",
-    "history": "Everything that happened to a file.",
+    "check": "Check the configuration, and what it names.",
+    "config": "Check the configuration, or print a sample.",
+    "status": "Show last passes, the backlog, and what needs a person.",
+    "history": "Show everything that happened to a file.",
     "pause": "Keep a script's passes from working for a while.",
     "resume": "End a pause.",
-    "demo": "Two sites in a directory, with real files going through.",
+    "demo": "Build two sites in a directory, and send files through them.",
     "retry": "Make files that failed, or are ignored, due again.",
-    "ignore": "Leave files alone, until `dbb retry` takes them up.",
-    "quarantine": "List and release what was moved aside.",
+    "ignore": "Leave files alone, until `dbb retry`.",
+    "quarantine": "List and release quarantined files.",
     "target": "List or retire targets.",
-    "storage": "Tell the table that a storage area has moved.",
-    "backfill": "Record files that were in storage before us.",
-    "forget": "Take a file out of the truth about storage.",
+    "storage": "Record that a storage area has moved.",
+    "backfill": "Record files that were in storage before dbbbatch.",
+    "forget": "Record that a file is no longer in storage.",
     "rebuild": "Restore rows of a lost database from the disk.",
     "backup": "Copy an SQLite database while passes run.",
     "confirm": "Answer a far site's janitor which files are stored here.",
@@ -40,17 +40,20 @@ class LazyGroup(click.Group):
     """A group that imports a subcommand's module when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the subcommands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a subcommand."""
         if name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"dbbbatch.cli.{name}").command
         command.name = name
-        _let_take_a_configuration(command)
+        _add_configuration(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -70,14 +73,14 @@ def _configuration() -> click.Option:
     )
 
 
-def _let_take_a_configuration(command: click.Command) -> None:
+def _add_configuration(command: click.Command) -> None:
     if any(parameter.name == "config" for parameter in command.params):
         return
     command.params.append(_configuration())
     command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     if isinstance(command, click.Group):
         for inner in command.commands.values():
-            _let_take_a_configuration(inner)
+            _add_configuration(inner)
 
 
 @click.group(
@@ -87,7 +90,7 @@ def _let_take_a_configuration(command: click.Command) -> None:
 )
 @click.version_option(__version__)
 def dbb() -> None:
-    """Look after the Data Backbone buffer managers of a site."""
+    """Operate the Data Backbone buffer managers of a site."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`dbb demo`: two sites in a directory, with files going through, to look at."""
+"""`dbb demo`: build two sites in a directory, and send files through them."""
 
 import shutil
 from contextlib import ExitStack
@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbbbatch.cli import history, output, status
-from dbbbatch.cli.dbb import Operator
-from dbbbatch.cli.script import absolute
+from dbbbatch.cli.operator import Operator, absolute
 from dbbbatch.errors import DbbError
 
 if TYPE_CHECKING:
     from dbbbatch.demo.sites import Demo
 
 _NEXT = """\
-Look at
+See
   {root}/summit/holding      the originals, delivered
   {root}/archive/storage     what storage holds, by night
   {root}/archive/by-night    the tree that the target by-night made
@@ -29,8 +28,7 @@ and try, in {root},
 Run `{scripts}dbb demo {root}` again for more files.
 """
 
-
-#: Targets that need packages or servers of others.
+#: Targets that need further packages or servers.
 _SYSTEMS = ("butler-gen3", "rucio")
 
 
@@ -55,16 +53,16 @@ def _systems(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     "--rucio-server",
     metavar="VENV",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Start a Rucio server from this environment, not use that of rucio.cfg.",
+    help="Start a Rucio server from this environment, instead of using that of rucio.cfg.",
 )
 @click.pass_context
 def command(
     ctx: click.Context, directory: Path, systems: list[str], rucio_server: Path | None
 ) -> None:
-    """Build two sites in DIRECTORY (./dbb-demo), send FITS files from one to the other, and look.
+    """Build two sites in DIRECTORY (./dbb-demo), and send FITS files from one to the other.
 
-    The files go through the real scripts, run as cron runs them, into an SQLite database. Can be
-    run again.
+    The real scripts, run as cron runs them, move the files and record them in an SQLite database.
+    Can be run again.
     """
     from dbbbatch.demo import systems as demo_systems
     from dbbbatch.demo.sites import Demo
@@ -80,7 +78,7 @@ def command(
         demo.configure(more)
         written = demo.observe()
         click.echo(
-            f"The summit wrote {len(written)} FITS files into its buffer; two are cut short."
+            f"The summit wrote {len(written)} FITS files into its buffer; two are incomplete."
         )
         _run_demo(demo)
     ctx.obj = Operator(str(demo.archive))
@@ -92,14 +90,17 @@ def command(
 
 
 def _run_demo(demo: "Demo") -> None:
+    from dbbbatch.demo.sites import STEPS
+
     click.echo()
-    for step in demo.run():
-        output.line(f"$ {step.command}")
-        if step.output:
-            for each in step.output.rstrip().splitlines():
-                output.line(each)
-        if step.code not in (0, 1):
-            raise DbbError(f"{step.command}: ended with {step.code}")
-        if step.code:
-            click.echo(f"(exit code {step.code})")
+    for words in STEPS:
+        command_line = " ".join(words)
+        output.line(f"$ {command_line}")
+        ended = demo.run(*words)
+        for each in (ended.stdout + ended.stderr).decode("utf-8", "backslashreplace").splitlines():
+            output.line(each)
+        if ended.exit_code not in (0, 1):
+            raise DbbError(f"{command_line}: ended with {ended.exit_code}")
+        if ended.exit_code:
+            click.echo("(exit code 1)")
     click.echo()

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from dbbbatch.cli.script import script
+from dbbbatch.cli.script import Script
 from dbbbatch.errors import UsageError
 from dbbbatch.passes.runner import Work
 
@@ -16,13 +16,13 @@ def _finder(section: Any, since: datetime | None = None) -> Work:
 
         return RsyncWork(section, since.date() if since else None)
     if since:
-        raise UsageError(f"--since: [{section.label}] reads no logs: it scans its whole source")
+        raise UsageError(f"--since: [{section.label}] reads no logs; it scans its whole source")
     from dbbbatch.passes.finder.work import FinderWork
 
     return FinderWork(section)
 
 
-main = script(
+main = Script(
     "dbb-finder",
     "finder",
     _finder,

@@ -3,7 +3,7 @@
 import click
 
 from dbbbatch.cli import output
-from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.operator import Operator
 from dbbbatch.config.load import Settings
 from dbbbatch.errors import UsageError
 from dbbbatch.files.names import to_text
@@ -25,7 +25,7 @@ def command(operator: Operator, file: str, as_json: bool) -> None:
         unread = ", ".join(operator.settings.wrong)
         raise UsageError(
             f"{to_text(file)}: no site that uses this database has seen such a file"
-            + (f" (where {unread} keep theirs is not known: see `dbb check`)" if unread else "")
+            + (f" (the directories of {unread} are not known: see `dbb check`)" if unread else "")
         )
     if as_json:
         output.show_json(found)

@@ -1,20 +1,11 @@
 """The `dbb-ingester` script."""
 
-from typing import Any
+from dbbbatch.cli.script import Script
+from dbbbatch.passes.ingester.work import IngesterWork
 
-from dbbbatch.cli.script import script
-from dbbbatch.passes.runner import Work
-
-
-def _ingester(section: Any) -> Work:
-    from dbbbatch.passes.ingester.work import IngesterWork
-
-    return IngesterWork(section)
-
-
-main = script(
+main = Script(
     "dbb-ingester",
     "target",
-    _ingester,
+    IngesterWork,
     "Offer stored files to one target and record every attempt.",
 )

@@ -1,14 +1,15 @@
 """`dbb init`: make the database fit this version, and mark storage areas as mounted."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from dbbbatch.cli import output
-from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.operator import Operator
 from dbbbatch.config import fields
-from dbbbatch.config.load import Settings
+from dbbbatch.config.sections import Finder
 from dbbbatch.errors import ConfigError, DbbError, TryLater, user
 from dbbbatch.files import state
 
@@ -27,7 +28,7 @@ def command(operator: Operator) -> None:
     settings = operator.settings
     operator.must_own_state()
     try:
-        # What is above it is none of ours.
+        # The directories above it get the usual permissions.
         os.makedirs(settings.site.state, state.DIRECTORY_MODE, exist_ok=True)
     except OSError as error:
         raise ConfigError(
@@ -41,16 +42,17 @@ def command(operator: Operator) -> None:
 
     for old, new in relocate.candidates(settings):
         try:
-            files = relocate.relocate(settings, old, new)
-            output.line(f"{old}: is {new} now, as the configuration says: {files} files")
+            files = output.counted(relocate.relocate(settings, old, new), "file")
+            output.line(f"{old}: is {new} now, as the configuration says: {files}")
         except DbbError as error:
-            # It may be another storage area, and not the same one elsewhere.
+            # It may be another storage area, not the same one under a new path.
             output.line(
-                f"{old}: the table knows it, and no section has it; it is not taken for {new} "
-                f"({error.problems[-1]})"
+                f"{old}: the table knows this storage area, and no section has it; {new} is not "
+                f"assumed to be the same ({error.problems[-1]})"
             )
-    for path in _sentinels(settings):
-        output.line(f"{path}: made; its presence says that this storage area is mounted")
+    for finder in settings.finder.values():
+        for path in _mark_mounted(finder):
+            output.line(f"{path}: made; it marks this storage area as mounted")
     if wrong := [
         problem
         for label, problems in settings.wrong.items()
@@ -60,32 +62,26 @@ def command(operator: Operator) -> None:
         raise ConfigError(*dict.fromkeys(wrong))
 
 
-def _sentinels(settings: Settings) -> list[Path]:
+def _mark_mounted(finder: Finder) -> Iterator[Path]:
+    """Make the sentinel of a storage area, unless it is there; yield it if it was made."""
     from dbbbatch.database import connect
 
-    made = []
-    for finder in settings.finder.values():
-        path = Path(finder.storage, finder.sentinel)
-        if path.exists():
-            continue
-        if connect.execute(
-            "SELECT 1 FROM file WHERE storage = ? LIMIT 1", [finder.storage]
-        ).fetchone():
-            raise TryLater(
-                f"[finder.{finder.name}] storage {finder.storage}: the database knows files of it, "
-                f"but {finder.sentinel} is not there: it looks unmounted (if it is not, make an "
-                "empty file of that name)"
-            )
-        try:
-            path.touch(exist_ok=False)
-        except FileNotFoundError:
-            raise TryLater(
-                f"[finder.{finder.name}] storage {finder.storage}: not there; make or mount it, "
-                "and run `dbb init` again"
-            ) from None
-        except OSError as error:
-            raise ConfigError(
-                f"[finder.{finder.name}] storage {finder.storage}: {error.strerror}"
-            ) from None
-        made.append(path)
-    return made
+    path = Path(finder.storage, finder.sentinel)
+    if path.exists():
+        return
+    where = f"[{finder.label}] storage {finder.storage}"
+    known = connect.execute("SELECT 1 FROM file WHERE storage = ? LIMIT 1", [finder.storage])
+    if known.fetchone():
+        raise TryLater(
+            f"{where}: the database knows files of it, but {finder.sentinel} is not there: it "
+            "looks unmounted (if it is not, make an empty file of that name)"
+        )
+    try:
+        path.touch(exist_ok=False)
+    except FileNotFoundError:
+        raise TryLater(
+            f"{where}: does not exist; make or mount it, and run `dbb init` again"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{where}: {error.strerror}") from None
+    yield path

@@ -1,20 +1,11 @@
 """The `dbb-janitor` script."""
 
-from typing import Any
+from dbbbatch.cli.script import Script
+from dbbbatch.passes.janitor import JanitorWork
 
-from dbbbatch.cli.script import script
-from dbbbatch.passes.runner import Work
-
-
-def _janitor(section: Any) -> Work:
-    from dbbbatch.passes.janitor import JanitorWork
-
-    return JanitorWork(section)
-
-
-main = script(
+main = Script(
     "dbb-janitor",
     "handoff",
-    _janitor,
-    "Purge from holding what the endpoint has stored, and remove what is old and left over.",
+    JanitorWork,
+    "Purge from holding what the endpoint has stored, and remove old leftovers.",
 )

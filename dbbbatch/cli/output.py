@@ -1,4 +1,4 @@
-"""How the operators' commands show things: tables for people, JSON for programs."""
+"""How the operators' commands print: tables for people, JSON for programs."""
 
 import dataclasses
 import json
@@ -13,18 +13,18 @@ from dbbbatch.files.names import harmless
 
 
 def line(text: str = "", *, err: bool = False) -> None:
-    """Print one line, whatever is in it: the only way for text to stdout, and to stderr."""
+    """Print one line, and no character that a terminal would obey; no other code prints text."""
     click.echo(harmless(text), err=err)
 
 
 def show_json(value: Any) -> None:
-    """Print a value (dataclasses and times included) as JSON; times are ISO 8601 in UTC."""
+    """Print a value (also dataclasses, rows and times) as JSON; times are ISO 8601 in UTC."""
     text = json.dumps(value, default=_plain_value, indent=2, ensure_ascii=False)
     click.echo(text if text.isascii() and "\x7f" not in text else "".join(map(_in_json, text)))
 
 
 def _in_json(character: str) -> str:
-    """Escape a character that is not to be seen; a program reads what it was."""
+    """Escape a character that a terminal may obey; a program reads the character itself."""
     if character.isprintable() or character == "\n":
         return character
     return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
@@ -36,9 +36,9 @@ def show_table(
     rows: Iterable[Sequence[str]],
     lines: Iterable[str] = (),
 ) -> None:
-    """Print a table, or that there is none; a column named ``>…`` is aligned to the right.
+    """Print a table, or that it is empty; a column named ``>…`` is aligned to the right.
 
-    What is long, or is to be copied, is in the lines below it: a column would fold it.
+    Text that is long, or will be copied, belongs in the lines below it: a column would fold it.
     """
     rows = list(rows)
     if not rows:
@@ -49,7 +49,7 @@ def show_table(
     from rich.table import Table
     from rich.text import Text
 
-    # Of plain text no part is taken for markup.
+    # Rich reads no markup in a Text.
     shown = Text(harmless(title))
     made = Table(title=shown, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column in columns:
@@ -71,32 +71,25 @@ def _cell(text: str) -> Any:
 
 
 def console() -> Any:
-    """Give where tables go: as wide as the terminal, or as they need where there is none."""
+    """Return the console for tables, wide where there is no terminal."""
     from rich.console import Console
 
     made = Console(highlight=False)
     return made if made.is_terminal else Console(highlight=False, width=160)
 
 
-#: Words that begin a cell and deserve a colour on a terminal.
+#: Colours on a terminal, by the word that begins a cell.
 _STYLES = {
-    "ok": "green",
-    "SUCCESS": "green",
-    "STORED": "green",
-    "HELD": "green",
-    "failed": "red",
-    "error": "red",
-    "killed": "red",
-    "FAILURE": "red",
-    "QUARANTINED": "red",
-    "quarantined": "red",
-    "gave": "red",
-    "missing": "red",
-    "corrupt": "red",
-    "later": "yellow",
-    "interrupted": "yellow",
-    "failing": "yellow",
+    **dict.fromkeys(("ok", "SUCCESS", "STORED", "HELD"), "green"),
+    **dict.fromkeys(("failed", "error", "killed", "FAILURE", "gave", "missing", "corrupt"), "red"),
+    **dict.fromkeys(("QUARANTINED", "quarantined"), "red"),
+    **dict.fromkeys(("later", "interrupted", "failing"), "yellow"),
 }
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which takes an s but after 1."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def size_for_people(number: int | None) -> str:
@@ -127,4 +120,6 @@ def _plain_value(value: Any) -> Any:
         return value.isoformat() + "Z"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return vars(value)
+    if hasattr(value, "__data__"):  # a row of a table
+        return value.__data__
     raise TypeError(f"{type(value).__name__} has no JSON form")

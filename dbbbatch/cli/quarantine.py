@@ -1,4 +1,4 @@
-"""`dbb quarantine`: what was moved aside, why, and the way back."""
+"""`dbb quarantine`: which files were quarantined, why, and the way back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from dbbbatch.cli import by_hand, output
-from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.operator import Operator
 from dbbbatch.config.sections import Finder, Handoff, Target
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import ConfigError, TryLater, UsageError
@@ -20,7 +20,7 @@ from dbbbatch.files.lock import Lock
 
 @click.group()
 def command() -> None:
-    """List and release what was moved aside and waits for a person."""
+    """List and release files that were quarantined and wait for a person."""
 
 
 @command.command("list")
@@ -33,10 +33,10 @@ def list_(
 ) -> None:
     """Show the files that wait, why, and where they are: of KIND.NAME, or all.
 
-    `dbb ignore KIND.NAME --status QUARANTINED` ends the waiting of those that are disposed of.
+    `dbb ignore KIND.NAME --status QUARANTINED` ends the waiting of files that you have dealt with.
     """
     operator.connect(readonly=True)
-    rows = _waiting(operator, label, match, reason)
+    rows = by_hand.waiting(operator.site, label, by_hand.Selection(match, reason))
     if as_json:
         output.show_json([_row_fields(row) for row in rows])
         return
@@ -55,11 +55,11 @@ def list_(
     "--as-new",
     metavar="NAME",
     default="",
-    help="Accept the file, which must be one, under this name or relative path.",
+    help="Accept the selected file, only one, under this name or relative path.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say which files it would be.")
+@click.option("--dry-run", is_flag=True, help="Only list the files.")
 @click.pass_obj
-def release_command(
+def release_selected(
     operator: Operator,
     label: str,
     match: tuple[str, ...],
@@ -69,8 +69,8 @@ def release_command(
 ) -> None:
     """Put files of KIND.NAME back where they came from, to be tried again as if they were new.
 
-    Which ones must be said by --match or --reason ('*' matches all). A corrected version of a file
-    that storage holds is accepted under a name of its own: --as-new.
+    Select them by --match or --reason ('*' matches all). A corrected version of a file that storage
+    holds is accepted under a name of its own: --as-new.
     """
     if not (match or reason):
         raise click.UsageError("which files? Give --match or --reason ('*' matches all)")
@@ -79,14 +79,18 @@ def release_command(
     if isinstance(section, Target):
         raise UsageError(f"{label} has no quarantine")
     with nullcontext() if dry_run else _without_releases(operator, label):
-        rows = _waiting(operator, label, match, reason)
+        rows = by_hand.waiting(operator.site, label, by_hand.Selection(match, reason))
         if as_new and len(rows) != 1:
-            raise UsageError(f"--as-new goes with one file, and {len(rows)} match")
-        count = _release(section, rows, as_new, dry_run)
-    output.line(f"{count} files of {label} {'would be' if dry_run else 'are'} back")
+            raise UsageError(f"--as-new works for one file, and {len(rows)} match")
+        if dry_run:
+            for row in rows:
+                output.line(names.printable(names.readable(row.path)))
+        else:
+            _release(section, rows, as_new)
+    output.line(by_hand.summary(len(rows), label, dry_run, "back"))
 
 
-def _release(section: Finder | Handoff, rows: list[Quarantine], as_new: str, dry_run: bool) -> int:
+def _release(section: Finder | Handoff, rows: list[Quarantine], as_new: str) -> None:
     from dbbbatch.areas.release import Releases
     from dbbbatch.files.roots import Roots
 
@@ -94,9 +98,6 @@ def _release(section: Finder | Handoff, rows: list[Quarantine], as_new: str, dry
     with closing(Roots()) as roots:
         releases = Releases(section, roots)
         for row in rows:
-            if dry_run:
-                output.line(names.printable(names.readable(row.path)))
-                continue
             try:
                 releases.release(row, as_new)
             except UsageError as error:
@@ -105,32 +106,25 @@ def _release(section: Finder | Handoff, rows: list[Quarantine], as_new: str, dry
                 raise TryLater(*refused, str(error)) from None
     if refused:
         raise UsageError(*refused)
-    return len(rows)
 
 
 @contextmanager
 def _without_releases(operator: Operator, label: str) -> Iterator[None]:
-    """Keep other releases away: two of one file would put it back under two names."""
+    """Exclude other releases: two of one file would put it back under two names."""
     operator.must_own_state()
-    lock = Lock(Path(operator.settings.site.state) / "locks", f"release.{label}")
+    state = operator.settings.site.state
+    lock = Lock(Path(state) / "locks", f"release.{label}")
     try:
         lock.acquire()
     except OSError as error:
         raise ConfigError(
-            f"{error.filename}: {error.strerror}; this user must be able to write in "
-            f"{operator.settings.site.state} ([site] state)"
+            f"{error.filename}: {error.strerror}; this user must be able to write in {state} "
+            "([site] state)"
         ) from None
     try:
         yield
     finally:
         lock.release()
-
-
-def _waiting(
-    operator: Operator, label: str | None, match: tuple[str, ...], reason: str | None
-) -> list[Quarantine]:
-    site = operator.settings.site.name
-    return by_hand.waiting(site, label, by_hand.Selection(match, reason))
 
 
 def _is_in_quarantine(row: Quarantine) -> bool:
@@ -139,14 +133,8 @@ def _is_in_quarantine(row: Quarantine) -> bool:
 
 
 def _row_fields(row: Quarantine) -> dict[str, object]:
-    return {
-        "label": row.label,
-        "relpath": row.relpath,
-        "filename": row.filename,
-        "path": row.path,
-        "is_there": _is_in_quarantine(row),
-        "size_bytes": row.size_bytes,
-        "checksum": row.checksum,
-        "reason": row.reason,
-        "quarantined_at": row.quarantined_at.isoformat(),
-    }
+    keys = ("label", "relpath", "filename", "path", "size_bytes", "checksum", "reason")
+    fields: dict[str, object] = {key: getattr(row, key) for key in keys}
+    fields["is_there"] = _is_in_quarantine(row)
+    fields["quarantined_at"] = row.quarantined_at.isoformat()
+    return fields

@@ -3,7 +3,7 @@
 import click
 
 from dbbbatch.cli import output
-from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.operator import Operator
 
 
 @click.command()
@@ -16,6 +16,5 @@ def command(operator: Operator, label: str) -> None:
     from dbbbatch.database import connect
     from dbbbatch.database.models.run import Pause
 
-    site = operator.settings.site.name
-    ended = connect.write(Pause.end, site, label)
+    ended = connect.write(Pause.end, operator.site, label)
     output.line(f"{label} works again" if ended else f"{label} was not paused")

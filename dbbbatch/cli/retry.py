@@ -1,39 +1,26 @@
 """`dbb retry`: make files due again."""
 
-from __future__ import annotations
-
-from datetime import datetime
-
 import click
 
 from dbbbatch.cli import by_hand, output
-from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.operator import Operator
 
 
 @click.command()
-@by_hand.options
+@by_hand.selecting
 @click.pass_obj
-def command(
-    operator: Operator,
-    label: str,
-    statuses: tuple[str, ...],
-    match: tuple[str, ...],
-    reason: str | None,
-    since: datetime | None,
-    dry_run: bool,
-) -> None:
-    """Make files of KIND.NAME (target.gen3, handoff.latiss) due again, and say how many.
+def command(operator: Operator, label: str, selection: by_hand.Selection, dry_run: bool) -> None:
+    """Make files of KIND.NAME (target.gen3, handoff.latiss) due again, and show how many.
 
-    Of a target: those that failed or are unknown or invalid; --status SUCCESS, IGNORED or BACKFILL
-    must be asked for. Their attempts begin anew. Of a handoff: those that wait for a further try,
-    or vanished; --status IGNORED must be asked for, and those of them in holding are held again. Of
-    a finder: those that wait for a further try. What was moved aside comes back by `dbb quarantine
-    release`.
+    Of a target: files that failed or are unknown or invalid; --status SUCCESS, IGNORED, BACKFILL
+    or UNTRIED selects others. Their attempts begin anew. Of a handoff: files that wait for another
+    attempt, or vanished; --status IGNORED selects ignored files, and those in the holding area are
+    held again. Of a finder: files that wait for another attempt. Quarantined files come back by
+    `dbb quarantine release`.
     """
     operator.connect(readonly=dry_run)
-    side = by_hand.files_of(operator, label)
-    selection = by_hand.Selection(match, reason, statuses, since)
-    meant = by_hand.chosen(selection, side.retried, side.retried_if_named)
-    why = f"`dbb retry` by {by_hand.who()}"
-    count = by_hand.apply(side.retry(selection, meant, why), dry_run)
-    output.line(f"{count} files of {label} {'would be' if dry_run else 'are'} due again")
+    files = by_hand.files_of(operator, label)
+    statuses = selection.chosen(files.retried, files.retried_if_named)
+    changes = files.retry(selection, statuses, f"`dbb retry` by {by_hand.who()}")
+    count = by_hand.apply(changes, dry_run)
+    output.line(by_hand.summary(count, label, dry_run, "due again"))

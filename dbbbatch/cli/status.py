@@ -1,4 +1,4 @@
-"""`dbb status`: what is at work, what waits, what failed, what needs a person."""
+"""`dbb status`: what runs, what waits, what failed, what needs a person."""
 
 import socket
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import click
 
 from dbbbatch.cli import output
-from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.operator import Operator
 from dbbbatch.files import processes
 from dbbbatch.report import queries
 
@@ -83,15 +83,15 @@ def _show_status(status: queries.SiteStatus) -> None:
 
 
 def _lines(trouble: queries.Trouble) -> Iterator[str]:
-    """Yield why the newest of some files failed, what to do, and what lists them all."""
+    """Yield why the newest of some files failed, what to do, and how to list them all."""
     yield f"{trouble.label}, {trouble.what}: {trouble.message}"
-    yield f"  next: {trouble.advice or 'nothing, it is tried again'}"
+    yield f"  next: {trouble.advice or 'nothing to do, it is tried again'}"
     if trouble.listing:
         yield f"  list: {trouble.listing}"
 
 
 def outcome(last: queries.LastPass) -> str:
-    """Return how a pass ended, or whether it is still at work: a killed one could not record it."""
+    """Return how a pass ended, or whether it still runs: a killed one could not record its end."""
     if last.outcome != "running":
         return f"{last.outcome} ({last.exit_code})" if last.exit_code else last.outcome
     here = processes.machine()

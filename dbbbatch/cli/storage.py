@@ -7,24 +7,24 @@ import os
 import click
 
 from dbbbatch.cli import output
-from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.operator import Operator
 
 
 @click.group()
 def command() -> None:
-    """Tell the table that a storage area has moved."""
+    """Record that a storage area has moved."""
 
 
 @command.command("move")
 @click.argument("old")
 @click.argument("new")
-@click.option("--dry-run", is_flag=True, help="Only look whether all files are there.")
+@click.option("--dry-run", is_flag=True, help="Only check whether all files are there.")
 @click.pass_obj
 def move_command(operator: Operator, old: str, new: str, dry_run: bool) -> None:
     """Record that the storage area OLD is now under the path NEW.
 
     Change `storage` in the configuration first. All files that the table calls stored must be
-    there; nothing is offered again, and all history stays. Targets follow.
+    there; nothing is offered again, and all history is kept. Targets follow.
     """
     operator.connect(readonly=dry_run)
     from dbbbatch.passes import relocate
@@ -35,4 +35,5 @@ def move_command(operator: Operator, old: str, new: str, dry_run: bool) -> None:
     else:
         operator.must_own_state()
         files = relocate.relocate(operator.settings, old, new)
-    output.line(f"{old} {'would be' if dry_run else 'is'} {new} now: {files} files")
+    are = "would be" if dry_run else "is"
+    output.line(f"{old} {are} {new} now: {output.counted(files, 'file')}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dbbbatch.cli import output
-from dbbbatch.cli.dbb import Operator
+from dbbbatch.cli.operator import Operator
 from dbbbatch.errors import UsageError
 
 
@@ -18,7 +18,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
 def list_targets(operator: Operator, as_json: bool) -> None:
-    """Show the targets that were ever added, and what waits for each."""
+    """Show all targets, also retired ones, and what waits for each."""
     operator.connect(readonly=True)
     from dbbbatch.database import connect
     from dbbbatch.database.models.target import TargetRow
@@ -36,7 +36,7 @@ def list_targets(operator: Operator, as_json: bool) -> None:
             "storage",
             ">new",
             ">tried again",
-            ">in hand",
+            ">claimed",
             ">for a person",
             "oldest new file",
             "retired",
@@ -61,18 +61,17 @@ def list_targets(operator: Operator, as_json: bool) -> None:
 
 @command.command("retire")
 @click.argument("name")
-@click.option("--undo", is_flag=True, help="Offer it files again, also those stored meanwhile.")
+@click.option("--undo", is_flag=True, help="Offer it files again, also those stored since.")
 @click.pass_obj
 def retire(operator: Operator, name: str, undo: bool) -> None:
-    """Offer no more files to a target. What is known of its files stays."""
+    """Offer no further files to a target. The history of its files is kept."""
     operator.connect()
     from dbbbatch.database import connect
     from dbbbatch.database.models.target import TargetRow
 
     name = name.removeprefix("target.")
-    site = operator.settings.site.name
-    target = connect.read(TargetRow.named, site, name)
+    target = connect.read(TargetRow.named, operator.site, name)
     if target is None:
-        raise UsageError(f"no target {name} of site {site}; `dbb target list` shows them")
+        raise UsageError(f"no target {name} of site {operator.site}; `dbb target list` shows them")
     (connect.long_write if undo else connect.write)(target.restore if undo else target.retire)
     output.line(f"target.{name} is {'in use again' if undo else 'retired; its history stays'}")

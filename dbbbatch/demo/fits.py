@@ -1,4 +1,4 @@
-"""Small FITS images, as an instrument would write them, without any library."""
+"""Small FITS images, as an instrument writes them, without any library."""
 
 import math
 import random
@@ -16,7 +16,7 @@ def image(header: Mapping[str, tuple[_Value, str]], width: int, height: int, see
     Parameters
     ----------
     header : mapping
-        Keyword to value and comment, beside those that the data need.
+        Keyword to value and comment, in addition to those of the data.
     width, height : `int`
         In pixels.
     seed : `int`
@@ -25,7 +25,7 @@ def image(header: Mapping[str, tuple[_Value, str]], width: int, height: int, see
     Returns
     -------
     content : `bytes`
-        A whole FITS file: one primary image of 16-bit integers.
+        A complete FITS file: one primary image of 16-bit integers.
     """
     cards = [
         _card("SIMPLE", True, "conforms to the FITS standard"),
@@ -38,7 +38,7 @@ def image(header: Mapping[str, tuple[_Value, str]], width: int, height: int, see
     ]
     pixels = _sky(width, height, seed)
     data = struct.pack(f">{len(pixels)}h", *pixels)
-    return _whole("".join(cards).encode("ascii"), b" ") + _whole(data, b"\0")
+    return _padded("".join(cards).encode("ascii"), b" ") + _padded(data, b"\0")
 
 
 def _card(keyword: str, value: _Value, comment: str) -> str:
@@ -52,7 +52,7 @@ def _card(keyword: str, value: _Value, comment: str) -> str:
     return f"{keyword:<8}= {shown} / {comment}".ljust(CARD)[:CARD]
 
 
-def _whole(content: bytes, filler: bytes) -> bytes:
+def _padded(content: bytes, filler: bytes) -> bytes:
     return content + filler * (-len(content) % BLOCK)
 
 

@@ -6,14 +6,14 @@ from dbbbatch.demo import fits
 
 _Cards = dict[str, tuple[str | int | float | bool, str]]
 
-#: What is the same in every exposure; the Butler's header translator reads these.
+#: Cards that all exposures share; the Butler's header translator reads them.
 _CAMERA: _Cards = {
     "INSTRUME": ("LATISS", "camera"),
     "TELESCOP": ("LSST AuxTelescope", "telescope"),
     "LSST_NUM": ("ITL-3800C-068", "detector"),
     "CONTRLLR": ("O", "who controlled the camera"),
     "IMGTYPE": ("OBJECT", "kind of exposure"),
-    "PROGRAM": ("DBB_DEMO", "what it was made for: made up by a demo"),
+    "PROGRAM": ("DBB_DEMO", "purpose: made by a demo"),
     "REASON": ("DEMO", "why"),
     "EXPTIME": (30.0, "[s] exposure time"),
     "DARKTIME": (31.2, "[s] dark time"),

@@ -1,9 +1,8 @@
-"""Two sites side by side in a directory, and a night of FITS files going from one to the other."""
+"""Two sites side by side in a directory, and FITS files of two nights for them."""
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,32 +10,34 @@ from typing import Any
 from dbbbatch.config import toml
 from dbbbatch.demo import night
 from dbbbatch.errors import UsageError
+from dbbbatch.process import run as programs
 
-#: Exposures of a night; the last of them breaks off.
+#: Exposures of a night; the last one is incomplete.
 EXPOSURES = 4
 
-#: Proves that a directory was made by us and may be used again.
+#: Proves that a directory was made by a demo and may be used again.
 _DEMO_MARK = "This directory was made by `dbb demo`. Remove it as you like.\n"
 
-#: A target that is only a command: refuses what is no whole FITS file, and lists the others.
+#: The command of a target: it lists complete FITS files, and refuses others.
 _REGISTER = """\
 #!/bin/sh
 # Called by dbb-ingester with the path of a stored file.
 [ "$(head -c 6 -- "$1")" = SIMPLE ] && [ $(($(wc -c <"$1") % 2880)) = 0 ] || {
-    echo "not a whole FITS file" >&2
+    echo "not a complete FITS file" >&2
     exit 1
 }
 printf '%s\\n' "$1" >>"${0%/*}/catalog.txt"
 """
 
 
-@dataclass(frozen=True)
-class Step:
-    """One script as cron runs it, and how it ended."""
-
-    command: str
-    code: int | None
-    output: str
+#: What cron runs at the two sites, in this order.
+STEPS = (
+    ("dbb", "-c", "summit.toml", "init"),
+    ("dbb", "-c", "archive.toml", "init"),
+    ("dbb-handoff", "-c", "summit.toml"),
+    ("dbb-finder", "-c", "archive.toml"),
+    ("dbb-ingester", "-c", "archive.toml", "--all"),
+)
 
 
 class Demo:
@@ -45,23 +46,23 @@ class Demo:
     Parameters
     ----------
     root : `pathlib.Path`
-        Where they are built; used again if it is ours already.
+        Where they are built; it may be that of an earlier demo.
 
     Attributes
     ----------
     scripts : `str`
-        The directory of the script that runs now, where the others are too.
+        The directory of the running script, which also holds the others.
     summit, archive : `pathlib.Path`
         The configuration of each site.
 
     Raises
     ------
     UsageError
-        If the directory cannot be made, or holds something that is not ours.
+        If the directory cannot be made, or holds something else than a demo.
     """
 
     def __init__(self, root: Path) -> None:
-        # Asked before anything else: packages of the targets may change sys.argv.
+        # Before anything else: packages of the targets may change sys.argv.
         self.scripts = os.path.dirname(os.path.realpath(sys.argv[0]))
         self.root = root.absolute()
         self.summit = self.root / "summit.toml"
@@ -70,15 +71,17 @@ class Demo:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if any(self.root.iterdir()) and not mark.exists():
-                raise UsageError(f"{root}: holds something that is no demo; name another directory")
-            # Whatever the umask: a configuration is not obeyed where others can write.
+                raise UsageError(
+                    f"{root}: holds something else than a demo; name another directory"
+                )
+            # Whatever the umask: a configuration that others can write is refused.
             self.root.chmod(self.root.stat().st_mode & ~0o022)
             mark.write_text(_DEMO_MARK, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{root}: {error.strerror}; name another directory") from None
 
     def make_directories(self) -> None:
-        """Make what is not there yet."""
+        """Make the directories that do not exist yet."""
         for site, names in (
             ("summit", ("buffer", "holding", "quarantine", "state")),
             ("archive", ("buffer", "staging", "storage", "quarantine", "state", "by-night")),
@@ -134,9 +137,9 @@ class Demo:
         )
 
     def observe(self) -> list[str]:
-        """Write two nights of exposures into the buffer, and give their relative paths.
+        """Write exposures of two nights into the buffer, and return their relative paths.
 
-        The last one of each night is cut short, as by an instrument that lost its power.
+        The last one of each night is incomplete, as if the instrument had lost its power.
         """
         today = datetime.now(UTC).date()
         written = []
@@ -156,16 +159,16 @@ class Demo:
                 written.append(f"{evening.isoformat()}/{name}")
         return written
 
-    def run(self) -> Iterator[Step]:
-        """Run the scripts, each as cron runs it: few variables, no terminal."""
-        yield self._step("dbb", "-c", self.summit.name, "init")
-        yield self._step("dbb", "-c", self.archive.name, "init")
-        yield self._step("dbb-handoff", "-c", self.summit.name)
-        yield self._step("dbb-finder", "-c", self.archive.name)
-        yield self._step("dbb-ingester", "-c", self.archive.name, "--all")
+    def run(self, script: str, *arguments: str) -> programs.Finished:
+        """Run a script as cron runs it: few variables, no terminal."""
+        argv = [sys.executable, os.path.join(self.scripts, script), *arguments]
+        environment = {"HOME": "/", "LOGNAME": "dbb", "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
+        return programs.run(
+            [os.fsencode(word) for word in argv], timeout=60, cwd=str(self.root), env=environment
+        )
 
     def _exposures_of(self, evening: date) -> int:
-        """Count a night's exposures so far, wherever they have got to."""
+        """Return how many exposures of a night there are, in any directory."""
         places = ("summit/buffer", "summit/holding", "archive/storage")
         names = {
             path.name
@@ -173,20 +176,6 @@ class Demo:
             for path in (self.root / place).rglob(f"AT_O_{evening:%Y%m%d}_*")
         }
         return len(names)
-
-    def _step(self, script: str, *arguments: str) -> Step:
-        from dbbbatch.process import run as programs
-
-        argv = [sys.executable, os.path.join(self.scripts, script), *arguments]
-        environment = {"HOME": "/", "LOGNAME": "dbb", "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
-        ended = programs.run(
-            [os.fsencode(word) for word in argv],
-            timeout=60,
-            cwd=str(self.root),
-            env=environment,
-        )
-        output = (ended.stdout + ended.stderr).decode("utf-8", "backslashreplace")
-        return Step(" ".join([script, *arguments]), ended.exit_code, output)
 
     def _write(self, path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
         path.write_text(toml.toml_document(tables), encoding="utf-8")

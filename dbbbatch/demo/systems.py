@@ -12,17 +12,17 @@ from dbbbatch.config import fields
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.targets.butler.settings import Gen3Settings
 
-#: Names of the storage element and the scope that the demo makes for itself.
+#: Names of the demo's own storage element and scope.
 RSE, SCOPE = "DBB_DEMO", "dbb_demo"
 
-#: Seconds that a Rucio server may need to start.
+#: Seconds within which a Rucio server must start.
 _PATIENCE = 60
 
 Tables = Mapping[str, Mapping[str, Any]]
 
 
 def butler(root: Path) -> Tables:
-    """Make a repository for the demo's camera, or complete it, and give its sections.
+    """Make a repository for the demo's camera, or complete it, and return its sections.
 
     Raises
     ------
@@ -46,15 +46,15 @@ def butler(root: Path) -> Tables:
 
 @contextmanager
 def rucio(root: Path, server: Path | None) -> Iterator[Tables]:
-    """Have a Rucio server with a storage element for the demo's storage area.
+    """Provide a Rucio server with a storage element for the demo's storage area.
 
     Parameters
     ----------
     root : `pathlib.Path`
         The demo's directory.
     server : `pathlib.Path` or `None`
-        An environment with the package ``rucio``, whose server is started on loopback and ended
-        with the context. Without it the server of the user's rucio.cfg is used.
+        An environment with the package ``rucio``, whose server runs on loopback within the
+        context. Without it, the server of the user's rucio.cfg is used.
 
     Yields
     ------
@@ -108,7 +108,7 @@ def _configured(client: Any) -> Any:
 
 @contextmanager
 def _started(work: Path, environment: Path) -> Iterator[str]:
-    """Run a throw-away server as long as the context lasts."""
+    """Run a temporary server within the context."""
     from dbbbatch.process import run
     from dbbbatch.targets.rucio import server
 

@@ -1,16 +1,16 @@
 """Everything that happened to a file, at every site that uses the database."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from dbbbatch.database import connect
+from dbbbatch.database.bulk import read_moment
 from dbbbatch.files import names
-from dbbbatch.report.queries import time_read
 
-#: Most places (directories) that a bare file name may be found in.
-MOST_EVENTS = 20
+#: Most relative paths that one name may mean.
+_MOST_PATHS = 20
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Event:
 
 @dataclass(frozen=True)
 class FileVersion:
-    """A file as one table knows it: what it is, and its status there."""
+    """A file as one table has it, with its status there."""
 
     where: str
     status: str
@@ -68,20 +68,20 @@ class History:
 
 
 def history(name: str, roots: Iterable[str]) -> list[History]:
-    """Find a file and everything that happened to it.
+    """Return everything that happened to a file.
 
     Parameters
     ----------
     name : `str`
-        A path below one of ``roots``, a relative path, or only a file name; as the file system
-        has it or as the database writes it.
+        A path below one of ``roots``, a relative path, or only a file name; as in the file system
+        or as in the database.
     roots : iterable of `str`
-        The directories that relative paths begin at: buffers, holding and storage areas.
+        The directories to which paths are relative: buffers, holding and storage areas.
 
     Returns
     -------
     found : `list` [`History`]
-        One for each relative path, at most `MOST_EVENTS`.
+        One for each relative path, at most 20.
     """
     rel = name
     for root in sorted(roots, key=len, reverse=True):
@@ -93,7 +93,7 @@ def history(name: str, roots: Iterable[str]) -> list[History]:
 
 
 def _places(spellings: Iterable[str]) -> list[tuple[str, str]]:
-    """Find the (relpath, filename) that a name may mean."""
+    """Return the (relpath, filename) that a name may mean."""
     found: set[tuple[str, str]] = set()
     for spelling in spellings:
         if spelling.encode("utf-8", "replace").decode() != spelling:
@@ -104,85 +104,74 @@ def _places(spellings: Iterable[str]) -> list[tuple[str, str]]:
             if relpath:
                 where, values = "relpath = ? AND filename = ?", [relpath, filename]
             rows = connect.execute(
-                f"SELECT DISTINCT relpath, filename FROM {table} WHERE {where} LIMIT {MOST_EVENTS}",
+                f"SELECT DISTINCT relpath, filename FROM {table} WHERE {where} LIMIT {_MOST_PATHS}",
                 values,
             )
             found |= {tuple(row) for row in rows.fetchall()}
-    return sorted(found)[:MOST_EVENTS]
+    return sorted(found)[:_MOST_PATHS]
 
 
 def _history(relpath: str, filename: str) -> History:
     result = History(names.join(relpath, filename))
     _add_handoff(result, relpath, filename)
     _add_storage(result, relpath, filename)
-    _add_left(result, relpath, filename)
+    _add_remembered(result, relpath, filename)
     _add_quarantine(result, relpath, filename)
     result.events.sort(key=lambda event: event.at)
     return result
 
 
 def _add_handoff(result: History, relpath: str, filename: str) -> None:
-    columns = (
-        "id, site, handoff, size_bytes, checksum, status, discovered_at, delivered_at,"
-        " confirmed_at, held_at, purged_at, held_as, error, attempts"
-    )
-    for row in _rows("handoff_file", columns, "relpath = ? AND filename = ?", (relpath, filename)):
+    for row in _rows_of("handoff_file", relpath, filename):
         where = f"{row['site']} handoff.{row['handoff']}"
         was_held = row["held_as"] and row["status"] in ("HELD", "PURGED", "IGNORED")
         detail = row["error"] or (f"held as {row['held_as']}" if was_held else "")
         result.versions.append(
             FileVersion(where, row["status"], row["size_bytes"], row["checksum"] or "", detail)
         )
-        steps = {"discovered": "found in the buffer", "delivered": "delivered, verified"}
-        steps |= {"held": "moved to holding", "confirmed": "confirmed as stored"}
-        steps |= {"purged": "purged from holding"}
-        for step, what in steps.items():
-            if at := time_read(row[f"{step}_at"]):
+        for column, what in {
+            "discovered_at": "found in the buffer",
+            "delivered_at": "delivered, verified",
+            "held_at": "moved to holding",
+            "confirmed_at": "confirmed as stored",
+            "purged_at": "purged from holding",
+        }.items():
+            if at := read_moment(row[column]):
                 result.events.append(Event(at, where, what))
         _add_transfers(result, row["id"], where)
 
 
 def _add_transfers(result: History, handoff_file: int, where: str) -> None:
-    rows = connect.execute(
+    for started, transfer_started, duration, files, outcome, error, exit_status in connect.execute(
         "SELECT b.started, b.transfer_started, b.transfer_duration, b.files, a.outcome,"
         " COALESCE(a.error, b.error), b.exit_status FROM transfer_attempt AS a"
         " JOIN transfer_batch AS b ON b.id = a.batch_id WHERE a.handoff_file_id = ?"
         " ORDER BY b.id",
         (handoff_file,),
-    )
-    for started, transfer_started, duration, files, outcome, error, exit_status in rows.fetchall():
-        what = f"transfer with {files - 1} others" if files > 1 else "transfer"
+    ).fetchall():
+        others = f" with {files - 1} others" if files > 1 else ""
+        what = f"transfer{others}: {outcome.lower() if outcome else 'not finished'}"
         message = error or (f"exit code {exit_status}" if exit_status else "")
-        what += f": {outcome.lower()}" if outcome else ": not finished"
-        at = time_read(transfer_started) or time_read(started)
-        assert at is not None
+        at = read_moment(transfer_started or started)
         result.events.append(Event(at, where, what, duration, message))
 
 
 def _add_storage(result: History, relpath: str, filename: str) -> None:
-    columns = "id, storage, size_bytes, checksum, status, finder, added_on, verified_at, error"
-    for row in _rows("file", columns, "relpath = ? AND filename = ?", (relpath, filename)):
+    for row in _rows_of("file", relpath, filename):
+        where, detail = row["storage"], row["error"] or ""
         result.versions.append(
-            FileVersion(
-                row["storage"],
-                row["status"],
-                row["size_bytes"],
-                row["checksum"],
-                row["error"] or "",
-            )
+            FileVersion(where, row["status"], row["size_bytes"], row["checksum"], detail)
         )
-        added, verified = time_read(row["added_on"]), time_read(row["verified_at"])
+        added, verified = read_moment(row["added_on"]), read_moment(row["verified_at"])
         if added:
-            result.events.append(
-                Event(added, f"finder.{row['finder']}", f"stored in {row['storage']}")
-            )
+            result.events.append(Event(added, f"finder.{row['finder']}", f"stored in {where}"))
         if verified and verified != added:
-            result.events.append(Event(verified, row["storage"], "last verified by its checksum"))
+            result.events.append(Event(verified, where, "last verified by its checksum"))
         _add_ingests(result, row["id"])
 
 
-#: What it means that a finder has a file in mind.
-_WHY_LEFT = {
+#: Why a finder remembers a file.
+_WHY_REMEMBERED = {
     "DUPLICATE": "left in the source, storage has it already",
     "MOVED": "stored, original not yet removed",
     "FAILED": "could not be stored",
@@ -191,19 +180,13 @@ _WHY_LEFT = {
 }
 
 
-def _add_left(result: History, relpath: str, filename: str) -> None:
-    rows = connect.execute(
-        "SELECT site, finder, verdict, size_bytes, tries, message, seen_at FROM finder_left"
-        " WHERE relpath = ? AND filename = ? ORDER BY site, finder",
-        (relpath, filename),
-    )
-    for site, finder, verdict, size, tries, message, seen in rows.fetchall():
-        where = f"{site} finder.{finder}"
-        result.versions.append(FileVersion(where, verdict, size, "", message))
-        at = time_read(seen)
-        assert at is not None
-        what = f"{_WHY_LEFT[verdict]} (try {tries})" if tries > 1 else _WHY_LEFT[verdict]
-        result.events.append(Event(at, where, what, None, message))
+def _add_remembered(result: History, relpath: str, filename: str) -> None:
+    for row in _rows_of("finder_left", relpath, filename, order="site, finder"):
+        where, verdict = f"{row['site']} finder.{row['finder']}", row["verdict"]
+        result.versions.append(FileVersion(where, verdict, row["size_bytes"], "", row["message"]))
+        what = _WHY_REMEMBERED[verdict] + (f" (try {row['tries']})" if row["tries"] > 1 else "")
+        at = read_moment(row["seen_at"])
+        result.events.append(Event(at, where, what, None, row["message"]))
 
 
 def _add_ingests(result: History, file: int) -> None:
@@ -213,48 +196,41 @@ def _add_ingests(result: History, file: int) -> None:
         (file,),
     )
     result.targets |= dict(states.fetchall())
-    events = connect.execute(
+    for site, name, status, start, duration, message, version in connect.execute(
         "SELECT target.site, target.name, event.status, event.start_time, event.duration,"
         " event.message, event.version FROM ingest_event AS event"
         " JOIN target ON target.id = event.target_id WHERE event.file_id = ? ORDER BY event.id",
         (file,),
-    )
-    for site, name, status, start, duration, message, version in events.fetchall():
-        at = time_read(start)
-        assert at is not None
-        said = f"{message} ({version})" if message and version else message or version
-        result.events.append(Event(at, f"{site} target.{name}", status, duration, said))
+    ).fetchall():
+        shown = f"{message} ({version})" if message and version else message or version
+        where = f"{site} target.{name}"
+        result.events.append(Event(read_moment(start), where, status, duration, shown))
 
 
 def _add_quarantine(result: History, relpath: str, filename: str) -> None:
-    columns = (
-        "id, site, label, path, size_bytes, checksum, reason, quarantined_at, released_at,"
-        " released_as"
-    )
-    for row in _rows("quarantine", columns, "relpath = ? AND filename = ?", (relpath, filename)):
+    for row in _rows_of("quarantine", relpath, filename):
         where = f"{row['site']} {row['label']}"
-        at, released = time_read(row["quarantined_at"]), time_read(row["released_at"])
+        at, released = read_moment(row["quarantined_at"]), read_moment(row["released_at"])
         if at:
             result.events.append(Event(at, where, "quarantined", None, row["reason"]))
         if released:
             what = "released" if row["released_as"] else "ignored"
             result.events.append(Event(released, where, what, None, row["released_as"] or ""))
-        else:
-            # The row of a handoff tells of the same file, and not where it is.
-            result.versions[:] = [
-                version
-                for version in result.versions
-                if (version.where, version.status, version.size_bytes)
-                != (where, "QUARANTINED", row["size_bytes"])
-            ]
-            result.versions.append(
-                FileVersion(
-                    where, "QUARANTINED", row["size_bytes"], row["checksum"] or "", row["path"]
-                )
-            )
+            continue
+        # The row of a handoff is about the same file, but lacks its path.
+        same = (where, "QUARANTINED", row["size_bytes"])
+        result.versions[:] = [
+            version
+            for version in result.versions
+            if (version.where, version.status, version.size_bytes) != same
+        ]
+        result.versions.append(FileVersion(*same, row["checksum"] or "", row["path"]))
 
 
-def _rows(table: str, columns: str, where: str, values: Sequence[Any]) -> list[dict[str, Any]]:
-    rows = connect.execute(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY id", values)
-    wanted = [column.strip() for column in columns.split(",")]
-    return [dict(zip(wanted, row, strict=True)) for row in rows.fetchall()]
+def _rows_of(table: str, relpath: str, filename: str, order: str = "id") -> list[dict[str, Any]]:
+    found = connect.execute(
+        f"SELECT * FROM {table} WHERE relpath = ? AND filename = ? ORDER BY {order}",
+        (relpath, filename),
+    )
+    columns = [column[0] for column in found.description]
+    return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]

@@ -120,7 +120,7 @@ def test_a_quarantine_under_another_path_is_named_as_the_reason(site: Site) -> N
 
 def test_a_released_file_is_sent_as_if_it_were_new(site: Site) -> None:
     ran = site.run("dbb", "quarantine", "release", "handoff.latiss", "--match", "a/*")
-    assert ran.out == "1 files of handoff.latiss are back\n"
+    assert ran.out == "1 file of handoff.latiss is back\n"
     assert set(tree(site.quarantine)) == {"c", "c.reason"}
     make_pass(site)
     assert statuses(site) == {"a/b": "HELD", "c": "QUARANTINED"}
@@ -206,7 +206,7 @@ class TestIgnored:
         ran = ignore(site, "c", "--remark", "a test image")
         assert ran == (
             0,
-            "1 files of handoff.latiss are ignored\n"
+            "1 file of handoff.latiss is ignored\n"
             f"those in {site.quarantine} stay there; remove them by hand\n",
             "",
         )
@@ -220,7 +220,7 @@ class TestIgnored:
 
     def test_one_that_is_gone_is_closed_too(self, site: Site) -> None:
         (site.quarantine / "c").unlink()
-        assert ignore(site, "c").out.startswith("1 files")
+        assert ignore(site, "c").out.startswith("1 file ")
         assert rows(site, "filename", "quarantine WHERE released_at IS NULL") == ["b"]
 
     def test_one_of_which_the_handoff_knows_nothing_is_closed_too(self, site: Site) -> None:

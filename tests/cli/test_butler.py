@@ -105,4 +105,4 @@ def test_target_of_another_plugin(configured: Path) -> None:
         "dbb", "butler", "prepare", "target.null", "-c", configured, "--instrument", "HSC"
     )
     assert code == 64
-    assert 'target.null is no target with plugin = "butler-gen3"' in err
+    assert 'target.null is not a target with plugin = "butler-gen3"' in err

@@ -64,7 +64,7 @@ class TestRetry:
 
     def test_only_files_that_match(self, ingesting: Ingesting) -> None:
         ran = dbb(ingesting, "retry", "target.a", "--match", "*.fits")
-        assert ran.out.startswith("1 files")
+        assert ran.out.startswith("1 file ")
         assert ingesting.statuses() == {"night/x.fits": "RERUN", "night/y.log": "FAILURE"}
 
     def test_only_files_of_a_status(self, ingesting: Ingesting) -> None:
@@ -116,7 +116,7 @@ class TestRetry:
         finder_left("y", "DUPLICATE")
         ran = dbb(ingesting, "retry", "finder.latiss", "--dry-run")
         assert ran.out.splitlines()[0] == "x: Permission denied"
-        assert dbb(ingesting, "retry", "finder.latiss").out.startswith("1 files")
+        assert dbb(ingesting, "retry", "finder.latiss").out.startswith("1 file ")
         assert finder_memories() == {"y": "DUPLICATE"}
 
     def test_handoff_files_that_were_never_tried_are_no_matter(self, ingesting: Ingesting) -> None:
@@ -125,7 +125,7 @@ class TestRetry:
 
     def test_handoff_files_that_wait_are_due_at_once(self, ingesting: Ingesting) -> None:
         handoff_file("x", "FOUND")
-        assert dbb(ingesting, "retry", "handoff.latiss").out.startswith("1 files")
+        assert dbb(ingesting, "retry", "handoff.latiss").out.startswith("1 file ")
         rows = connect.execute("SELECT attempts, next_try_at FROM handoff_file").fetchall()
         assert [tuple(row) for row in rows] == [(0, None)]
 
@@ -140,7 +140,7 @@ class TestRetry:
             "HELD": "HELD",
         }
         ran = dbb(ingesting, "retry", "handoff.latiss", "--status", "IGNORED")
-        assert ran.out.startswith("1 files")
+        assert ran.out.startswith("1 file ")
         assert handoff_statuses()["IGNORED"] == "FOUND"
         assert dbb(ingesting, "retry", "handoff.latiss", "--status", "HELD").code == 64
 
@@ -162,7 +162,7 @@ class TestReason:
             " (SELECT id FROM file WHERE filename = 'x.fits')"
         )
         ran = dbb(ingesting, command, "target.a", "--reason", text)
-        assert ran.out.startswith("2 files" if text == "*" else "1 files")
+        assert ran.out.startswith("2 files" if text == "*" else "1 file ")
         if text != "*":
             assert ingesting.statuses()["night/y.log"] == "FAILURE"
 
@@ -174,14 +174,14 @@ class TestReason:
         handoff_file("two", "FOUND", "the disk is full")
         handoff_file("three", "FOUND")
         ran = dbb(ingesting, command, "handoff.latiss", "--reason", "exit code")
-        assert ran.out.startswith("1 files")
+        assert ran.out.startswith("1 file ")
         assert handoff_statuses() == {"one": becomes, "two": "FOUND", "three": "FOUND"}
 
 
 class TestIgnore:
     def test_ignored_files_are_left_alone(self, ingesting: Ingesting) -> None:
         ran = dbb(ingesting, "ignore", "target.a", "--match", "*.log", "--remark", "no data")
-        assert ran == (0, "1 files of target.a are ignored\n", "")
+        assert ran == (0, "1 file of target.a is ignored\n", "")
         assert ingesting.statuses()["night/y.log"] == "IGNORED"
         assert ingesting.state("night/y.log")["message"].endswith(": no data")
 
@@ -204,7 +204,7 @@ class TestIgnore:
         finder_left("x", "GIVEN_UP", "named by a log")
         arguments = ("ignore", "finder.latiss", "--status")
         assert dbb(ingesting, *arguments, "QUARANTINED").out.startswith("0 files")
-        assert dbb(ingesting, *arguments, "GIVEN_UP").out.startswith("1 files")
+        assert dbb(ingesting, *arguments, "GIVEN_UP").out.startswith("1 file ")
         assert finder_memories() == {}
 
 

@@ -37,7 +37,7 @@ def test_files_reach_holding_storage_and_both_targets(ran: tuple[Path, Ran]) -> 
 
 def test_the_files_that_broke_off_are_in_trouble(ran: tuple[Path, Ran]) -> None:
     _, (_, out, _) = ran
-    assert "not a whole FITS file" in out
+    assert "not a complete FITS file" in out
 
 
 def test_it_shows_one_files_history(ran: tuple[Path, Ran]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dbbbatch.cli.dbb import COMMANDS
-from dbbbatch.cli.script import set_up_logging
+from dbbbatch.cli.logs import set_up_logging
 from dbbbatch.files import names
 from tests.support.handing import change, rows
 from tests.support.scripts import Ran

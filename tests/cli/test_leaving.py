@@ -9,7 +9,7 @@ import sys
 import click
 import pytest
 
-from dbbbatch.cli.script import Operator, leave
+from dbbbatch.cli.operator import Operator, leave
 from tests.support.handing import rows
 from tests.support.scripts import TOP
 

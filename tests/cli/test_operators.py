@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 import pytest
 
-from dbbbatch.cli import dbb, pause
-from dbbbatch.cli.script import Operator, leave
+from dbbbatch.cli import dbb, options
+from dbbbatch.cli.operator import Operator, leave
 from tests.support.disks import small_disk
 from tests.support.scripts import TOP, run_script
 from tests.support.site import Site
@@ -128,7 +128,7 @@ class TestInit:
         shutil.rmtree(site.storage)
         code, _, err = site.run("dbb", "init")
         assert code == 75
-        assert f"storage {site.storage}: not there" in err
+        assert f"storage {site.storage}: does not exist" in err
 
     @pytest.mark.parametrize("backend", ["sqlite"])
     def test_does_not_call_known_storage_mounted_that_is_empty(self, site: Site) -> None:
@@ -199,10 +199,11 @@ class TestPause:
     )
     def test_until_is_read_as_utc(self, text: str, meant: str) -> None:
         now = datetime(2026, 11, 24, 22, 15)
-        assert pause.until(text, now) == datetime.fromisoformat(meant)
+        assert options.until(text, now) == datetime.fromisoformat(meant)
 
     def test_until_refuses_what_is_no_time(self) -> None:
-        assert pause.until("tomorrow", datetime(2026, 1, 1)) is None
+        with pytest.raises(ValueError, match="expected HH:MM"):
+            options.until("tomorrow", datetime(2026, 1, 1))
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_what_failed_may_be_retried_without_the_plugin(broken: Site) -> None:
         assert broken.run(*script.split()).code == 0
     broken.write(targets={"a": {}, "b": {"plugin": "broken"}})
     ran = broken.run("dbb", "retry", "target.b", "--status", "SUCCESS")
-    assert (ran.code, ran.out) == (0, "1 files of target.b are due again\n")
+    assert (ran.code, ran.out) == (0, "1 file of target.b is due again\n")
     assert broken.run("dbb", "history", "x").code == 0
 
 

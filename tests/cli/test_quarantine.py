@@ -240,7 +240,7 @@ def test_list_marks_what_is_no_longer_there(conflict):
 def test_what_a_finder_quarantined_is_closed_and_left_there(conflict):
     ran = conflict.run("dbb", "ignore", "finder.latiss", "--reason", "other content")
     assert ran.out.splitlines() == [
-        "1 files of finder.latiss are ignored",
+        "1 file of finder.latiss is ignored",
         f"those in {conflict.storage_quarantine} stay there; remove them by hand",
     ]
     assert waiting(conflict) == []
@@ -254,7 +254,7 @@ def test_what_a_finder_quarantined_is_closed_and_left_there(conflict):
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_dry_run_closes_nothing(conflict):
     ran = conflict.run("dbb", "ignore", "finder.latiss", "--match", "*", "--dry-run")
-    assert "\n1 files of finder.latiss would be ignored" in ran.out
+    assert "\n1 file of finder.latiss would be ignored" in ran.out
     assert len(waiting(conflict)) == 1
 
 

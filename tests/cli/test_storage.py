@@ -83,7 +83,7 @@ def test_init_takes_no_new_storage_area_for_the_old_one(site: Site, old: Path) -
     site.storage.mkdir()
     ran = site.run("dbb", "init")
     assert ran.code == 0
-    assert "is not taken for" in ran.out
+    assert "is not assumed to be the same" in ran.out
     assert storages(site) == everywhere(old)
     assert (site.storage / ".dbb-storage").exists()
 

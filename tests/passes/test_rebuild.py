@@ -76,7 +76,7 @@ def test_rows_of_storage_come_back(lived):
     ran = lived.run("dbb", "rebuild", "finder.latiss")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("3 recorded, 0 already known")
-    assert "Not to be known any more" in ran.out
+    assert "No longer known" in ran.out
     assert ask(lived, STORED) == before
     assert ask(lived, "SELECT DISTINCT finder FROM file") == [("rebuild",)]
 
@@ -239,7 +239,7 @@ def test_known_files_that_storage_does_not_bear_out_are_counted_for_the_auditor(
     for options in ([], ["--dry-run"]):
         ran = lived.run("dbb", "rebuild", "finder.latiss", *options)
         assert ran.code == 0
-        assert "3 known files are gone from storage, or are of another size, time or" in ran.out
+        assert "3 known files missing from storage, or changed in size, time or inode" in ran.out
         assert "`dbb-auditor latiss --share 1`" in ran.out
     assert ask(lived, STORED) == before
 
