@@ -13,7 +13,7 @@ from dbbbatch.cli.operator import Operator, leave
 
 #: Subcommands, each also a module below `dbbbatch.cli`, with a line of help: kept here so that
 #: ``dbb --help`` imports none of them.
-COMMANDS = {
+SUBCOMMANDS = {
     "init": "Create or upgrade the database; mark storage areas as mounted.",
     "check": "Check the configuration, and what it names.",
     "config": "Check the configuration, or print a sample.",
@@ -41,11 +41,11 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the subcommands."""
-        return list(COMMANDS)
+        return list(SUBCOMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import a subcommand."""
-        if name not in COMMANDS:
+        if name not in SUBCOMMANDS:
             return None
         command: click.Command = importlib.import_module(f"dbbbatch.cli.{name}").command
         command.name = name
@@ -55,7 +55,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of subcommands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(SUBCOMMANDS.items()))
 
 
 def _note_configuration(ctx: click.Context, _: click.Parameter, value: str | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dbbbatch.cli.dbb import COMMANDS
+from dbbbatch.cli.dbb import SUBCOMMANDS
 from dbbbatch.cli.logs import set_up_logging
 from dbbbatch.files import names
 from tests.support.handing import change, rows
@@ -126,7 +126,7 @@ def test_arguments_are_echoed_harmlessly(
     # Those that all commands share come first; each is refused before anything is done.
     for words in (["dbb", NAME], ["dbb-handoff", NAME], ["dbb-finder", "--wait", NAME]):
         assert_harmless(site.run(*words))
-    for command in (*COMMANDS, *SCRIPTS):
+    for command in (*SUBCOMMANDS, *SCRIPTS):
         words = [command] if command.startswith("dbb-") else ["dbb", command]
         assert_harmless(site.run(*words, f"--{NAME}", os.fsdecode(b"\xff\x9b")))
     for command in ("history", "pause", "retry", "ignore", "backfill", "forget", "rebuild"):

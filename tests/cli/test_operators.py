@@ -24,7 +24,7 @@ from tests.support.site import Site
 def test_help_names_every_command() -> None:
     code, out, _ = run_script("dbb", "--help")
     assert code == 0
-    assert all(re.search(rf"^  {name} ", out, re.MULTILINE) for name in dbb.COMMANDS)
+    assert all(re.search(rf"^  {name} ", out, re.MULTILINE) for name in dbb.SUBCOMMANDS)
 
 
 def test_help_imports_no_command() -> None:
@@ -35,7 +35,7 @@ def test_help_imports_no_command() -> None:
     assert not {"rich", "peewee", "dbbbatch.cli.status", "dbbbatch.cli.demo"} & imported
 
 
-@pytest.mark.parametrize("name", dbb.COMMANDS)
+@pytest.mark.parametrize("name", dbb.SUBCOMMANDS)
 def test_every_command_has_help_and_takes_a_configuration(name: str) -> None:
     command = dbb.dbb.get_command(click.Context(dbb.dbb), name)
     assert command is not None

@@ -36,7 +36,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     """Give every command with its name as it is typed, groups and their commands included."""
     yield from scripts().items()
     context = click.Context(dbb.dbb)
-    for name in dbb.COMMANDS:
+    for name in dbb.SUBCOMMANDS:
         command = dbb.dbb.get_command(context, name)
         assert command is not None
         yield f"dbb {name}", command
