@@ -1,7 +1,7 @@
 """The `dbb-ingester` script."""
 
 from dbbbatch.cli.script import Script
-from dbbbatch.passes.ingester.work import IngesterWork
+from dbbbatch.passes.ingester.offer import IngesterWork
 
 main = Script(
     "dbb-ingester",

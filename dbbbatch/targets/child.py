@@ -25,6 +25,7 @@ from dbbbatch.files import checksum
 from dbbbatch.targets import failures, messages
 from dbbbatch.targets.plugin import (
     MISSING,
+    PLUGIN_RESULTS,
     Misconfigured,
     NotReady,
     Outcome,
@@ -36,9 +37,6 @@ from dbbbatch.targets.plugin import (
 #: Seconds beyond the time limit after which a process that nobody watches ends itself.
 CHILD_GRACE = 30.0
 
-_YIELDED = frozenset(
-    {Result.DONE, Result.ALREADY, Result.LATER, Result.FAILED, Result.NEVER, Result.PARTLY}
-)
 _REFUSALS = frozenset({Result.FAILED, Result.NEVER, Result.PARTLY})
 
 
@@ -270,7 +268,7 @@ def _or_missing(outcome: Outcome, file: StoredFile) -> Outcome:
 
 
 def _check(outcome: Any, waiting: Collection[int]) -> None:
-    if not isinstance(outcome, Outcome) or outcome.result not in _YIELDED:
+    if not isinstance(outcome, Outcome) or outcome.result not in PLUGIN_RESULTS:
         raise TypeError(f"the plugin yielded {outcome!r}, which is no outcome of a plugin")
     if outcome.number not in waiting:
         raise ValueError(

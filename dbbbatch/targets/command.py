@@ -1,4 +1,4 @@
-"""The plugin that runs a command for each file; its exit code says what became of it."""
+"""The plugin that runs a command for each file; its exit code says what became of the file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ from typing import Any
 
 from dbbbatch.config import fields
 from dbbbatch.config.fields import option
+from dbbbatch.process import run, template
 from dbbbatch.targets.plugin import Context, Misconfigured, Outcome, Plugin, Result, StoredFile
 
-#: What may stand in braces in the command.
+#: The names in braces that the command may use.
 PLACEHOLDERS = ("file", "relpath", "filename", "storage", "target", "size_bytes", "checksum")
 
+#: The keys that give an exit code its meaning.
+_MEANINGS = {
+    "done": Result.DONE,
+    "already": Result.ALREADY,
+    "later": Result.LATER,
+    "never": Result.NEVER,
+}
+
 #: Seconds before the time limit of the worker at which the command is ended, so that the plugin
-#: lives on and can say so.
+#: lives and can report it.
 _MARGIN = 5.0
 
 
 def _command(value: Any) -> str:
-    from dbbbatch.process import template
-
     text = fields.command(value)
     used = template.parse_command(text).placeholders
     if unknown := sorted(used - set(PLACEHOLDERS)):
@@ -54,8 +61,9 @@ class CommandSettings:
     version: str = option("", "version of what the command ingests into, for the history")
 
     def __post_init__(self) -> None:
+        """Raise unless each exit code has one meaning."""
         meaning: dict[int, str] = {}
-        for name in ("done", "already", "later", "never"):
+        for name in _MEANINGS:
             for code in getattr(self, name):
                 if (other := meaning.setdefault(code, name)) != name:
                     raise ValueError(
@@ -73,28 +81,18 @@ class CommandPlugin(Plugin):
 
     settings: CommandSettings
 
-    def __init__(self, settings: CommandSettings, context: Context) -> None:
-        super().__init__(settings, context)
+    def start(self) -> None:
+        """Take the command apart, and look for its program."""
+        self._command = template.parse_command(self.settings.command)
         self._results = {
             code: result
-            for codes, result in (
-                (settings.never, Result.NEVER),
-                (settings.later, Result.LATER),
-                (settings.already, Result.ALREADY),
-                (settings.done, Result.DONE),
-            )
-            for code in codes
+            for name, result in _MEANINGS.items()
+            for code in getattr(self.settings, name)
         }
-
-    def start(self) -> None:
-        from dbbbatch.process import template
-
-        self._template = template.parse_command(self.settings.command)
         limit = self.context.timeout
         self._limit = max(limit - _MARGIN, 0.8 * limit)
-        program = os.fsdecode(
-            self._template.argv(_placeholder_values(_EXAMPLE_FILE, self.context))[0]
-        )
+        example = StoredFile(0, "/storage/file", "", "file", 1)
+        program = os.fsdecode(self._command.argv(_values(example, self.context))[0])
         if "{" not in program and shutil.which(program) is None:
             raise Misconfigured(
                 f"command: {program}: no such program for this user (PATH of cron is short: write "
@@ -102,13 +100,13 @@ class CommandPlugin(Plugin):
             )
 
     def version(self) -> str:
+        """Return the configured version."""
         return self.settings.version
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
-        from dbbbatch.process import run
-
+        """Run the command for one file after the other."""
         for file in files:
-            argv = self._template.argv(_placeholder_values(file, self.context))
+            argv = self._command.argv(_values(file, self.context))
             try:
                 finished = run.run(argv, timeout=self._limit, keep=4096)
             except run.ToolMissing as error:
@@ -123,10 +121,7 @@ class CommandPlugin(Plugin):
             yield Outcome(file.number, result, message)
 
 
-_EXAMPLE_FILE = StoredFile(0, "/storage/file", "", "file", 1)
-
-
-def _placeholder_values(file: StoredFile, context: Context) -> dict[str, bytes]:
+def _values(file: StoredFile, context: Context) -> dict[str, bytes]:
     algorithm, digits = next(iter(file.checksums.items()), ("", ""))
     values = {
         "file": file.path,

@@ -1,4 +1,4 @@
-"""What lies behind an exception that a target's own code has wrapped, once or several times."""
+"""The causes of an exception that the code of a target has wrapped, once or several times."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dbbbatch.files import faults
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Return an exception and all that it came from, outermost first."""
+    """Yield an exception and all that it came from, outermost first."""
     at: BaseException | None = error
     seen: set[int] = set()
     while at is not None and id(at) not in seen:
@@ -18,9 +18,9 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def disk_away(error: BaseException) -> bool:
-    """Return whether an error came from a disk that is away, failing or full.
+    """Return whether an error came from a disk that is unavailable, failing or full.
 
-    An `OSError` without a number, such as cfitsio's and astropy's complaints, is the file's own.
+    An `OSError` without a number, as cfitsio and astropy raise, is about the file.
     """
     return any(
         isinstance(one, OSError) and faults.affects_every_file(one, writing=True)
@@ -29,6 +29,6 @@ def disk_away(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, without SQLAlchemy's ballast."""
+    """Return the first line of an error's text, without what SQLAlchemy adds to it."""
     text = str(getattr(error, "orig", None) or error).strip()
     return text.splitlines()[0] if text else type(error).__name__

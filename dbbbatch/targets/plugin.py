@@ -42,7 +42,7 @@ class Misconfigured(Exception):
 
 
 class Result(Enum):
-    """What became of one file. A plugin yields one of the first six."""
+    """What became of one file; a plugin yields those of `PLUGIN_RESULTS`."""
 
     #: Ingested now: the file becomes SUCCESS.
     DONE = "done"
@@ -66,6 +66,17 @@ class Result(Enum):
     EMPTY = "empty"
     #: The file is not what was stored (another size, no regular file), and was not offered.
     ALTERED = "altered"
+
+
+#: The results that a plugin may yield; the ingester sets the others.
+PLUGIN_RESULTS = (
+    Result.DONE,
+    Result.ALREADY,
+    Result.LATER,
+    Result.FAILED,
+    Result.NEVER,
+    Result.PARTLY,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +123,7 @@ class Outcome:
     number : int
         `StoredFile.number`.
     result : Result
-        One of the first six of `Result`.
+        One of `PLUGIN_RESULTS`.
     message : str
         For an operator: why it failed, or what was done. One line is best.
     version : str
@@ -163,11 +174,6 @@ class Context:
     timeout: float
 
 
-@dataclass(frozen=True)
-class NoSettings:
-    """The keys of a plugin without keys."""
-
-
 class Plugin(ABC):
     """Ingests files into one target.
 
@@ -183,8 +189,8 @@ class Plugin(ABC):
     name: ClassVar[str]
 
     #: A frozen dataclass of `dbbbatch.config.fields.option` fields: the keys of
-    #: `[target.NAME.config]`.
-    Settings: ClassVar[type] = NoSettings
+    #: `[target.NAME.config]`. By default there are none.
+    Settings: ClassVar[type] = object
 
     #: The keys that name a directory which the plugin fills. None of these may lie in storage, or
     #: where files are taken from.

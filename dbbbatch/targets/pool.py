@@ -30,44 +30,23 @@ PIECES = 10
 OfferedBatch = Sequence[StoredFile]
 
 
-class Slot:
-    """A place for one worker and the batch that it has."""
-
-    def __init__(self) -> None:
-        self.worker: Worker | None = None
-        self.ready = False
-        self.version = ""
-        self.one_at_a_time = False
-        #: The worker has a batch and has not reported its end, even if no outcome is missing.
-        self.busy = False
-        #: The files of the batch that have no outcome yet.
-        self.awaited: dict[int, StoredFile] = {}
-        #: What the worker said about why it would end.
-        self.excuse = ""
-
-    def release(self) -> list[StoredFile]:
-        """End the batch, and return its files without an outcome."""
-        self.busy = False
-        files, self.awaited = list(self.awaited.values()), {}
-        return files
-
-
 class WorkerPool:
-    """Up to ``workers`` child processes, started when there are files for them.
+    """Up to ``most`` child processes, started when there are files for them.
 
     Parameters
     ----------
     launch : `dbbbatch.targets.worker.Launch`
         What each becomes.
-    workers : `int`
+    most : `int`
         Most processes.
     log : `logging.Logger`
         Receives what plugins print (debug).
     """
 
-    def __init__(self, launch: Launch, workers: int, log: logging.Logger) -> None:
+    def __init__(self, launch: Launch, most: int, log: logging.Logger) -> None:
         self._launch = launch
-        self._slots = [Slot() for _ in range(workers)]
+        self._most = most
+        self._workers: list[Worker] = []
         self._batches: deque[OfferedBatch] = deque()
         self._outcomes: list[Outcome] = []
         self._error: NotReady | Misconfigured | None = None
@@ -82,12 +61,16 @@ class WorkerPool:
         """Whether `collect` will return or raise something."""
         waiting = bool(self._batches) and not self._stopping
         known = bool(self._outcomes) or self._error is not None
-        return waiting or known or any(slot.busy for slot in self._slots)
+        return waiting or known or self._working
+
+    @property
+    def _working(self) -> bool:
+        return any(worker.busy for worker in self._workers)
 
     @property
     def free(self) -> bool:
         """Whether another batch would be begun at once."""
-        idle = any(not slot.busy for slot in self._slots)
+        idle = len(self._workers) < self._most or not all(w.busy for w in self._workers)
         return not self._batches and not self._stopping and idle
 
     @property
@@ -112,17 +95,15 @@ class WorkerPool:
         """
         self._dispatch()
         until = time.monotonic() + wait
-        while not self._outcomes and any(slot.busy for slot in self._slots):
+        while not self._outcomes and self._working:
             now = time.monotonic()
             if now >= until:
                 break
-            limits = (
-                s.worker.last_heard + self._limit(s) for s in self._slots if s.worker and s.busy
-            )
+            limits = (w.last_heard + self._limit(w) for w in self._workers if w.busy)
             self._receive(min(until, *limits) - now)
             self._end_silent_workers()
             self._dispatch()
-        if not self._outcomes and not any(slot.busy for slot in self._slots):
+        if not self._outcomes and not self._working:
             error, self._error = self._error, None
             if error is not None:
                 raise error
@@ -139,164 +120,149 @@ class WorkerPool:
             return
         self._stopping = True
         self._log.info("no further file is begun")
-        for slot in self._slots:
-            if slot.worker is not None and slot.busy and slot.ready:
-                slot.worker.send(messages.STOP)
+        for worker in self._workers:
+            if worker.busy and worker.ready:
+                worker.send(messages.STOP)
 
     def interrupt(self) -> None:
         """Kill the plugins at once; may be called from a signal handler."""
         self._stopping = self._interrupted = True
-        for slot in self._slots:
-            if (worker := slot.worker) is not None:
-                worker.kill()
+        for worker in list(self._workers):
+            worker.kill()
 
     def close(self) -> None:
         """Let the plugins close, and end the workers; no outcome may be missing."""
-        for slot in self._slots:
-            if slot.worker is not None and slot.ready:
-                slot.worker.close()
-                slot.worker = None
+        for worker in list(self._workers):
+            if worker.ready:
+                self._workers.remove(worker)
+                worker.close()
         self.end()
 
     def end(self) -> None:
         """Kill all workers at once, whatever they do."""
-        for slot in self._slots:
-            if slot.worker is not None:
-                slot.worker.end()
-                slot.worker = None
+        while self._workers:
+            self._workers.pop().end()
 
     def _dispatch(self) -> None:
-        for slot in self._slots:
-            if not self._batches or self._stopping:
-                return
-            if slot.busy:
-                continue
-            slot.busy = True
-            slot.awaited = {file.number: file for file in self._batches.popleft()}
-            if slot.worker is not None and not slot.worker.alive:
+        while self._batches and not self._stopping:
+            worker = next((worker for worker in self._workers if not worker.busy), None)
+            if worker is not None and not worker.alive:
                 # It ended between two batches, so no file is to blame.
-                self._log.info("the plugin's process was %s while idle", slot.worker.end())
-                slot.worker = None
-            if slot.worker is None:
-                slot.ready = False
-                try:
-                    slot.worker = Worker(self._launch, self._log)
-                except (OSError, subprocess.SubprocessError) as error:
-                    self._give_up(slot, _not_started(error))
+                self._workers.remove(worker)
+                self._log.info("the plugin's process was %s while idle", worker.end())
+                continue
+            if worker is None:
+                if len(self._workers) == self._most:
                     return
-            if slot.ready:
-                self._send_batch(slot)
+                try:
+                    worker = Worker(self._launch, self._log)
+                except (OSError, subprocess.SubprocessError) as error:
+                    self._give_up(_not_started(error))
+                    return
+                self._workers.append(worker)
+                if self._interrupted:  # while it was being started
+                    worker.kill()
+            worker.take(self._batches.popleft())
 
-    def _send_batch(self, slot: Slot) -> None:
-        assert slot.worker is not None
-        slot.worker.send(messages.INGEST, pickle.dumps(list(slot.awaited.values())))
-
-    def _limit(self, slot: Slot) -> float:
+    def _limit(self, worker: Worker) -> float:
         limit = self._launch.context.timeout
-        return limit if slot.ready else max(limit, STARTING)
+        return limit if worker.ready else max(limit, STARTING)
 
     def _receive(self, seconds: float) -> None:
         poll = select.poll()
-        workers: dict[int, tuple[Slot, Worker]] = {}
-        for slot in self._slots:
-            if slot.worker is not None:
-                workers[slot.worker.connection.fileno()] = slot, slot.worker
-                if slot.worker.output_open:
-                    workers[slot.worker.output] = slot, slot.worker
+        workers: dict[int, Worker] = {}
+        for worker in self._workers:
+            workers[worker.connection.fileno()] = worker
+            if worker.output_open:
+                workers[worker.output] = worker
         for descriptor in workers:
             poll.register(descriptor, select.POLLIN)
         # Rounded up, so that a limit has passed when the wait for it is over.
         for descriptor, _ in poll.poll(max(0, int(seconds * 1000) + 1)):
-            slot, worker = workers[descriptor]
-            if slot.worker is not worker:
+            worker = workers[descriptor]
+            if worker not in self._workers:
                 continue  # it has just ended, and its descriptors are closed
             if descriptor == worker.output:
                 worker.read_output()
+            elif (received := worker.receive()) is None:
+                self._ended(worker)
             else:
-                self._handle(slot, worker)
+                for message in received:
+                    self._handle(worker, message)
 
-    def _handle(self, slot: Slot, worker: Worker) -> None:
-        received = worker.receive()
-        if received is None:
-            self._ended(slot, worker)
-            return
-        for what, *content in received:
-            match what:
-                case messages.OUTCOME:
-                    number, result, *more = content
-                    del slot.awaited[number]
-                    self._outcomes.append(Outcome(number, Result(result), *more))
-                case messages.READY:
-                    slot.ready = True
-                    slot.version, slot.one_at_a_time = content
-                    if self._stopping:
-                        self._take_back(slot)
-                    else:
-                        self._send_batch(slot)
-                case messages.END if content[0]:
-                    self._take_back(slot)
-                case messages.END:
-                    self._charge(slot, Result.UNKNOWN, "the plugin gave no outcome")
-                case messages.RAISED if slot.ready:
-                    self._charge(slot, Result.FAILED, content[0])
-                case messages.RAISED:
-                    self._give_up(slot, NotReady(f"the plugin cannot start: {content[0]}"))
-                case messages.NOT_READY:
-                    self._give_up(slot, NotReady(content[0]))
-                case messages.MISCONFIGURED:
-                    self._give_up(slot, Misconfigured(content[0]))
-                case messages.NO_MEMORY:
-                    limit = self._launch.memory_limit
-                    slot.excuse = f"needed more memory than memory_limit ({limit} bytes)"
-                case messages.EXIT:
-                    slot.excuse = f"the plugin left its process ({content[0]})"
+    def _handle(self, worker: Worker, message: tuple[Any, ...]) -> None:
+        match message:
+            case (messages.OUTCOME, number, result, *more):
+                del worker.awaited[number]
+                self._outcomes.append(Outcome(number, Result(result), *more))
+            case (messages.READY, version, one_at_a_time):
+                worker.ready, worker.version, worker.one_at_a_time = True, version, one_at_a_time
+                if self._stopping:
+                    self._take_back(worker)
+                else:
+                    worker.begin()
+            case (messages.END, True):
+                self._take_back(worker)
+            case (messages.END, _):
+                self._charge(worker, Result.UNKNOWN, "the plugin gave no outcome")
+            case (messages.RAISED, why) if worker.ready:
+                self._charge(worker, Result.FAILED, why)
+            case (messages.RAISED, why):
+                self._give_up(NotReady(f"the plugin cannot start: {why}"), worker)
+            case (messages.NOT_READY, why):
+                self._give_up(NotReady(why), worker)
+            case (messages.MISCONFIGURED, why):
+                self._give_up(Misconfigured(why), worker)
+            case (messages.NO_MEMORY,):
+                limit = self._launch.memory_limit
+                worker.excuse = f"needed more memory than memory_limit ({limit} bytes)"
+            case (messages.EXIT, argument):
+                worker.excuse = f"the plugin left its process ({argument})"
 
     def _end_silent_workers(self) -> None:
         now = time.monotonic()
-        for slot in self._slots:
-            if slot.worker is not None and slot.busy:
-                limit = self._limit(slot)
-                if now - slot.worker.last_heard >= limit:
-                    self._ended(slot, slot.worker, f"no outcome within {limit:g} s")
+        for worker in list(self._workers):
+            limit = self._limit(worker)
+            if worker.busy and now - worker.last_heard >= limit:
+                self._ended(worker, f"no outcome within {limit:g} s")
 
-    def _ended(self, slot: Slot, worker: Worker, reason: str = "") -> None:
+    def _ended(self, worker: Worker, reason: str = "") -> None:
         """End a worker that has died or must die, and decide what becomes of its files."""
-        slot.worker = None
+        self._workers.remove(worker)
         printed = worker.last_output()
         how = worker.end()
-        reason = reason or slot.excuse or f"the plugin's process was {how}"
+        reason = reason or worker.excuse or f"the plugin's process was {how}"
         if worker.unkillable:
             reason += f"; process {worker.pid} is {how}"
-        slot.excuse = ""
         if printed:
             reason += f"; it said: {printed}"
         if worker.unkillable:
-            self._give_up(None, NotReady(reason))
+            self._give_up(NotReady(reason))
         if self._interrupted:
-            self.interrupted += (file.number for file in slot.release())
-        elif slot.ready:
-            self._charge(slot, Result.UNKNOWN, reason, worker.last_heard)
-        elif slot.busy:
-            self._give_up(slot, NotReady(f"the plugin cannot start: {reason}"))
+            self.interrupted += (file.number for file in worker.release())
+        elif worker.ready:
+            self._charge(worker, Result.UNKNOWN, reason, worker.last_heard)
+        elif worker.busy:
+            self._give_up(NotReady(f"the plugin cannot start: {reason}"), worker)
 
-    def _give_up(self, slot: Slot | None, error: NotReady | Misconfigured) -> None:
+    def _give_up(self, error: NotReady | Misconfigured, worker: Worker | None = None) -> None:
         self._error = self._error or error
-        if slot is not None:
-            self._take_back(slot)
+        if worker is not None:
+            self._take_back(worker)
         self.stop()
 
-    def _take_back(self, slot: Slot) -> None:
-        if files := slot.release():
+    def _take_back(self, worker: Worker) -> None:
+        if files := worker.release():
             self._batches.append(files)
 
     def _charge(
-        self, slot: Slot, result: Result, reason: str, started: float | None = None
+        self, worker: Worker, result: Result, reason: str, started: float | None = None
     ) -> None:
         """Charge the file that caused this, if it is known; offer the others again."""
-        files = slot.release()
+        files = worker.release()
         if not files:
             return
-        if len(files) > 1 and not slot.one_at_a_time:
+        if len(files) > 1 and not worker.one_at_a_time:
             size = -(-len(files) // PIECES)
             self._log.info("batch of %d is tried in pieces of %d: %s", len(files), size, reason)
             self._batches += [files[at : at + size] for at in range(0, len(files), size)]
@@ -305,10 +271,7 @@ class WorkerPool:
         started = now if started is None else started
         self._outcomes.append(
             Outcome(
-                files[0].number,
-                result,
-                reason,
-                slot.version,
+                *(files[0].number, result, reason, worker.version),
                 started=started,
                 seconds=now - started,
             )

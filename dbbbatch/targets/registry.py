@@ -1,7 +1,7 @@
 """Finds plugins by name: the built-in ones, then those of installed packages.
 
-A package offers a plugin by an entry point of the group ``dbbbatch.targets`` whose name is the
-plugin's and whose value is its class. Only the module of the plugin that is asked for is imported.
+A package offers a plugin by an entry point of the group ``dbbbatch.targets``, whose name is that of
+the plugin and whose value is its class. Only the module of the requested plugin is imported.
 """
 
 from __future__ import annotations
@@ -38,21 +38,12 @@ def names() -> list[str]:
 
 
 def find(name: str) -> type[Plugin]:
-    """Import a plugin.
-
-    Parameters
-    ----------
-    name : `str`
-        As in ``plugin = "…"``.
-
-    Returns
-    -------
-    plugin : `type` [`Plugin`]
+    """Import a plugin by the name in ``plugin = "…"``.
 
     Raises
     ------
     Misconfigured
-        If no plugin has this name, or it cannot be imported.
+        No plugin has this name, or it cannot be imported.
     """
     where = BUILT_IN.get(name) or _installed().get(name)
     if where is None:
@@ -60,7 +51,7 @@ def find(name: str) -> type[Plugin]:
     module, _, attribute = where.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # noqa: BLE001 (whatever a stranger's module does when imported)
+    except Exception as error:  # noqa: BLE001 (importing a package may raise anything)
         raise Misconfigured(
             f"plugin {name!r} ({where}) cannot be imported: {type(error).__name__}: {error}"
         ) from None
@@ -70,25 +61,25 @@ def find(name: str) -> type[Plugin]:
 
 
 def read_settings(plugin: type[Plugin], table: Mapping[str, Any], label: str) -> Any:
-    """Turn ``[target.NAME.config]`` into the plugin's settings.
+    """Turn the table ``[target.NAME.config]`` into the plugin's settings.
 
     Parameters
     ----------
     plugin : `type` [`Plugin`]
     table : mapping
-        What TOML gave.
+        The keys and values as TOML has them.
     label : `str`
-        Whose they are, ``target.NAME``.
+        The section, ``target.NAME``.
 
     Raises
     ------
     Misconfigured
-        With all that is wrong.
+        With everything that is wrong.
     """
-    found: list[str] = []
-    settings = fields.read_section(plugin.Settings, table, f"[{label}.config]", found)
+    problems: list[str] = []
+    settings = fields.read_section(plugin.Settings, table, f"[{label}.config]", problems)
     if settings is None:
-        raise Misconfigured("; ".join(found))
+        raise Misconfigured("; ".join(problems))
     return settings
 
 
@@ -97,25 +88,21 @@ def plugin_problems(label: str, name: str, table: Mapping[str, Any]) -> list[str
 
     Parameters
     ----------
-    label : `str`
-        Whose, ``target.NAME``.
-    name : `str`
-        As in ``plugin = "…"``.
-    table : mapping
-        ``[target.NAME.config]`` as TOML gave it.
+    label, name, table
+        As for `find` and `read_settings`.
 
     Returns
     -------
     problems : `list` [`str`]
-        Each begins with the section and key that are wrong; empty if all is well.
+        Each begins with the section and the key.
     """
     try:
         plugin = find(name)
     except Misconfigured as error:
         return [f"[{label}] plugin: {error}"]
-    found: list[str] = []
-    fields.read_section(plugin.Settings, table, f"[{label}.config]", found)
-    return found
+    problems: list[str] = []
+    fields.read_section(plugin.Settings, table, f"[{label}.config]", problems)
+    return problems
 
 
 def written(label: str, name: str, table: Mapping[str, Any]) -> dict[str, str]:

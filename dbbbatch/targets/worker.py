@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ from dbbbatch.config import fields
 from dbbbatch.config.sections import Site, Target
 from dbbbatch.process import environment, run
 from dbbbatch.targets import messages
-from dbbbatch.targets.plugin import Context
+from dbbbatch.targets.plugin import Context, StoredFile
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
@@ -94,6 +94,14 @@ class Worker:
         Whether there may be more to read from `output`.
     last_heard : `float`
         When a message was last sent or received (`time.monotonic`).
+    ready : `bool`
+        Whether the plugin has started; its ``version`` and ``one_at_a_time`` are known then.
+    busy : `bool`
+        Whether it has a batch and has not reported the end of it.
+    awaited : `dict` [`int`, `StoredFile`]
+        The files of the batch that have no outcome yet, by number.
+    excuse : `str`
+        What the child said about why it would end.
     unkillable : `bool`
         Whether it did not end although it was killed.
 
@@ -110,6 +118,12 @@ class Worker:
         self._partial_line = b""
         self.output_open = True
         self.unkillable = False
+        self.ready = False
+        self.version = ""
+        self.one_at_a_time = False
+        self.busy = False
+        self.awaited: dict[int, StoredFile] = {}
+        self.excuse = ""
         self._mark = os.urandom(8).hex()
         variables = environment.for_children(
             keep=fields.variables(launch.table), **{_WORKER_MARK: self._mark}
@@ -145,6 +159,23 @@ class Worker:
     def alive(self) -> bool:
         """Whether the child runs. It is not waited for, so its number stays its own."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def take(self, files: Sequence[StoredFile]) -> None:
+        """Take a batch; it is sent to the plugin as soon as that has started."""
+        self.busy = True
+        self.awaited = {file.number: file for file in files}
+        if self.ready:
+            self.begin()
+
+    def begin(self) -> None:
+        """Send the batch to the plugin."""
+        self.send(messages.INGEST, pickle.dumps(list(self.awaited.values())))
+
+    def release(self) -> list[StoredFile]:
+        """End the batch, and return its files without an outcome."""
+        self.busy = False
+        files, self.awaited = list(self.awaited.values()), {}
+        return files
 
     def send(self, *message: Any) -> None:
         """Send a message; a child that has ended is noticed when its answer is received."""

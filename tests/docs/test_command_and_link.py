@@ -5,7 +5,7 @@ import re
 import pytest
 
 from dbbbatch.config.fields import declared
-from dbbbatch.targets import command, link
+from dbbbatch.targets import command, link, naming
 from tests.support.scripts import TOP
 
 PAGE = (TOP / "docs" / "command-and-link.md").read_text()
@@ -32,4 +32,4 @@ def test_every_placeholder_is_explained() -> None:
 
 def test_every_field_of_a_path_is_explained() -> None:
     section = PAGE.split("## link")[1]
-    assert set(link.FIELDS) <= set(re.findall(r"\{(\w+)", section))
+    assert set(naming.FIELDS) <= set(re.findall(r"\{(\w+)", section))

@@ -10,7 +10,7 @@ from dbbbatch.config.load import Settings
 from dbbbatch.database import connect
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.passes import runner
-from dbbbatch.passes.ingester.work import IngesterWork
+from dbbbatch.passes.ingester.offer import IngesterWork
 from tests.support.site import Site
 
 

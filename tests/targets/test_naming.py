@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,8 +15,7 @@ FILE = StoredFile(1, "/s/2026/a b.fits.fz", "2026", "a b.fits.fz", 5, added_on=d
 
 def filled(text: str, pattern: str = "", file: StoredFile = FILE) -> str:
     namer = naming.Namer(naming.pattern(pattern), "gen3", {"name": naming.template(text)})
-    fields: dict[str, Any] = namer.fields(file)
-    return text.format(**fields)
+    return namer.names(file)["name"]
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,9 @@ class TestFilesThatAreNotOffered:
             "os.unlink(sys.argv[1]); sys.exit(1)' {file}",
         )
         pool.offer([file])
-        assert results(pool) == ["missing"]
+        outcome = outcomes_of(pool)[1]
+        assert outcome.result is Result.MISSING
+        assert outcome.message == "not in the storage area: exit code 1"
 
 
 CULPRITS = [

@@ -44,7 +44,6 @@ class StateChange:
     """
 
     file_id: int
-    number: int
     status: IngestStatus
     attempts: int
     next_try_at: datetime | None
@@ -54,6 +53,7 @@ class StateChange:
     start_time: datetime
     duration: float | None
     checksums: Mapping[str, str] = field(default_factory=dict)
+    number: int = 0
 
 
 class IngestClaim(Table):

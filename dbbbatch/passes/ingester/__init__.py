@@ -1,1 +1,1 @@
-"""The ingester: from storage to a target; `work` is the pass."""
+"""The ingester: from storage to a target. `offer` is the pass."""

@@ -1,9 +1,12 @@
-"""What a outcome makes of a file: which status, at which cost, and when to try again. All pure."""
+"""The ingester's decisions: which status a file gets, when it is tried again, how large a batch is.
+
+All functions are pure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dbbbatch.config.sections import Target
@@ -11,7 +14,7 @@ from dbbbatch.database import retry
 from dbbbatch.database.models.claim import StateChange
 from dbbbatch.database.models.due import ClaimedFile
 from dbbbatch.database.models.statuses import IngestStatus
-from dbbbatch.targets.plugin import MISSING, Outcome, Result
+from dbbbatch.targets.plugin import Outcome, Result
 
 #: Files of the first batch of a pass, and of the smallest one.
 SMALLEST = 10
@@ -19,117 +22,105 @@ SMALLEST = 10
 #: Seconds that a batch should take.
 BATCH_SECONDS = 2.0
 
-#: So many files of a batch, and at least half of it, must be missing before it is taken for trouble
-#: of the storage area and not of the files.
+#: If so many files of a batch, and at least half of it, are missing, the storage area is in
+#: trouble, not the files.
 MANY_MISSING = 10
 
-_SUCCESSES = {Result.DONE: "", Result.ALREADY: "was there already"}
-_COSTLY = {Result.FAILED, Result.PARTLY, Result.ALTERED, Result.MISSING, Result.UNKNOWN}
+#: The status that a result leads to, if the file is not tried again later without charge.
+_STATUSES = {
+    Result.DONE: IngestStatus.SUCCESS,
+    Result.ALREADY: IngestStatus.SUCCESS,
+    Result.NEVER: IngestStatus.INVALID,
+    Result.EMPTY: IngestStatus.INVALID,
+    Result.FAILED: IngestStatus.FAILURE,
+    Result.PARTLY: IngestStatus.FAILURE,
+    Result.ALTERED: IngestStatus.FAILURE,
+    Result.MISSING: IngestStatus.FAILURE,
+    Result.UNKNOWN: IngestStatus.UNKNOWN,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How often a file is tried, and how far apart (seconds)."""
-
-    max_attempts: int
-    first_wait: float
-    longest_wait: float
-
-    @property
-    def longest(self) -> float:
-        """The longest that `waiting_time` returns."""
-        return max(waiting_time(self, 1, 1.0), self.longest_wait * 1.25)
+def is_wanted(section: Target, rel: str) -> bool:
+    """Return whether ``include`` and ``exclude`` let a relative path through."""
+    included = not section.include or any(found.search(rel) for found in section.include)
+    return included and not any(found.search(rel) for found in section.exclude)
 
 
-def policy_of(section: Target) -> Policy:
-    """Return what a target's section says."""
-    return Policy(section.max_attempts, section.retry_wait, section.retry_wait_max)
+def longest_wait(section: Target) -> float:
+    """Return the longest that `waiting_time` returns (seconds)."""
+    return section.longest_wait * 1.25
 
 
-def waiting_time(policy: Policy, attempts: int, chance: float) -> float:
+def waiting_time(section: Target, attempts: int, chance: float) -> float:
     """Return the seconds to wait after so many attempts.
 
-    Twice as long each time, up to the longest; a quarter more or less by ``chance`` (from 0 to 1),
-    so that what failed together is not tried again together.
+    The wait doubles each time, up to the longest. It varies by a quarter with ``chance`` (from 0
+    to 1), so that files that failed together are not tried again together.
     """
-    wait = retry.backoff(attempts, policy.first_wait, policy.longest_wait)
+    wait = retry.backoff(attempts, section.retry_wait, section.retry_wait_max)
     return wait * (0.75 + 0.5 * chance)
 
 
 def next_state(
     outcome: Outcome,
-    held: ClaimedFile,
-    policy: Policy,
+    file: ClaimedFile,
+    section: Target,
     *,
-    number: int,
-    start_time: datetime,
+    started: datetime,
     now: datetime,
     chance: float,
-    missed_before: bool = False,
 ) -> StateChange:
-    """Decide what becomes of a file.
+    """Return what becomes of a file.
 
     Parameters
     ----------
     outcome : `dbbbatch.targets.plugin.Outcome`
-        What the plugin made of it.
-    held : `dbbbatch.database.models.claim.Held`
-        What it was.
-    policy : `Policy`
+    file : `dbbbatch.database.models.due.ClaimedFile`
+        The file as it was claimed.
+    section : `dbbbatch.config.sections.Target`
         How often to try.
-    number : `int`
-        Of the event.
-    start_time, now : `datetime.datetime`
-        When the plugin took it in hand, and the present, both by the database's clock.
+    started, now : `datetime.datetime`
+        When the plugin began with it, and the present, both by the database's clock (UTC).
     chance : `float`
         From 0 to 1, for the wait.
-    missed_before : `bool`
-        It was not in storage when it was looked for the last time either. At first sight that
-        costs nothing: another host may have just moved it there, and caches lag behind.
     """
-    status, attempts, message, due = held.was, held.attempts, outcome.message, None
-    if outcome.result is Result.MISSING and not message.startswith(MISSING):
-        message = f"{MISSING}: {message}" if message else MISSING
-    if outcome.result in _SUCCESSES:
-        status, message = IngestStatus.SUCCESS, message or _SUCCESSES[outcome.result]
-    elif outcome.result in (Result.NEVER, Result.EMPTY):
-        status = IngestStatus.INVALID
-    elif outcome.result in _COSTLY and (missed_before or outcome.result is not Result.MISSING):
+    status = _STATUSES.get(outcome.result, file.was)
+    attempts, message = file.attempts, outcome.message
+    wait: float | None = None
+    if outcome.result is Result.LATER:
+        wait = waiting_time(section, 1, chance)
+    elif outcome.result is Result.ALREADY:
+        message = message or "was there already"
+    elif status in (IngestStatus.FAILURE, IngestStatus.UNKNOWN):
         attempts += 1
-        status = IngestStatus.UNKNOWN if outcome.result is Result.UNKNOWN else IngestStatus.FAILURE
-        if attempts < policy.max_attempts:
-            due = now + timedelta(seconds=waiting_time(policy, attempts, chance))
+        if attempts < section.max_attempts:
+            wait = waiting_time(section, attempts, chance)
         else:
-            # Looked for so often, with the storage area in place, it is gone.
-            status = (
-                IngestStatus.INVALID if outcome.result is Result.MISSING else IngestStatus.FAILURE
-            )
-    else:
-        due = now + timedelta(seconds=waiting_time(policy, 1, chance))
+            # A file that was missed so often, while the storage area was mounted, is gone.
+            gone = outcome.result is Result.MISSING
+            status = IngestStatus.INVALID if gone else IngestStatus.FAILURE
     return StateChange(
-        file_id=held.file_id,
-        number=number,
+        file_id=file.file_id,
         status=status,
         attempts=attempts,
-        next_try_at=due,
-        parts_done=held.parts_done | outcome.parts_done,
+        next_try_at=None if wait is None else now + timedelta(seconds=wait),
+        parts_done=file.parts_done | outcome.parts_done,
         message=message,
         version=outcome.version,
-        start_time=start_time,
+        start_time=started,
         duration=outcome.seconds,
         checksums=outcome.checksums,
     )
 
 
-def give_back(held: ClaimedFile, why: str, *, number: int, now: datetime) -> StateChange:
-    """Decide that a file is as if it had never been taken: due at once, without charge."""
+def released(file: ClaimedFile, status: IngestStatus, why: str, now: datetime) -> StateChange:
+    """Return that a claimed file is due again at once, without charge."""
     return StateChange(
-        file_id=held.file_id,
-        number=number,
-        status=held.was,
-        attempts=held.attempts,
-        next_try_at=None if held.was is IngestStatus.UNTRIED else now,
-        parts_done=held.parts_done,
+        file_id=file.file_id,
+        status=status,
+        attempts=file.attempts,
+        next_try_at=None if status is IngestStatus.UNTRIED else now,
+        parts_done=file.parts_done,
         message=why,
         version="",
         start_time=now,
@@ -137,31 +128,30 @@ def give_back(held: ClaimedFile, why: str, *, number: int, now: datetime) -> Sta
     )
 
 
-def let_go(held: ClaimedFile, why: str, *, number: int, now: datetime) -> StateChange:
-    """Decide that nobody knows what became of a file: due at once, without charge."""
-    return StateChange(
-        file_id=held.file_id,
-        number=number,
-        status=IngestStatus.UNKNOWN,
-        attempts=held.attempts,
-        next_try_at=now,
-        parts_done=held.parts_done,
-        message=why,
-        version="",
-        start_time=now,
-        duration=None,
-    )
+def missing(outcomes: Iterable[Outcome]) -> list[int]:
+    """Return the numbers of files that are missing."""
+    return [outcome.number for outcome in outcomes if outcome.result is Result.MISSING]
+
+
+def try_missing_later(outcomes: Iterable[Outcome], numbers: Collection[int]) -> list[Outcome]:
+    """Return outcomes in which these files, if missing, are to be tried later without charge."""
+    return [
+        replace(outcome, result=Result.LATER)
+        if outcome.result is Result.MISSING and outcome.number in numbers
+        else outcome
+        for outcome in outcomes
+    ]
 
 
 def storage_is_in_trouble(outcomes: Sequence[Outcome]) -> bool:
     """Return whether so many files are missing that they cannot have been lost one by one."""
-    missing = sum(outcome.result is Result.MISSING for outcome in outcomes)
-    return missing >= MANY_MISSING and 2 * missing >= len(outcomes)
+    count = len(missing(outcomes))
+    return count >= MANY_MISSING and 2 * count >= len(outcomes)
 
 
-def must_go_alone(held: ClaimedFile) -> bool:
-    """Return whether a file is to be offered alone, since it was in hand when a plugin died."""
-    return held.was is IngestStatus.UNKNOWN and held.attempts > 0
+def must_go_alone(file: ClaimedFile) -> bool:
+    """Return whether a file must be offered alone, because a plugin died while it had the file."""
+    return file.was is IngestStatus.UNKNOWN and file.attempts > 0
 
 
 def share_of_batch(count: int, turn: int) -> tuple[int, int]:
@@ -185,18 +175,18 @@ def share_of_batch(count: int, turn: int) -> tuple[int, int]:
 
 
 def next_count(count: int, rate: float, most: int) -> int:
-    """Give how many files to offer next, so that a batch takes a few seconds.
+    """Return how many files to offer next, so that a batch takes a few seconds.
 
-    Small batches keep a slow target's files from being held long; large ones spare a fast target's
+    A small batch does not hold the files of a slow target for long; a large one saves a fast target
     transactions.
 
     Parameters
     ----------
     count : `int`
-        How many it were last.
+        Files of the last batch.
     rate : `float`
-        Files a second that a worker has managed of late.
+        Files a second that a worker has managed since.
     most : `int`
-        Not more than that.
+        Most files of a batch.
     """
     return int(max(min(SMALLEST, most), min(most, rate * BATCH_SECONDS, 4 * count)))

@@ -1,4 +1,4 @@
-"""A file as it is registered with Rucio: its names, checksums, and how far it has come."""
+"""A file as it is registered with Rucio: its names, checksums, and what is done of it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class Registration:
     dataset: Did | None
     metadata: dict[str, str]
     computed: dict[str, str] = field(default_factory=dict)
-    #: What was found or done, in this batch or an earlier attempt.
+    #: The parts that were found or done, in this batch or an earlier attempt.
     parts: set[str] = field(default_factory=set)
+    #: Whether this attempt registered the replica.
     new: bool = False
     #: Whether the server has a file of this name, on whichever element.
     known: bool = False
@@ -39,7 +40,7 @@ class Registration:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What the server is told of the file itself."""
+        """The file itself, as the server records it."""
         return {"scope": self.scope, "name": self.name, "bytes": self.file.size_bytes} | self.sums
 
     def outcome(self, result: Result, message: str) -> Outcome:

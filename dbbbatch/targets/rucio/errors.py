@@ -1,4 +1,4 @@
-"""Sorts Rucio's errors: away, busy, wrongly configured, or this file's."""
+"""What Rucio's errors mean: unavailable, busy, wrongly configured, or about one file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rucio.common import exception as rucio
 class Sort(Enum):
     """What an error means."""
 
-    #: The server is away or refuses: nothing can be done now.
+    #: The server is unavailable or refuses: nothing can be done now.
     AWAY = "away"
-    #: Two calls met in its database: to be repeated at once.
+    #: Two calls collided in its database: to be repeated at once.
     BUSY = "busy"
-    #: No file could be registered so: a person must change something.
+    #: No file could be registered like this: a person must change something.
     WRONG = "wrong"
     #: This file can never be registered.
     NEVER = "never"
@@ -47,12 +47,12 @@ _WRONG = (
     rucio.InvalidMetadata,
 )
 _NEVER = (rucio.InvalidObject, rucio.InvalidPath)
-#: What a database says when two calls met in it.
-_MET = re.compile(
+#: What a database says when two calls collide in it.
+_COLLISION = re.compile(
     r"database is locked|deadlock|UniqueViolation|UNIQUE constraint|IntegrityError", re.I
 )
-#: What a proxy says for a server that is away, and a server for its database.
-_NOBODY = re.compile(
+#: What a proxy says of a server that is unavailable, and a server of its database.
+_UNAVAILABLE = re.compile(
     r"http status code: (?:429|502|503|504)|OperationalError|InterfaceError|unable to open database"
 )
 
@@ -61,9 +61,9 @@ def sort(error: Exception) -> Sort:
     """Return what an error means."""
     if isinstance(error, _SERVER_AWAY):
         return Sort.AWAY
-    if _MET.search(str(error)):
+    if _COLLISION.search(str(error)):
         return Sort.BUSY
-    if _NOBODY.search(str(error)):
+    if _UNAVAILABLE.search(str(error)):
         return Sort.AWAY
     if isinstance(error, _WRONG):
         return Sort.WRONG
@@ -73,7 +73,7 @@ def sort(error: Exception) -> Sort:
 
 
 def said(error: Exception) -> str:
-    """Return what an error says, on one line and without Rucio's preambles."""
+    """Return an error as one line, without Rucio's preambles."""
     text = " ".join(str(error).split())
     text = text.removeprefix("An unknown exception occurred. ").replace("Details: ", "")
     name = type(error).__name__
@@ -81,6 +81,6 @@ def said(error: Exception) -> str:
 
 
 def forbids_slash(text: str) -> bool:
-    """Return whether a refusal of a name quotes a pattern of the server that has no slash."""
+    """Return whether a refusal of a name quotes a pattern of the server without a slash."""
     found = re.search(r"does not match '(.*?)'", text)
     return found is not None and "/" not in found[1]

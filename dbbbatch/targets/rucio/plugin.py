@@ -12,27 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dbbbatch.config import fields as config_fields
+from dbbbatch.config import fields
 from dbbbatch.config.fields import option
 from dbbbatch.files import checksum
 from dbbbatch.files.batches import batched
 from dbbbatch.targets import naming
-from dbbbatch.targets.plugin import (
-    Context,
-    Misconfigured,
-    NotReady,
-    Outcome,
-    Plugin,
-    Result,
-    StoredFile,
-)
+from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 from dbbbatch.targets.rucio.entry import Did, Registration
 
 _DISK_AWAY = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE}
 
 
 def _metadata(value: Any) -> Mapping[str, str]:
-    return {name: naming.template(text) for name, text in config_fields.subtable(value).items()}
+    return {name: naming.template(text) for name, text in fields.subtable(value).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +37,10 @@ class RucioSettings:
     auth: str = option(
         "userpass",
         "how to log in: userpass, x509, x509_proxy or ssh",
-        parse=config_fields.choice("userpass", "x509", "x509_proxy", "ssh"),
+        parse=fields.choice("userpass", "x509", "x509_proxy", "ssh"),
     )
     username: str = option("", "user name for userpass")
-    password: config_fields.Secret = option(
-        "", "its password, best as ${VARIABLE}", parse=config_fields.secret
-    )
+    password: fields.Secret = option("", "its password, best as ${VARIABLE}", parse=fields.secret)
     certificate: str = option("", "file of the certificate (x509), the proxy, or the ssh key")
     certificate_key: str = option("", "file of the certificate's key (x509)")
     ca: str = option("", "file or directory of the authorities that vouch for the server")
@@ -76,13 +66,11 @@ class RucioSettings:
         {}, "metadata of the files: name to template", parse=_metadata
     )
     rule_rses: str = option("", "replication rule for each new dataset (or file): where to")
-    rule_copies: int = option(1, "copies that the rule asks for", parse=config_fields.number(1))
-    rule_lifetime: float = option(
-        0, "how long the rule holds; 0 for ever", parse=config_fields.duration
-    )
-    md5: bool = option(True, "register md5 besides adler32", parse=config_fields.boolean)
-    bulk: int = option(500, "files in one call", parse=config_fields.number(1, 500))
-    timeout: float = option("60s", "how long to wait for an answer", parse=config_fields.duration)
+    rule_copies: int = option(1, "copies that the rule asks for", parse=fields.number(1))
+    rule_lifetime: float = option(0, "how long the rule holds; 0 for ever", parse=fields.duration)
+    md5: bool = option(True, "register md5 besides adler32", parse=fields.boolean)
+    bulk: int = option(500, "files in one call", parse=fields.number(1, 500))
+    timeout: float = option("60s", "how long to wait for an answer", parse=fields.duration)
 
 
 class Rucio(Plugin):
@@ -91,18 +79,16 @@ class Rucio(Plugin):
     name = "rucio"
     Settings = RucioSettings
 
-    def __init__(self, settings: RucioSettings, context: Context) -> None:
-        super().__init__(settings, context)
-        self._registrar: Any = None
-        self._namer: Any = None
-        self._version = ""
+    settings: RucioSettings
 
     def start(self) -> None:
+        """Check the templates, log in, and look for the storage element."""
         settings = self.settings
         named = ("scope", "name", "pfn", "dataset", "dataset_scope")
         templates = {name: getattr(settings, name) for name in named}
         templates |= {f"metadata.{name}": text for name, text in settings.metadata.items()}
         self._namer = naming.Namer(settings.pattern, self.context.target, templates)
+        self._sums = ["adler32", "md5"] if settings.md5 else ["adler32"]
         try:
             from rucio.client import Client
 
@@ -119,58 +105,51 @@ class Rucio(Plugin):
             server = settings.url or "the server of rucio.cfg"
             text = f"{server}: {errors.said(error)}"
             refused = type(error).__name__ == "CannotAuthenticate"
-            if errors.sort(error) in (errors.Sort.AWAY, errors.Sort.BUSY):
-                raise (Misconfigured if refused else NotReady)(text) from error
+            if errors.sort(error) in (errors.Sort.AWAY, errors.Sort.BUSY) and not refused:
+                raise NotReady(text) from error
             raise Misconfigured(text) from error
         self._registrar = Registrar(client, settings)
-        from importlib.metadata import version
-
-        self._version = f"rucio-clients {version('rucio-clients')}"
 
     def _login(self) -> dict[str, Any]:
-        """Return the arguments of the client; what is left out it takes from rucio.cfg."""
+        """Return the arguments of the client; it takes the others from rucio.cfg."""
         settings = self.settings
-        given: dict[str, Any] = {"timeout": min(settings.timeout, self.context.timeout)}
+        arguments: dict[str, Any] = {"timeout": min(settings.timeout, self.context.timeout)}
         if not settings.url:
-            return given
-        given |= {
+            return arguments
+        certificate, key = settings.certificate, settings.certificate_key
+        credentials = {
+            "userpass": {"username": settings.username, "password": settings.password.reveal()},
+            "x509": {"client_cert": certificate, "client_key": key},
+            "x509_proxy": {"client_proxy": certificate},
+            "ssh": {"username": settings.username, "ssh_private_key": certificate},
+        }
+        arguments |= {
             "rucio_host": settings.url,
             "auth_host": settings.auth_url or settings.url,
             "auth_type": settings.auth,
-            "creds": {
-                "userpass": {
-                    "username": settings.username,
-                    "password": settings.password.reveal(),
-                },
-                "x509": {
-                    "client_cert": settings.certificate,
-                    "client_key": settings.certificate_key,
-                },
-                "x509_proxy": {"client_proxy": settings.certificate},
-                "ssh": {"username": settings.username, "ssh_private_key": settings.certificate},
-            }[settings.auth],
+            "creds": credentials[settings.auth],
         }
-        for argument, value in (
-            ("account", settings.account),
-            ("ca_cert", settings.ca),
-            ("vo", settings.vo),
-        ):
-            if value:
-                given[argument] = value
-        return given
+        optional = {"account": settings.account, "ca_cert": settings.ca, "vo": settings.vo}
+        return arguments | {name: value for name, value in optional.items() if value}
 
     def version(self) -> str:
-        return self._version
+        """Return the version of Rucio's client."""
+        from importlib.metadata import version
 
-    # ---- batches ----
+        return f"rucio-clients {version('rucio-clients')}"
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
+        """Register files in bulk; no two of one bulk have the same name."""
         bulk: dict[Did, Registration] = {}
         begun = time.monotonic()
         for file in files:
-            entry = self._entry(file)
-            if isinstance(entry, Outcome):
-                yield entry
+            try:
+                entry = self._named(file)
+            except naming.NoName as error:
+                yield Outcome(file.number, Result.NEVER, str(error))
+                continue
+            if unread := self._compute_sums(entry):
+                yield unread
                 continue
             if other := bulk.get(entry.did):
                 yield entry.outcome(
@@ -188,63 +167,56 @@ class Rucio(Plugin):
             yield from self._registrar.register(list(bulk.values()))
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
-        entries: dict[int, Registration | None] = {}
+        """Yield whether the storage element has each file, as far as its checksums are known."""
+        entries: dict[int, Registration] = {}
         for file in files:
             try:
-                entry = self._named(file, self._namer.fields(file))
-                f"{entry.scope}{entry.name}".encode()
-            except (naming.NoName, UnicodeEncodeError):
-                entries[file.number] = None
-            else:
-                entries[file.number] = entry
-        found = [each for each in entries.values() if each is not None]
-        there: set[Did] = set()
-        for some in batched(found, self.settings.bulk):
-            there |= self._registrar.holds(some)
-        for number, each in entries.items():
-            yield number, each is not None and each.did in there
+                entries[file.number] = self._named(file)
+            except naming.NoName:
+                continue
+        held: set[Did] = set()
+        for some in batched(entries.values(), self.settings.bulk):
+            held |= self._registrar.holds(some)
+        for file in files:
+            yield file.number, file.number in entries and entries[file.number].did in held
 
-    def _entry(self, file: StoredFile) -> Registration | Outcome:
-        """Name a file and find its checksums, computing those that are not known."""
+    def _named(self, file: StoredFile) -> Registration:
+        """Return a file with its names and known checksums.
+
+        Raises
+        ------
+        naming.NoName
+            The pattern does not match, or Rucio cannot have the name.
+        """
+        names = self._namer.names(file)
+        scope, pfn, dataset = names["scope"], names["pfn"], names["dataset"]
+        # The relative path of the top directory is empty.
+        name = names["name"].lstrip("/")
         try:
-            fields = self._namer.fields(file)
-        except naming.NoName as error:
-            return Outcome(file.number, Result.NEVER, str(error))
-        entry = self._named(file, fields)
-        try:
-            f"{entry.scope}{entry.name}{entry.pfn}".encode()
+            f"{scope}{name}{pfn}".encode()
         except UnicodeEncodeError:
-            return Outcome(file.number, Result.NEVER, "Rucio takes no names but UTF-8")
-        wanted = ["adler32", "md5"] if self.settings.md5 else ["adler32"]
-        missing = [name for name in wanted if name not in entry.sums]
-        try:
-            entry.computed = checksum.compute(file.path, missing) if missing else {}
-        except checksum.Changed as error:
-            return Outcome(file.number, Result.LATER, str(error))
-        except OSError as error:
-            result = Result.LATER if error.errno in _DISK_AWAY else Result.FAILED
-            return Outcome(file.number, result, f"cannot be read: {error.strerror or error}")
-        entry.sums |= entry.computed
-        return entry
-
-    def _named(self, file: StoredFile, fields: Mapping[str, Any]) -> Registration:
-        """Return a file with its names, and those of its checksums that are known already."""
-        scope, name = self._did(fields)
-        dataset = self.settings.dataset.format(**fields)
-        dataset_scope = self.settings.dataset_scope or self.settings.scope
-        wanted = ("adler32", "md5") if self.settings.md5 else ("adler32",)
+            raise naming.NoName("Rucio takes no names but UTF-8") from None
         return Registration(
             file,
             scope,
             name,
-            {each: file.checksums[each].lower() for each in wanted if each in file.checksums},
-            self.settings.pfn.format(**fields),
-            (dataset_scope.format(**fields), dataset) if dataset else None,
-            {name: text.format(**fields) for name, text in self.settings.metadata.items()},
+            {each: file.checksums[each].lower() for each in self._sums if each in file.checksums},
+            pfn,
+            (names["dataset_scope"] or scope, dataset) if dataset else None,
+            {each: names[f"metadata.{each}"] for each in self.settings.metadata},
             parts=set(file.parts_done),
         )
 
-    def _did(self, fields: Mapping[str, Any]) -> Did:
-        name = self.settings.name.format(**fields)
-        # The relative path of the top directory is empty.
-        return self.settings.scope.format(**fields), name.lstrip("/")
+    def _compute_sums(self, entry: Registration) -> Outcome | None:
+        """Compute the checksums that are not known; return why the file cannot be read, if so."""
+        missing = [name for name in self._sums if name not in entry.sums]
+        try:
+            entry.computed = checksum.compute(entry.file.path, missing) if missing else {}
+        except checksum.Changed as error:
+            return Outcome(entry.file.number, Result.LATER, str(error))
+        except OSError as error:
+            result = Result.LATER if error.errno in _DISK_AWAY else Result.FAILED
+            why = f"cannot be read: {error.strerror or error}"
+            return Outcome(entry.file.number, result, why)
+        entry.sums |= entry.computed
+        return None

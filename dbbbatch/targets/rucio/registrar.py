@@ -1,8 +1,8 @@
-"""Registers files with a Rucio server in bulk; wants the package `rucio-clients`.
+"""Registers files with a Rucio server in bulk; needs the package `rucio-clients`.
 
-A batch costs three calls: what is there, registration, attachment. The server accepts a replica
-that contradicts the one it has and silently keeps the old one, so what is there is compared here.
-Every step can be repeated; a bulk that is refused is taken apart by halves.
+A batch costs three calls: what the server has, registration, attachment. The server accepts a
+replica that contradicts the one it has and silently keeps the old one, so they are compared here.
+Every step can be repeated; a bulk that is refused is repeated in halves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Result
 from dbbbatch.targets.rucio import errors
 from dbbbatch.targets.rucio.entry import DATASET, METADATA, REPLICA, Did, Registration
 
-#: Tries of a call that met another in the server's database.
+#: Tries of a call that collides with another one in the server's database.
 SERVER_TRIES = 5
 
 
@@ -39,10 +39,10 @@ class Registrar:
     def __init__(self, client: Any, settings: Any) -> None:
         self._client = client
         self._settings = settings
-        # Where the plugin of metadata can be named, it is not the same by default everywhere.
+        # Where the plugin of metadata can be named, its default differs between versions.
         named = "plugin" in inspect.signature(client.get_metadata_bulk).parameters
         self._columns = {"plugin": "DID_COLUMN"} if named else {}
-        #: Datasets known to be there with their rule, and those that are not (there at all?).
+        #: Datasets that exist with their rule; and others, with whether they exist at all.
         self._ready: set[Did] = set()
         self._unready: dict[Did, bool] = {}
 
@@ -52,7 +52,7 @@ class Registrar:
         Parameters
         ----------
         entries : `list` [`Registration`]
-            At most as many as one call may name, no two of one name.
+            At most as many as one call may name, no two with the same name.
 
         Yields
         ------
@@ -62,7 +62,7 @@ class Registrar:
         Raises
         ------
         NotReady, Misconfigured
-            If no file could be registered now, or as configured.
+            No file can be registered now, or as configured.
         """
         step = REPLICA
         try:
@@ -82,7 +82,7 @@ class Registrar:
             raise
         except Exception as error:  # noqa: BLE001 (sorted in _explain)
             if isinstance(error, rucio.DataIdentifierNotFound):
-                # Somebody has removed a dataset; it is made again.
+                # Somebody has removed a dataset: it is made again.
                 self._ready.clear()
             if len(entries) == 1:
                 yield self._explain(entries[0], step, error)
@@ -117,10 +117,8 @@ class Registrar:
             return entry.outcome(Result.NEVER, f"{entry.scope}:{entry.name}: {text}")
         return entry.outcome(Result.FAILED, text)
 
-    # ---- steps ----
-
     def _compare(self, entries: list[Registration]) -> tuple[list[Registration], list[Outcome]]:
-        """Mark what the server has; refuse what contradicts it."""
+        """Mark what the server has; return the entries left, and outcomes of those that differ."""
         asked = [entry for entry in entries if REPLICA not in entry.parts]
         datasets = {entry.dataset for entry in entries if entry.dataset} - self._ready
         there = self.there([*(entry.did for entry in asked), *sorted(datasets)])
@@ -151,16 +149,15 @@ class Registrar:
         return left, list(refused.values())
 
     def there(self, dids: Sequence[Did]) -> dict[Did, dict[str, Any]]:
-        """Return what the server knows of these names, files and datasets alike."""
+        """Return what the server knows of files or datasets with these names."""
         if not dids:
             return {}
         asked = [{"scope": scope, "name": name} for scope, name in dids]
-        columns = self._columns
-        found = self._call(lambda: list(self._client.get_metadata_bulk(asked, **columns)))
+        found = self._call(self._client.get_metadata_bulk, asked, **self._columns)
         return {(held["scope"], held["name"]): held for held in found}
 
     def holds(self, entries: list[Registration]) -> set[Did]:
-        """Return which files the storage element has as they are: as far as that is known here."""
+        """Return which files the storage element has unchanged, as far as their sums are known."""
         there = self.there([entry.did for entry in entries])
         same = [
             entry
@@ -176,7 +173,7 @@ class Registrar:
     def _replicas(
         self, entries: list[Registration]
     ) -> Iterator[tuple[Registration, dict[str, Any] | None]]:
-        """Yield what the storage element has of files that the server knows; None for nothing.
+        """Yield the storage element's replica, or None, of each file that the server knows.
 
         Servers keep size and checksums of each replica beside those of the file.
         """
@@ -184,9 +181,7 @@ class Registrar:
             return
         asked = [{"scope": entry.scope, "name": entry.name} for entry in entries]
         rse = self._settings.rse
-        found = self._call(
-            lambda: list(self._client.list_replicas(asked, rse_expression=rse, all_states=True))
-        )
+        found = self._call(self._client.list_replicas, asked, rse_expression=rse, all_states=True)
         replicas = {
             (replica["scope"], replica["name"]): replica
             for replica in found
@@ -196,30 +191,27 @@ class Registrar:
             yield entry, replicas.get(entry.did)
 
     def _contradiction(self, entry: Registration, replica: Mapping[str, Any]) -> str:
-        """Return in what a replica is not the file that is to be registered, or nothing."""
+        """Return how a replica differs from the file that is to be registered, or ''."""
         if difference := _difference(replica, entry.described):
             return f" and differs: {difference}"
         pfn = replica["rses"][self._settings.rse][0]
         return "" if _plain_pfn(pfn) == _plain_pfn(entry.pfn) else f", at {pfn}, not at {entry.pfn}"
 
     def _make_datasets(self) -> None:
-        """Make the datasets that were found missing, each with its rule."""
+        """Make the datasets that are missing, each with its rule."""
         for (scope, name), there in self._unready.items():
             if not there:
                 with suppress(rucio.DataIdentifierAlreadyExists):
-                    self._make_dataset(scope, name)
-            # Also for one that is there: a kill may have come between the two.
+                    self._call(self._client.add_dataset, scope, name)
+            # Also for one that exists: a kill may have come between the two.
             if self._settings.rule_rses:
                 with suppress(rucio.DuplicateRule):
                     self._add_rule([{"scope": scope, "name": name}])
             self._ready.add((scope, name))
         self._unready = {}
 
-    def _make_dataset(self, scope: str, name: str) -> None:
-        self._call(lambda: self._client.add_dataset(scope, name))
-
     def _add_rules(self, entries: list[Registration]) -> None:
-        """Return each file a rule of its own, if it has none yet."""
+        """Make a rule for each file that has none yet."""
         if not entries or not self._settings.rule_rses:
             return
         dids = [{"scope": entry.scope, "name": entry.name} for entry in entries]
@@ -234,22 +226,24 @@ class Registrar:
         settings = self._settings
         lifetime = int(settings.rule_lifetime) or None
         self._call(
-            lambda: self._client.add_replication_rule(
-                dids, settings.rule_copies, settings.rule_rses, lifetime=lifetime
-            )
+            self._client.add_replication_rule,
+            dids,
+            settings.rule_copies,
+            settings.rule_rses,
+            lifetime=lifetime,
         )
 
     def _add(self, entries: list[Registration]) -> None:
         if not entries:
             return
-        # Metadata given here is taken for files that are new to the server, in one transaction.
+        # The server takes this metadata in the same transaction, but only for files new to it.
         files = [
             entry.described
             | {"pfn": entry.pfn}
             | ({} if entry.known or not entry.metadata else {"meta": entry.metadata})
             for entry in entries
         ]
-        self._call(lambda: self._client.add_replicas(self._settings.rse, files))
+        self._call(self._client.add_replicas, self._settings.rse, files)
         for entry in entries:
             entry.parts.add(REPLICA)
             entry.new = True
@@ -268,7 +262,7 @@ class Registrar:
             {"scope": scope, "name": name, "dids": [entry.described for entry in some]}
             for (scope, name), some in by_dataset.items()
         ]
-        self._call(lambda: self._client.add_files_to_datasets(attachments, ignore_duplicate=True))
+        self._call(self._client.add_files_to_datasets, attachments, ignore_duplicate=True)
         for some in by_dataset.values():
             for entry in some:
                 entry.parts.add(DATASET)
@@ -280,20 +274,20 @@ class Registrar:
             if entry.metadata
         ]
         if described:
-            self._call(lambda: self._client.set_dids_metadata_bulk(described))
+            self._call(self._client.set_dids_metadata_bulk, described)
 
-    def _call(self, call: Callable[[], Any]) -> Any:
-        """Make a call, again if it met another one in the server's database.
+    def _call(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Make a call, again if it collided with another one in the server's database.
 
-        Parameters
-        ----------
-        call : callable
-            Makes it.
+        Returns
+        -------
+        answer
+            As a list, if the client yields it.
 
         Raises
         ------
         NotReady
-            The server is away.
+            The server is unavailable.
         Misconfigured
             It would refuse every file.
         Exception
@@ -301,7 +295,8 @@ class Registrar:
         """
         for attempt in range(1, SERVER_TRIES + 1):
             try:
-                return call()
+                answer = call(*args, **kwargs)
+                return list(answer) if isinstance(answer, Iterator) else answer
             except Exception as error:
                 kind = errors.sort(error)
                 if kind is errors.Sort.AWAY:
@@ -315,7 +310,7 @@ class Registrar:
 
 
 def _difference(held: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Return in what the server's record of a file and ours differ: both values."""
+    """Return the values in which the server's record of a file and ours differ, or ''."""
     if str(held.get("did_type", "FILE")).upper() not in ("FILE", "F"):
         return f"it is a {held['did_type']}"
     found = []
@@ -327,5 +322,5 @@ def _difference(held: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def _plain_pfn(pfn: str) -> str:
-    """Write a PFN so that equal ones are equal texts."""
+    """Return a PFN in a form in which equal ones are equal texts."""
     return re.sub(r"^file://(?:localhost)?(?::0)?/+", "file:///", pfn)

@@ -1,9 +1,9 @@
-"""A throw-away Rucio server on loopback, for trials and tests: server.py WORKDIR [DATABASE]
+"""A Rucio server on loopback for trials and tests; not for real files.
 
-Run by the Python of an environment that holds the package `rucio` (which cannot share one with
-`rucio-clients`): ``VENV/bin/python -P server.py WORKDIR``. When it listens, WORKDIR/url holds
-its address; user ddmlab, password secret, account root. SQLite in WORKDIR, unless DATABASE says
-otherwise. Never to be reached from elsewhere, and never to be relied on.
+Run it by the Python of an environment that holds the package `rucio` (which cannot share one with
+`rucio-clients`): ``VENV/bin/python -P server.py WORKDIR [DATABASE]``. When it listens, WORKDIR/url
+holds its address; user ddmlab, password secret, account root. By default its database is SQLite in
+WORKDIR.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ schema = generic
 
 
 class OneWriter:
-    """Lets one request at a time write: SQLite refuses the second."""
+    """Lets one request at a time write, since SQLite refuses a second one."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self._application = application
         self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Serve a request; those that may write wait for each other."""
         if environ["REQUEST_METHOD"] == "GET" and not environ["PATH_INFO"].startswith("/auth"):
             return self._application(environ, start_response)
         with self._lock:

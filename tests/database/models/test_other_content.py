@@ -45,7 +45,8 @@ def tell(gen3: int, status: IngestStatus, **more: Any) -> set[int]:
         else connect.now()
     )
     judgement = StateChange(
-        *(1, NUMBER + 1, status, 1, due, frozenset({"raw"}), "said", "1.0", connect.now(), 0.5),
+        *(1, status, 1, due, frozenset({"raw"}), "said", "1.0", connect.now(), 0.5),
+        number=NUMBER + 1,
         **more,
     )
     return connect.write(IngestClaim.tell, RUN, gen3, [judgement])
@@ -116,7 +117,8 @@ def test_content_that_changed_is_told_of_once(gen3: int) -> None:
     tell(gen3, IngestStatus.SUCCESS)
     connect.write(take, gen3)
     again = StateChange(
-        *(1, NUMBER + 2, IngestStatus.SUCCESS, 1, None, frozenset(), "", "1.0", connect.now(), 0.5)
+        *(1, IngestStatus.SUCCESS, 1, None, frozenset(), "", "1.0", connect.now(), 0.5),
+        number=NUMBER + 2,
     )
     connect.write(IngestClaim.tell, RUN, gen3, [again])
     assert state()[0] == "SUCCESS"
