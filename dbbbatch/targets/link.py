@@ -28,7 +28,7 @@ _SYNCED_TOGETHER = 100
 
 def _tree_path(value: Any) -> str:
     text = naming.template(value)
-    if not naming.fields_of(text):
+    if not naming.template_fields(text):
         raise ValueError("a template without a {field} gives every file the same path")
     return text
 

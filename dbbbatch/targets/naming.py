@@ -36,7 +36,7 @@ class NoName(Exception):
 def template(value: Any) -> str:
     """Accept a template (the parser of a configuration key)."""
     text = fields.text(value)
-    if wrong := [name for name in fields_of(text) if not name.isidentifier()]:
+    if wrong := [name for name in template_fields(text) if not name.isidentifier()]:
         raise ValueError(f"{{{wrong[0]}}} is no name of a field")
     return text
 
@@ -46,7 +46,7 @@ def pattern(value: Any) -> re.Pattern[str] | None:
     return fields.patterns([value])[0] if value else None
 
 
-def fields_of(text: str) -> list[str]:
+def template_fields(text: str) -> list[str]:
     """Return the names in braces of a template.
 
     Raises
@@ -86,7 +86,7 @@ class Namer:
         self._templates = templates
         examples = {**dict.fromkeys(pattern.groupindex if pattern else (), ""), **FIELDS}
         for key, text in templates.items():
-            for field in fields_of(text):
+            for field in template_fields(text):
                 if field not in examples:
                     raise Misconfigured(
                         f"{key}: {{{field}}} has no value{fields.nearest(field, [*examples])}"

@@ -91,7 +91,7 @@ def test_a_living_pass_keeps_its_files_though_the_clock_was_set(ingesting: Inges
         pid=parent.pid,
         process_started=parent.create_time() - 3600,
         machine=processes.machine(),
-        start_ticks=processes.start_ticks(parent.pid),
+        start_ticks=processes._state_and_ticks(parent.pid)[1],
         version="",
         started=now,
         outcome="running",
