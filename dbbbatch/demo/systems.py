@@ -117,7 +117,7 @@ def _started(work: Path, environment: Path) -> Iterator[str]:
     ready = work / "ready"
     ready.unlink(missing_ok=True)
     argv = [str(python), "-P", server.__file__, str(work)]
-    with run.start([os.fsencode(word) for word in argv], cwd=str(work)) as process:
+    with run.Process([os.fsencode(word) for word in argv], cwd=str(work)) as process:
         deadline = time.monotonic() + _PATIENCE
         while not ready.exists():
             if time.monotonic() > deadline or not _runs(process):

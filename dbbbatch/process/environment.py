@@ -1,7 +1,7 @@
-"""The environment in which programs and plugins of ours run: that of the pass, but for secrets.
+"""The environment of the programs and plugins that we start: ours without secrets.
 
-Which programs those are is somebody else's configuration, and what a program's environment holds is
-seen in its core dumps and logs. The password of the database is none of their business.
+A program's environment is visible in its core dumps and logs, so it must not hold the password of
+the database.
 """
 
 import os
@@ -11,17 +11,17 @@ _hidden = {"PGPASSWORD"}
 
 
 def hide(variables: Iterable[str]) -> None:
-    """Keep variables of the environment from whatever is started from now on."""
+    """Leave variables out of the environment of all programs that are started from now on."""
     _hidden.update(variables)
 
 
 def for_children(keep: Collection[str] = (), **more: str) -> dict[str, str]:
-    """Return the environment of a program or plugin that is to be started.
+    """Return the environment of a program or plugin.
 
     Parameters
     ----------
-    keep : collection of `str`
-        Variables that its own configuration names, which it needs whatever else they are for.
+    keep : `~collections.abc.Collection` [ `str` ]
+        Variables that its own configuration names: it gets them also if they are hidden.
     **more
         Further variables.
     """

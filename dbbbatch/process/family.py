@@ -1,4 +1,4 @@
-"""Which processes belong to a program that we started, also those that left it."""
+"""The processes of a program that we started, also those that have left it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 
 def members(leader: int, *, running: bool) -> list[int]:
-    """Find the processes of the session that we made for a program, and what left it.
+    """Return the processes of a program's session, and its descendants in other sessions.
 
     Parameters
     ----------
     leader : `int`
-        The program's number, which is its session's.
+        The process number of the program, which is that of its session.
     running : `bool`
-        It has not been waited for, so its number is no other's.
+        Nobody has waited for it yet, so no other process can have its number.
     """
     import psutil
 
@@ -33,22 +33,22 @@ def members(leader: int, *, running: bool) -> list[int]:
 
 
 def end(pids: Sequence[int], how: int = signal.SIGKILL) -> None:
-    """Send a signal to processes, which may be gone."""
+    """Send a signal to processes, which may have ended."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, how)
 
 
 def end_naming(name: bytes) -> int:
-    """End the processes of this user whose command line has a path in `name`, or its list of files.
+    """End a transfer that a killed pass left: processes of this user with `name` in an argument.
 
-    So a transfer goes that a killed pass left behind: its arguments hold a path that no other
-    transfer ever has. Who searches a log for the name is no such process.
+    The name of an attempt is a directory in its paths, or its list of files, and of no other
+    transfer. A process that searches a log for the name is not ended.
 
     Returns
     -------
     count : `int`
-        Processes ended.
+        Processes that were ended.
     """
     count = 0
     tokens = (b"/%s/" % name, b"/%s.list" % name)
@@ -68,7 +68,7 @@ def end_naming(name: bytes) -> int:
 
 
 def descends(pid: int, family: Sequence[int]) -> bool:
-    """Return whether a process number still belongs to the family that it was taken from."""
+    """Return whether a process number still belongs to its family."""
     with contextlib.suppress(OSError):
         return os.getsid(pid) in family
     return False

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 
 class Ends:
-    """The three pipes between us and a program: our ends and theirs."""
+    """The three pipes between us and a program: our ends and its ends."""
 
     def __init__(self) -> None:
         self.their_input, self.input = os.pipe()
@@ -18,15 +18,17 @@ class Ends:
         os.set_blocking(self.input, False)
 
     def close_theirs(self) -> None:
+        """Close the ends of the program, which has its own descriptors of them."""
         for name in ("their_input", "their_output", "their_error"):
             self._close(name)
 
     def close_input(self) -> None:
+        """Close our end of the program's stdin."""
         self._close("input")
 
     def close(self) -> None:
-        self.close_theirs()
-        for name in ("input", "output", "error"):
+        """Close all ends that are open."""
+        for name in list(vars(self)):
             self._close(name)
 
     def _close(self, name: str) -> None:
@@ -36,17 +38,18 @@ class Ends:
 
 
 class Descriptor:
-    """What `sh` takes for a file: it passes the descriptor on, and starts no thread to copy."""
+    """A file for `sh`, which hands the descriptor to the program and starts no thread to copy."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def fileno(self) -> int:
+        """Return the descriptor."""
         return self._descriptor
 
 
 def watch(pid: int) -> int:
-    """Open a descriptor that becomes readable when the program ends; -1 where there is none."""
+    """Return a descriptor that becomes readable when a program ends; -1 where there is none."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):  # an old kernel, or it has ended already
@@ -54,7 +57,17 @@ def watch(pid: int) -> int:
 
 
 def poll(wanted: Mapping[int, int], deadline: float, short: float | None = None) -> set[int]:
-    """Wait for descriptors until `deadline`, at most `short` seconds."""
+    """Wait for events of descriptors; return the descriptors that are ready.
+
+    Parameters
+    ----------
+    wanted : `~collections.abc.Mapping` [ `int`, `int` ]
+        Of each descriptor the events of `select.poll`.
+    deadline : `float`
+        When to return at the latest, a time of `time.monotonic`.
+    short : `float`, optional
+        Most seconds to wait.
+    """
     poller = select.poll()
     for descriptor, events in wanted.items():
         poller.register(descriptor, events)

@@ -1,9 +1,9 @@
 """The only module that starts programs: exact bytes, no terminal, a session of their own.
 
-Programs are started by `sh`, with descriptors of ours for their input and output, so that what is
-read and written here is exactly what they write and read. They never see a terminal, inherit no
-descriptor (a lock least of all) and lead a session of their own, which we end ourselves: first by
-asking, then for good, with whatever process descends from them.
+Programs are started by `sh` with pipes of ours, so that we read and write exactly the bytes that
+they write and read. They have no terminal, inherit no descriptor (a lock least of all) and lead a
+session of their own. We end them together with all their descendants, first by SIGTERM, then by
+SIGKILL.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import signal
 import subprocess
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,29 +25,28 @@ from dbbbatch.errors import DbbError, TryLater
 from dbbbatch.process import environment, family
 from dbbbatch.process.pipes import Descriptor, Ends, poll, watch
 
-#: Bytes kept of each output stream by `run`: the last ones, where a program says why it failed.
+#: Bytes kept of each output stream: the last ones, in which a program says why it failed.
 KEPT = 1 << 20
 
-#: Seconds between asking a program to end and ending it.
+#: Seconds between SIGTERM and SIGKILL.
 GRACE = 2.0
 
-#: Seconds for which the output of a program that has ended is still read, where a child of its
-#: (an ssh master connection) keeps it open.
+#: Seconds for which the output of a program that has ended is still read, where a child of it (an
+#: ssh master connection) keeps it open.
 _LINGERING = 0.5
 
 _READ_SIZE = 1 << 16
 
-#: Chunks that are read at most of what a program left in its pipes when it had ended: more than a
-#: pipe holds. Whoever writes on is not the program.
+#: Most reads of what a program left in its pipes when it had ended: more than a pipe holds. Whoever
+#: still writes is not the program.
 _MOST_LEFT = 32
 
 _live: weakref.WeakSet[Process] = weakref.WeakSet()
 
-#: How often `end_all` was called: what was just being started then must end too.
+#: How often `end_all` was called: what was being started at that moment must end too.
 _ended_all = 0
 
-
-#: What the system says of a program that it can never run, as it is or by this user.
+#: Errors of a program that this user can never run as it is.
 _NO_TOOL = frozenset(
     {
         errno.EACCES,
@@ -62,7 +61,7 @@ _NO_TOOL = frozenset(
 
 
 class ToolMissing(DbbError):
-    """A program of the configuration is not there, or cannot be started."""
+    """A program of the configuration does not exist, or cannot be started."""
 
     exit_code = 78
 
@@ -92,10 +91,7 @@ class Finished:
     seconds: float
 
     def said(self) -> str:
-        """Give how it ended and what it said last, as one line for an operator.
-
-        That is on stderr; a program that is silent there may have said on stdout why it failed.
-        """
+        """Return how it ended and the end of its stderr, or else stdout, as one line."""
         if self.timed_out:
             how = f"ended at its time limit, after {self.seconds:.0f} s"
         elif self.signal is not None:
@@ -115,23 +111,25 @@ def last_lines(output: bytes, most: int = 300) -> str:
 
 
 class Process:
-    """A running program. Used as a context manager it is ended, at the latest, at the end.
+    """A running program, which is ended at the end of its ``with`` block.
 
-    Only one thread reads and writes; `end` may be called from any, and from a signal handler.
+    Only one thread reads and writes; `end` may be called by any, and by a signal handler.
 
     Parameters
     ----------
     argv : `~collections.abc.Sequence` [ `bytes` ]
-        The program (looked for on PATH) and its arguments, handed over as they are.
+        The program (searched on PATH) and its arguments, passed on as they are.
     cwd : `str`, optional
         Directory to start it in.
     env : `~collections.abc.Mapping` [ `str`, `str` ], optional
-        The whole environment; by default ours without the secrets of the database.
+        The whole environment; by default `environment.for_children`.
 
     Raises
     ------
     ToolMissing
-        There is no such program, or it cannot be started.
+        There is no such program, or it can never be started.
+    TryLater
+        It cannot be started now.
     """
 
     def __init__(
@@ -163,9 +161,11 @@ class Process:
             self.end()
 
     def __enter__(self) -> Process:
+        """Return the program."""
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """End the program if it runs."""
         if self._ended is None:
             self.end()
             self.finish(time.monotonic() + GRACE)
@@ -173,14 +173,14 @@ class Process:
     def write(self, data: bytes | Iterable[bytes], deadline: float) -> None:
         """Write all of `data` to the program's stdin, reading what it writes meanwhile.
 
-        A program that reads no more is no error here; how it ended tells.
+        A program that no longer reads is no error here.
 
         Raises
         ------
         TimeoutError
-            The program does not read; `deadline` is a time of `time.monotonic`.
+            The program does not read until `deadline`, a time of `time.monotonic`.
         """
-        for piece in _pieces(data):
+        for piece in [data] if isinstance(data, bytes) else data:
             rest = memoryview(piece)
             while rest and self._ends.input >= 0:
                 self._wait(deadline, writing=True)
@@ -192,7 +192,7 @@ class Process:
                     self._ends.close_input()
 
     def close_input(self) -> None:
-        """Let the program see the end of its stdin."""
+        """Close the program's stdin."""
         self._ends.close_input()
 
     def read(self, deadline: float) -> bytes:
@@ -206,16 +206,16 @@ class Process:
         Raises
         ------
         TimeoutError
-            It is past `deadline`, a time of `time.monotonic`, whether something came or not: who
-            calls this until an answer is whole waits no longer for it, however much comes.
+            It is past `deadline`, a time of `time.monotonic`, even if there is output: calling
+            this until an answer is whole ends then, however much comes.
         """
         if time.monotonic() >= deadline:
             raise TimeoutError
-        there = self._output[self._ends.output]
-        while not there and self._ends.output in self._open:
+        output = self._output[self._ends.output]
+        while not output and self._ends.output in self._open:
             self._wait(deadline)
-        data = bytes(there)
-        there.clear()
+        data = bytes(output)
+        output.clear()
         return data
 
     @property
@@ -243,7 +243,9 @@ class Process:
         self._drain(keep)
         output, error = (bytes(self._output[fd]) for fd in (self._ends.output, self._ends.error))
         self._ends.close()
-        self._close_watch()
+        if self._watch >= 0:
+            os.close(self._watch)
+            self._watch = -1
         _live.discard(self)
         self._ended = Finished(
             exit_code=code if code >= 0 else None,
@@ -264,13 +266,13 @@ class Process:
         return family.members(self.pid, running=running)
 
     def _end_gently(self, keep: int) -> None:
-        """Ask the program to end, so that it may tidy up at both ends; then end it."""
+        """Send SIGTERM, so that the program can tidy up at both ends; then SIGKILL."""
         before = self._family()
         self.end(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             self._await_end(time.monotonic() + GRACE)
         self.end()
-        # Also those that lost their parent just now.
+        # Also those that have just lost their parent.
         family.end([pid for pid in before if family.descends(pid, before)])
 
     def _await_end(self, deadline: float) -> None:
@@ -282,9 +284,7 @@ class Process:
 
     def _alive(self) -> bool:
         if self._watch >= 0:
-            poller = select.poll()
-            poller.register(self._watch, select.POLLIN)
-            return not poller.poll(0)
+            return not poll({self._watch: select.POLLIN}, 0)
         return bool(self._command.process.is_alive()[0])
 
     def _wait(self, deadline: float, *, writing: bool = False, keep: int = 0) -> None:
@@ -293,7 +293,7 @@ class Process:
         Raises
         ------
         TimeoutError
-            It is past `deadline`: that it writes on and on does not put that off.
+            It is past `deadline`, even if the program goes on writing.
         """
         if not writing and not self._alive():
             # Whoever still holds the pipes open, silent or not, is not the program.
@@ -314,7 +314,7 @@ class Process:
             raise TimeoutError
 
     def _readable(self, keep: int) -> dict[int, int]:
-        """Return the pipes to read: not stdout while more of it waits for `read` than is kept."""
+        """Return the pipes to read: not stdout while `KEPT` bytes of it wait for `read`."""
         wanted = dict.fromkeys(self._open, select.POLLIN)
         if not keep and len(self._output[self._ends.output]) >= KEPT:
             wanted.pop(self._ends.output, None)
@@ -341,18 +341,6 @@ class Process:
                 self._open.discard(fd)
         return took
 
-    def _close_watch(self) -> None:
-        if self._watch >= 0:
-            os.close(self._watch)
-            self._watch = -1
-
-
-def start(
-    argv: Sequence[bytes], *, cwd: str | None = None, env: Mapping[str, str] | None = None
-) -> Process:
-    """Start a program and give it back while it runs; see `Process`."""
-    return Process(argv, cwd=cwd, env=env)
-
 
 def run(
     argv: Sequence[bytes],
@@ -367,25 +355,14 @@ def run(
 
     Parameters
     ----------
-    argv : `~collections.abc.Sequence` [ `bytes` ]
-        The program (looked for on PATH) and its arguments, handed over as they are.
+    argv, cwd, env
+        As for `Process`, which may also raise.
     timeout : `float`
         Seconds after which the program and all that it started are ended.
     stdin : `bytes` or `~collections.abc.Iterable` [ `bytes` ], optional
         What it reads; nothing by default.
-    cwd, env
-        As for `Process`.
     keep : `int`
         Bytes kept of each output stream, at most twice that.
-
-    Returns
-    -------
-    finished : `Finished`
-
-    Raises
-    ------
-    ToolMissing
-        There is no such program, or it cannot be started.
     """
     deadline = time.monotonic() + timeout
     with Process(argv, cwd=cwd, env=env) as process:
@@ -397,10 +374,9 @@ def run(
 def start_child(
     argv: Sequence[str], *, output: int, descriptors: Sequence[int], env: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Start a program that is spoken to over descriptors which it inherits, in its own session.
+    """Start a program that inherits some descriptors, and no others, in a session of its own.
 
-    Not by `sh`, which connects programs by stdin, stdout and stderr only, and costs the import of
-    asyncio. No other descriptor is inherited.
+    Not by `sh`, which connects programs by stdin, stdout and stderr only, and imports asyncio.
 
     Parameters
     ----------
@@ -430,7 +406,7 @@ def start_child(
 
 
 def end_all() -> None:
-    """End every program that runs now: a second signal does not wait for a transfer."""
+    """Kill all running programs: a second signal does not wait for a transfer."""
     global _ended_all
     _ended_all += 1
     for process in list(_live):
@@ -479,10 +455,3 @@ def _start(argv: list[bytes], ends: Ends, cwd: str | None, env: Mapping[str, str
         raise TryLater(f"cannot run {program!r} now: its process was killed at its start") from None
     except OSError as error:
         raise TryLater(f"cannot run {program!r} now: {error.strerror}") from None
-
-
-def _pieces(data: bytes | Iterable[bytes]) -> Iterator[bytes]:
-    if isinstance(data, bytes | bytearray | memoryview):
-        yield bytes(data)
-    else:
-        yield from data

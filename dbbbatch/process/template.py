@@ -1,7 +1,7 @@
-"""Commands of the configuration become argument lists: pure, nothing is run or looked at.
+"""Make argument lists of the commands of the configuration, without running or reading anything.
 
-A command is split into arguments once, as it stands in the configuration; then each placeholder
-fills an argument, or a part of one, with exact bytes. So no file name is ever split or quoted.
+A command is split into arguments once, as it is in the configuration; then each placeholder fills
+an argument, or a part of one, with exact bytes. So no file name is ever split or quoted.
 """
 
 from __future__ import annotations
@@ -12,54 +12,48 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-#: Most bytes of arguments given to one command: what every Linux takes, and one argument's limit.
+#: Most bytes of the arguments of one command: every Linux allows as many, also for one argument.
 MOST_ARGUMENTS = 128 * 1024
 
-#: How a transfer command is told what to copy; it uses exactly one of them.
+#: Placeholders for what a transfer command copies; it uses exactly one of them.
 SOURCES = ("file", "batch", "files_from")
 
-#: Where it copies to; it uses one of them.
+#: Placeholders for where it copies to; it uses at least one of them.
 DESTINATIONS = ("dest", "dest_root")
 
 _TOKEN = re.compile(r"\$\{(?P<variable>\w+)\}|\{\{|\}\}|\{(?P<name>\w+)\}|(?P<stray>[{}])")
 
-#: Filled with as many arguments as there are sources.
+#: The placeholder that becomes as many arguments as there are sources.
 _MANY = "batch"
 
-
-@dataclass(frozen=True)
-class _Slot:
-    """A placeholder."""
-
-    name: str
+#: A part of an argument: text, and the name of the placeholder that follows it, or ''.
+_Part = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the configuration, taken apart.
+    """A command of the configuration.
 
     Attributes
     ----------
-    arguments : `tuple` [ `tuple` ]
-        Of each argument its parts: text, or a slot to be filled.
+    arguments : `tuple` [ `tuple` [ `tuple` [ `str`, `str` ] ] ]
+        The parts of each argument: text, and the name of the placeholder that follows it, or ''.
     """
 
-    arguments: tuple[tuple[str | _Slot, ...], ...]
+    arguments: tuple[tuple[_Part, ...], ...]
 
     @property
     def placeholders(self) -> frozenset[str]:
         """The names in braces that the command uses."""
-        return frozenset(
-            part.name for argument in self.arguments for part in argument if isinstance(part, _Slot)
-        )
+        return frozenset(name for argument in self.arguments for _, name in argument if name)
 
     @property
     def source(self) -> str:
-        """How a transfer command is told what to copy: one of `SOURCES`."""
+        """The one of `SOURCES` that a transfer command uses."""
         return next(name for name in SOURCES if name in self.placeholders)
 
     def argv(self, values: Mapping[str, bytes | Sequence[bytes]]) -> list[bytes]:
-        """Fill the placeholders.
+        """Return the arguments with the placeholders filled.
 
         Parameters
         ----------
@@ -69,11 +63,11 @@ class Command:
         Raises
         ------
         KeyError
-            A placeholder without a value.
+            A placeholder has no value.
         """
         filled: list[bytes] = []
         for argument in self.arguments:
-            if argument == (_Slot(_MANY),):
+            if argument == (("", _MANY),):
                 sources = values[_MANY]
                 if isinstance(sources, bytes):
                     raise TypeError(f"{_MANY} is a list of arguments")
@@ -84,38 +78,35 @@ class Command:
 
     def shown(self) -> str:
         """Return the command for a message."""
-        return shlex.join("".join(map(_show_part, argument)) for argument in self.arguments)
+        return shlex.join(
+            "".join(text + (name and f"{{{name}}}") for text, name in argument)
+            for argument in self.arguments
+        )
 
 
 def parse_command(text: str) -> Command:
-    """Take a command of the configuration apart.
-
-    Raises
-    ------
-    ValueError
-        It is none; the message says why.
-    """
+    """Return a command of the configuration; raise `ValueError` with the reason if it is none."""
     try:
         words = shlex.split(text)
     except ValueError as error:
         raise ValueError(f"is no command line: {error}") from None
     if not words:
-        raise ValueError("a command is wanted")
+        raise ValueError("a command is expected")
     command = Command(tuple(tuple(_parts(word)) for word in words))
     for argument in command.arguments:
-        if _Slot(_MANY) in argument and len(argument) > 1:
+        if argument != (("", _MANY),) and any(name == _MANY for _, name in argument):
             raise ValueError("{batch} stands for several arguments, so it must be one by itself")
     return command
 
 
 def command_problems(commands: Mapping[str, str | None], known: Collection[str]) -> list[str]:
-    """Return what is wrong with an endpoint's commands, each beginning with the key.
+    """Return the problems of an endpoint's commands, each beginning with the key.
 
     Parameters
     ----------
-    commands : mapping
+    commands : `~collections.abc.Mapping` [ `str`, `str` or `None` ]
         "remote", "transfer" and "confirm", as configured.
-    known : collection of `str`
+    known : `~collections.abc.Collection` [ `str` ]
         Placeholders that the endpoint's own keys fill.
     """
     found = []
@@ -132,7 +123,7 @@ def command_problems(commands: Mapping[str, str | None], known: Collection[str])
         except ValueError as error:
             found.append(f"{name}: {error}")
             continue
-        found += [f"{name}: {what}" for what in _lacking(command, own.union(known))]
+        found += [f"{name}: {what}" for what in _without_value(command, own.union(known))]
         if name == "remote" and "command" not in command.placeholders:
             found.append("remote: {command} is missing: what is run at the far end")
         if name == "transfer":
@@ -141,7 +132,7 @@ def command_problems(commands: Mapping[str, str | None], known: Collection[str])
 
 
 def groups(names: Sequence[bytes], room: int) -> Iterator[Sequence[bytes]]:
-    """Divide arguments so that each group fits into `room` bytes; a group has at least one."""
+    """Yield arguments in groups, each of one argument or of at most `room` bytes."""
     begin = size = 0
     for number, name in enumerate(names):
         if number > begin and size + len(name) + 1 > room:
@@ -152,7 +143,7 @@ def groups(names: Sequence[bytes], room: int) -> Iterator[Sequence[bytes]]:
         yield names[begin:]
 
 
-def _parts(word: str) -> Iterator[str | _Slot]:
+def _parts(word: str) -> Iterator[_Part]:
     end = 0
     literal = ""
     for found in _TOKEN.finditer(word):
@@ -170,31 +161,24 @@ def _parts(word: str) -> Iterator[str | _Slot]:
                 "take it from"
             )
         if found["name"]:
-            if literal:
-                yield literal
-                literal = ""
-            yield _Slot(found["name"])
+            yield literal, found["name"]
+            literal = ""
         else:
             literal += found[0][0]
     literal += word[end:]
     if literal or not word:
-        yield literal
+        yield literal, ""
 
 
-def _fill(part: str | _Slot, values: Mapping[str, bytes | Sequence[bytes]]) -> bytes:
-    if isinstance(part, str):
-        return os.fsencode(part)
-    value = values[part.name]
+def _fill(part: _Part, values: Mapping[str, bytes | Sequence[bytes]]) -> bytes:
+    text, name = part
+    value = values[name] if name else b""
     if not isinstance(value, bytes):
-        raise KeyError(part.name)
-    return value
+        raise KeyError(name)
+    return os.fsencode(text) + value
 
 
-def _show_part(part: str | _Slot) -> str:
-    return part if isinstance(part, str) else f"{{{part.name}}}"
-
-
-def _lacking(command: Command, known: Collection[str]) -> Iterator[str]:
+def _without_value(command: Command, known: Collection[str]) -> Iterator[str]:
     import difflib
 
     for name in sorted(command.placeholders - set(known)):

@@ -127,7 +127,7 @@ def test_no_descriptor_is_inherited(tmp_path: Path) -> None:
 
 
 def test_the_program_leads_a_session_of_its_own() -> None:
-    with run.start([b"sleep", b"60"]) as process:
+    with run.Process([b"sleep", b"60"]) as process:
         assert os.getsid(process.pid) == process.pid != os.getsid(0)
 
 
@@ -159,7 +159,7 @@ def test_a_program_asked_to_end_may_tidy_up(
 ) -> None:
     monkeypatch.setattr(run, "GRACE", FOREVER)
     script = f"trap 'echo >{tmp_path}/tidy; exit' TERM; echo up; while :; do sleep 1; done"
-    with run.start([b"sh", b"-c", script.encode()]) as process:
+    with run.Process([b"sh", b"-c", script.encode()]) as process:
         process.read(time.monotonic() + FOREVER)
         assert process.finish(time.monotonic()).timed_out
     assert (tmp_path / "tidy").exists()
@@ -173,7 +173,7 @@ def test_who_keeps_the_output_open_is_not_waited_for() -> None:
 
 
 def test_ending_from_outside_ends_the_run() -> None:
-    with run.start([b"sleep", b"60"]) as process:
+    with run.Process([b"sleep", b"60"]) as process:
         run.end_all()
         finished = process.finish(time.monotonic() + FOREVER)
     assert finished.signal == 9
@@ -243,12 +243,12 @@ def test_a_reader_is_not_kept_by_output_without_end() -> None:
         while process.read(deadline):
             pass
 
-    with run.start([b"yes"]) as process, pytest.raises(TimeoutError):
+    with run.Process([b"yes"]) as process, pytest.raises(TimeoutError):
         read_all(process, time.monotonic() + 0.3)
 
 
 def test_a_writer_is_not_kept_by_a_program_that_only_prints() -> None:
-    with run.start([b"yes"]) as process:
+    with run.Process([b"yes"]) as process:
         with pytest.raises(TimeoutError):
             process.write(b"x" * 10_000_000, time.monotonic() + 0.5)
         # What nobody has read yet stays in the program's pipe.

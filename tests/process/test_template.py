@@ -49,7 +49,7 @@ def test_words_that_hold_the_name_of_a_placeholder_are_left() -> None:
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [
-        ("", "a command is wanted"),
+        ("", "a command is expected"),
         ("cp 'x", "no command line"),
         ("cp {batch}/ x", "by itself"),
         ("cp { x", "written twice"),

@@ -431,7 +431,7 @@ class Session:
         head = "".join(f"{name}={value}\n" for name, value in settings.items())
         script = head.encode() + Path(__file__).with_name("far_end.sh").read_bytes()
         script += _END_OF_SCRIPT.encode() + b"\n"
-        self._process = run.start(self._argv)
+        self._process = run.Process(self._argv)
         self._ask([script, self._request("hello", "-")])
 
     def _request(
