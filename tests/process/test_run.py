@@ -181,7 +181,7 @@ def test_ending_from_outside_ends_the_run() -> None:
 
 def test_a_process_is_ended_by_what_it_names(tmp_path: Path) -> None:
     # Where a killed pass left it: neither our child nor known to us.
-    name = b"attempt-0123456789"
+    name = b"attempt-" + os.urandom(8).hex().encode()
 
     def left(argument: bytes) -> int:
         script = b'setsid sh -c "sleep 60; : $1" >/dev/null 2>&1 & echo $!'
