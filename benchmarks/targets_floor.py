@@ -34,7 +34,7 @@ def butler(repo: str, paths: Sequence[str]) -> None:
             pedantic=False,
             filename=path,
             required=headers.REQUIRED_PROPERTIES,
-            subset=headers.WANTED,
+            subset=headers.REQUIRED_PROPERTIES | records.PROPERTIES,
         )
         exposures[info.exposure_id] = info
         data_id = DataCoordinate.standardize(

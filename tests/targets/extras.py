@@ -23,7 +23,7 @@ class _Untried(pytest.Module):
 
 
 def without(reason: str, *needed: str):
-    """Give the hook that skips the modules beside a conftest unless these can be imported."""
+    """Return the hook that skips the modules beside a conftest unless these can be imported."""
 
     def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> object:
         if STRICT or all(map(_importable, needed)):

@@ -15,7 +15,7 @@ from dbbbatch.targets.plugin import Context, Outcome, Plugin, StoredFile
 
 @contextmanager
 def started(name: str, storage: Path, /, **config: Any) -> Iterator[Plugin]:
-    """Give a plugin that was configured, checked and started."""
+    """Return a plugin that was configured, checked and started."""
     plugin_type = registry.find(name)
     context = Context("here", "site", str(storage), str(storage / "state"), 60.0)
     plugin = plugin_type(registry.read_settings(plugin_type, config, "target.x"), context)
@@ -53,10 +53,10 @@ def offered(plugin: Plugin, *paths: Path, **more: Any) -> list[Outcome]:
 
 
 def results(outcomes: list[Outcome]) -> list[str]:
-    """Give their results alone."""
+    """Return their results alone."""
     return [outcome.result.value for outcome in outcomes]
 
 
 def digest(path: Path) -> str:
-    """Give what tells whether a file was changed."""
+    """Return what tells whether a file was changed."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,8 +3,8 @@
 * written first: the records of filter, group, night and exposure that the files refer to
 * done: one `Butler.ingest` for the batch, in one transaction
 * recorded: by that transaction, and then by the ingester from the outcomes
-* recovery: the repository is asked which datasets of these exposures it holds; the same file, or
-  the same content, is there already
+* recovery: the repository is asked which datasets of these exposures it holds; one of the same file
+  or the same content is a success
 
 A batch costs one query for its exposures, one insertion for the new ones and one `Butler.ingest`;
 only files whose exposures are registered already are looked up. What fails is divided in halves, so
@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from astro_metadata_translator import ObservationInfo
@@ -65,17 +66,9 @@ class _Plan:
 class DirectIngest:
     """Ingests batches into an open repository.
 
-    Parameters
-    ----------
-    repository : `Repository`
-        The repository.
-    settings : `Gen3Settings`
-        The plugin's keys.
-    formatter : `type`
-        The class whose name is recorded with each file, to read it.
-    patience : `float`
-        Seconds of reading after which the files that were read are ingested, before more are read:
-        the ingester waits for outcomes only so long.
+    The name of `formatter`, a class that reads the files, is recorded with each. After `patience`
+    seconds of reading, the files that were read are ingested before more are read: the ingester
+    waits for outcomes only so long.
     """
 
     def __init__(
@@ -182,21 +175,17 @@ class DirectIngest:
         """Register filters and exposures; yield where that fails, and return the other files."""
         wrong: dict[ExposureKey, str] = {}
         new: dict[ExposureKey, _Rows] = {}
-        universe = self._repository.butler.dimensions
         for plan in plans:
             key = plan.exposure
             if key in wrong or key in new:
                 continue
-            try:
-                rows = records.exposure_rows(plan.infos[0], universe)
-            except Exception as error:  # noqa: BLE001 (astropy raises many kinds for a bad value)
-                wrong[key] = f"exposure {key[1]}: {error_text(error)}"
-                continue
-            why = self._register_filter(key[0], str(plan.infos[0].physical_filter))
-            if why := why or self._amend(registered.get(key), rows):
-                wrong[key] = why
+            rows = self._rows(plan)
+            if isinstance(rows, str):
+                wrong[key] = rows
             elif key not in registered:
                 new[key] = rows
+            elif why := self._amend(registered[key], rows):
+                wrong[key] = why
         if new and self._repository.attempt(self._insert, list(new.values())):
             # One by one shows which record was refused.
             for key, rows in new.items():
@@ -210,30 +199,37 @@ class DirectIngest:
                 ready.append(plan)
         return ready
 
-    def _register_filter(self, instrument: str, name: str) -> str | None:
-        """Register a filter unless it is registered; return what is wrong, if anything."""
+    def _rows(self, plan: _Plan) -> _Rows | str:
+        """Make an exposure's rows and register its filter, or return what is wrong."""
+        instrument, number = plan.exposure
+        name = str(plan.infos[0].physical_filter)
+        try:
+            rows = records.exposure_rows(plan.infos[0], self._repository.butler.dimensions)
+        except Exception as error:  # noqa: BLE001 (astropy raises many kinds for a bad value)
+            return f"exposure {number}: {error_text(error)}"
         if self._repository.query(self._repository.has_filter, instrument, name):
-            return None
+            return rows
         if not self._settings.register_filters:
             return f"filter {name!r} of {instrument} is not registered in {self._repository.where}"
         row = {"instrument": instrument, "name": name, "band": instruments.band(instrument, name)}
         register = self._repository.butler.registry.syncDimensionData
-        if error := self._repository.attempt(register, "physical_filter", row):
-            return f"filter {name!r} of {instrument} cannot be registered: {first_line(error)}"
-        return None
+        if refusal := self._repository.attempt(register, "physical_filter", row):
+            return f"filter {name!r} of {instrument} cannot be registered: {first_line(refusal)}"
+        return rows
 
-    def _amend(self, record: DimensionRecord | None, rows: _Rows) -> str | None:
-        """Compare an exposure with its record, if any, and update that if so configured."""
-        if record is None or self._settings.exposures == "keep":
-            return None
-        differing = records.differences(record, rows["exposure"])
-        if not differing:
-            return None
-        if self._settings.exposures == "update":
-            return self._sync(rows, update=True)
-        return f"exposure {record.id} is there already and differs: {'; '.join(differing)}"
+    def _insert(self, exposures: list[_Rows]) -> None:
+        for element in exposures[-1]:
+            # Several exposures share a night, and some a group.
+            unique = {
+                (row["instrument"], row.get("id", row.get("name"))): row
+                for row in (rows[element] for rows in exposures)
+            }
+            self._repository.butler.registry.insertDimensionData(
+                element, *unique.values(), skip_existing=True
+            )
 
     def _sync(self, rows: _Rows, *, update: bool = False) -> str | None:
+        """Register the rows of one exposure; return what is wrong, if anything."""
         for element, row in rows.items():
             register = self._repository.butler.registry.syncDimensionData
             if error := self._repository.attempt(register, element, row, update=update):
@@ -241,16 +237,16 @@ class DirectIngest:
                 return f"exposure {number} cannot be registered: {first_line(error)}"
         return None
 
-    def _insert(self, exposures: list[_Rows]) -> None:
-        for element in exposures[-1]:
-            # Several exposures share a night, and some a group.
-            unique = {
-                (row.get("instrument"), row.get("id"), row.get("name")): row
-                for row in (rows[element] for rows in exposures)
-            }
-            self._repository.butler.registry.insertDimensionData(
-                element, *unique.values(), skip_existing=True
-            )
+    def _amend(self, record: DimensionRecord, rows: _Rows) -> str | None:
+        """Compare an exposure with its record, and update that if so configured."""
+        if self._settings.exposures == "keep":
+            return None
+        differing = records.differences(record, rows["exposure"])
+        if differing and self._settings.exposures == "update":
+            return self._sync(rows, update=True)
+        if differing:
+            return f"exposure {record.id} is there already and differs: {'; '.join(differing)}"
+        return None
 
     def act(self, plans: list[_Plan]) -> Iterator[Outcome]:
         """Register files whose exposures are registered; halve those that are refused."""
@@ -258,7 +254,7 @@ class DirectIngest:
             return
         datasets = [
             FileDataset(
-                path=ResourcePath(headers.uri(plan.file.path)),
+                path=ResourcePath(Path(plan.file.path).as_uri()),
                 refs=plan.refs,
                 formatter=self._formatter,
             )
@@ -289,7 +285,7 @@ class DirectIngest:
     def recover(
         self, plans: list[_Plan]
     ) -> Generator[Outcome, None, tuple[list[_Plan], dict[ExposureKey, DimensionRecord]]]:
-        """Yield outcomes of files that are there, or for which an instrument or detector is not.
+        """Yield outcomes of files that the repository holds, or lacks the detector of.
 
         Return the other files, and the records of those of their exposures that are registered.
         """
@@ -315,7 +311,7 @@ class DirectIngest:
         return new, registered
 
     def _compared(self, plan: _Plan, held: dict[DataCoordinate, DatasetRef]) -> Outcome | None:
-        """Compare a file with what is there; None if something is still to be ingested."""
+        """Compare a file with what the repository holds; None if it still lacks something."""
         new = []
         same = "registered before"
         for ref in plan.refs:

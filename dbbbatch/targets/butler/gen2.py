@@ -223,7 +223,7 @@ class ButlerGen2(Plugin):
         return len(paths), None, warnings[-1].getMessage() if warnings else ""
 
     def _confirmed(self, parsed: _Parsed, error: Exception | None, why: str) -> Outcome:
-        """Return what became of a file that was given to the task."""
+        """Return what became of a file that the task has tried."""
         outcome = self.recover(parsed)
         if outcome is None:
             return failed(parsed.file, error, why or "the task wrote no row for it")
@@ -232,7 +232,7 @@ class ButlerGen2(Plugin):
         return outcome
 
     def recover(self, parsed: _Parsed) -> Outcome | None:
-        """Compare a file with what is there, and remove what a kill left of it.
+        """Compare a file with what the repository holds, and remove what a kill left of it.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Read what a file's headers say was observed, by astropy and astro_metadata_translator."""
+"""Translate the headers of a file, by astropy and astro_metadata_translator."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import importlib
 import os
 import re
 import tempfile
-import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from astro_metadata_translator import MetadataTranslator, ObservationInfo, merge_headers
 from astropy.io.fits import Card, Header
 
-from dbbbatch.targets.butler import fits
+from dbbbatch.targets.butler import fits, records
 from dbbbatch.targets.plugin import Result
 
 #: The requested duration, which an exposure record holds where the header has it, and the actual
@@ -36,20 +36,6 @@ REQUIRED_PROPERTIES = {
     "observation_type",
     "observing_day",
     "physical_filter",
-}
-WANTED = {
-    "altaz_begin",
-    "boresight_rotation_angle",
-    "boresight_rotation_coord",
-    "can_see_sky",
-    "dark_time",
-    "object",
-    "observation_counter",
-    "observation_reason",
-    "observing_day_offset",
-    "science_program",
-    "tracking_radec",
-    "visit_id",
 }
 
 
@@ -85,11 +71,6 @@ def load_translators(modules: Iterable[str] = ()) -> None:
         importlib.import_module(module)
 
 
-def uri(path: str) -> str:
-    """Write a path as a URI in which `#` and `%` stand for themselves."""
-    return f"file://{urllib.parse.quote(path)}"
-
-
 def whole_hdus(path: str, *, count: bool = True) -> list[fits.Hdu]:
     """Find the HDUs of a file, as `fits.walk`, and refuse a name that the Butler cannot record."""
     try:
@@ -100,7 +81,7 @@ def whole_hdus(path: str, *, count: bool = True) -> list[fits.Hdu]:
 
 
 def observations(path: str, *, count: bool = True) -> list[ObservationInfo]:
-    """Read what a file's headers say was observed: an entry for each detector in it.
+    """Translate the headers of a file: one `ObservationInfo` for each detector in it.
 
     Parameters
     ----------
@@ -141,7 +122,7 @@ def observations(path: str, *, count: bool = True) -> list[ObservationInfo]:
 
 
 def _translated(path: str, hdus: Sequence[fits.Hdu]) -> list[ObservationInfo]:
-    name = uri(path)
+    name = Path(path).as_uri()
     header = _header(hdus[0])
     translator = _translator(header, name)
     if translator is None and len(hdus) > 1:
@@ -182,7 +163,7 @@ def _observation(header: Any, translator: type[MetadataTranslator], name: str) -
             translator_class=translator,
             filename=name,
             required=required,
-            subset=required | WANTED,
+            subset=required | records.PROPERTIES,
             quiet=True,
         )
 
@@ -240,9 +221,9 @@ def _headers_alone(path: str, hdus: Sequence[fits.Hdu]) -> Iterator[str]:
 
 def _reason_of(error: Exception) -> str:
     """Return what was missing and for which property, which the chain of causes hides."""
-    wanted = re.search(r"property '(\w+)'", str(error))
+    lacking = re.search(r"property '(\w+)'", str(error))
     at: BaseException = error
     while at.__cause__ is not None:
         at = at.__cause__
     text = str(at.args[0] if isinstance(at, KeyError) and at.args else at)
-    return f"{text} (for {wanted[1]})" if wanted and at is not error else text
+    return f"{text} (for {lacking[1]})" if lacking and at is not error else text

@@ -1,7 +1,6 @@
 """The instruments that a repository can be prepared for without the LSST stack.
 
-What `instruments.toml` says of them agrees with the stack, so that a repository prepared here and
-one prepared by the stack agree.
+`instruments.toml` has the stack's values, so that repositories prepared here and by it agree.
 """
 
 from __future__ import annotations

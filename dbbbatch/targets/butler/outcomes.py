@@ -1,4 +1,4 @@
-"""Outcomes that the Butler plugins share: a file that cannot be read, or is there already."""
+"""Outcomes of files that cannot be read, or that differ from what a repository holds."""
 
 from __future__ import annotations
 

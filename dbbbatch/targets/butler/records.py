@@ -39,6 +39,15 @@ _COPIED = {
     "has_simulated": "has_simulated_content",
     "can_see_sky": "can_see_sky",
 }
+#: The properties that records are made of, besides the times.
+PROPERTIES = set(_COPIED.values()) | {
+    "altaz_begin",
+    "boresight_rotation_angle",
+    "boresight_rotation_coord",
+    "dark_time",
+    "observing_day_offset",
+    "tracking_radec",
+}
 
 
 def exposure_rows(info: ObservationInfo, universe: DimensionUniverse) -> dict[str, dict[str, Any]]:
@@ -47,7 +56,7 @@ def exposure_rows(info: ObservationInfo, universe: DimensionUniverse) -> dict[st
     Parameters
     ----------
     info : `ObservationInfo`
-        What the header of one of its detectors says.
+        The translated header of one of its detectors.
     universe : `DimensionUniverse`
         The repository's.
 
@@ -57,7 +66,9 @@ def exposure_rows(info: ObservationInfo, universe: DimensionUniverse) -> dict[st
         Dimension element to row; the last is the exposure's.
     """
     exposure = universe["exposure"]
-    values = {name: getattr(info, wanted) for name, wanted in _COPIED.items()} | _measured(info)
+    values = {name: getattr(info, property_) for name, property_ in _COPIED.items()} | _measured(
+        info
+    )
     rows: dict[str, dict[str, Any]] = {}
     if "group" in exposure.implied:
         rows["group"] = {"instrument": info.instrument, "name": info.exposure_group}

@@ -42,7 +42,7 @@ _Answer = TypeVar("_Answer")
 
 
 def database_away(error: BaseException) -> str | None:
-    """Return what the repository's database said, if an error means that it is away or busy."""
+    """Return the database's own message if an error means that it is away or busy."""
     for one in chain(error):
         if isinstance(
             one,

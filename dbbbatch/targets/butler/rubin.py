@@ -133,26 +133,21 @@ class _Rubin(FitsTranslator):
             raise KeyError(f"no {' or '.join(keywords)} in the header")
         return value
 
-    @cache_translation
     def to_exposure_id(self) -> int:
         return exposure_id(
             self.to_observing_day(), self.to_observation_counter(), self._value("CONTRLLR")
         )
 
-    @cache_translation
     def to_visit_id(self) -> int:
         return group_number(self.to_exposure_group())
 
-    @cache_translation
     def to_exposure_group(self) -> str:
         group = self._value("GROUPID")
         return str(group) if group is not None else str(self.to_exposure_id())
 
-    @cache_translation
     def to_observing_day(self) -> int:
         return int(str(self._needed("DAYOBS")).partition("T")[0].replace("-", ""))
 
-    @cache_translation
     def to_group_counter_start(self) -> int:
         counter = self.to_observation_counter()
         index = self._value("CURINDEX")
@@ -161,7 +156,6 @@ class _Rubin(FitsTranslator):
         # Zero would make one big visit of all such exposures.
         return counter or self.to_exposure_id()
 
-    @cache_translation
     def to_group_counter_end(self) -> int:
         counter = self.to_observation_counter()
         index, last = self._value("CURINDEX"), self._value("MAXINDEX")
@@ -169,28 +163,23 @@ class _Rubin(FitsTranslator):
             return counter + int(last) - int(index)
         return counter or self.to_exposure_id()
 
-    @cache_translation
     def to_observation_type(self) -> str:
         return _observation_type(self._needed("IMGTYPE", "OBSTYPE"))
 
-    @cache_translation
     def to_observation_reason(self) -> str:
         reason = self._value("REASON", "TESTTYPE")
         return str(reason).lower() if reason is not None else super().to_observation_reason()
 
-    @cache_translation
     def to_has_simulated_content(self) -> bool:
         flags = any(self._header[name] for name in self._header if "SIMULATE" in name)
         return flags or str(self._value("CONTRLLR") or " ") in SIMULATED
 
-    @cache_translation
     def to_can_see_sky(self) -> bool | None:
         if self._value("SHUTTIME") == 0.0:
             return False
         vignetted = self._value("VIGN_MIN")
         return super().to_can_see_sky() if vignetted is None else str(vignetted) != "FULLY"
 
-    @cache_translation
     def to_physical_filter(self) -> str:
         found = [self._value(keyword) for keyword in ("FILTER", "FILTER1", "FILTER2")]
         names = [tidy_filter(str(name)) for name in found if name is not None]
@@ -206,17 +195,14 @@ class _Rubin(FitsTranslator):
                 return Time(value, format=kind, scale="tai")
         raise KeyError("no DATE-BEG in the header")
 
-    @cache_translation
     def to_datetime_end(self) -> Time:
         if (value := self._value("DATE-END")) is not None:
             return Time(value, format="fits", scale="tai")
         return self.to_datetime_begin() + max(self.to_exposure_time(), 0.0 * u.s)
 
-    @cache_translation
     def to_exposure_time(self) -> u.Quantity:
         return self.to_exposure_time_requested()
 
-    @cache_translation
     def to_dark_time(self) -> u.Quantity:
         dark = self._value("DARKTIME")
         return self.to_exposure_time() if dark is None else float(dark) * u.s
@@ -228,7 +214,6 @@ class _Rubin(FitsTranslator):
         except (KeyError, TypeError):
             return self._site
 
-    @cache_translation
     def to_tracking_radec(self) -> SkyCoord | None:
         # Darks are sometimes taken while tracking; other calibrations may only claim to be.
         if self.to_observation_type() in set(self._non_sky_observation_types) - {"dark"}:
@@ -239,7 +224,6 @@ class _Rubin(FitsTranslator):
             self, ("RADESYS",), (("RASTART", "DECSTART"), ("RA", "DEC"))
         )
 
-    @cache_translation
     def to_altaz_begin(self) -> AltAz | None:
         if self._value("CONTRLLR") == "H" and not self.are_keys_ok(["ELSTART", "AZSTART"]):
             return None
@@ -247,14 +231,12 @@ class _Rubin(FitsTranslator):
             self, (("ELSTART", "AZSTART"),), self.to_datetime_begin(), max_alt=95.55, min_alt=-5.55
         )
 
-    @cache_translation
     def to_boresight_rotation_coord(self) -> str:
         local = str(self._value("TRACKSYS") or "").lower() == "local"
         if local or self.to_observation_type() in self._non_sky_observation_types:
             return "unknown"
         return str(self._value("ROTCOORD") or "unknown")
 
-    @cache_translation
     def to_boresight_rotation_angle(self) -> u.Quantity:
         angle = self._value("ROTPA", "ROTANGLE")
         if angle is None and self.to_observation_type() == "science":
@@ -270,13 +252,11 @@ class LsstCam(_Rubin):
     _known_as = frozenset({"lsstcam"})
     _const_map = _constants(instrument="LSSTCam")
 
-    @cache_translation
     def to_exposure_time(self) -> u.Quantity:
         """Return how long the shutter was open; it stays closed for a dark."""
         shutter = self._value("SHUTTIME")
         return float(shutter) * u.s if shutter else self.to_exposure_time_requested()
 
-    @cache_translation
     def to_detector_num(self) -> int:
         """Return the number of the raft's detector."""
         name = self.to_detector_unique_name()
@@ -293,7 +273,6 @@ class LsstComCam(_Rubin):
     _known_as = frozenset({"comcam", "lsstcomcam"})
     _const_map = _constants(instrument="LSSTComCam", detector_group="R22")
 
-    @cache_translation
     def to_detector_num(self) -> int:
         """Return the number of the slot."""
         name = self.to_detector_name()
@@ -336,12 +315,10 @@ class Latiss(_Rubin):
                 changed = True
         return changed
 
-    @cache_translation
     def to_observation_type(self) -> str:
         """Return the type, which is in OBSTYPE first."""
         return _observation_type(self._needed("OBSTYPE", "IMGTYPE"))
 
-    @cache_translation
     def to_physical_filter(self) -> str:
         """Return the names of filter and grating."""
         both = [self._value("FILTER"), self._value("GRATING")]
@@ -350,7 +327,6 @@ class Latiss(_Rubin):
             "empty" if name.lower().startswith("empty") else tidy_filter(name) for name in names
         )
 
-    @cache_translation
     def to_dark_time(self) -> u.Quantity:
         """Return the dark time; some releases wrote less than the exposure lasted."""
         return max(super().to_dark_time(), self.to_exposure_time())

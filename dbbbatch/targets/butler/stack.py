@@ -1,6 +1,6 @@
-"""The LSST stack's own code: found by the names in the configuration, and told its options.
+"""The LSST stack's classes, found by the names in the configuration, and their options.
 
-None of it can be installed from PyPI, and it has no types: what is imported here is `Any`.
+They cannot be installed from PyPI and have no types: what is imported here is `Any`.
 """
 
 from __future__ import annotations

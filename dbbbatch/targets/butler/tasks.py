@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from lsst.daf.butler import DatasetRef, DatasetType
@@ -35,16 +36,7 @@ _Report = Sequence[DatasetRef] | Exception
 
 
 class TaskIngest:
-    """Ingests batches by a task of the stack.
-
-    Parameters
-    ----------
-    repository : `Repository`
-        The repository.
-    settings : `Gen3Settings`
-        The plugin's keys.
-    task : `type`
-        `lsst.obs.base.RawIngestTask`, or what behaves like it.
+    """Ingests batches by `task`, which is `lsst.obs.base.RawIngestTask` or a class like it.
 
     Raises
     ------
@@ -168,8 +160,8 @@ class TaskIngest:
     def _ingest_into(self, run: str, files: Sequence[StoredFile]) -> Iterator[Outcome]:
         alone = []
         for file, report in self.act(run, files):
-            # An exposure succeeds or fails as a whole: the neighbours of one bad file, or of one
-            # that is there already, are innocent. They are tried again, each alone.
+            # An exposure succeeds or fails as a whole, so one bad file, or one that is there
+            # already, may have stopped the others. They are tried again, each alone.
             together = _normal_path(file.path) in self._failed_together
             outcome = self._outcome(file, report)
             if outcome.result is Result.FAILED and together and len(files) > 1:
@@ -215,14 +207,14 @@ class TaskIngest:
         more = {"run": run} if run else {}
         try:
             self._task.run(
-                [ResourcePath(headers.uri(file.path)) for file in files], **more, **self._options
+                [ResourcePath(Path(file.path).as_uri()) for file in files], **more, **self._options
             )
         except Exception as error:  # noqa: BLE001 (the task raises many kinds)
             return error
         return None
 
     def _outcome(self, file: StoredFile, report: _Report) -> Outcome:
-        """Return what became of a file that was given to the task."""
+        """Return what became of a file that the task has tried."""
         if not isinstance(report, Exception):
             return self._confirmed(file, report)
         if disk_away(report):
@@ -257,7 +249,7 @@ class TaskIngest:
         Raises
         ------
         fits.Unusable
-            If the headers do not say it.
+            If the headers do not suffice.
         """
         try:
             infos = headers.observations(file.path, count=False)

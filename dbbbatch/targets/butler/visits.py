@@ -26,18 +26,14 @@ RAW_PART = "raw"
 
 
 class Visits:
-    """Ingests files by another engine, and defines their visits.
+    """Ingests files by another engine, and defines their visits by `task`.
 
-    Parameters
-    ----------
-    engine : `TaskIngest` or `DirectIngest`
-        Ingests the files.
-    repository : `Repository`
-        The repository.
-    settings : `Gen3Settings`
-        The plugin's keys.
-    task : `type`
-        `lsst.obs.base.DefineVisitsTask`, or what behaves like it.
+    That is `lsst.obs.base.DefineVisitsTask` or a class like it.
+
+    Raises
+    ------
+    Misconfigured
+        If the task refuses its configuration or options.
     """
 
     def __init__(
@@ -88,45 +84,33 @@ class Visits:
             else:
                 exposure = str(info.instrument), int(info.exposure_id or 0)
                 exposures.setdefault(exposure, []).append(outcome)
-        for exposure, wrong in self._define(sorted(exposures)):
-            for outcome in exposures[exposure]:
-                if wrong is None:
-                    yield outcome
-                else:
-                    why = f"visit of exposure {exposure[1]} not defined: {first_line(wrong)}"
-                    yield _partly(outcome, wrong, why)
+        # The task takes one instrument a call.
+        for _, some in groupby(sorted(exposures), itemgetter(0)):
+            for exposure, wrong in self._define(list(some)):
+                for outcome in exposures[exposure]:
+                    if wrong is None:
+                        yield outcome
+                    else:
+                        why = f"visit of exposure {exposure[1]} not defined: {first_line(wrong)}"
+                        yield _partly(outcome, wrong, why)
 
     def _define(
         self, exposures: list[ExposureKey]
     ) -> Iterator[tuple[ExposureKey, Exception | None]]:
-        """Define visits, in one call for each instrument, as the task requires."""
-        for instrument, group in groupby(exposures, itemgetter(0)):
-            some = list(group)
-            try:
-                task = self._task(instrument)
-            except (Misconfigured, NotReady):
-                raise
-            except Exception as error:  # noqa: BLE001 (a task's constructor raises many kinds)
-                self._repository.raise_if_away(error)
-                yield from ((exposure, error) for exposure in some)
-            else:
-                yield from self._define_together(task, some)
-
-    def _define_together(
-        self, task: Any, exposures: list[ExposureKey]
-    ) -> Iterator[tuple[ExposureKey, Exception | None]]:
-        """Define the visits of all, or of each alone if that fails."""
+        """Define the visits of one instrument, or of each exposure alone if that fails."""
         ids = [{"instrument": instrument, "exposure": number} for instrument, number in exposures]
         try:
             # By position: the name of this argument has changed.
-            task.run(ids, **self._options)
+            self._task(exposures[0][0]).run(ids, **self._options)
+        except (Misconfigured, NotReady):
+            raise
         except Exception as error:  # noqa: BLE001 (the task raises many kinds)
             self._repository.raise_if_away(error)
             if len(exposures) == 1:
                 yield exposures[0], error
             else:
                 for exposure in exposures:
-                    yield from self._define_together(task, [exposure])
+                    yield from self._define([exposure])
         else:
             yield from ((exposure, None) for exposure in exposures)
 

@@ -32,7 +32,7 @@ def _prepared_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sqlite_repo(_prepared_sqlite: Path, tmp_path: Path) -> Path:
-    """Give a repository of the test's own, for four cameras, on SQLite."""
+    """Return a repository of the test's own, for four cameras, on SQLite."""
     return Path(shutil.copytree(_prepared_sqlite, tmp_path / "repo"))
 
 
@@ -64,7 +64,7 @@ def each_stack_repo(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def butler_postgres() -> Iterator[InstalledPostgres]:
-    """Give a PostgreSQL server that can hold the registry of a repository."""
+    """Yield a PostgreSQL server that can hold the registry of a repository."""
     programs = binaries()
     if programs is None:
         give_up("no PostgreSQL with btree_gist is installed: apt-get install postgresql")
@@ -75,7 +75,7 @@ def butler_postgres() -> Iterator[InstalledPostgres]:
 
 @pytest.fixture
 def postgres_repo(butler_postgres: InstalledPostgres, tmp_path: Path) -> Path:
-    """Give a repository of the test's own, for LATISS and DECam, on PostgreSQL."""
+    """Return a repository of the test's own, for LATISS and DECam, on PostgreSQL."""
     repo = tmp_path / "repo"
     database = butler_postgres.fresh()
     prepared(repo, "LATISS", registry={"db": database, "namespace": "butler"})
@@ -85,14 +85,24 @@ def postgres_repo(butler_postgres: InstalledPostgres, tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def repo(request: pytest.FixtureRequest) -> Path:
-    """Give a repository of the test's own, on each kind of database."""
+    """Return a repository of the test's own, on each kind of database."""
     name = "sqlite_repo" if request.param == "sqlite" else "postgres_repo"
     return request.getfixturevalue(name)
 
 
 @pytest.fixture
 def opened(repo: Path) -> Callable[[], Any]:
-    """Give what opens the repository with the Butler alone, to look at it."""
+    """Return what opens the repository with the Butler alone, to look at it."""
     from lsst.daf.butler import Butler
 
     return lambda: Butler.from_config(str(repo))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.targets.butler import obs_base_double as double
+
+    monkeypatch.setattr(double.RawIngestTask, "calls", [])
+    monkeypatch.setattr(double.DefineVisitsTask, "defined", [])
+    monkeypatch.setattr(double.DefineVisitsTask, "calls", [])
+    monkeypatch.setattr(double.DefineVisitsTask, "impossible", set())

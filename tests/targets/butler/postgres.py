@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def binaries() -> Path | None:
-    """Give the directory of an installed PostgreSQL's programs; None if there is none."""
+    """Return the directory of an installed PostgreSQL's programs; None if there is none."""
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin/pg_ctl")) or [shutil.which("pg_ctl") or ""]
     return Path(found[-1]).parent if found[-1] else None
 
@@ -48,7 +48,7 @@ class InstalledPostgres:
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """Have no server for a while."""
+        """Stop the server for a while."""
         self._stop()
         try:
             yield

@@ -36,7 +36,7 @@ def ingest(repo: Path, *paths: Path, **config: Any) -> list[Outcome]:
 
 
 def held(butler: Any, run: str = "LATISS/raw/all") -> dict[tuple[int, int], str]:
-    """Give what a run holds: exposure and detector to path."""
+    """Return what a run holds: exposure and detector to path."""
     refs = butler.query_datasets("raw", collections=run, limit=None, explain=False)
     return {
         (ref.dataId["exposure"], ref.dataId["detector"]): butler.getURI(ref).ospath for ref in refs

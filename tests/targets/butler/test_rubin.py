@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from astro_metadata_translator import ObservationInfo
 
-from dbbbatch.targets.butler import headers, instruments, rubin
+from dbbbatch.targets.butler import headers, instruments, records, rubin
 from tests.targets.observations import LATISS, LSSTCAM
 from tests.targets.observations import rubin as header
 
 #: What records are made of.
-TRANSLATED = headers.REQUIRED_PROPERTIES | headers.WANTED | {"exposure_time"}
+TRANSLATED = headers.REQUIRED_PROPERTIES | records.PROPERTIES | {"exposure_time"}
 TRANSLATED |= {"detector_unique_name"}
 
 

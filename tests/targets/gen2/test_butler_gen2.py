@@ -26,7 +26,7 @@ MAPPER = f"{double.__name__}.Mapper"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Give a repository without a registry."""
+    """Return a repository without a registry."""
     path = tmp_path / "repo"
     path.mkdir()
     (path / "_mapper").write_text(f"{MAPPER}\n")
