@@ -17,7 +17,7 @@ def _finder(section: Any, since: datetime | None = None) -> Work:
         return RsyncWork(section, since.date() if since else None)
     if since:
         raise UsageError(f"--since: [{section.label}] reads no logs; it scans its whole source")
-    from dbbbatch.passes.finder.work import FinderWork
+    from dbbbatch.passes.finder.scan import FinderWork
 
     return FinderWork(section)
 

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from dbbbatch.areas.storage.mounted import storage_area
-from dbbbatch.areas.storage.store import Arrival, adopt
+from dbbbatch.areas.storage.incoming import Incoming
+from dbbbatch.areas.storage.mounted import StorageArea
+from dbbbatch.areas.storage.store import adopt
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
@@ -82,9 +83,7 @@ class BackfillWork(Recording):
     def work(self, p: PassContext) -> None:
         """Record what is not known, in batches."""
         targets = _ensure(p, self._finder, self._targets)
-        area = storage_area(self._finder, p.settings.site.name, p.run_id, p.roots)._replace(
-            finder=self._recorded_as
-        )
+        area = StorageArea(self._finder, p.settings.site.name, p.run_id, p.roots, self._recorded_as)
 
         def arrive(ids: list[int]) -> None:
             IngestState.arrive(
@@ -109,11 +108,11 @@ class BackfillWork(Recording):
             new = self._unknown(p, batch)
             new = new[: p.take(len(new))]
             ready = []
-            for arrival, error in map_in_order(self._read, new, self._jobs):
+            for file, error in map_in_order(self._read, new, self._jobs):
                 if error is None:
-                    ready.append(arrival)
+                    ready.append(file)
                 else:
-                    self.note(p, arrival.source, error)
+                    self.note(p, file.destination, error)
             p.counts["recorded"] += adopt(area, ready, arrive=arrive)
             done += len(batch)
             p.progress(done, what="files seen")
@@ -125,8 +124,8 @@ class BackfillWork(Recording):
         self.recover(p)
         for batch in self._batches(p):
             new = self._unknown(p, batch)
-            for arrival in new[: p.take(len(new))]:
-                yield f"would record {names.join(*arrival.name)}, {arrival.size_bytes} bytes"
+            for file in new[: p.take(len(new))]:
+                yield f"would record {names.join(*file.name)}, {file.size_bytes} bytes"
             if p.stopping:
                 break
 
@@ -160,7 +159,7 @@ class BackfillWork(Recording):
     def _is_asked_for(self, rel: str) -> bool:
         return any(fnmatch.fnmatchcase(rel, glob) for glob in self._globs)
 
-    def _unknown(self, p: PassContext, batch: Sequence[Found]) -> list[Arrival]:
+    def _unknown(self, p: PassContext, batch: Sequence[Found]) -> list[Incoming]:
         paths = [names.name_of(found.rel) for found in batch]
         known = connect.read(File.known, self._finder.storage, paths)
         new = []
@@ -173,9 +172,7 @@ class BackfillWork(Recording):
             if self._is_settling(path, found):
                 p.counts["not settled"] += 1
                 continue
-            arrival = Arrival(found.rel, name, path, path, found.size_bytes)
-            arrival.known = before
-            new.append(arrival)
+            new.append(Incoming(found.rel, name, path, path, found.size_bytes, known=before))
         return new
 
     def _is_settling(self, path: str, found: Found) -> bool:
@@ -188,13 +185,13 @@ class BackfillWork(Recording):
         except OSError:
             return False  # it is said when it is read
 
-    def _read(self, arrival: Arrival) -> tuple[Arrival, OSError | Interrupted | None]:
+    def _read(self, file: Incoming) -> tuple[Incoming, OSError | Interrupted | None]:
         try:
-            algorithms = (self._finder.checksum, *self._finder.checksums)
-            arrival.status, arrival.sums = checksum.read(arrival.source, dict.fromkeys(algorithms))
+            algorithms = dict.fromkeys((self._finder.checksum, *self._finder.checksums))
+            status, sums = checksum.read(file.destination, algorithms)
         except (OSError, Interrupted) as error:
-            return arrival, error
-        return arrival, None
+            return file, error
+        return file._replace(status=status, sums=sums), None
 
 
 def _starts(globs: Sequence[str]) -> list[str]:

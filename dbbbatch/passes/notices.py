@@ -10,6 +10,7 @@ never removed and never smaller than a block, which can be written in place.
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,9 @@ _SMALLEST_FILE = 4096
 
 #: Characters of a message that are remembered where there is little room.
 _SHORT = 200
+
+#: Files that are named in a pass for each kind of trouble; of others only that there are more.
+MOST_NAMED = 10
 
 
 class Notice(NamedTuple):
@@ -51,6 +55,7 @@ class Notices:
         self._path = directory / "said" / f"{label}.json"
         self._always = always or sys.stderr.isatty()
         self._troubles: dict[str, Notice] = {}
+        self._named: Counter[str] = Counter()
         self._kept = False
         self._broken_off = False
 
@@ -67,6 +72,28 @@ class Notices:
             How great it is: one that has grown since it was said is said again.
         """
         self._troubles.setdefault(key or message, Notice(message, level))
+
+    def warn_of(self, kind: str, path: str, message: str) -> bool:
+        """Note a trouble with one file; return whether the file is named, and was not before.
+
+        Parameters
+        ----------
+        kind : `str`
+            What the trouble is; of each kind at most `MOST_NAMED` files are named.
+        path : `str`
+            Which file: with the kind, what makes it the same trouble next time.
+        message : `str`
+            One line for the operator.
+        """
+        key = f"{kind}: {path}"
+        if key in self._troubles:
+            return False
+        if self._named[kind] == MOST_NAMED:
+            self.warn(f"and more of this ({kind}); `dbb status` counts them", key=f"{kind}…")
+            return False
+        self._named[kind] += 1
+        self.warn(message, key)
+        return True
 
     @property
     def troubles(self) -> list[str]:
@@ -106,6 +133,7 @@ class Notices:
         if remembered is None or before != self._troubles:
             self._remember(self._troubles, before)
         self._troubles = {}
+        self._named.clear()
         self._broken_off = False
 
     def unchanged(self) -> None:

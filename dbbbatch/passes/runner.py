@@ -219,6 +219,24 @@ class PassContext:
         self.log.warning("%s", message, extra={"said": True})
         self._notices.warn(message, key, level)
 
+    def warn_of(self, kind: str, path: str, what: str) -> None:
+        """Warn of one file, of at most ten of a kind: of each once when it begins and when it ends.
+
+        Parameters
+        ----------
+        kind : `str`
+            What the trouble is, in one word.
+        path : `str`
+            The file, or whatever else the message begins with.
+        what : `str`
+            The rest of the line: what is wrong, and what now.
+        """
+        message = f"{names.printable(path)}: {what}"
+        named = self._notices.warn_of(kind, path, message)
+        self.log.log(
+            logging.WARNING if named else logging.INFO, "%s", message, extra={"said": named}
+        )
+
     def sound(self, rows: Sequence[AnyRow], table: str) -> list[AnyRow]:
         """Leave out rows whose names are no paths below a directory, and tell of them.
 

@@ -10,7 +10,7 @@ from dbbbatch.files import place
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.roots import Roots
 from dbbbatch.passes import runner
-from dbbbatch.passes.finder.work import FinderWork
+from dbbbatch.passes.finder.scan import FinderWork
 from tests.support.clocks import set_clock_of_files
 from tests.support.site import Site
 

@@ -16,12 +16,12 @@ import pytest
 from dbbbatch.areas.endpoint import session as sessions
 from dbbbatch.areas.endpoint import transfer
 from dbbbatch.areas.reasons import is_reason
+from dbbbatch.areas.storage import store as store_module
 from dbbbatch.config import load
 from dbbbatch.errors import TryLater
 from dbbbatch.files import place, temporary
 from dbbbatch.passes import runner
-from dbbbatch.passes.finder import batch
-from dbbbatch.passes.finder.work import FinderWork
+from dbbbatch.passes.finder.scan import FinderWork
 from dbbbatch.passes.handoff import outcomes
 from dbbbatch.process import run as programs
 from tests.support import finding
@@ -642,7 +642,7 @@ def test_copies_that_were_made_ahead_do_not_keep_storage_full(
     storing.change(batch_files=1)
     put_all(storing, SMALL)
     with monkeypatch.context() as patched:
-        patched.setattr(batch, "store", full)
+        patched.setattr(store_module, "store", full)
         assert storing.run() == 75
     assert finding.tree(storing.storage) == {}
     everything_is_stored(storing, SMALL)

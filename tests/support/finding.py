@@ -10,7 +10,7 @@ from dbbbatch.config.fields import defaults
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
 from dbbbatch.passes import runner
-from dbbbatch.passes.finder.work import FinderWork
+from dbbbatch.passes.finder.scan import FinderWork
 
 SENTINEL = ".dbb-storage"
 

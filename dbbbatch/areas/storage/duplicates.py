@@ -1,8 +1,12 @@
-"""Removing from the source what storage has already: proved anew for each file.
+"""Remove files from the source that storage has already, each after a new proof.
 
-The file first gets a hidden name beside its own. If storage's file is gone then, source and storage
-were two paths to one file, whatever the system says of them, and it gets its name back. What is to
-be removed was recorded before, so that the pass after a kill finds what has its hidden name.
+intend: each file is remembered as MOVED, with the checksum that it had when it was read.
+act: give it a hidden name, prove that storage has the same as a file of its own, remove it.
+record: it is no longer remembered, whether it was removed or may not be.
+recover: is the file in the source under its own or its hidden name? Then act again.
+
+It is hidden first because source and storage may be two paths to one file, whatever the system
+says of them: then storage has lost it, and it gets its name back.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import stat
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from dbbbatch.areas.storage.store import StorageArea
+from dbbbatch.areas.storage.mounted import StorageArea
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.database.models.finder import Remembered, RememberedFile
@@ -24,74 +28,88 @@ from dbbbatch.files.identity import Version
 
 
 class NotVerified(Exception):
-    """The stored copy was not proved to be there and whole, so the other one stays."""
+    """It was not proved that storage has the file, whole: it stays in the source."""
 
 
 class SameFile(NotVerified):
     """What was to be removed is the stored file."""
 
 
-def recover_duplicates(
-    area: StorageArea,
-    most: int,
-    sound: Callable[[Sequence[RememberedFile], str], list[RememberedFile]],
-) -> int:
-    """Remove what earlier passes had yet to remove; return how many files are dealt with.
-
-    What storage has lost stays, and is looked at as a new file. `sound` leaves out rows that must
-    not be followed.
-    """
-    count = 0
-    moved = partial(Remembered.all_with, area.site, area.finder, WhyRemembered.MOVED, most)
-    for page in connect.pages(moved, ("", ""), "relpath", "filename"):
-        originals = sound(page, "finder_left")
-        stuck = [
-            error for _, error in remove_duplicates(area, originals) if isinstance(error, OSError)
-        ]
-        count += len(originals) - len(stuck)
-    return count
-
-
 def remove_duplicates(
     area: StorageArea, originals: Sequence[RememberedFile]
 ) -> list[tuple[RememberedFile, NotVerified | OSError]]:
-    """Remove files that are recorded as MOVED, each after the proof that storage has it.
-
-    Returns
-    -------
-    stay : `list`
-        Those that stay, with the doubt; or, still recorded, with the error.
+    """Remove files that storage has; return those that stay in the source, and why.
 
     Raises
     ------
     TryLater
         The disk is away.
     """
-    keys = [(original.relpath, original.filename) for original in originals]
-    known = connect.read(File.known, area.storage, keys)
-    stay: list[tuple[RememberedFile, NotVerified | OSError]] = []
-    dealt_with = []
-    for original, key in zip(originals, keys, strict=True):
-        try:
-            _remove_one(area, original, known.get(key))
-        except NotVerified as doubt:
-            stay.append((original, doubt))
-        except OSError as error:
-            stay.append((original, error))
-            continue
-        dealt_with.append(key)
-    connect.write(Remembered.drop, area.site, area.finder, dealt_with)
+    intend(area, originals)
+    stay = act(area, originals)
+    record(area, originals, stay)
     return stay
+
+
+def intend(area: StorageArea, originals: Sequence[RememberedFile]) -> None:
+    """Record that files are to be removed."""
+    connect.write(Remembered.remember, area.site, area.finder, originals)
+
+
+def act(
+    area: StorageArea, originals: Sequence[RememberedFile]
+) -> list[tuple[RememberedFile, NotVerified | OSError]]:
+    """Remove files, each after the proof; return those that stay, and why."""
+    names_there = [(original.relpath, original.filename) for original in originals]
+    known = connect.read(File.known, area.storage, names_there)
+    stay: list[tuple[RememberedFile, NotVerified | OSError]] = []
+    for original, name in zip(originals, names_there, strict=True):
+        try:
+            _remove_one(area, original, known.get(name))
+        except (NotVerified, OSError) as error:
+            stay.append((original, error))
+    return stay
+
+
+def record(
+    area: StorageArea,
+    originals: Sequence[RememberedFile],
+    stay: Sequence[tuple[RememberedFile, NotVerified | OSError]],
+) -> None:
+    """Record that no more is to be done, but where an error of the disk kept it from being done."""
+    stuck = {original for original, error in stay if isinstance(error, OSError)}
+    done = [(each.relpath, each.filename) for each in originals if each not in stuck]
+    connect.write(Remembered.drop, area.site, area.finder, done)
+
+
+def recover(
+    area: StorageArea,
+    most: int,
+    sound: Callable[[Sequence[RememberedFile], str], list[RememberedFile]],
+) -> int:
+    """Remove what earlier passes had yet to remove; return how many files that concludes.
+
+    What storage has lost stays, and the scan finds it as a new file. `sound` leaves out rows that
+    must not be followed.
+    """
+    count = 0
+    moved = partial(Remembered.all_with, area.site, area.finder, WhyRemembered.MOVED, most)
+    for page in connect.pages(moved, ("", ""), "relpath", "filename"):
+        originals = sound(page, "finder_left")
+        stay = act(area, originals)
+        record(area, originals, stay)
+        count += len(originals) - sum(isinstance(error, OSError) for _, error in stay)
+    return count
 
 
 def _remove_one(area: StorageArea, original: RememberedFile, known: FileRow | None) -> None:
     rel = names.rel_of(original)
     source, stored = names.below(area.source, rel), names.below(area.storage, rel)
-    # Not by the host or the source's own path, which may be others when it is looked for.
+    # Not made from the host or the source's path, which may be others when it is looked for.
     hidden = temporary.hidden_path(source, "removing", area.owner, rel)
     if not place.is_there(hidden):
         try:
-            if Version.of_file(os.lstat(source)) != original[2:5]:
+            if Version.of_file(os.lstat(source)) != Version.of_row(original):
                 return  # another file has its name: the next scan finds it
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -103,11 +121,11 @@ def _remove_one(area: StorageArea, original: RememberedFile, known: FileRow | No
         place.place(source, hidden)
     try:
         if not place.is_there(hidden):
-            return  # taken away by somebody
+            return  # somebody took it away
         _prove(original, known, hidden, stored)
         os.unlink(hidden)
     except (NotVerified, OSError, TryLater):
-        # Another file may have its name by now; then it is that one's next version.
+        # Another file may have its name by now; then this becomes that one's next version.
         with contextlib.suppress(FileNotFoundError):
             place.place_versioned(hidden, *os.path.split(source))
         raise
@@ -128,5 +146,5 @@ def _prove(original: RememberedFile, known: FileRow | None, hidden: str, stored:
         raise NotVerified(f"the stored file cannot be read: {error.strerror}") from None
     if not same:
         raise NotVerified("the stored file does not have the content that the table tells of")
-    if Version.of_file(os.lstat(hidden)) != original[2:5]:
+    if Version.of_file(os.lstat(hidden)) != Version.of_row(original):
         raise NotVerified("it was written to while it was looked at")

@@ -1,48 +1,93 @@
-"""Where a finder works, and whether it is all there."""
+"""The storage area of a finder, and whether it and the finder's source are mounted."""
 
 from __future__ import annotations
 
 import os
 
-from dbbbatch.areas.storage.store import StorageArea
+from dbbbatch.areas.storage.incoming import Incoming
 from dbbbatch.config.sections import Finder
+from dbbbatch.database.models.file import FileRow
 from dbbbatch.errors import ConfigError, TryLater
-from dbbbatch.files import mounts, place
+from dbbbatch.files import mounts, names, place
 from dbbbatch.files.roots import Roots
 
 
-def storage_area(finder: Finder, site: str, run_id: int, roots: Roots) -> StorageArea:
-    """Return what storing files of a finder needs to know."""
-    return StorageArea(
-        site=site,
-        finder=finder.name,
-        source=finder.source,
-        storage=finder.storage,
-        algorithms=tuple(dict.fromkeys((finder.checksum, *finder.checksums))),
-        mode=finder.file_mode,
-        dir_mode=finder.dir_mode,
-        group=_group_id(finder),
-        run_id=run_id,
-        jobs=finder.jobs,
-        sentinel=finder.sentinel,
-        roots=roots,
-    )
+class StorageArea:
+    """The storage area of a finder, as one pass uses it.
 
+    Parameters
+    ----------
+    section : `dbbbatch.config.sections.Finder`
+    site : `str`
+        Name of the site.
+    run_id : `int`
+        The row of the pass in `run`; 0 for none.
+    roots : `dbbbatch.files.roots.Roots`
+        Knows whether a directory is still the one of the pass's first look.
+    recorded_as : `str`
+        Who records files, if it is not this finder, such as "auditor".
 
-def require_mounted(finder: Finder, roots: Roots) -> None:
-    """Leave with TryLater where source or storage is not mounted, or is another one by now.
-
-    And with ConfigError where one leads into the other: what is moved would be storage itself.
+    Raises
+    ------
+    ConfigError
+        There is no such group on this host.
     """
-    if not os.path.isdir(finder.source):
-        raise TryLater(f"{finder.source}: the source is not there; is it mounted?")
-    roots.require(finder.storage, finder.sentinel)
-    if finder.standard == "move" and (why := overlap_of(finder)):
-        raise ConfigError(f"[{finder.label}] source: {why}")
+
+    def __init__(
+        self, section: Finder, site: str, run_id: int, roots: Roots, recorded_as: str = ""
+    ) -> None:
+        self.section = section
+        self.site = site
+        self.run_id = run_id
+        self.roots = roots
+        self.finder = recorded_as or section.name
+        self.source = section.source
+        self.storage = section.storage
+        #: Of the checksums that are recorded, the first one in `file` itself.
+        self.algorithms = tuple(dict.fromkeys((section.checksum, *section.checksums)))
+        self.group = _group_id(section)
+        #: Whose temporary files there are ours.
+        self.owner = f"finder.{self.finder}"
+
+    def incoming(self, rel: str, size_bytes: int = 0, known: FileRow | None = None) -> Incoming:
+        """Return a file of the source, given its relative path."""
+        source, destination = f"{self.source}/{rel}", f"{self.storage}/{rel}"
+        return Incoming(rel, names.name_of(rel), source, destination, size_bytes, known)
+
+    def require(self) -> None:
+        """Raise `TryLater` unless storage is mounted, and the one of the pass's first look."""
+        self.roots.require(self.storage, self.section.sentinel)
+
+    def require_mounted(self) -> None:
+        """Look whether files may be moved from source to storage.
+
+        Raises
+        ------
+        TryLater
+            One of them is not mounted, or storage is no longer the one of the first look.
+        ConfigError
+            One leads into the other: what is moved would be storage itself.
+        """
+        if not os.path.isdir(self.source):
+            raise TryLater(f"{self.source}: the source is not there; is it mounted?")
+        self.require()
+        if self.section.standard == "move" and (why := overlap_of(self.section)):
+            raise ConfigError(f"[{self.section.label}] source: {why}")
+
+    def require_space(self, needed: int) -> None:
+        """Raise `TryLater` if copies of so many bytes would fill storage."""
+        if not needs_copy(self.section):
+            return
+        free = place.free_bytes(self.storage)
+        if free - needed < self.section.min_free:
+            raise TryLater(
+                f"{self.storage}: {free} bytes are free and {needed} are to come, but "
+                f"{self.section.min_free} must stay free ([{self.section.label}] min_free)"
+            )
 
 
 def overlap_of(finder: Finder, relpath: str = "") -> str:
-    """Return which directory of source and storage leads into the other of the two, or nothing."""
+    """Return which directory of source and storage leads into the other of the two, or ''."""
     for inner, outer in ((finder.source, finder.storage), (finder.storage, finder.source)):
         path = os.path.join(inner, relpath) if relpath else inner
         while not os.path.isdir(path) and path != inner:
@@ -50,18 +95,6 @@ def overlap_of(finder: Finder, relpath: str = "") -> str:
         if mounts.is_inside(path, outer):
             return f"{path} leads into {outer}: nothing is moved; look at links and mounts"
     return ""
-
-
-def require_space(finder: Finder, needed: int) -> None:
-    """Leave with TryLater where a copy of so many bytes would fill storage."""
-    if not needs_copy(finder):
-        return
-    free = place.free_bytes(finder.storage)
-    if free - needed < finder.min_free:
-        raise TryLater(
-            f"{finder.storage}: {free} bytes are free and {needed} are to come, but "
-            f"{finder.min_free} must stay free ([{finder.label}] min_free)"
-        )
 
 
 def needs_copy(finder: Finder) -> bool:

@@ -1,8 +1,9 @@
-"""Storing a batch of files so that a kill at any moment loses, doubles and forgets nothing.
+"""Store files so that a kill at any moment loses, doubles and forgets nothing.
 
-In this order: hash (across file systems: copy beside the destination while hashing, make durable),
-record the intent, place, make durable, record as stored and as due for every target, remove what
-was copied. Recovery looks for intents, and finishes or takes back each of them.
+intend: each file has a row ARRIVING with its checksum; copies wait beside their destination.
+act: place the files and make them durable, in a storage area that is still the same one.
+record: the rows are STORED and due for every target, and the originals of copies to be removed.
+recover: is the file of an ARRIVING row in storage? If so, record it; if not, take its row back.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
+from dbbbatch.areas.storage.incoming import Incoming
+from dbbbatch.areas.storage.mounted import StorageArea
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileChecksum, FileRow, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
@@ -22,252 +25,97 @@ from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place, temporary
 from dbbbatch.files.identity import Version, inode_of
 from dbbbatch.files.parallel import map_in_order, useful_threads
-from dbbbatch.files.roots import MovedFile, Roots
+from dbbbatch.files.roots import MovedFile
 
 
-class StorageArea(NamedTuple):
-    """What storing files needs to know.
-
-    Attributes
-    ----------
-    site, finder : `str`
-        Whose files.
-    source, storage : `str`
-        Directories: from where to where.
-    algorithms : `tuple` [ `str` ]
-        Of the checksums to be recorded; the first one in the `file` table.
-    mode, dir_mode, group : `int` or `None`
-        Of what is stored.
-    run_id : `int`
-        The pass.
-    jobs : `int`
-        Threads that read, and remove, large files.
-    sentinel : `str`
-        The name by which storage is known.
-    roots : `dbbbatch.files.roots.Roots`
-        Tells whether storage is still the one in which the pass began to work.
-    """
-
-    site: str
-    finder: str
-    source: str
-    storage: str
-    algorithms: tuple[str, ...]
-    mode: int | None
-    dir_mode: int | None
-    group: int | None
-    run_id: int
-    jobs: int
-    sentinel: str
-    roots: Roots
-
-    @property
-    def owner(self) -> str:
-        """Whose temporary files ours are."""
-        return f"finder.{self.finder}"
-
-    def require(self) -> None:
-        """Raise `TryLater` unless storage is still the one in which the pass began to work."""
-        self.roots.require(self.storage, self.sentinel)
-
-
-class Arrival:
-    """A file on its way to storage.
-
-    Attributes
-    ----------
-    rel, relpath : `str`
-        Relative path, and that of its directory.
-    name : `Name`
-        The same as the tables have it.
-    source, destination : `str`
-        Where it is and where it will be.
-    size_bytes : `int`
-        What the scan saw.
-    status : `os.stat_result`
-        What it was when it was read.
-    sums : `dict` [ `str`, `str` ]
-        Its checksums.
-    known : `FileRow` or `None`
-        The row that it has already, if it returns.
-    copied : `bool`
-        Whether a copy waits beside the destination.
-    device : `int`
-        The file system of its destination.
-    """
-
-    __slots__ = (
-        "copied",
-        "destination",
-        "device",
-        "known",
-        "name",
-        "number",
-        "rel",
-        "relpath",
-        "size_bytes",
-        "source",
-        "status",
-        "sums",
-    )
-
-    def __init__(
-        self, rel: str, name: Name, source: str, destination: str, size_bytes: int = 0
-    ) -> None:
-        self.rel = rel
-        self.relpath = names.split(rel)[0]
-        self.name = name
-        self.size_bytes = size_bytes
-        self.source = source
-        self.destination = destination
-        self.status: os.stat_result = None  # type: ignore[assignment]
-        self.sums: dict[str, str] = {}
-        self.known: FileRow | None = None
-        self.copied = False
-        self.device = 0
-        self.number = 0
-
-    def row(self, algorithm: str) -> FileRow:
-        """Return what is recorded about it."""
-        return FileRow(
-            *self.name,
-            self.status.st_size,
-            checksum.format(algorithm, self.sums[algorithm]),
-            *Version.of_file(self.status)[1:],
-        )
-
-
-class Obstacle(NamedTuple):
-    """A file that could not be placed, and why."""
-
-    arrival: Arrival
-    error: OSError
-
-
-class StoreResult(NamedTuple):
-    """What became of a batch.
-
-    Attributes
-    ----------
-    stored : `list` [ `Arrival` ]
-        In storage, durable and recorded.
-    obstacles : `list` [ `Obstacle` ]
-        Not stored; the intent was taken back.
-    """
-
-    stored: list[Arrival]
-    obstacles: list[Obstacle]
-
-
-def store(area: StorageArea, arrivals: Sequence[Arrival]) -> StoreResult:
+def store(area: StorageArea, files: Sequence[Incoming]) -> tuple[list[Incoming], list[Incoming]]:
     """Store files that were read (and, across file systems, copied beside their destination).
+
+    Returns
+    -------
+    stored : `list` [ `Incoming` ]
+        In storage, durable and recorded.
+    failed : `list` [ `Incoming` ]
+        The others, each with its error; their intents are taken back.
 
     Raises
     ------
     TryLater
         The disk or the database is away or full. Recovery finishes what was begun.
     """
-    _sync_stored(arrival for arrival in arrivals if arrival.copied)
-    algorithm = area.algorithms[0]
-    arriving = connect.write(_intend, area, algorithm, arrivals)
-    outcome = StoreResult([], [])
-    corrected: list[Arrival] = []
-    copies: list[tuple[int, int, int]] = []
-    placed: list[Arrival] = []
+    stored, failed = act(area, intend(area, files))
+    originals = [
+        to_be_removed(each, each.row(area.algorithms[0]).checksum) for each in stored if each.copied
+    ]
+    record(area, stored, [each.number for each in failed if each.number], originals)
+    _remove_originals(area, originals)
+    return stored, failed
+
+
+def intend(area: StorageArea, files: Sequence[Incoming]) -> list[Incoming]:
+    """Record that files arrive; return them with the ids of their rows."""
+    _sync_stored(each for each in files if each.copied)
+    return connect.write(_record_intents, area, files)
+
+
+def act(area: StorageArea, files: Sequence[Incoming]) -> tuple[list[Incoming], list[Incoming]]:
+    """Place files and make them durable; return those in storage, and those that failed."""
+    placed: list[Incoming] = []
+    stored: list[Incoming] = []
+    failed: list[Incoming] = []
     try:
-        for arrival in arrivals:
-            number = arriving.get(arrival.name)
-            if number is None:
+        for each in files:
+            if not each.number:
                 # Another finder was faster; the next pass meets its row.
-                outcome.obstacles.append(Obstacle(arrival, FileExistsError(errno.EEXIST, "busy")))
+                failed.append(each.failed(FileExistsError(errno.EEXIST, "busy")))
                 continue
-            arrival.number = number
             try:
-                _place(area, arrival)
-                placed.append(arrival)
-                if arrival.copied:
-                    copies.append(_own_entry(number, _as_placed(arrival)))
-                elif _read_again_if_other(arrival):
-                    corrected.append(arrival)
-                outcome.stored.append(arrival)
+                if not each.copied and not _renamed(each):
+                    each = each._replace(copied=True)
+                    _copy(area, each)
+                if each.copied:
+                    place.place(
+                        temporary.temporary_path(each.destination, area.owner), each.destination
+                    )
+                placed.append(each)
+                stored.append(_as_placed(each))
             except OSError as error:
-                faults.raise_if_general(error, arrival.destination, writing=True)
-                outcome.obstacles.append(Obstacle(arrival, error))
-        for arrival, _ in outcome.obstacles:
-            if arrival.copied:
-                place.remove_temporary(arrival.destination, area.owner)
-        _sync_stored(outcome.stored)
-        _must_be_the_same(area, outcome.stored)
+                faults.raise_if_general(error, each.destination, writing=True)
+                failed.append(each.failed(error))
+        for each in failed:
+            if each.copied:
+                place.remove_temporary(each.destination, area.owner)
+        _sync_stored(stored)
+        _require_same_disks(area, stored)
     except (TryLater, OSError) as error:
         back = (MovedFile(each.rel, each.source, each.copied) for each in placed)
-        if told := area.roots.take_back(area.storage, back):
-            raise TryLater(f"{error}; {told}") from None
+        if left := area.roots.take_back(area.storage, back):
+            raise TryLater(f"{error}; {left}") from None
         raise
-    originals = [_original(arrival, algorithm) for arrival in outcome.stored if arrival.copied]
-    taken_back = [arrival.number for arrival, _ in outcome.obstacles if arrival.number]
-
-    def record() -> None:
-        _correct(area, corrected)
-        File.own_entries(copies)
-        File.withdraw(taken_back)
-        _record_stored(area, [arrival.number for arrival in outcome.stored], originals)
-
-    connect.write(record)
-    _remove_originals(area, originals)
-    return outcome
+    return stored, failed
 
 
-def adopt(
+def record(
     area: StorageArea,
-    arrivals: Sequence[Arrival],
-    also: Callable[[Sequence[Arrival]], None] = lambda recorded: None,
-    arrive: Callable[[list[int]], None] | None = None,
-) -> int:
-    """Record files that storage has already: their status and checksums are those found there.
+    stored: Sequence[Incoming],
+    withdrawn: Sequence[int],
+    originals: Sequence[RememberedFile],
+) -> None:
+    """Record files as stored and due, take other intents back, remember what is to be removed."""
 
-    Parameters
-    ----------
-    area : `StorageArea`
-        Where.
-    arrivals : `~collections.abc.Sequence` [ `Arrival` ]
-        The files; those with a row have it brought up to date.
-    also : `~collections.abc.Callable`
-        Further work in the same transaction, given what was recorded: not what another pass has
-        in hand, or has changed since its row was read.
-    arrive : `~collections.abc.Callable`, optional
-        Makes files due, given their ids; for every target of the storage by default.
+    def write() -> None:
+        File.withdraw(withdrawn)
+        _record_stored(area, stored)
+        Remembered.remember(area.site, area.finder, originals)
 
-    Returns
-    -------
-    count : `int`
-        Files recorded.
-    """
-    for arrival in arrivals:
-        arrival.device = arrival.status.st_dev
-        try:
-            place.mask(arrival.destination, arrival.status)
-        except OSError as error:
-            faults.raise_if_general(error, arrival.destination)
-    _sync_stored(arrivals)
-    area.require()
-
-    def record() -> int:
-        recorded = []
-        if arrivals:
-            numbers = _intend(area, area.algorithms[0], arrivals)
-            recorded = [each for each in arrivals if each.name in numbers]
-            _record_stored(area, [numbers[each.name] for each in recorded], [], arrive)
-        also(recorded)
-        return len(recorded)
-
-    return connect.write(record)
+    connect.write(write)
 
 
-def recover_arrivals(
+def recover(
     area: StorageArea,
     most: int,
-    stuck: Callable[[str, str], None],
-    nowhere: Callable[[str], None],
+    fail: Callable[[str, str], None],
+    vanish: Callable[[str], None],
     refuse: Callable[[str, int | None, str], None],
 ) -> int:
     """Finish, or take back, what earlier passes left; return how many files that concludes.
@@ -275,15 +123,14 @@ def recover_arrivals(
     Parameters
     ----------
     area : `StorageArea`
-        Where.
     most : `int`
         Files in one transaction.
-    stuck : `~collections.abc.Callable`
-        Is told of each file that cannot be looked at now, and so waits on: its path, and why.
-    nowhere : `~collections.abc.Callable`
-        Is told the path of each file that is neither in storage nor in the source any more.
+    fail : `~collections.abc.Callable`
+        Called with the relative path of each file that cannot be looked at now, and why.
+    vanish : `~collections.abc.Callable`
+        Called with the relative path of each file that is neither in storage nor in the source.
     refuse : `~collections.abc.Callable`
-        Is told of each row that must not be followed: its table, its id, and why.
+        Called with table, id and reason for each row that must not be followed.
 
     Raises
     ------
@@ -292,69 +139,209 @@ def recover_arrivals(
     Interrupted
         The pass is to end; what was finished before is recorded.
     """
-    count = after = 0
+    count = 0
     end: Interrupted | None = None
-    while end is None and (
-        rows := connect.read(File.arriving, area.storage, area.finder, most, after)
-    ):
-        after = rows[-1].id
-        there: list[Arrival] = []
-        copies: list[tuple[int, int, int]] = []
-        left: list[RememberedFile] = []
-        back: list[int] = []
-        missing: list[str] = []
+    arriving = partial(File.arriving, area.storage, area.finder, most)
+    for rows in connect.pages(arriving, 0, "id"):
+        stored: list[Incoming] = []
+        originals: list[RememberedFile] = []
+        withdrawn: list[int] = []
+        vanished: list[str] = []
         for row in rows:
             if why := names.fault(row):
                 refuse("file", row.id, why)
                 continue
+            rel = names.rel_of(row)
             try:
-                if arrival := _placed(area, row):
-                    there.append(arrival)
-                    if Version.of_file(arrival.status) != Version.of_row(row):
-                        copies.append(_own_entry(row.id, arrival.status))
-                    left += _left_behind(area, row)
+                if found := _found(area, row):
+                    stored.append(found)
+                    originals += _original_of(found, row)
                 else:
-                    if not place.is_there(os.path.join(area.source, names.rel_of(row))):
-                        missing.append(names.rel_of(row))
-                    back.append(row.id)
+                    if not place.is_there(f"{area.source}/{rel}"):
+                        vanished.append(rel)
+                    withdrawn.append(row.id)
             except Interrupted as error:
                 end = error
                 break
             except OSError as error:
-                rel = names.rel_of(row)
                 faults.raise_if_general(error, rel)
-                stuck(rel, f"was on its way to storage, and waits on: {error.strerror}")
-        _sync_stored(there)
+                fail(rel, f"was on its way to storage, and waits on: {error.strerror}")
+        _sync_stored(stored)
         area.require()
-
-        def record(
-            there: list[Arrival] = there,
-            copies: list[tuple[int, int, int]] = copies,
-            left: list[RememberedFile] = left,
-            back: list[int] = back,
-        ) -> None:
-            _correct(area, [arrival for arrival in there if arrival.sums])
-            File.own_entries(copies)
-            File.withdraw(back)
-            _record_stored(area, [arrival.number for arrival in there], left)
-
-        connect.write(record)
-        for rel in missing:
-            # Somebody took it from the source, or storage was another directory when it came.
-            nowhere(rel)
-        count += len(there) + len(back)
-    if end is not None:
-        raise end
+        record(area, stored, withdrawn, originals)
+        for rel in vanished:
+            # It was taken from the source, or storage was another directory when it came.
+            vanish(rel)
+        count += len(stored) + len(withdrawn)
+        if end is not None:
+            raise end
     return count
 
 
-def _must_be_the_same(area: StorageArea, arrivals: Sequence[Arrival]) -> None:
+def adopt(
+    area: StorageArea,
+    files: Sequence[Incoming],
+    also: Callable[[Sequence[Incoming]], None] = lambda recorded: None,
+    arrive: Callable[[list[int]], None] | None = None,
+) -> int:
+    """Record files that storage has already; return how many were recorded.
+
+    Parameters
+    ----------
+    area : `StorageArea`
+    files : `~collections.abc.Sequence` [ `Incoming` ]
+        With status and checksums of what is in storage; where `known`, the row is updated.
+    also : `~collections.abc.Callable`
+        Does further work in the same transaction. Called with the files that were recorded: not
+        those that another pass has claimed, or has changed since their rows were read.
+    arrive : `~collections.abc.Callable`, optional
+        Makes files due, given their ids; for every target of the storage area by default.
+    """
+    for each in files:
+        try:
+            place.mask(each.destination, each.status)
+        except OSError as error:
+            faults.raise_if_general(error, each.destination)
+    files = [each._replace(device=each.status.st_dev) for each in files]
+    _sync_stored(files)
+    area.require()
+
+    def write() -> int:
+        recorded = []
+        if files:
+            recorded = [each for each in _record_intents(area, files) if each.number]
+            _record_stored(area, recorded, arrive)
+        also(recorded)
+        return len(recorded)
+
+    return connect.write(write)
+
+
+def to_be_removed(file: Incoming, digest: str) -> RememberedFile:
+    """Return what is remembered of a file of the source that storage has, until it is removed."""
+    version = Version.of_file(file.status)
+    return RememberedFile(*file.name, *version, WhyRemembered.MOVED, checksum=digest)
+
+
+def _record_intents(area: StorageArea, files: Sequence[Incoming]) -> list[Incoming]:
+    """Record the intents; return the files with the ids of their rows, 0 if one is another's."""
+    algorithm = area.algorithms[0]
+    again = [(each.known, each.row(algorithm)) for each in files if each.known is not None]
+    File.intend_again(area.finder, again)
+    new = [each.row(algorithm) for each in files if each.known is None]
+    File.intend(area.storage, area.finder, new)
+    intents = File.arriving(area.storage, area.finder)
+    File.note_copies(intents)
+    numbers = {(row.relpath, row.filename): row.id for row in intents}
+    files = [each._replace(number=numbers.get(each.name, 0)) for each in files]
+    _record_checksums(area, [each for each in files if each.number])
+    return files
+
+
+def _record_checksums(area: StorageArea, files: Sequence[Incoming]) -> None:
+    """Record the further checksums of files."""
+    if area.algorithms[1:]:
+        FileChecksum.keep(
+            [
+                (each.number, algorithm, digest)
+                for each in files
+                for algorithm, digest in each.sums.items()
+                if algorithm != area.algorithms[0]
+            ]
+        )
+
+
+def _record_stored(
+    area: StorageArea,
+    files: Sequence[Incoming],
+    arrive: Callable[[list[int]], None] | None = None,
+) -> None:
+    """Record files as stored, as what they are in storage, and as due."""
+    if not files:
+        return
+    changed = [each for each in files if each.placed and not each.copied]
+    File.corrected([(each.number, each.row(area.algorithms[0])) for each in changed])
+    _record_checksums(area, changed)
+    File.own_entries(
+        [(each.number, *each.placed[1:]) for each in files if each.placed and each.copied]
+    )
+    numbers = [each.number for each in files]
+    forgotten = File.returned(numbers)
+    if File.stored(numbers) != len(numbers):
+        raise TryLater(
+            f"[finder.{area.finder}]: another finder of this name changed our rows; run one a site"
+        )
+    if arrive is None:
+        IngestState.arrive(numbers, area.storage, area.run_id or None)
+    else:
+        arrive(numbers)
+    for target, (others, put_off) in forgotten.items():
+        IngestState.offer_anew(target, others, "other content came after it was forgotten")
+        IngestState.rerun(
+            target, put_off, [IngestStatus.IGNORED], "came back after it was forgotten"
+        )
+
+
+def _renamed(file: Incoming) -> bool:
+    """Rename a file to its place; return False if it must be copied."""
+    try:
+        place.place(file.source, file.destination)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
+
+
+def _copy(area: StorageArea, file: Incoming) -> None:
+    """Copy a file that cannot be renamed, though it is on the file system of its destination.
+
+    So it is between two mounts of one file system, and where each directory has a quota of its own.
+    """
+    with checksum.opened(file.source) as descriptor:
+        checksum.same(file.status, os.fstat(descriptor), file.source)
+        sums = place.copy_beside(
+            descriptor,
+            file.destination,
+            area.algorithms,
+            owner=area.owner,
+            mode=area.section.file_mode,
+            group=area.group,
+        )
+    if any(file.sums[name] != digest for name, digest in sums.items()):
+        raise checksum.Changed(errno.EAGAIN, "the file changed after it was read", file.source)
+    place.sync_file(temporary.temporary_path(file.destination, area.owner))
+
+
+def _as_placed(file: Incoming) -> Incoming:
+    """Return a file as it is in storage; if it was written to since it was read, read it again."""
+    # It is there, or was a moment ago: its intent stays, and recovery looks for it.
+    with faults.as_try_later(file.destination):
+        version = Version.of_file(os.lstat(file.destination))
+    if file.copied:
+        return file._replace(placed=version)
+    return file if version == Version.of_file(file.status) else _read_again(file, list(file.sums))
+
+
+def _read_again(file: Incoming, algorithms: Sequence[str]) -> Incoming:
+    """Read a file in storage, to be recorded as what it is now; move it back if that fails."""
+    try:
+        sums = checksum.compute(file.destination, algorithms)
+    except OSError:
+        # Its writer may have made the next version by now.
+        place.place_versioned(file.destination, *os.path.split(file.source))
+        raise
+    status = os.lstat(file.destination)
+    return file._replace(sums=sums, status=status, placed=Version.of_file(status))
+
+
+def _require_same_disks(area: StorageArea, files: Sequence[Incoming]) -> None:
     """Raise `TryLater` if storage, or a disk that is a part of it, is another one by now.
 
-    What came there since is not in storage, although it stands under its name.
+    What was placed there meanwhile is not in storage, although it has its path.
     """
     area.require()
-    devices = {os.path.dirname(each.destination): each.device for each in arrivals}
+    devices = {os.path.dirname(each.destination): each.device for each in files}
     for directory, device in devices.items():
         with faults.as_try_later(directory):
             same = os.stat(directory).st_dev == device
@@ -368,8 +355,8 @@ def _must_be_the_same(area: StorageArea, arrivals: Sequence[Arrival]) -> None:
 def _remove_originals(area: StorageArea, originals: Sequence[RememberedFile]) -> None:
     """Remove files whose copies were just stored.
 
-    One that is another file by now stays, and is found by the next scan. One that cannot be removed
-    is kept in mind.
+    One that is another file by now stays: the next scan finds it. One that cannot be removed stays
+    remembered.
     """
     if not originals:
         return
@@ -385,7 +372,7 @@ def _remove_originals(area: StorageArea, originals: Sequence[RememberedFile]) ->
             return False
         return True
 
-    removed = map_in_order(remove, originals, useful_threads(originals, area.jobs))
+    removed = map_in_order(remove, originals, useful_threads(originals, area.section.jobs))
     done: list[Name] = [
         (original.relpath, original.filename)
         for original, gone in zip(originals, removed, strict=True)
@@ -395,214 +382,62 @@ def _remove_originals(area: StorageArea, originals: Sequence[RememberedFile]) ->
         connect.write(Remembered.drop, area.site, area.finder, done)
 
 
-def _intend(area: StorageArea, algorithm: str, arrivals: Sequence[Arrival]) -> dict[Name, int]:
-    """Record the intents; return the ids of those that are ours."""
-    new, again = [], []
-    for arrival in arrivals:
-        row = arrival.row(algorithm)
-        if arrival.known is None:
-            new.append(row)
-        else:
-            again.append((arrival.known, row))
-    File.intend_again(area.finder, again)
-    File.intend(area.storage, area.finder, new)
-    intents = File.arriving(area.storage, area.finder)
-    File.note_copies(intents)
-    numbers = {(row.relpath, row.filename): row.id for row in intents}
-    _keep_checksums(area, arrivals, numbers)
-    return numbers
-
-
-def _keep_checksums(
-    area: StorageArea, arrivals: Sequence[Arrival], numbers: Mapping[Name, int]
-) -> None:
-    """Record the further checksums of those that are ours."""
-    if area.algorithms[1:]:
-        FileChecksum.keep(
-            [
-                (numbers[arrival.name], name, digest)
-                for arrival in arrivals
-                if arrival.name in numbers
-                for name, digest in arrival.sums.items()
-                if name != area.algorithms[0]
-            ]
-        )
-
-
-def _correct(area: StorageArea, arrivals: Sequence[Arrival]) -> None:
-    """Record what files turned out to be after their intent was recorded."""
-    algorithm = area.algorithms[0]
-    File.corrected([(arrival.number, arrival.row(algorithm)) for arrival in arrivals])
-    _keep_checksums(area, arrivals, {arrival.name: arrival.number for arrival in arrivals})
-
-
-def _record_stored(
-    area: StorageArea,
-    there: list[int],
-    originals: list[RememberedFile],
-    arrive: Callable[[list[int]], None] | None = None,
-) -> None:
-    """Record files as stored and as due, and which originals are now to be removed."""
-    if not there:
-        return
-    forgotten = File.returned(there)
-    if File.stored(there) != len(there):
-        raise TryLater(
-            f"[finder.{area.finder}]: another finder of this name changed our rows; run one a site"
-        )
-    if arrive is None:
-        IngestState.arrive(there, area.storage, area.run_id or None)
-    else:
-        arrive(there)
-    for target, (changed, put_off) in forgotten.items():
-        IngestState.offer_anew(target, changed, "other content came after it was forgotten")
-        IngestState.rerun(
-            target, put_off, [IngestStatus.IGNORED], "came back after it was forgotten"
-        )
-    Remembered.remember(area.site, area.finder, originals)
-
-
-def _place(area: StorageArea, arrival: Arrival) -> None:
-    if not arrival.copied:
-        try:
-            place.place(arrival.source, arrival.destination)
-            return
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-        _copy(area, arrival)
-    place.place(temporary.temporary_path(arrival.destination, area.owner), arrival.destination)
-
-
-def _copy(area: StorageArea, arrival: Arrival) -> None:
-    """Copy a file that cannot be renamed, though it is on the file system of its destination.
-
-    So it is between two mounts of one file system, and where quotas are those of a directory.
-    """
-    with checksum.opened(arrival.source) as descriptor:
-        checksum.same(arrival.status, os.fstat(descriptor), arrival.source)
-        sums = place.copy_beside(
-            descriptor,
-            arrival.destination,
-            area.algorithms,
-            owner=area.owner,
-            mode=area.mode,
-            group=area.group,
-        )
-    arrival.copied = True
-    if any(arrival.sums[name] != digest for name, digest in sums.items()):
-        raise checksum.Changed(errno.EAGAIN, "the file changed after it was read", arrival.source)
-    place.sync_file(temporary.temporary_path(arrival.destination, area.owner))
-
-
-def _as_placed(arrival: Arrival) -> os.stat_result:
-    """Return what a file is that was just placed."""
-    # It is there, or was a moment ago: its intent stays, and recovery looks for it.
-    with faults.as_try_later(arrival.destination):
-        return os.lstat(arrival.destination)
-
-
-def _read_again_if_other(arrival: Arrival) -> bool:
-    """See to it that what was placed is what was read; else read it where it is now."""
-    if Version.of_file(_as_placed(arrival)) == Version.of_file(arrival.status):
-        return False
-    # Written to between its reading and its placing.
-    _read_again(arrival, list(arrival.sums))
-    return True
-
-
-def _read_again(arrival: Arrival, algorithms: Sequence[str]) -> None:
-    """Read a file in storage, to be recorded as what it is now; else it goes back."""
+def _found(area: StorageArea, row: FileRow) -> Incoming | None:
+    """Return the file that an intent brought to storage, if it did; remove an unfinished copy."""
+    file = area.incoming(names.rel_of(row))._replace(number=row.id)
+    place.remove_temporary(file.destination, area.owner)
     try:
-        arrival.sums = checksum.compute(arrival.destination, algorithms)
-    except OSError:
-        # Its writer may have made the next version by now.
-        place.place_versioned(arrival.destination, *os.path.split(arrival.source))
-        raise
-    arrival.status = os.lstat(arrival.destination)
-
-
-def _placed(area: StorageArea, row: FileRow) -> Arrival | None:
-    """Return the file that an intent brought to storage, if it did; clear away what is half-done.
-
-    It has checksums if they are not those of the intent.
-    """
-    rel = names.rel_of(row)
-    arrival = Arrival(rel, (row.relpath, row.filename), *_paths(area, rel))
-    arrival.number = row.id
-    place.remove_temporary(arrival.destination, area.owner)
-    try:
-        arrival.status = os.lstat(arrival.destination)
+        status = os.lstat(file.destination)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    arrival.device = arrival.status.st_dev
-    if Version.of_file(arrival.status) == Version.of_row(row):
-        return arrival
+    file = file._replace(status=status, device=status.st_dev)
+    version = Version.of_file(status)
+    if version == Version.of_row(row):
+        return file
     try:
-        same_size = arrival.status.st_size == row.size_bytes
-        if same_size and checksum.matches(arrival.destination, row.checksum):
-            return arrival
-        if not _was_renamed(arrival, row):
+        same_size = status.st_size == row.size_bytes
+        if same_size and checksum.matches(file.destination, row.checksum):
+            return file._replace(copied=True, placed=version)
+        if not _was_renamed(file, row):
             return None
-        _read_again(arrival, list(dict.fromkeys(area.algorithms)))
-        return arrival
+        return _read_again(file, area.algorithms)
     except OSError as error:
         if faults.affects_every_file(error):
             raise
     return None
 
 
-def _was_renamed(arrival: Arrival, row: FileRow) -> bool:
-    """Return whether a file in storage is that of an intent, with content that it got since.
+def _was_renamed(file: Incoming, row: FileRow) -> bool:
+    """Return whether a file in storage is that of an intent, written to after it was placed.
 
-    Numbers are of one file system: where the source still has its file, that one has the number.
+    Inodes are those of one file system: where the source still has its file, that has the inode.
     """
-    if not stat.S_ISREG(arrival.status.st_mode) or inode_of(arrival.status.st_ino) != row.inode:
+    if not stat.S_ISREG(file.status.st_mode) or inode_of(file.status.st_ino) != row.inode:
         return False
     try:
-        original = os.lstat(arrival.source)
+        original = os.lstat(file.source)
     except (FileNotFoundError, NotADirectoryError):
         return True
-    return inode_of(original.st_ino) != row.inode or os.path.samestat(original, arrival.status)
+    return inode_of(original.st_ino) != row.inode or os.path.samestat(original, file.status)
 
 
-def _left_behind(area: StorageArea, row: FileRow) -> list[RememberedFile]:
+def _original_of(file: Incoming, row: FileRow) -> list[RememberedFile]:
     """Return the original of a stored copy, if it is still there; finish a placing by link."""
-    source, destination = _paths(area, names.rel_of(row))
     try:
-        status = os.lstat(source)
+        status = os.lstat(file.source)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    if os.path.samestat(status, os.lstat(destination)):
-        place.place(source, destination)
+    if os.path.samestat(status, os.lstat(file.destination)):
+        place.place(file.source, file.destination)
         return []
     if Version.of_file(status) != Version.of_row(row):
         return []
-    return [to_be_removed((row.relpath, row.filename), status, row.checksum)]
+    return [to_be_removed(file._replace(status=status), row.checksum)]
 
 
-def _original(arrival: Arrival, algorithm: str) -> RememberedFile:
-    digest = checksum.format(algorithm, arrival.sums[algorithm])
-    return to_be_removed(arrival.name, arrival.status, digest)
-
-
-def to_be_removed(name: Name, status: os.stat_result, digest: str) -> RememberedFile:
-    """Return what is to be kept in mind of a file of the source that storage has."""
-    return RememberedFile(*name, *Version.of_file(status), WhyRemembered.MOVED, checksum=digest)
-
-
-def _paths(area: StorageArea, rel: str) -> tuple[str, str]:
-    return names.below(area.source, rel), names.below(area.storage, rel)
-
-
-def _own_entry(number: int, status: os.stat_result) -> tuple[int, int, int]:
-    """Return id, time and inode of a file of storage, which a copy does not have of its source."""
-    return (number, *Version.of_file(status)[1:])
-
-
-def _sync_stored(arrivals: Iterable[Arrival]) -> None:
+def _sync_stored(files: Iterable[Incoming]) -> None:
     """Make files in storage durable, and their names: storage may be several file systems."""
-    for path in {arrival.device: arrival.destination for arrival in arrivals}.values():
+    for path in {each.device: each.destination for each in files}.values():
         directory = os.path.dirname(path)
         with faults.as_try_later(directory):
             place.sync_file_system(directory)

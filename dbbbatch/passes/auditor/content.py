@@ -14,7 +14,6 @@ from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.identity import Version
 from dbbbatch.passes.auditor.rows import Contradicted
-from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.runner import PassContext
 
 #: Rows read at a time, and files verified between two looks at whether to stop.
@@ -28,10 +27,9 @@ _SHOWN_DIGITS = 16
 class Verification:
     """Reads files of a storage area, and records which have the content that was stored."""
 
-    def __init__(self, context: PassContext, finder: Finder, complaints: Complaints) -> None:
+    def __init__(self, context: PassContext, finder: Finder) -> None:
         self._context = context
         self._finder = finder
-        self._complaints = complaints
 
     def verify_share(self, most: int) -> None:
         """Verify that many files: of those that --match lets through, the longest unverified."""
@@ -69,8 +67,8 @@ class Verification:
             verified, corrupt = connect.write(self._record, right, wrong)
             for row, _, why in wrong:
                 if row.id in corrupt:
-                    self._complaints.failed(
-                        names.rel_of(row), f"its content is not what was stored: {why}"
+                    context.warn_of(
+                        "failed", names.rel_of(row), f"its content is not what was stored: {why}"
                     )
             context.counts["verified"] += len(verified)
             context.counts["corrupt"] += len(corrupt)
@@ -94,7 +92,7 @@ class Verification:
         except OSError as error:
             faults.raise_if_general(error, path)
             self._context.counts["failed"] += 1
-            self._complaints.failed(names.rel_of(row), f"cannot be read: {error.strerror}")
+            self._context.warn_of("failed", names.rel_of(row), f"cannot be read: {error.strerror}")
             return
         found = sums[algorithm]
         if found == digest:

@@ -6,8 +6,9 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from dbbbatch.areas.storage.mounted import storage_area
-from dbbbatch.areas.storage.store import Arrival, adopt
+from dbbbatch.areas.storage.incoming import Incoming
+from dbbbatch.areas.storage.mounted import StorageArea
+from dbbbatch.areas.storage.store import adopt
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File
@@ -16,7 +17,6 @@ from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, clock, faults, names, place
 from dbbbatch.files.batches import batched
 from dbbbatch.files.scan import Found, scan
-from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.runner import PassContext
 
 #: Seconds without a change after which no script can still be writing a temporary copy.
@@ -32,10 +32,9 @@ _RSYNC_SETTLE = 3600.0
 class OrphanSearch:
     """The files of a finder's storage area that the table does not know."""
 
-    def __init__(self, context: PassContext, finder: Finder, complaints: Complaints) -> None:
+    def __init__(self, context: PassContext, finder: Finder) -> None:
         self._context = context
         self._finder = finder
-        self._complaints = complaints
         sections = (finder, *context.settings.finder.values())
         self._by_rsync = any(
             section.storage == finder.storage and section.search == "rsync-logs"
@@ -51,16 +50,19 @@ class OrphanSearch:
             self._context.counts["orphans"] += len(orphans)
             self._context.counts["failed"] += len(orphans)
             for orphan in orphans:
-                self._complaints.orphan(orphan.rel)
+                self._context.warn_of(
+                    "orphan",
+                    orphan.rel,
+                    "is in storage, but the table does not know it; dbb-auditor --adopt records it",
+                )
             if self._context.stopping:
                 break
 
     def adopt(self) -> None:
         """Record orphans as stored, and offer them to targets."""
         context = self._context
-        area = storage_area(
-            self._finder, context.settings.site.name, context.run_id, context.roots
-        )._replace(finder="auditor")
+        site = context.settings.site.name
+        area = StorageArea(self._finder, site, context.run_id, context.roots, "auditor")
         for orphans in self.find():
             context.counts["orphans"] += len(orphans)
             ready = self._read(orphans[: context.take(len(orphans))], area.algorithms)
@@ -69,14 +71,14 @@ class OrphanSearch:
             if context.stopping:
                 break
 
-    def find(self, *, dry_run: bool = False) -> Iterator[list[Arrival]]:
+    def find(self, *, dry_run: bool = False) -> Iterator[list[Incoming]]:
         """Yield orphans in batches; remove temporary copies that are abandoned on the way."""
         finder = self._finder
         found = scan(
             finder.storage,
             finder.exclude,
             finder.settle,
-            odd=self._complaints.odd,
+            odd=self._note_odd,
             unfinished=(lambda rel: None) if dry_run else self._remove_abandoned,
         )
         matching = (
@@ -92,7 +94,7 @@ class OrphanSearch:
         # What is in an empty mount point is no file of storage.
         self._context.roots.require(self._finder.storage, self._finder.sentinel)
 
-    def _unknown(self, batch: Sequence[Found]) -> list[Arrival]:
+    def _unknown(self, batch: Sequence[Found]) -> list[Incoming]:
         paths = [names.name_of(found.rel) for found in batch]
         known = connect.read(File.known, self._finder.storage, paths)
         orphans = []
@@ -102,25 +104,25 @@ class OrphanSearch:
                 path = os.path.join(self._finder.storage, found.rel)
                 if self._by_rsync and self._may_be_unfinished(found.rel, path):
                     continue
-                orphan = Arrival(found.rel, name, path, path, found.size_bytes)
-                orphan.known = before
-                orphans.append(orphan)
+                orphans.append(
+                    Incoming(found.rel, name, path, path, found.size_bytes, known=before)
+                )
         return orphans
 
-    def _read(self, orphans: Sequence[Arrival], algorithms: Sequence[str]) -> list[Arrival]:
+    def _read(self, orphans: Sequence[Incoming], algorithms: Sequence[str]) -> list[Incoming]:
         """Read files that are to be adopted; return those that did not change meanwhile."""
         ready = []
         for orphan in orphans:
             try:
-                orphan.status, orphan.sums = checksum.read(orphan.source, algorithms)
-                ready.append(orphan)
+                status, sums = checksum.read(orphan.destination, algorithms)
+                ready.append(orphan._replace(status=status, sums=sums))
             except Interrupted:
                 break
             except (FileNotFoundError, checksum.Changed):
                 continue  # it is gone, or being replaced
             except OSError as error:
-                faults.raise_if_general(error, orphan.source)
-                self._complaints.failed(orphan.rel, f"cannot be adopted: {error.strerror}")
+                faults.raise_if_general(error, orphan.destination)
+                self._context.warn_of("failed", orphan.rel, f"cannot be adopted: {error.strerror}")
                 self._context.counts["failed"] += 1
         return ready
 
@@ -146,4 +148,7 @@ class OrphanSearch:
             if not clock.of(self._finder.storage).is_new(os.lstat(path), _COPY_ABANDONED):
                 place.remove_if_there(path)
         except OSError as error:
-            self._complaints.odd(rel, f"an unfinished copy, not to be removed: {error.strerror}")
+            self._note_odd(rel, f"an unfinished copy, not to be removed: {error.strerror}")
+
+    def _note_odd(self, rel: str, what: str) -> None:
+        self._context.warn_of("odd", rel, f"{what}; it is left where it is")

@@ -21,7 +21,7 @@ from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
 from dbbbatch.files.batches import batched
-from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
+from dbbbatch.passes.notices import MOST_NAMED
 from dbbbatch.passes.runner import PassContext
 
 #: Rows read at a time, and marked at a time.
@@ -91,7 +91,7 @@ class RowComparison:
         if self._share < 1:
             self._leave_out_unmounted()
 
-    def mark(self, complaints: Complaints) -> None:
+    def mark(self) -> None:
         """Mark the rows that are still as they were read, and their files as they were seen."""
         counts = self._context.counts
         for batch in batched(self.wrong, _MARKED_TOGETHER):
@@ -102,10 +102,10 @@ class RowComparison:
                 if row.id in marked:
                     counts[becomes.lower()] += 1
                     counts["failed"] += 1
-                    complaints.failed(names.rel_of(row), why)
+                    self._context.warn_of("failed", names.rel_of(row), why)
         for rel, why in self.unseen:
             counts["failed"] += 1
-            complaints.failed(rel, why)
+            self._context.warn_of("failed", rel, why)
 
     def require_directories(self) -> None:
         """Raise `TryLater`, with what an operator may do, if directories look unmounted."""
@@ -113,7 +113,7 @@ class RowComparison:
             return
         some = [
             f"{names.printable(directory)} ({count} files)"
-            for directory, count in sorted(self._unmounted.items())[:MOST_SAID]
+            for directory, count in sorted(self._unmounted.items())[:MOST_NAMED]
         ]
         if len(self._unmounted) > len(some):
             some[-1] += f" and {len(self._unmounted) - len(some)} more"

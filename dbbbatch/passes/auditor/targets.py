@@ -11,7 +11,6 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.file import FileChecksum
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.files import checksum, names
-from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.runner import PassContext
 from dbbbatch.targets.plugin import Misconfigured, NotReady, StoredFile
 
@@ -19,7 +18,7 @@ from dbbbatch.targets.plugin import Misconfigured, NotReady, StoredFile
 _COMPARED_TOGETHER = 1000
 
 
-def compare_targets(context: PassContext, finder: Finder, complaints: Complaints) -> None:
+def compare_targets(context: PassContext, finder: Finder) -> None:
     """Report the files that the table calls ingested and a target of this storage does not hold.
 
     A target that is away or cannot tell is left out; nothing is changed.
@@ -32,13 +31,13 @@ def compare_targets(context: PassContext, finder: Finder, complaints: Complaints
         if row is None or row.retired_at is not None:
             continue
         try:
-            _compare(context, section, row.id, complaints)
+            _compare(context, section, row.id)
         except (NotReady, Misconfigured) as error:
             context.log.warning("%s was not audited: %s", section.label, error)
-            complaints.failed(section.label, f"was not audited: {error}")
+            context.warn_of("failed", section.label, f"was not audited: {error}")
 
 
-def _compare(context: PassContext, section: Target, target_id: int, complaints: Complaints) -> None:
+def _compare(context: PassContext, section: Target, target_id: int) -> None:
     if not connect.read(_ingested_page, section, target_id, 0):
         return
     from dbbbatch.targets.pool import ask_plugin
@@ -64,7 +63,8 @@ def _compare(context: PassContext, section: Target, target_id: int, complaints: 
                 context.counts["failed"] += 1
                 context.counts["unknown_to_target"] += 1
                 which = names.quoted(glob.escape(_rel(file)))
-                complaints.failed(
+                context.warn_of(
+                    "failed",
                     _rel(file),
                     f"is ingested according to the table, but {section.label} does not hold it; "
                     f"`dbb retry {section.label} --status SUCCESS --match {which}` offers it again",

@@ -21,7 +21,6 @@ from dbbbatch.passes.auditor.content import Verification
 from dbbbatch.passes.auditor.orphans import OrphanSearch
 from dbbbatch.passes.auditor.rows import RowComparison
 from dbbbatch.passes.auditor.targets import compare_targets
-from dbbbatch.passes.finder.complaints import Complaints
 from dbbbatch.passes.runner import PassContext, Work
 
 #: Remembered files that are read at a time.
@@ -65,36 +64,33 @@ class AuditorWork(Work):
 
     def work(self, context: PassContext) -> None:
         """Compare rows with files, files with rows, content with checksums, targets with rows."""
-        finder, complaints = self._finder, Complaints()
+        finder = self._finder
         rows = RowComparison(context, finder, self._missing)
-        orphans = OrphanSearch(context, finder, complaints)
-        content = Verification(context, finder, complaints)
-        try:
-            rows.compare()
-            rows.mark(complaints)
-            most = math.ceil(self._share * rows.stored)
-            steps: dict[str, Callable[[], None]] = {
-                "files on their way": partial(_report_unfinished, context, finder, complaints),
-                "files without a row": orphans.adopt if self._adopt else orphans.report,
-                "files that are there again": partial(content.verify, rows.back),
-                "checksums": partial(content.verify_share, most),
-                "targets": partial(compare_targets, context, finder, complaints),
-                "what left the source": partial(_forget_what_left, context, finder),
-            }
-            skipped = []
-            for what, step in steps.items():
-                if context.stopping:
-                    skipped.append(what)
-                else:
-                    step()
-            if skipped and context.out_of_time and not context.interrupted:
-                context.warn(
-                    f"{finder.storage}: --max-time was over before these were looked at: "
-                    f"{', '.join(skipped)}; the next pass begins anew, so give it more time",
-                    key="max-time",
-                )
-        finally:
-            complaints.say(context)
+        orphans = OrphanSearch(context, finder)
+        content = Verification(context, finder)
+        rows.compare()
+        rows.mark()
+        most = math.ceil(self._share * rows.stored)
+        steps: dict[str, Callable[[], None]] = {
+            "files on their way": partial(_report_unfinished, context, finder),
+            "files without a row": orphans.adopt if self._adopt else orphans.report,
+            "files that are there again": partial(content.verify, rows.back),
+            "checksums": partial(content.verify_share, most),
+            "targets": partial(compare_targets, context, finder),
+            "what left the source": partial(_forget_what_left, context, finder),
+        }
+        skipped = []
+        for what, step in steps.items():
+            if context.stopping:
+                skipped.append(what)
+            else:
+                step()
+        if skipped and context.out_of_time and not context.interrupted:
+            context.warn(
+                f"{finder.storage}: --max-time was over before these were looked at: "
+                f"{', '.join(skipped)}; the next pass begins anew, so give it more time",
+                key="max-time",
+            )
         rows.require_directories()
 
     def plan(self, context: PassContext) -> Iterator[str]:
@@ -109,7 +105,7 @@ class AuditorWork(Work):
         for rel, why in rows.unseen:
             yield f"{names.printable(rel)}: {why}"
         verb = "adopt" if self._adopt else "report"
-        for orphans in OrphanSearch(context, self._finder, Complaints()).find(dry_run=True):
+        for orphans in OrphanSearch(context, self._finder).find(dry_run=True):
             for orphan in orphans:
                 yield f"would {verb} {names.join(*orphan.name)}, which the table does not know"
         rows.require_directories()
@@ -119,7 +115,7 @@ class AuditorWork(Work):
         return False
 
 
-def _report_unfinished(context: PassContext, finder: Finder, complaints: Complaints) -> None:
+def _report_unfinished(context: PassContext, finder: Finder) -> None:
     """Report files on their way to storage whose finder makes no passes: it must finish them."""
     now = connect.read(connect.now)
     for name, count, begun in connect.read(
@@ -129,7 +125,8 @@ def _report_unfinished(context: PassContext, finder: Finder, complaints: Complai
             continue
         since = f"its pass of {begun:%Y-%m-%d %H:%M} UTC" if begun else "a pass long ago"
         context.counts["failed"] += count
-        complaints.failed(
+        context.warn_of(
+            "failed",
             f"finder.{name}",
             f"{count} files are on their way since {since}: run `dbb-finder {name}` once more, "
             "which finishes each or takes it back (if the section was renamed or removed, with "

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from dbbbatch.areas.quarantine import QuarantineArea, Rejected
-from dbbbatch.areas.storage import duplicates
+from dbbbatch.areas.quarantine import Rejected
+from dbbbatch.areas.storage import duplicates, store
+from dbbbatch.areas.storage.incoming import NOT_READ, Fate, Incoming
 from dbbbatch.areas.storage.missing import MissingDirectories, if_it_is_lost
-from dbbbatch.areas.storage.mounted import needs_copy, storage_area
-from dbbbatch.areas.storage.store import Arrival, adopt, store, to_be_removed
-from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
-from dbbbatch.database.models.statuses import FileStatus
-from dbbbatch.database.models.statuses import WhyRemembered as Memory
+from dbbbatch.database.models.statuses import FileStatus, WhyRemembered
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import useful_threads
-from dbbbatch.files.scan import Found, detour
-from dbbbatch.passes.finder.complaints import Complaints
-from dbbbatch.passes.finder.decide import Fate
-from dbbbatch.passes.finder.examine import Examined, Examiner
-from dbbbatch.passes.runner import PassContext
+from dbbbatch.files.scan import detour
+from dbbbatch.passes.finder.examine import Examiner
+from dbbbatch.passes.finder.job import FinderJob
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -36,311 +31,263 @@ if TYPE_CHECKING:
 _NOT_YET = (FileNotFoundError, FileExistsError, checksum.Changed, checksum.NotRegular)
 
 
-class Fresh(NamedTuple):
-    """A file to be stored, and what earlier passes met with it, or with another of its name."""
-
-    found: Found
-    name: Name
-    memory: RememberedFile | None = None
-    stale: bool = False
-
-
 class FinderBatch:
     """The files of one batch, from reading to the last record about them.
 
     Parameters
     ----------
-    p : `PassContext`
-        Whose counts and log tell of them.
-    finder : `dbbbatch.config.sections.Finder`
-        The section.
-    complaints : `Complaints`
-        Is told of what fails.
-    files : `~collections.abc.Sequence` [ `Fresh` ]
+    job : `FinderJob`
+    files : `~collections.abc.Sequence` [ `Incoming` ]
         What to store.
-    entangled : `~collections.abc.Callable`
-        Says of a directory's relative path why nothing there may be moved, or nothing.
+    remembered : `~collections.abc.Mapping` [ `Name`, `RememberedFile` ]
+        What is remembered about their paths.
 
     Attributes
     ----------
     trouble : `TryLater` or `None`
-        Why quarantine, or a part of storage, takes nothing now; other files need it not.
+        Why the quarantine, or a part of storage, takes nothing now; other files do not need it.
     """
 
     def __init__(
-        self,
-        p: PassContext,
-        finder: Finder,
-        complaints: Complaints,
-        files: Sequence[Fresh],
-        entangled: Callable[[str], str],
+        self, job: FinderJob, files: Sequence[Incoming], remembered: Mapping[Name, RememberedFile]
     ) -> None:
-        self._p = p
-        self._finder = finder
-        self._complaints = complaints
-        self._entangled = entangled
+        self._job = job
+        self._section = job.section
+        self._area = job.area
+        self._counts = job.context.counts
+        self._log = job.context.log
+        self._files = list(files)
+        self._before = {
+            each.name: remembered[each.name] for each in files if each.name in remembered
+        }
         self.trouble: TryLater | None = None
-        self._area = storage_area(finder, p.settings.site.name, p.run_id, p.roots)
-        self._arrivals: list[Arrival] = []
-        self._tries: dict[Name, int] = {}
-        self._stale = [fresh.name for fresh in files if fresh.stale]
-        for found, name, memory, _ in files:
-            self._arrivals.append(
-                Arrival(
-                    found.rel,
-                    name,
-                    f"{self._area.source}/{found.rel}",
-                    f"{self._area.storage}/{found.rel}",
-                    found.size_bytes,
-                )
-            )
-            if memory is not None:
-                self._tries[name] = memory.tries
-        self._examined: Future[list[Examined]]
-        self._moved: set[Name] = set()
-        self._waiting: set[Name] = set()
-        self._asides: list[Rejected] = []
-        self._memories: list[RememberedFile] = []
+        self._examined: Future[list[Incoming]]
+        #: Names about which something is remembered that stays so.
+        self._settled: set[Name] = set()
+        self._rejected: list[tuple[Incoming, Rejected]] = []
+        self._remembered: list[RememberedFile] = []
 
-    def read(self, reader: Executor) -> None:
-        """Have the files read by another thread, which does not use the database."""
-        self._leave_what_is_away()
-        asked = [arrival.name for arrival in self._arrivals]
-        known = connect.read(File.known, self._area.storage, asked)
-        for arrival in self._arrivals:
-            arrival.known = known.get(arrival.name)
-        examiner = Examiner(self._area, needs_copy(self._finder), self._entangled)
-        jobs = useful_threads(self._arrivals, self._area.jobs)
-        self._examined = reader.submit(lambda: list(examiner.examine(self._arrivals, jobs)))
+    def read(self, reader: Executor, overlap: Callable[[str], str]) -> None:
+        """Let another thread, which does not use the database, read and examine the files."""
+        self._leave_unmounted_directories()
+        known = connect.read(File.known, self._area.storage, [each.name for each in self._files])
+        files = [each._replace(known=known.get(each.name)) for each in self._files]
+        examiner = Examiner(self._area, overlap)
+        jobs = useful_threads(files, self._section.jobs)
+        self._examined = reader.submit(lambda: list(examiner.examine(files, jobs)))
 
-    def _leave_what_is_away(self) -> None:
-        """Leave out what would go into a part of storage that looks unmounted, under its mount."""
-        bare = MissingDirectories(self._area.storage)
-        directories = {arrival.relpath for arrival in self._arrivals}
-        away = {each: top for each in directories if (top := bare.unmounted(each))}
-        if not away:
+    def _leave_unmounted_directories(self) -> None:
+        """Leave out what would go into a part of storage that looks unmounted, below its mount."""
+        missing = MissingDirectories(self._area.storage)
+        tops = {each.name: missing.unmounted(names.split(each.rel)[0]) for each in self._files}
+        if not (away := {top for top in tops.values() if top}):
             return
-        top = min(away.values())
+        top = min(away)
         where = names.printable(os.path.join(self._area.storage, top))
         self.trouble = TryLater(
             f"{where}: not there or empty, though the table has files in it; that looks unmounted, "
-            f"and what is to go there waits ({if_it_is_lost(self._finder, top)})"
+            f"and what is to go there waits ({if_it_is_lost(self._section, top)})"
         )
-        self._waiting = {each.name for each in self._arrivals if each.relpath in away}
-        self._arrivals = [each for each in self._arrivals if each.relpath not in away]
+        self._settled = {name for name, top in tops.items() if top}
+        self._files = [each for each in self._files if each.name not in self._settled]
 
     def store(self) -> None:
-        """Take every file of the batch, which was given to be read, as far as it can go."""
-        ready, same, orphans = [], [], []
-        for examined in self._examined.result():
-            if examined.verdict in (Fate.ARRIVES, Fate.RETURNS):
-                ready.append(examined.arrival)
-            elif examined.verdict is Fate.DUPLICATE:
-                same.append(examined.arrival)
-            elif examined.verdict is Fate.ORPHAN:
-                orphans.append(examined.arrival)
-            else:
-                self._put_off(examined)
+        """Do with each file what was decided, as far as it can be done now."""
+        by_fate: dict[Fate, list[Incoming]] = {}
+        for file in self._examined.result():
+            by_fate.setdefault(file.decision.fate, []).append(file)
+        duplicate = by_fate.pop(Fate.DUPLICATE, [])
+        orphans = by_fate.pop(Fate.ORPHAN, [])
+        ready = by_fate.pop(Fate.ARRIVES, []) + by_fate.pop(Fate.RETURNS, [])
+        for files in by_fate.values():
+            self._put_off(files)
         if ready:
-            stored, obstacles = store(self._area, ready)
-            self._p.counts["stored"] += len(stored)
-            self._moved = {arrival.name for arrival in stored if arrival.copied}
-            for arrival, error in obstacles:
-                self._put_off(Examined(arrival, None, error=error))
-        if orphans:
-            same += self._adopt(orphans)
-        self._set_aside_duplicates(same)
-        self._move_aside()
+            stored, failed = store.store(self._area, ready)
+            self._counts["stored"] += len(stored)
+            # What was copied is remembered, or was dropped, with its own record.
+            self._settled |= {each.name for each in stored if each.copied}
+            self._put_off(failed)
+        self._deal_with_duplicates(duplicate + self._adopt(orphans))
+        self._quarantine()
         self._remember()
 
     def discard(self) -> None:
         """Remove the copies of files that are not stored now: they would only fill the disk."""
-        self._examined.exception()
-        for arrival in self._arrivals:
-            if arrival.copied:
-                with suppress(OSError):
-                    place.remove_temporary(arrival.destination, self._area.owner)
-
-    def _put_off(self, examined: Examined) -> None:
-        """Deal with a file that is not to be stored, or not now."""
-        arrival, verdict, reason, error = examined
-        if verdict is Fate.CONFLICT:
-            self._quarantine(arrival, reason)
-        elif verdict is Fate.ITSELF:
-            self._leave(arrival, reason)
-        elif verdict is Fate.BUSY and arrival.known is not None:
-            self._complaints.busy(arrival.known.finder)
-        elif error is None or isinstance(error, _NOT_YET):
-            self._p.log.info("%s: not yet", names.printable(arrival.rel))
-        elif directory := self._forbidden(arrival, error):
-            self._p.counts["failed"] += 1
-            self._complaints.forbidden(directory, error)
-        elif self._is_unfit(arrival, error):
-            self._quarantine(arrival, f"cannot be stored under this name: {error.strerror}")
-        elif error.errno == errno.ENOTDIR:
-            self._p.log.info("%s: not yet: %s", names.printable(arrival.rel), error.strerror)
-        else:
-            self._fail(arrival, error.strerror or str(error))
-
-    def _is_unfit(self, arrival: Arrival, error: OSError) -> bool:
-        """Return whether storage cannot have a file of this name, which lasts.
-
-        An error of the source says nothing of that; nor does one that a disk gives for a moment.
-        """
-        if error.errno not in faults.INVALID_NAME:
-            return False
-        if error.errno == errno.ENOTDIR:
+        self._examined.exception()  # which waits for the other thread
+        for file in self._files:
             with suppress(OSError):
-                return bool(detour(self._area.storage, arrival.relpath))
-            return False
-        paths = (error.filename, error.filename2)
-        return any(str(path).startswith(f"{self._area.storage}/") for path in paths if path)
+                place.remove_temporary(file.destination, self._area.owner)
 
-    def _forbidden(self, arrival: Arrival, error: OSError) -> str:
-        """Name the directory of storage that keeps a file out, if it is not the file itself."""
+    def _put_off(self, files: Sequence[Incoming]) -> None:
+        """Deal with files that are not to be stored, or not now."""
+        for file in files:
+            fate, reason, error = file.decision
+            if fate is Fate.CONFLICT:
+                self._reject(file, reason)
+            elif fate is Fate.SAME_FILE:
+                self._leave(file, reason)
+            elif fate is Fate.BUSY and file.known is not None:
+                self._job.busy[file.known.finder] += 1
+            elif error is None or isinstance(error, _NOT_YET):
+                self._log.info("%s: not yet", names.printable(file.rel))
+            elif directory := self._keeps_out(file, error):
+                self._job.note_no_permission(directory, error)
+            elif self._has_invalid_name(file, error):
+                self._reject(file, f"cannot be stored under this name: {error.strerror}")
+            elif error.errno == errno.ENOTDIR:
+                self._log.info("%s: not yet: %s", names.printable(file.rel), error.strerror)
+            else:
+                self._fail(file, error.strerror or str(error))
+
+    def _keeps_out(self, file: Incoming, error: OSError) -> str:
+        """Return the directory of storage that keeps a file out, if it is not the file itself."""
         if isinstance(error, place.ModeError):
             return self._area.storage
         if error.errno not in faults.NO_PERMISSION:
             return ""
-        directory = os.path.dirname(arrival.destination)
+        directory = os.path.dirname(file.destination)
         while not os.path.isdir(directory) and directory != self._area.storage:
             directory = os.path.dirname(directory)
         writable = os.access(directory, os.W_OK | os.X_OK)
         return "" if writable and not isinstance(error, place.WriteError) else directory
 
-    def _adopt(self, orphans: Sequence[Arrival]) -> list[Arrival]:
+    def _has_invalid_name(self, file: Incoming, error: OSError) -> bool:
+        """Return whether storage cannot have a file of this name, which lasts.
+
+        An error of the source says nothing of that; nor does one that passes.
+        """
+        if error.errno not in faults.INVALID_NAME:
+            return False
+        if error.errno == errno.ENOTDIR:
+            with suppress(OSError):
+                return bool(detour(self._area.storage, names.split(file.rel)[0]))
+            return False
+        paths = (error.filename, error.filename2)
+        return any(str(path).startswith(f"{self._area.storage}/") for path in paths if path)
+
+    def _adopt(self, orphans: Sequence[Incoming]) -> list[Incoming]:
         """Record what storage has; return those whose stored file was still there."""
-        ours, found = [], []
+        found, in_storage = [], []
         for orphan in orphans:
-            here = Arrival(orphan.rel, orphan.name, orphan.source, orphan.destination)
             try:
-                here.status = os.lstat(orphan.destination)
+                status = os.lstat(orphan.destination)
             except OSError as error:
-                self._put_off(Examined(orphan, None, error=error))
+                self._put_off([orphan.failed(error)])
                 continue
-            here.sums = orphan.sums
-            here.known = orphan.known
-            found.append(here)
-            ours.append(orphan)
-        self._p.counts["adopted"] += adopt(self._area, found)
-        return ours
+            found.append(orphan)
+            in_storage.append(orphan._replace(status=status))
+        if in_storage:
+            self._counts["adopted"] += store.adopt(self._area, in_storage)
+        return found
 
-    def _set_aside_duplicates(self, arrivals: Sequence[Arrival]) -> None:
-        self._p.counts["duplicates"] += len(arrivals)
-        if self._finder.alternative == "delete":
-            self._remove(arrivals)
+    def _deal_with_duplicates(self, files: Sequence[Incoming]) -> None:
+        self._counts["duplicates"] += len(files)
+        if self._section.alternative == "delete":
+            self._remove(files)
             return
-        for arrival in arrivals:
-            if self._finder.alternative == "quarantine":
-                self._quarantine(arrival, "storage has the same file already")
+        for file in files:
+            if self._section.alternative == "quarantine":
+                self._reject(file, "storage has the same file already")
             else:
-                self._memorize(arrival, Memory.DUPLICATE, "storage has the same file already")
+                self._remember_that(
+                    file, WhyRemembered.DUPLICATE, "storage has the same file already"
+                )
 
-    def _remove(self, arrivals: Sequence[Arrival]) -> None:
-        """Remove duplicates: recorded first, for the pass after a kill."""
-        if not arrivals:
+    def _remove(self, files: Sequence[Incoming]) -> None:
+        if not files:
             return
-        lefts = [to_be_removed(each.name, each.status, self._digest(each)) for each in arrivals]
-        site, finder = self._area.site, self._area.finder
-        connect.write(Remembered.remember, site, finder, lefts)
-        by_name = {arrival.name: arrival for arrival in arrivals}
-        for left, error in duplicates.remove_duplicates(self._area, lefts):
-            arrival = by_name[left.relpath, left.filename]
+        by_name = {each.name: each for each in files}
+        originals = [store.to_be_removed(each, self._recorded_checksum(each)) for each in files]
+        for original, error in duplicates.remove_duplicates(self._area, originals):
+            file = by_name[original.relpath, original.filename]
             if isinstance(error, duplicates.SameFile):
-                self._leave(arrival, f"a duplicate, not removed: {error}")
+                self._leave(file, f"a duplicate, not removed: {error}")
             elif isinstance(error, duplicates.NotVerified):
-                self._fail(arrival, f"a duplicate, not removed: {error}")
+                self._fail(file, f"a duplicate, not removed: {error}")
             elif not isinstance(error, _NOT_YET):
-                self._fail(arrival, f"a duplicate, cannot be removed: {error.strerror}")
+                self._fail(file, f"a duplicate, cannot be removed: {error.strerror}")
 
-    def _digest(self, arrival: Arrival) -> str:
-        """Return the checksum of a file as its row has it."""
-        if arrival.known is not None and arrival.known.status == FileStatus.STORED:
-            return arrival.known.checksum
-        algorithm = self._area.algorithms[0]
-        return checksum.format(algorithm, arrival.sums[algorithm])
+    def _recorded_checksum(self, file: Incoming) -> str:
+        """Return the checksum of a duplicate as the row of the stored file has it."""
+        if file.known is not None and file.known.status == FileStatus.STORED:
+            return file.known.checksum
+        return file.row(self._area.algorithms[0]).checksum
 
-    def _quarantine(self, arrival: Arrival, reason: str) -> None:
-        try:
-            status = arrival.status or os.lstat(arrival.source)
-        except OSError:
+    def _reject(self, file: Incoming, reason: str) -> None:
+        """Note that a file is to be quarantined."""
+        if (status := _status_of_source(file)) is None:
             return
         algorithm = self._area.algorithms[0]
-        digest = arrival.sums.get(algorithm)
-        self._asides.append(
-            Rejected(
-                arrival.source,
-                arrival.rel,
-                status,
-                checksum.format(algorithm, digest) if digest else None,
-                reason,
-            )
-        )
+        digest = file.sums.get(algorithm)
+        stored_as = checksum.format(algorithm, digest) if digest else None
+        self._rejected.append((file, Rejected(file.source, file.rel, status, stored_as, reason)))
 
-    def _fail(self, arrival: Arrival, message: str) -> None:
-        """Count a try that went wrong; after the last one the file is moved aside."""
-        if self._tries.get(arrival.name, 0) + 1 >= self._finder.max_attempts:
-            self._p.counts["failed"] += 1
-            self._quarantine(arrival, f"after {self._finder.max_attempts} attempts: {message}")
+    def _fail(self, file: Incoming, message: str) -> None:
+        """Count a try that went wrong; after the last one the file is quarantined."""
+        if self._tries(file) >= self._section.max_attempts:
+            self._counts["failed"] += 1
+            self._reject(file, f"after {self._section.max_attempts} attempts: {message}")
         else:
-            self._leave(arrival, message)
+            self._leave(file, message)
 
-    def _leave(self, arrival: Arrival, message: str) -> None:
+    def _leave(self, file: Incoming, message: str) -> None:
         """Count a try that went wrong; the file stays where it is."""
-        self._p.counts["failed"] += 1
-        self._memorize(arrival, Memory.FAILED, message)
+        self._counts["failed"] += 1
+        self._remember_that(file, WhyRemembered.FAILED, message)
 
-    def _memorize(self, arrival: Arrival, verdict: Memory, message: str) -> None:
-        try:
-            status = arrival.status or os.lstat(arrival.source)
-        except OSError:
+    def _tries(self, file: Incoming) -> int:
+        """Return how many times this version was tried, with this time."""
+        return self._before[file.name].tries + 1 if file.name in self._before else 1
+
+    def _remember_that(self, file: Incoming, why: WhyRemembered, message: str) -> None:
+        if (status := _status_of_source(file)) is None:
             return
-        if verdict is Memory.FAILED:
-            self._complaints.failed(arrival.rel, message)
-        self._memories.append(
-            RememberedFile(
-                *arrival.name,
-                *Version.of_file(status),
-                verdict,
-                self._tries.get(arrival.name, 0) + 1,
-                message,
-            )
+        if why is WhyRemembered.FAILED:
+            self._job.context.warn_of("failed", file.rel, message)
+        version = Version.of_file(status)
+        self._remembered.append(
+            RememberedFile(*file.name, *version, why, self._tries(file), message)
         )
 
-    def _move_aside(self) -> None:
-        if not self._asides:
+    def _quarantine(self) -> None:
+        """Move the rejected files to the quarantine."""
+        if not self._rejected:
             return
-        by_rel = {arrival.rel: arrival for arrival in self._arrivals}
-        failed = QuarantineArea(self._p.settings.site.name, self._finder, self._p.roots).quarantine(
-            self._asides
-        )
-        for aside, error in failed:
+        by_rel = {file.rel: file for file, _ in self._rejected}
+        failed = self._job.quarantine().quarantine([rejected for _, rejected in self._rejected])
+        for rejected, error in failed:
             if faults.affects_every_file(error, writing=True):
                 self.trouble = TryLater(
-                    f"{self._finder.quarantine}: {error.strerror}; nothing is lost"
+                    f"{self._section.quarantine}: {error.strerror}; nothing is lost"
                 )
             elif not isinstance(error, _NOT_YET):
-                self._p.counts["failed"] += 1
-                self._memorize(
-                    by_rel[aside.rel],
-                    Memory.FAILED,
-                    f"{aside.reason}; and cannot be moved aside: {error.strerror}",
+                self._leave(
+                    by_rel[rejected.rel],
+                    f"{rejected.reason}; and cannot be moved aside: {error.strerror}",
                 )
-        moved = len(self._asides) - len(failed)
-        self._p.counts["quarantined"] += moved
-        self._p.counts["failed"] += moved
+        moved = len(self._rejected) - len(failed)
+        self._counts["quarantined"] += moved
+        self._counts["failed"] += moved
 
     def _remember(self) -> None:
-        """Keep in mind what stays, and no more what has gone."""
-        kept = {(memory.relpath, memory.filename) for memory in self._memories}
-        # What was copied is remembered, or was dropped, with its own record.
-        kept |= self._moved | self._waiting
-        gone = [name for name in (*self._tries, *self._stale) if name not in kept]
-        if not self._memories and not gone:
+        """Remember what stays, and no longer what has gone."""
+        stays = {(each.relpath, each.filename) for each in self._remembered} | self._settled
+        gone = [name for name in self._before if name not in stays]
+        if not self._remembered and not gone:
             return
 
         def write() -> None:
             Remembered.drop(self._area.site, self._area.finder, gone)
-            Remembered.remember(self._area.site, self._area.finder, self._memories)
+            Remembered.remember(self._area.site, self._area.finder, self._remembered)
 
         connect.write(write)
+
+
+def _status_of_source(file: Incoming) -> os.stat_result | None:
+    """Return a file as it was when it was read, or else is now; `None` if it is gone."""
+    if file.status is not NOT_READ:
+        return file.status
+    try:
+        return os.lstat(file.source)
+    except OSError:
+        return None

@@ -1,4 +1,4 @@
-"""Recording files that a log says are in storage: read, and compared with the table."""
+"""Record files that a log says are in storage: read them, and compare them with the table."""
 
 from __future__ import annotations
 
@@ -6,61 +6,82 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, takewhile
-from typing import NamedTuple
 
-from dbbbatch.areas.storage.mounted import storage_area
-from dbbbatch.areas.storage.store import Arrival, adopt
-from dbbbatch.config.sections import Finder
+from dbbbatch.areas.storage.incoming import Fate, Incoming
+from dbbbatch.areas.storage.store import adopt
 from dbbbatch.database import connect, retry
 from dbbbatch.database.models.file import File, FileRow, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.ingest import IngestState
-from dbbbatch.database.models.statuses import FileStatus
-from dbbbatch.database.models.statuses import WhyRemembered as Memory
+from dbbbatch.database.models.statuses import FileStatus, WhyRemembered
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names, rsync_log
 from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import kind
-from dbbbatch.passes.finder.complaints import MOST_SAID, Complaints
-from dbbbatch.passes.runner import PassContext
+from dbbbatch.passes.finder.job import FinderJob
+from dbbbatch.passes.notices import MOST_NAMED
 
-#: What storage has no file for.
-_GONE = (FileNotFoundError, NotADirectoryError)
+#: What is remembered, by path.
+Memories = Mapping[Name, RememberedFile]
 
 
-class Logged:
+class LoggedFiles:
     """What a pass does with the files that logs name.
 
     Parameters
     ----------
-    p : `PassContext`
-        Whose counts tell of them.
-    finder : `dbbbatch.config.sections.Finder`
-        The section.
-    complaints : `Complaints`
-        Is told of what is given up.
+    job : `FinderJob`
     """
 
-    def __init__(self, p: PassContext, finder: Finder, complaints: Complaints) -> None:
-        self._p = p
-        self._finder = finder
-        self._complaints = complaints
-        self._area = storage_area(finder, p.settings.site.name, p.run_id, p.roots)
+    def __init__(self, job: FinderJob) -> None:
+        self._job = job
+        self._section = job.section
+        self._area = job.area
+
+    def due(self) -> Iterator[RememberedFile]:
+        """Yield the files to be looked for again now, as far as --match lets them through.
+
+        Those that are awaited, after growing waits; of those that were given up, a batch: each once
+        in the longest wait, and as soon as its row is STORED by another pass.
+        """
+        section, site, context = self._section, self._job.site, self._job.context
+        now = connect.read(connect.now)
+
+        def awaited(after: Name) -> list[RememberedFile]:
+            most = section.batch_files
+            return Remembered.all_with(site, section.name, WhyRemembered.AWAITED, most, after)
+
+        def given_up(after: Name) -> list[RememberedFile]:
+            wait, most = section.retry_wait_max, section.batch_files
+            return Remembered.given_up(site, section.name, section.storage, wait, most, after)
+
+        for left in context.sound(list(_remembered(awaited)), "finder_left"):
+            wait = retry.backoff(left.tries, section.retry_wait, section.retry_wait_max)
+            if retry.is_due(left.seen_at, wait, now) and context.matches(names.rel_of(left)):
+                yield left
+        # What leads out of storage, as paths of logs themselves do, waits for a person.
+        ours = (
+            left
+            for left in _remembered(given_up)
+            if not names.fault(left)
+            and context.matches(names.rel_of(left))
+            and rsync_log.inside(section.storage, names.rel_of(left))
+        )
+        yield from islice(ours, section.batch_files)
 
     def look_again(self) -> None:
         """Look for the files that are awaited, and rarely for those that were given up."""
-        for batch in batched(tries_due(self._p, self._finder), self._finder.batch_files):
-            if self._p.stopping:
+        context = self._job.context
+        for batch in batched(self.due(), self._section.batch_files):
+            if context.stopping:
                 return
-            batch = batch[: self._p.take(len(batch))]
+            batch = batch[: context.take(len(batch))]
             memories = {(left.relpath, left.filename): left for left in batch}
-            self._record(
-                dict.fromkeys(map(names.rel_of, batch), 0), memories, "", [], lambda _: None
-            )
+            self._record(dict.fromkeys(map(names.rel_of, batch), 0), memories)
 
     def record(
         self,
@@ -71,244 +92,200 @@ class Logged:
     ) -> bool:
         """Record the files that a log names, and in the same transaction how far it was read.
 
-        Return whether that is all of them: where the pass is to end while they are read, it is
-        those before the first one that was not read.
-
         Parameters
         ----------
         named : mapping [ `str`, `int` ]
-            Paths relative to storage, as far as they lead there, and how many lines say of each
-            that it was updated.
+            Relative paths, as far as they lead to storage, and how many lines of the log say that
+            the file was updated.
         log : `str`
-            The log, as the tables have it.
+            The path of the log, as tables have it.
         damage : `~collections.abc.Sequence` [ `RememberedFile` ]
-            What is to be told of the log itself.
+            What is wrong with the log itself.
         also : `~collections.abc.Callable`
-            Records how far it was read, given how many of the files are dealt with.
+            Records how far the log was read. Called with the number of files that are recorded.
+
+        Returns
+        -------
+        whole : `bool`
+            Whether all files are recorded. Where the pass is to end while they are read, only those
+            before the first one that was not read are.
         """
-        keys = [names.name_of(rel) for rel in named]
-        site, finder = self._area.site, self._area.finder
-        memories = connect.read(Remembered.among, site, finder, keys)
+        paths = [names.name_of(rel) for rel in named]
+        memories = connect.read(Remembered.among, self._job.site, self._section.name, paths)
         return self._record(named, memories, log, damage, also)
 
-    def complain(self) -> None:
-        """Return of what was given up and still waits for a person."""
-        site, finder = self._area.site, self._area.finder
-        for left in connect.read(Remembered.all_with, site, finder, Memory.GIVEN_UP, MOST_SAID + 1):
+    def note_given_up(self) -> None:
+        """Warn of files that were given up and wait for a person."""
+        for left in connect.read(
+            Remembered.all_with,
+            self._job.site,
+            self._section.name,
+            WhyRemembered.GIVEN_UP,
+            MOST_NAMED + 1,
+        ):
             rel = names.readable(names.join(left.relpath, left.filename))
-            self._complaints.failed(rel, left.message)
+            self._job.context.warn_of("failed", rel, left.message)
 
     def _record(
         self,
         named: Mapping[str, int],
-        memories: dict[Name, RememberedFile],
-        log: str,
-        damage: Sequence[RememberedFile],
-        also: Callable[[int], None],
+        memories: Memories,
+        log: str = "",
+        damage: Sequence[RememberedFile] = (),
+        also: Callable[[int], None] = lambda dealt: None,
     ) -> bool:
-        inside = [rel for rel in named if rsync_log.inside(self._area.storage, rel)]
-        arrivals = [self._arrival(rel) for rel in inside]
-        known = connect.read(
-            lambda: File.known(self._area.storage, [each.name for each in arrivals])
-        )
-        for arrival in arrivals:
-            arrival.known = known.get(arrival.name)
+        files = self._known_files(named)
         reads = list(
             takewhile(
-                lambda read: read.whole, map_in_order(self._read, arrivals, self._finder.jobs)
+                lambda read: read.decision.fate is not Fate.NOT_YET,
+                map_in_order(self._read, files, self._section.jobs),
             )
         )
-        dealt = len(named)
-        if len(reads) < len(arrivals):
-            # The pass is to end: what was read before it is recorded, as it is of a scan.
-            dealt = list(named).index(inside[len(reads)])
-            named = dict(islice(named.items(), dealt))
-            inside = inside[: len(reads)]
-            kept_out = {arrival.name for arrival in arrivals[len(reads) :]}
-            memories = {name: left for name, left in memories.items() if name not in kept_out}
-        ready: list[Arrival] = []
-        kept = list(damage)
-        refusal = (
-            "a log names it, but it is not inside storage: refused; see who sends it; "
-            f"`dbb forget {self._finder.label} FILE` ends this message"
-        )
-        for rel in set(named) - set(inside):
-            kept.append(given_up(rel, refusal))
-        # What is kept in mind of a file whose row turns out to be another pass's.
+        whole = len(reads) == len(files)
+        if not whole:
+            # The pass is to end: what was read before is recorded, as it is of a scan.
+            named = dict(islice(named.items(), list(named).index(files[len(reads)].rel)))
+            unread = {each.name for each in files[len(reads) :]}
+            memories = {name: left for name, left in memories.items() if name not in unread}
+        kept = [*damage, *self._refused(named.keys() - {each.rel for each in files})]
+        ready: list[Incoming] = []
+        # What is remembered of a file whose row turns out to be another pass's.
         busy: dict[Name, list[RememberedFile]] = {}
         for read in reads:
-            name = read.arrival.name
-            memory = memories.get(name)
-            if read.error is not None:
-                kept += self._keep(read, memory, log)
+            memory = memories.get(read.name)
+            if read.decision.error is not None:
+                kept += self._await(read, read.decision.error, memory, log)
                 continue
-            update = self._await_update(read.arrival, named[read.arrival.rel], memory, log)
+            update = self._await_update(read, named[read.rel], memory, log)
             kept += update
-            if read.news:
-                ready.append(read.arrival)
+            if read.decision.fate is Fate.ORPHAN:
+                ready.append(read)
                 error = OSError(errno.EBUSY, "another pass changes what the table says of it")
-                busy[name] = update or self._keep(_Read(read.arrival, error=error), memory, log)
+                busy[read.name] = update or self._await(read, error, memory, log)
         counts: Counter[str] = Counter()
 
-        def write(recorded: Sequence[Arrival]) -> None:
+        def write(recorded: Sequence[Incoming]) -> None:
             missed = busy.keys() - {each.name for each in recorded}
             left_over = [*kept, *(left for name in missed for left in busy[name])]
             lefts = {(left.relpath, left.filename): left for left in left_over}
-            Remembered.drop(
-                self._area.site, self._area.finder, [each for each in memories if each not in lefts]
-            )
-            Remembered.remember(self._area.site, self._area.finder, lefts.values())
+            site, finder = self._job.site, self._section.name
+            Remembered.drop(site, finder, [each for each in memories if each not in lefts])
+            Remembered.remember(site, finder, lefts.values())
             changed = [
                 each.known.id
                 for each in recorded
-                if each.known is not None and _has_other_content(each, each.known)
+                if each.known and _has_other_content(each, each.known)
             ]
             if changed:
-                for target in _targets_of(self._area.storage):
+                for target in _targets_of(self._section.storage):
                     IngestState.offer_anew(target, changed, "rsync brought other content")
-            also(dealt)
+            also(len(named))
             # Counted anew where the transaction is repeated.
             counts["updated"] = len(changed)
             counts["stored"] = len(recorded) - len(changed)
-            counts["awaited"] = sum(left.verdict == Memory.AWAITED for left in lefts.values())
+            counts["awaited"] = sum(
+                left.verdict == WhyRemembered.AWAITED for left in lefts.values()
+            )
             counts["failed"] = sum(
-                left.verdict == Memory.GIVEN_UP and left is not memories.get(name)
+                left.verdict == WhyRemembered.GIVEN_UP and left is not memories.get(name)
                 for name, left in lefts.items()
             )
 
         adopt(self._area, ready, write)
-        self._p.counts.update(+counts)
-        return len(reads) == len(arrivals)
+        self._job.context.counts.update(+counts)
+        return whole
 
-    def _arrival(self, rel: str) -> Arrival:
-        path = os.path.join(self._area.storage, rel)
-        return Arrival(rel, names.name_of(rel), path, path)
+    def _known_files(self, named: Mapping[str, int]) -> list[Incoming]:
+        """Return the files that are inside storage, with their rows."""
+        storage = self._section.storage
+        files = [self._area.incoming(rel) for rel in named if rsync_log.inside(storage, rel)]
+        known = connect.read(File.known, storage, [each.name for each in files])
+        return [each._replace(known=known.get(each.name)) for each in files]
 
-    def _read(self, arrival: Arrival) -> _Read:
-        """Read a file where the table does not have it as it is now."""
+    def _refused(self, outside: Iterable[str]) -> list[RememberedFile]:
+        """Return what is remembered of paths that lead out of storage."""
+        why = (
+            "a log names it, but it is not inside storage: refused; see who sends it; "
+            f"`dbb forget {self._section.label} FILE` ends this message"
+        )
+        return [given_up(rel, why) for rel in outside]
+
+    def _read(self, file: Incoming) -> Incoming:
+        """Read a file unless the table has it as it is now (DUPLICATE); to be recorded: ORPHAN."""
+        known = file.known
         try:
-            status = os.lstat(arrival.destination)
+            status = os.lstat(file.destination)
             if not stat.S_ISREG(status.st_mode):
-                return _Read(arrival, error=OSError(0, f"it is {kind(status.st_mode)}"))
-            if arrival.known is not None and arrival.known.status == FileStatus.ARRIVING:
-                why = f"finder.{arrival.known.finder} is storing a file of this name"
-                return _Read(arrival, error=OSError(errno.EBUSY, why))
-            arrival.status = status
-            if arrival.known is not None and _is_recorded(arrival.known, status):
-                return _Read(arrival)
-            algorithms = list(self._area.algorithms)
-            if arrival.known is not None:
-                algorithms.append(checksum.parse(arrival.known.checksum)[0])
-            arrival.status, arrival.sums = checksum.read(
-                arrival.destination, dict.fromkeys(algorithms)
-            )
+                raise OSError(0, f"it is {kind(status.st_mode)}")
+            if known is not None and known.status == FileStatus.ARRIVING:
+                raise OSError(errno.EBUSY, f"finder.{known.finder} is storing a file of this name")
+            algorithms = dict.fromkeys(self._area.algorithms)
+            if known is not None:
+                if known.status == FileStatus.STORED and Version.of_row(known) == Version.of_file(
+                    status
+                ):
+                    return file._replace(status=status).decided(Fate.DUPLICATE)
+                algorithms[checksum.parse(known.checksum)[0]] = None
+            status, sums = checksum.read(file.destination, algorithms)
         except Interrupted:
-            return _Read(arrival, whole=False)
+            return file
         except OSError as error:
-            faults.raise_if_general(error, arrival.destination)
-            return _Read(arrival, error=error)
-        return _Read(arrival, news=True)
+            faults.raise_if_general(error, file.destination)
+            return file.failed(error)
+        return file._replace(sums=sums, status=status).decided(Fate.ORPHAN)
 
-    def _keep(self, read: _Read, memory: RememberedFile | None, log: str) -> list[RememberedFile]:
-        """Keep a file in mind that is not there, or cannot be read; in the end, give it up.
+    def _await(
+        self, file: Incoming, error: OSError, memory: RememberedFile | None, log: str
+    ) -> list[RememberedFile]:
+        """Return what is remembered of a file that is not there or cannot be read.
 
-        One that a person took out of the truth is let go without a word.
+        It is awaited, and given up in the end. One that a person forgot is dropped silently.
         """
-        arrival = read.arrival
-        gone = isinstance(read.error, _GONE)
-        forgotten = arrival.known is not None and arrival.known.status == FileStatus.FORGOTTEN
-        if memory is not None and memory.verdict == Memory.GIVEN_UP:
+        gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+        forgotten = file.known is not None and file.known.status == FileStatus.FORGOTTEN
+        if memory is not None and memory.verdict == WhyRemembered.GIVEN_UP:
             if not log:
                 return [] if gone and forgotten else [memory]
             # Named again, it may be on its way now.
             memory = None
         log = log or (memory.message if memory else "")
         tries = memory.tries + 1 if memory else 1
-        if tries < self._finder.max_attempts:
-            return [RememberedFile(*arrival.name, 0, 0, 0, Memory.AWAITED, tries, log)]
+        if tries < self._section.max_attempts:
+            return [RememberedFile(*file.name, 0, 0, 0, WhyRemembered.AWAITED, tries, log)]
         if gone and forgotten:
             return []
-        why = "it is not there"
-        if not isinstance(read.error, FileNotFoundError):
-            why = str(read.error.strerror) if read.error else why
-        return [
-            given_up(arrival.rel, f"named by {log}; given up after {tries} tries: {why}", tries)
-        ]
+        why = "it is not there" if isinstance(error, FileNotFoundError) else error.strerror
+        return [given_up(file.rel, f"named by {log}; given up after {tries} tries: {why}", tries)]
 
     def _await_update(
-        self, arrival: Arrival, updates: int, memory: RememberedFile | None, log: str
+        self, file: Incoming, updates: int, memory: RememberedFile | None, log: str
     ) -> list[RememberedFile]:
-        """Keep a file in mind that a log says was updated, if it may still be what it was before.
+        """Return what is remembered of a file that was updated, if it may still be the old one.
 
         rsync may log a file before it puts it into its place (--delay-updates, and what it prints
-        for --itemize-changes). The version that is there is kept in mind; an update that
-        does not show in the end had come before the log was read.
+        for --itemize-changes). The version that is there is remembered; an update that does not
+        show in the end had come before the log was read.
         """
-        there, awaited = Version.of_file(arrival.status), updates
-        before: FileRow | RememberedFile | None = arrival.known
+        there, awaited = Version.of_file(file.status), updates
+        before: FileRow | RememberedFile | None = file.known
         if memory is not None and memory.inode:
             before, awaited = memory, updates + 1
         if before is not None and before.inode is not None and Version.of_row(before) != there:
             awaited -= 1
         tries = memory.tries + 1 if memory is not None and not updates else 1
-        if awaited <= 0 or tries >= self._finder.max_attempts:
+        if awaited <= 0 or tries >= self._section.max_attempts:
             return []
         log = log or (memory.message if memory is not None else "")
-        return [RememberedFile(*arrival.name, *there, Memory.AWAITED, tries, log)]
-
-
-class _Read(NamedTuple):
-    """How the reading of a file went, and whether there is anything new to be recorded."""
-
-    arrival: Arrival
-    news: bool = False
-    error: OSError | None = None
-    #: The pass need not end before the file was read.
-    whole: bool = True
-
-
-def tries_due(p: PassContext, finder: Finder) -> Iterator[RememberedFile]:
-    """Yield the files to be looked for again now, of those that --match lets through.
-
-    What is awaited, after growing waits; of what was given up, a batch: each once in the longest
-    wait, and as soon as its row is STORED by somebody else.
-    """
-    site = p.settings.site.name
-    now = connect.read(connect.now)
-
-    def awaited(after: Name) -> list[RememberedFile]:
-        return Remembered.all_with(site, finder.name, Memory.AWAITED, finder.batch_files, after)
-
-    def given_up(after: Name) -> list[RememberedFile]:
-        wait, most = finder.retry_wait_max, finder.batch_files
-        return Remembered.given_up(site, finder.name, finder.storage, wait, most, after)
-
-    for left in p.sound(list(_remembered(awaited)), "finder_left"):
-        wait = retry.backoff(left.tries, finder.retry_wait, finder.retry_wait_max)
-        if retry.is_due(left.seen_at, wait, now) and p.matches(names.rel_of(left)):
-            yield left
-    # What leads out of storage, as logs themselves do, waits for a person.
-    ours = (
-        left
-        for left in _remembered(given_up)
-        if not names.fault(left)
-        and p.matches(names.rel_of(left))
-        and rsync_log.inside(finder.storage, names.rel_of(left))
-    )
-    yield from islice(ours, finder.batch_files)
+        return [RememberedFile(*file.name, *there, WhyRemembered.AWAITED, tries, log)]
 
 
 def _remembered(rows_after: Callable[[Name], list[RememberedFile]]) -> Iterator[RememberedFile]:
     return chain.from_iterable(connect.pages(rows_after, ("", ""), "relpath", "filename"))
 
 
-def _is_recorded(known: FileRow, status: os.stat_result) -> bool:
-    return known.status == FileStatus.STORED and Version.of_row(known) == Version.of_file(status)
-
-
-def _has_other_content(arrival: Arrival, known: FileRow) -> bool:
+def _has_other_content(file: Incoming, known: FileRow) -> bool:
     algorithm, digest = checksum.parse(known.checksum)
-    return arrival.sums[algorithm] != digest
+    return file.sums[algorithm] != digest
 
 
 def _targets_of(storage: str) -> list[int]:
@@ -318,6 +295,6 @@ def _targets_of(storage: str) -> list[int]:
     return [row[0] for row in rows.fetchall()]
 
 
-def given_up(rel: str, message: str, tries: int = 1) -> RememberedFile:
-    """Return what a finder has in mind of what a person must look at."""
-    return RememberedFile(*names.name_of(rel), 0, 0, 0, Memory.GIVEN_UP, tries, message)
+def given_up(path: str, message: str, tries: int = 1) -> RememberedFile:
+    """Return what is remembered of a file, or a log, that a person must look at."""
+    return RememberedFile(*names.name_of(path), 0, 0, 0, WhyRemembered.GIVEN_UP, tries, message)

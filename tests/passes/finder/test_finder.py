@@ -14,8 +14,8 @@ from dbbbatch.areas.storage import store as storing
 from dbbbatch.database import connect
 from dbbbatch.files import checksum, names, place
 from dbbbatch.files.identity import Version
-from dbbbatch.passes.finder import batch, examine
-from dbbbatch.passes.finder.work import FinderWork
+from dbbbatch.passes.finder import examine
+from dbbbatch.passes.finder.scan import FinderWork
 from dbbbatch.passes.runner import Options, PassContext
 from tests.support.finding import SENTINEL, Finding, tree
 
@@ -96,7 +96,7 @@ class TestStoring:
             finding.put(f"{number % 7}/{number}", str(number).encode())
         count = []
         real = connect.write
-        monkeypatch.setattr(connect, "transact", lambda f: count.append(f) or real(f))
+        monkeypatch.setattr(connect, "write", lambda *args: count.append(args) or real(*args))
         finding.run()
         assert len(finding.rows()) == 300
         assert len(count) <= 5
@@ -251,12 +251,12 @@ class TestNotYet:
     ):
         path = finding.put("a")
 
-        def intend(*arguments, real=storing._intend):
+        def intend(*arguments, real=storing.intend):
             with open(path, "ab") as file:
                 file.write(b" and more")
             return real(*arguments)
 
-        monkeypatch.setattr(storing, "_intend", intend)
+        monkeypatch.setattr(storing, "intend", intend)
         assert finding.run() == 0
         digest = checksum.compute(str(finding.storage / "a"))["blake2b"]
         assert finding.rows("SELECT size_bytes, checksum, status FROM file") == [
@@ -269,7 +269,7 @@ class TestNotYet:
     ):
         path = finding.put("a")
 
-        def intend(*arguments, real=storing._intend):
+        def intend(*arguments, real=storing.intend):
             path.write_bytes(b"the first version")
             return real(*arguments)
 
@@ -278,7 +278,7 @@ class TestNotYet:
             raise checksum.Changed(11, "the file changed while it was read")
 
         with monkeypatch.context() as patched:
-            patched.setattr(storing, "_intend", intend)
+            patched.setattr(storing, "intend", intend)
             patched.setattr(checksum, "compute", compute)
             assert finding.run() == 0
         assert (finding.rows(), tree(finding.storage)) == ([], {})
@@ -289,11 +289,11 @@ class TestNotYet:
         path = either.put("a")
         either.put("b", b"other")
 
-        def vanish(self, arrival_, real=examine.Examiner._one):
+        def vanish(self, arrival_, real=examine.Examiner._examine_one):
             path.unlink(missing_ok=True)
             return real(self, arrival_)
 
-        monkeypatch.setattr(examine.Examiner, "_one", vanish)
+        monkeypatch.setattr(examine.Examiner, "_examine_one", vanish)
         assert either.run() == 0
         assert either.rows() == [("", "b", "STORED")]
         assert capsys.readouterr().err == ""
@@ -301,11 +301,11 @@ class TestNotYet:
     def test_file_that_vanishes_before_it_is_placed_leaves_no_row(self, finding, monkeypatch):
         path = finding.put("a")
 
-        def intend(*arguments, real=storing._intend):
+        def intend(*arguments, real=storing.intend):
             path.unlink()
             return real(*arguments)
 
-        monkeypatch.setattr(storing, "_intend", intend)
+        monkeypatch.setattr(storing, "intend", intend)
         assert finding.run() == 0
         assert finding.rows() == []
 
@@ -342,12 +342,12 @@ class TestOddThings:
         path = either.put("a")
         (tmp_path / "secret").write_text("secret")
 
-        def swap(self, arrival_, real=examine.Examiner._one):
+        def swap(self, arrival_, real=examine.Examiner._examine_one):
             path.unlink()
             path.symlink_to(tmp_path / "secret")
             return real(self, arrival_)
 
-        monkeypatch.setattr(examine.Examiner, "_one", swap)
+        monkeypatch.setattr(examine.Examiner, "_examine_one", swap)
         assert either.run() == 0
         assert tree(either.storage) == tree(either.quarantine) == {}
         assert path.is_symlink()
@@ -656,11 +656,11 @@ class TestAlreadyThere:
     def test_name_taken_in_the_last_moment_is_not_overwritten(self, finding, monkeypatch):
         finding.put("a")
 
-        def intend(*arguments, real=storing._intend):
+        def intend(*arguments, real=storing.intend):
             (finding.storage / "a").write_bytes(b"other")
             return real(*arguments)
 
-        monkeypatch.setattr(storing, "_intend", intend)
+        monkeypatch.setattr(storing, "intend", intend)
         assert finding.run() == 0
         assert tree(finding.storage) == {"a": b"other"}
         assert tree(finding.source) == {"a": b"data"}
@@ -688,12 +688,12 @@ class TestTransient:
         finding.put("a")
         finding.put("b", b"other")
 
-        def store(*arguments, real=batch.store):
+        def store(*arguments, real=storing.store):
             outcome = real(*arguments)
             (finding.storage / SENTINEL).unlink()
             return outcome
 
-        monkeypatch.setattr(batch, "store", store)
+        monkeypatch.setattr(storing, "store", store)
         assert finding.run() == 75
         assert len(finding.rows()) == len(tree(finding.source)) == 1
 

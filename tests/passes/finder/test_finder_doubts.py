@@ -162,10 +162,10 @@ def test_removal_of_a_duplicate_is_finished_after_a_kill(finding, monkeypatch, p
     stored(finding)
     finding.put("a")
     where, name, what = {
-        "before": (duplicates, "_remove", killed),
+        "before": (duplicates, "act", killed),
         "hidden": (duplicates, "_prove", killed),
         "proved": (duplicates, "_prove", then_killed(duplicates._prove)),
-        "after": (duplicates, "_remove", then_killed(duplicates._remove_one)),
+        "after": (duplicates, "act", then_killed(duplicates.act)),
     }[place_]
     with monkeypatch.context() as patch:
         patch.setattr(where, name, what)
@@ -408,8 +408,7 @@ def test_copy_for_want_of_a_rename_may_be_killed(finding, monkeypatch, at):
         if at == "copied":
             patch.setattr(place, "sync_file", killed)
         else:
-            patch.setattr(storing, "_read_again_if_other", killed)
-            patch.setattr(storing, "_place", then_killed(storing._place))
+            patch.setattr(storing, "_as_placed", killed)
         kill(finding)
     assert finding.run() == 0
     assert tree(finding.source) == {}
@@ -491,8 +490,8 @@ def record(finding, monkeypatch):
         steps.append(("sync", os.stat(path).st_dev))
         real(path)
 
-    def transact(function, real=connect.write):
-        result = real(function)
+    def write(function, *arguments, real=connect.write):
+        result = real(function, *arguments)
         statuses = connect.execute("SELECT DISTINCT status FROM file").fetchall()
         steps.extend(status for (status,) in statuses)
         return result
@@ -506,7 +505,7 @@ def record(finding, monkeypatch):
         real(source, destination)
 
     monkeypatch.setattr(place, "sync_file_system", sync)
-    monkeypatch.setattr(connect, "transact", transact)
+    monkeypatch.setattr(connect, "write", write)
     monkeypatch.setattr(os, "unlink", unlink)
     monkeypatch.setattr(place, "place", placing)
     return steps
@@ -546,7 +545,7 @@ def test_copy_is_durable_before_its_intent_and_recorded_before_the_original_goes
 def test_file_of_a_killed_pass_is_durable_before_it_is_recorded(apart, monkeypatch):
     source = apart.put("a")
     with monkeypatch.context() as patch:
-        patch.setattr(storing, "_place", then_killed(storing._place))
+        patch.setattr(storing, "_as_placed", killed)
         kill(apart)
     steps = record(apart, monkeypatch)
     apart.run()
@@ -604,13 +603,13 @@ def test_file_that_was_written_to_between_reading_and_placing_is_recorded_after_
     finding.change(checksums=("md5",))
     path = finding.put("a")
 
-    def written(area, file, real=storing._place):
+    def written(file, real=storing._renamed):
         path.write_bytes(content)
-        real(area, file)
+        real(file)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(storing, "_place", written)
+        patch.setattr(storing, "_renamed", written)
         kill(finding)
     assert finding.run() == 0
     assert tree(finding.storage) == {"a": content}
@@ -624,13 +623,13 @@ def test_file_that_was_written_to_and_had_both_its_names_when_killed_is_recorded
 ):
     path = finding.put("a")
 
-    def linked(area, file):
+    def linked(file):
         path.write_bytes(b"data and more")
         os.link(file.source, file.destination)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(storing, "_place", linked)
+        patch.setattr(storing, "_renamed", linked)
         kill(finding)
     assert finding.run() == 0
     assert tree(finding.source) == {}
@@ -642,11 +641,11 @@ def test_further_checksums_are_of_what_a_file_was_when_it_was_placed(finding, mo
     finding.change(checksums=("md5",))
     path = finding.put("a")
 
-    def written(area, file, real=storing._place):
+    def written(file, real=storing._renamed):
         path.write_bytes(b"more")
-        real(area, file)
+        return real(file)
 
-    monkeypatch.setattr(storing, "_place", written)
+    monkeypatch.setattr(storing, "_renamed", written)
     assert finding.run() == 0
     md5 = checksum.compute(str(finding.storage / "a"), ["md5"])["md5"]
     assert finding.rows("SELECT value FROM file_checksum") == [(md5,)]
@@ -655,16 +654,16 @@ def test_further_checksums_are_of_what_a_file_was_when_it_was_placed(finding, mo
 def test_file_that_is_still_written_to_after_a_kill_goes_back(finding, monkeypatch):
     path = finding.put("a")
 
-    def written(area, file, real=storing._place):
+    def written(file, real=storing._renamed):
         path.write_bytes(b"longer")
-        real(area, file)
+        real(file)
         raise Killed
 
     def compute(source, *more, real=checksum.compute):
         raise checksum.Changed(11, "the file changed while it was read", source)
 
     with monkeypatch.context() as patch:
-        patch.setattr(storing, "_place", written)
+        patch.setattr(storing, "_renamed", written)
         kill(finding)
         patch.undo()
         patch.setattr(checksum, "compute", compute)
@@ -707,12 +706,12 @@ def test_file_that_leaves_storage_before_it_is_adopted_is_stored_next(finding, m
 def test_copy_of_what_another_finder_stores_first_is_removed(apart, monkeypatch):
     apart.put("a")
 
-    def busy(area, algorithm, arrivals, real=storing._intend):
+    def busy(area, files, real=storing._record_intents):
         row = FileRow("", "a", 4, "blake2b:00", 0, 0)
         File.intend(area.storage, "other", [row])
-        return real(area, algorithm, arrivals)
+        return real(area, files)
 
-    monkeypatch.setattr(storing, "_intend", busy)
+    monkeypatch.setattr(storing, "_record_intents", busy)
     apart.run()
     assert tree(apart.storage) == {}
     assert tree(apart.source) == {"a": b"data"}
@@ -749,13 +748,13 @@ def test_row_that_another_finder_brought_up_to_date_meanwhile_stays_right(
     two.put("x", b"other content" if status == "FORGOTTEN" else b"data")
     before = []
 
-    def store(area, arrivals, real=batch.store):
+    def store(area, arrivals, real=storing.store):
         if not before:
             before.append(area)
             elsewhere(one)
         return real(area, arrivals)
 
-    monkeypatch.setattr(batch, "store", store)
+    monkeypatch.setattr(storing, "store", store)
     assert two.run() == 0
     assert tree(two.storage) == {"x": b"data"}
     agrees(two)
@@ -780,12 +779,12 @@ def test_row_is_what_it_was_if_the_file_did_not_come(finding, monkeypatch):
     before = finding.rows("SELECT * FROM file")
     path = finding.put("a", b"new content")
 
-    def gone(*arguments, real=storing._intend):
+    def gone(*arguments, real=storing.intend):
         found = real(*arguments)
         path.unlink()
         return found
 
-    monkeypatch.setattr(storing, "_intend", gone)
+    monkeypatch.setattr(storing, "intend", gone)
     finding.run()
     assert finding.rows("SELECT * FROM file") == before
 
@@ -797,7 +796,7 @@ def test_intents_of_a_finder_that_is_no_more_are_told_of_once(finding, capsys):
         connect.write(lambda: File.intend(str(finding.storage), "old", [row]))
     assert finding.run() == 0
     said = capsys.readouterr().err
-    assert "1 files wait for finder.old" in said
+    assert "finder.old: 1 files wait for it" in said
     assert "[finder.old]" in said
     assert finding.run() == 0
     assert capsys.readouterr().err == ""
@@ -829,7 +828,7 @@ def test_finder_that_makes_passes_is_not_told_of(finding, capsys, ago, told):
             )
         )
     finding.run()
-    assert ("wait for finder.other" in capsys.readouterr().err) == told
+    assert ("finder.other: 1 files wait for it" in capsys.readouterr().err) == told
 
 
 # ---- what comes back -----------------------------------------------------------------------------
@@ -862,7 +861,7 @@ def test_what_comes_back_after_it_was_forgotten_is_offered(
     finding.put("a", content)
     if cut_off:
         with monkeypatch.context() as patch:
-            patch.setattr(storing, "_place", then_killed(storing._place))
+            patch.setattr(storing, "_as_placed", killed)
             kill(finding)
     assert finding.run() == 0
     assert finding.rows("SELECT status FROM ingest_state") == [(becomes,)]
@@ -948,7 +947,7 @@ def test_duplicates_that_are_left_cost_no_statement_each(finding, monkeypatch):
     finding.run()
     count = []
     monkeypatch.setattr(
-        connect, "look", lambda function, real=connect.read: count.append(1) or real(function)
+        connect, "read", lambda *arguments, real=connect.read: count.append(1) or real(*arguments)
     )
     finding.run()
     assert len(count) < 20

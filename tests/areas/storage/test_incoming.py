@@ -2,15 +2,15 @@
 
 import pytest
 
+from dbbbatch.areas.storage.incoming import Fate, decide
 from dbbbatch.database.models.file import FileRow
 from dbbbatch.database.models.statuses import FileStatus
-from dbbbatch.passes.finder.decide import Fate, decide
 
 SIZE = 4
 
 
 @pytest.mark.parametrize(
-    ("status", "same", "there", "verdict"),
+    ("status", "same", "there", "fate"),
     [
         (None, False, None, Fate.ARRIVES),
         (None, False, SIZE, Fate.ORPHAN),
@@ -31,17 +31,17 @@ SIZE = 4
         ("FORGOTTEN", False, SIZE, Fate.ORPHAN),
     ],
 )
-def test_judge(status, same, there, verdict):
+def test_decide(status, same, there, fate):
     known = FileRow("", "x", SIZE, "md5:00", 1, 1, status) if status else None
-    assert decide(known, same, there).verdict is verdict
+    assert decide(known, same, there).fate is fate
 
 
 @pytest.mark.parametrize("status", list(FileStatus))
 @pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize("there", [None, SIZE, SIZE + 1])
 def test_every_conflict_has_its_reason_and_nothing_else_has(status, same, there):
-    verdict, reason = decide(FileRow("", "x", SIZE, "md5:00", 1, 1, status), same, there)
-    assert bool(reason) == (verdict is Fate.CONFLICT)
+    fate, reason, _ = decide(FileRow("", "x", SIZE, "md5:00", 1, 1, status), same, there)
+    assert bool(reason) == (fate is Fate.CONFLICT)
 
 
 def test_reason_tells_a_lost_file_from_one_that_is_there():
