@@ -1,4 +1,4 @@
-"""What the ingester's tests share: files in storage with their rows, and looks at what became."""
+"""Files in storage with their rows for tests of the ingester, and what became of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Ingesting:
         return settings
 
     def store(self, *names: str, content: bytes = b"data") -> dict[str, int]:
-        """Put files into storage as a finder does, and give their ids."""
+        """Put files into storage as a finder does, and return their ids."""
 
         def rows() -> dict[str, int]:
             ids = {}
@@ -54,7 +54,7 @@ class Ingesting:
         return connect.write(rows)
 
     def run(self, **options: Any) -> int:
-        """Make a pass and give its exit code."""
+        """Make a pass and return its exit code."""
         section = self.settings.target["a"]
         code = runner.run_pass(
             IngesterWork(section), self.settings, section, runner.Options(**options)
@@ -63,7 +63,7 @@ class Ingesting:
         return code
 
     def plan(self, **options: Any) -> list[str]:
-        """Say what a pass would do."""
+        """Return what a pass would do."""
         section = self.settings.target["a"]
         lines = list(
             runner.plan_pass(
@@ -74,12 +74,12 @@ class Ingesting:
         return lines
 
     def statuses(self) -> dict[str, str]:
-        """Give the status of each file, by name."""
+        """Return the status of each file, by name."""
         rows = connect.execute("SELECT path, status FROM ingest_current ORDER BY path").fetchall()
         return {row[0]: row[1] for row in rows}
 
     def state(self, name: str) -> Mapping[str, Any]:
-        """Give the state of one file."""
+        """Return the state of one file."""
         columns = ("status", "attempts", "next_try_at", "message", "claim", "parts_done")
         row = connect.execute(
             f"SELECT {', '.join(f's.{column}' for column in columns)} FROM ingest_state s"
@@ -89,7 +89,7 @@ class Ingesting:
         return dict(zip(columns, row, strict=True))
 
     def events(self, name: str) -> list[str]:
-        """Give the history of one file."""
+        """Return the history of one file."""
         rows = connect.execute(
             "SELECT e.status FROM ingest_event e JOIN ingest_current c ON c.file_id = e.file_id"
             " WHERE c.path = ? ORDER BY e.id",
@@ -98,7 +98,7 @@ class Ingesting:
         return [row[0] for row in rows]
 
     def wait_is_over(self) -> None:
-        """Let the time of every further try have come."""
+        """Make every further try due."""
         connect.execute(
             "UPDATE ingest_state SET next_try_at = '2026-01-01 00:00:00.000000'"
             " WHERE next_try_at IS NOT NULL"

@@ -1,4 +1,4 @@
-"""What the tests of the workers share."""
+"""Fixtures of the tests of workers."""
 
 import errno
 import logging
@@ -15,7 +15,7 @@ from dbbbatch.targets.plugin import Context, Outcome, StoredFile
 from dbbbatch.targets.pool import WorkerPool
 from dbbbatch.targets.worker import Launch
 
-#: One tells of each file at once, the other only at the end of the batch.
+#: The first yields each outcome at once, the second only at the end of the batch.
 PLUGINS = {
     "naughty": "tests.targets.naughty:Naughty",
     "whole": "tests.targets.naughty:Whole",
@@ -50,7 +50,7 @@ def storage(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stored(storage: Path) -> Callable[..., list[StoredFile]]:
-    """Give a function that puts files of such names into storage and describes them."""
+    """Return a function that puts files with these names into storage and describes them."""
 
     def put(*names: str) -> list[StoredFile]:
         files = []
@@ -65,7 +65,7 @@ def stored(storage: Path) -> Callable[..., list[StoredFile]]:
 
 @pytest.fixture
 def make_pool(naughty: None, storage: Path, tmp_path: Path) -> Iterator[MakePool]:
-    """Give a function that makes a pool of naughty plugins; all are ended in the end."""
+    """Yield a function that makes a pool of naughty plugins; all are ended afterwards."""
     made: list[WorkerPool] = []
 
     def make(
@@ -87,7 +87,7 @@ def make_pool(naughty: None, storage: Path, tmp_path: Path) -> Iterator[MakePool
 
 
 def outcomes_of(pool: WorkerPool) -> dict[int, Outcome]:
-    """Collect until nothing more is awaited."""
+    """Collect all outcomes, by the number of their file."""
     outcomes: dict[int, Outcome] = {}
     while pool.busy:
         for outcome in pool.collect(60.0):

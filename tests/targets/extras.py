@@ -1,4 +1,4 @@
-"""Tests of a target are skipped, with a reason, where its packages or its server cannot be had."""
+"""Skip the tests of a target, with a reason, where its packages or its server are missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-#: Where this is set, what cannot be tried counts as broken.
+#: Where this is set, a test that cannot run fails.
 STRICT = os.environ.get("DBB_CI_STRICT") == "1"
 
 

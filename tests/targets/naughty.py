@@ -17,7 +17,7 @@ from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Re
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     start: str = option("", "what goes wrong at the start")
-    journal: str = option("", "file that notes each file taken in hand")
+    journal: str = option("", "file that lists each file as it is begun")
 
 
 def _is_socket(descriptor: int) -> bool:

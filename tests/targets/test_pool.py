@@ -1,4 +1,4 @@
-"""Workers contain whatever a plugin does; only the file in hand is charged with it."""
+"""Workers contain whatever a plugin does; only the file that caused it is charged."""
 
 import os
 import pickle
@@ -29,23 +29,27 @@ def results(pool: WorkerPool) -> list[str]:
 
 
 def workers() -> list[psutil.Process]:
-    """Give the plugin processes of this process, which has servers of other tests as well."""
+    """Return the plugin processes of this process, which has servers of other tests as well."""
     alive = (p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE)
     return [p for p in alive if "dbbbatch.targets.child" in " ".join(p.cmdline())]
 
 
 class TestOutcomes:
-    def test_each_result_is_told(self, make_pool: MakePool, stored: Stored) -> None:
+    def test_each_result_is_collected(self, make_pool: MakePool, stored: Stored) -> None:
         pool = make_pool()
         pool.offer(stored("done", "already", "later", "failed", "never", "partly"))
         assert results(pool) == ["done", "already", "later", "failed", "never", "partly"]
 
-    def test_version_of_the_plugin_is_told(self, make_pool: MakePool, stored: Stored) -> None:
+    def test_version_of_the_plugin_is_in_the_outcome(
+        self, make_pool: MakePool, stored: Stored
+    ) -> None:
         pool = make_pool()
         pool.offer(stored("done"))
         assert outcomes_of(pool)[1].version == "7.0"
 
-    def test_parts_and_checksums_are_told(self, make_pool: MakePool, stored: Stored) -> None:
+    def test_parts_and_checksums_are_in_the_outcome(
+        self, make_pool: MakePool, stored: Stored
+    ) -> None:
         pool = make_pool()
         pool.offer(stored("partly", "sum"))
         outcomes = outcomes_of(pool)
@@ -139,7 +143,7 @@ CULPRITS = [
 @pytest.mark.promise
 class TestContained:
     @pytest.mark.parametrize(("culprit", "reason"), CULPRITS)
-    def test_only_the_file_in_hand_is_unknown(
+    def test_only_the_present_file_is_unknown(
         self, make_pool: MakePool, stored: Stored, culprit: str, reason: str
     ) -> None:
         pool = make_pool(timeout=QUICK)
@@ -154,7 +158,7 @@ class TestContained:
         assert reason in outcomes[2].message
 
     @pytest.mark.parametrize(("culprit", "reason"), CULPRITS)
-    def test_culprit_in_a_batch_that_is_told_at_its_end_is_found(
+    def test_culprit_in_a_batch_whose_outcomes_come_at_its_end_is_found(
         self, make_pool: MakePool, stored: Stored, culprit: str, reason: str
     ) -> None:
         names = [f"done.{number}" for number in range(24)]
@@ -172,7 +176,7 @@ class TestContained:
         assert [outcomes[n].result.value for n in (1, 2, 3)] == ["done", "unknown", "already"]
         assert "memory_limit" in outcomes[2].message
 
-    def test_exception_costs_the_file_in_hand(self, make_pool: MakePool, stored: Stored) -> None:
+    def test_exception_costs_the_present_file(self, make_pool: MakePool, stored: Stored) -> None:
         pool = make_pool()
         pool.offer(stored("done", "raise", "already"))
         outcomes = outcomes_of(pool)
@@ -271,7 +275,7 @@ class TestStart:
 
 
 class TestStop:
-    def test_nothing_is_begun_after_the_file_in_hand(
+    def test_nothing_is_begun_after_the_present_file(
         self, make_pool: MakePool, stored: Stored, tmp_path: Path
     ) -> None:
         os.mkfifo(tmp_path / "fifo")
@@ -301,7 +305,7 @@ class TestStop:
         assert pool.unoffered == [1, 2]
 
     def test_a_batch_is_not_begun_once_that_is_heard(self, stored: Stored) -> None:
-        """Also where files that are missing were told first."""
+        """Also if files that are missing were reported first."""
         asked = []
 
         class Whole(Plugin):
@@ -350,7 +354,7 @@ class TestStop:
         assert (outcome.result, "no outcome within" in outcome.message) == (Result.UNKNOWN, True)
         assert len(outcome.message) < 2000
 
-    def test_interrupt_ends_at_once_and_says_what_was_in_hand(
+    def test_interrupt_ends_at_once_and_names_the_files_begun(
         self, make_pool: MakePool, stored: Stored, tmp_path: Path
     ) -> None:
         journal = tmp_path / "journal"

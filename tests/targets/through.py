@@ -21,7 +21,7 @@ import pytest
 from tests.support.scripts import CRON_ENVIRONMENT, TOP
 from tests.support.site import Site
 
-#: How long a script may take before a test gives up.
+#: Seconds after which a test that waits for a script fails.
 PATIENCE = 120
 
 #: So that a plugin can import doubles of the tests.
@@ -48,7 +48,7 @@ class System(ABC):
 
     @abstractmethod
     def away(self) -> AbstractContextManager[None]:
-        """Have it away for a while."""
+        """Make it unavailable for a while."""
 
 
 class ThroughTheIngester:
@@ -64,7 +64,7 @@ class ThroughTheIngester:
         self.site.write(targets={"a": target | keys})
 
     def store(self, *numbers: int, content: str = "") -> list[str]:
-        """Have the finder store files, and give their paths."""
+        """Let the finder store files, and return their paths."""
         stored = []
         for number in numbers:
             path = self.system.write(self.site.far_buffer, number, content)
@@ -73,7 +73,7 @@ class ThroughTheIngester:
         return stored
 
     def ingest(self, code: int = 0) -> str:
-        """Make a pass, check its exit code, and give what it said."""
+        """Make a pass, check its exit code, and return its stderr."""
         ran = self.site.run("dbb-ingester", "a", env=OURS)
         assert ran.code == code, ran
         return ran.err

@@ -32,6 +32,8 @@ class Registration:
     new: bool = False
     #: Whether the server has a file of this name, on whichever element.
     known: bool = False
+    #: How the server's record contradicts the file, for an operator.
+    difference: str = ""
 
     @property
     def did(self) -> Did:

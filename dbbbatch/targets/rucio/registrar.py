@@ -11,7 +11,7 @@ import inspect
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -42,9 +42,8 @@ class Registrar:
         # Where the plugin of metadata can be named, its default differs between versions.
         named = "plugin" in inspect.signature(client.get_metadata_bulk).parameters
         self._columns = {"plugin": "DID_COLUMN"} if named else {}
-        #: Datasets that exist with their rule; and others, with whether they exist at all.
+        #: Datasets that exist with their rule.
         self._ready: set[Did] = set()
-        self._unready: dict[Did, bool] = {}
 
     def register(self, entries: list[Registration]) -> Iterator[Outcome]:
         """Take files through all steps; if a step is refused, halves of them.
@@ -66,16 +65,22 @@ class Registrar:
         """
         step = REPLICA
         try:
-            entries, refused = self._compare(entries)
-            yield from refused
+            datasets = sorted({entry.dataset for entry in entries if entry.dataset} - self._ready)
+            existing = self._compare([e for e in entries if REPLICA not in e.parts], datasets)
+            for entry in entries:
+                if entry.difference:
+                    yield entry.outcome(
+                        Result.FAILED, f"{entry.scope}:{entry.name} is {entry.difference}"
+                    )
+            entries = [entry for entry in entries if not entry.difference]
             if not entries:
                 return
-            self._make_datasets()
+            self._make_datasets(datasets, existing)
             self._add([entry for entry in entries if REPLICA not in entry.parts])
             step = DATASET
             self._attach([entry for entry in entries if DATASET not in entry.parts])
             step = "rule"
-            self._add_rules([entry for entry in entries if entry.dataset is None])
+            self._add_rules([entry.did for entry in entries if entry.dataset is None])
             step = "metadata"
             self._describe([entry for entry in entries if METADATA not in entry.parts])
         except (NotReady, Misconfigured):
@@ -117,78 +122,64 @@ class Registrar:
             return entry.outcome(Result.NEVER, f"{entry.scope}:{entry.name}: {text}")
         return entry.outcome(Result.FAILED, text)
 
-    def _compare(self, entries: list[Registration]) -> tuple[list[Registration], list[Outcome]]:
-        """Mark what the server has; return the entries left, and outcomes of those that differ."""
-        asked = [entry for entry in entries if REPLICA not in entry.parts]
-        datasets = {entry.dataset for entry in entries if entry.dataset} - self._ready
-        there = self.there([*(entry.did for entry in asked), *sorted(datasets)])
-        self._unready = {dataset: dataset in there for dataset in sorted(datasets)}
-        refused: dict[int, Outcome] = {}
+    def _compare(
+        self, entries: list[Registration], datasets: Iterable[Did] = ()
+    ) -> Collection[Did]:
+        """Mark the entries that the element has, or from which the server's record differs.
+
+        Returns
+        -------
+        existing : collection of `Did`
+            The names that the server knows, those of datasets included.
+        """
+        existing = self.there([*(entry.did for entry in entries), *datasets])
         same = []
-        for entry in asked:
-            if (held := there.get(entry.did)) is not None:
+        for entry in entries:
+            if (held := existing.get(entry.did)) is not None:
                 entry.known = True
                 if difference := _difference(held, entry.described):
-                    refused[entry.file.number] = entry.outcome(
-                        Result.FAILED,
-                        f"{entry.scope}:{entry.name} is there already and differs: {difference}",
-                    )
+                    entry.difference = f"there already and differs: {difference}"
                 else:
                     same.append(entry)
-        for entry, replica in self._replicas(same):
-            if replica is None:
-                continue
-            if difference := self._contradiction(entry, replica):
-                refused[entry.file.number] = entry.outcome(
-                    Result.FAILED,
-                    f"{entry.scope}:{entry.name} is on {self._settings.rse} already{difference}",
-                )
-            else:
-                entry.parts.add(REPLICA)
-        left = [entry for entry in entries if entry.file.number not in refused]
-        return left, list(refused.values())
+        replicas = self._replicas([entry.did for entry in same])
+        for entry in same:
+            if (replica := replicas.get(entry.did)) is not None:
+                if difference := self._contradiction(entry, replica):
+                    entry.difference = f"on {self._settings.rse} already{difference}"
+                else:
+                    entry.parts.add(REPLICA)
+        return existing
 
     def there(self, dids: Sequence[Did]) -> dict[Did, dict[str, Any]]:
         """Return what the server knows of files or datasets with these names."""
         if not dids:
             return {}
-        asked = [{"scope": scope, "name": name} for scope, name in dids]
-        found = self._call(self._client.get_metadata_bulk, asked, **self._columns)
+        found = self._call(self._client.get_metadata_bulk, _as_dicts(dids), **self._columns)
         return {(held["scope"], held["name"]): held for held in found}
 
     def holds(self, entries: list[Registration]) -> set[Did]:
         """Return which files the storage element has unchanged, as far as their sums are known."""
-        there = self.there([entry.did for entry in entries])
-        same = [
-            entry
-            for entry in entries
-            if entry.did in there and not _difference(there[entry.did], entry.described)
-        ]
-        return {
-            entry.did
-            for entry, replica in self._replicas(same)
-            if replica is not None and not self._contradiction(entry, replica)
-        }
+        for entry in entries:
+            entry.parts.discard(REPLICA)
+        self._compare(entries)
+        return {entry.did for entry in entries if REPLICA in entry.parts}
 
-    def _replicas(
-        self, entries: list[Registration]
-    ) -> Iterator[tuple[Registration, dict[str, Any] | None]]:
-        """Yield the storage element's replica, or None, of each file that the server knows.
+    def _replicas(self, dids: Sequence[Did]) -> dict[Did, dict[str, Any]]:
+        """Return the storage element's replicas of these files.
 
         Servers keep size and checksums of each replica beside those of the file.
         """
-        if not entries:
-            return
-        asked = [{"scope": entry.scope, "name": entry.name} for entry in entries]
+        if not dids:
+            return {}
         rse = self._settings.rse
-        found = self._call(self._client.list_replicas, asked, rse_expression=rse, all_states=True)
-        replicas = {
+        found = self._call(
+            self._client.list_replicas, _as_dicts(dids), rse_expression=rse, all_states=True
+        )
+        return {
             (replica["scope"], replica["name"]): replica
             for replica in found
             if replica.get("rses", {}).get(rse)
         }
-        for entry in entries:
-            yield entry, replicas.get(entry.did)
 
     def _contradiction(self, entry: Registration, replica: Mapping[str, Any]) -> str:
         """Return how a replica differs from the file that is to be registered, or ''."""
@@ -197,24 +188,19 @@ class Registrar:
         pfn = replica["rses"][self._settings.rse][0]
         return "" if _plain_pfn(pfn) == _plain_pfn(entry.pfn) else f", at {pfn}, not at {entry.pfn}"
 
-    def _make_datasets(self) -> None:
+    def _make_datasets(self, datasets: Iterable[Did], existing: Collection[Did]) -> None:
         """Make the datasets that are missing, each with its rule."""
-        for (scope, name), there in self._unready.items():
-            if not there:
+        for dataset in datasets:
+            if dataset not in existing:
                 with suppress(rucio.DataIdentifierAlreadyExists):
-                    self._call(self._client.add_dataset, scope, name)
+                    self._call(self._client.add_dataset, *dataset)
             # Also for one that exists: a kill may have come between the two.
-            if self._settings.rule_rses:
-                with suppress(rucio.DuplicateRule):
-                    self._add_rule([{"scope": scope, "name": name}])
-            self._ready.add((scope, name))
-        self._unready = {}
+            with suppress(rucio.DuplicateRule):
+                self._add_rule([dataset])
+            self._ready.add(dataset)
 
-    def _add_rules(self, entries: list[Registration]) -> None:
+    def _add_rules(self, dids: list[Did]) -> None:
         """Make a rule for each file that has none yet."""
-        if not entries or not self._settings.rule_rses:
-            return
-        dids = [{"scope": entry.scope, "name": entry.name} for entry in entries]
         try:
             self._add_rule(dids)
         except rucio.DuplicateRule:
@@ -222,16 +208,16 @@ class Registrar:
                 with suppress(rucio.DuplicateRule):
                     self._add_rule([did])
 
-    def _add_rule(self, dids: list[dict[str, str]]) -> None:
+    def _add_rule(self, dids: list[Did]) -> None:
         settings = self._settings
-        lifetime = int(settings.rule_lifetime) or None
-        self._call(
-            self._client.add_replication_rule,
-            dids,
-            settings.rule_copies,
-            settings.rule_rses,
-            lifetime=lifetime,
-        )
+        if dids and settings.rule_rses:
+            self._call(
+                self._client.add_replication_rule,
+                _as_dicts(dids),
+                settings.rule_copies,
+                settings.rule_rses,
+                lifetime=int(settings.rule_lifetime) or None,
+            )
 
     def _add(self, entries: list[Registration]) -> None:
         if not entries:
@@ -255,16 +241,15 @@ class Registrar:
         for entry in entries:
             if entry.dataset is not None:
                 by_dataset.setdefault(entry.dataset, []).append(entry)
-        if not by_dataset:
-            return
         attachments = [
             # Without the element: with it, this call would register what it does not know.
             {"scope": scope, "name": name, "dids": [entry.described for entry in some]}
             for (scope, name), some in by_dataset.items()
         ]
-        self._call(self._client.add_files_to_datasets, attachments, ignore_duplicate=True)
-        for some in by_dataset.values():
-            for entry in some:
+        if attachments:
+            self._call(self._client.add_files_to_datasets, attachments, ignore_duplicate=True)
+        for entry in entries:
+            if entry.dataset is not None:
                 entry.parts.add(DATASET)
 
     def _describe(self, entries: list[Registration]) -> None:
@@ -307,6 +292,10 @@ class Registrar:
                     raise
                 time.sleep(random.uniform(0.02, 0.05) * 2**attempt)
         raise AssertionError("the last try returns or raises")
+
+
+def _as_dicts(dids: Iterable[Did]) -> list[dict[str, str]]:
+    return [{"scope": scope, "name": name} for scope, name in dids]
 
 
 def _difference(held: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

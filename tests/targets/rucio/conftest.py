@@ -23,7 +23,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def rucio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RucioServer]:
-    """Give a running server that tests share: whoever stops it starts it again."""
+    """Yield a running server that tests share: a test that stops it starts it again."""
     found = environment()
     if isinstance(found, str):
         give_up(found)
@@ -57,14 +57,14 @@ class Element:
         }
 
     def replicas(self) -> dict[str, tuple[str, ...]]:
-        """Give the PFNs of all files in the scope, by name."""
+        """Return the PFNs of all files in the scope, by name."""
         names = list(self.client.list_dids(self.scope, {"name": "*"}, did_type="file"))
         asked = [{"scope": self.scope, "name": name} for name in names]
         found = list(self.client.list_replicas(asked)) if asked else []
         return {one["name"]: tuple(one["rses"][self.rse]) for one in found}
 
     def content(self, dataset: str) -> list[str]:
-        """Give the names of a dataset's files."""
+        """Return the names of a dataset's files."""
         return sorted(one["name"] for one in self.client.list_content(self.scope, dataset))
 
 
@@ -72,7 +72,7 @@ class Element:
 def make_element(
     rucio_server: RucioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Path], Element]:
-    """Give what makes a storage element for a directory, and a scope."""
+    """Return a function that makes a storage element for a directory, and a scope."""
     from rucio.client import Client
 
     # Rucio keeps tokens in the temporary directory, and asks for no password while it finds one.
@@ -113,7 +113,7 @@ def make_element(
 
 @pytest.fixture
 def element(make_element: Callable[[Path], Element], tmp_path: Path) -> Element:
-    """Give a storage element of the test's own for `tmp_path`/storage."""
+    """Return a storage element of this test for `tmp_path`/storage."""
     directory = tmp_path / "storage"
     directory.mkdir()
     return make_element(directory)

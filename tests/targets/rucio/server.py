@@ -21,7 +21,7 @@ VARIABLE = "DBB_RUCIO_SERVER"
 
 
 def environment() -> Path | str:
-    """Give an environment that holds the server, made if need be; or why there is none."""
+    """Return an environment that holds the server, made if necessary; or why there is none."""
     if given := os.environ.get(VARIABLE):
         return Path(given)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dbbbatch"
@@ -81,7 +81,7 @@ class RucioServer:
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """Have no server for a while; it comes back with the same address and database."""
+        """Stop the server for a while; it comes back with the same address and database."""
         self.stop()
         try:
             yield
@@ -90,7 +90,7 @@ class RucioServer:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Have it accept connections and never answer."""
+        """Let it accept connections and never answer."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:

@@ -256,7 +256,7 @@ def test_metadata_of_a_file_that_the_server_knows_already(element: Element) -> N
 def test_replica_that_is_not_what_the_file_is_is_refused(
     element: Element, key: str, value: Any
 ) -> None:
-    """Servers keep size and checksums of each replica, too, and some tell those."""
+    """Servers keep size and checksums of each replica, too, and some return those."""
     path = made(element)
     ingest(element, path)
     with started("rucio", element.directory, **element.config) as plugin:
@@ -273,7 +273,7 @@ def test_replica_that_is_not_what_the_file_is_is_refused(
 
 @pytest.mark.parametrize("columns", [{}, {"plugin": "DID_COLUMN"}])
 def test_columns_are_asked_for_by_name_where_the_client_takes_it(columns: dict[str, str]) -> None:
-    """Clients of Rucio 35 cannot be told, those of 38 ask for something else by default."""
+    """Clients of Rucio 35 have no such argument; those of 38 have another default."""
     asked: list[dict[str, str]] = []
 
     class Client:
@@ -376,7 +376,7 @@ def test_known_tells_of_names_that_cannot_be_there(element: Element) -> None:
 
 
 def known(element: Element, *paths: Path, **config: Any) -> list[bool]:
-    """Give what the auditor is told of files."""
+    """Return what the plugin answers the auditor about files."""
     more = {"checksums": config.pop("checksums")} if "checksums" in config else {}
     with started("rucio", element.directory, **element.config | config) as plugin:
         return [
@@ -385,7 +385,7 @@ def known(element: Element, *paths: Path, **config: Any) -> list[bool]:
 
 
 def other_element(element: Element) -> str:
-    """Give a second element for the same directory."""
+    """Return a second element for the same directory."""
     element.client.add_rse(f"{element.rse}B", deterministic=False, rse_type="DISK")
     element.client.add_protocol(f"{element.rse}B", element.client.get_protocols(element.rse)[0])
     return f"{element.rse}B"

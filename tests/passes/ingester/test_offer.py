@@ -156,9 +156,7 @@ class TestOutcomes:
         assert (state["status"], state["attempts"]) == ("FAILURE", 1)
         assert state["parts_done"] == '["first"]'
 
-    def test_file_in_hand_of_a_crash_is_unknown_and_then_failure(
-        self, misbehaving: Ingesting
-    ) -> None:
+    def test_file_of_a_crash_is_unknown_and_then_failure(self, misbehaving: Ingesting) -> None:
         misbehaving.store("segfault.1", "done.1")
         assert misbehaving.run() == 1
         assert misbehaving.statuses() == {"done.1": "SUCCESS", "segfault.1": "UNKNOWN"}
@@ -238,7 +236,7 @@ class TestStorageTrouble:
         (ingesting.site.storage / ".dbb-storage").unlink()
         assert ingesting.run() == 0
 
-    def test_storage_that_goes_while_files_are_in_hand_charges_none(
+    def test_storage_that_goes_while_files_are_claimed_charges_none(
         self, ingesting: Ingesting
     ) -> None:
         storage = ingesting.site.storage
@@ -377,7 +375,7 @@ def store_by_bytes(ingesting: Ingesting, name: str) -> None:
 
 
 class TestWorkers:
-    def test_each_worker_has_a_file_in_hand(self, ingesting: Ingesting, tmp_path: Path) -> None:
+    def test_each_worker_has_a_file(self, ingesting: Ingesting, tmp_path: Path) -> None:
         ingesting.configure(
             "command",
             workers=2,

@@ -27,7 +27,7 @@ class TestKilled:
     """A pass that is killed holds files; the next one finds them."""
 
     def start(self, ingesting: Ingesting, fifo: Path) -> subprocess.Popen[bytes]:
-        """Start a pass, and come back when it has the first file in hand."""
+        """Start a pass, and return when its plugin has the first file."""
         os.mkfifo(fifo)
         self.log = fifo.with_suffix(".log")
         ingesting.configure("command", config={"command": f"cat {fifo} {{file}}"})
@@ -60,7 +60,7 @@ class TestKilled:
         ]
         assert ingesting.state("1.fits")["attempts"] == 0
 
-    def test_plan_says_what_a_killed_pass_has_in_hand(
+    def test_plan_says_what_a_killed_pass_has_claimed(
         self, ingesting: Ingesting, tmp_path: Path
     ) -> None:
         ingesting.store("1.fits")
@@ -109,7 +109,7 @@ class TestKilled:
         process.communicate()
         assert ingesting.events("1.fits").count("SUCCESS") == 1
 
-    def test_signal_ends_the_pass_after_the_file_in_hand(
+    def test_signal_ends_the_pass_after_the_present_file(
         self, ingesting: Ingesting, tmp_path: Path
     ) -> None:
         ingesting.store("1.fits", "2.fits")
