@@ -1,4 +1,4 @@
-"""Copying an SQLite database while others write to it."""
+"""Copies of an SQLite database, made while others write to it."""
 
 import os
 import sqlite3
@@ -7,7 +7,7 @@ import stat
 from dbbbatch.errors import TryLater
 from dbbbatch.files import place
 
-#: What SQLite may have beside a database: a killed one's would be read into the next of its name.
+#: Files of SQLite beside a database: those of a killed process would be read into the next one.
 _BESIDE = ("", "-journal", "-wal", "-shm")
 
 
@@ -17,23 +17,23 @@ def copy_database(source: str, target: str, patience: float) -> None:
     Parameters
     ----------
     source, target : `str`
-        Paths; the target does not exist. It may be read by whom the source may.
+        Paths; the target must not exist. It gets the mode of the source.
     patience : `float`
         Seconds to wait for a lock.
 
     Raises
     ------
     TryLater
-        If it could not be read or written.
+        It could not be read or written.
     OSError
         The target cannot be made.
     """
     mode = stat.S_IMODE(os.stat(source).st_mode)
-    # SQLite fills an empty file: with this one, nobody else may read what is not finished.
+    # SQLite fills an empty file: this one nobody else may read before it is complete.
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(source, timeout=patience)
     try:
-        # One read transaction: writers go on, and what they write meanwhile is not in the copy.
+        # One read transaction: writers are not blocked, and what they write is not in the copy.
         connection.execute("VACUUM INTO ?", (target,))
         copied = sqlite3.connect(target)
         copied.execute("PRAGMA journal_mode = wal")  # kept in the file, as `dbb init` does
@@ -46,6 +46,6 @@ def copy_database(source: str, target: str, patience: float) -> None:
 
 
 def remove_copy(target: str) -> None:
-    """Remove what a copy, which may have been cut off, left of its target and beside it."""
+    """Remove the files of a copy, which may be incomplete."""
     for suffix in _BESIDE:
         place.remove_if_there(target + suffix)

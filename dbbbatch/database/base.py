@@ -1,4 +1,4 @@
-"""What all tables share: the database they are bound to, and how times are kept."""
+"""What all tables share: their database, their fields of times, and Peewee's untyped edges."""
 
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -26,13 +26,13 @@ class Table(peewee.Model):
 
 
 class TimeField(peewee.DateTimeField):
-    """A moment: UTC without a time zone, on both databases.
+    """A time: UTC without a time zone, on both databases.
 
-    SQLite keeps text, in one form of fixed width, so that comparing texts compares moments.
+    SQLite keeps it as text of one form and width, so that the order of texts is that of times.
     """
 
     def db_value(self, value: datetime | None) -> Any:
-        """Refuse a local time; write six digits of a second."""
+        """Return a time as the database keeps it; one with a zone is converted to UTC."""
         if value is None:
             return None
         if value.tzinfo is not None:
@@ -43,5 +43,5 @@ class TimeField(peewee.DateTimeField):
 
 
 def time_text(value: datetime) -> str:
-    """Return the text by which SQLite keeps a moment: ``YYYY-MM-DD HH:MM:SS.ffffff``."""
+    """Return the text as which SQLite keeps a time: ``YYYY-MM-DD HH:MM:SS.ffffff``."""
     return value.isoformat(sep=" ", timespec="microseconds")

@@ -1,4 +1,4 @@
-"""What a database's error means to a pass: the one table of SQLSTATEs and of SQLite's codes."""
+"""What an error of a database means for a pass: the tables of SQLSTATEs and of SQLite's codes."""
 
 import sqlite3
 from enum import Enum
@@ -9,7 +9,7 @@ class Cause(Enum):
 
     #: May be over in a moment: the work is repeated.
     REPEAT = "repeat"
-    #: Repeating at once is no use, but a later pass may succeed (75).
+    #: A repeat at once would fail, but a later pass may succeed (75).
     LATER = "later"
     #: A person must change the set-up (78).
     SETUP = "setup"
@@ -17,7 +17,7 @@ class Cause(Enum):
     BUG = "bug"
 
 
-#: SQLSTATEs and classes of them (PostgreSQL, appendix A): the longest that fits counts.
+#: SQLSTATEs and classes of them (PostgreSQL, appendix A); a state counts before its class.
 #: Whatever is not listed is LATER: extensions and other servers have their own.
 POSTGRESQL = {
     "08": Cause.REPEAT,  # the connection; 08P01 is also what PgBouncer says

@@ -1,8 +1,8 @@
-"""The one door to the database: connecting, transactions that can be repeated, and its clock.
+"""The one way to the database: connections, transactions that can be repeated, and its clock.
 
-Every change is made by a function given to `transact`. The whole function is repeated when another
-writer is in the way or the server is away for a moment, so it does database work only, and doing
-it twice equals doing it once: a commit whose answer was lost may have happened.
+Every change is made by a function that is passed to `write`. The whole function is repeated when
+another writer has a lock or the server is away for a moment. So it does database work only, and
+calling it twice equals calling it once: a commit whose answer was lost may have happened.
 """
 
 import os
@@ -33,29 +33,29 @@ Value = TypeVar("Value")
 Row = TypeVar("Row")
 Arguments = ParamSpec("Arguments")
 
-#: What a server says, without an SQLSTATE, to whom it refuses for good.
+#: Messages, without an SQLSTATE, of a server that refuses a connection for good.
 _REFUSED_WORDS = re.compile(
     r"authentication failed|no password supplied|does not exist|no pg_hba|permission denied"
     r"|not permitted to log in|no such (database|user)|invalid value|unrecognized configuration"
     r"|invalid \S+ value|invalid port|invalid integer|does not support SSL|bouncer config error"
 )
 
-#: What SQLite says to a rollback after it has made one itself.
+#: Messages of SQLite on a rollback after it has made one itself.
 _ROLLED_BACK = re.compile(r"no transaction is active|no such savepoint")
 
 _patience = 60.0
 _busy_timeout = 30.0
 
-#: Whether the last piece of work was given up: the next ones do not wait as long all over again.
+#: Whether the last piece of work was given up: the next ones wait for a shorter time.
 _given_up = False
 
-#: Seconds for which SQLite waits for another writer before signals are looked for.
+#: Seconds for which SQLite waits for another writer between two looks for signals.
 _SLICE = 1.0
 
-#: The database at hand, as messages name it.
+#: The current database, as messages name it.
 _name = "the database"
 
-#: An SQLite file that is read without its log, which this user cannot make beside it.
+#: Whether an SQLite file is read without its log, which this user cannot make beside it.
 _immutable = False
 
 
@@ -71,7 +71,7 @@ def connect(
     readonly : `bool`
         Refuse every change (for ``--dry-run`` and for reports).
     check : `bool`
-        Ask whether the schema is one that this version may use.
+        Raise if this version cannot use the schema.
 
     Returns
     -------
@@ -80,9 +80,9 @@ def connect(
     Raises
     ------
     TryLater
-        If it is away and stays away for ``patience`` seconds.
+        The database stays away for ``patience`` seconds.
     ConfigError
-        If it can never work: no such database, wrong password, schema missing or too new.
+        It can never work: no such database, wrong password, schema missing or too new.
     """
     global _patience, _busy_timeout, _given_up, _name, _immutable
     _patience, _busy_timeout = settings.patience, settings.busy_timeout
@@ -101,17 +101,17 @@ def connect(
 
 
 def upgrade(settings: DatabaseSettings) -> list[str]:
-    """Connect, and make the tables fit this version.
+    """Connect, and create or upgrade the tables for this version.
 
     Returns
     -------
     applied : `list` [`str`]
-        As `schema.upgrade`.
+        Names of the files in ``sql/`` that were applied now.
 
     Raises
     ------
     TryLater, ConfigError
-        As `connect`: also if the tables are too new for this version.
+        As `connect`.
     """
     database = connect(settings, check=False)
     try:
@@ -119,8 +119,8 @@ def upgrade(settings: DatabaseSettings) -> list[str]:
     except peewee.IntegrityError as error:
         detail = getattr(getattr(error, "orig", None), "diag", None)
         raise ConfigError(
-            f"{_name}: {_first_line(error)} ({getattr(detail, 'message_detail', None)}); an index "
-            "was damaged when two rows of one name came to be: remove one of them, and run "
+            f"{_name}: {_first_line(error)} ({getattr(detail, 'message_detail', None)}); a "
+            "damaged index has let in two rows of one name: remove one of them, and run "
             "`dbb init` again"
         ) from None
     read(schema.require_fitting, database, settings.url)
@@ -130,14 +130,14 @@ def upgrade(settings: DatabaseSettings) -> list[str]:
 def write(
     function: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Value:
-    """Call a function in one transaction, again as a whole where a repeat may succeed.
+    """Call a function in one transaction, and repeat it as a whole where that may succeed.
 
     Parameters
     ----------
     function : callable
         Does database work only; calling it twice must equal calling it once.
     *args, **kwargs
-        What it is called with.
+        Its arguments.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def write(
     Raises
     ------
     TryLater
-        The database stays busy, full or away. Nothing of the function's work is then relied on.
+        The database stays busy, full or away. The transaction may have been committed or not.
     """
     return _patiently(_transaction(partial(function, *args, **kwargs), writing=True))
 
@@ -155,9 +155,9 @@ def write(
 def long_write(
     function: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Value:
-    """Call a function as `write` does; it may take longer than ``patience``.
+    """Call a function as `write` does, for work that grows with what the database holds.
 
-    For work that takes the longer the more the database holds.
+    It may take longer than ``patience``.
     """
     return _patiently(_transaction(partial(function, *args, **kwargs), writing=True), long=True)
 
@@ -165,7 +165,7 @@ def long_write(
 def read(
     function: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Value:
-    """Call a function that only reads, again while the database is away for a moment.
+    """Call a function that only reads, and repeat it while the database is away for a moment.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def read(
 def long_read(
     function: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Value:
-    """Call a function as `read` does; it may take longer than ``patience``."""
+    """Call a function as `read` does, for work that grows with what the database holds."""
     if on_postgresql():
         return _patiently(_transaction(partial(function, *args, **kwargs)), long=True)
     return _patiently(partial(function, *args, **kwargs), long=True)
@@ -208,13 +208,7 @@ def pages(
 
 
 def execute(sql: str, values: Sequence[Any] = ()) -> Any:
-    """Run one statement written with ``?`` for its values, on either database.
-
-    Returns
-    -------
-    cursor
-        Of the driver.
-    """
+    """Run one statement with ``?`` for its values, on either database; return its cursor."""
     statement, given = _dialect(sql), tuple(values)
     if waiting.at_work() or proxy.in_transaction():
         return proxy.execute_sql(statement, given)
@@ -222,7 +216,7 @@ def execute(sql: str, values: Sequence[Any] = ()) -> Any:
 
 
 def execute_many(sql: str, rows: Iterable[Sequence[Any]]) -> int:
-    """Run one statement for many rows of values, in the transaction at hand.
+    """Run one statement for many rows of values, in the current transaction.
 
     Returns
     -------
@@ -245,17 +239,14 @@ def now() -> datetime:
 
 
 def on_postgresql() -> bool:
-    """Return whether the database at hand is PostgreSQL."""
+    """Return whether the current database is PostgreSQL."""
     return isinstance(proxy.obj, peewee.PostgresqlDatabase)
 
 
 def must_be_writable() -> None:
-    """Ask whether passes may write the tables.
+    """Raise `ConfigError` if PostgreSQL lets this role not write the tables.
 
-    Raises
-    ------
-    ConfigError
-        If PostgreSQL would refuse it; of SQLite only a pass can tell.
+    Whether an SQLite file can be written only a pass finds out.
     """
     if on_postgresql() and (tables := read(schema.unwritable, proxy.obj)):
         named = ", ".join(tables)
@@ -273,7 +264,7 @@ def _transaction(function: Callable[[], Value], writing: bool = False) -> Callab
     """Return a function that calls another one in a transaction of its own."""
 
     def once() -> Value:
-        # A writer takes SQLite's write lock at BEGIN: upgrading a read lock later can fail at
+        # A writer takes SQLite's write lock at BEGIN: to upgrade a read lock later can fail at
         # once, without the busy timeout.
         begin = ("IMMEDIATE",) if writing and not on_postgresql() else ()
         with proxy.atomic(*begin):
@@ -297,9 +288,9 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
     mode = "ro" if readonly else "rwc" if not must_exist else "rw"
     if mode == "rwc":
         _make_sqlite_file(path)
-    # A log (-wal) belongs to a database in use. Without one, SQLite makes it even to read, which
-    # is refused to a user who may only read, and would be in the way of the owner if another user
-    # made it; then the file itself is all that there is.
+    # A database in use has a log (-wal). Where there is none, SQLite makes one even to read, which
+    # is refused to a user who may only read; and one that another user made would block the owner.
+    # Then the file alone is read: without a log it is complete.
     looks_only = readonly and (not os.access(directory, os.W_OK) or not _is_own_file(path))
     _immutable = looks_only and not _file_exists(f"{path}-wal")
     if _immutable:
@@ -314,13 +305,13 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
 
 
 def _is_own_file(path: str) -> bool:
-    # What root makes, SQLite gives to the owner of the database.
+    # SQLite gives the files that root makes to the owner of the database.
     return os.geteuid() in (0, os.stat(path).st_uid)
 
 
 def _make_sqlite_file(path: str) -> None:
-    """Make an empty database, which SQLite would let everybody read."""
-    with suppress(OSError):  # SQLite meets the same, and says it
+    """Make an empty database: SQLite would make one that everybody can read."""
+    with suppress(OSError):  # SQLite meets the same error, and reports it
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, DATABASE_MODE))
 
 
@@ -365,7 +356,7 @@ def _postgresql(settings: DatabaseSettings, readonly: bool, must_exist: bool) ->
 
 
 def _patiently(function: Callable[[], Value], *, long: bool = False) -> Value:
-    """Do a piece of work, again while a repeat may succeed and it is not over."""
+    """Do a piece of work, and repeat it while that may succeed and its time is not over."""
     if waiting.at_work():
         return function()  # the piece that it is part of is repeated as a whole
     global _given_up
@@ -405,7 +396,7 @@ def _repeatedly(function: Callable[[], Value]) -> Value:
 
 
 def _pause(state: Any) -> float:
-    """Return for how many seconds to wait before the next try."""
+    """Return the seconds to wait before the next try."""
     import tenacity
 
     if not on_postgresql() and waiting.elapsed() < _busy_timeout:
@@ -414,7 +405,7 @@ def _pause(state: Any) -> float:
 
 
 class _Passing(Exception):
-    """An error of the database that a repeat may not meet."""
+    """An error of the database after which a repeat may succeed."""
 
 
 def _sorted_out(function: Callable[[], Value]) -> Value:
@@ -430,9 +421,9 @@ def _sorted_out(function: Callable[[], Value]) -> Value:
 
 
 def _first(error: peewee.DatabaseError) -> peewee.DatabaseError:
-    """Return the error that another one hides: a rollback fails where SQLite has made it already.
+    """Return the error that another one hides.
 
-    SQLite does so when its disk is full.
+    SQLite makes a rollback itself when its disk is full; Peewee's rollback then fails.
     """
     found: BaseException | None = error
     while found is not None:
@@ -443,7 +434,7 @@ def _first(error: peewee.DatabaseError) -> peewee.DatabaseError:
 
 
 def _raise_unless_passing(error: peewee.DatabaseError) -> None:
-    """Return if a repeat may succeed; else raise what the operator or the caller must see."""
+    """Return if a repeat may succeed; else raise the error for the operator or the caller."""
     original = getattr(error, "orig", error)
     if isinstance(original, sqlite3.Error):
         _raise_unless_sqlite_busy(original, error)
@@ -462,7 +453,7 @@ def _raise_unless_passing(error: peewee.DatabaseError) -> None:
     if state is None:
         raise error
     if state == "25006" and getattr(proxy.obj, "readonly", False):
-        raise DbbError(f"{_name}: this looks only: the database was opened read-only") from None
+        raise DbbError(f"{_name}: the database was opened read-only") from None
     cause = causes.of_sqlstate(state)
     if cause is Cause.REPEAT:
         # After a failover another server may answer.
@@ -476,7 +467,7 @@ def _raise_unless_passing(error: peewee.DatabaseError) -> None:
 
 
 def _advice(state: str) -> str:
-    """Return what a person does about an SQLSTATE of the set-up, as the end of a message."""
+    """Return the end of a message: what a person can do about an SQLSTATE of the set-up."""
     where, role = _home()
     if state[:2] in ("28", "3D"):
         return "; the database refuses us: see [database] url and its password"
@@ -506,7 +497,7 @@ def _advice(state: str) -> str:
 
 
 def _home() -> tuple[str, str]:
-    """Return the schema of our tables, and the role that asks for them, for a message."""
+    """Return the schema of our tables and the role of this connection, for a message."""
     where = role = None
     with suppress(peewee.PeeweeException, waiting.GaveUp, Interrupted):
         where, role = schema.home(proxy.obj) if on_postgresql() else (None, None)
@@ -526,7 +517,7 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
     if cause is Cause.REPEAT:
         return
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        # A full disk may be either of them: SQLite also fails to make its log larger.
+        # A full disk may be either of them: SQLite may fail to make its log larger.
         raise TryLater(
             f"{_name}: the disk is full or failing ({original}); make room, or see the kernel's "
             "log",
@@ -538,7 +529,7 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
             or _mounted_read_only(_name)
             or (code == sqlite3.SQLITE_CANTOPEN and _may_write(_name))
         ):
-            # Also where no descriptor is left, or no room for its log.
+            # Also where no descriptor is left, or there is no space for its log.
             raise TryLater(f"{_name}: cannot be opened or written now ({original})") from None
         raise ConfigError(
             f"{_name}: cannot be opened or written by user {user()} ({original}); run this as the "
@@ -548,7 +539,7 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
         if _immutable:
             raise TryLater(f"{_name}: was written while it was read; look again") from None
         raise ConfigError(
-            f"{_name}: is damaged ({original}); restore a backup, as `dbb backup --help` tells: a "
+            f"{_name}: is damaged ({original}); restore a backup, as `dbb backup --help` says: a "
             "-wal or -shm left beside the file may be what damages it"
         ) from None
     if code == sqlite3.SQLITE_ERROR and re.match(r"no such (table|column)", str(original)):
@@ -561,7 +552,7 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
 
 
 def _mounted_read_only(path: str) -> bool:
-    """Return whether a file system is read-only, as the kernel makes it after an error, or gone."""
+    """Return whether a file system is gone, or read-only as the kernel makes it after an error."""
     try:
         return bool(os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY)
     except OSError:
@@ -569,7 +560,7 @@ def _mounted_read_only(path: str) -> bool:
 
 
 def _may_write(path: str) -> bool:
-    """Return whether this user may write a file, if it is there, and beside it."""
+    """Return whether this user may write to a file, if it exists, and to its directory."""
     return os.access(os.path.dirname(path), os.W_OK) and (
         not os.path.exists(path) or os.access(path, os.W_OK)
     )

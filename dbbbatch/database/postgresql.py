@@ -1,9 +1,9 @@
-"""A PostgreSQL database as Peewee's: also behind PgBouncer, and never waited for without end.
+"""A PostgreSQL database for Peewee: also behind PgBouncer, and with a limit for every wait.
 
-Nothing outlasts a transaction, so that a pooler may give each one to another server process: no
-prepared statements, no settings of a session, no options at the start but the URL's own. The limits
-of `dbbbatch.database.waiting` are set in the same message that begins a transaction; the client
-holds to them by itself too, since a server that is frozen, or a relay, cannot.
+Nothing lasts longer than a transaction, so that a pooler may run each in another server process: no
+prepared statements, no settings of a session, no options at the start except those of the URL.
+The message that begins a transaction also sets the limits of `dbbbatch.database.waiting`; the
+client enforces them, too, since a server or relay that is frozen cannot.
 """
 
 import os
@@ -25,25 +25,25 @@ from dbbbatch.errors import ConfigError, Interrupted
 #: Seconds for the request to end a statement, which needs a connection of its own.
 _CANCELLING = 2.0
 
-#: After which part of `patience` a silent peer is probed, and how often in all.
+#: A silent peer is probed so many times within ``patience``.
 _KEEPALIVES = 3
 
-#: The longest that tcp(7) lets pass before a probe.
+#: The longest time before a probe that tcp(7) allows (seconds).
 _MOST_SECONDS = 32767
 
 
 def parameters(url: str, password: str | None, patience: float) -> dict[str, Any]:
-    """Return what to connect with: the URL's own, and what follows from ``patience``.
+    """Return the parameters of a connection: those of the URL, and what follows from ``patience``.
 
     Raises
     ------
     ConfigError
-        If libpq cannot read the URL.
+        libpq cannot read the URL.
     """
     try:
         given: dict[str, Any] = conninfo_to_dict(re.sub(r"^postgres(ql)?://", "postgresql://", url))
     except psycopg.ProgrammingError as error:
-        # What libpq quotes may be a part of the password.
+        # libpq may quote a part of the password.
         shown = fields.without_password(url)
         why = str(error).strip().splitlines()[0] if shown == url else "is the password encoded?"
         raise ConfigError(
@@ -68,16 +68,16 @@ def parameters(url: str, password: str | None, patience: float) -> dict[str, Any
 
 
 class Postgresql(peewee.PostgresqlDatabase):
-    """A database whose transactions bring their limits along.
+    """A database whose transactions set their own limits.
 
     Parameters
     ----------
     name : `str`
-        As messages name it.
+        The name in messages.
     params : `dict`
         Of `parameters`.
     readonly : `bool`
-        Begin each transaction as one that cannot write, and let no statement be without one.
+        Begin each transaction as one that cannot write, and run no statement outside of one.
     """
 
     #: Peewee's, per thread.
@@ -90,7 +90,7 @@ class Postgresql(peewee.PostgresqlDatabase):
 
     @property
     def role(self) -> str:
-        """The role that is connected, as far as it is known here."""
+        """The role of the connection, as far as it is known here."""
         connection = self._state.conn
         with suppress(psycopg.Error):
             if connection is not None:
@@ -109,7 +109,7 @@ class Postgresql(peewee.PostgresqlDatabase):
             )
 
     def rollback(self) -> None:
-        """Roll back; where that fails the connection goes, and the transaction with it."""
+        """Roll back; if that fails, close the connection, which ends the transaction."""
         try:
             super().rollback()
         except (peewee.DatabaseError, peewee.InterfaceError, waiting.GaveUp, Interrupted):
@@ -141,12 +141,12 @@ class Postgresql(peewee.PostgresqlDatabase):
 
 
 def _milliseconds(seconds: float) -> int:
-    """Return a time as servers and kernels take it: more is as good as no limit."""
+    """Return a time as servers and kernels accept it: the most is as good as no limit."""
     return int(min(seconds * 1000, (1 << 31) - 1))
 
 
 class _Connection(psycopg.Connection[Any]):
-    """A connection whose waits end when the work at hand is over, or a signal has come."""
+    """A connection whose waits end when the time of the current work is over, or on a signal."""
 
     @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
@@ -162,9 +162,9 @@ class _Connection(psycopg.Connection[Any]):
             raise
 
     def _end_statement(self) -> None:
-        """Ask the server to end the statement at work.
+        """Ask the server to cancel the statement.
 
-        Without a recent libpq this could wait for ever; then the server's own limit ends it.
+        With an old libpq this could wait without end; then the server's own limit ends it.
         """
         if capabilities.has_cancel_safe():
             with suppress(psycopg.Error):
@@ -172,7 +172,7 @@ class _Connection(psycopg.Connection[Any]):
 
 
 def _watched(waits: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Do the work of a generator of psycopg, which is sent 0 each time nothing has come."""
+    """Run a generator of psycopg, which is sent 0 each time nothing has arrived."""
     try:
         state = next(waits)
         while True:

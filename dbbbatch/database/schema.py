@@ -1,4 +1,4 @@
-"""Creating and upgrading the tables from the files in ``sql/``, and asking whether they fit.
+"""Tables made and upgraded from the files in ``sql/``, and whether this version can use them.
 
 ``sql/postgresql/NNN_*.sql`` and ``sql/sqlite/NNN_*.sql`` are the truth about the schema. Each is
 applied once, in order, in one transaction. A file may begin with ``-- oldest script: X.Y.Z``: only
@@ -20,7 +20,7 @@ from dbbbatch.errors import ConfigError
 #: PostgreSQL's advisory lock that keeps two upgrades apart.
 _UPGRADE_LOCK = 0x646262_01
 
-#: What a pass does with tables.
+#: The rights that a pass needs on each table.
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
@@ -54,7 +54,7 @@ def migrations(dialect: str) -> list[Migration]:
 
 
 def apply_migrations(database: AnyDatabase) -> list[str]:
-    """Apply what is missing; any number of times, by any number of hosts at a time.
+    """Apply the migrations that are missing; several hosts may do so at the same time.
 
     Returns
     -------
@@ -84,12 +84,9 @@ def apply_migrations(database: AnyDatabase) -> list[str]:
 
 
 def require_fitting(database: AnyDatabase, url: str) -> None:
-    """Ask whether this version may use the database as it is.
+    """Raise `ConfigError` unless this version can use the tables.
 
-    Raises
-    ------
-    ConfigError
-        If tables are missing (run ``dbb init``) or are too new for this version (upgrade it).
+    They are missing or too old (run ``dbb init``), or too new for this version (upgrade it).
     """
     rows = _applied(database)
     postgresql = isinstance(database, peewee.PostgresqlDatabase)
@@ -102,13 +99,13 @@ def require_fitting(database: AnyDatabase, url: str) -> None:
     oldest = max(rows.values(), key=_version_numbers)
     if _version_numbers(oldest) > _version_numbers(__version__):
         raise ConfigError(
-            f"{fields.without_password(url)}: its tables want dbbbatch {oldest} or newer, this is "
+            f"{fields.without_password(url)}: its tables need dbbbatch {oldest} or newer, this is "
             f"{__version__}; upgrade dbbbatch on this host"
         )
 
 
 def home(database: AnyDatabase) -> tuple[str | None, str]:
-    """Return the schema of PostgreSQL in which our tables are or would be made, and our role."""
+    """Return the PostgreSQL schema that holds our tables, or would, and the role we have."""
     where, role = database.execute_sql(
         "SELECT coalesce((SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace"
         " n ON n.oid = c.relnamespace WHERE c.oid = to_regclass('schema_version')),"
@@ -118,7 +115,7 @@ def home(database: AnyDatabase) -> tuple[str | None, str]:
 
 
 def unwritable(database: AnyDatabase) -> list[str]:
-    """Return which of PostgreSQL's tables the role may not write as a pass does."""
+    """Return the PostgreSQL tables on which the role lacks a right that a pass needs."""
     needed = ", ".join(f"has_table_privilege(c.oid, '{right}')" for right in _RIGHTS)
     made = [
         re.search(r"CREATE TABLE (\w+)", each)
@@ -136,11 +133,11 @@ def unwritable(database: AnyDatabase) -> list[str]:
 
 
 def _other_schema(database: AnyDatabase) -> str:
-    """Return what else than `dbb init` brings PostgreSQL's tables into sight; '' if nothing."""
+    """Return why PostgreSQL's search_path does not lead to our tables; '' if there are none."""
     path = database.execute_sql("SHOW search_path").fetchone()[0]
     if home(database)[0] is None:
         return (
-            f"of its search_path {path} no schema is there that the role may use: make one, or "
+            f"the role may use no schema of its search_path {path}: make one, or "
             "GRANT USAGE, CREATE ON SCHEMA … TO the role, and run `dbb init`"
         )
     others = database.execute_sql(
@@ -165,7 +162,7 @@ def latest(dialect: str) -> int:
 
 def _applied(database: AnyDatabase) -> dict[int, str]:
     if isinstance(database, peewee.PostgresqlDatabase):
-        # Wherever on the search_path: not only in the schema that is the first of it.
+        # In any schema of the search_path, not only in the first.
         there = database.execute_sql("SELECT to_regclass('schema_version')").fetchone()[0]
     else:
         there = database.table_exists("schema_version")
@@ -176,7 +173,7 @@ def _applied(database: AnyDatabase) -> dict[int, str]:
 
 
 def _statements(text: str) -> Iterator[str]:
-    """Split at semicolons that end a line, but for those of a block between ``$$``.
+    """Split at semicolons that end a line, except those between ``$$``.
 
     Comments stay with their statement.
     """

@@ -1,8 +1,8 @@
 """How long a piece of work with the database may take, and how soon a signal ends it.
 
-A piece of work is what is given to `dbbbatch.database.connect.write` or ``read``: with all its
-repetitions it ends when `patience` is over, whatever it waits for: a lock, a writer, a server that
-does not answer, or a connection. Whoever waits calls `raise_if_over`, ten times a second or so.
+A piece of work is one call of `dbbbatch.database.connect.write` or ``read``. With all its repeats
+it ends when ``patience`` is over, whatever it waits for: a lock, a writer, a server that does not
+answer, or a connection. Code that waits calls `raise_if_over` about ten times a second.
 """
 
 import threading
@@ -12,17 +12,17 @@ from contextlib import contextmanager
 
 from dbbbatch.errors import Interrupted
 
-#: Seconds that a statement may take however small ``patience`` is: the server may be loaded.
+#: Seconds that a statement may take at least, however small ``patience`` is.
 LEAST = 5.0
 
-#: How many times as long work may take that grows with the history: a migration, a count of all
-#: files. Locks are not waited for any longer.
+#: Factor of time for work that grows with the history: a migration, a count of all files. It
+#: does not wait longer for locks.
 LONG = 600
 
 #: Seconds for each piece of work after an earlier one was given up.
 BRIEF = 2.0
 
-#: Seconds for work that meets a signal: what takes no longer is not broken off.
+#: Seconds that work may take after a first and a second signal.
 _AFTER_SIGNAL = 3.0
 _AFTER_SECOND = 0.5
 
@@ -31,15 +31,15 @@ _SLEEP_STEP = 0.1
 
 
 class GaveUp(Exception):
-    """The time of the work at hand is over."""
+    """The time of the current work is over."""
 
 
 def no_signals() -> int:
-    """Return that no signal has come: they end the process."""
+    """Return 0: where nobody counts signals, they end the process."""
     return 0
 
 
-#: How many signals have asked this process to end; set by `dbbbatch.passes.signals`.
+#: Returns how many signals have asked this process to end; set by `dbbbatch.passes.signals`.
 seen: Callable[[], int] = no_signals
 
 
@@ -49,13 +49,13 @@ class _Limit(threading.local):
     Attributes
     ----------
     patience : `float`
-        Seconds until the work is not repeated any more, and for which a lock is waited for.
+        Seconds after which the work is no longer repeated, and for which it waits for a lock.
     seconds : `float`
-        For how long a statement is waited for.
+        Seconds for which it waits for a statement.
     began : `float`
         By `time.monotonic`; 0 while there is no work.
     noticed : `float`
-        When a signal was met; 0 if none.
+        When a signal was noticed; 0 if none.
     """
 
     patience = LEAST
@@ -95,29 +95,29 @@ def at_work() -> bool:
 
 
 def limits() -> tuple[float, float]:
-    """Return for how many seconds a lock and a statement of the work at hand may be waited for."""
+    """Return the seconds for which the current work may wait for a lock and for a statement."""
     return min(max(_limit.patience, LEAST), _limit.seconds), _limit.seconds
 
 
 def elapsed() -> float:
-    """Return for how many seconds the work at hand goes on."""
+    """Return the seconds since the current work began."""
     return time.monotonic() - _limit.began
 
 
 def over() -> bool:
-    """Return whether the work at hand is not to be repeated any more."""
+    """Return whether the current work is no longer to be repeated."""
     return at_work() and elapsed() >= _limit.patience
 
 
 def raise_if_over() -> None:
-    """Return if the work at hand may go on.
+    """Raise unless the current work may continue.
 
     Raises
     ------
     GaveUp
-        If its time is over.
+        Its time is over.
     Interrupted
-        If a signal has come.
+        A signal has come.
     """
     if not at_work():
         return
@@ -125,7 +125,7 @@ def raise_if_over() -> None:
     if signals := seen():
         _limit.noticed = _limit.noticed or now
         if now - _limit.noticed >= (_AFTER_SIGNAL if signals == 1 else _AFTER_SECOND):
-            raise Interrupted("interrupted by a signal while the database was waited for")
+            raise Interrupted("interrupted by a signal during a wait for the database")
     if now - _limit.began >= _limit.seconds:
         raise GaveUp(
             f"no answer within {_limit.seconds:.0f} s: another session holds a lock, or the server "
@@ -134,7 +134,7 @@ def raise_if_over() -> None:
 
 
 def sleep(seconds: float) -> None:
-    """Sleep, no longer than the work at hand may take.
+    """Sleep, no longer than the current work may take.
 
     Raises
     ------

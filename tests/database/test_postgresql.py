@@ -168,7 +168,7 @@ class TestSchemas:
 
     def test_a_path_that_leads_nowhere_is_told(self, database_url):
         with pytest.raises(
-            ConfigError, match=r"search_path nowhere no schema.*GRANT USAGE, CREATE"
+            ConfigError, match=r"no schema of its search_path nowhere.*GRANT USAGE, CREATE"
         ):
             opened(database_url + "&options=-csearch_path%3Dnowhere")
 

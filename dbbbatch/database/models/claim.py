@@ -1,8 +1,8 @@
-"""How a pass takes files in hand, so that no other pass takes them, and tells what became of them.
+"""Claims: how a pass reserves files that no other pass may take, and records the results.
 
-A file in hand is PENDING and names the run that holds it; one `IngestClaim` row a pass says until
-when that holds, by the database's clock. A pass that lives renews it; what a dead one held is taken
-from it when it is known to be dead, or when its time is up.
+A claimed file is PENDING and names the run that holds the claim; one row of `IngestClaim` for each
+pass has the time until which its claims are valid, by the database's clock. A pass that lives
+renews it; the files of a dead one are taken over when it is known to be dead, or the time is over.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ from dbbbatch.database.models.file import FileChecksum
 from dbbbatch.database.models.ingest import KEY, OTHER_CONTENT, IngestEvent, IngestState
 from dbbbatch.database.models.statuses import IngestStatus
 
-#: Tells whether a process of this machine still lives: its number, the tick at which it began, and
-#: when that was (seconds since 1970), as `dbbbatch.files.processes.lives` does.
+#: Returns whether a process of this machine still lives: its number, the tick at which it began,
+#: and when that was (seconds since 1970), as `dbbbatch.files.processes.lives` does.
 Alive = Callable[[int, int | None, float], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """What becomes of a file in hand; `number` is that of its event.
+    """What becomes of a claimed file.
 
     Attributes
     ----------
+    number : `int`
+        Of the event, within the pass.
     next_try_at : `datetime.datetime` or `None`
         When to try again.
     parts_done : `frozenset` [`str`]
         All parts done by now.
     start_time, duration
-        When the plugin took it in hand (UTC), and for how many seconds; `None` if it never did.
+        When the plugin began with it (UTC), and its seconds; `None` if it never began.
     checksums : mapping
-        What the plugin computed, to be kept.
+        Further checksums that the plugin computed.
     """
 
     file_id: int
@@ -57,14 +59,14 @@ class StateChange:
 
 
 class IngestClaim(Table):
-    """One pass that holds files of a target.
+    """A pass that has claimed files of a target.
 
     Attributes
     ----------
     machine : `str`
-        Which system its process runs on: processes of the same one can be looked up.
+        The system on which its process runs: only there the process can be looked up.
     expires_at : `datetime.datetime`
-        Until when it holds them, unless it says again that it lives.
+        The end of its claims, unless it renews them.
     """
 
     run_id = peewee.BigIntegerField(primary_key=True)
@@ -74,7 +76,7 @@ class IngestClaim(Table):
 
     @classmethod
     def renew(cls, run_id: int, target_id: int, machine: str, seconds: float) -> None:
-        """Say that a pass lives, and holds what it holds for so many seconds more."""
+        """Extend the claims of a pass to so many seconds from now."""
         expires = connect.now() + timedelta(seconds=seconds)
         row = {"run_id": run_id, "target_id": target_id, "machine": machine, "expires_at": expires}
         cls.insert(row).on_conflict(
@@ -143,7 +145,7 @@ class IngestClaim(Table):
 
     @classmethod
     def held_besides(cls, run_id: int, known: Collection[int]) -> list[ClaimedFile]:
-        """Return what a pass holds without knowing: taken by a commit whose answer was lost."""
+        """Return claimed files that the pass does not know: the answer to a commit was lost."""
         rows = connect.execute(
             "SELECT file_id, CASE WHEN attempts = 0 THEN 'UNTRIED' ELSE 'FAILURE' END, attempts,"
             " parts_done FROM ingest_state WHERE claim = ? ORDER BY file_id",
@@ -152,18 +154,18 @@ class IngestClaim(Table):
         return with_names([row for row in rows if row[0] not in known])
 
     @classmethod
-    def tell(cls, run_id: int, target_id: int, judgements: Sequence[StateChange]) -> set[int]:
-        """Write what became of files in hand.
+    def record(cls, run_id: int, target_id: int, changes: Sequence[StateChange]) -> set[int]:
+        """Record what became of claimed files, and release them.
 
-        A file whose content changed meanwhile is due again, unless it is anyhow: what became of
-        the old content is history.
+        A file whose content changed meanwhile becomes due again: the result is that of the old
+        content.
 
         Returns
         -------
         lost : `set` [`int`]
-            Files that this pass no longer holds, since its claim ran out: nothing was written.
+            Files that this pass no longer holds, since its claim expired: nothing was written.
         """
-        where, values = bulk.among([judgement.file_id for judgement in judgements])
+        where, values = bulk.among([each.file_id for each in changes])
         lock = " FOR UPDATE" if connect.on_postgresql() else ""
         ours = dict(
             connect.execute(
@@ -174,7 +176,7 @@ class IngestClaim(Table):
         )
         changed = {file_id for file_id, message in ours.items() if message == OTHER_CONTENT}
         now = connect.now()
-        written = [_fit(judgement) for judgement in judgements if judgement.file_id in ours]
+        written = [_fit(each) for each in changes if each.file_id in ours]
         change(
             IngestState,
             [
@@ -212,35 +214,35 @@ class IngestClaim(Table):
             "ON CONFLICT (file_id, algorithm) DO NOTHING",
         )
         IngestState.offer_anew(target_id, sorted(changed), OTHER_CONTENT)
-        return _not_yet_written(run_id, [j for j in judgements if j.file_id not in ours])
+        return _not_yet_written(run_id, [j for j in changes if j.file_id not in ours])
 
     @classmethod
-    def take_from_the_dead(
+    def take_over(
         cls, run_id: int, target_id: int, machine: str, alive: Alive, number: int, longest: float
     ) -> int:
-        """Make due what passes hold that have died: as UNKNOWN, and without charge.
+        """Make due what dead passes have claimed: as UNKNOWN, and not counted as an attempt.
 
         Parameters
         ----------
         run_id : `int`
-            The pass that asks, whose own claims are not meant.
+            The pass that takes the files over; its own claims stay.
         alive : callable
-            Asked of processes of the same machine.
+            Called for processes of the same machine.
         number : `int`
-            Its first free event number; as many are used as are returned.
+            The first free event number of that pass; as many are used as are returned.
         longest : `float`
-            Seconds for which a claim is renewed. One that is good for longer was renewed while a
-            clock was ahead: from now on it is good for as long.
+            Seconds for which a claim is renewed. One that is valid for longer was renewed while a
+            clock was ahead, and is shortened to that.
 
         Returns
         -------
         count : `int`
-            Files made due.
+            Number of files made due.
         """
         now = connect.now()
         count = 0
         for holder, why in cls.dead(run_id, target_id, machine, alive):
-            why = f"{why} with this file in hand"
+            why = f"{why} while it held this file"
             count += _return_to_due(holder, target_id, run_id, number + count, why, now)
             cls.delete().where(cls.run_id == holder).execute()
         latest = now + timedelta(seconds=longest)
@@ -252,7 +254,7 @@ class IngestClaim(Table):
     def dead(
         cls, run_id: int, target_id: int, machine: str, alive: Alive, *, lock: bool = True
     ) -> list[tuple[int, str]]:
-        """Find the passes that have died, and say of each how that is known."""
+        """Return the passes that have died, and for each how that is known."""
         locking = " FOR UPDATE OF c SKIP LOCKED" if lock and connect.on_postgresql() else ""
         claims = connect.execute(
             "SELECT c.run_id, c.machine, c.expires_at, r.pid, r.start_ticks, r.process_started,"
@@ -268,12 +270,12 @@ class IngestClaim(Table):
             if where == machine and pid is not None and not alive(pid, ticks, started):
                 found.append((holder, f"{who} ended"))
             elif bulk.read_moment(expires) <= now:
-                found.append((holder, f"{who} was not heard of in time"))
+                found.append((holder, f"{who} did not renew its claim in time"))
         return found
 
     @classmethod
-    def leave(cls, run_id: int) -> None:
-        """Forget a pass that holds nothing any more."""
+    def end(cls, run_id: int) -> None:
+        """Remove the row of a pass that no longer holds any file."""
         connect.execute(
             "DELETE FROM ingest_claim WHERE run_id = ?"
             " AND NOT EXISTS (SELECT 1 FROM ingest_state s WHERE s.claim = ?)",
@@ -281,26 +283,26 @@ class IngestClaim(Table):
         )
 
 
-def _fit(judgement: StateChange) -> StateChange:
-    """Make fit for columns what a plugin has said."""
-    message, version = bulk.clean(judgement.message), bulk.clean(judgement.version)
-    if message == judgement.message and version == judgement.version:
-        return judgement
-    return replace(judgement, message=message, version=version)
+def _fit(each: StateChange) -> StateChange:
+    """Return a change with texts of a plugin that fit the columns."""
+    message, version = bulk.clean(each.message), bulk.clean(each.version)
+    if message == each.message and version == each.version:
+        return each
+    return replace(each, message=message, version=version)
 
 
 def _not_yet_written(run_id: int, missing: Sequence[StateChange]) -> set[int]:
-    """Leave out those that an earlier try of the same transaction has written after all."""
+    """Return the files without those that an earlier try of the same transaction has written."""
     if not missing:
         return set()
-    where, values = bulk.among([judgement.number for judgement in missing])
+    where, values = bulk.among([each.number for each in missing])
     written = {
         row[0]
         for row in connect.execute(
             f"SELECT number FROM ingest_event WHERE run_id = ? AND number {where}", [run_id, values]
         ).fetchall()
     }
-    return {judgement.file_id for judgement in missing if judgement.number not in written}
+    return {each.file_id for each in missing if each.number not in written}
 
 
 def _return_to_due(

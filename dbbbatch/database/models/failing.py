@@ -36,7 +36,7 @@ def _of_handoff(site: str, name: str) -> tuple[bool, int]:
     of = "FROM handoff_file WHERE site = ? AND handoff = ?"
     of += " AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED') AND "
     failing = _any(f"{of} status = 'DELIVERED' AND error IS NOT NULL", site, name) or _any(
-        # A conflict may pass, and is none.
+        # A conflict may end by itself, and is no failure.
         f"{of} status = 'FOUND' AND (attempts > 0 OR error LIKE ?)",
         *(site, name, f"{SUSPECTED}%"),
     )
@@ -49,7 +49,7 @@ def _of_handoff(site: str, name: str) -> tuple[bool, int]:
 
 
 def _of_finder(site: str, name: str) -> tuple[bool, int]:
-    # Its passes name each file that waits for a person.
+    # The finder's passes name each file that waits for a person.
     of = (
         "FROM finder_left WHERE site = ? AND finder = ?"
         " AND verdict IN ('FAILED', 'MOVED', 'GIVEN_UP')"
@@ -71,6 +71,6 @@ def _any(what: str, *values: Any) -> bool:
 
 
 def _count(what: str, *values: Any) -> int:
-    """Count rows, as far as it matters how many they are."""
+    """Return the number of rows, at most 1000."""
     rows = execute(f"SELECT count(*) FROM (SELECT 1 {what} LIMIT 1000) AS waiting", values)
     return int(rows.fetchone()[0])

@@ -1,4 +1,4 @@
-"""The single source of truth about what storage areas hold."""
+"""The files of storage areas: the single source of truth about what storage holds."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Name = tuple[str, str]
 
 
 class FileRow(NamedTuple):
-    """What the table says, or is to say, about one path of a storage area.
+    """One path of a storage area, as the table has it or is to have it.
 
-    `verified_at` is as the driver reads it; whoever stores or verifies the file changes it.
+    `verified_at` is as the driver reads it.
     """
 
     relpath: str
@@ -39,13 +39,13 @@ class FileRow(NamedTuple):
 
     @property
     def content(self) -> tuple[object, ...]:
-        """What changes when anybody but the process that read the row stores or judges the file."""
+        """The columns of which at least one changes when a file is stored, verified or marked."""
         return self.id, self.size_bytes, self.checksum, self.status, self.verified_at
 
 
 _ROW = ", ".join(FileRow._fields)
 
-#: What tells a version of a file from another.
+#: What distinguishes a version of a file from another.
 _CONTENT = ("size_bytes", "checksum", "mtime_ns", "inode")
 
 #: What is recorded of a file when it is found.
@@ -81,14 +81,14 @@ class File(Table):
     added_on : `datetime.datetime` or `None`
         When it was stored for the first time.
     copy_of : `int` or `None`
-        An earlier file that held the same under another path when this one was recorded with what
-        it holds; whether it still does, the checksums tell.
+        An earlier file that had the same content under another path when this one was recorded. It
+        may have other content by now: compare the checksums.
     verified_at : `datetime.datetime` or `None`
-        When its checksum was last found right.
+        When its checksum was last found to be right.
     error : `str` or `None`
         Why it is MISSING, CORRUPT, QUARANTINED or FORGOTTEN.
     was : `str` or `None`
-        While it arrives again: JSON of what the row was before.
+        While it arrives again: the row before, as JSON.
     """
 
     id = peewee.BigAutoField()
@@ -109,7 +109,7 @@ class File(Table):
 
     @classmethod
     def known(cls, storage: str, paths: Collection[Name]) -> dict[Name, FileRow]:
-        """Return what the table says about the paths that it knows."""
+        """Return the rows of those of the paths that have one."""
         where, values = among_paths(paths)
         rows = execute(
             f"SELECT {_ROW} FROM file WHERE storage = ? AND (relpath, filename) {where}",
@@ -119,13 +119,13 @@ class File(Table):
 
     @classmethod
     def was_in(cls, storage: str, relpath: str) -> bool:
-        """Return whether the table knows any file of a directory."""
+        """Return whether any file of a directory has a row."""
         sql = "SELECT 1 FROM file WHERE storage = ? AND relpath = ? LIMIT 1"
         return execute(sql, (storage, relpath)).fetchone() is not None
 
     @classmethod
     def intend(cls, storage: str, finder: str, rows: Collection[FileRow]) -> None:
-        """Record that files are about to be placed, where the paths are free in the table."""
+        """Record that files are about to be placed, except where a path has a row already."""
         require_possible("file", None, FileStatus.ARRIVING)
         bulk.insert(
             cls,
@@ -136,7 +136,7 @@ class File(Table):
 
     @classmethod
     def note_copies(cls, arriving: Sequence[FileRow]) -> None:
-        """Note which earlier file holds the same as what arrives; empty ones are just alike."""
+        """Record which earlier file has the content of an arriving one, unless that is empty."""
         rows = [row for row in arriving if row.size_bytes]
         where, value = bulk.among([row.checksum for row in rows])
         first = dict(
@@ -155,10 +155,10 @@ class File(Table):
 
     @classmethod
     def intend_again(cls, finder: str, rows: Sequence[tuple[FileRow, FileRow]]) -> None:
-        """Record that files which storage has lost, or which were forgotten, arrive once more.
+        """Record that files arrive again that are lost, forgotten, or have new content.
 
-        Or that their content was replaced by who looks after storage. A row that is no more as it
-        was seen is another finder's by now, and stays as it is.
+        Of each pair the first is the row as it was read. A row that another finder has changed
+        since stays as it is.
         """
         pairs = ", ".join(f"'{name}', file.{name}" for name in _KEPT)
         kept = f"{'json_build_object' if on_postgresql() else 'json_object'}({pairs})"
@@ -178,7 +178,7 @@ class File(Table):
 
     @classmethod
     def arriving(cls, storage: str, finder: str, limit: int = -1, after: int = 0) -> list[FileRow]:
-        """Return the intents of a finder that no pass has finished, the first after an id."""
+        """Return the unfinished intents of a finder in the order of their ids, after an id."""
         rows = execute(
             f"SELECT {_ROW} FROM file"
             " WHERE storage = ? AND finder = ? AND status = 'ARRIVING' AND id > ? ORDER BY id"
@@ -189,10 +189,13 @@ class File(Table):
 
     @classmethod
     def returned(cls, ids: Sequence[int]) -> dict[int, tuple[list[int], list[int]]]:
-        """Return which of the files that arrive were FORGOTTEN before, by target.
+        """Return which of the arriving files were FORGOTTEN before.
 
-        Those of which other content arrives, and those that the target was no longer to be offered
-        because they were forgotten.
+        Returns
+        -------
+        files : `dict` [ `int`, `tuple` ]
+            By target: ids of files that arrive with other content, and ids of files that are
+            IGNORED because they were forgotten.
         """
         where, value = bulk.among(ids)
         rows = execute(
@@ -220,7 +223,7 @@ class File(Table):
         Returns
         -------
         count : `int`
-            How many of them are STORED now.
+            How many of the files are STORED now.
         """
         when = now()
         change(
@@ -242,16 +245,16 @@ class File(Table):
 
     @classmethod
     def corrected(cls, rows: Sequence[tuple[int, FileRow]]) -> None:
-        """Record what files on their way turned out to be when they had been placed."""
+        """Record the content that arriving files turned out to have when they had been placed."""
         found = [(number, *row[2:6]) for number, row in rows]
         change(cls, found, sets=_CONTENT, before=[FileStatus.ARRIVING], copy_of=None)
         FileChecksum.drop([number for number, _ in rows])
 
     @classmethod
     def own_entries(cls, rows: Sequence[tuple[int, int, int]]) -> None:
-        """Record time and inode of files as storage has them: id, mtime_ns, inode.
+        """Record time and inode of files in storage: id, mtime_ns, inode.
 
-        A copy is another file than the one that was read, and a restored disk has others.
+        They differ from those that were read where a file was copied, or a disk restored.
         """
         change(
             cls,
@@ -268,7 +271,7 @@ class File(Table):
 
     @classmethod
     def forget(cls, ids: Sequence[int], why: str) -> None:
-        """Take files out of the truth; their rows and their history stay."""
+        """Record that files are forgotten; their rows and their history stay."""
         change(
             cls,
             ids,
@@ -279,13 +282,13 @@ class File(Table):
 
     @classmethod
     def keep(cls, number: int, status: str, error: str | None) -> None:
-        """Take back that a file was forgotten: its row is again what it was."""
+        """Take back that a file was forgotten, with the status and error that it had before."""
         before = [FileStatus.FORGOTTEN]
         change(cls, [number], before=before, becomes=FileStatus(status), error=error)
 
     @classmethod
     def withdraw(cls, ids: Sequence[int]) -> None:
-        """Take intents back: a row that was there before is again what it was; others go."""
+        """Take intents back: restore the rows that existed before, and delete the others."""
         if not ids:
             return
         where, value = bulk.among(ids)
@@ -305,7 +308,7 @@ class File(Table):
 
     @classmethod
     def unfinished(cls, site: str, storage: str) -> list[tuple[str, int, datetime | None]]:
-        """Return which finders have files on their way, how many, and when each last began."""
+        """Return the finders that have intents, how many, and when the last pass of each began."""
         rows = execute(
             "SELECT finder, count(*), (SELECT max(started) FROM run WHERE run.site = ?"
             " AND run.script = 'finder' AND run.name = file.finder) FROM file"
@@ -316,7 +319,7 @@ class File(Table):
 
     @classmethod
     def storages(cls) -> list[str]:
-        """Return the storage areas that the table knows; one look at an index for each."""
+        """Return the storage areas that have rows, by one search of an index for each."""
         found: list[str] = []
         while True:
             row = execute(
@@ -328,7 +331,7 @@ class File(Table):
 
     @classmethod
     def finders(cls, storage: str) -> list[str]:
-        """Return who recorded the files of a storage area."""
+        """Return the finders that recorded the files of a storage area."""
         rows = execute("SELECT DISTINCT finder FROM file WHERE storage = ?", (storage,))
         return [name for (name,) in rows.fetchall()]
 
@@ -344,7 +347,7 @@ class File(Table):
 
     @classmethod
     def in_both(cls, storage: str, other: str) -> str:
-        """Return a path, as the table has it, that two storage areas have, or ''."""
+        """Return a path (as in the table) that two storage areas have in common, or ''."""
         row = execute(
             "SELECT one.relpath, one.filename FROM file one JOIN file two"
             " ON two.relpath = one.relpath AND two.filename = one.filename"
@@ -359,11 +362,9 @@ class File(Table):
         inode = "" if keep_inodes else ", inode = NULL"
         execute(f"UPDATE file SET storage = ?{inode} WHERE storage = ?", (new, storage))
 
-    # ---- what the auditor asks and marks ---------------------------------------------------------
-
     @classmethod
     def by_directory(cls, storage: str) -> list[tuple[str, int]]:
-        """Return how many files each directory of a storage area should hold itself."""
+        """Return each directory of a storage area, and the number of files that it should hold."""
         rows = execute(
             "SELECT relpath, count(*) FROM file WHERE storage = ? AND status = 'STORED'"
             " GROUP BY relpath",
@@ -373,7 +374,7 @@ class File(Table):
 
     @classmethod
     def below(cls, storage: str, directory: str, most: int) -> int:
-        """Return how many files a directory (as in the table) should hold, or `most` if more."""
+        """Return how many files should be below a directory (as in the table), at most `most`."""
         path = 'relpath COLLATE "C"' if on_postgresql() else "relpath"
         stored = f"SELECT 1 FROM file WHERE status = 'STORED' AND storage = ? AND {path}"
         # "0" comes after "/".
@@ -393,7 +394,7 @@ class File(Table):
 
     @classmethod
     def page(cls, storage: str, after: int, most: int) -> list[FileRow]:
-        """Return files that should be in storage or were once, in the order of their ids."""
+        """Return files that should be in storage, or were once, in the order of their ids."""
         rows = execute(
             f"SELECT {_ROW} FROM file WHERE storage = ? AND id > ?"
             " AND status IN ('STORED', 'MISSING', 'CORRUPT') ORDER BY id LIMIT ?",
@@ -410,16 +411,16 @@ class File(Table):
         Parameters
         ----------
         before : `datetime.datetime`
-            Only those that were last verified before.
+            Only files that were last verified before.
         after : `tuple` or `None`
-            Where an earlier call left off.
+            The position that an earlier call returned.
 
         Returns
         -------
         files : `list` [ `FileRow` ]
-            No more than `most`.
+            At most `most`.
         after : `tuple` or `None`
-            Where it left off.
+            The position after them.
         """
         time = "TIMESTAMP" if on_postgresql() else "TEXT"
         rows = execute(
@@ -434,7 +435,7 @@ class File(Table):
 
     @classmethod
     def verified_by_now(cls, storage: str, now: datetime) -> None:
-        """Record that what was verified while a clock was ahead was verified by now."""
+        """Replace times of verification that are in the future, from a clock that was ahead."""
         when = bulk.time_value(now)
         execute(
             "UPDATE file SET verified_at = ? WHERE storage = ? AND status = 'STORED'"
@@ -444,12 +445,12 @@ class File(Table):
 
     @classmethod
     def verified(cls, rows: Sequence[FileRow]) -> set[int]:
-        """Record that files are there with the right content, also those that were not.
+        """Record that files have the right content, also those that were MISSING or CORRUPT.
 
         Returns
         -------
         ids : `set` [ `int` ]
-            Of those whose row was still as it had been read; the others are left.
+            Of the files whose row was still as it had been read; the others are left.
         """
         ids = _still_so(rows)
         change(
@@ -469,7 +470,7 @@ class File(Table):
         Returns
         -------
         ids : `set` [ `int` ]
-            Of those whose row was still as it had been read; the others are left.
+            As for `verified`.
         """
         ids = _still_so([row for row, _, _ in files])
         wrong = [(row.id, status, bulk.clean(why)) for row, status, why in files if row.id in ids]
@@ -478,7 +479,7 @@ class File(Table):
 
 
 def _still_so(rows: Sequence[FileRow]) -> set[int]:
-    """Return the ids of the rows that nobody has changed since, and keep them so."""
+    """Return the ids of the rows that nobody has changed since they were read, and lock them."""
     where, value = bulk.among([row.id for row in rows])
     lock = " ORDER BY id FOR UPDATE" if on_postgresql() else ""
     found = execute(f"SELECT {_ROW} FROM file WHERE id {where}{lock}", (value,)).fetchall()
@@ -487,7 +488,7 @@ def _still_so(rows: Sequence[FileRow]) -> set[int]:
 
 
 class FileChecksum(Table):
-    """A further checksum of a file, so that no target reads it again."""
+    """A further checksum of a file, so that a target need not read the file for it."""
 
     file_id = peewee.BigIntegerField()
     algorithm = peewee.TextField()
@@ -521,7 +522,7 @@ class FileChecksum(Table):
 
     @classmethod
     def drop(cls, ids: Sequence[int]) -> None:
-        """Forget the checksums of files on their way: they are those of other content."""
+        """Delete the checksums of arriving files: they are of other content."""
         if not ids:
             return
         where, value = bulk.among(ids)
@@ -535,8 +536,8 @@ class FileChecksum(Table):
 def among_paths(paths: Collection[Name]) -> tuple[str, tuple[Any, ...]]:
     """Return the end of a condition that (relpath, filename) is among many, and its values.
 
-    Written so that both databases search an index for each of them, however many rows there are:
-    SQLite would scan for ``IN (VALUES …)``.
+    Both databases search an index for each of them, however many rows there are: SQLite would scan
+    the table for ``IN (VALUES …)``.
     """
     everything = list(paths)
     if on_postgresql():

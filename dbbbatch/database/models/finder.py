@@ -1,4 +1,4 @@
-"""What finders remember from one pass to the next."""
+"""What finders remember from one pass to the next: paths of the source, and logs of rsync."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dbbbatch.files.identity import Version
 
 
 class RememberedFile(NamedTuple):
-    """What a finder has in mind about one path of its source."""
+    """What a finder remembers about one path of its source."""
 
     relpath: str
     filename: str
@@ -35,22 +35,22 @@ class RememberedFile(NamedTuple):
 _REMEMBERED_COLUMNS = ", ".join(RememberedFile._fields)
 
 
-def _left(row: Any) -> RememberedFile:
-    left = RememberedFile._make(row)
-    return left._replace(seen_at=bulk.read_moment(left.seen_at))
+def _read_remembered(row: Any) -> RememberedFile:
+    remembered = RememberedFile._make(row)
+    return remembered._replace(seen_at=bulk.read_moment(remembered.seen_at))
 
 
 class Remembered(Table):
-    """What a finder knows about a path that it has not stored, or whose original it must remove.
+    """A path that a finder has not stored, or whose original it must remove.
 
     Attributes
     ----------
     verdict : `str`
         One of `WhyRemembered`.
     tries : `int`
-        Passes that met it.
+        Number of passes that tried it.
     checksum : `str`
-        What an original that is to be removed held when it was read.
+        Of an original that is to be removed, when it was read.
     """
 
     site = peewee.TextField()
@@ -74,40 +74,40 @@ class Remembered(Table):
 
     @classmethod
     def among(cls, site: str, finder: str, paths: Collection[Name]) -> dict[Name, RememberedFile]:
-        """Return what a finder has in mind about the given paths."""
+        """Return what a finder remembers about the given paths."""
         where, values = among_paths(paths)
         rows = execute(
             f"SELECT {_REMEMBERED_COLUMNS} FROM finder_left WHERE site = ? AND finder = ?"
             f" AND (relpath, filename) {where}",
             (site, finder, *values),
         )
-        return {(row[0], row[1]): _left(row) for row in rows.fetchall()}
+        return {(row[0], row[1]): _read_remembered(row) for row in rows.fetchall()}
 
     @classmethod
     def all_with(
         cls, site: str, finder: str, verdict: WhyRemembered, most: int, after: Name = ("", "")
     ) -> list[RememberedFile]:
-        """Return the first paths with a verdict, in their order, from after a path on."""
+        """Return the first `most` paths with a verdict after a path, in their order."""
         rows = execute(
             f"SELECT {_REMEMBERED_COLUMNS} FROM finder_left"
             " WHERE site = ? AND finder = ? AND verdict = ?"
             " AND (relpath, filename) > (?, ?) ORDER BY relpath, filename LIMIT ?",
             (site, finder, verdict, *after, most),
         )
-        return [_left(row) for row in rows.fetchall()]
+        return [_read_remembered(row) for row in rows.fetchall()]
 
     @classmethod
     def given_up(
         cls, site: str, finder: str, storage: str, wait: float, most: int, after: Name = ("", "")
     ) -> list[RememberedFile]:
-        """Return the first paths given up that are to be looked for, from after a path on.
+        """Return the first `most` paths after a path that were given up and are to be looked for.
 
         Parameters
         ----------
         storage : `str`
-            The finder's storage area: what has been STORED there since is to be looked for.
+            The finder's storage area: a path that was STORED there since is to be looked for.
         wait : `float`
-            Seconds after which each is to be looked for; or at once, where a clock was ahead.
+            Seconds between two looks for the same path.
         """
         when = now()
         rows = execute(
@@ -128,7 +128,7 @@ class Remembered(Table):
                 most,
             ),
         )
-        return [_left(row) for row in rows.fetchall()]
+        return [_read_remembered(row) for row in rows.fetchall()]
 
     @classmethod
     def awaits(cls, site: str, finder: str, message: str) -> bool:
@@ -143,7 +143,7 @@ class Remembered(Table):
 
     @classmethod
     def remember(cls, site: str, finder: str, rows: Collection[RememberedFile]) -> None:
-        """Keep, or replace, what is known about paths."""
+        """Record or replace what a finder remembers about paths."""
         when = now()
         bulk.insert(
             cls,
@@ -161,7 +161,7 @@ class Remembered(Table):
 
     @classmethod
     def drop(cls, site: str, finder: str, paths: Collection[Name]) -> None:
-        """Forget about paths."""
+        """Forget paths."""
         where, values = among_paths(paths)
         execute(
             "DELETE FROM finder_left WHERE site = ? AND finder = ?"
@@ -173,7 +173,7 @@ class Remembered(Table):
     def drop_those(
         cls, site: str, finder: str, verdict: WhyRemembered, paths: Collection[Name]
     ) -> int:
-        """Forget about those paths that still have a verdict; return how many."""
+        """Forget the paths that still have a verdict, and return how many."""
         where, values = among_paths(paths)
         return int(
             execute(
@@ -190,9 +190,9 @@ class RsyncLog(Table):
     Attributes
     ----------
     position : `int`
-        Offset of the first line that is not dealt with, bytes.
+        Offset (bytes) of the first line that is still to be read.
     tail : `str`
-        Digest of what stood before it, by which the log is known again.
+        Digest of what is before it, by which the log is recognised.
     """
 
     site = peewee.TextField()

@@ -1,4 +1,4 @@
-"""What was seen in the buffers of handoffs."""
+"""The files of handoffs: every version that was seen in a buffer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from dbbbatch.files import names
 
 
 class HandoffRow(NamedTuple):
-    """A version of a file: as a scan sees it, and what the table says of it.
+    """A version of a file, as a scan sees it or as the table has it.
 
-    Names are as `dbbbatch.files.names.to_text` writes them. What a scan does not see, or a query
-    does not ask for, has its default.
+    Names are as `dbbbatch.files.names.to_text` writes them. Of a file that was only scanned, the
+    fields after `rank` have their defaults.
     """
 
     relpath: str
@@ -52,16 +52,16 @@ class HandoffRow(NamedTuple):
         return names.join(names.from_text(self.relpath), names.from_text(self.held_as or ""))
 
 
-#: What the error of files begins with that failed together and were not yet tried alone.
+#: Begin of the error of files that failed together and were not yet tried alone.
 SUSPECTED = "failed together with others; the culprit is still to be found"
 
-#: What the error of files begins with that failed through no fault of theirs: no attempt.
+#: Begin of the error of files that failed without a fault of their own: no attempt.
 POSTPONED = "not charged to it"
 
 #: In the buffer, as far as is known.
 _IN_BUFFER = (HandoffStatus.FOUND, HandoffStatus.DELIVERED, HandoffStatus.QUARANTINED)
 
-#: Not in the buffer: one that is seen there is back, or was never gone.
+#: No longer in the buffer; one that is seen there again starts again.
 _NOT_IN_BUFFER = (HandoffStatus.HELD, HandoffStatus.PURGED, HandoffStatus.VANISHED)
 
 #: SQLite uses a partial index only where its condition stands in the query word for word.
@@ -83,11 +83,11 @@ class HandoffFile(Table):
     Attributes
     ----------
     site, handoff : `str`
-        Whose buffer.
+        Of the buffer.
     relpath, filename : `str`
         As `dbbbatch.files.names.to_text` writes them.
     size_bytes, mtime_ns, inode : `int`
-        Which version; a checksum holds as long as they do.
+        The version; a checksum is valid as long as they are the same.
     checksum : `str` or `None`
         ``algorithm:hex``.
     status : `str`
@@ -95,16 +95,16 @@ class HandoffFile(Table):
     priority, rank : `int`
         The order of sending, smaller ones first.
     attempts : `int`
-        Failures that were the file's own, or may be.
+        Number of failures that are, or may be, the file's own fault.
     next_try_at : `datetime.datetime` or `None`
         Not before then.
     conflict_since : `datetime.datetime` or `None`
-        Since when the endpoint's buffer has another content under the name.
+        Since when the endpoint's buffer has other content under the name.
     held_as : `str` or `None`
-        Its name in the holding area, in the directory relpath; of one that is not there, `None`
-        or the name that it had when it was there.
+        Its name in the holding area, in the directory relpath; if it is not there, `None` or the
+        name that it had there.
     error : `str` or `None`
-        Why it is not further, for an operator.
+        For an operator: why it does not proceed.
     """
 
     id = peewee.BigAutoField()
@@ -132,9 +132,9 @@ class HandoffFile(Table):
 
     @classmethod
     def found(cls, site: str, handoff: str, files: Sequence[HandoffRow]) -> None:
-        """Record what a scan saw: new versions, and known ones that came back.
+        """Record what a scan saw: new versions, and known ones that are in the buffer again.
 
-        Costs little where all is known: nothing is written then.
+        Nothing is written for files that are known.
         """
         for was in (None, *_NOT_IN_BUFFER, *_IN_BUFFER):
             require_possible("handoff_file", was, HandoffStatus.FOUND)
@@ -171,11 +171,16 @@ class HandoffFile(Table):
         *,
         longest: float,
     ) -> list[HandoffRow]:
-        """Return the next files to be sent, in their order, after a (priority, rank, id).
+        """Return the next files that are due to be sent, in order, after a (priority, rank, id).
 
-        What waits for more than `longest` seconds, the longest wait that is configured, was put off
-        while a clock was ahead, and is due. With `tried` only those that failed before, alone or
-        together with others, or only those that did not.
+        Parameters
+        ----------
+        tried : `bool`, optional
+            Only files that failed before, alone or together with others; or only files that did
+            not.
+        longest : `float`
+            The longest wait that is configured (seconds). A file that would wait for longer was
+            put off while a clock was ahead, and is due.
         """
         condition, values = (
             _UNFINISHED_SQL.format(status="FOUND"),
@@ -204,7 +209,7 @@ class HandoffFile(Table):
 
     @classmethod
     def newest(cls) -> int:
-        """Return the number of the version that was recorded last, whosever it is."""
+        """Return the highest id of the table, of any handoff; 0 if it is empty."""
         (number,) = execute("SELECT MAX(id) FROM handoff_file").fetchone()
         return int(number or 0)
 
@@ -217,7 +222,7 @@ class HandoffFile(Table):
         after: tuple[int, int, int] = FIRST,
         limit: int = 100_000,
     ) -> list[HandoffRow]:
-        """Return files of a status in which they may still be in the buffer: the next ones."""
+        """Return the next files that are FOUND, DELIVERED or QUARANTINED, in the order of sending."""
         condition = _UNFINISHED_SQL.format(status=HandoffStatus(status))
         return cls._waiting(
             f"{condition} AND (priority, rank, id) > (?, ?, ?)", (site, handoff, *after), limit
@@ -227,7 +232,7 @@ class HandoffFile(Table):
     def held_files(
         cls, site: str, handoff: str, after: tuple[datetime, int] | None, limit: int
     ) -> list[HandoffRow]:
-        """Return the next files of the holding area, those first that are there longest."""
+        """Return the next files of the holding area, those first that were held first."""
         held_at, number = after or (datetime.min, -1)
         rows = execute(
             f"SELECT {_ROW_COLUMNS} FROM handoff_file WHERE site = ? AND handoff = ?"
@@ -239,7 +244,7 @@ class HandoffFile(Table):
 
     @classmethod
     def held_from_now(cls, site: str, handoff: str) -> None:
-        """Record that what was held while a clock was ahead is held from now on."""
+        """Replace times since when files are held that are in the future, from a clock ahead."""
         when = bulk.time_value(now())
         execute(
             "UPDATE handoff_file SET held_at = ? WHERE site = ? AND handoff = ?"
@@ -256,7 +261,7 @@ class HandoffFile(Table):
 
     @classmethod
     def unknown(cls, site: str, handoff: str, files: Sequence[HandoffRow]) -> list[HandoffRow]:
-        """Return those of scanned files that `found` would record as new or as back again."""
+        """Return the scanned files that `found` would record as new or as back again."""
         where, values = among_paths([(file.relpath, file.filename) for file in files])
         rows = execute(
             "SELECT relpath, filename, size_bytes, mtime_ns, inode, status FROM handoff_file"
@@ -275,7 +280,7 @@ class HandoffFile(Table):
 
     @classmethod
     def of_batch(cls, batch: int) -> list[HandoffRow]:
-        """Return the files of a batch that are still to be sent, and have the content it sent."""
+        """Return the FOUND files of a batch that still have the content that it sent."""
         columns = ", ".join(f"f.{name}" for name in HandoffRow._fields)
         rows = execute(
             f"SELECT {columns} FROM transfer_attempt AS a JOIN handoff_file AS f"
@@ -287,7 +292,7 @@ class HandoffFile(Table):
 
     @classmethod
     def hashed(cls, sums: Sequence[tuple[int, str, int]]) -> None:
-        """Keep checksums: id, ``algorithm:hex``, and the inode of what was read."""
+        """Record checksums: id, ``algorithm:hex``, and the inode of the file that was read."""
         change(cls, sums, sets=("checksum", "inode"))
 
     @classmethod
@@ -297,8 +302,8 @@ class HandoffFile(Table):
         Returns
         -------
         ids : `set` [ `int` ]
-            Those that are DELIVERED now. A file that is another version by now stays FOUND; what a
-            person decided about one meanwhile stays too.
+            Of the files that are DELIVERED now. A file that is another version by now, or about
+            which a person has decided, stays as it is.
         """
         change(
             cls,
@@ -335,13 +340,13 @@ class HandoffFile(Table):
     def delivered_versions(
         cls, site: str, handoffs: Sequence[str], relpath: str
     ) -> set[tuple[int, int, int]]:
-        """Return size, time and inode of what was delivered of a directory and not purged.
+        """Return size, time and inode of files of a directory that are DELIVERED or HELD.
 
         Parameters
         ----------
         site : `str`
         handoffs : `~collections.abc.Sequence` [ `str` ]
-            Those that may have a holding area in common.
+            Handoffs that may share a holding area.
         relpath : `str`
         """
         where, value = bulk.among(handoffs)
@@ -356,10 +361,10 @@ class HandoffFile(Table):
     def others_like(
         cls, number: int, relpath: str, filenames: Sequence[str], size_bytes: int
     ) -> set[tuple[str | None, int, int]]:
-        """Return name in holding, size and time of versions of this size of files so named.
+        """Return name in holding, size and time of versions of a size of files of these names.
 
-        But for the version of that number; those of all handoffs, which may share the area. No name
-        is given of those that are on their way there.
+        Of all handoffs, which may share the holding area, without the row `number`. The name is
+        `None` for versions that are not in the holding area yet.
         """
         where, value = bulk.among(filenames)
         rows = execute(
@@ -372,7 +377,7 @@ class HandoffFile(Table):
 
     @classmethod
     def held(cls, files: Sequence[tuple[int, str, int]]) -> None:
-        """Record that originals are in the holding area: id, the name and the inode there."""
+        """Record that originals are in the holding area: id, name and inode there."""
         change(
             cls,
             files,
@@ -386,12 +391,12 @@ class HandoffFile(Table):
 
     @classmethod
     def own_inodes(cls, rows: Sequence[tuple[int, int]]) -> None:
-        """Record the inodes that held files have by now, as on a restored disk: id and inode."""
+        """Record new inodes of held files, as on a restored disk: id and inode."""
         change(cls, rows, sets=["inode"], before=[HandoffStatus.HELD])
 
     @classmethod
     def vanished(cls, files: Sequence[tuple[int, str]]) -> None:
-        """Record that versions are no longer in the buffer: id and what is known of it."""
+        """Record that versions are no longer in the buffer: id and reason."""
         change(
             cls,
             _cleaned(files),
@@ -403,7 +408,7 @@ class HandoffFile(Table):
 
     @classmethod
     def failed(cls, files: Sequence[tuple[int, str, float, int]]) -> None:
-        """Record failures that count: id, reason, seconds until the next attempt, how many now."""
+        """Record failures that count: id, reason, seconds until the next attempt, attempts."""
         when = now()
         change(
             cls,
@@ -417,7 +422,7 @@ class HandoffFile(Table):
 
     @classmethod
     def suspected(cls, ids: Sequence[int], why: str) -> None:
-        """Record that one of these files, not yet known which, had others fail: no attempt."""
+        """Record that one of these files, unknown which, made all fail; no attempt is counted."""
         change(
             cls,
             ids,
@@ -428,7 +433,7 @@ class HandoffFile(Table):
 
     @classmethod
     def postponed(cls, files: Sequence[tuple[int, str, float]]) -> None:
-        """Record that files failed through no fault of theirs: id, reason, seconds to wait."""
+        """Record that files failed without a fault of their own: id, reason, seconds to wait."""
         when = now()
         change(
             cls,
@@ -447,9 +452,9 @@ class HandoffFile(Table):
 
     @classmethod
     def conflicting(cls, files: Sequence[tuple[int, str, float]]) -> None:
-        """Record that the endpoint's buffer has another content under the name, which may pass.
+        """Record that the endpoint's buffer has other content under the name, for now.
 
-        Id, reason, and seconds until the next look.
+        Of each file id, reason, and seconds until the next look.
         """
         when = now()
         change(
@@ -468,7 +473,7 @@ class HandoffFile(Table):
 
     @classmethod
     def quarantined(cls, files: Sequence[tuple[int, str]]) -> None:
-        """Record the decision to move files aside, before they are: id and reason."""
+        """Record that files are about to be moved to quarantine: id and reason."""
         change(
             cls,
             _cleaned(files),
@@ -488,9 +493,9 @@ class HandoffFile(Table):
         limit: int,
         tried: bool = False,
     ) -> list[tuple[int, str, str, str]]:
-        """Give id, relpath, filename and error of files by status, in order of their ids.
+        """Return id, relpath, filename and error of files by status, in order of their ids.
 
-        With `tried`, of those that are still to be sent only the ones that something is known of.
+        With `tried`, without FOUND files that have neither attempts nor an error.
         """
         known = " AND (status <> 'FOUND' OR attempts > 0 OR error IS NOT NULL)" if tried else ""
         marks = ", ".join("?" for _ in statuses)
@@ -503,7 +508,7 @@ class HandoffFile(Table):
 
     @classmethod
     def released(cls, quarantine: Quarantine) -> None:
-        """Let a version be sent as if it were new: it was put back from quarantine."""
+        """Record that a version was put back from quarantine, to be sent as if it were new."""
         change(
             cls,
             [_quarantined_version(quarantine)],
@@ -515,7 +520,7 @@ class HandoffFile(Table):
 
     @classmethod
     def left_aside(cls, quarantine: Quarantine, reason: str) -> None:
-        """Record a person's decision that a version stays where it was moved to."""
+        """Record that a person leaves a version in quarantine."""
         change(
             cls,
             [_quarantined_version(quarantine)],
@@ -528,9 +533,9 @@ class HandoffFile(Table):
 
     @classmethod
     def again(cls, ids: Sequence[int], statuses: Sequence[str]) -> int:
-        """Let files that have one of the statuses be sent as if they were new; return how many.
+        """Record that files of the statuses are to be sent as if they were new; return how many.
 
-        One that was ignored in the holding area is held again.
+        A file that was ignored in the holding area is HELD again.
         """
         before = {HandoffStatus(status) for status in statuses}
         is_held = "(status = 'IGNORED' AND held_as IS NOT NULL)"
@@ -555,7 +560,7 @@ class HandoffFile(Table):
 
     @classmethod
     def ignored(cls, ids: Sequence[int], statuses: Sequence[str], reason: str) -> int:
-        """Record a person's decision to leave files of these statuses alone; return how many."""
+        """Record that a person leaves files of the statuses alone; return how many."""
         return change(
             cls,
             ids,
@@ -568,23 +573,23 @@ class HandoffFile(Table):
 
     @classmethod
     def confirmed(cls, ids: Sequence[int]) -> None:
-        """Record, before originals are removed, that the endpoint has stored these files."""
+        """Record, before originals are removed, that the endpoint has confirmed these files."""
         change(cls, ids, before=[HandoffStatus.HELD], confirmed_at=now(), error=None)
 
     @classmethod
     def unconfirmed(cls, files: Sequence[tuple[int, str]]) -> None:
-        """Record why held files that are of age are not purged: id and reason."""
+        """Record why held files that are old enough are not purged: id and reason."""
         changed = SQL("COALESCE(handoff_file.error, '') <> new.error")
         change(cls, _cleaned(files), ("id", changed), ["error"], before=[HandoffStatus.HELD])
 
     @classmethod
     def kept(cls, ids: Sequence[int]) -> None:
-        """Record that originals stayed in the holding area although their removal was begun."""
+        """Record that originals are still in the holding area, although they were confirmed."""
         change(cls, ids, before=[HandoffStatus.HELD], confirmed_at=None)
 
     @classmethod
     def purged(cls, ids: Sequence[int]) -> None:
-        """Record that originals left the holding area."""
+        """Record that originals were removed from the holding area."""
         change(cls, ids, before=[HandoffStatus.HELD], becomes=HandoffStatus.PURGED, purged_at=now())
 
     @classmethod
@@ -598,7 +603,7 @@ class HandoffFile(Table):
         return [_read_row(row) for row in rows]
 
 
-#: What a version that is sent again, as if it were new, forgets.
+#: What is reset for a version that is sent as if it were new.
 _AS_NEW: dict[str, Any] = {
     "attempts": 0,
     "next_try_at": None,

@@ -1,7 +1,7 @@
-"""The current status of each (file, target), and the history of it.
+"""The current status of each (file, target), and its history.
 
-A status is changed only by the methods here and in `dbbbatch.database.models.claim`, each of which
-writes state and event together and is called inside a transaction (`connect.write`).
+Only the methods here and in `dbbbatch.database.models.claim` change a status. Each of them writes
+state and event together, and is called inside a transaction (`connect.write`).
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.models.changes import change
 from dbbbatch.database.models.statuses import ImpossibleTransition, IngestStatus, require_possible
 
-#: PostgreSQL's advisory lock: shared by transactions that store files, whole for adding a target.
+#: PostgreSQL's advisory lock: shared by transactions that store files, exclusive to add a target.
 ARRIVALS = 0x646262_02
 
 #: What a row is found by.
 KEY = ("file_id", "target_id")
 
-#: Message of a file in hand whose content changed: what is attempted is the old one.
+#: Message of a claimed file whose content changed: the attempt is with the old one. Rows of older
+#: versions have it, too.
 OTHER_CONTENT = "other content came while it was in hand"
 
-#: Where an ingest begins anew once the file has other content.
+#: Where an ingest starts again when the file has other content.
 _OVER = (
     IngestStatus.SUCCESS,
     IngestStatus.FAILURE,
@@ -47,17 +48,17 @@ class IngestState(Table):
     Attributes
     ----------
     attempts : `int`
-        Attempts that the file was charged with since it was last made due by a person.
+        Attempts that count, since a person last made it due.
     next_try_at : `datetime.datetime` or `None`
         When it is tried again.
     claim : `int` or `None`
-        The run that has it in hand; set while it is PENDING.
+        The run that has claimed it; set while it is PENDING.
     parts_done : `str`
         JSON list of the parts that a plugin has finished, or ''.
     changed_at : `datetime.datetime`
         When its status last changed.
     message : `str`
-        What the last event said; `OTHER_CONTENT` on a file in hand whose content changed.
+        That of the last event, or `OTHER_CONTENT`.
     """
 
     file_id = peewee.BigIntegerField()
@@ -84,21 +85,21 @@ class IngestState(Table):
         status: IngestStatus = IngestStatus.UNTRIED,
         targets: Sequence[int] | None = None,
     ) -> None:
-        """Make files due for each target of their storage; in the transaction that stores them.
+        """Make files due for each target of their storage, in the transaction that stores them.
 
-        A file that storage had before and has again is due again where it was INVALID, and at once
-        where it waited.
+        A file that is in storage again is due again where it was INVALID, and at once where it
+        waited.
 
         Parameters
         ----------
         file_ids : sequence of `int`
-            Files that become STORED in this transaction. Doing it twice equals doing it once.
+            Files that become STORED in this transaction.
         storage : `str`
             Their storage area.
         run_id : `int`, optional
             The pass that stores them, for the history.
         status : `IngestStatus`
-            UNTRIED, or BACKFILL for files that are taken to be ingested.
+            UNTRIED, or BACKFILL for files that the targets are assumed to have.
         targets : sequence of `int`, optional
             Only for these targets.
         """
@@ -125,7 +126,7 @@ class IngestState(Table):
     def page(
         cls, target_id: int, statuses: Sequence[str], since: datetime | None, after: int, count: int
     ) -> list[tuple[int, str, str, str]]:
-        """Give files of a target by status, in order of their ids.
+        """Return files of a target by status, in order of their ids.
 
         Parameters
         ----------
@@ -140,7 +141,7 @@ class IngestState(Table):
             Id, relpath, filename, message.
         """
         marks = ", ".join("?" for _ in statuses)
-        # Said in its own words, the partial index of the troubled is used whatever the history.
+        # With its condition word for word, the partial index is used whatever the history.
         troubled = f" AND s.{_TROUBLED}" if set(statuses) <= _TROUBLES else ""
         found = connect.execute(
             "SELECT s.file_id, f.relpath, f.filename, s.message FROM ingest_state s"
@@ -156,12 +157,12 @@ class IngestState(Table):
     def rerun(
         cls, target_id: int, file_ids: Sequence[int], statuses: Iterable[str], why: str
     ) -> int:
-        """Make files due again because a person asked for it, or for `why`; attempts begin anew.
+        """Make files due again that have one of the statuses; attempts count from 0.
 
         Returns
         -------
         count : `int`
-            How many it is that had one of the statuses.
+            Number of files made due.
         """
         return cls._by_hand(target_id, file_ids, statuses, IngestStatus.RERUN, why)
 
@@ -169,15 +170,15 @@ class IngestState(Table):
     def offer_anew(cls, target_id: int, file_ids: Sequence[int], why: str) -> None:
         """Make files due again that have other content, in the transaction that records it.
 
-        What parts were done of the old content counts no more. A file in hand stays so, and is due
-        again when its pass has told what became of the old content (`OTHER_CONTENT`). What was to
-        be offered anyhow, and what is ignored, stays so.
+        Parts that were done of the old content no longer count. A claimed file becomes due again
+        when its pass has recorded the result of the old content (`OTHER_CONTENT`). Files that are
+        due already, or ignored, stay so.
         """
         if not file_ids:
             return
         where, values = bulk.among(file_ids)
         lock = " FOR UPDATE" if connect.on_postgresql() else ""
-        # Locked whatever their status, so that none can be taken, or told of, unnoticed.
+        # Locked whatever their status, so that none is claimed or released unnoticed.
         found = connect.execute(
             f"SELECT file_id, status FROM ingest_state WHERE target_id = ? AND file_id {where}"
             f" ORDER BY file_id{lock}",
@@ -193,12 +194,12 @@ class IngestState(Table):
     def ignore(
         cls, target_id: int, file_ids: Sequence[int], statuses: Iterable[str], why: str
     ) -> int:
-        """Offer files no more because a person asked for it; `rerun` undoes it.
+        """Ignore files that have one of the statuses; `rerun` undoes it.
 
         Returns
         -------
         count : `int`
-            How many it is that had one of the statuses.
+            Number of files ignored.
         """
         return cls._by_hand(target_id, file_ids, statuses, IngestStatus.IGNORED, why)
 
@@ -242,7 +243,7 @@ class IngestState(Table):
         events_of: tuple[int | None, int] = (None, 0),
         **values: Any,
     ) -> None:
-        """Change the status of rows that the transaction at hand has locked, and record it.
+        """Change the status of rows that the current transaction has locked, and record events.
 
         Parameters
         ----------
@@ -251,7 +252,7 @@ class IngestState(Table):
         before : collection of `IngestStatus`
             The statuses that they may have.
         events_of : `tuple`
-            The pass and the number of its first event; by hand there is none.
+            The pass, if one does it, and the number of its first event.
         **values
             Further columns that change.
         """
@@ -274,13 +275,13 @@ class IngestEvent(Table):
     Attributes
     ----------
     start_time : `datetime.datetime`
-        When what it tells began (UTC).
+        When the attempt or change began (UTC).
     duration : `float` or `None`
-        Seconds that the file was in hand.
+        Seconds of the attempt.
     version : `str`
         What ingested it.
     run_id : `int` or `None`
-        The pass; none where an operator's command did it.
+        The pass; `None` for a command of an operator.
     number : `int`
         Unique within the pass, so that a repeated transaction writes once.
     """
@@ -311,7 +312,7 @@ class IngestEvent(Table):
 
     @classmethod
     def last_messages(cls, target_id: int, file_ids: Sequence[int]) -> dict[int, str]:
-        """Return what was said of files last, before they were taken in hand."""
+        """Return the last message of files before they were claimed."""
         where, values = bulk.among(file_ids)
         return dict(
             connect.execute(
@@ -332,7 +333,7 @@ class IngestEvent(Table):
 
 
 def add_states(pairs: str, values: list[object], status: IngestStatus, run_id: int | None) -> None:
-    """Insert states, and events, for the (file_id, target_id) of a query that have none."""
+    """Insert states and events for the (file_id, target_id) of a query that have none."""
     require_possible("ingest_state", None, status)
     now = bulk.time_value(connect.now())
     first = 0 if run_id is None else IngestEvent.last_number(run_id)
@@ -360,7 +361,7 @@ def add_states(pairs: str, values: list[object], status: IngestStatus, run_id: i
 
 
 def _revive(file_ids: Sequence[int], run_id: int | None) -> None:
-    """Make due what was given up or put off because storage did not have it."""
+    """Make due what was INVALID or waited because storage did not have it."""
     now = connect.now()
     where, values = bulk.among(file_ids)
     connect.execute(

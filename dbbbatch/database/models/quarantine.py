@@ -1,4 +1,4 @@
-"""What was moved aside and waits for a person."""
+"""Files in quarantine, which wait for a person."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from dbbbatch.files import names
 
 
 class Quarantine(Table):
-    """A file that was moved aside and waits for a person; of handoffs and finders.
+    """A file in quarantine, of a handoff or a finder.
 
     Attributes
     ----------
     label : `str`
-        Whose file it was, such as "finder.latiss".
+        The section whose file it was, such as "finder.latiss".
     relpath, filename : `str`
-        Where it was, relative to the source.
+        Its path before, relative to the source.
     path : `str`
-        Where it is, as `dbbbatch.files.names.to_text` writes it.
+        Its path now, as `dbbbatch.files.names.to_text` writes it.
     quarantined_at : `datetime.datetime` or `None`
-        When it was moved; `None` while it is on its way.
+        When it was moved; `None` while that is only an intent.
     released_at : `datetime.datetime` or `None`
-        When a person decided.
+        When a person released it or left it there.
     released_as : `str` or `None`
-        Where it goes, or went, then; `None` if it was left where it was.
+        The path to which it is released; `None` if it stays.
     """
 
     id = peewee.BigAutoField()
@@ -47,7 +47,7 @@ class Quarantine(Table):
 
     @classmethod
     def intend(cls, **values: object) -> Quarantine:
-        """Record that a file is about to be moved aside; an intent for its path is replaced."""
+        """Record that a file is about to be moved here; an older intent for its path is deleted."""
         cls.delete().where(
             cls.site == values["site"],
             cls.label == values["label"],
@@ -58,7 +58,7 @@ class Quarantine(Table):
 
     @classmethod
     def moving(cls, site: str, label: str) -> list[Quarantine]:
-        """Return the files of a script and section that are on their way."""
+        """Return the intents of a section that are not finished."""
         return list(
             cls.select()
             .where(cls.site == site, cls.label == label, cls.quarantined_at.is_null())
@@ -75,7 +75,7 @@ class Quarantine(Table):
 
     @classmethod
     def on_the_way_back(cls, site: str, label: str) -> list[Quarantine]:
-        """Return the files that a person let go, and of which it is not recorded that they went."""
+        """Return the files that a person released and whose move back is not recorded."""
         return list(
             cls.select()
             .where(
@@ -89,7 +89,7 @@ class Quarantine(Table):
 
     @classmethod
     def is_at(cls, path: str) -> bool:
-        """Return whether a file that is not released has a path, under the name that it had."""
+        """Return whether the file at a path, of the same name as before, is in quarantine."""
         return bool(
             cls.select()
             .where(
@@ -111,7 +111,7 @@ class Quarantine(Table):
         return ""
 
     def arrived(self, when: datetime) -> None:
-        """Record that it has been moved aside."""
+        """Record that it has been moved to quarantine."""
         self.quarantined_at = when
         self.save(only=[type(self).quarantined_at])
 
@@ -122,17 +122,17 @@ class Quarantine(Table):
         ).execute()
 
     def releasing(self, where: str | None) -> None:
-        """Record that a person lets it go, and where to, before it is moved; or that it stays."""
+        """Record where a person releases it to, before it is moved; `None` takes that back."""
         self.released_as = where
         self.save(only=[type(self).released_as])
 
     def released(self, when: datetime) -> None:
-        """Record that it has been moved to where a person let it go."""
+        """Record that it has been moved to where it was released to."""
         self.released_at = when
         self.save(only=[type(self).released_at])
 
     def left(self, when: datetime, why: str) -> bool:
-        """Record that a person leaves it where it is; False if one has decided already."""
+        """Record that a person leaves it where it is; return False if one has decided already."""
         table = type(self)
         values = {"released_at": when, "released_as": None, "reason": f"{self.reason}; {why}"}
         return bool(

@@ -9,7 +9,7 @@ import peewee
 from dbbbatch.database import retry
 from dbbbatch.database.base import Table, TimeField
 
-#: Rows that a pass looks at, and may remove, of its script and section.
+#: Number of rows of its script and section that a pass reads and may remove.
 _FEW = 10
 
 
@@ -24,12 +24,12 @@ class Run(Table):
         The section's name.
     outcome : `str`
         "running" until the pass ends; then "ok", "failed", "later", "interrupted", "error".
-        A pass that was killed stays "running"; its pid tells.
+        A pass that was killed stays "running".
     machine, start_ticks : `str`, `int` or `None`
-        Which process it was, as `dbbbatch.files.processes` tells; that moves with no clock, as
-        `process_started` does. Older versions left it out.
+        Which process it was, by `dbbbatch.files.processes`: independent of clocks, unlike
+        `process_started`. Older versions left it out.
     counts : `str`
-        JSON object: what was done, in numbers.
+        JSON object: name of what was counted to number.
     """
 
     id = peewee.BigAutoField()
@@ -80,7 +80,7 @@ class Run(Table):
 
     @classmethod
     def last(cls, site: str, script: str, name: str) -> "Run | None":
-        """Return the pass of a script and section that began last."""
+        """Return the latest pass of a script and section."""
         found: Run | None = (
             cls.select()
             .where(cls.site == site, cls.script == script, cls.name == name)
@@ -90,7 +90,7 @@ class Run(Table):
         return found
 
     def _forget_old(self, now: datetime, keep: float) -> None:
-        """Remove a few of the oldest rows: more than the one that each pass adds, so none stay."""
+        """Remove a few of the oldest rows: more than the one that each pass adds."""
         table = type(self)
         mine = (table.site == self.site) & (table.script == self.script) & (table.name == self.name)
         oldest = table.select(table.id, table.started).where(mine).order_by(table.id).limit(_FEW)
@@ -100,7 +100,7 @@ class Run(Table):
 
 
 class Pause(Table):
-    """A script and section that an operator stopped for a while.
+    """A script and section that an operator has paused.
 
     Attributes
     ----------
@@ -133,5 +133,5 @@ class Pause(Table):
 
     @classmethod
     def end(cls, site: str, label: str) -> bool:
-        """End a pause; tell whether there was one."""
+        """End a pause, and return whether there was one."""
         return bool(cls.delete().where(cls.site == site, cls.label == label).execute())

@@ -16,7 +16,7 @@ from dbbbatch.errors import ConfigError
 
 @dataclass(frozen=True)
 class TargetBacklog:
-    """What waits for a target, in files."""
+    """How many files wait for a target."""
 
     site: str
     target: str
@@ -36,7 +36,7 @@ class TargetRow(Table):
     Attributes
     ----------
     retired_at : `datetime.datetime` or `None`
-        Since when no file is offered to it any more. Its history stays.
+        Since when no file is offered to it. Its history stays.
     """
 
     id = peewee.BigAutoField()
@@ -54,18 +54,18 @@ class TargetRow(Table):
 
     @classmethod
     def named(cls, site: str, name: str) -> TargetRow | None:
-        """Return a target of a site, if it was ever added."""
+        """Return a target of a site, or `None` if it was never added."""
         found: TargetRow | None = cls.get_or_none(site=site, name=name)
         return found
 
     @classmethod
     def ensure(cls, site: str, name: str, storage: str, plugin: str, run_id: int) -> TargetRow:
-        """Return a target; the first time, add it, and make due all that its storage holds already.
+        """Return a target; the first time, add it and make due what its storage holds already.
 
         Raises
         ------
         ConfigError
-            If it is retired, or was added with another storage area.
+            It is retired, or was added with another storage area.
         """
         target = cls.named(site, name)
         if target is None:
@@ -90,13 +90,13 @@ class TargetRow(Table):
             raise ConfigError(
                 f"[target.{self.name}] storage: is {storage}, but this target was added for "
                 f"{self.storage}; if that has moved, `dbb storage move {self.storage} {storage}` "
-                "tells the table; another storage area needs a target of another name"
+                "records that; another storage area needs a target of another name"
             )
 
     def catch_up(self, run_id: int | None) -> None:
-        """Make due all files of its storage that it knows nothing of.
+        """Make due all stored files of its storage area that have no state for it.
 
-        Called under the lock that keeps transactions away which store files.
+        Called under the lock that excludes transactions that store files.
         """
         add_states(
             "SELECT f.id AS file_id, t.id AS target_id FROM target t"
@@ -108,7 +108,7 @@ class TargetRow(Table):
 
     @classmethod
     def backlogs(cls) -> list[TargetBacklog]:
-        """Return all targets, retired ones too, with what waits for each."""
+        """Return all targets, also retired ones, with the number of files that wait for each."""
         rows = connect.execute(
             "SELECT t.site, t.name, t.plugin, t.storage, t.retired_at, b.new_files, b.tried_again,"
             " b.in_hand, b.for_a_person, b.oldest_new_file FROM target t"
@@ -139,16 +139,16 @@ class TargetRow(Table):
 
     @classmethod
     def moved(cls, storage: str, new: str) -> None:
-        """Record that a storage area has another path; what is due stays so."""
+        """Record that a storage area has another path; what is due stays due."""
         cls.update(storage=new).where(cls.storage == storage).execute()
 
     @staticmethod
     def exclude_arrivals() -> None:
-        """Let no other transaction store files until this one has ended."""
+        """Exclude other transactions that store files until this one ends."""
         _exclude_arrivals()
 
     def retire(self) -> None:
-        """Offer no more files to it; its states and history stay."""
+        """Stop offering files to it; its states and history stay."""
         if self.retired_at is None:
             self.retired_at = connect.now()
             self.save()

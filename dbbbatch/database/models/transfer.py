@@ -1,4 +1,4 @@
-"""Every transfer command of handoffs, and each file's part in it."""
+"""The batches that handoffs transfer, and the part of each file in them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dbbbatch.database.models.statuses import BatchStatus
 
 
 class TransferBatch(Table):
-    """Files sent together: one directory in staging, one transfer command or one a directory.
+    """Files sent together: one directory in staging, one or more transfer commands.
 
     Attributes
     ----------
     attempt : `str`
-        Name of its directory in the endpoint's staging area, never used again.
+        Name of its directory in the endpoint's staging area; no other batch has it.
     status : `str`
         One of `BatchStatus`.
     started, transfer_started, place_started : `datetime.datetime`
@@ -30,7 +30,7 @@ class TransferBatch(Table):
     rate : `float` or `None`
         Bytes a second while transferring.
     exit_status : `int` or `None`
-        Of the transfer command; minus the signal that ended it.
+        Of the transfer command; negative if a signal ended it.
     """
 
     id = peewee.BigAutoField()
@@ -55,7 +55,7 @@ class TransferBatch(Table):
     def begin(
         cls, run_id: int, site: str, handoff: str, attempt: str, ids: Sequence[int], size: int
     ) -> int:
-        """Record that files are about to be sent, and return the number of the batch."""
+        """Record that files are about to be sent, and return the id of the batch."""
         known = cls.get_or_none(cls.attempt == attempt)
         if known is not None:  # the commit whose answer was lost
             return int(known.id)
@@ -80,7 +80,7 @@ class TransferBatch(Table):
 
     @classmethod
     def failed_with(cls, file: int) -> int:
-        """Return how many files were in the batch in which a file failed last; 0 if in none."""
+        """Return the number of files of the last batch in which a file failed, or 0."""
         row = execute(
             "SELECT b.files FROM transfer_attempt AS a JOIN transfer_batch AS b"
             " ON b.id = a.batch_id WHERE a.handoff_file_id = ? AND a.outcome = 'FAILED'"
@@ -103,8 +103,8 @@ class TransferBatch(Table):
         )
 
     @classmethod
-    def told(cls, batch: int, error: str, **values: Any) -> None:
-        """Record what is known of a batch: its first error, and times and numbers by column."""
+    def note(cls, batch: int, error: str, **values: Any) -> None:
+        """Record what is known about a batch: columns, and an error if it has none yet."""
         known = {name: value for name, value in values.items() if value is not None}
         if error:
             known["error"] = peewee.fn.COALESCE(cls.error, bulk.clean(error))
@@ -113,7 +113,7 @@ class TransferBatch(Table):
 
     @classmethod
     def settle(cls, batch: int, outcomes: Sequence[tuple[int, str, str]]) -> None:
-        """Record that it is known what came of a batch, and of each file: id, outcome, reason."""
+        """Record the result of a batch, and of each file: id, outcome, reason."""
         change(
             TransferAttempt,
             [(batch, n, outcome, bulk.clean(error) or None) for n, outcome, error in outcomes],
@@ -125,19 +125,20 @@ class TransferBatch(Table):
 
     @classmethod
     def done(cls, batches: Sequence[int]) -> None:
-        """Record that nothing of some batches is left in staging."""
+        """Record that nothing of these batches is left in staging."""
         change(cls, batches, becomes=BatchStatus.DONE)
 
 
 class TransferAttempt(Table):
-    """A file's part in a batch.
+    """The part of a file in a batch.
 
     Attributes
     ----------
     outcome : `str` or `None`
         DELIVERED, FAILED, CONFLICT, VANISHED or LATER.
     checksum : `str` or `None`
-        Of what is sent, until the outcome is known; the file may be replaced meanwhile.
+        Of the content that is sent, until the outcome is known; the file may be replaced
+        meanwhile.
     """
 
     batch_id = peewee.BigIntegerField()

@@ -59,7 +59,7 @@ class Outcomes:
         """Record what came of a batch; those in `again` are sent again in this pass."""
         self._log(sent)
         values = {name: getattr(sent, name) for name in _TIMINGS}
-        told = partial(TransferBatch.told, sent.batch.number, sent.error, rate=sent.rate, **values)
+        told = partial(TransferBatch.note, sent.batch.number, sent.error, rate=sent.rate, **values)
         if sent.unknown:
             self._p.counts["unknown"] += len(sent.batch.items)
             connect.write(told)

@@ -157,7 +157,7 @@ class Claims:
         if not changes:
             return []
         changes = [replace(change, number=self._number + at) for at, change in enumerate(changes)]
-        lost = connect.write(IngestClaim.tell, self.context.run_id, self._target_id, changes)
+        lost = connect.write(IngestClaim.record, self.context.run_id, self._target_id, changes)
         self._number += len(changes)
         for change in changes:
             file = self._claimed.pop(change.file_id)
@@ -172,7 +172,7 @@ class Claims:
     def take_over(self) -> int:
         """Make due what dead passes had claimed; return the number of files."""
         count = connect.write(
-            IngestClaim.take_from_the_dead,
+            IngestClaim.take_over,
             self.context.run_id,
             self._target_id,
             processes.machine(),
@@ -188,7 +188,7 @@ class Claims:
     def end(self) -> None:
         """End the lease of a pass that has claimed nothing any more."""
         if self._renewed > 0:
-            connect.write(IngestClaim.leave, self.context.run_id)
+            connect.write(IngestClaim.end, self.context.run_id)
 
     def _read_clock(self) -> None:
         # All times are the database's: its time once, and the seconds since.

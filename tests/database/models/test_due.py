@@ -96,7 +96,7 @@ def test_a_claim_that_a_clock_ahead_renewed_ends_as_one_of_now(database: peewee.
     IngestClaim.renew(9, of, "another machine", 100.0)
 
     def take() -> int:
-        return IngestClaim.take_from_the_dead(7, of, "ours", lambda *_: True, 1, 300.0)
+        return IngestClaim.take_over(7, of, "ours", lambda *_: True, 1, 300.0)
 
     assert connect.write(take) == 0
     ends = {row.run_id: row.expires_at for row in IngestClaim.select()}

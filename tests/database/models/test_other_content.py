@@ -49,7 +49,7 @@ def tell(gen3: int, status: IngestStatus, **more: Any) -> set[int]:
         number=NUMBER + 1,
         **more,
     )
-    return connect.write(IngestClaim.tell, RUN, gen3, [judgement])
+    return connect.write(IngestClaim.record, RUN, gen3, [judgement])
 
 
 def state() -> tuple[str, int, str, bool]:
@@ -120,7 +120,7 @@ def test_content_that_changed_is_told_of_once(gen3: int) -> None:
         *(1, IngestStatus.SUCCESS, 1, None, frozenset(), "", "1.0", connect.now(), 0.5),
         number=NUMBER + 2,
     )
-    connect.write(IngestClaim.tell, RUN, gen3, [again])
+    connect.write(IngestClaim.record, RUN, gen3, [again])
     assert state()[0] == "SUCCESS"
 
 
@@ -144,7 +144,7 @@ def test_content_that_changes_in_the_hands_of_a_pass_that_dies_is_due(gen3: int)
         "UPDATE ingest_claim SET expires_at = ?", [str(connect.now() - timedelta(seconds=1))]
     )
     connect.write(
-        lambda: IngestClaim.take_from_the_dead(9, gen3, "here", lambda pid, started: False, 1, 60.0)
+        lambda: IngestClaim.take_over(9, gen3, "here", lambda pid, started: False, 1, 60.0)
     )
     assert state() == ("UNKNOWN", 0, "", True)
 
