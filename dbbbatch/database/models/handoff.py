@@ -222,7 +222,7 @@ class HandoffFile(Table):
         after: tuple[int, int, int] = FIRST,
         limit: int = 100_000,
     ) -> list[HandoffRow]:
-        """Return the next files that are FOUND, DELIVERED or QUARANTINED, in the order of sending."""
+        """Return the next FOUND, DELIVERED or QUARANTINED files, in the order of sending."""
         condition = _UNFINISHED_SQL.format(status=HandoffStatus(status))
         return cls._waiting(
             f"{condition} AND (priority, rank, id) > (?, ?, ?)", (site, handoff, *after), limit
