@@ -15,6 +15,11 @@ AnyDatabase: TypeAlias = Any
 driver_errors: Any = vars(peewee)["__exception_wrapper__"]
 
 
+def is_postgresql(database: AnyDatabase) -> bool:
+    """Return whether a database is PostgreSQL, and not SQLite."""
+    return isinstance(database, peewee.PostgresqlDatabase)
+
+
 class Table(peewee.Model):
     """Base of every table."""
 
@@ -37,7 +42,7 @@ class TimeField(peewee.DateTimeField):
             return None
         if value.tzinfo is not None:
             value = value.astimezone(UTC).replace(tzinfo=None)
-        if isinstance(database.obj, peewee.PostgresqlDatabase):
+        if is_postgresql(database.obj):
             return value
         return time_text(value)
 

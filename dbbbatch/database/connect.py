@@ -23,7 +23,7 @@ from dbbbatch.config.sections import Database as DatabaseSettings
 from dbbbatch.config.sections import is_sqlite, sqlite_path
 from dbbbatch.database import causes, schema, waiting
 from dbbbatch.database.base import database as proxy
-from dbbbatch.database.base import driver_errors
+from dbbbatch.database.base import driver_errors, is_postgresql
 from dbbbatch.database.causes import Cause
 from dbbbatch.errors import AWAY, NO_ROOM, ConfigError, DbbError, Interrupted, TryLater, user
 from dbbbatch.files import trust
@@ -231,7 +231,7 @@ def execute_many(sql: str, rows: Iterable[Sequence[Any]]) -> int:
 
 def now() -> datetime:
     """Return the time by the database's clock: UTC, without a time zone."""
-    if isinstance(proxy.obj, peewee.PostgresqlDatabase):
+    if on_postgresql():
         found: datetime = execute("SELECT clock_timestamp() AT TIME ZONE 'UTC'").fetchone()[0]
         return found
     # SQLite's clock is that of this host.
@@ -240,7 +240,7 @@ def now() -> datetime:
 
 def on_postgresql() -> bool:
     """Return whether the current database is PostgreSQL."""
-    return isinstance(proxy.obj, peewee.PostgresqlDatabase)
+    return is_postgresql(proxy.obj)
 
 
 def must_be_writable() -> None:
@@ -578,7 +578,7 @@ def _raise_if_refused_for_good(message: str) -> None:
 
 def _drop_broken_connection(anyway: bool = False) -> None:
     database = proxy.obj
-    if not isinstance(database, peewee.PostgresqlDatabase) or database.is_closed():
+    if not is_postgresql(database) or database.is_closed():
         return
     if anyway or not database.is_connection_usable():
         with suppress(peewee.PeeweeException):

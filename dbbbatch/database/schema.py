@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 
-import peewee
-
 from dbbbatch import __version__
 from dbbbatch.config import fields
-from dbbbatch.database.base import AnyDatabase
+from dbbbatch.database.base import AnyDatabase, is_postgresql
 from dbbbatch.errors import ConfigError
 
 #: PostgreSQL's advisory lock that keeps two upgrades apart.
@@ -61,7 +59,7 @@ def apply_migrations(database: AnyDatabase) -> list[str]:
     applied : `list` [`str`]
         The names of the files applied now.
     """
-    postgresql = isinstance(database, peewee.PostgresqlDatabase)
+    postgresql = is_postgresql(database)
     if not postgresql:
         # Journal mode is a property of the file and cannot change inside a transaction.
         database.execute_sql("PRAGMA journal_mode = wal")
@@ -89,7 +87,7 @@ def require_fitting(database: AnyDatabase, url: str) -> None:
     They are missing or too old (run ``dbb init``), or too new for this version (upgrade it).
     """
     rows = _applied(database)
-    postgresql = isinstance(database, peewee.PostgresqlDatabase)
+    postgresql = is_postgresql(database)
     if not rows or max(rows) < latest("postgresql" if postgresql else "sqlite"):
         state, hint = "has tables of an older version", ""
         if not rows:
@@ -161,7 +159,7 @@ def latest(dialect: str) -> int:
 
 
 def _applied(database: AnyDatabase) -> dict[int, str]:
-    if isinstance(database, peewee.PostgresqlDatabase):
+    if is_postgresql(database):
         # In any schema of the search_path, not only in the first.
         there = database.execute_sql("SELECT to_regclass('schema_version')").fetchone()[0]
     else:
