@@ -29,6 +29,13 @@ class Table(peewee.Model):
         database = database
         legacy_table_names = False
 
+    @classmethod
+    def get_or_create(cls, **values: Any) -> tuple[Any, bool]:
+        """Return the row of these values, and whether it was made now: Peewee's, with types."""
+        untyped: Any = super()
+        found: tuple[Any, bool] = untyped.get_or_create(**values)
+        return found
+
 
 class TimeField(peewee.DateTimeField):
     """A time: UTC without a time zone, on both databases.

@@ -16,6 +16,8 @@ from dbbbatch.database.connect import execute, now, on_postgresql
 from dbbbatch.database.models.changes import change
 from dbbbatch.database.models.statuses import FileStatus, IngestStatus, require_possible
 
+ARRIVING, STORED, MISSING, CORRUPT, QUARANTINED, FORGOTTEN = FileStatus
+
 #: A path in a table: relpath and filename, as `dbbbatch.files.names.to_text` writes them.
 Name = tuple[str, str]
 
@@ -55,10 +57,10 @@ _FOUND = ("relpath", "filename", *_CONTENT)
 _KEPT = ("status", "finder", *_CONTENT, "copy_of", "error")
 
 #: What should be in storage, or was there once.
-_AUDITED = (FileStatus.STORED, FileStatus.MISSING, FileStatus.CORRUPT)
+_AUDITED = (STORED, MISSING, CORRUPT)
 
 #: What may arrive once more.
-_REPLACEABLE = (*_AUDITED, FileStatus.FORGOTTEN)
+_REPLACEABLE = (*_AUDITED, FORGOTTEN)
 
 
 class File(Table):
@@ -126,11 +128,11 @@ class File(Table):
     @classmethod
     def intend(cls, storage: str, finder: str, rows: Collection[FileRow]) -> None:
         """Record that files are about to be placed, except where a path has a row already."""
-        require_possible("file", None, FileStatus.ARRIVING)
+        require_possible("file", None, ARRIVING)
         bulk.insert(
             cls,
             ("storage", "finder", "status", *_FOUND),
-            [(storage, finder, FileStatus.ARRIVING, *row[:6]) for row in rows],
+            [(storage, finder, ARRIVING, *row[:6]) for row in rows],
             "ON CONFLICT (storage, relpath, filename) DO NOTHING",
         )
 
@@ -168,7 +170,7 @@ class File(Table):
             ("id", "status", "checksum"),
             _CONTENT,
             before=_REPLACEABLE,
-            becomes=FileStatus.ARRIVING,
+            becomes=ARRIVING,
             was=SQL(f"CAST({kept} AS TEXT)"),
             finder=finder,
             copy_of=None,
@@ -208,7 +210,7 @@ class File(Table):
         found: dict[int, tuple[list[int], list[int]]] = {}
         for number, digest, text, target, status, message in rows.fetchall():
             was = json.loads(text)
-            if was["status"] == FileStatus.FORGOTTEN:
+            if was["status"] == FORGOTTEN:
                 changed, put_off = found.setdefault(target, ([], []))
                 if was["checksum"] != digest:
                     changed.append(number)
@@ -229,8 +231,8 @@ class File(Table):
         change(
             cls,
             ids,
-            before=[FileStatus.ARRIVING],
-            becomes=FileStatus.STORED,
+            before=[ARRIVING],
+            becomes=STORED,
             added_on=SQL("coalesce(added_on, ?)", [when]),
             verified_at=when,
             error=None,
@@ -247,7 +249,7 @@ class File(Table):
     def corrected(cls, rows: Sequence[tuple[int, FileRow]]) -> None:
         """Record the content that arriving files turned out to have when they had been placed."""
         found = [(number, *row[2:6]) for number, row in rows]
-        change(cls, found, sets=_CONTENT, before=[FileStatus.ARRIVING], copy_of=None)
+        change(cls, found, sets=_CONTENT, before=[ARRIVING], copy_of=None)
         FileChecksum.drop([number for number, _ in rows])
 
     @classmethod
@@ -272,18 +274,12 @@ class File(Table):
     @classmethod
     def forget(cls, ids: Sequence[int], why: str) -> None:
         """Record that files are forgotten; their rows and their history stay."""
-        change(
-            cls,
-            ids,
-            before=(*_AUDITED, FileStatus.QUARANTINED),
-            becomes=FileStatus.FORGOTTEN,
-            error=bulk.clean(why),
-        )
+        change(cls, ids, before=(*_AUDITED, QUARANTINED), becomes=FORGOTTEN, error=bulk.clean(why))
 
     @classmethod
     def keep(cls, number: int, status: str, error: str | None) -> None:
         """Take back that a file was forgotten, with the status and error that it had before."""
-        before = [FileStatus.FORGOTTEN]
+        before = [FORGOTTEN]
         change(cls, [number], before=before, becomes=FileStatus(status), error=error)
 
     @classmethod
@@ -300,7 +296,7 @@ class File(Table):
         before = [(number, digest, json.loads(was)) for number, digest, was in rows]
         FileChecksum.drop([number for number, digest, was in before if was["checksum"] != digest])
         kept = [(number, *(was[name] for name in _KEPT)) for number, _, was in before]
-        change(cls, kept, sets=_KEPT, before=[FileStatus.ARRIVING], was=None)
+        change(cls, kept, sets=_KEPT, before=[ARRIVING], was=None)
         new = f"(SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')"
         execute(f"UPDATE file SET copy_of = NULL WHERE copy_of IN {new}", (value,))
         execute(f"DELETE FROM file_checksum WHERE file_id IN {new}", (value,))
@@ -340,7 +336,7 @@ class File(Table):
         """Return the next stored files in the order of their ids."""
         return list(
             cls.select()
-            .where(cls.storage == storage, cls.status == FileStatus.STORED, cls.id > after)
+            .where(cls.storage == storage, cls.status == STORED, cls.id > after)
             .order_by(cls.id)
             .limit(most)
         )
@@ -453,14 +449,7 @@ class File(Table):
             Of the files whose row was still as it had been read; the others are left.
         """
         ids = _still_so(rows)
-        change(
-            cls,
-            list(ids),
-            before=_AUDITED,
-            becomes=FileStatus.STORED,
-            error=None,
-            verified_at=now(),
-        )
+        change(cls, list(ids), before=_AUDITED, becomes=STORED, error=None, verified_at=now())
         return ids
 
     @classmethod

@@ -18,6 +18,8 @@ from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.statuses import HandoffStatus, require_possible
 from dbbbatch.files import names
 
+FOUND, DELIVERED, HELD, PURGED, QUARANTINED, IGNORED, VANISHED = HandoffStatus
+
 
 class HandoffRow(NamedTuple):
     """A version of a file, as a scan sees it or as the table has it.
@@ -59,10 +61,10 @@ SUSPECTED = "failed together with others; the culprit is still to be found"
 POSTPONED = "not charged to it"
 
 #: In the buffer, as far as is known.
-_IN_BUFFER = (HandoffStatus.FOUND, HandoffStatus.DELIVERED, HandoffStatus.QUARANTINED)
+_IN_BUFFER = (FOUND, DELIVERED, QUARANTINED)
 
 #: No longer in the buffer; one that is seen there again starts again.
-_NOT_IN_BUFFER = (HandoffStatus.HELD, HandoffStatus.PURGED, HandoffStatus.VANISHED)
+_NOT_IN_BUFFER = (HELD, PURGED, VANISHED)
 
 #: SQLite uses a partial index only where its condition stands in the query word for word.
 _UNFINISHED_SQL = "status = '{status}' AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
@@ -137,7 +139,7 @@ class HandoffFile(Table):
         Nothing is written for files that are known.
         """
         for was in (None, *_NOT_IN_BUFFER, *_IN_BUFFER):
-            require_possible("handoff_file", was, HandoffStatus.FOUND)
+            require_possible("handoff_file", was, FOUND)
         columns = (*_VERSION_COLUMNS, "inode", "priority", "rank", "discovered_at")
         when = now()
         bulk.for_each(
@@ -309,8 +311,8 @@ class HandoffFile(Table):
             cls,
             files,
             ("id", "inode", "checksum"),
-            before=[HandoffStatus.FOUND],
-            becomes=HandoffStatus.DELIVERED,
+            before=[FOUND],
+            becomes=DELIVERED,
             delivered_at=now(),
             next_try_at=None,
             conflict_since=None,
@@ -382,8 +384,8 @@ class HandoffFile(Table):
             cls,
             files,
             sets=("held_as", "inode"),
-            before=[HandoffStatus.DELIVERED],
-            becomes=HandoffStatus.HELD,
+            before=[DELIVERED],
+            becomes=HELD,
             held_at=now(),
             confirmed_at=None,
             error=None,
@@ -392,7 +394,7 @@ class HandoffFile(Table):
     @classmethod
     def own_inodes(cls, rows: Sequence[tuple[int, int]]) -> None:
         """Record new inodes of held files, as on a restored disk: id and inode."""
-        change(cls, rows, sets=["inode"], before=[HandoffStatus.HELD])
+        change(cls, rows, sets=["inode"], before=[HELD])
 
     @classmethod
     def vanished(cls, files: Sequence[tuple[int, str]]) -> None:
@@ -401,8 +403,8 @@ class HandoffFile(Table):
             cls,
             _cleaned(files),
             sets=["error"],
-            before=(HandoffStatus.FOUND, HandoffStatus.DELIVERED),
-            becomes=HandoffStatus.VANISHED,
+            before=(FOUND, DELIVERED),
+            becomes=VANISHED,
             next_try_at=None,
         )
 
@@ -417,7 +419,7 @@ class HandoffFile(Table):
                 for number, error, wait, attempts in files
             ],
             sets=("error", "next_try_at", "attempts"),
-            before=[HandoffStatus.FOUND],
+            before=[FOUND],
         )
 
     @classmethod
@@ -427,7 +429,7 @@ class HandoffFile(Table):
             cls,
             ids,
             ("id", SQL("attempts = 0")),
-            before=[HandoffStatus.FOUND],
+            before=[FOUND],
             error=bulk.clean(f"{SUSPECTED}: {why}" if why else SUSPECTED),
         )
 
@@ -442,13 +444,13 @@ class HandoffFile(Table):
                 for number, error, wait in files
             ],
             sets=("error", "next_try_at"),
-            before=[HandoffStatus.FOUND],
+            before=[FOUND],
         )
 
     @classmethod
     def stuck(cls, files: Sequence[tuple[int, str]]) -> None:
         """Record why delivered originals cannot be moved to the holding area: id and reason."""
-        change(cls, _cleaned(files), sets=["error"], before=[HandoffStatus.DELIVERED])
+        change(cls, _cleaned(files), sets=["error"], before=[DELIVERED])
 
     @classmethod
     def conflicting(cls, files: Sequence[tuple[int, str, float]]) -> None:
@@ -464,7 +466,7 @@ class HandoffFile(Table):
                 for number, error, wait in files
             ],
             sets=("error", "next_try_at"),
-            before=[HandoffStatus.FOUND],
+            before=[FOUND],
             # One that began in the future was recorded while a clock was ahead.
             conflict_since=SQL(
                 "CASE WHEN conflict_since <= ? THEN conflict_since ELSE ? END", (when, when)
@@ -478,8 +480,8 @@ class HandoffFile(Table):
             cls,
             _cleaned(files),
             sets=["error"],
-            before=[HandoffStatus.FOUND],
-            becomes=HandoffStatus.QUARANTINED,
+            before=[FOUND],
+            becomes=QUARANTINED,
             next_try_at=None,
         )
 
@@ -513,8 +515,8 @@ class HandoffFile(Table):
             cls,
             [_quarantined_version(quarantine)],
             _VERSION_COLUMNS,
-            before=[HandoffStatus.QUARANTINED],
-            becomes=HandoffStatus.FOUND,
+            before=[QUARANTINED],
+            becomes=FOUND,
             **_AS_NEW,
         )
 
@@ -525,8 +527,8 @@ class HandoffFile(Table):
             cls,
             [_quarantined_version(quarantine)],
             _VERSION_COLUMNS,
-            before=[HandoffStatus.QUARANTINED],
-            becomes=HandoffStatus.IGNORED,
+            before=[QUARANTINED],
+            becomes=IGNORED,
             held_as=None,
             error=bulk.clean(reason),
         )
@@ -540,22 +542,12 @@ class HandoffFile(Table):
         before = {HandoffStatus(status) for status in statuses}
         is_held = "(status = 'IGNORED' AND held_as IS NOT NULL)"
         sent_again = change(
-            cls,
-            ids,
-            ("id", SQL(f"NOT {is_held}")),
-            before=before,
-            becomes=HandoffStatus.FOUND,
-            **_AS_NEW,
+            cls, ids, ("id", SQL(f"NOT {is_held}")), before=before, becomes=FOUND, **_AS_NEW
         )
-        if HandoffStatus.IGNORED not in before:
+        if IGNORED not in before:
             return sent_again
         return sent_again + change(
-            cls,
-            ids,
-            ("id", SQL(is_held)),
-            before=[HandoffStatus.IGNORED],
-            becomes=HandoffStatus.HELD,
-            **_AS_NEW,
+            cls, ids, ("id", SQL(is_held)), before=[IGNORED], becomes=HELD, **_AS_NEW
         )
 
     @classmethod
@@ -565,7 +557,7 @@ class HandoffFile(Table):
             cls,
             ids,
             before={HandoffStatus(status) for status in statuses},
-            becomes=HandoffStatus.IGNORED,
+            becomes=IGNORED,
             held_as=SQL("CASE WHEN status = 'HELD' THEN held_as END"),
             next_try_at=None,
             error=bulk.clean(reason),
@@ -574,23 +566,23 @@ class HandoffFile(Table):
     @classmethod
     def confirmed(cls, ids: Sequence[int]) -> None:
         """Record, before originals are removed, that the endpoint has confirmed these files."""
-        change(cls, ids, before=[HandoffStatus.HELD], confirmed_at=now(), error=None)
+        change(cls, ids, before=[HELD], confirmed_at=now(), error=None)
 
     @classmethod
     def unconfirmed(cls, files: Sequence[tuple[int, str]]) -> None:
         """Record why held files that are old enough are not purged: id and reason."""
         changed = SQL("COALESCE(handoff_file.error, '') <> new.error")
-        change(cls, _cleaned(files), ("id", changed), ["error"], before=[HandoffStatus.HELD])
+        change(cls, _cleaned(files), ("id", changed), ["error"], before=[HELD])
 
     @classmethod
     def kept(cls, ids: Sequence[int]) -> None:
         """Record that originals are still in the holding area, although they were confirmed."""
-        change(cls, ids, before=[HandoffStatus.HELD], confirmed_at=None)
+        change(cls, ids, before=[HELD], confirmed_at=None)
 
     @classmethod
     def purged(cls, ids: Sequence[int]) -> None:
         """Record that originals were removed from the holding area."""
-        change(cls, ids, before=[HandoffStatus.HELD], becomes=HandoffStatus.PURGED, purged_at=now())
+        change(cls, ids, before=[HELD], becomes=PURGED, purged_at=now())
 
     @classmethod
     def _waiting(cls, condition: str, values: tuple[Any, ...], limit: int) -> list[HandoffRow]:
