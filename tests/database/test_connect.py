@@ -94,13 +94,13 @@ def test_a_busy_database_is_waited_for(database_url, tmp_path):
     tries = []
     begin = proxy.obj.begin
 
-    def begin_and_let_go(*args):
+    def begin_and_release(*args):
         tries.append(1)
         if len(tries) == 3:
             other.execute("COMMIT")
         return begin(*args)
 
-    proxy.obj.begin = begin_and_let_go
+    proxy.obj.begin = begin_and_release
     connect.write(pause, "a")
     assert len(tries) == 3
     assert labels() == ["a"]

@@ -201,10 +201,12 @@ class TestGrants:
 
     def test_what_is_advised_mends_it(self, role, sql):
         name, url = role
-        with pytest.raises(ConfigError, match="permission denied for table schema_version") as told:
+        with pytest.raises(
+            ConfigError, match="permission denied for table schema_version"
+        ) as raised:
             opened(url)
-        assert f"role {name}" in str(told.value)
-        grants = str(told.value).split("run: ")[1].split("; and ")[0].split("; ")
+        assert f"role {name}" in str(raised.value)
+        grants = str(raised.value).split("run: ")[1].split("; and ")[0].split("; ")
         sql(*grants)
         opened(url)
         connect.write(pause, "a")
@@ -299,9 +301,9 @@ class TestCauses:
         settings = replace(
             defaults(Database, url="postgresql://host/x"), url="postgresql://dbb:se%same@host/x"
         )
-        with pytest.raises(ConfigError) as told:
+        with pytest.raises(ConfigError) as raised:
             connect.connect(settings)
-        assert "%same" not in str(told.value)
+        assert "%same" not in str(raised.value)
 
     @pytest.mark.parametrize("more", ["sslmode=perhaps", "options=-csearch_pat%3Dx", "nothing=1"])
     def test_a_parameter_that_is_wrong_is_a_matter_of_the_set_up(self, database_url, more):

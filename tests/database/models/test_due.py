@@ -19,7 +19,7 @@ LONGEST = 3600.0
 
 @pytest.fixture
 def failed(database: peewee.Database) -> Any:
-    """Have files of a target fail whose next tries are in so many seconds; return their ids."""
+    """Return a function that makes files fail whose next tries are in so many seconds."""
 
     def fail(*waits: float) -> tuple[int, dict[int, float]]:
         of = target()

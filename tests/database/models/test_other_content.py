@@ -19,14 +19,14 @@ RUN = 8
 
 @pytest.fixture
 def gen3(database: Any) -> int:
-    """Give the id of a target, with one file, 1."""
+    """Return the id of a target, with one file, 1."""
     made = target()
     store("x.fits")
     return made.id
 
 
-def take(gen3: int) -> Any:
-    """Take the file in hand, as a pass of the ingester does."""
+def claim(gen3: int) -> Any:
+    """Claim the file, as a pass of the ingester does."""
     now = connect.now()
     IngestClaim.renew(RUN, gen3, "here", 300)
     queue = DueQueue(gen3, now, now + timedelta(days=1))
@@ -37,8 +37,8 @@ def offer_anew(gen3: int) -> None:
     connect.write(IngestState.offer_anew, gen3, [1], "other content")
 
 
-def tell(gen3: int, status: IngestStatus, **more: Any) -> set[int]:
-    """Tell of the file in hand what a plugin made of it."""
+def record(gen3: int, status: IngestStatus, **more: Any) -> set[int]:
+    """Record a result of a plugin for the claimed file."""
     due = (
         None
         if status in (IngestStatus.SUCCESS, IngestStatus.INVALID, IngestStatus.UNTRIED)
@@ -81,7 +81,7 @@ def test_parts_done_of_the_old_content_count_no_more(gen3: int, was: str) -> Non
 
 @pytest.mark.promise
 @pytest.mark.parametrize(
-    ("told", "becomes"),
+    ("result", "becomes"),
     [
         (IngestStatus.SUCCESS, "RERUN"),
         (IngestStatus.FAILURE, "RERUN"),
@@ -91,12 +91,12 @@ def test_parts_done_of_the_old_content_count_no_more(gen3: int, was: str) -> Non
         (IngestStatus.RERUN, "RERUN"),
     ],
 )
-def test_content_that_changes_while_a_pass_has_it_in_hand_is_due(
-    gen3: int, told: IngestStatus, becomes: str
+def test_content_that_changes_while_a_pass_has_claimed_it_is_due(
+    gen3: int, result: IngestStatus, becomes: str
 ) -> None:
     connect.write(take, gen3)
     offer_anew(gen3)
-    assert tell(gen3, told) == set()
+    assert record(gen3, result) == set()
     status, _, parts, due = state()
     assert (status, parts) == (becomes, "")
     assert due == (becomes == "RERUN")
@@ -105,16 +105,16 @@ def test_content_that_changes_while_a_pass_has_it_in_hand_is_due(
 def test_what_became_of_the_old_content_stays_in_the_history(gen3: int) -> None:
     connect.write(take, gen3)
     offer_anew(gen3)
-    tell(gen3, IngestStatus.SUCCESS)
-    tell(gen3, IngestStatus.SUCCESS)
-    told = ["UNTRIED", "PENDING", "SUCCESS", "RERUN"]
-    assert [status for _, status in events(target())] == told
+    record(gen3, IngestStatus.SUCCESS)
+    record(gen3, IngestStatus.SUCCESS)
+    recorded = ["UNTRIED", "PENDING", "SUCCESS", "RERUN"]
+    assert [status for _, status in events(target())] == recorded
 
 
 def test_content_that_changed_is_told_of_once(gen3: int) -> None:
     connect.write(take, gen3)
     offer_anew(gen3)
-    tell(gen3, IngestStatus.SUCCESS)
+    record(gen3, IngestStatus.SUCCESS)
     connect.write(take, gen3)
     again = StateChange(
         *(1, IngestStatus.SUCCESS, 1, None, frozenset(), "", "1.0", connect.now(), 0.5),
@@ -131,7 +131,7 @@ def test_checksums_of_the_old_content_are_not_kept(
     connect.write(take, gen3)
     if changes:
         offer_anew(gen3)
-    tell(gen3, IngestStatus.SUCCESS, checksums={"md5": "00"})
+    record(gen3, IngestStatus.SUCCESS, checksums={"md5": "00"})
     rows = connect.execute("SELECT algorithm, value FROM file_checksum").fetchall()
     assert [tuple(row) for row in rows] == kept
 
@@ -154,7 +154,7 @@ def test_content_that_changes_in_the_hands_of_a_pass_that_dies_is_due(gen3: int)
 def test_content_that_changes_while_a_pass_takes_the_file_is_due(database: Any, gen3: int) -> None:
     """The pass reads the old checksums, and has not committed when the change is recorded."""
     with database.atomic() as taking:
-        take(gen3)
+        claim(gen3)
 
         def change() -> None:
             offer_anew(gen3)
@@ -166,5 +166,5 @@ def test_content_that_changes_while_a_pass_takes_the_file_is_due(database: Any, 
             assert changing.is_alive()
         taking.commit()
     changing.join()
-    tell(gen3, IngestStatus.SUCCESS)
+    record(gen3, IngestStatus.SUCCESS)
     assert state()[0] == "RERUN"
