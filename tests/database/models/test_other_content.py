@@ -94,7 +94,7 @@ def test_parts_done_of_the_old_content_count_no_more(gen3: int, was: str) -> Non
 def test_content_that_changes_while_a_pass_has_claimed_it_is_due(
     gen3: int, result: IngestStatus, becomes: str
 ) -> None:
-    connect.write(take, gen3)
+    connect.write(claim, gen3)
     offer_anew(gen3)
     assert record(gen3, result) == set()
     status, _, parts, due = state()
@@ -103,7 +103,7 @@ def test_content_that_changes_while_a_pass_has_claimed_it_is_due(
 
 
 def test_what_became_of_the_old_content_stays_in_the_history(gen3: int) -> None:
-    connect.write(take, gen3)
+    connect.write(claim, gen3)
     offer_anew(gen3)
     record(gen3, IngestStatus.SUCCESS)
     record(gen3, IngestStatus.SUCCESS)
@@ -112,10 +112,10 @@ def test_what_became_of_the_old_content_stays_in_the_history(gen3: int) -> None:
 
 
 def test_content_that_changed_is_told_of_once(gen3: int) -> None:
-    connect.write(take, gen3)
+    connect.write(claim, gen3)
     offer_anew(gen3)
     record(gen3, IngestStatus.SUCCESS)
-    connect.write(take, gen3)
+    connect.write(claim, gen3)
     again = StateChange(
         *(1, IngestStatus.SUCCESS, 1, None, frozenset(), "", "1.0", connect.now(), 0.5),
         number=NUMBER + 2,
@@ -128,7 +128,7 @@ def test_content_that_changed_is_told_of_once(gen3: int) -> None:
 def test_checksums_of_the_old_content_are_not_kept(
     gen3: int, changes: bool, kept: list[tuple[str, str]]
 ) -> None:
-    connect.write(take, gen3)
+    connect.write(claim, gen3)
     if changes:
         offer_anew(gen3)
     record(gen3, IngestStatus.SUCCESS, checksums={"md5": "00"})
@@ -137,7 +137,7 @@ def test_checksums_of_the_old_content_are_not_kept(
 
 
 def test_content_that_changes_in_the_hands_of_a_pass_that_dies_is_due(gen3: int) -> None:
-    connect.write(take, gen3)
+    connect.write(claim, gen3)
     connect.execute("UPDATE ingest_state SET parts_done = '[\"raw\"]'")
     offer_anew(gen3)
     connect.execute(
