@@ -239,11 +239,24 @@ class IngestClaim(Table):
         count : `int`
             Number of files made due.
         """
+        lock = " FOR UPDATE" if connect.on_postgresql() else ""
         now = connect.now()
         count = 0
         for holder, why in cls.dead(run_id, target_id, machine, alive):
-            why = f"{why} while it held this file"
-            count += _return_to_due(holder, target_id, run_id, number + count, why, now)
+            files = connect.execute(
+                f"SELECT file_id FROM ingest_state WHERE claim = ? ORDER BY file_id{lock}", [holder]
+            ).fetchall()
+            IngestState.become(
+                IngestStatus.UNKNOWN,
+                [(file_id, target_id) for (file_id,) in files],
+                [IngestStatus.PENDING],
+                now,
+                f"{why} while it held this file",
+                events_of=(run_id, number + count),
+                next_try_at=now,
+                claim=None,
+            )
+            count += len(files)
             cls.delete().where(cls.run_id == holder).execute()
         latest = now + timedelta(seconds=longest)
         ahead = (cls.target_id == target_id) & (cls.expires_at > latest)
@@ -303,23 +316,3 @@ def _not_yet_written(run_id: int, missing: Sequence[StateChange]) -> set[int]:
         ).fetchall()
     }
     return {each.file_id for each in missing if each.number not in written}
-
-
-def _return_to_due(
-    holder: int, target_id: int, run_id: int, number: int, why: str, now: datetime
-) -> int:
-    lock = " FOR UPDATE" if connect.on_postgresql() else ""
-    found = connect.execute(
-        f"SELECT file_id FROM ingest_state WHERE claim = ? ORDER BY file_id{lock}", [holder]
-    ).fetchall()
-    IngestState.become(
-        IngestStatus.UNKNOWN,
-        [(file_id, target_id) for (file_id,) in found],
-        [IngestStatus.PENDING],
-        now,
-        why,
-        events_of=(run_id, number),
-        next_try_at=now,
-        claim=None,
-    )
-    return len(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import peewee
@@ -69,7 +69,7 @@ class TargetRow(Table):
         """
         target = cls.named(site, name)
         if target is None:
-            _exclude_arrivals()
+            cls.exclude_arrivals()
             target = cls.named(site, name) or cls.create(
                 site=site, name=name, storage=storage, plugin=plugin, created_at=connect.now()
             )
@@ -110,21 +110,18 @@ class TargetRow(Table):
     def backlogs(cls) -> list[TargetBacklog]:
         """Return all targets, also retired ones, with the number of files that wait for each."""
         rows = connect.execute(
-            "SELECT t.site, t.name, t.plugin, t.storage, t.retired_at, b.new_files, b.tried_again,"
-            " b.in_hand, b.for_a_person, b.oldest_new_file FROM target t"
+            "SELECT t.site, t.name, t.plugin, t.storage, t.retired_at, COALESCE(b.new_files, 0),"
+            " COALESCE(b.tried_again, 0), COALESCE(b.in_hand, 0), COALESCE(b.for_a_person, 0),"
+            " b.oldest_new_file FROM target t"
             " LEFT JOIN ingest_backlog b ON b.site = t.site AND b.target = t.name ORDER BY t.id"
         ).fetchall()
         return [
-            TargetBacklog(
-                *(site, name, plugin, storage),
-                retired_at=bulk.read_moment(retired),
-                new_files=new or 0,
-                tried_again=again or 0,
-                in_hand=in_hand or 0,
-                for_a_person=stuck or 0,
-                oldest_new_file=bulk.read_moment(oldest),
+            replace(
+                backlog,
+                retired_at=bulk.read_moment(backlog.retired_at),
+                oldest_new_file=bulk.read_moment(backlog.oldest_new_file),
             )
-            for site, name, plugin, storage, retired, new, again, in_hand, stuck, oldest in rows
+            for backlog in (TargetBacklog(*row) for row in rows)
         ]
 
     @classmethod
@@ -145,7 +142,9 @@ class TargetRow(Table):
     @staticmethod
     def exclude_arrivals() -> None:
         """Exclude other transactions that store files until this one ends."""
-        _exclude_arrivals()
+        # Transactions of SQLite exclude each other anyhow.
+        if connect.on_postgresql():
+            connect.execute("SELECT pg_advisory_xact_lock(?)", [ARRIVALS])
 
     def retire(self) -> None:
         """Stop offering files to it; its states and history stay."""
@@ -155,13 +154,7 @@ class TargetRow(Table):
 
     def restore(self) -> None:
         """Undo `retire`; what was stored meanwhile becomes due."""
-        _exclude_arrivals()
+        self.exclude_arrivals()
         self.retired_at = None
         self.save()
         self.catch_up(None)
-
-
-def _exclude_arrivals() -> None:
-    # SQLite's transactions exclude each other anyhow.
-    if connect.on_postgresql():
-        connect.execute("SELECT pg_advisory_xact_lock(?)", [ARRIVALS])
