@@ -243,6 +243,14 @@ def on_postgresql() -> bool:
     return is_postgresql(proxy.obj)
 
 
+def for_update(how: str = "") -> str:
+    """Return the end of a SELECT that locks its rows until the transaction ends.
+
+    SQLite needs none: its transactions exclude each other.
+    """
+    return f" FOR UPDATE{how}" if on_postgresql() else ""
+
+
 def must_be_writable() -> None:
     """Raise `ConfigError` if PostgreSQL lets this role not write the tables.
 

@@ -218,7 +218,7 @@ class Forgetting:
 
 def _locked_row(number: int) -> tuple[str, str | None]:
     """Return status and error of a file, which nobody changes before the transaction ends."""
-    sql = f"SELECT status, error FROM file WHERE id = ?{_lock('file')}"
+    sql = f"SELECT status, error FROM file WHERE id = ?{connect.for_update()}"
     row = connect.execute(sql, [number]).fetchone()
     return (row[0], row[1]) if row else ("", None)
 
@@ -231,7 +231,7 @@ def _locked_states(number: int) -> list[tuple[int, str, str, bool]]:
     rows = connect.execute(
         "SELECT s.target_id, t.name, s.status, t.retired_at, c.expires_at FROM ingest_state s"
         " JOIN target t ON t.id = s.target_id LEFT JOIN ingest_claim c ON c.run_id = s.claim"
-        f" WHERE s.file_id = ? ORDER BY s.target_id{_lock('s')}",
+        f" WHERE s.file_id = ? ORDER BY s.target_id{connect.for_update(' OF s')}",
         [number],
     ).fetchall()
     now = connect.now()
@@ -245,7 +245,3 @@ def _locked_states(number: int) -> list[tuple[int, str, str, bool]]:
         )
         for target, name, status, retired, expires in rows
     ]
-
-
-def _lock(table: str) -> str:
-    return f" FOR UPDATE OF {table}" if connect.on_postgresql() else ""

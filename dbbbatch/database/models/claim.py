@@ -166,11 +166,10 @@ class IngestClaim(Table):
             Files that this pass no longer holds, since its claim expired: nothing was written.
         """
         where, values = bulk.among([each.file_id for each in changes])
-        lock = " FOR UPDATE" if connect.on_postgresql() else ""
         ours = dict(
             connect.execute(
                 f"SELECT file_id, message FROM ingest_state WHERE target_id = ? AND file_id {where}"
-                f" AND claim = ? ORDER BY file_id{lock}",
+                f" AND claim = ? ORDER BY file_id{connect.for_update()}",
                 [target_id, values, run_id],
             ).fetchall()
         )
@@ -239,12 +238,12 @@ class IngestClaim(Table):
         count : `int`
             Number of files made due.
         """
-        lock = " FOR UPDATE" if connect.on_postgresql() else ""
         now = connect.now()
         count = 0
         for holder, why in cls.dead(run_id, target_id, machine, alive):
             files = connect.execute(
-                f"SELECT file_id FROM ingest_state WHERE claim = ? ORDER BY file_id{lock}", [holder]
+                f"SELECT file_id FROM ingest_state WHERE claim = ? ORDER BY file_id{connect.for_update()}",
+                [holder],
             ).fetchall()
             IngestState.become(
                 IngestStatus.UNKNOWN,
@@ -268,7 +267,7 @@ class IngestClaim(Table):
         cls, run_id: int, target_id: int, machine: str, alive: Alive, *, lock: bool = True
     ) -> list[tuple[int, str]]:
         """Return the passes that have died, and for each how that is known."""
-        locking = " FOR UPDATE OF c SKIP LOCKED" if lock and connect.on_postgresql() else ""
+        locking = connect.for_update(" OF c SKIP LOCKED") if lock else ""
         claims = connect.execute(
             "SELECT c.run_id, c.machine, c.expires_at, r.pid, r.start_ticks, r.process_started,"
             " r.host"

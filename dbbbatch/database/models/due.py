@@ -133,7 +133,7 @@ class DueQueue:
         queue : `DueQueue`
             The position after them.
         """
-        locking = " FOR UPDATE SKIP LOCKED" if lock and connect.on_postgresql() else ""
+        locking = connect.for_update(" SKIP LOCKED") if lock else ""
         queue, fresh = self._new(new, locking)
         wanted = again + new - len(fresh)
         queue, old = queue._again(wanted, _BY, self.until, locking)

@@ -12,7 +12,7 @@ from peewee import SQL
 
 from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
-from dbbbatch.database.connect import execute, now, on_postgresql
+from dbbbatch.database.connect import execute, for_update, now, on_postgresql
 from dbbbatch.database.models.changes import change
 from dbbbatch.database.models.statuses import FileStatus, IngestStatus, require_possible
 
@@ -470,8 +470,9 @@ class File(Table):
 def _still_so(rows: Sequence[FileRow]) -> set[int]:
     """Return the ids of the rows that nobody has changed since they were read, and lock them."""
     where, value = bulk.among([row.id for row in rows])
-    lock = " ORDER BY id FOR UPDATE" if on_postgresql() else ""
-    found = execute(f"SELECT {_ROW} FROM file WHERE id {where}{lock}", (value,)).fetchall()
+    found = execute(
+        f"SELECT {_ROW} FROM file WHERE id {where} ORDER BY id{for_update()}", (value,)
+    ).fetchall()
     now = {FileRow(*each).content for each in found}
     return {row.id for row in rows if row.content in now}
 

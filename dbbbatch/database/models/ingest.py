@@ -177,11 +177,10 @@ class IngestState(Table):
         if not file_ids:
             return
         where, values = bulk.among(file_ids)
-        lock = " FOR UPDATE" if connect.on_postgresql() else ""
         # Locked whatever their status, so that none is claimed or released unnoticed.
         found = connect.execute(
             f"SELECT file_id, status FROM ingest_state WHERE target_id = ? AND file_id {where}"
-            f" ORDER BY file_id{lock}",
+            f" ORDER BY file_id{connect.for_update()}",
             [target_id, values],
         ).fetchall()
         partly = ("file_id", SQL(f"target_id = {target_id:d}"), SQL("parts_done <> ''"))
@@ -213,16 +212,13 @@ class IngestState(Table):
         why: str,
     ) -> int:
         asked = [IngestStatus(status) for status in statuses]
-        for status in asked:
-            require_possible("ingest_state", status, becomes)
         if IngestStatus.PENDING in asked:
             raise ImpossibleTransition("only the pass that claimed a file may change its status")
         where, values = bulk.among(file_ids)
         marks = ", ".join("?" for _ in asked)
-        lock = " FOR UPDATE" if connect.on_postgresql() else ""
         found = connect.execute(
             f"SELECT file_id, status FROM ingest_state WHERE target_id = ? AND file_id {where}"
-            f" AND status IN ({marks}) ORDER BY file_id{lock}",
+            f" AND status IN ({marks}) ORDER BY file_id{connect.for_update()}",
             [target_id, values, *asked],
         ).fetchall()
         now = connect.now()
