@@ -242,7 +242,8 @@ class IngestClaim(Table):
         count = 0
         for holder, why in cls.dead(run_id, target_id, machine, alive):
             files = connect.execute(
-                f"SELECT file_id FROM ingest_state WHERE claim = ? ORDER BY file_id{connect.for_update()}",
+                "SELECT file_id FROM ingest_state WHERE claim = ?"
+                f" ORDER BY file_id{connect.for_update()}",
                 [holder],
             ).fetchall()
             IngestState.become(
