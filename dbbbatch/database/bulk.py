@@ -33,13 +33,13 @@ _ARRAY_TYPES = {
 def for_each(
     statement: str, columns: Columns, rows: Sequence[Sequence[Any]], first: Sequence[Any] = ()
 ) -> int:
-    """Run a statement for many rows, in the transaction at hand.
+    """Run a statement for many rows, in the current transaction.
 
     Parameters
     ----------
     statement : `str`
         An INSERT or UPDATE in which ``{new}`` stands where its FROM names the rows, as in
-        ``UPDATE file SET status = new.status FROM {new} WHERE file.id = new.id``.
+        ``UPDATE file SET error = new.error FROM {new} WHERE file.id = new.id``.
     columns : mapping
         Name to Peewee field of each column of ``new``.
     rows : sequence
@@ -71,7 +71,7 @@ def for_each(
 def insert(
     table: type[Table], columns: Sequence[str], rows: Sequence[Sequence[Any]], end: str = ""
 ) -> None:
-    """Insert many rows, in the transaction at hand.
+    """Insert many rows, in the current transaction.
 
     Parameters
     ----------

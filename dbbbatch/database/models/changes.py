@@ -24,7 +24,7 @@ def change(
     becomes: StrEnum | None = None,
     **values: Any,
 ) -> int:
-    """Change columns of many rows by one statement, in the transaction at hand.
+    """Change columns of many rows by one statement, in the current transaction.
 
     Parameters
     ----------

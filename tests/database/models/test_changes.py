@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,8 @@ from peewee import SQL
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.models.changes import change
 from dbbbatch.database.models.file import File, FileRow
-from dbbbatch.database.models.statuses import FileStatus, ImpossibleTransition
+from dbbbatch.database.models.statuses import TRANSITIONS, FileStatus, ImpossibleTransition
+from tests.support.scripts import TOP
 
 pytestmark = pytest.mark.usefixtures("rows")
 
@@ -87,3 +89,13 @@ def test_an_impossible_change_is_refused(ids: list[int]) -> None:
 def test_a_change_of_status_names_what_it_comes_from() -> None:
     with pytest.raises(ValueError, match="statuses that a row may come from"):
         change(File, [1], becomes=FileStatus.STORED)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_no_other_statement_updates_a_status() -> None:
+    tables = "|".join(TRANSITIONS)
+    for path in (TOP / "dbbbatch").rglob("*.py"):
+        # Pieces of one text, as Python joins them.
+        text = re.sub(r'"\s*f?"', "", path.read_text())
+        updates = re.findall(rf"UPDATE (?:{tables}) SET (.*?)(?: WHERE |$)", text, re.MULTILINE)
+        assert not [update for update in updates if re.search(r"\bstatus =", update)], path
