@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
@@ -127,33 +127,12 @@ def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-class Files(Protocol):
-    """The files of a section, as a person may change them.
-
-    Attributes
-    ----------
-    retried, left_alone : sequence of `str`
-        The statuses that `dbb retry` and `dbb ignore` usually change.
-    retried_if_named, left_alone_if_named : sequence of `str`
-        Those that they change if asked for by --status.
-    """
-
-    retried: Sequence[str]
-    retried_if_named: Sequence[str]
-    left_alone: Sequence[str]
-    left_alone_if_named: Sequence[str]
-
-    def retry(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
-        """Make files due again, as if they were new."""
-        ...
-
-    def ignore(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
-        """Leave files alone."""
-        ...
-
-
 class TargetFiles:
-    """The files of a target."""
+    """The files of a target.
+
+    Like those of a handoff or finder, they have the statuses that `dbb retry` and `dbb ignore`
+    change, usually or only if asked for by --status.
+    """
 
     retried: Sequence[str] = (IngestStatus.FAILURE, IngestStatus.UNKNOWN, IngestStatus.INVALID)
     retried_if_named: Sequence[str] = (
@@ -273,7 +252,7 @@ class FinderFiles:
             yield files, partial(Remembered.drop_those, *key, [file[:2] for file in files])
 
 
-def files_of(operator: Operator, label: str) -> Files:
+def files_of(operator: Operator, label: str) -> TargetFiles | HandoffFiles | FinderFiles:
     """Return the files of KIND.NAME."""
     section = operator.settings.labelled(label)
     if isinstance(section, Target):

@@ -81,6 +81,26 @@ def _password_file(value: Any) -> str:
     return fields.absolute_path(value)
 
 
+def _directory(help: str, example: str) -> Any:
+    return option(help=help, parse=fields.absolute_path, example=example)
+
+
+def _duration(default: str | int, help: str) -> Any:
+    return option(default, help, fields.duration)
+
+
+def _size(default: str | int, help: str) -> Any:
+    return option(default, help, fields.byte_count)
+
+
+def _count(default: int, help: str, maximum: int | None = None) -> Any:
+    return option(default, help, fields.number(1, maximum))
+
+
+def _patterns(help: str, example: Any = None) -> Any:
+    return option([], help, fields.patterns, example)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """The name of this site, and where this host keeps what the scripts must remember."""
@@ -90,19 +110,14 @@ class Site:
         parse=fields.nonempty,
         example="summit",
     )
-    state: str = option(
-        help="local directory for locks, the default database and which problems were reported",
-        parse=fields.absolute_path,
-        example="/var/lib/dbb",
+    state: str = _directory(
+        "local directory for locks, the default database and which problems were reported",
+        "/var/lib/dbb",
     )
-    keep_runs: float = option(
-        "90d", "how long the rows of passes are kept in `run`", fields.duration
-    )
-    hang_after: float = option(
+    keep_runs: float = _duration("90d", "how long the rows of passes are kept in `run`")
+    hang_after: float = _duration(
         "1d",
-        "how long a pass may run before passes that find its lock report that it may hang; "
-        "0: never",
-        fields.duration,
+        "how long a pass may run before later ones report that it may hang; 0: never",
     )
 
 
@@ -137,15 +152,11 @@ class Database:
         fields.secret,
         example="${DBB_PASSWORD}",
     )
-    busy_timeout: float = option(
-        "30s",
-        "how long SQLite waits for another writer before the pauses between its tries grow",
-        fields.duration,
+    busy_timeout: float = _duration(
+        "30s", "how long SQLite waits for another writer before the pauses between its tries grow"
     )
-    patience: float = option(
-        "60s",
-        "how long one piece of work with the database may take, with all tries and waits",
-        fields.duration,
+    patience: float = _duration(
+        "60s", "how long one piece of work with the database may take, with all tries and waits"
     )
 
 
@@ -218,15 +229,11 @@ class NamedSection:
     kind: ClassVar[str]
     name: str
 
-    exclude: tuple[re.Pattern[str], ...] = option(
-        [],
-        "regular expressions searched in the relative path: such files are left alone",
-        fields.patterns,
+    exclude: tuple[re.Pattern[str], ...] = _patterns(
+        "regular expressions searched in the relative path: such files are left alone"
     )
-    retry_wait: float = option(
-        "1 min", "wait before the second attempt; doubles each time", fields.duration
-    )
-    retry_wait_max: float = option("6h", "longest wait between two attempts", fields.duration)
+    retry_wait: float = _duration("1 min", "wait before the second attempt; doubles each time")
+    retry_wait_max: float = _duration("6h", "longest wait between two attempts")
 
     @property
     def label(self) -> str:
@@ -251,20 +258,14 @@ class NamedSection:
 class Source(NamedSection):
     """What handoffs and finders have in common: a directory from which files are moved on."""
 
-    settle: float = option(
-        0, "how long a file must be unchanged before it is moved", fields.duration
+    settle: float = _duration(0, "how long a file must be unchanged before it is moved")
+    max_attempts: int = _count(8, "attempts before a file is quarantined")
+    expiration: float = _duration(
+        "1d", "age at which empty directories, from which files were moved on, are removed"
     )
-    max_attempts: int = option(8, "attempts before a file is quarantined", fields.number(1))
-    expiration: float = option(
-        "1d",
-        "age at which empty directories, from which files were moved on, are removed",
-        fields.duration,
-    )
-    keep_directories: tuple[re.Pattern[str], ...] = option(
-        [],
+    keep_directories: tuple[re.Pattern[str], ...] = _patterns(
         "regular expressions searched in the relative path of an empty directory: it stays",
-        fields.patterns,
-        example=[r"^cam\d+$"],
+        [r"^cam\d+$"],
     )
 
 
@@ -275,70 +276,49 @@ class Handoff(Source):
     kind: ClassVar[str] = "handoff"
     endpoint: Endpoint
 
-    buffer: str = option(
-        help="where the archiver puts new files",
-        parse=fields.absolute_path,
-        example="/data/buffer",
+    buffer: str = _directory("where the archiver puts new files", "/data/buffer")
+    holding: str = _directory(
+        "where originals wait after delivery; same file system as the buffer", "/data/holding"
     )
-    holding: str = option(
-        help="where originals wait after delivery; same file system as the buffer",
-        parse=fields.absolute_path,
-        example="/data/holding",
-    )
-    quarantine: str = option(
-        help="where this section puts files that need a person; same file system, not below "
-        "buffer or holding",
-        parse=fields.absolute_path,
-        example="/data/quarantine",
+    quarantine: str = _directory(
+        "where files go that need a person; same file system, not below buffer or holding",
+        "/data/quarantine",
     )
     order: str = option(
         "oldest",
         '"oldest" first, or "newest": the live night before a backlog',
         fields.choice("oldest", "newest"),
     )
-    priority: tuple[re.Pattern[str], ...] = option(
-        [], "patterns: files that match the first go first, and so on", fields.patterns
+    priority: tuple[re.Pattern[str], ...] = _patterns(
+        "patterns: files that match the first go first, and so on"
     )
-    batch_files: int = option(2000, "most files in one transfer", fields.number(1))
-    batch_bytes: int = option(
-        "1 GiB", "most bytes in one transfer (a single file may be larger)", fields.byte_count
-    )
-    streams: int = option(2, "transfers at a time", fields.number(1, 64))
-    timeout: float = option(
-        "2 min", "time limit of a transfer, in addition to bytes / min_rate", fields.duration
-    )
-    min_rate: int = option(
-        "1 MB", "slowest acceptable rate of a transfer, bytes a second", fields.byte_count
-    )
+    batch_files: int = _count(2000, "most files in one transfer")
+    batch_bytes: int = _size("1 GiB", "most bytes in one transfer (a single file may be larger)")
+    streams: int = _count(2, "transfers at a time", 64)
+    timeout: float = _duration("2 min", "time limit of a transfer, in addition to bytes / min_rate")
+    min_rate: int = _size("1 MB", "slowest acceptable rate of a transfer, bytes a second")
     success_codes: tuple[int, ...] = option(
         [0],
         "exit codes of the transfer command that are not failures (rsync: add 24)",
         fields.numbers,
     )
     checksum: str = option("blake2b", "algorithm, at both ends", fields.choice(*_ALGORITHMS))
-    conflict_after: float = option(
+    conflict_after: float = _duration(
         "1d",
         "how long a file of the same name with other content may stay in the endpoint's buffer",
-        fields.duration,
     )
-    min_free: int = option(
-        "1 GiB", "free space to leave in the endpoint's staging area", fields.byte_count
+    min_free: int = _size("1 GiB", "free space to leave in the endpoint's staging area")
+    purge_after: float = _duration(
+        "30d", "age at which held files are purged, once the endpoint confirms them"
     )
-    purge_after: float = option(
-        "30d",
-        "age at which held files are purged, once the endpoint confirms them",
-        fields.duration,
-    )
-    holding_free: int = option(
-        0,
-        "free space below which younger held files are purged too, oldest first",
-        fields.byte_count,
+    holding_free: int = _size(
+        0, "free space below which younger held files are purged too, oldest first"
     )
     confirm_targets: tuple[str, ...] = option(
         [], "the endpoint's targets that must have ingested a file before its purge", fields.strings
     )
-    stale_after: float = option(
-        "7d", "age at which leftovers of killed passes are removed from staging", fields.duration
+    stale_after: float = _duration(
+        "7d", "age at which leftovers of killed passes are removed from staging"
     )
 
     def far_path(self, key: str) -> ConfiguredPath:
@@ -363,18 +343,11 @@ class Finder(Source):
     """One location where new files are discovered, and the storage area that they go to."""
 
     kind: ClassVar[str] = "finder"
-    source: str = option(
-        help="where new files (or rsync's logs) are",
-        parse=fields.absolute_path,
-        example="/data/at/buffer",
-    )
-    storage: str = option(
-        help="the storage area", parse=fields.absolute_path, example="/data/storage"
-    )
-    quarantine: str = option(
-        help="where this section puts files that need a person; not below source or storage",
-        parse=fields.absolute_path,
-        example="/data/storage-quarantine",
+    source: str = _directory("where new files (or rsync's logs) are", "/data/at/buffer")
+    storage: str = _directory("the storage area", "/data/storage")
+    quarantine: str = _directory(
+        "where files go that need a person; not below source or storage",
+        "/data/storage-quarantine",
     )
     search: str = option(
         "scan",
@@ -391,9 +364,9 @@ class Finder(Source):
         'what to do with a file that is already stored: "none", "delete" or "quarantine" it',
         fields.choice("none", "delete", "quarantine"),
     )
-    batch_files: int = option(1000, "most files in one transaction", fields.number(1))
-    batch_bytes: int = option("1 GiB", "most bytes in one transaction", fields.byte_count)
-    jobs: int = option(2, "files read and hashed at a time", fields.number(1, 64))
+    batch_files: int = _count(1000, "most files in one transaction")
+    batch_bytes: int = _size("1 GiB", "most bytes in one transaction")
+    jobs: int = _count(2, "files read and hashed at a time", 64)
     checksum: str = option("blake2b", "algorithm of the `file` table", fields.choice(*_ALGORITHMS))
     checksums: tuple[str, ...] = option(
         [],
@@ -409,7 +382,7 @@ class Finder(Source):
         "", 'permissions of directories made in storage, such as "0755"', fields.mode
     )
     group: str = option("", "group of stored files and directories")
-    min_free: int = option("1 GiB", "free space to leave in storage", fields.byte_count)
+    min_free: int = _size("1 GiB", "free space to leave in storage")
     past_days: int = option(
         1, "rsync-logs: days before today whose logs are read", fields.number(0)
     )
@@ -417,7 +390,7 @@ class Finder(Source):
         1, "rsync-logs: days after today whose logs are read", fields.number(0)
     )
     date: str = option("", "rsync-logs: a day (YYYYMMDD) to use instead of today (UTC)", _day_text)
-    delay: float = option("1 min", "rsync-logs: how long a log must be unchanged", fields.duration)
+    delay: float = _duration("1 min", "rsync-logs: how long a log must be unchanged")
     prefix: str = option(
         "",
         "rsync-logs: rsync's root, relative to storage; {date} is the log's directory",
@@ -429,9 +402,7 @@ class Finder(Source):
     audit_share: float = option(
         0.01, "share of the stored files that dbb-auditor reads in a pass", fields.fraction
     )
-    audit_rate: int = option(
-        "100 MB", "most bytes a second that dbb-auditor reads; 0: no limit", fields.byte_count
-    )
+    audit_rate: int = _size("100 MB", "most bytes a second that dbb-auditor reads; 0: no limit")
     audit_missing: float = option(
         0.1,
         "share of missing files above which storage is assumed to be unmounted",
@@ -465,21 +436,17 @@ class Target(NamedSection):
     """A data management system that stored files are offered to."""
 
     kind: ClassVar[str] = "target"
-    storage: str = option(
-        help="the storage area", parse=fields.absolute_path, example="/data/storage"
-    )
+    storage: str = _directory("the storage area", "/data/storage")
     plugin: str = option(help="which plugin ingests: null, command, link, …", example="null")
-    include: tuple[re.Pattern[str], ...] = option(
-        [], "regular expressions: only such relative paths are offered", fields.patterns
+    include: tuple[re.Pattern[str], ...] = _patterns(
+        "regular expressions: only such relative paths are offered"
     )
-    passes: int = option(
-        1, "passes of this ingester that one host may run at a time", fields.number(1)
-    )
-    workers: int = option(1, "child processes of a pass", fields.number(1, 64))
-    batch_files: int = option(1000, "most files offered at a time", fields.number(1))
-    timeout: float = option("10 min", "time limit for one file", fields.duration)
-    memory_limit: int = option(0, "most memory of a worker; 0: no limit", fields.byte_count)
-    max_attempts: int = option(5, "attempts before a failure waits for a person", fields.number(1))
+    passes: int = _count(1, "passes of this ingester that one host may run at a time")
+    workers: int = _count(1, "child processes of a pass", 64)
+    batch_files: int = _count(1000, "most files offered at a time")
+    timeout: float = _duration("10 min", "time limit for one file")
+    memory_limit: int = _size(0, "most memory of a worker; 0: no limit")
+    max_attempts: int = _count(5, "attempts before a failure waits for a person")
     sentinel: str = option(
         ".dbb-storage", "file at the top of storage that proves that it is mounted", fields.nonempty
     )
