@@ -293,7 +293,7 @@ def summary(count: int, label: str, dry_run: bool, what: str) -> str:
     return f"{output.counted(count, 'file')} of {label} {are} {what}"
 
 
-def who() -> str:
+def user_and_host() -> str:
     """Return the user of the command, for the history."""
     try:
         user = getpass.getuser()

@@ -36,7 +36,7 @@ def command(
     operator.connect()
     from dbbbatch.passes.forget import NotNow, forget
 
-    why = f"`dbb forget` by {by_hand.who()}"
+    why = f"`dbb forget` by {by_hand.user_and_host()}"
     refused, later = [], []
     for file in files:
         rel = file.removeprefix(f"{finder.storage}/")

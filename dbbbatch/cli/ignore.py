@@ -27,7 +27,7 @@ def command(
     operator.connect(readonly=dry_run)
     files = by_hand.files_of(operator, label)
     statuses = selection.chosen(files.left_alone, files.left_alone_if_named)
-    why = f"`dbb ignore` by {by_hand.who()}" + (f": {remark}" if remark else "")
+    why = f"`dbb ignore` by {by_hand.user_and_host()}" + (f": {remark}" if remark else "")
     count = by_hand.apply(files.ignore(selection, statuses, why), dry_run)
     output.line(by_hand.summary(count, label, dry_run, "ignored"))
     section = operator.settings.labelled(label)

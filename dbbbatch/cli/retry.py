@@ -21,6 +21,6 @@ def command(operator: Operator, label: str, selection: by_hand.Selection, dry_ru
     operator.connect(readonly=dry_run)
     files = by_hand.files_of(operator, label)
     statuses = selection.chosen(files.retried, files.retried_if_named)
-    changes = files.retry(selection, statuses, f"`dbb retry` by {by_hand.who()}")
+    changes = files.retry(selection, statuses, f"`dbb retry` by {by_hand.user_and_host()}")
     count = by_hand.apply(changes, dry_run)
     output.line(by_hand.summary(count, label, dry_run, "due again"))

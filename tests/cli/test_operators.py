@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from dbbbatch.cli import dbb, options
+from dbbbatch.cli import dbb
 from dbbbatch.cli.operator import Operator, leave
 from tests.support.disks import small_disk
 from tests.support.scripts import TOP, run_script
@@ -185,25 +185,6 @@ class TestPause:
         code, _, err = site.run("dbb", "pause", "handoff.latis")
         assert code == 64
         assert "latiss" in err
-
-    @pytest.mark.parametrize(
-        ("text", "meant"),
-        [
-            ("06:00", "2026-11-25T06:00"),
-            ("23:30", "2026-11-24T23:30"),
-            ("2026-12-01", "2026-12-01T00:00"),
-            ("2026-12-01 04:30", "2026-12-01T04:30"),
-            ("2026-12-01T04:30Z", "2026-12-01T04:30"),
-            ("2026-12-01T04:30-03:00", "2026-12-01T07:30"),
-        ],
-    )
-    def test_until_is_read_as_utc(self, text: str, meant: str) -> None:
-        now = datetime(2026, 11, 24, 22, 15)
-        assert options.until(text, now) == datetime.fromisoformat(meant)
-
-    def test_until_refuses_what_is_no_time(self) -> None:
-        with pytest.raises(ValueError, match="expected HH:MM"):
-            options.until("tomorrow", datetime(2026, 1, 1))
 
 
 @pytest.fixture

@@ -14,6 +14,16 @@ class Kettle:
     wait: float = option("2 min", "seconds to boil", fields.duration)
 
 
+@dataclass(frozen=True)
+class ElectricKettle(Kettle):
+    power: int = option(2000, "watts", fields.number(1))
+
+
+def test_inherited_keys_come_last():
+    assert [field.name for field in fields.declared(ElectricKettle)] == ["power", "size", "wait"]
+    assert fields.declared(int) == []
+
+
 def test_a_default_is_parsed_like_a_given_value():
     assert fields.defaults(Kettle, size=1).wait == 120
 

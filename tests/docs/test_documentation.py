@@ -39,6 +39,13 @@ def test_the_index_names_no_page_twice() -> None:
     assert sorted(rows) == sorted(set(rows))
 
 
+def test_the_glossary_has_at_most_30_words() -> None:
+    rows = re.findall(r"^\| (\w.*?) \|", (TOP / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    words = rows[1:]
+    assert 20 < len(words) <= 30
+    assert len(set(words)) == len(words)
+
+
 def test_where_the_configuration_is_looked_for_is_documented() -> None:
     page = (TOP / "docs" / "going-live.md").read_text()
     places = ["-c FILE", "DBB_CONFIG", *map(str, load.SEARCH)]
