@@ -48,8 +48,10 @@ class Version(NamedTuple):
     @classmethod
     def of_file(cls, status: os.stat_result) -> Version:
         """Return the version that a file is."""
-        mtime_ns = max(-_MOST, min(status.st_mtime_ns, _MOST))
-        return cls(status.st_size, mtime_ns, inode_of(status.st_ino))
+        mtime_ns = status.st_mtime_ns
+        if not -_MOST <= mtime_ns <= _MOST:
+            mtime_ns = max(-_MOST, min(mtime_ns, _MOST))
+        return cls(status.st_size, mtime_ns, status.st_ino & _MOST)
 
     @classmethod
     def of_row(cls, row: Recorded) -> Version:

@@ -1,12 +1,12 @@
-"""The one door to operations on a disk that can lose data.
+"""All operations on a disk that can lose data.
 
-Nothing here replaces an existing file. On one file system a file is placed by
-renameat2(RENAME_NOREPLACE); where the file system does not know that flag, by
-link(2) and unlink(2); else not at all. Across file systems it is copied to a
-hidden temporary name beside its destination, made durable, then placed.
+None of them replaces an existing file. On one file system a file is placed by
+renameat2(RENAME_NOREPLACE); where the file system does not know that flag, by link(2) and
+unlink(2); else not at all. Across file systems it is copied to a hidden temporary name beside its
+destination, made durable, then placed.
 
-Every function may be killed between any two system calls. Called again it
-finishes the work, or says with FileExistsError that the file is there.
+Every function may be killed between any two system calls. Called again it finishes the work, or
+raises FileExistsError because the file is there.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dbbbatch.files import checksum, clock, faults, identity
 from dbbbatch.files.temporary import PROBE_PREFIX, is_temporary, probe_path, temporary_path
 
+#: The content of a probe.
 PROBE = b"Written by dbbbatch to see what can be done with a file here; may be removed.\n"
 
-#: Bytes to leave free wherever a pass keeps its notes, or copies what nobody awaits.
+#: Bytes to leave free on the disk of the state directory and on that of a quarantine.
 RESERVE = 16 << 20
-
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -34,45 +34,39 @@ _NAME_MAX = 255
 _FALLOC_FL_KEEP_SIZE = 1
 _SYNC_FILE_RANGE_WRITE = 2
 
-#: Bytes of a copy after which the disk is given them, so that it works while the next are hashed.
+#: Bytes of a copy after which the disk begins to write them, while the next are hashed.
 _WRITE_BACK = 4 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 if hasattr(_libc, "sync_file_range"):
-    _libc.sync_file_range.argtypes = (
-        ctypes.c_int,
-        ctypes.c_int64,
-        ctypes.c_int64,
-        ctypes.c_uint,
-    )
-# The first has 64 bits for sizes on every machine; where it is not known, the other one has them.
+    _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+# The first has sizes of 64 bits on every machine; a C library without it has them in the second.
 _fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
 if _fallocate is not None:
     _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 class WriteError(OSError):
-    """What was to be written could not be; nothing is wrong with what was read."""
+    """The copy could not be written: no fault of what was read."""
 
 
 class ModeError(WriteError):
-    """Permissions or group of what was written could not be set."""
+    """Permissions or group of a file could not be set."""
 
 
 def place(source: str, destination: str) -> None:
-    """Move a file to a name that is free, on one file system.
+    """Move a file to a free name on the same file system.
 
-    Durable only after `sync_directory` of both directories or
-    `sync_file_system`. Where an earlier call was killed between its link and
-    its unlink, the unlink is made up for.
+    Durable only after `sync_directory` of both directories, or `sync_file_system`. If an earlier
+    call was killed between its link and its unlink, this one makes up for the unlink.
 
     Raises
     ------
     FileExistsError
-        The name is taken. Both files are as they were.
+        Another file has the name. Both files are as they were.
     OSError
-        `errno.EXDEV` across file systems; `errno.ENOTSUP` where the file
-        system offers no way to place a file without the risk of overwriting.
+        `errno.EXDEV` across file systems; `errno.ENOTSUP` where the file system has no way to place
+        a file without the risk of overwriting.
     """
     try:
         if not _rename(source, destination):
@@ -92,29 +86,16 @@ def copy_into(
     mode: int | None = None,
     group: int | None = None,
 ) -> dict[str, str]:
-    """Copy a file to a name that is free, hashing it while it is read.
+    """Copy a file to a free name, as `copy_beside`; leave nothing behind on an error.
 
-    The copy is durable when this returns, but for its directory's entry (see
-    `sync_directory`). The source is left where it is.
-
-    Parameters
-    ----------
-    source, destination, algorithms, owner, mode, group
-        As for `copy_beside`.
-
-    Returns
-    -------
-    checksums : `dict` [ `str`, `str` ]
-        Algorithm and hexadecimal digest.
+    The copy is durable, but for its directory's entry (see `sync_directory`).
 
     Raises
     ------
     FileExistsError
-        The name is taken; nothing was left behind.
-    checksum.Changed
-        The source changed while it was read; nothing was left behind.
+        Another file has the name.
     OSError
-        The copy failed; nothing was left behind.
+        As `copy_beside`.
     """
     sums = copy_beside(source, destination, algorithms, owner=owner, mode=mode, group=group)
     temporary = temporary_path(destination, owner)
@@ -136,39 +117,33 @@ def copy_beside(
     mode: int | None = None,
     group: int | None = None,
 ) -> dict[str, str]:
-    """Copy a file to the `temporary_path` of its destination, hashing it while it is read.
+    """Copy a file to the `temporary_path` of its destination; return the digests of what was read.
 
-    To be made durable (`sync_file`, or `sync_file_system` for many), then
-    placed. The source is left where it is; its time of modification is kept.
+    The caller makes the copy durable (`sync_file`, or `sync_file_system` for many), then places it.
+    It has the time of modification of the source. An error leaves nothing behind.
 
     Parameters
     ----------
     source : `str` or `int`
-        A path, or an open descriptor, read from its beginning.
+        A path, or an open descriptor, which is read from its beginning.
     destination : `str`
-        The name to fill in the end; its directory exists.
+        The final path; its directory exists.
     algorithms : `~collections.abc.Collection` [ `str` ]
         Names in `checksum.ALGORITHMS`.
     owner : `str`
-        Who holds the lock under which this runs, such as "finder.latiss". Two
-        callers at one time differ in it or in their destination.
+        The label of the lock under which this runs, such as "finder.latiss". Callers at one time
+        differ in it or in their destination.
     mode, group : `int`, optional
-        Permission bits (the source's, as `masked` lets them through, by default) and group of the
-        copy.
-
-    Returns
-    -------
-    checksums : `dict` [ `str`, `str` ]
-        Algorithm and hexadecimal digest.
+        Permissions (by default the source's, `masked`) and group of the copy.
 
     Raises
     ------
     checksum.Changed
-        The source changed while it was read; nothing was left behind.
+        The source changed while it was read.
     WriteError
-        The copy failed; nothing was left behind.
+        The copy cannot be written.
     OSError
-        The source cannot be read; nothing was left behind.
+        The source cannot be read.
     """
     temporary = temporary_path(destination, owner)
     with checksum.opened(source) as descriptor:
@@ -180,15 +155,13 @@ def copy_beside(
         def write(block: memoryview) -> None:
             nonlocal begun, written
             written += len(block)
-            try:
+            with writing(temporary):
                 _write_block(target, block)
-            except OSError as error:
-                raise _write_error(error, temporary) from None
             if written - begun >= _WRITE_BACK:
                 _begin_write_back(target, begun, written - begun)
                 begun = written
 
-        try:
+        with _removed_on_error(target, temporary):
             if before.st_size >= _WRITE_BACK:
                 _reserve(target, before.st_size)
             sums = checksum.stream(descriptor, algorithms, write)
@@ -200,28 +173,23 @@ def copy_beside(
             with writing(temporary):
                 os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
                 if begun:
-                    # An error of what the disk was given early may be told to this descriptor only.
+                    # An error of an early write may be reported for this descriptor only.
                     os.fsync(target)
-        except BaseException:
-            remove_if_there(temporary)
-            raise
-        finally:
-            os.close(target)
     return sums
 
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Make an error of what is done within a `WriteError` that names the path."""
+    """Raise an `OSError` that is met within as a `WriteError` that names the path."""
     try:
         yield
     except OSError as error:
-        raise _write_error(error, path) from None
+        raise WriteError(error.errno, error.strerror, error.filename or path) from None
 
 
 @contextlib.contextmanager
 def setting_mode(path: str) -> Iterator[None]:
-    """Make an error of what is done within a `ModeError` that names the path."""
+    """Raise an `OSError` that is met within as a `ModeError` that names the path."""
     try:
         yield
     except OSError as error:
@@ -230,17 +198,14 @@ def setting_mode(path: str) -> Iterator[None]:
 
 
 def remove_temporary(destination: str, owner: str = "") -> None:
-    """Remove what a killed `copy_into` with these arguments may have left."""
+    """Remove what a killed copy with these arguments may have left."""
     remove_if_there(temporary_path(destination, owner))
 
 
 def is_there(path: str) -> bool:
-    """Return whether anything has a name; `os.path.lexists` takes what cannot be seen for nothing.
+    """Return whether a file of any kind has a path; raise `OSError` where that cannot be seen.
 
-    Raises
-    ------
-    OSError
-        It cannot be told.
+    `os.path.lexists` returns false there.
     """
     try:
         os.lstat(path)
@@ -254,27 +219,27 @@ def is_there(path: str) -> bool:
 
 
 def masked(mode: int) -> int:
-    """Return the permission bits of a file that may go along to an endpoint or to storage.
+    """Return the permissions of a file that its copy at an endpoint or in storage may have.
 
-    Set-id bits would run a stranger's program as whoever owns the copy, and bits that let others
-    write would let them change what was verified.
+    Set-id bits would run a stranger's program as the owner of the copy, and with write permission
+    others could change what was verified.
     """
     return mode & 0o777 & ~0o022
 
 
 def mask(path: str, status: os.stat_result) -> None:
-    """Take from a file what `masked` does not let through, if it is ours to take.
+    """Remove the permissions of a file that `masked` removes, if we may.
 
     Raises
     ------
     OSError
-        The path is no longer that of a regular file.
+        The path no longer leads to a regular file.
     """
     if stat.S_IMODE(status.st_mode) == masked(status.st_mode) and not status.st_mode & 0o111:
         return
     descriptor = checksum.open_regular(path)
     try:
-        # A file that is another user's runs as that user, who could do so without us.
+        # The file of another user runs as that user, who could run it without us.
         with contextlib.suppress(PermissionError):
             set_mode(descriptor, masked(os.fstat(descriptor).st_mode))
     finally:
@@ -282,56 +247,40 @@ def mask(path: str, status: os.stat_result) -> None:
 
 
 def set_mode(descriptor: int, mode: int) -> None:
-    """Return an open file permission bits; one that stays executable loses its capabilities."""
+    """Set the permissions of an open file; one that stays executable loses its capabilities."""
     os.fchmod(descriptor, mode)
     if mode & 0o111:
-        # Whoever may not set them loses them by this, which changes nothing else.
+        # Without CAP_SETFCAP this removes them, and changes nothing else.
         with contextlib.suppress(OSError):
             os.chown(descriptor, -1, -1)
 
 
 def remove_if_there(path: str) -> None:
-    """Unlink a file, which may be gone already, and its directory too."""
+    """Remove a file, unless it, or its directory, is gone already."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.unlink(path)
 
 
 def write_new(path: str, text: str) -> None:
-    """Write a small text file as a whole, under a name that is free.
-
-    Raises
-    ------
-    FileExistsError
-        The name is taken.
-    """
+    """Write a small text file as a whole; raise `FileExistsError` if a file has the name."""
     temporary = temporary_path(path, "text")
     descriptor = _create(temporary)
-    try:
+    with _removed_on_error(descriptor, temporary):
         os.fchmod(descriptor, 0o644)
         _write_block(descriptor, memoryview(text.encode("utf-8", "surrogateescape")))
         place(temporary, path)
-    except BaseException:
-        remove_if_there(temporary)
-        raise
-    finally:
-        os.close(descriptor)
 
 
 def write_probe(path: str) -> None:
-    """Write a file that is only there to be tried with; what a killed pass left goes first."""
+    """Write a file with the content `PROBE`; one that a killed pass left is removed first."""
     descriptor = _create(path)
-    try:
+    with _removed_on_error(descriptor, path):
         os.fchmod(descriptor, 0o644)
         _write_block(descriptor, memoryview(PROBE))
-    except BaseException:
-        remove_if_there(path)
-        raise
-    finally:
-        os.close(descriptor)
 
 
 def touch(path: str) -> None:
-    """Make an empty file, if there is none of that name."""
+    """Make an empty file, unless a file has the name."""
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
 
@@ -347,26 +296,25 @@ def next_version(directory: str, filename: str) -> str:
 
 
 def versioned(filename: str, number: int) -> str:
-    """Return NAME.~N~, its middle cut where a file system would refuse the length."""
+    """Return NAME.~N~, with NAME shortened where a file system would refuse the length."""
     suffix = f".~{number}~"
     raw = os.fsencode(filename)
-    room = _NAME_MAX - len(suffix)
-    if len(raw) > room:
-        cut = raw[:room]
-        # Not within a character of UTF-8.
-        while cut and len(cut) < len(raw) and raw[len(cut)] & 0xC0 == 0x80:
-            cut = cut[:-1]
-        filename = os.fsdecode(cut or raw[:room])
+    most = _NAME_MAX - len(suffix)
+    if len(raw) > most:
+        cut = most
+        while cut and raw[cut] & 0xC0 == 0x80:  # not within a character of UTF-8
+            cut -= 1
+        filename = os.fsdecode(raw[: cut or most])
     return filename + suffix
 
 
 def place_versioned(source: str, directory: str, filename: str) -> str:
-    """Place a file in `directory` under its name or, where taken, the next version.
+    """Place a file in `directory` under its name or, if that is taken, the next version.
 
     Returns
     -------
     filename : `str`
-        The name that it got.
+        Its name there.
     """
     name = filename
     while True:
@@ -385,18 +333,18 @@ def make_directories(
     *,
     durable: bool = True,
 ) -> None:
-    """Make the directories of `relpath` below `root`, which itself must be there.
+    """Make the directories of `relpath` below `root`, which must exist.
 
-    A root that is missing is a file system that is not mounted, and is never
-    made. New directories get `mode` (else what the umask leaves) and `group`;
-    they are durable, unless the caller will see to that (`sync_file_system`).
+    A root that is missing is a file system that is not mounted, and is never made. New directories
+    get `mode` (else what the umask leaves) and `group`. They are durable, unless the caller ensures
+    that (`sync_file_system`).
 
     Raises
     ------
     FileNotFoundError
         There is no root.
     NotADirectoryError
-        Something that is no directory has one of the names.
+        One of the names is not that of a directory.
     """
     path = os.path.join(root, relpath) if relpath else root
     if os.path.isdir(path):
@@ -409,7 +357,7 @@ def make_directories(
         try:
             os.mkdir(path)
         except FileExistsError:
-            # What cannot be looked at is not known to be no directory.
+            # Raises another error if it cannot be examined.
             if not stat.S_ISDIR(_mode(path)):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
         else:
@@ -424,7 +372,7 @@ def make_directories(
 
 
 def _mode(path: str) -> int:
-    """Return what a path leads to; 0 where it is a link that leads nowhere."""
+    """Return the mode of the file to which a path leads; 0 of a dangling link."""
     try:
         return os.stat(path).st_mode
     except FileNotFoundError:
@@ -456,13 +404,14 @@ def sync_directory(path: str) -> None:
 
 
 def sync_file_system(path: str) -> None:
-    """Make all that was written to the file system of `path` durable, names too."""
+    """Make everything that was written to the file system of `path` durable, also names."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if not hasattr(_libc, "syncfs"):
             os.sync()
         elif _libc.syncfs(descriptor) != 0:
-            raise _error(path)
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), path)
     finally:
         os.close(descriptor)
 
@@ -473,21 +422,20 @@ def remove_empty_directories(
     keep: Iterable[str] = (),
     may_go: Callable[[str], bool] | None = None,
 ) -> int:
-    """Remove directories below `root` that are empty and have long been unchanged.
-
-    So are the probes of ours that a killed pass left (see `probe_path`).
+    """Remove old empty directories below `root`, and probes that a killed pass left there.
 
     Parameters
     ----------
     root : `str`
         Never removed itself.
     older_than : `float`
-        Seconds since a directory last changed. A directory that held only
-        such directories goes with them.
+        Seconds since a directory last changed. A directory that held only such directories is
+        removed with them.
     keep : `~collections.abc.Iterable` [ `str` ]
-        Relative paths of directories that stay.
+        Relative paths of directories that are not removed.
     may_go : `~collections.abc.Callable`, optional
-        Asked whether one may go; one that lost a directory here may.
+        Returns whether a directory may be removed. It is not called for one of which a directory
+        was removed here.
 
     Returns
     -------
@@ -509,23 +457,23 @@ def remove_empty_directories(
                 removed += 1
                 emptied.add(os.path.dirname(path))
             except OSError:
-                pass  # not empty, or a writer was faster
+                pass  # no longer empty
     return removed
 
 
 def free_bytes(path: str) -> int:
-    """Return the bytes that this user may still write to the file system of `path`."""
+    """Return how many bytes this user may still write to the file system of `path`."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
 
 
 def can_rename(first: str, second: str) -> bool:
-    """Try, with a small file of ours, whether a rename leads from one directory to another.
+    """Return whether a probe can be renamed from one directory to another.
 
     Raises
     ------
     OSError
-        Something else is in the way.
+        It fails for another reason than different file systems.
     """
     here, there = probe_path(first, "a"), probe_path(second, "b")
     try:
@@ -543,17 +491,12 @@ def can_rename(first: str, second: str) -> bool:
 
 
 def can_place(directory: str) -> str:
-    """Try in `directory`, with two small files of ours, whether a file can be placed there.
-
-    Returns
-    -------
-    how : `str`
-        "rename" or "link".
+    """Return how a file can be placed in `directory`, as two probes show: "rename" or "link".
 
     Raises
     ------
     OSError
-        It cannot, or it would overwrite; the message says why.
+        It cannot be, or it would overwrite.
     """
     first, second = probe_path(directory, "a"), probe_path(directory, "b")
     try:
@@ -561,10 +504,10 @@ def can_place(directory: str) -> str:
             os.close(_create(path))
         for how, move in (("rename", _rename), ("link", _link)):
             try:
-                answered = move(first, second)
+                overwritten = move(first, second)
             except FileExistsError:
                 return how
-            if answered:
+            if overwritten:
                 raise OSError(errno.ENOTSUP, "a file was overwritten in a trial", directory)
         raise _refusal(directory)
     finally:
@@ -573,15 +516,7 @@ def can_place(directory: str) -> str:
 
 
 def can_set_mode(directory: str, mode: int | None, group: int | None) -> None:
-    """Try in `directory`, with a small file of ours, whether its mode and group can be set.
-
-    Raises
-    ------
-    ModeError
-        They cannot.
-    OSError
-        Something else is in the way.
-    """
+    """Raise `ModeError` if mode and group of a probe in `directory` cannot be set."""
     path = probe_path(directory, "mode")
     try:
         descriptor = _create(path)
@@ -597,7 +532,7 @@ def can_set_mode(directory: str, mode: int | None, group: int | None) -> None:
 
 
 def _rename(source: str, destination: str) -> bool:
-    """Rename without replacing; False where the file system does not know how."""
+    """Rename without replacing; return whether the file system can do that."""
     if not hasattr(_libc, "renameat2"):
         return False
     done = _libc.renameat2(
@@ -612,14 +547,14 @@ def _rename(source: str, destination: str) -> bool:
 
 
 def _link(source: str, destination: str) -> bool:
-    """Return the file its new name, then take the old one."""
+    """Give a file its new name, then remove the old one."""
     try:
         os.link(source, destination, follow_symlinks=False)
     except OSError as error:
         if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
             raise _refusal(destination) from error
         raise
-    # Not there: a server removed it when it was asked first, and its answer was lost.
+    # It may be gone: a server did this once already, and its answer was lost.
     remove_if_there(source)
     return True
 
@@ -627,8 +562,7 @@ def _link(source: str, destination: str) -> bool:
 def _two_names_of_one_file(source: str, destination: str) -> bool:
     """Return whether a link was made and its unlink is still to come.
 
-    Two paths to one entry look the same but for this: to unlink one of them
-    would remove the file.
+    Two paths to one directory entry look the same, but to unlink one of them would remove the file.
     """
     one, two = os.lstat(source), os.lstat(destination)
     return (
@@ -640,7 +574,7 @@ def _two_names_of_one_file(source: str, destination: str) -> bool:
 
 
 def _create(path: str) -> int:
-    """Open a new file of ours; what a killed pass left under its name goes first."""
+    """Return a descriptor of a new file of ours; one that a killed pass left is removed first."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags, 0o600)
@@ -649,17 +583,28 @@ def _create(path: str) -> int:
         return os.open(path, flags, 0o600)
 
 
+@contextlib.contextmanager
+def _removed_on_error(descriptor: int, path: str) -> Iterator[None]:
+    """Close a new file of ours at the end, and remove it if an error is met within."""
+    try:
+        yield
+    except BaseException:
+        remove_if_there(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
 def _write_block(descriptor: int, block: memoryview) -> None:
     while block:
         block = block[os.write(descriptor, block) :]
 
 
 def _reserve(descriptor: int, count: int) -> None:
-    """Have the file system choose the blocks of a large file at once; advice, as a write-back is.
+    """Have the file system choose the blocks of a large file at once; errors do not matter.
 
-    The size stays what was written: a copy that ends early does not look whole. Where there is no
-    room for all of it nothing is asked for: the file system would give what there is to a file that
-    may need little of it.
+    The size remains what was written, so that a copy that ends early does not look whole. Nothing
+    is reserved where the space is less than that: a file with holes may need little of it.
     """
     space = os.fstatvfs(descriptor)
     if _fallocate is not None and count < space.f_bavail * space.f_frsize:
@@ -667,7 +612,7 @@ def _reserve(descriptor: int, count: int) -> None:
 
 
 def _begin_write_back(descriptor: int, start: int, count: int) -> None:
-    """Have the disk begin with a part of a file; it is advice, so that what comes of it is not."""
+    """Have the disk begin to write a part of a file; errors do not matter."""
     if hasattr(_libc, "sync_file_range"):
         _libc.sync_file_range(descriptor, start, count, _SYNC_FILE_RANGE_WRITE)
 
@@ -675,8 +620,8 @@ def _begin_write_back(descriptor: int, start: int, count: int) -> None:
 def _fileless(root: str, older_than: float) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the directories below `root` that hold nothing but directories, parents first.
 
-    Their times are those of before their own children go, which changes them. Probes that have not
-    changed for so many seconds are removed.
+    Their status is from before their own children are removed, which changes it. Probes that have
+    not changed for so many seconds are removed.
     """
     pending: list[tuple[str, os.stat_result | None]] = [("", None)]
     while pending:
@@ -696,7 +641,7 @@ def _fileless(root: str, older_than: float) -> Iterator[tuple[str, os.stat_resul
                     ):
                         os.unlink(entry.path)
         except OSError:
-            continue  # not ours to read, or gone
+            continue  # gone, or we may not read it
         if bare and found is not None:
             yield relpath, found
 
@@ -708,12 +653,3 @@ def _refusal(path: str) -> OSError:
         "so nothing is placed here",
         path,
     )
-
-
-def _write_error(error: OSError, path: str) -> WriteError:
-    return WriteError(error.errno, error.strerror, error.filename or path)
-
-
-def _error(path: str) -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number), path)

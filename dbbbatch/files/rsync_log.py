@@ -1,12 +1,10 @@
-r"""Read which files rsync transferred from the logs that it wrote.
+r"""Read from the logs of rsync which files it transferred.
 
-Understood are the itemized lines of ``rsync --log-file=FILE`` (its default
-format, ``%i %n%L``) and of ``rsync --itemize-changes > FILE``, as rsync(1)
-describes them under --itemize-changes and --8-bit-output: a letter for what
-is done, one for the kind of file, seven to nine for what differs, a space, and
-the name up to the end of the line, with odd bytes as ``\#ooo``. The letters of
-a new file are all ``+``; those of a link to something that is the same already
-are all blank.
+Supported are the itemized lines of ``rsync --log-file=FILE`` (its default format, ``%i %n%L``) and
+of ``rsync --itemize-changes > FILE``, as rsync(1) describes them under --itemize-changes and
+--8-bit-output: a letter for what is done, one for the kind of file, seven to nine for what differs,
+a space, and the name up to the end of the line, with odd bytes as ``\#ooo``. The letters of a new
+file are all ``+``; those of a link to something that is the same already are all blank.
 """
 
 from __future__ import annotations
@@ -24,14 +22,12 @@ from typing import BinaryIO, NamedTuple, cast
 
 from dbbbatch.files.identity import inode_of
 
-#: What a log file has before each line, and ``--out-format='%t %i %n%L'`` without the process.
+#: Begins each line of a log file, and (without the process) of ``--out-format='%t %i %n%L'``.
 _WHEN = rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?:\[\d+\] )?"
-_LINE = re.compile(
-    rb"(?:" + _WHEN + rb")?([<>ch])f([.+?a-zA-Z]{7,9}| {7,9}) (.+)",
-    re.DOTALL,
-)
-#: Lines that tell of no file that was transferred: itemized ones about other things, the messages
-#: and sums of rsync, its progress, and the words of the remote shell.
+_LINE = re.compile(rb"(?:" + _WHEN + rb")?([<>ch])f([.+?a-zA-Z]{7,9}| {7,9}) (.+)", re.DOTALL)
+
+#: Lines about no file that was transferred: itemized ones about other things, the messages and sums
+#: of rsync, its progress, and messages of the remote shell.
 _OTHER = re.compile(
     rb"(?:" + _WHEN + rb")?(?:"
     rb"[<>ch.*][fdLDS.][.+?a-zA-Z ]{7,9} .*|\*[a-z]+ .*|\s.*|.*\r.*|"
@@ -45,26 +41,27 @@ _OTHER = re.compile(
     re.DOTALL,
 )
 _FROM_RSYNC = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\d+\] ")
-#: What stands between the words of a line.
+
+#: Separates the words of a line.
 _BETWEEN = re.compile(r"""[\s"',;:|=<>(){}\[\]]+""")
 _OCTAL_BYTE = re.compile(rb"\\#([0-7]{3})")
 _DAY = re.compile(r"\d{8}")
 
-#: Letters for what differs, of a file of which nothing else was there before.
+#: Letters for what differs, of a file that did not exist before.
 _NOT_UPDATED = frozenset(b"+ ")
 
-#: What a log is named like.
+#: The names of logs.
 _LOGS = "rsync*.log"
 
-#: Bytes of a line that are held in memory at a time.
+#: Most bytes of a line.
 _LONGEST = 1 << 20
 
-#: Bytes by which a log is known again.
+#: Bytes by which a log is recognized.
 _TAIL = 4096
 
 
 class Broken(OSError):
-    """A log that was compressed is cut off or damaged."""
+    """A compressed log is cut off or damaged."""
 
 
 class LogLine(NamedTuple):
@@ -75,18 +72,18 @@ class LogLine(NamedTuple):
     end : `int`
         Offset of the next line, bytes.
     name : `str` or `None`
-        Path of the file that it says was sent, received or linked, as rsync printed it, decoded
-        with surrogateescape. None if it is about anything else: directories, links, deletions,
-        mere changes of attributes, messages and sums.
+        The path of a file that was sent, received or linked, as rsync printed it, decoded with
+        surrogateescape. `None` if the line is about anything else: directories, links, deletions,
+        changes of attributes alone, messages and sums.
     updated : `bool`
-        Whether it says that the file was there before, with another content.
+        The file existed before, with another content.
     damaged : `bool`
-        Whether something is lost that the line, or lines before it, told.
+        A part of the line, or lines before it, are lost.
     ways : `tuple` [ `tuple` [ `str`, `str` ] ]
-        Every way to read a line about a hard link if there are several, since names may hold
-        `` => ``: its name, and the one that it is a further link of. The first is that of `name`.
+        All ways to read a line about a hard link, if there are several because a name contains
+        `` => ``: its name, and the name of the file that it is a link to. The first has `name`.
     unknown : `str`
-        The line, if rsync writes none like it in the formats that are understood.
+        The line, if it is in none of the supported formats.
     """
 
     end: int
@@ -98,16 +95,14 @@ class LogLine(NamedTuple):
 
 
 class LogPiece(NamedTuple):
-    """A log that had another name when it was read last, or not at all.
+    """A log, or an older one of which a part is still to be read.
 
     Attributes
     ----------
     path : `str`
-        Where it is now.
     status : `os.stat_result`
-        Of the file.
     position : `int`
-        From where it is still to be read, bytes of its content.
+        Where the part that is still to be read begins, bytes of its content.
     """
 
     path: str
@@ -117,10 +112,10 @@ class LogPiece(NamedTuple):
 
 def parse_line(line: bytes, end: int = 0) -> LogLine:
     """Return what a line, without its end, is about."""
-    # A power cut leaves NULs where something had been written; no path holds one.
+    # A power cut leaves NULs in place of data; no path contains one.
     whole = line.rpartition(b"\0")[2]
     damaged = len(whole) < len(line)
-    # rsync escapes a carriage return of a name, so this one came with the line's end.
+    # rsync escapes a carriage return in a name, so this one belongs to the end of the line.
     whole = whole.removesuffix(b"\r")
     match = _LINE.fullmatch(whole)
     if match is None:
@@ -129,7 +124,7 @@ def parse_line(line: bytes, end: int = 0) -> LogLine:
     what, flags, name = match.groups()
     ways: tuple[tuple[str, str], ...] = ()
     if what == b"h":
-        # Followed by the name that it is a further link of.
+        # The name of the file that it is a link to follows.
         parts = [_unescaped(part) for part in name.split(b" => ")]
         name = parts[0]
         if len(parts) > 2:
@@ -149,10 +144,9 @@ def _unescaped(name: bytes) -> bytes:
 
 
 def read_lines(path: str, offset: int = 0) -> Iterator[LogLine]:
-    """Yield the complete lines of a log, from an offset on.
+    """Yield the complete lines of a log from an offset on; it may be compressed.
 
-    A last line without its end is left for the next time. One that was compressed when it was
-    rotated is read as what it was.
+    A last line that is not complete is left for the next time.
     """
     with _opened(path) as log:
         log.seek(offset)
@@ -162,7 +156,7 @@ def read_lines(path: str, offset: int = 0) -> Iterator[LogLine]:
             if not piece.endswith(b"\n"):
                 if len(piece) < _LONGEST:
                     return
-                # No name is so long. A power cut may leave that many NULs, and a name after them.
+                # No name is so long, but a power cut may leave that many NULs before a name.
                 line = b"\0" + piece[-_LONGEST // 2 :]
                 continue
             yield parse_line(line + piece[:-1] if line else piece[:-1], offset)
@@ -185,7 +179,7 @@ def complete(path: str) -> int:
 
 
 def tail(path: str, position: int) -> str:
-    """Return a digest of the last bytes before a position: one log's are not another's."""
+    """Return a digest of the last bytes before a position, by which a log is recognized."""
     with _opened(path) as log:
         start = max(0, position - _TAIL)
         log.seek(start)
@@ -193,23 +187,23 @@ def tail(path: str, position: int) -> str:
 
 
 def replaced(path: str, inode: int, position: int, known: str) -> list[LogPiece]:
-    """Return what is left of a log whose path leads to another one by now: rotated, or emptied.
+    """Return what is still to be read of a log that was rotated, so that its path leads to another.
 
-    Looked for is a file of its directory that is the same one, or holds the same up to where the
-    log was read. Those that had the log's path after it and before the present one follow, but for
-    any that `logs` tells of: they are read by themselves.
+    That log is the file of the directory with its inode, or with the same content up to where it
+    was read. The logs that had its path after it and before the present one follow, unless `logs`
+    returns them.
 
     Parameters
     ----------
     path : `str`
-        Where the log was.
+        The path that the log had.
     inode, position, known : `int`, `int`, `str`
         Its inode, how far it was read, and the `tail` there or "".
 
     Returns
     -------
     pieces : `list` [ `LogPiece` ]
-        In the order in which they were written; none if it is not found.
+        In the order in which they were written; empty if the log is not found.
 
     Raises
     ------
@@ -226,7 +220,7 @@ def replaced(path: str, inode: int, position: int, known: str) -> list[LogPiece]
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
                         found.append((inode_of(status.st_ino) != inode, status, entry.path))
-    # The same one first; then what was rotated last, which most resembles it.
+    # The same file first, then the one that was rotated last.
     for other, status, where in sorted(found, key=lambda each: (each[0], -each[1].st_mtime_ns)):
         if other and not (position and known):
             continue
@@ -245,7 +239,7 @@ def replaced(path: str, inode: int, position: int, known: str) -> list[LogPiece]
 
 
 def _versions(name: str) -> Callable[[str], object]:
-    """Return what tells the names that programs such as logrotate give to a log of this name."""
+    """Return a test for the names that programs such as logrotate give to a log of this name."""
     stem, suffix = os.path.splitext(name)
     return re.compile(
         rf"{re.escape(name)}[-._~].+"
@@ -257,7 +251,7 @@ def _versions(name: str) -> Callable[[str], object]:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
-    """Open a log for reading, also one that was compressed when it was rotated."""
+    """Open a log for reading, also a compressed one."""
     if not path.endswith(".gz"):
         with open(path, "rb") as log:
             yield log
@@ -273,13 +267,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 
 
 def days(source: str) -> list[tuple[datetime.date, str]]:
-    """Return date and path of the directories ``source/YYYYMMDD``, the oldest first.
-
-    Raises
-    ------
-    OSError
-        The source cannot be read.
-    """
+    """Return date and path of the directories ``source/YYYYMMDD``, the oldest first."""
     found = []
     for name in sorted(os.listdir(source)):
         if _DAY.fullmatch(name):
@@ -290,23 +278,17 @@ def days(source: str) -> list[tuple[datetime.date, str]]:
 
 
 def logs(directory: str, pattern: str = _LOGS) -> list[str]:
-    """Return the paths of what is named as a log in the directory of a day.
-
-    Raises
-    ------
-    OSError
-        The directory cannot be read.
-    """
+    """Return the paths of the logs in the directory of a day."""
     files = sorted(os.listdir(directory))
     return [os.path.join(directory, file) for file in fnmatch.filter(files, pattern)]
 
 
 def may_name(line: str, is_there: Callable[[str], bool]) -> bool:
-    """Return whether a line that is not understood may be about a file that was transferred.
+    """Return whether a line of an unknown format may be about a file that was transferred.
 
-    So is each in a file that only rsync writes, with the time and its process. Other programs
-    write to the same place as its stdout; a line there counts if a word of it, or all of it, is
-    the path of a file, or ends in one.
+    Any line of a log file, with the time and the process, may be. Other programs may write to the
+    same file as rsync's stdout: a line there counts if a word of it, or all of it, is the path of a
+    file, or ends in one.
     """
     if _FROM_RSYNC.match(os.fsencode(line)):
         return True
@@ -318,30 +300,27 @@ def may_name(line: str, is_there: Callable[[str], bool]) -> bool:
 
 
 def inside(root: str, rel: str) -> bool:
-    """Return whether a path named in a log lies in the storage area, for certain.
-
-    Refused are absolute paths, ``..``, and a path that leaves through a
-    symbolic link.
-    """
-    if not rel or rel.startswith("/") or ".." in rel.split("/") or "\0" in rel:
-        return False
-    top = os.path.realpath(root)
-    return os.path.realpath(os.path.join(top, rel)).startswith(top.rstrip("/") + "/")
+    """Return whether a path that a log names is in the storage area, also through links."""
+    return bool(_resolved(root, rel))
 
 
 def scan_directory(root: str, relpath: str) -> str:
     """Return the relative path by which a scan meets a directory that a log names.
 
-    Links to other directories of the storage area are followed, as by
-    ``rsync --keep-dirlinks``. A path that leads out is returned as it is.
+    Links to other directories of the storage area are followed, as by ``rsync --keep-dirlinks``. A
+    path that leads out is returned as it is.
     """
-    if not relpath or relpath.startswith("/") or ".." in relpath.split("/"):
-        return relpath
+    found = _resolved(root, relpath)
+    return relpath if found is None else found
+
+
+def _resolved(root: str, rel: str) -> str | None:
+    """Return a relative path without links; `None` if it is absolute or leads out of `root`."""
+    if rel.startswith("/") or ".." in rel.split("/") or "\0" in rel:
+        return None
     top = os.path.realpath(root).rstrip("/")
-    path = os.path.realpath(os.path.join(root, relpath))
-    if path != top and not path.startswith(top + "/"):
-        return relpath
-    return path[len(top) + 1 :]
+    path = os.path.realpath(os.path.join(root, rel))
+    return path[len(top) + 1 :] if f"{path}/".startswith(f"{top}/") else None
 
 
 def normal(rel: str) -> str:

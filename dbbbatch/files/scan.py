@@ -1,4 +1,4 @@
-"""Walk a directory tree for files that are ready to be taken."""
+"""Find the files of a directory tree that nobody changes any more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dbbbatch.files.temporary import TEMPORARY_PREFIX, is_temporary
 
 
 class Found(NamedTuple):
-    """A regular file, as it was when the scan came by.
+    """A regular file, as the scan met it.
 
     Attributes
     ----------
@@ -35,15 +35,11 @@ class Found(NamedTuple):
     device: int
 
 
-#: How a client of NFS keeps a file that was removed while a program has it open.
+#: The name under which a client of NFS keeps a file that was removed while a program has it open.
 _REMOVED = re.compile(r"\.nfs[0-9a-f]{16,}\Z")
 
 
-def _ignore(rel: str, what: str) -> None:
-    pass
-
-
-def _pass_over(rel: str) -> None:
+def _ignore(*_: str) -> None:
     pass
 
 
@@ -53,31 +49,28 @@ def scan(
     settle: float = 0,
     clock: Clock | None = None,
     odd: Callable[[str, str], None] = _ignore,
-    unfinished: Callable[[str], None] = _pass_over,
+    unfinished: Callable[[str], None] = _ignore,
 ) -> Iterator[Found]:
     """Yield the regular files below a directory.
 
-    Memory is that of the directories' names, not of the files: files may be
-    taken away while the scan goes on. Directories come in the order of their
-    names, so that dated ones come oldest first. Nothing is opened but
-    directories, and symbolic links are not followed below the root.
+    The memory needed grows with the number of directories, not of files. Files may be removed
+    while the scan goes on. Directories come in the order of their names, so that dated ones come
+    oldest first. Only directories are opened, and symbolic links below the root are not followed.
 
     Parameters
     ----------
     root : `str`
         Where to begin.
     exclude : `~collections.abc.Sequence` [ `re.Pattern` ]
-        Searched in the relative path of each file; a directory is not
-        entered if one is found in its relative path with a slash at the end.
+        Searched in the relative path of each file, and in that of each directory with a slash at
+        the end: a directory in which one is found is not entered.
     settle : `float`
-        Seconds for which a file must not have changed; younger ones are
-        passed over.
+        Seconds for which a file must not have changed.
     clock : `dbbbatch.files.clock.Clock`, optional
-        By which `settle` is reckoned; by default, that of the root.
+        The clock for `settle`; by default, that of the root.
     odd : `~collections.abc.Callable`
-        Called with relative path and description of what is neither a
-        regular file nor a directory, or cannot be read, or has a name of
-        those that our scripts keep for themselves.
+        Called with relative path and description of what is neither a regular file nor a
+        directory, or cannot be read, or has a name that our scripts reserve.
     unfinished : `~collections.abc.Callable`
         Called with the relative path of each unfinished copy of ours.
 
@@ -92,57 +85,66 @@ def scan(
     while pending:
         relpath = pending.pop()
         below = []
-        try:
-            entries = os.scandir(os.path.join(root, relpath) if relpath else root)
-        except FileNotFoundError:
-            if not relpath:
-                raise
-            continue  # taken away since its parent was read
-        except OSError as error:
-            if not relpath:
-                raise
-            odd(relpath, f"directory cannot be read: {error.strerror}")
-            continue
-        prefix = relpath + "/" if relpath else ""
-        with entries:
-            for entry in entries:
-                name = entry.name
-                rel = prefix + name
-                if name.startswith(TEMPORARY_PREFIX):
-                    if is_temporary(name):
-                        unfinished(rel)
-                    elif not any(pattern.search(rel) for pattern in exclude):
-                        odd(rel, f"begins with {TEMPORARY_PREFIX}, as unfinished copies do")
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    if not any(pattern.search(rel + "/") for pattern in exclude):
-                        below.append(rel)
-                    continue
-                if exclude and any(pattern.search(rel) for pattern in exclude):
-                    continue
-                if _REMOVED.match(name):
-                    continue
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    odd(rel, f"cannot be looked at: {error.strerror}")
-                    continue
-                if not stat.S_ISREG(status.st_mode):
-                    odd(rel, kind(status.st_mode))
-                    continue
-                if settle and clock is not None and clock.is_young(status, settle):
-                    continue
-                yield Found(rel, *Version.of_file(status), status.st_dev)
+        for rel, entry in _entries(root, relpath, odd):
+            if entry.name.startswith(TEMPORARY_PREFIX):
+                if is_temporary(entry.name):
+                    unfinished(rel)
+                elif not _is_excluded(rel, exclude):
+                    odd(rel, f"begins with {TEMPORARY_PREFIX}, as unfinished copies do")
+            elif entry.is_dir(follow_symlinks=False):
+                if not _is_excluded(rel + "/", exclude):
+                    below.append(rel)
+            elif not _is_excluded(rel, exclude) and not _REMOVED.match(entry.name):
+                status = _status(entry, rel, odd)
+                if status and not (settle and clock and clock.is_young(status, settle)):
+                    yield Found(rel, *Version.of_file(status), status.st_dev)
         below.sort(reverse=True)
         pending.extend(below)
 
 
-def detour(root: str, relpath: str) -> str:
-    """Return which part of a relative path below `root` is no directory itself, or nothing.
+def _entries(
+    root: str, relpath: str, odd: Callable[[str, str], None]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield the entries of a directory with their relative paths."""
+    try:
+        entries = os.scandir(os.path.join(root, relpath) if relpath else root)
+    except OSError as error:
+        if not relpath:
+            raise
+        if not isinstance(error, FileNotFoundError):  # removed since its parent was read
+            odd(relpath, f"directory cannot be read: {error.strerror}")
+        return
+    prefix = relpath + "/" if relpath else ""
+    with entries:
+        for entry in entries:
+            yield prefix + entry.name, entry
 
-    A scan enters none but real directories; this asks whether they still are.
+
+def _status(
+    entry: os.DirEntry[str], rel: str, odd: Callable[[str, str], None]
+) -> os.stat_result | None:
+    """Return the status of a regular file; `None` of anything else."""
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        odd(rel, f"cannot be looked at: {error.strerror}")
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        odd(rel, kind(status.st_mode))
+        return None
+    return status
+
+
+def _is_excluded(rel: str, exclude: Sequence[re.Pattern[str]]) -> bool:
+    return bool(exclude) and any(pattern.search(rel) for pattern in exclude)
+
+
+def detour(root: str, relpath: str) -> str:
+    """Return which part of a relative path below `root` is not a real directory; '' if all are.
+
+    A scan enters real directories only, and this asks whether they still are.
     """
     path = root
     for part in relpath.split("/") if relpath else ():
@@ -158,7 +160,7 @@ def detour(root: str, relpath: str) -> str:
 
 
 def kind(mode: int) -> str:
-    """Return what an entry is that is neither file nor directory."""
+    """Return what a mode other than that of a regular file is the mode of, such as "a FIFO"."""
     for test, what in (
         (stat.S_ISLNK, "a symbolic link"),
         (stat.S_ISFIFO, "a FIFO"),

