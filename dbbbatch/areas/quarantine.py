@@ -22,7 +22,7 @@ from dbbbatch.database.models.finder import Remembered
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.statuses import WhyRemembered
 from dbbbatch.files import checksum, faults, names, place
-from dbbbatch.files.identity import Version
+from dbbbatch.files.identity import Version, status_of
 from dbbbatch.files.roots import MovedFile, Roots
 
 
@@ -291,9 +291,7 @@ def _one_file(path: str) -> Iterator[None]:
 def _is_quarantined_file(row: Quarantine) -> bool:
     """Return whether the file of a row is at its path in quarantine."""
     path = names.from_text(row.path)
-    try:
-        status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    if (status := status_of(path)) is None:
         return False
     found, recorded = Version.of_file(status), Version.of_row(row)
     if found == recorded:
@@ -307,11 +305,8 @@ def _is_quarantined_file(row: Quarantine) -> bool:
 
 def _is_row_version(path: str, row: Quarantine) -> bool:
     """Return whether a file is still the version of a row."""
-    try:
-        status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return Version.of_file(status) == Version.of_row(row)
+    status = status_of(path)
+    return status is not None and Version.of_file(status) == Version.of_row(row)
 
 
 def _remove_original(source: str, row: Quarantine) -> OSError | None:

@@ -153,7 +153,7 @@ def compute(
     return sums
 
 
-def read(path: str, algorithms: Collection[str]) -> tuple[os.stat_result, dict[str, str]]:
+def read_file(path: str, algorithms: Collection[str]) -> tuple[os.stat_result, dict[str, str]]:
     """Return what a file is, and its digests, if the path led to this version all the time.
 
     Raises

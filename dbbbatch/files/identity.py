@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import NamedTuple, Protocol
 
@@ -67,6 +68,24 @@ class Version(NamedTuple):
 def inode_of(number: int) -> int:
     """Return an inode as tables record it."""
     return number & _MOST
+
+
+def status_of(path: str) -> os.stat_result | None:
+    """Return the status of a file of any kind, without following a link; `None` if there is none.
+
+    Raises
+    ------
+    OSError
+        It cannot be examined.
+    """
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None  # no file system has such a name
+        raise
 
 
 def same_entry(first: str, second: str) -> bool:

@@ -207,15 +207,7 @@ def is_there(path: str) -> bool:
 
     `os.path.lexists` returns false there.
     """
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return False  # no file system has such a name
-        raise
-    return True
+    return identity.status_of(path) is not None
 
 
 def masked(mode: int) -> int:
@@ -547,7 +539,7 @@ def _rename(source: str, destination: str) -> bool:
 
 
 def _link(source: str, destination: str) -> bool:
-    """Give a file its new name, then remove the old one."""
+    """Add the new name of a file, then remove the old one."""
     try:
         os.link(source, destination, follow_symlinks=False)
     except OSError as error:
@@ -601,7 +593,7 @@ def _write_block(descriptor: int, block: memoryview) -> None:
 
 
 def _reserve(descriptor: int, count: int) -> None:
-    """Have the file system choose the blocks of a large file at once; errors do not matter.
+    """Reserve the blocks of a large file at once; errors do not matter.
 
     The size remains what was written, so that a copy that ends early does not look whole. Nothing
     is reserved where the space is less than that: a file with holes may need little of it.
@@ -612,7 +604,7 @@ def _reserve(descriptor: int, count: int) -> None:
 
 
 def _begin_write_back(descriptor: int, start: int, count: int) -> None:
-    """Have the disk begin to write a part of a file; errors do not matter."""
+    """Begin to write a part of a file to the disk; errors do not matter."""
     if hasattr(_libc, "sync_file_range"):
         _libc.sync_file_range(descriptor, start, count, _SYNC_FILE_RANGE_WRITE)
 

@@ -62,7 +62,7 @@ class Roots:
         if why := mounts.why_unmounted(path, sentinel):
             return why
         try:
-            descriptor, identity = _open(path)
+            descriptor, identity = _open_directory(path)
         except OSError as error:
             return f"{path}: {error.strerror}; is it mounted?"
         held, first = self._roots.setdefault(path, (descriptor, identity))
@@ -89,7 +89,7 @@ class Roots:
             For an operator: what could not be taken back; '' if nothing is left there.
         """
         try:
-            here, identity = _open(path)
+            here, identity = _open_directory(path)
         except OSError:
             return ""
         try:
@@ -111,7 +111,7 @@ class Roots:
         self._roots.clear()
 
 
-def _open(path: str) -> tuple[int, _Identity]:
+def _open_directory(path: str) -> tuple[int, _Identity]:
     """Return a descriptor of a directory, and which one it is."""
     descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

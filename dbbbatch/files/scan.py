@@ -1,4 +1,4 @@
-"""Find the files of a directory tree that nobody changes any more."""
+"""Find the files of a directory tree that have not changed for a while."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def scan(
     while pending:
         relpath = pending.pop()
         below = []
-        for rel, entry in _entries(root, relpath, odd):
+        for rel, entry in _directory_entries(root, relpath, odd):
             if entry.name.startswith(TEMPORARY_PREFIX):
                 if is_temporary(entry.name):
                     unfinished(rel)
@@ -95,14 +95,14 @@ def scan(
                 if not _is_excluded(rel + "/", exclude):
                     below.append(rel)
             elif not _is_excluded(rel, exclude) and not _REMOVED.match(entry.name):
-                status = _status(entry, rel, odd)
+                status = _file_status(entry, rel, odd)
                 if status and not (settle and clock and clock.is_young(status, settle)):
                     yield Found(rel, *Version.of_file(status), status.st_dev)
         below.sort(reverse=True)
         pending.extend(below)
 
 
-def _entries(
+def _directory_entries(
     root: str, relpath: str, odd: Callable[[str, str], None]
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield the entries of a directory with their relative paths."""
@@ -120,7 +120,7 @@ def _entries(
             yield prefix + entry.name, entry
 
 
-def _status(
+def _file_status(
     entry: os.DirEntry[str], rel: str, odd: Callable[[str, str], None]
 ) -> os.stat_result | None:
     """Return the status of a regular file; `None` of anything else."""

@@ -1,4 +1,4 @@
-"""Whether a configuration file can be trusted: only its reader, or root, can have written it.
+"""Read a configuration file only if nobody but its reader, or root, can have written it.
 
 A configuration names the commands that its reader runs. As sshd does with its files (StrictModes of
 sshd_config(5)), all directories on the way to the file are checked: whoever may write in one may

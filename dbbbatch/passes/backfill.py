@@ -188,7 +188,7 @@ class BackfillWork(Recording):
     def _read(self, file: Incoming) -> tuple[Incoming, OSError | Interrupted | None]:
         try:
             algorithms = dict.fromkeys((self._finder.checksum, *self._finder.checksums))
-            status, sums = checksum.read(file.destination, algorithms)
+            status, sums = checksum.read_file(file.destination, algorithms)
         except (OSError, Interrupted) as error:
             return file, error
         return file._replace(status=status, sums=sums), None

@@ -53,7 +53,7 @@ def test_a_stored_checksum_is_that_of_its_file(big):
 
 
 def test_read_notices_a_path_that_leads_to_another_file_by_then(big, monkeypatch):
-    status, sums = checksum.read(str(big), ["md5"])
+    status, sums = checksum.read_file(str(big), ["md5"])
     assert (status, sums) == (os.lstat(big), checksum.compute(str(big), ["md5"]))
     compute = checksum.compute
 
@@ -65,7 +65,7 @@ def test_read_notices_a_path_that_leads_to_another_file_by_then(big, monkeypatch
 
     monkeypatch.setattr(checksum, "compute", replace)
     with pytest.raises(checksum.Changed):
-        checksum.read(str(big), ["md5"])
+        checksum.read_file(str(big), ["md5"])
 
 
 def test_compute_of_an_empty_file(tmp_path):
@@ -90,7 +90,7 @@ def test_compute_notices_a_file_that_grows(big, monkeypatch):
 @pytest.mark.promise
 @pytest.mark.parametrize(("ends", "error"), [(1, checksum.Changed), (2, OSError)])
 def test_compute_does_not_take_the_beginning_of_a_file_for_all_of_it(big, monkeypatch, ends, error):
-    """A server may say once, or as often as it is asked, that there is no more."""
+    """A server may answer once, or always, that it has reached the end of the file."""
     answers = [None, *[0] * ends]
 
     def readv(descriptor, buffers, real=os.readv):

@@ -57,7 +57,7 @@ def test_a_file_just_written_is_young_whatever_the_clock_of_its_server(
 
 @pytest.fixture
 def no_unnamed_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the file system make no file without a name, as NFS does not."""
+    """Let the file system make no file without a name, as NFS."""
     real = os.open
 
     def refuse(path: Any, flags: int, *more: Any, **named: Any) -> int:

@@ -142,7 +142,7 @@ def test_what_began_after_an_earlier_version_took_the_lock_is_not_taken_for_it(t
 
 @pytest.fixture
 def reader(tmp_path):
-    """Have another process hold a lock for reading on a lock file, as no pass does."""
+    """Start a process that holds a lock for reading on a lock file, as no pass does."""
     (tmp_path / "handoff.a.lock").touch()
     script = """
 import fcntl, struct, sys

@@ -95,7 +95,7 @@ def test_what_came_to_the_bare_mount_point_is_told(
     finding = Finding(settings, tmp_path)
     with area(finding.storage, mounted=False) as storage:
         finding.put("a", b"one")
-        # Its name is free no more when it is to go back.
+        # Its name is no longer free when it must go back.
         at_call(monkeypatch, place, "place", 1, storage.goes_away)
         at_call(
             monkeypatch, place, "sync_file_system", 1, lambda: (finding.put("a", b"next"), None)[1]

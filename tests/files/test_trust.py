@@ -15,7 +15,7 @@ SOMEBODY = 65534
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Give a file three directories deep, as trusted as can be."""
+    """Return a file three directories deep that can be trusted."""
     path = tmp_path / "a" / "b" / "dbb.toml"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"content")

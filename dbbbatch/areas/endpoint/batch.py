@@ -9,7 +9,7 @@ from datetime import datetime
 from dbbbatch.areas.endpoint.session import Expected
 from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.errors import DbbError
-from dbbbatch.files.identity import Version
+from dbbbatch.files.identity import Version, status_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +163,7 @@ class Unrecovered:
 
 def changed(buffer: str, row: HandoffRow, rel: str) -> str:
     """Return what became of a file of the buffer, or nothing if it is the same version."""
-    try:
-        status = os.lstat(os.path.join(buffer, rel))
-    except (FileNotFoundError, NotADirectoryError):
+    if (status := status_of(os.path.join(buffer, rel))) is None:
         return "no longer in the buffer"
     if Version.of_file(status) != Version.of_row(row):
         return "replaced in the buffer by another version"

@@ -84,7 +84,7 @@ class Verification:
         path = names.below(self._finder.storage, names.rel_of(row))
         algorithm, digest = checksum.parse(row.checksum)
         try:
-            status, sums = checksum.read(path, [algorithm])
+            status, sums = checksum.read_file(path, [algorithm])
         except Interrupted:
             return
         except (FileNotFoundError, NotADirectoryError, checksum.Changed):

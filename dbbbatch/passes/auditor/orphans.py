@@ -114,7 +114,7 @@ class OrphanSearch:
         ready = []
         for orphan in orphans:
             try:
-                status, sums = checksum.read(orphan.destination, algorithms)
+                status, sums = checksum.read_file(orphan.destination, algorithms)
                 ready.append(orphan._replace(status=status, sums=sums))
             except Interrupted:
                 break

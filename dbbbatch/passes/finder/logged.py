@@ -226,7 +226,7 @@ class LoggedFiles:
                 ):
                     return file._replace(status=status).decided(Fate.DUPLICATE)
                 algorithms[checksum.parse(known.checksum)[0]] = None
-            status, sums = checksum.read(file.destination, algorithms)
+            status, sums = checksum.read_file(file.destination, algorithms)
         except Interrupted:
             return file
         except OSError as error:
