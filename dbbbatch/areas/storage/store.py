@@ -23,7 +23,7 @@ from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.statuses import IngestStatus, WhyRemembered
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place, temporary
-from dbbbatch.files.identity import Version, inode_of
+from dbbbatch.files.identity import Version, inode_of, status_of
 from dbbbatch.files.parallel import map_in_order, useful_threads
 from dbbbatch.files.roots import MovedFile
 
@@ -386,9 +386,7 @@ def _found(area: StorageArea, row: FileRow) -> Incoming | None:
     """Return the file that an intent brought to storage, if it did; remove an unfinished copy."""
     file = area.incoming(names.rel_of(row))._replace(number=row.id)
     place.remove_temporary(file.destination, area.owner)
-    try:
-        status = os.lstat(file.destination)
-    except (FileNotFoundError, NotADirectoryError):
+    if (status := status_of(file.destination)) is None:
         return None
     file = file._replace(status=status, device=status.st_dev)
     version = Version.of_file(status)
@@ -414,18 +412,14 @@ def _was_renamed(file: Incoming, row: FileRow) -> bool:
     """
     if not stat.S_ISREG(file.status.st_mode) or inode_of(file.status.st_ino) != row.inode:
         return False
-    try:
-        original = os.lstat(file.source)
-    except (FileNotFoundError, NotADirectoryError):
+    if (original := status_of(file.source)) is None:
         return True
     return inode_of(original.st_ino) != row.inode or os.path.samestat(original, file.status)
 
 
 def _original_of(file: Incoming, row: FileRow) -> list[RememberedFile]:
     """Return the original of a stored copy, if it is still there; finish a placing by link."""
-    try:
-        status = os.lstat(file.source)
-    except (FileNotFoundError, NotADirectoryError):
+    if (status := status_of(file.source)) is None:
         return []
     if os.path.samestat(status, os.lstat(file.destination)):
         place.place(file.source, file.destination)
