@@ -17,7 +17,10 @@ MOST_WATCHES = 4096
 
 
 class Watch:
-    """Tells of changes in directories where the kernel can (not over NFS); else it only waits."""
+    """Watches directories for changes where the kernel can (not over NFS); else it only waits.
+
+    Three calls of inotify(7), by ctypes: a library for them would need a thread of its own.
+    """
 
     def __init__(self, roots: Iterable[str]) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -33,6 +36,7 @@ class Watch:
                 watched += 1
 
     def __enter__(self) -> Self:
+        """Watch from now on."""
         return self
 
     def __exit__(
@@ -41,11 +45,12 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Stop watching."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
     def wait(self, seconds: float) -> None:
-        """Wait for a change, but no longer than that."""
+        """Wait for a change, for at most so many seconds."""
         if self._descriptor < 0:
             time.sleep(seconds)
             return
@@ -67,7 +72,7 @@ def wait_for_work(
     Parameters
     ----------
     due : callable
-        A cheap look whether there is work now.
+        Returns by a cheap look whether there is work now.
     roots : iterable of `str`
         Directories in which a change may mean work.
     interval : `float`
@@ -75,7 +80,7 @@ def wait_for_work(
     end : `float`
         When to give up, by `time.monotonic`.
     stopping : callable
-        Whether to give up at once.
+        Returns whether to give up at once.
 
     Returns
     -------

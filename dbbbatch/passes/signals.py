@@ -1,5 +1,7 @@
-"""What SIGTERM, SIGINT and SIGHUP do to a pass: the first ends it after the batch in hand, a second
-one stops the transfer at once."""
+"""What SIGTERM, SIGINT and SIGHUP do to a pass.
+
+The first ends it after the current batch, a second one stops the transfer at once.
+"""
 
 import signal
 from collections.abc import Callable
@@ -12,12 +14,12 @@ _CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Signals:
-    """Catches the signals while it is entered.
+    """A context manager that catches the signals.
 
     Attributes
     ----------
     seen : `int`
-        How many have come.
+        How many have arrived.
     """
 
     def __init__(self) -> None:
@@ -26,15 +28,16 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def on_second(self, callback: Callable[[], None]) -> None:
-        """Have a function called when a second signal comes; it must only set or kill something."""
+        """Call a function when a second signal arrives; it must only set or kill something."""
         self._callbacks.append(callback)
 
     def __enter__(self) -> Self:
-        # What is ignored from the start is to be ignored: nohup, or a job in the background.
+        """Catch the signals from now on."""
+        # What is ignored from the start stays ignored: nohup, or a job in the background.
         caught = [number for number in _CAUGHT if signal.getsignal(number) != signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._handle) for number in caught}
-        # Sent when somebody opens for writing what `checksum.open_closed` has a lease of in this
-        # moment. By default it kills; a handler of ours, unlike SIG_IGN, ends with an exec.
+        # Sent when somebody opens for writing a file on which `checksum.open_closed` has a lease.
+        # By default it kills; a handler of ours, unlike SIG_IGN, ends with an exec.
         self._before[signal.SIGIO] = signal.signal(signal.SIGIO, lambda *_: None)
         waiting.seen = lambda: self.seen
         return self
@@ -45,6 +48,7 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Leave the signals to whoever caught them before."""
         waiting.seen = waiting.no_signals
         for number, before in self._before.items():
             signal.signal(number, before)

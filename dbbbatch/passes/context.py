@@ -1,0 +1,252 @@
+"""What a pass sees of the world: its settings, limits, signals, notices and directories."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dbbbatch.config.load import Settings
+from dbbbatch.config.sections import is_sqlite, sqlite_path
+from dbbbatch.errors import NO_ROOM, TryLater
+from dbbbatch.files import names, place
+from dbbbatch.files.roots import Roots
+from dbbbatch.passes.notices import Notices
+from dbbbatch.passes.progress import ProgressBar
+from dbbbatch.passes.signals import Signals
+
+logger = logging.getLogger("dbbbatch")
+logger.addHandler(logging.NullHandler())
+
+#: Refused rows that are named one by one in a pass.
+_MOST_REFUSED = 10
+
+#: A row that names a file.
+AnyRow = TypeVar("AnyRow", bound=names.Named)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line asks of a pass.
+
+    Attributes
+    ----------
+    wait : `float`
+        Seconds to wait for another pass to end.
+    max_time : `float` or `None`
+        Seconds after which no further batch is started.
+    limit : `int` or `None`
+        Most files to handle.
+    match : `tuple` [`str`]
+        Globs on the relative path, in which ``*`` also matches ``/``; one of them must match.
+    linger : `float`
+        Seconds during which to wait for work and make further passes.
+    strict : `bool`
+        Another pass at work is exit code 75, not 0.
+    """
+
+    verbose: int = 0
+    log_file: str | None = None
+    wait: float = 0
+    max_time: float | None = None
+    limit: int | None = None
+    match: tuple[str, ...] = ()
+    progress: bool = False
+    linger: float = 0
+    strict: bool = False
+
+
+class PassContext:
+    """One run of one script, as its job sees it.
+
+    Attributes
+    ----------
+    settings : `dbbbatch.config.load.Settings`
+    section
+        The section that the pass is about.
+    options : `Options`
+    run_id : `int`
+        Its row in `run`; 0 in a dry run.
+    counts : `collections.Counter`
+        What was done, in numbers, recorded in `run`; ``failed`` above zero makes the exit code 1.
+    log : `logging.Logger`
+    roots : `dbbbatch.files.roots.Roots`
+        The directories that the pass has looked at.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        section: Any,
+        options: Options,
+        notices: Notices,
+        signals: Signals,
+    ) -> None:
+        self.settings = settings
+        self.section = section
+        self.options = options
+        self.run_id = 0
+        self.counts: Counter[str] = Counter()
+        self.log = logger
+        self.roots = Roots()
+        self._notices = notices
+        self._signals = signals
+        self._refused: set[tuple[str, str]] = set()
+        self._taken = 0
+        limit = options.max_time
+        self._end = float("inf") if limit is None else time.monotonic() + limit
+        self._bar = ProgressBar()
+
+    @property
+    def site(self) -> str:
+        """The name of the site."""
+        return self.settings.site.name
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked the pass to end."""
+        return self._signals.seen > 0
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the pass must stop at once: a signal, or --max-time."""
+        return self.interrupted or time.monotonic() >= self._end
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further batch may be started: a signal, --max-time or --limit."""
+        return self.out_of_time or self.remaining == 0
+
+    @property
+    def remaining(self) -> int | None:
+        """How many files --limit still allows; `None` without a limit."""
+        return None if self.options.limit is None else max(0, self.options.limit - self._taken)
+
+    def take(self, wanted: int) -> int:
+        """Count files that are going to be handled; return how many --limit allows."""
+        allowed = wanted if self.remaining is None else min(wanted, self.remaining)
+        self._taken += allowed
+        return allowed
+
+    def matches(self, rel: str) -> bool:
+        """Return whether --match allows a relative path."""
+        globs = self.options.match
+        return not globs or any(fnmatch.fnmatchcase(rel, glob) for glob in globs)
+
+    def must_have_room(self) -> None:
+        """Raise unless what the next batch does can be recorded.
+
+        Raises
+        ------
+        TryLater
+            The disk of the state directory, or of an SQLite database, is almost full.
+        """
+        url = self.settings.database.url
+        places = {self.settings.site.state}
+        if is_sqlite(url):
+            places.add(os.path.dirname(sqlite_path(url)))
+        for path in sorted(places):
+            if os.path.isdir(path) and (free := place.free_bytes(path)) < place.RESERVE:
+                raise TryLater(
+                    f"{path}: only {free >> 10} KiB free; what is done could not be recorded",
+                    key=NO_ROOM,
+                )
+
+    def warn(self, message: str, key: str | None = None, level: int = 0) -> None:
+        """Warn the operator: once when a trouble begins and once when it ends.
+
+        Parameters
+        ----------
+        message : `str`
+            One line: what, which file or key, what now.
+        key : `str`, optional
+            What makes it the same trouble in the next pass although its words differ.
+        level : `int`
+            How great it is: the operator is warned again when it has grown.
+        """
+        self.log.warning("%s", message, extra={"said": True})
+        self._notices.warn(message, key, level)
+
+    def warn_of(self, kind: str, path: str, what: str) -> None:
+        """Warn of one file, of at most ten of a kind: of each once when it begins and when it ends.
+
+        Parameters
+        ----------
+        kind : `str`
+            What the trouble is, in one word.
+        path : `str`
+            The file, or whatever else the message begins with.
+        what : `str`
+            The rest of the line: what is wrong, and what now.
+        """
+        message = f"{names.printable(path)}: {what}"
+        named = self._notices.warn_of(kind, path, message)
+        self.log.log(
+            logging.WARNING if named else logging.INFO, "%s", message, extra={"said": named}
+        )
+
+    def info(self, message: str) -> None:
+        """Inform the operator of something that is no trouble: on a terminal, or with -v."""
+        self.log.info("%s", message, extra={"said": True})
+        self._notices.info(message)
+
+    @property
+    def troubles(self) -> str:
+        """The warnings of this pass, in one line."""
+        return "; ".join(self._notices.troubles)
+
+    def sound(self, rows: Sequence[AnyRow], table: str) -> list[AnyRow]:
+        """Return the rows whose names are paths below a directory; refuse the others.
+
+        Nothing is done for a refused row, on the disk or in the table, and the others need not
+        wait for it.
+
+        Parameters
+        ----------
+        rows : `~collections.abc.Sequence`
+            With ``relpath`` and ``filename``, and perhaps ``held_as``.
+        table : `str`
+            The table that they come from.
+        """
+        good = []
+        for row in rows:
+            if why := names.fault(row, getattr(row, "held_as", None)):
+                self.refuse(table, getattr(row, "id", None), why)
+            else:
+                good.append(row)
+        return good
+
+    def refuse(self, table: str, number: int | None, why: str) -> None:
+        """Warn, once in a pass, of a row that must not be followed, and count it as failed."""
+        which = f"row {number} of {table}" if number is not None else f"a row of {table}"
+        if (which, why) in self._refused:
+            return
+        self._refused.add((which, why))
+        self.counts["failed"] += 1
+        message = (
+            f"{which}: {why}: refused, and nothing was touched; find out who else writes to the "
+            "database, then correct it or delete it there"
+        )
+        if len(self._refused) <= _MOST_REFUSED:
+            self.warn(message, key=f"{which} {why}")
+        else:
+            self.log.warning("%s", message)
+
+    def on_second_signal(self, callback: Callable[[], None]) -> None:
+        """Call a function when a second signal comes, to stop a transfer at once."""
+        self._signals.on_second(callback)
+
+    def progress(self, done: int, total: int | None = None, what: str = "files") -> None:
+        """Show how far the pass is, with --progress on a terminal."""
+        if self.options.progress:
+            self._bar.update(done, total, what)
+
+    def close(self) -> None:
+        """Remove the progress bar, and close the directories."""
+        self.roots.close()
+        self._bar.close()

@@ -1,0 +1,182 @@
+"""The rules of the house: what may import what, one name for one thing, one shape for a change.
+
+The rules are explained in CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.support.scripts import TOP
+
+#: The floors, from the top; a module imports from its own floor and from those below it.
+FLOORS = [
+    ["cli", "demo"],
+    ["report"],
+    ["passes"],
+    ["areas"],
+    ["targets", "database"],
+    ["config"],
+    ["process"],
+    ["files"],
+    ["errors"],
+]
+
+#: What each module of its kind has, and so more than one.
+COMMON_NAMES = {"main", "command", "intend", "act", "record", "recover"}
+
+#: The steps of what can be killed, in their order.
+STEPS = ["intend", "act", "record", "recover"]
+
+#: The modules that move, remove or register files.
+SHAPED: list[str] = []
+
+#: What starts a program; only `dbbbatch.process.run` has any of these.
+STARTERS = {"subprocess", "sh", "multiprocessing", "pty"}
+STARTING_CALLS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp"}
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted((TOP / "dbbbatch").rglob("*.py")):
+        name = ".".join(path.relative_to(TOP).with_suffix("").parts).removesuffix(".__init__")
+        found[name] = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return found
+
+
+def imported(name: str) -> set[str]:
+    """Return the modules of the package that a module imports anywhere, for types too."""
+    found = set()
+    for node in ast.walk(modules()[name]):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in modules() else node.module)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return {one for one in found if one in modules() and one not in (name, "dbbbatch")}
+
+
+def floor(name: str) -> int:
+    room = name.partition(".")[2].partition(".")[0]
+    if not room:
+        return len(FLOORS)
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def test_imports_point_down() -> None:
+    up = [
+        f"{name} imports {other}"
+        for name in modules()
+        for other in imported(name)
+        if floor(other) < floor(name)
+    ]
+    assert not up
+
+
+def test_imports_run_in_no_circle() -> None:
+    graph = {name: imported(name) for name in modules()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def top_level_names(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def test_a_name_is_defined_in_one_module() -> None:
+    where = defaultdict(set)
+    for name, tree in modules().items():
+        for defined in top_level_names(tree):
+            where[defined].add(name)
+    shared = {
+        name: places
+        for name, places in where.items()
+        if len(places) > 1 and name not in COMMON_NAMES | {"logger"}
+    }
+    assert not shared
+
+
+def docstrings(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+def test_a_docstring_says_what_a_function_does() -> None:
+    vague = [
+        f"{name}: {text.splitlines()[0]}"
+        for name, tree in modules().items()
+        for text in docstrings(tree)
+        if text.partition(" ")[0].strip(",.:;") in {"Give", "Tell", "Say", "Have"}
+    ]
+    assert not vague
+
+
+def steps_of(name: str) -> list[str]:
+    """Return the steps that a module defines, in their order: as functions, or as methods."""
+    scopes: list[ast.Module | ast.ClassDef] = [
+        node for node in ast.walk(modules()[name]) if isinstance(node, ast.Module | ast.ClassDef)
+    ]
+    named = (
+        [node.name for node in scope.body if isinstance(node, ast.FunctionDef)] for scope in scopes
+    )
+    return max(([one for one in names if one in STEPS] for names in named), key=len)
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_what_can_be_killed_has_four_steps_in_order(name: str) -> None:
+    assert steps_of(name) == STEPS
+
+
+def starts_programs(tree: ast.Module) -> bool:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and STARTERS & {alias.name for alias in node.names}:
+            return True
+        if isinstance(node, ast.ImportFrom) and node.module in STARTERS:
+            return True
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "os"
+            and (node.attr in STARTING_CALLS or node.attr.startswith(("exec", "spawn")))
+        ):
+            return True
+    return False
+
+
+def test_only_one_module_starts_programs() -> None:
+    assert [name for name, tree in modules().items() if starts_programs(tree)] == [
+        "dbbbatch.process.run"
+    ]
+
+
+def test_tests_mirror_the_package() -> None:
+    """A test file that is named for a module stands where that module does."""
+    places = {Path(*name.split(".")[1:]) for name in modules()}
+    names = {place.name: place.parent for place in places}
+    astray = []
+    for path in (TOP / "tests").rglob("test_*.py"):
+        about = path.stem.removeprefix("test_")
+        folder = path.relative_to(TOP / "tests").parent
+        if about in names and sum(place.name == about for place in places) == 1:
+            if folder.parts[:1] in {("killing",), ("docs",)}:
+                continue
+            if folder != names[about]:
+                astray.append(str(path.relative_to(TOP)))
+    assert not astray
