@@ -168,7 +168,8 @@ def test_only_one_module_starts_programs() -> None:
 
 def test_tests_mirror_the_package() -> None:
     """A test file that is named for a module stands where that module does."""
-    places = {Path(*name.split(".")[1:]) for name in modules()}
+    packages = {name.rpartition(".")[0] for name in modules()}
+    places = {Path(*name.split(".")[1:]) for name in modules() if name not in packages}
     names = {place.name: place.parent for place in places}
     astray = []
     for path in (TOP / "tests").rglob("test_*.py"):

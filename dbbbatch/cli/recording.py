@@ -36,7 +36,7 @@ def run_recording(
     Parameters
     ----------
     **options
-        As `dbbbatch.passes.runner.Options` has them.
+        As `dbbbatch.passes.context.Options` has them.
 
     Returns
     -------
@@ -44,8 +44,9 @@ def run_recording(
         The exit code.
     """
     from dbbbatch.passes import runner
+    from dbbbatch.passes.context import Options
 
-    asked = runner.Options(progress=True, strict=True, **options)
+    asked = Options(progress=True, strict=True, **options)
     set_up_logging(asked.verbose)
     if dry_run:
         for line in runner.plan_pass(work, operator.settings, section, asked):

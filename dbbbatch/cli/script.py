@@ -13,6 +13,7 @@ from dbbbatch.cli.options import duration_option
 from dbbbatch.config.sections import Target
 from dbbbatch.errors import DbbError, Interrupted, UsageError
 from dbbbatch.passes import runner
+from dbbbatch.passes.context import Options
 from dbbbatch.passes.signals import Signals
 
 _OPTIONS = [
@@ -86,7 +87,7 @@ class Script:
         self._operator.given = config
         chosen = self._operator.settings.chosen(self._kind, name, every)
         own = {option: options.pop(option) for option in self._own}
-        asked = runner.Options(**options)
+        asked = Options(**options)
         if asked.linger and len(chosen) > 1:
             raise UsageError("--linger works for one section: give each a crontab line of its own")
         if not dry_run or asked.log_file:
@@ -113,9 +114,7 @@ class Script:
         except DbbError as error:
             return show_error(self._operator.program, error)
 
-    def _make_pass(
-        self, name: str, dry_run: bool, asked: runner.Options, own: dict[str, Any]
-    ) -> int:
+    def _make_pass(self, name: str, dry_run: bool, asked: Options, own: dict[str, Any]) -> int:
         settings = self._operator.settings
         section = settings.section(self._kind, name)
         if isinstance(section, Target):

@@ -22,8 +22,8 @@ from dbbbatch.errors import ConfigError, Interrupted, UsageError
 from dbbbatch.files import checksum, clock, names
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found, detour
+from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.recording import Recording
-from dbbbatch.passes.runner import PassContext
 
 _WILD = re.compile(r"[*?\[]")
 

@@ -21,8 +21,8 @@ from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found
 from dbbbatch.passes.backfill import BackfillWork
+from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.recording import Recording
-from dbbbatch.passes.runner import PassContext
 
 _BATCH = 1000
 

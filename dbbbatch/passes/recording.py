@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.scan import Found, scan
-from dbbbatch.passes.runner import PassContext, Work
+from dbbbatch.passes.context import PassContext
+from dbbbatch.passes.runner import Work
 
 #: Troubles that are told one by one; the others are only counted.
 _MOST_SAID = 20

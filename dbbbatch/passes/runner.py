@@ -1,7 +1,7 @@
 """What every pass does: lock → connect → recover → work → record in `run` → exit code.
 
-A kind of pass is a `Work`, which is given a new `PassContext` for each pass. Nothing here prints: the operator's lines are
-those of `dbbbatch.passes.notices`.
+A kind of pass is a `Work`, which is given a new `PassContext` for each pass. Nothing here prints:
+the operator's lines are those of `dbbbatch.passes.notices`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 from dbbbatch import __version__
 from dbbbatch.config.load import Settings
+from dbbbatch.config.sections import NamedSection
 from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, Interrupted, LockHeld, TryLater
 from dbbbatch.files import checksum, faults, processes
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.state import must_own
 from dbbbatch.passes import crash
-from dbbbatch.config.sections import NamedSection
 from dbbbatch.passes.context import Options, PassContext, logger
 from dbbbatch.passes.notices import Notices
 from dbbbatch.passes.signals import Signals
@@ -125,8 +125,12 @@ class _Runner:
         self._options = options
         self._signals = signals
         self._notices = Notices(self._state, self._label, always=options.verbose > 0)
-        self._new_context = lambda: PassContext(
-            settings, section, options, self._notices, signals
+        self._settings = settings
+        self._section = section
+
+    def _new_context(self) -> PassContext:
+        return PassContext(
+            self._settings, self._section, self._options, self._notices, self._signals
         )
 
     def run(self) -> int:
@@ -331,7 +335,9 @@ class _Runner:
             )
         if failed or failing:
             files = f"{failed} {'file' if failed == 1 else 'files'}" if failed else "files"
-            context.warn(f"{files} failed; `dbb status` says why, and what lists them", key="failed")
+            context.warn(
+                f"{files} failed; `dbb status` says why, and what lists them", key="failed"
+            )
         if stuck:
             # Said again as they become more: the last word on a file that was given up is not that
             # all is over.

@@ -497,7 +497,7 @@ def test_a_trouble_lasts_while_a_file_waits_for_its_next_try(run, settings, capf
     run(TargetWork(lambda p: p.counts.update(failed=1)))
     failing(settings)
     said = capfd.readouterr().err
-    assert said == "target.a: 1 files failed; `dbb status` says why, and what lists them\n"
+    assert said == "target.a: 1 file failed; `dbb status` says why, and what lists them\n"
     assert run(TargetWork()) == 0
     assert capfd.readouterr().err == ""
 
@@ -511,7 +511,7 @@ def test_a_file_that_is_given_up_is_told_and_is_not_over(run, settings, capfd):
         execute("UPDATE ingest_state SET next_try_at = NULL")
     run(TargetWork())
     assert capfd.readouterr().err == (
-        "target.a: 1 files wait for a person; `dbb status` says what deals with them\n"
+        "target.a: 1 file waits for a person; `dbb status` says what deals with them\n"
         "target.a: is over: files failed; `dbb status` says why, and what lists them\n"
     )
 

@@ -17,7 +17,7 @@ from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, clock, faults, names, place
 from dbbbatch.files.batches import batched
 from dbbbatch.files.scan import Found, scan
-from dbbbatch.passes.runner import PassContext
+from dbbbatch.passes.context import PassContext
 
 #: Seconds without a change after which no script can still be writing a temporary copy.
 _COPY_ABANDONED = 7 * 86400.0

@@ -21,8 +21,8 @@ from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
 from dbbbatch.files.batches import batched
+from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.notices import MOST_NAMED
-from dbbbatch.passes.runner import PassContext
 
 #: Rows read at a time, and marked at a time.
 _ROWS_PAGE = 5000

@@ -11,7 +11,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.file import FileChecksum
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.files import checksum, names
-from dbbbatch.passes.runner import PassContext
+from dbbbatch.passes.context import PassContext
 from dbbbatch.targets.plugin import Misconfigured, NotReady, StoredFile
 
 #: Files that a target is asked about at a time.

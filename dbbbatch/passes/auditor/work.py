@@ -21,7 +21,8 @@ from dbbbatch.passes.auditor.content import Verification
 from dbbbatch.passes.auditor.orphans import OrphanSearch
 from dbbbatch.passes.auditor.rows import RowComparison
 from dbbbatch.passes.auditor.targets import compare_targets
-from dbbbatch.passes.runner import PassContext, Work
+from dbbbatch.passes.context import PassContext
+from dbbbatch.passes.runner import Work
 
 #: Remembered files that are read at a time.
 _REMEMBERED_PAGE = 5000

@@ -14,8 +14,8 @@ from dbbbatch.database.models.file import File
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.run import Run
 from dbbbatch.files import names, place
+from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.notices import MOST_NAMED
-from dbbbatch.passes.runner import PassContext
 
 #: Seconds without a pass after which a finder is taken for switched off.
 _SWITCHED_OFF = 86400.0
@@ -27,7 +27,7 @@ class FinderJob:
     Parameters
     ----------
     section : `dbbbatch.config.sections.Finder`
-    context : `dbbbatch.passes.runner.PassContext`
+    context : `dbbbatch.passes.context.PassContext`
 
     Attributes
     ----------

@@ -19,10 +19,11 @@ from dbbbatch.database.models.finder import Remembered, RsyncLog
 from dbbbatch.files import clock, faults, names, place, rsync_log
 from dbbbatch.files.identity import inode_of
 from dbbbatch.files.scan import kind
+from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.finder.job import FinderJob
 from dbbbatch.passes.finder.log_reader import Log, LogReader, record_position
 from dbbbatch.passes.finder.logged import LoggedFiles
-from dbbbatch.passes.runner import PassContext, Work
+from dbbbatch.passes.runner import Work
 
 #: Days before the first one that is read in which unread logs are warned of.
 _DAYS_BEFORE = 31

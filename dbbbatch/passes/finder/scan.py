@@ -16,9 +16,10 @@ from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.scan import Found, scan
+from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.finder.batch import FinderBatch
 from dbbbatch.passes.finder.job import FinderJob
-from dbbbatch.passes.runner import PassContext, Work
+from dbbbatch.passes.runner import Work
 
 #: Called with a relative path and what is wrong with it.
 Note = Callable[[str, str], None]

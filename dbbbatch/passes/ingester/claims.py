@@ -22,8 +22,8 @@ from dbbbatch.database.models.due import ClaimedFile, DueQueue
 from dbbbatch.database.models.ingest import IngestEvent
 from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.files import names, processes
+from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.ingester import rules
-from dbbbatch.passes.runner import PassContext
 from dbbbatch.targets.plugin import MISSING, Outcome
 
 #: Seconds for which a claim holds, and between two renewals.
@@ -43,7 +43,7 @@ class Claims:
 
     Parameters
     ----------
-    context : `dbbbatch.passes.runner.PassContext`
+    context : `dbbbatch.passes.context.PassContext`
     section : `dbbbatch.config.sections.Target`
     target_id : `int`
         The target's row.

@@ -21,9 +21,10 @@ from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import ConfigError, DbbError, TryLater
 from dbbbatch.files import mounts, names
 from dbbbatch.files.processes import machine
+from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.ingester import rules
 from dbbbatch.passes.ingester.claims import Claims, pass_lives
-from dbbbatch.passes.runner import PassContext, Work
+from dbbbatch.passes.runner import Work
 from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Result, StoredFile
 
 if TYPE_CHECKING:
