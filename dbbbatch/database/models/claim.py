@@ -119,29 +119,29 @@ class IngestClaim(Table):
         found, after = queue.next(new, again)
         if not found:
             return [], 0, queue
-        target_id = queue.target_id
         now = connect.now()
-        becomes = {one.file_id: status for one in found if (status := status_of(one)) is not None}
-        held = [one for one in found if one.file_id in becomes]
-        rows, events = [], []
-        for at, one in enumerate(held):
-            status = becomes[one.file_id]
+        claimed, rows, events = [], [], []
+        for file in found:
+            if (status := status_of(file)) is None:
+                continue
             claim = run_id if status is IngestStatus.PENDING else None
             why = "" if claim else "not wanted by include and exclude"
-            rows.append((one.file_id, target_id, status, claim, why))
-            events.append((one.file_id, target_id, status, now, None, "", why, run_id, number + at))
+            key = (file.file_id, queue.target_id)
+            rows.append((*key, status, claim, why))
+            events.append((*key, status, now, None, "", why, run_id, number + len(events)))
+            if claim:
+                claimed.append(file)
         change(
             IngestState,
             rows,
             KEY,
             ("status", "claim", "message"),
-            before={one.was for one in held},
+            before={file.was for file in found},
             next_try_at=None,
             changed_at=now,
         )
         IngestEvent.record(events)
-        pending = [one for one in held if becomes[one.file_id] is IngestStatus.PENDING]
-        return pending, len(held) - len(pending), after
+        return claimed, len(rows) - len(claimed), after
 
     @classmethod
     def held_besides(cls, run_id: int, known: Collection[int]) -> list[ClaimedFile]:
@@ -180,11 +180,11 @@ class IngestClaim(Table):
             IngestState,
             [
                 (
-                    *(j.file_id, target_id, j.status, j.attempts, j.next_try_at),
-                    json.dumps(sorted(j.parts_done)) if j.parts_done else "",
-                    j.message,
+                    *(each.file_id, target_id, each.status, each.attempts, each.next_try_at),
+                    json.dumps(sorted(each.parts_done)) if each.parts_done else "",
+                    each.message,
                 )
-                for j in written
+                for each in written
             ],
             KEY,
             ("status", "attempts", "next_try_at", "parts_done", "message"),
@@ -195,25 +195,32 @@ class IngestClaim(Table):
         IngestEvent.record(
             [
                 (
-                    *(j.file_id, target_id, j.status, j.start_time, j.duration, j.version),
-                    *(j.message, run_id, j.number),
+                    *(
+                        each.file_id,
+                        target_id,
+                        each.status,
+                        each.start_time,
+                        each.duration,
+                        each.version,
+                    ),
+                    *(each.message, run_id, each.number),
                 )
-                for j in written
+                for each in written
             ]
         )
         bulk.insert(
             FileChecksum,
             ("file_id", "algorithm", "value"),
             [
-                (j.file_id, name, value)
-                for j in written
-                if j.file_id not in changed
-                for name, value in j.checksums.items()
+                (each.file_id, name, value)
+                for each in written
+                if each.file_id not in changed
+                for name, value in each.checksums.items()
             ],
             "ON CONFLICT (file_id, algorithm) DO NOTHING",
         )
         IngestState.offer_anew(target_id, sorted(changed), OTHER_CONTENT)
-        return _not_yet_written(run_id, [j for j in changes if j.file_id not in ours])
+        return _not_yet_written(run_id, [each for each in changes if each.file_id not in ours])
 
     @classmethod
     def take_over(
