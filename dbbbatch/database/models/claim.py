@@ -120,7 +120,8 @@ class IngestClaim(Table):
         if not found:
             return [], 0, queue
         now = connect.now()
-        claimed, rows, events = [], [], []
+        claimed, rows = [], []
+        events: list[tuple[object, ...]] = []
         for file in found:
             if (status := status_of(file)) is None:
                 continue
