@@ -196,15 +196,8 @@ class IngestClaim(Table):
         IngestEvent.record(
             [
                 (
-                    *(
-                        each.file_id,
-                        target_id,
-                        each.status,
-                        each.start_time,
-                        each.duration,
-                        each.version,
-                    ),
-                    *(each.message, run_id, each.number),
+                    *(each.file_id, target_id, each.status, each.start_time, each.duration),
+                    *(each.version, each.message, run_id, each.number),
                 )
                 for each in written
             ]
