@@ -35,12 +35,12 @@ def failing_files(kind: str, site: str, name: str) -> tuple[bool, int]:
 def _of_handoff(site: str, name: str) -> tuple[bool, int]:
     of = "FROM handoff_file WHERE site = ? AND handoff = ?"
     of += " AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED') AND "
-    failing = _any(f"{of} status = 'DELIVERED' AND error IS NOT NULL", site, name) or _any(
+    failing = _exists(f"{of} status = 'DELIVERED' AND error IS NOT NULL", site, name) or _exists(
         # A conflict may end by itself, and is no failure.
         f"{of} status = 'FOUND' AND (attempts > 0 OR error LIKE ?)",
         *(site, name, f"{SUSPECTED}%"),
     )
-    stuck = _count(
+    stuck = _number_of(
         "FROM quarantine WHERE site = ? AND label = ? AND released_at IS NULL"
         " AND quarantined_at IS NOT NULL",
         *(site, f"handoff.{name}"),
@@ -54,7 +54,7 @@ def _of_finder(site: str, name: str) -> tuple[bool, int]:
         "FROM finder_left WHERE site = ? AND finder = ?"
         " AND verdict IN ('FAILED', 'MOVED', 'GIVEN_UP')"
     )
-    return _any(of, site, name), 0
+    return _exists(of, site, name), 0
 
 
 def _of_target(site: str, name: str) -> tuple[bool, int]:
@@ -63,14 +63,14 @@ def _of_target(site: str, name: str) -> tuple[bool, int]:
         " (SELECT id FROM target WHERE site = ? AND name = ?)"
         " AND status IN ('FAILURE', 'UNKNOWN', 'INVALID') AND next_try_at IS"
     )
-    return _any(f"{of} NOT NULL", site, name), _count(f"{of} NULL", site, name)
+    return _exists(f"{of} NOT NULL", site, name), _number_of(f"{of} NULL", site, name)
 
 
-def _any(what: str, *values: Any) -> bool:
+def _exists(what: str, *values: Any) -> bool:
     return execute(f"SELECT 1 {what} LIMIT 1", values).fetchone() is not None
 
 
-def _count(what: str, *values: Any) -> int:
+def _number_of(what: str, *values: Any) -> int:
     """Return the number of rows, at most 1000."""
     rows = execute(f"SELECT count(*) FROM (SELECT 1 {what} LIMIT 1000) AS waiting", values)
     return int(rows.fetchone()[0])
