@@ -139,12 +139,11 @@ class Process:
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self.argv = [bytes(argument) for argument in argv]
         self._began = time.monotonic()
         ended_all = _ended_all
         self._ends = Ends()
         try:
-            self._command = _start(self.argv, self._ends, cwd, env)
+            self._command = _start(argv, self._ends, cwd, env)
         except BaseException:
             self._ends.close()
             raise
@@ -413,7 +412,9 @@ def end_all() -> None:
         process.end()
 
 
-def _start(argv: list[bytes], ends: Ends, cwd: str | None, env: Mapping[str, str] | None) -> Any:
+def _start(
+    argv: Sequence[bytes], ends: Ends, cwd: str | None, env: Mapping[str, str] | None
+) -> Any:
     """Start a program by `sh`, which encodes each argument as latin-1: byte for byte."""
     import logging
 

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from dbbbatch.errors import TryLater
-from dbbbatch.files import faults, mounts
+from dbbbatch.files import faults
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ESTALE, errno.EMFILE])
@@ -20,13 +20,6 @@ def test_fault_of_a_file_concerns_it_alone(number):
 def test_failing_disk_shows_at_one_file_when_read_and_at_any_when_written():
     assert not faults.affects_every_file(OSError(errno.EIO, ""))
     assert faults.affects_every_file(OSError(errno.EIO, ""), writing=True)
-
-
-def test_away_tells_an_empty_mount_point_from_a_storage_area(tmp_path):
-    assert "is it mounted" in mounts.why_unmounted(str(tmp_path / "none"), "mark")
-    assert "empty mount point" in mounts.why_unmounted(str(tmp_path), "mark")
-    (tmp_path / "mark").touch()
-    assert mounts.why_unmounted(str(tmp_path), "mark") == ""
 
 
 @pytest.mark.parametrize(

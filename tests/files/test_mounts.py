@@ -1,25 +1,34 @@
-"""On which mount of which file system a path is."""
+"""Which mount a path is on, and whether a storage area is mounted."""
 
-from pathlib import Path
+import os
 
 from dbbbatch.files import mounts
 
 
-def test_the_file_system_of_a_path_is_that_of_its_nearest_mount(tmp_path: Path) -> None:
-    mountinfo = tmp_path / "mountinfo"
-    mountinfo.write_text(
-        "22 1 8:1 / / rw - ext4 /dev/root rw\n"
-        "40 22 0:5 / /data\\040sets rw shared:1 - nfs4 server:/x rw\n"
-        "41 22 0:6 / /data rw shared:2 - xfs /dev/b rw\n"
-    )
-    for path, kind in (("/data sets/a", "nfs4"), ("/data/a", "xfs"), ("/dataset", "ext4")):
-        assert mounts.file_system(path, str(mountinfo)) == kind
+def test_an_empty_mount_point_is_no_storage_area(tmp_path):
+    assert "is it mounted" in mounts.why_unmounted(str(tmp_path / "none"), "mark")
+    assert "empty mount point" in mounts.why_unmounted(str(tmp_path), "mark")
+    (tmp_path / "mark").touch()
+    assert mounts.why_unmounted(str(tmp_path), "mark") == ""
 
 
-def test_mounts_with_any_name_are_read(tmp_path: Path) -> None:
-    mountinfo = tmp_path / "mountinfo"
-    mountinfo.write_bytes(
-        b"22 1 8:1 / / rw - ext4 /dev/root rw\n23 22 8:2 / /mnt/\xff rw - tmpfs none rw\n"
-        + "24 22 0:5 / /mnt/donn\u00e9es rw - nfs4 server:/x rw\n".encode()
-    )
-    assert mounts.file_system("/mnt/donn\u00e9es/state", str(mountinfo)) == "nfs4"
+def test_a_directory_is_inside_those_above_it(tmp_path):
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(below)
+    assert mounts.is_inside(str(below), str(tmp_path))
+    assert mounts.is_inside(str(tmp_path / "link"), str(tmp_path / "a"))
+    assert mounts.is_inside(str(below), str(below))
+    assert not mounts.is_inside(str(tmp_path), str(below))
+
+
+def test_a_mount_is_known_by_its_line(tmp_path):
+    descriptor = os.open("/proc", os.O_RDONLY)
+    try:
+        assert mounts.mount_of(descriptor).startswith("mnt_id:")
+        assert mounts.kind_of(descriptor) == "proc"
+    finally:
+        os.close(descriptor)
+    assert not mounts.same_file_system("/proc", str(tmp_path))
+    line = rb"36 35 98:0 / /mnt/a\040b\134c rw,noatime - ext3 /dev/root rw"
+    assert mounts.mount_point(line) == rb"/mnt/a b\c"
