@@ -90,7 +90,7 @@ class Finished:
     timed_out: bool
     seconds: float
 
-    def said(self) -> str:
+    def summary(self) -> str:
         """Return how it ended and the end of its stderr, or else stdout, as one line."""
         if self.timed_out:
             how = f"ended at its time limit, after {self.seconds:.0f} s"
@@ -237,7 +237,7 @@ class Process:
             self._await_end(deadline)
         except TimeoutError:
             timed_out = True
-            self._end_gently(keep)
+            self._end_gently()
         code = self._command.process.wait()
         self._drain(keep)
         output, error = (bytes(self._output[fd]) for fd in (self._ends.output, self._ends.error))
@@ -264,7 +264,7 @@ class Process:
         running = self._ended is None and self._command.process.exit_code is None
         return family.members(self.pid, running=running)
 
-    def _end_gently(self, keep: int) -> None:
+    def _end_gently(self) -> None:
         """Send SIGTERM, so that the program can tidy up at both ends; then SIGKILL."""
         before = self._family()
         self.end(signal.SIGTERM)

@@ -117,7 +117,7 @@ class CommandPlugin(Plugin):
             if result in (Result.DONE, Result.ALREADY):
                 message = run.last_lines(finished.stdout)
             else:
-                message = finished.said()
+                message = finished.summary()
             yield Outcome(file.number, result, message)
 
 

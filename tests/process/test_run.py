@@ -96,19 +96,19 @@ def test_the_end_of_long_output_is_kept() -> None:
 
 def test_exit_code_and_last_words_are_told() -> None:
     finished = shell("echo why >&2; echo not >&2; exit 3")
-    assert (finished.exit_code, finished.said()) == (3, "exit code 3: why | not")
+    assert (finished.exit_code, finished.summary()) == (3, "exit code 3: why | not")
 
 
 def test_what_a_silent_stderr_does_not_say_stdout_may() -> None:
-    assert shell("echo why; exit 3").said() == "exit code 3: why"
+    assert shell("echo why; exit 3").summary() == "exit code 3: why"
 
 
-def test_last_words_are_one_printable_line() -> None:
-    said = shell("printf 'a\\033[1m\\377\\nb' >&2; exit 1").said()
-    assert said == "exit code 1: a [1m\\xff | b"
+def test_the_last_output_is_one_printable_line() -> None:
+    summary = shell("printf 'a\\033[1m\\377\\nb' >&2; exit 1").summary()
+    assert summary == "exit code 1: a [1m\\xff | b"
 
 
-def test_a_signal_is_told_apart_from_an_exit_code() -> None:
+def test_a_signal_is_no_exit_code() -> None:
     finished = shell("kill -9 $$")
     assert (finished.exit_code, finished.signal) == (None, 9)
 
@@ -151,7 +151,7 @@ def test_the_time_limit_ends_all_that_was_started() -> None:
 
 
 def test_the_time_limit_is_told() -> None:
-    assert shell("sleep 60", timeout=0.1).said().startswith("ended at its time limit")
+    assert shell("sleep 60", timeout=0.1).summary().startswith("ended at its time limit")
 
 
 def test_a_program_asked_to_end_may_tidy_up(

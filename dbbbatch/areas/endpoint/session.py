@@ -539,7 +539,7 @@ class Session:
             return process.finish(time.monotonic() + run.GRACE)
 
     def _why(self, finished: run.Finished) -> str:
-        return f"{self.place.name} cannot be reached: {finished.said()}"
+        return f"{self.place.name} cannot be reached: {finished.summary()}"
 
 
 class _Ended(Exception):

@@ -412,7 +412,7 @@ class Sender:
             if status not in self._section.success_codes or finished.timed_out:
                 tool = os.path.basename(os.fsdecode(argv[0]))
                 # The attempt has another name each time, and it is the same trouble.
-                texts.append(f"{tool}: {finished.said()}".replace(batch.attempt, "*"))
+                texts.append(f"{tool}: {finished.summary()}".replace(batch.attempt, "*"))
                 lost = charge.lost_line(self._section.endpoint.transfer, finished)
                 failures.update((item.row.id, Failure(texts[-1], lost)) for item in group)
                 sent.cut_off = sent.cut_off or finished.exit_code is None or finished.timed_out
