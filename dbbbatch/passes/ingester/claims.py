@@ -1,6 +1,6 @@
 """The files that a pass has claimed: each method that changes the database is one transaction.
 
-intend   `Claims.take`: the files become PENDING and name this run; a lease says until when.
+intend   `Claims.take`: the files become PENDING and name this run; its claim expires.
 act      The plugin ingests them; see `dbbbatch.passes.ingester.offer`.
 record   `Claims.record`, `Claims.release`: each file's new status, its event, the end of its claim.
 recover  `Claims.take_over`: what runs that are dead had claimed is UNKNOWN and due.
@@ -186,7 +186,7 @@ class Claims:
         return count
 
     def end(self) -> None:
-        """End the lease of a pass that has claimed nothing any more."""
+        """Delete the claim of a pass that has no files any more."""
         if self._renewed > 0:
             connect.write(IngestClaim.end, self.context.run_id)
 
