@@ -370,12 +370,11 @@ def run(
         return process.finish(deadline, keep)
 
 
-def start_child(
-    argv: Sequence[str], *, output: int, descriptors: Sequence[int], env: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    """Start a program that inherits some descriptors, and no others, in a session of its own.
+class ChildProcess:
+    """A program that inherits some descriptors, and no others, in a session of its own.
 
-    Not by `sh`, which connects programs by stdin, stdout and stderr only, and imports asyncio.
+    Not started by `sh`, which connects programs by stdin, stdout and stderr only, and imports
+    asyncio.
 
     Parameters
     ----------
@@ -393,15 +392,35 @@ def start_child(
     OSError
         It cannot be started.
     """
-    return subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        pass_fds=descriptors,
-        start_new_session=True,
-        env=env,
-    )
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        output: int,
+        descriptors: Sequence[int],
+        env: Mapping[str, str],
+    ) -> None:
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=descriptors,
+                start_new_session=True,
+                env=env,
+            )
+        except subprocess.SubprocessError as error:
+            raise OSError(errno.EAGAIN, str(error)) from None
+        self.pid = self._process.pid
+
+    def wait(self, seconds: float) -> int:
+        """Return the exit code, or the negative signal; raise `TimeoutError` if it still runs."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
 
 
 def end_all() -> None:

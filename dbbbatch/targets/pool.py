@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import pickle
 import select
-import subprocess
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -156,7 +155,7 @@ class WorkerPool:
                     return
                 try:
                     worker = Worker(self._launch, self._log)
-                except (OSError, subprocess.SubprocessError) as error:
+                except OSError as error:
                     self._give_up(_not_started(error))
                     return
                 self._workers.append(worker)
@@ -309,7 +308,7 @@ def ask_plugin(
     """
     try:
         worker = Worker(launch, log)
-    except (OSError, subprocess.SubprocessError) as error:
+    except OSError as error:
         raise _not_started(error) from None
     timeout = launch.context.timeout
     try:

@@ -13,7 +13,6 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
@@ -133,7 +132,7 @@ class Worker:
         self.output, output = os.pipe()
         descriptors = (theirs.fileno(), lifeline)
         try:
-            self._process = run.start_child(
+            self._process = run.ChildProcess(
                 [sys.executable, "-c", _BOOT, *map(str, descriptors), json.dumps(sys.path)],
                 output=output,
                 descriptors=descriptors,
@@ -252,7 +251,7 @@ class Worker:
         self._release()
         try:
             code = self._process.wait(CLOSING)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             self.unkillable = True
             return "not to be killed: it waits for a disk, or for a server that does not answer"
         if code >= 0:
@@ -276,7 +275,7 @@ class Worker:
                     raise TimeoutError
                 self.read_output()
             self._process.wait(max(0.001, deadline - time.monotonic()))
-        except (OSError, subprocess.TimeoutExpired):
+        except OSError:
             self._log.warning("the plugin did not close within %.0f s", CLOSING)
             self.end()
         else:
