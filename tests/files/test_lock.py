@@ -50,7 +50,7 @@ def test_a_second_holder_is_refused(tmp_path, holder):
         Lock(tmp_path, "handoff.a").acquire()
 
 
-def test_who_holds_it_since_when_and_from_which_command_line_is_said(tmp_path, holder):
+def test_the_error_names_the_holder_its_time_and_its_command_line(tmp_path, holder):
     process = holder()
     with pytest.raises(LockHeld, match=rf"pid {process.pid} since 20.* UTC: .*python"):
         Lock(tmp_path, "handoff.a").acquire()
@@ -104,7 +104,7 @@ def test_several_passes_may_hold_a_lock_of_several(tmp_path):
     third.acquire()
 
 
-def test_looking_who_holds_it_takes_nothing(tmp_path):
+def test_asking_for_the_holders_does_not_acquire_it(tmp_path):
     lock = Lock(tmp_path, "handoff.a")
     assert lock.holders() == []
     lock.acquire()
@@ -180,7 +180,7 @@ def test_a_lock_file_is_for_its_owner_only(tmp_path):
         assert (tmp_path / f"{label}.lock").stat().st_mode & 0o777 == 0o600
 
 
-def test_who_has_held_it_for_long_is_told_from_who_has_not(tmp_path, holder):
+def test_held_for_returns_those_that_have_held_it_so_long(tmp_path, holder):
     process = holder()
     lock = Lock(tmp_path, "handoff.a")
     assert [each.pid for each in lock.held_for(0)] == [process.pid]
@@ -188,7 +188,9 @@ def test_who_has_held_it_for_long_is_told_from_who_has_not(tmp_path, holder):
 
 
 @pytest.mark.parametrize("clock", ["since", "uptime"])
-def test_how_long_it_is_held_is_told_by_whichever_clock_was_not_set_back(tmp_path, holder, clock):
+def test_the_time_for_which_it_is_held_comes_from_the_clock_that_was_not_set_back(
+    tmp_path, holder, clock
+):
     holder()
     path = tmp_path / "handoff.a.lock"
     said = json.loads(path.read_text())
@@ -197,7 +199,7 @@ def test_how_long_it_is_held_is_told_by_whichever_clock_was_not_set_back(tmp_pat
     assert 7200 <= found.seconds < 7300
 
 
-def test_one_of_several_holders_is_told_of_beside_us(tmp_path, holder):
+def test_another_holder_beside_us_is_returned(tmp_path, holder):
     process = holder()
     lock = Lock(tmp_path, "handoff.a", count=2)
     lock.acquire()

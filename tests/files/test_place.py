@@ -107,7 +107,7 @@ def test_place_refuses_where_links_are_forbidden(tmp_path, link_only, monkeypatc
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_place_says_when_file_systems_differ(tmp_path, other_file_system):
+def test_place_refuses_another_file_system(tmp_path, other_file_system):
     source = write(tmp_path / "a")
     with pytest.raises(OSError, match="cross-device") as caught:
         place.place(source, str(other_file_system / "a"))
@@ -188,7 +188,7 @@ def test_copy_into_leaves_nothing_on_a_full_disk(tmp_path, monkeypatch):
 
 
 @pytest.mark.promise
-def test_copy_beside_asks_for_the_error_of_what_the_disk_was_given_early(tmp_path, monkeypatch):
+def test_copy_beside_reports_the_error_of_an_early_write(tmp_path, monkeypatch):
     """Told once, to this descriptor: no later sync of the file system would have to say it."""
     source = write(tmp_path / "a", "x" * (5 << 20))
 
@@ -201,7 +201,7 @@ def test_copy_beside_asks_for_the_error_of_what_the_disk_was_given_early(tmp_pat
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_copy_beside_copies_what_the_disk_is_given_in_parts(tmp_path, other_file_system):
+def test_copy_beside_copies_a_file_that_is_written_early_in_parts(tmp_path, other_file_system):
     source, destination = write(tmp_path / "a", "0123456789" * (1 << 20)), other_file_system / "b"
     sums = place.copy_beside(source, str(destination), ["md5"])
     assert sums == checksum.compute(source, ["md5"])
@@ -284,7 +284,7 @@ def test_sync_and_space_of_a_directory(tmp_path):
         place.sync_file_system(str(tmp_path / "gone"))
 
 
-def test_can_place_says_how_and_leaves_nothing(tmp_path):
+def test_can_place_returns_how_and_leaves_nothing(tmp_path):
     assert place.can_place(str(tmp_path)) == "rename"
     assert os.listdir(tmp_path) == []
 

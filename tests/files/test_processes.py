@@ -32,7 +32,7 @@ def test_the_tick_at_which_this_process_began() -> None:
     assert processes.lives(os.getpid(), processes.start_ticks(), BORN_AT_ANOTHER_TIME)
 
 
-def test_a_running_process_lives_whatever_the_clock_says(child: subprocess.Popen[bytes]) -> None:
+def test_a_running_process_lives_whatever_the_clock(child: subprocess.Popen[bytes]) -> None:
     ticks = ticks_of(child)
     assert processes.lives(child.pid, ticks, BORN_AT_ANOTHER_TIME)
 
@@ -76,14 +76,14 @@ def test_a_name_that_looks_like_the_rest_of_the_line_misleads_nobody() -> None:
         process.kill()
 
 
-def test_a_stopped_process_is_said_to_be_so(child: subprocess.Popen[bytes]) -> None:
+def test_a_stopped_process_waits_for_a_signal(child: subprocess.Popen[bytes]) -> None:
     assert processes.waits_for(os.getpid()) == ""
     child.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, child.pid, os.WSTOPPED)
     assert f"`kill -CONT {child.pid}`" in processes.waits_for(child.pid)
 
 
-def test_names_of_machines_tell_boots_apart() -> None:
+def test_names_of_machines_differ_by_boot() -> None:
     here = processes.machine()
     assert processes.same_boot(here, here.partition(" ")[0] + " pid:[1]")
     assert not processes.same_boot(here, "another " + here)

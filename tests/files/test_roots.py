@@ -89,7 +89,7 @@ def test_a_storage_area(
     assert [status for _, _, status in finding.rows()] == ["STORED"] * len(FILES)
 
 
-def test_what_came_to_the_bare_mount_point_is_told(
+def test_what_came_to_the_bare_mount_point_is_reported(
     settings: load.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     finding = Finding(settings, tmp_path)

@@ -61,12 +61,12 @@ def test_parse_finds_transferred_files_only(line, name):
         (b">f..T.... a", True),
     ],
 )
-def test_letters_tell_an_update_from_a_new_file(line, updated):
+def test_letters_distinguish_an_update_from_a_new_file(line, updated):
     assert rsync_log.parse_line(line).updated == updated
 
 
 @pytest.mark.parametrize("line", [b"\0", b"a\0", b"\0>f+++++++++ a", rb">f+++++++++ a\#000"])
-def test_what_was_lost_to_nuls_is_told(line):
+def test_a_line_with_nuls_is_damaged(line):
     assert rsync_log.parse_line(line).damaged
     assert not rsync_log.parse_line(b">f+++++++++ a").damaged
 
@@ -150,7 +150,7 @@ def test_directory_is_the_one_that_a_scan_meets(tmp_path):
         assert {rel: rsync_log.scan_directory(str(root), rel) for rel in found} == found
 
 
-def test_normal_gives_one_name_for_one_file():
+def test_normal_returns_one_name_for_one_file():
     assert rsync_log.normal("./a//b/./c") == "a/b/c"
 
 

@@ -154,7 +154,7 @@ def test_scan_bears_files_taken_away_meanwhile(tmp_path, put):
 
 
 @pytest.mark.parametrize("name", [b"a b", b"-x", b"$(x)", b"a\nb", b"\xff\xfe", b"#", b"'\""])
-def test_scan_gives_names_that_lead_back_to_the_file(tmp_path, name):
+def test_scan_yields_names_that_lead_to_the_file(tmp_path, name):
     (tmp_path / os.fsdecode(name)).touch()
     (found,) = scan(str(tmp_path))
     assert os.fsencode(found.rel) == name

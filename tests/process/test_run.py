@@ -94,7 +94,7 @@ def test_the_end_of_long_output_is_kept() -> None:
     assert len(finished.stderr) <= 2 * 1000
 
 
-def test_exit_code_and_last_words_are_told() -> None:
+def test_the_summary_has_the_exit_code_and_the_last_output() -> None:
     finished = shell("echo why >&2; echo not >&2; exit 3")
     assert (finished.exit_code, finished.summary()) == (3, "exit code 3: why | not")
 
@@ -135,7 +135,7 @@ def test_a_broken_pipe_ends_the_program_and_not_us() -> None:
     assert shell("yes | head -n 1").stdout == b"y\n"
 
 
-def test_environment_and_directory_are_given(tmp_path: Path) -> None:
+def test_a_program_runs_in_the_environment_and_directory(tmp_path: Path) -> None:
     argv = [b"/bin/sh", b"-c", b"echo $A; pwd"]
     finished = run.run(argv, timeout=FOREVER, cwd=str(tmp_path), env={"A": "b"})
     assert finished.stdout == f"b\n{tmp_path}\n".encode()
@@ -150,7 +150,7 @@ def test_the_time_limit_ends_all_that_was_started() -> None:
         wait_for(pid)
 
 
-def test_the_time_limit_is_told() -> None:
+def test_the_summary_has_the_time_limit() -> None:
     assert shell("sleep 60", timeout=0.1).summary().startswith("ended at its time limit")
 
 
@@ -165,7 +165,7 @@ def test_a_program_asked_to_end_may_tidy_up(
     assert (tmp_path / "tidy").exists()
 
 
-def test_who_keeps_the_output_open_is_not_waited_for() -> None:
+def test_a_child_that_keeps_the_output_open_does_not_delay_the_end() -> None:
     # As an ssh master connection does.
     finished = shell("setsid sleep 60 & echo $!")
     assert finished.exit_code == 0
@@ -204,12 +204,12 @@ def test_a_process_is_ended_by_what_it_names(tmp_path: Path) -> None:
         (b"/\xff", "must be ASCII"),
     ],
 )
-def test_a_missing_program_is_said(program: bytes, why: str) -> None:
+def test_the_error_names_a_missing_program(program: bytes, why: str) -> None:
     with pytest.raises(run.ToolMissing, match=why):
         run.run([program], timeout=FOREVER)
 
 
-def test_what_cannot_be_started_is_said(tmp_path: Path) -> None:
+def test_the_error_names_what_cannot_be_started(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no program")
     (tmp_path / "text").chmod(0o755)
     with pytest.raises(run.ToolMissing, match="Exec format error"):
@@ -255,7 +255,7 @@ def test_a_writer_is_not_kept_by_a_program_that_only_prints() -> None:
         assert len(process.read(time.monotonic() + FOREVER)) < run.KEPT + (1 << 17)
 
 
-def test_a_child_that_prints_on_does_not_keep_who_waits_for_its_parent(tmp_path: Path) -> None:
+def test_a_child_that_goes_on_printing_does_not_delay_the_end(tmp_path: Path) -> None:
     finished = shell(f"yes & echo $! >{tmp_path}/pid; exit 3", timeout=FOREVER)
     run.family.end([int((tmp_path / "pid").read_text())])
     assert (finished.exit_code, finished.timed_out) == (3, False)
