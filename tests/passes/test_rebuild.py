@@ -248,7 +248,7 @@ def test_known_files_that_storage_does_not_bear_out_are_counted_for_the_auditor(
 def test_row_of_another_inode_is_in_doubt_and_one_that_is_known_to_be_wrong_is_not(lived):
     change(lived, "UPDATE file SET inode = 1 WHERE filename = 'a.fits'")
     change(lived, "UPDATE file SET status = 'CORRUPT', inode = 1 WHERE filename = 'b.fits'")
-    assert "\n1 known files" in lived.run("dbb", "rebuild", "finder.latiss").out
+    assert "\n1 known file missing" in lived.run("dbb", "rebuild", "finder.latiss").out
 
 
 @pytest.mark.promise
@@ -256,7 +256,7 @@ def test_row_of_another_inode_is_in_doubt_until_the_auditor_has_read_its_file(li
     change(lived, "UPDATE file SET inode = 1, mtime_ns = 1 WHERE filename = 'a.fits'")
     change(lived, "UPDATE file SET inode = NULL, mtime_ns = NULL WHERE filename = 'b.fits'")
     assert lived.run("dbb-auditor", "--share", "1").code == 0
-    assert "known files are" not in lived.run("dbb", "rebuild", "finder.latiss").out
+    assert "known file" not in lived.run("dbb", "rebuild", "finder.latiss").out
     for filename, mtime_ns, inode in ask(lived, "SELECT filename, mtime_ns, inode FROM file"):
         status = os.stat(next(lived.storage.rglob(filename)))
         assert (mtime_ns, inode) == (status.st_mtime_ns, status.st_ino)
