@@ -238,7 +238,7 @@ def examine(given: str | Path | None, plugins: Plugins) -> tuple[Settings | None
     return replace(settings, target=right, wrong=wrong), problems
 
 
-def _find(given: str | None) -> tuple[Path, bytes, tuple[str, ...]]:
+def _find_and_read(given: str | None) -> tuple[Path, bytes, tuple[str, ...]]:
     """Read the file that is given, else $DBB_CONFIG, ./dbb.toml, /etc/dbb/dbb.toml.
 
     Also return notes about the files that were not used. A file that is named is used or refused.
@@ -278,7 +278,7 @@ def _find(given: str | None) -> tuple[Path, bytes, tuple[str, ...]]:
 
 def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
     """Return the settings, or None if no script can run, and all problems seen without plugins."""
-    path, content, notes = _find(str(given) if given else None)
+    path, content, notes = _find_and_read(str(given) if given else None)
     import tomli
 
     try:

@@ -81,7 +81,7 @@ def _password_file(value: Any) -> str:
     return fields.absolute_path(value)
 
 
-def _directory(help: str, example: str) -> Any:
+def _directory_key(help: str, example: str) -> Any:
     return option(help=help, parse=fields.absolute_path, example=example)
 
 
@@ -110,7 +110,7 @@ class Site:
         parse=fields.nonempty,
         example="summit",
     )
-    state: str = _directory(
+    state: str = _directory_key(
         "local directory for locks, the default database and which problems were reported",
         "/var/lib/dbb",
     )
@@ -276,11 +276,11 @@ class Handoff(Source):
     kind: ClassVar[str] = "handoff"
     endpoint: Endpoint
 
-    buffer: str = _directory("where the archiver puts new files", "/data/buffer")
-    holding: str = _directory(
+    buffer: str = _directory_key("where the archiver puts new files", "/data/buffer")
+    holding: str = _directory_key(
         "where originals wait after delivery; same file system as the buffer", "/data/holding"
     )
-    quarantine: str = _directory(
+    quarantine: str = _directory_key(
         "where files go that need a person; same file system, not below buffer or holding",
         "/data/quarantine",
     )
@@ -343,9 +343,9 @@ class Finder(Source):
     """One location where new files are discovered, and the storage area that they go to."""
 
     kind: ClassVar[str] = "finder"
-    source: str = _directory("where new files (or rsync's logs) are", "/data/at/buffer")
-    storage: str = _directory("the storage area", "/data/storage")
-    quarantine: str = _directory(
+    source: str = _directory_key("where new files (or rsync's logs) are", "/data/at/buffer")
+    storage: str = _directory_key("the storage area", "/data/storage")
+    quarantine: str = _directory_key(
         "where files go that need a person; not below source or storage",
         "/data/storage-quarantine",
     )
@@ -436,7 +436,7 @@ class Target(NamedSection):
     """A data management system that stored files are offered to."""
 
     kind: ClassVar[str] = "target"
-    storage: str = _directory("the storage area", "/data/storage")
+    storage: str = _directory_key("the storage area", "/data/storage")
     plugin: str = option(help="which plugin ingests: null, command, link, …", example="null")
     include: tuple[re.Pattern[str], ...] = _patterns(
         "regular expressions: only such relative paths are offered"
