@@ -1,16 +1,14 @@
-"""Restoring rows of a database that was lost, or is last night's, from what is on disk."""
+"""Restore rows of a database that was lost, or restored from a backup, from what is on disk."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from dbbbatch.areas.reasons import VERSION, is_reason, reason_and_name
 from dbbbatch.config.sections import Finder, Handoff
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import File, FileRow, Name, among_paths
+from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.statuses import FileStatus, HandoffStatus, IngestStatus
@@ -26,14 +24,18 @@ from dbbbatch.passes.recording import Recording
 
 _BATCH = 1000
 
-#: What a row may still say of a file that has been moved aside since.
-_BEFORE_ASIDE = ("FOUND", "DELIVERED", "VANISHED", "PURGED")
+#: What a row may still say of a file that has been quarantined since.
+_BEFORE_QUARANTINE = ("FOUND", "DELIVERED", "VANISHED", "PURGED")
+
+#: relpath, filename, size_bytes and mtime_ns: what makes a version of a file of a buffer.
+VersionKey = tuple[str, str, int, int]
 
 
 class StorageRebuild(BackfillWork):
     """A pass that records what storage and the quarantine of a finder hold.
 
-    It also counts the rows ``in doubt``, which storage does not bear out; an auditor judges them.
+    It also counts the rows ``in doubt``, which storage contradicts; an auditor looks at their
+    files.
     """
 
     kind = "rebuild"
@@ -42,62 +44,62 @@ class StorageRebuild(BackfillWork):
         super().__init__(finder, becomes=becomes, jobs=jobs, recorded_as="rebuild")
         self._section = finder
 
-    def recover(self, p: PassContext) -> None:
-        """See that the areas are there."""
-        super().recover(p)
-        p.roots.require(self._section.quarantine)
+    def recover(self, context: PassContext) -> None:
+        """Raise `TryLater` unless storage and quarantine are mounted."""
+        super().recover(context)
+        context.roots.require(self._section.quarantine)
 
-    def work(self, p: PassContext) -> None:
-        """Record stored files, and what waits in quarantine."""
-        self._count_doubts(p)
-        super().work(p)
-        for some in _aside(self, p, self._section):
-            p.roots.require(self._section.quarantine)
-            connect.write(lambda some=some: _record_aside(p, self._section, some))
-            p.counts["quarantined"] += len(some)
+    def work(self, context: PassContext) -> None:
+        """Record stored files, and those in quarantine."""
+        self._count_doubts(context)
+        super().work(context)
+        for rows in _unrecorded(self, context, self._section):
+            context.roots.require(self._section.quarantine)
+            connect.write(_record_quarantined, rows)
+            context.counts["quarantined"] += len(rows)
 
-    def plan(self, p: PassContext) -> Iterator[str]:
+    def plan(self, context: PassContext) -> Iterator[str]:
         """Yield what would be recorded."""
-        yield from super().plan(p)
-        self._count_doubts(p)
-        yield from _plan_aside(self, p, self._section)
+        yield from super().plan(context)
+        self._count_doubts(context)
+        yield from _plan_quarantined(self, context, self._section)
 
-    def _count_doubts(self, p: PassContext) -> None:
+    def _count_doubts(self, context: PassContext) -> None:
         """Count the rows whose file is gone, or not the one that was recorded, as far as it shows.
 
-        Nothing is marked: only who reads files, and knows an unmounted disk, can tell.
+        Nothing is marked: that takes a pass that reads files and recognizes an unmounted disk.
         """
         storage = self._section.storage
         for page in connect.pages(lambda after: File.page(storage, after, _BATCH), 0, "id"):
-            if p.stopping:
-                return
-            p.counts["in doubt"] += sum(map(self._is_in_doubt, p.sound(page, "file")))
+            if context.stopping:
+                break
+            context.counts["in doubt"] += sum(map(self._is_in_doubt, context.sound(page, "file")))
 
     def _is_in_doubt(self, row: FileRow) -> bool:
+        path = names.below(self._section.storage, names.rel_of(row))
         try:
-            there = Version.of_file(os.lstat(names.below(self._section.storage, names.rel_of(row))))
+            found = Version.of_file(os.lstat(path))
         except (FileNotFoundError, NotADirectoryError):
             return row.status == FileStatus.STORED
         except OSError as error:
-            faults.raise_if_general(error, self._section.storage)
+            faults.raise_if_general(error, path)
             return True
-        return row.status == FileStatus.MISSING or (
-            row.status == FileStatus.STORED
-            and (
-                there.size_bytes != row.size_bytes
-                or row.mtime_ns not in (None, there.mtime_ns)
-                or row.inode not in (None, there.inode)
-            )
+        if row.status != FileStatus.STORED:
+            return row.status == FileStatus.MISSING
+        return (
+            found.size_bytes != row.size_bytes
+            or row.mtime_ns not in (None, found.mtime_ns)
+            or row.inode not in (None, found.inode)
         )
 
 
 class HandoffRebuild(Recording):
     """A pass that records what the holding area and the quarantine of a handoff hold.
 
-    What is in the buffer needs nothing: the next pass finds it there, and the far end answers that
-    it has what was delivered already. So a version that is in the buffer is left to that pass. A
-    row that says that one is still to be sent, or is gone, is brought up to date where holding or
-    quarantine has it; what a person decided to leave alone stays so.
+    The buffer needs nothing: the next pass finds its files, and the far end answers that it has
+    what was delivered already. So a version that is in the buffer is left to that pass. A row
+    according to which a file is still to be sent, or is gone, is updated where holding or
+    quarantine has it; what a person decided to ignore stays ignored.
     """
 
     kind = "rebuild"
@@ -106,291 +108,209 @@ class HandoffRebuild(Recording):
         super().__init__()
         self._section = section
         self._jobs = jobs
-        #: Ids and inodes of held files that are others than the rows say, as on a restored disk.
-        self._moved: list[tuple[int, int]] = []
 
-    def recover(self, p: PassContext) -> None:
-        """See that the areas are there."""
-        self.counts = p.counts
-        self._moved = []
+    def recover(self, context: PassContext) -> None:
+        """Raise `TryLater` unless buffer, holding area and quarantine are mounted."""
+        self.counts = context.counts
         for path in (self._section.buffer, self._section.holding, self._section.quarantine):
-            p.roots.require(path)
+            context.roots.require(path)
 
-    def work(self, p: PassContext) -> None:
-        """Record held files as HELD, and what waits in quarantine."""
-        for batch in self._unknown(p):
-            batch = batch[: p.take(len(batch))]
+    def work(self, context: PassContext) -> None:
+        """Record held files as HELD, and those in quarantine."""
+        site, counts = context.settings.site.name, context.counts
+        for held, moved in self._unknown(context):
+            held = held[: context.take(len(held))]
             ready = []
-            for held, digest, error in map_in_order(self._read, batch, self._jobs):
+            for row, error in map_in_order(self._read, held, self._jobs):
                 if error is None:
-                    ready.append((held, digest))
+                    ready.append(row)
                 else:
-                    self.note(p, os.path.join(self._section.holding, held.found.rel), error)
-            p.roots.require(self._section.holding)
-            moved, self._moved = self._moved, []
-
-            def write(
-                ready: list[tuple[_Held, str]] = ready, moved: list[tuple[int, int]] = moved
-            ) -> None:
-                HandoffFile.own_inodes(moved)
-                self._record(p.settings.site.name, ready)
-
-            connect.write(write)
-            p.counts["recorded"] += len(ready)
-            p.progress(p.counts["recorded"], what="files recorded")
-            if p.stopping:
+                    self.note(context, os.path.join(self._section.holding, row.held_rel), error)
+            context.roots.require(self._section.holding)
+            connect.write(self._record, site, ready, moved)
+            counts["recorded"] += len(ready)
+            context.progress(counts["recorded"], what="files recorded")
+            if context.stopping:
                 return
-        for some in _aside(self, p, self._section):
-            p.roots.require(self._section.quarantine)
-            connect.write(lambda some=some: self._record_aside(p, some))
-            p.counts["quarantined"] += len(some)
+        for rows in _unrecorded(self, context, self._section):
+            context.roots.require(self._section.quarantine)
+            connect.write(self._record_quarantined, site, rows)
+            counts["quarantined"] += len(rows)
 
-    def plan(self, p: PassContext) -> Iterator[str]:
+    def plan(self, context: PassContext) -> Iterator[str]:
         """Yield what would be recorded."""
-        self.recover(p)
-        for batch in self._unknown(p):
-            for held in batch:
-                yield f"would record {names.to_text(held.found.rel)} as held"
-        yield from _plan_aside(self, p, self._section)
+        self.recover(context)
+        for held, _ in self._unknown(context):
+            for row in held:
+                yield f"would record {names.to_text(row.held_rel)} as held"
+        yield from _plan_quarantined(self, context, self._section)
 
-    def due(self, p: PassContext) -> bool:
+    def due(self, context: PassContext) -> bool:
         """Return whether a held file is not known."""
-        return any(self._unknown(p))
+        return any(held for held, _ in self._unknown(context))
 
-    def _unknown(self, p: PassContext) -> Iterator[list[_Held]]:
-        for batch in batched(self.files(p, self._section.holding), _BATCH):
-            held = [_Held(found, *_without_version(found.rel)) for found in batch]
-            rows = connect.read(
-                lambda held=held: self._rows(
-                    p.settings.site.name, [name for each in held for name in each.names]
-                )
-            )
+    def _unknown(
+        self, context: PassContext
+    ) -> Iterator[tuple[list[HandoffRow], list[tuple[int, int]]]]:
+        """Yield held files that are not known.
+
+        Yields
+        ------
+        held : `list` [ `HandoffRow` ]
+            Without an id; ``filename`` is the name in the buffer, ``held_as`` the present one.
+        moved : `list` [ `tuple` [ `int`, `int` ] ]
+            Ids and inodes of held files that are others than rows record, as on a restored disk.
+        """
+        site = context.settings.site.name
+        for batch in batched(self.files(context, self._section.holding), _BATCH):
+            held = [_held_row(found) for found in batch]
             # A file may have been named like a version in the buffer already.
-            held = [each.itself if each.itself.version in rows else each for each in held]
+            own = [row._replace(filename=row.held_as or "") for row in held]
+            known = connect.read(self._known, site, held + own)
+            held = [
+                itself if _key(itself) in known else row
+                for row, itself in zip(held, own, strict=True)
+            ]
             # Of versions that the table cannot tell apart one is recorded; the others just stay.
-            first = {each.version: each for each in reversed(held)}
-            new = [
-                each
-                for each in first.values()
-                if not self._is_known(p, each, rows.get(each.version))
-                and not self._is_in_buffer(each)
-            ]
-            p.counts["known"] += len(held) - len(new)
-            self._moved += [
-                (row.id, each.seen.inode)
-                for each in first.values()
-                if (row := rows.get(each.version)) and row.is_moved(each)
-            ]
-            if new or self._moved:
-                yield new
+            first = {_key(row): row for row in reversed(held)}
+            new, moved = [], []
+            for key, row in first.items():
+                before = known.get(key)
+                if not self._is_known(site, row, before) and not self._is_in_buffer(row):
+                    new.append(row)
+                if (
+                    before
+                    and (before.status, before.held_as) == (HandoffStatus.HELD, row.held_as)
+                    and before.inode != row.inode
+                ):
+                    moved.append((before.id, row.inode))
+            context.counts["known"] += len(held) - len(new)
+            if new or moved:
+                yield new, moved
 
-    def _is_known(self, p: PassContext, held: _Held, row: _Row | None) -> bool:
-        """Return whether a row says what is so, as far as the holding area tells."""
-        if row is None:
+    def _is_known(self, site: str, row: HandoffRow, known: HandoffRow | None) -> bool:
+        """Return whether the table is right about a held file, as far as the disk shows."""
+        if known is None:
             return False
-        if row.status == HandoffStatus.HELD:
-            return row.held_as == held.held_as or self._is_at(
-                self._section.holding, held, row.held_as or ""
+        if known.status == HandoffStatus.HELD:
+            return known.held_as == row.held_as or self._is_there(
+                self._section.holding, row, known.held_as or ""
             )
-        if row.status == HandoffStatus.QUARANTINED:
-            return self._is_aside(p, held)
-        return row.status == HandoffStatus.IGNORED
+        if known.status == HandoffStatus.QUARANTINED:
+            name, version = (row.relpath, row.filename), (row.size_bytes, row.mtime_ns)
+            paths = connect.read(Quarantine.paths_of, site, self._section.label, name, *version)
+            return any(place.is_there(names.readable(path)) for path in paths)
+        return known.status == HandoffStatus.IGNORED
 
-    def _is_aside(self, p: PassContext, held: _Held) -> bool:
-        rows = connect.read(
-            lambda: list(
-                Quarantine.select(Quarantine.path).where(
-                    Quarantine.site == p.settings.site.name,
-                    Quarantine.label == self._section.label,
-                    Quarantine.relpath == held.name[0],
-                    Quarantine.filename == held.name[1],
-                    Quarantine.size_bytes == held.version[2],
-                    Quarantine.mtime_ns == held.version[3],
-                    Quarantine.released_at.is_null(),
-                )
-            )
-        )
-        return any(place.is_there(names.readable(row.path)) for row in rows)
+    def _is_in_buffer(self, row: HandoffRow) -> bool:
+        return self._is_there(self._section.buffer, row, row.filename)
 
-    def _is_in_buffer(self, held: _Held) -> bool:
-        return self._is_at(self._section.buffer, held, held.name[1])
-
-    def _is_at(self, root: str, held: _Held, filename: str) -> bool:
+    def _is_there(self, root: str, row: HandoffRow, filename: str) -> bool:
         """Return whether a version is below a root, in its directory, under some name."""
         try:
-            rel = names.join(names.from_text(held.name[0]), names.from_text(filename))
+            rel = names.join(names.from_text(row.relpath), names.from_text(filename))
             status = os.lstat(names.below(root, rel))
         except (OSError, ValueError):
             return False
-        return Version.of_file(status).is_like(Version.of_row(held.found))
+        return Version.of_file(status).is_like(Version.of_row(row))
 
-    def _read(self, held: _Held) -> tuple[_Held, str, OSError | Interrupted | None]:
-        path = os.path.join(self._section.holding, held.found.rel)
+    def _read(self, row: HandoffRow) -> tuple[HandoffRow, OSError | Interrupted | None]:
+        path, algorithm = os.path.join(self._section.holding, row.held_rel), self._section.checksum
         try:
-            digest = checksum.compute(path, [self._section.checksum])[self._section.checksum]
+            digest = checksum.compute(path, [algorithm])[algorithm]
         except (OSError, Interrupted) as error:
-            return held, "", error
-        return held, checksum.format(self._section.checksum, digest), None
+            return row, error
+        return row._replace(checksum=checksum.format(algorithm, digest)), None
 
-    def _record(self, site: str, ready: Sequence[tuple[_Held, str]]) -> None:
+    def _record(
+        self, site: str, held: Sequence[HandoffRow], moved: Sequence[tuple[int, int]]
+    ) -> None:
         """Take files through the statuses that they had on their way to the holding area."""
-        handoff = self._section.name
-        paths = [held.name for held, _ in ready]
-        before = self._rows(site, paths)
-        again = [before[held.version].id for held, _ in ready if held.version in before]
-        HandoffFile.again(again, ["QUARANTINED"])
-        HandoffFile.found(site, handoff, [held.seen for held, _ in ready])
-        rows = self._rows(site, paths)
-        mine = [(rows[held.version].id, held, digest) for held, digest in ready]
-        HandoffFile.hashed([(number, digest, held.seen.inode) for number, held, digest in mine])
-        HandoffFile.delivered([(number, held.seen.inode, digest) for number, held, digest in mine])
-        HandoffFile.held([(number, held.held_as, held.seen.inode) for number, held, _ in mine])
+        HandoffFile.own_inodes(moved)
+        before = self._known(site, held)
+        again = [before[_key(row)].id for row in held if _key(row) in before]
+        HandoffFile.again(again, [HandoffStatus.QUARANTINED])
+        HandoffFile.found(site, self._section.name, held)
+        ids = {key: row.id for key, row in self._known(site, held).items()}
+        rows = [row._replace(id=ids[_key(row)]) for row in held]
+        HandoffFile.hashed([(row.id, row.checksum or "", row.inode) for row in rows])
+        HandoffFile.delivered([(row.id, row.inode, row.checksum) for row in rows])
+        HandoffFile.held([(row.id, row.held_as or "", row.inode) for row in rows])
 
-    def _record_aside(self, p: PassContext, files: Sequence[_Aside]) -> None:
+    def _record_quarantined(self, site: str, rows: Sequence[Quarantine]) -> None:
         """Record what waits in quarantine, also in the rows that call it something else."""
-        _record_aside(p, self._section, files)
-        rows = self._rows(p.settings.site.name, [file.name for file in files])
-        late = [
-            (row.id, file.reason)
-            for file in files
-            if (row := rows.get(file.version)) and row.status in _BEFORE_ASIDE
-            if not self._is_in_buffer(_Held(file.found, file.name, ""))
-        ]
-        HandoffFile.again([number for number, _ in late], _BEFORE_ASIDE)
+        _record_quarantined(rows)
+        known = self._known(site, rows)
+        late = []
+        for row in rows:
+            before = known.get(_key(row))
+            if before and before.status in _BEFORE_QUARANTINE and not self._is_in_buffer(before):
+                late.append((before.id, row.reason))
+        HandoffFile.again([number for number, _ in late], _BEFORE_QUARANTINE)
         HandoffFile.quarantined(late)
 
-    def _rows(self, site: str, paths: Sequence[Name]) -> dict[FoundVersion, _Row]:
-        """Return what the table says of the versions of files."""
-        where, values = among_paths(set(paths))
-        rows = connect.execute(
-            "SELECT relpath, filename, size_bytes, mtime_ns, id, status, held_as, inode"
-            " FROM handoff_file"
-            f" WHERE site = ? AND handoff = ? AND (relpath, filename) {where}",
-            (site, self._section.name, *values),
-        ).fetchall()
-        return {tuple(row[:4]): _Row(*row[4:]) for row in rows}
+    def _known(
+        self, site: str, rows: Sequence[HandoffRow | Quarantine]
+    ) -> dict[VersionKey, HandoffRow]:
+        """Return what the table has of all versions under the names of some files."""
+        paths = {(row.relpath, row.filename) for row in rows}
+        return {_key(row): row for row in HandoffFile.known(site, self._section.name, paths)}
 
 
-#: relpath, filename, size_bytes and mtime_ns: what makes a version of a file of a buffer.
-FoundVersion = tuple[str, str, int, int]
+def _key(row: HandoffRow | Quarantine) -> VersionKey:
+    return row.relpath, row.filename, row.size_bytes, row.mtime_ns
 
 
-class _Row(NamedTuple):
-    """What the table says of a version."""
-
-    id: int
-    status: str
-    held_as: str | None
-    inode: int
-
-    def is_moved(self, held: _Held) -> bool:
-        """Return whether it has another inode than the held file that it is about."""
-        return (
-            self.status == HandoffStatus.HELD
-            and self.held_as == held.held_as
-            and self.inode != held.seen.inode
-        )
+def _held_row(found: Found) -> HandoffRow:
+    """Return the row of a held file that had its name in the buffer before it became a version."""
+    relpath, held_as = names.name_of(found.rel)
+    version = (found.size_bytes, found.mtime_ns, found.inode)
+    return HandoffRow(relpath, VERSION.sub("", held_as), *version, held_as=held_as)
 
 
-@dataclass(frozen=True)
-class _Held:
-    """A file in the holding area, and the name that it had in the buffer."""
-
-    found: Found
-    name: Name
-    held_as: str
-
-    @property
-    def size_bytes(self) -> int:
-        return self.found.size_bytes
-
-    @property
-    def version(self) -> FoundVersion:
-        return (*self.name, self.found.size_bytes, self.found.mtime_ns)
-
-    @property
-    def itself(self) -> _Held:
-        """The same, if it had the name in the buffer that it has now."""
-        return replace(self, name=(self.name[0], self.held_as))
-
-    @property
-    def names(self) -> tuple[Name, Name]:
-        return self.name, self.itself.name
-
-    @property
-    def seen(self) -> HandoffRow:
-        return HandoffRow(*self.version, self.found.inode, 0, 0)
-
-
-class _Aside(NamedTuple):
-    """A file in quarantine, and what the reason beside it tells."""
-
-    found: Found
-    name: Name
-    path: str
-    reason: str
-
-    @property
-    def version(self) -> FoundVersion:
-        return (*self.name, self.found.size_bytes, self.found.mtime_ns)
-
-
-def _aside(work: Recording, p: PassContext, section: Finder | Handoff) -> Iterator[list[_Aside]]:
-    """Yield the files of a quarantine that the table does not know."""
-    if p.stopping:
+def _unrecorded(
+    work: Recording, context: PassContext, section: Finder | Handoff
+) -> Iterator[list[Quarantine]]:
+    """Yield rows for the files in a quarantine that the table does not know."""
+    if context.stopping:
         return
-    for batch in batched(work.files(p, section.quarantine), _BATCH):
-        found = {
-            names.to_text(os.path.join(section.quarantine, each.rel)): each
-            for each in batch
-            if not is_reason(os.path.join(section.quarantine, each.rel))
-        }
-        known = connect.read(
-            lambda found=found: {
-                row.path
-                for row in Quarantine.select(Quarantine.path).where(
-                    Quarantine.site == p.settings.site.name,
-                    Quarantine.path.in_(list(found)),
-                    # What was let go from there is not what is there now.
-                    Quarantine.released_at.is_null(),
-                )
-            }
-        )
-        if new := [_told(path, each) for path, each in found.items() if path not in known]:
-            yield new
+    site, root = context.settings.site.name, section.quarantine
+    for batch in batched(work.files(context, root), _BATCH):
+        found = {os.path.join(root, each.rel): each for each in batch}
+        known = connect.read(Quarantine.paths_among, site, list(map(names.to_text, found)))
+        rows = [
+            _quarantined_row(site, section.label, path, each)
+            for path, each in found.items()
+            if names.to_text(path) not in known and not is_reason(path)
+        ]
+        if rows:
+            yield rows
 
 
-def _told(path: str, found: Found) -> _Aside:
-    reason, filename = reason_and_name(names.from_text(path))
-    name = (names.name_of(found.rel)[0], filename)
-    return _Aside(found, name, path, reason or "not known: the database was rebuilt")
+def _quarantined_row(site: str, label: str, path: str, found: Found) -> Quarantine:
+    reason, filename = reason_and_name(path)
+    return Quarantine(
+        site=site,
+        label=label,
+        relpath=names.name_of(found.rel)[0],
+        filename=filename,
+        path=names.to_text(path),
+        size_bytes=found.size_bytes,
+        mtime_ns=found.mtime_ns,
+        inode=found.inode,
+        reason=reason or "not known: the database was rebuilt",
+    )
 
 
-def _record_aside(p: PassContext, section: Finder | Handoff, files: Sequence[_Aside]) -> None:
+def _record_quarantined(rows: Sequence[Quarantine]) -> None:
     when = connect.now()
-    for file in files:
-        row = Quarantine.intend(
-            site=p.settings.site.name,
-            label=section.label,
-            relpath=file.name[0],
-            filename=file.name[1],
-            path=file.path,
-            size_bytes=file.found.size_bytes,
-            mtime_ns=file.found.mtime_ns,
-            inode=file.found.inode,
-            checksum=None,
-            reason=file.reason,
-        )
-        row.arrived(when)
+    for row in rows:
+        Quarantine.intend(**row.__data__).arrived(when)
 
 
-def _plan_aside(work: Recording, p: PassContext, section: Finder | Handoff) -> Iterator[str]:
-    for some in _aside(work, p, section):
-        for file in some:
-            yield f"would record {file.path}, in quarantine: {file.reason}"
-
-
-def _without_version(rel: str) -> tuple[Name, str]:
-    """Return the name that a file had before it became a version, and its name now."""
-    relpath, filename = names.name_of(rel)
-    return (relpath, VERSION.sub("", filename)), filename
+def _plan_quarantined(
+    work: Recording, context: PassContext, section: Finder | Handoff
+) -> Iterator[str]:
+    for rows in _unrecorded(work, context, section):
+        for row in rows:
+            yield f"would record {row.path}, in quarantine: {row.reason}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from dbbbatch.database import bulk, retry
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
 from dbbbatch.database.models.changes import change
-from dbbbatch.database.models.file import among_paths
+from dbbbatch.database.models.file import Name, among_paths
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.statuses import HandoffStatus, require_possible
 from dbbbatch.files import names
@@ -42,6 +42,7 @@ class HandoffRow(NamedTuple):
     held_as: str | None = None
     confirmed_at: datetime | None = None
     held_at: datetime = datetime.min
+    status: str = ""
 
     @property
     def rel(self) -> str:
@@ -279,6 +280,17 @@ class HandoffFile(Table):
             return bool(status == "IGNORED" or inode == file.inode)
 
         return [file for file in files if not is_known(file)]
+
+    @classmethod
+    def known(cls, site: str, handoff: str, paths: Collection[Name]) -> list[HandoffRow]:
+        """Return all versions that have one of some names."""
+        where, values = among_paths(paths)
+        rows = execute(
+            f"SELECT {_ROW_COLUMNS} FROM handoff_file"
+            f" WHERE site = ? AND handoff = ? AND (relpath, filename) {where}",
+            (site, handoff, *values),
+        )
+        return [_read_row(row) for row in rows.fetchall()]
 
     @classmethod
     def of_batch(cls, batch: int) -> list[HandoffRow]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 import peewee
 
 from dbbbatch.database.base import Table, TimeField
+from dbbbatch.database.models.file import Name
 from dbbbatch.files import names
 
 
@@ -86,6 +87,33 @@ class Quarantine(Table):
             )
             .order_by(cls.id)
         )
+
+    @classmethod
+    def paths_of(
+        cls, site: str, label: str, name: Name, size_bytes: int, mtime_ns: int
+    ) -> list[str]:
+        """Return the paths of the files that wait and are some version of a name."""
+        return [
+            quarantined.path
+            for quarantined in cls.select(cls.path).where(
+                cls.site == site,
+                cls.label == label,
+                cls.relpath == name[0],
+                cls.filename == name[1],
+                cls.size_bytes == size_bytes,
+                cls.mtime_ns == mtime_ns,
+                cls.released_at.is_null(),
+            )
+        ]
+
+    @classmethod
+    def paths_among(cls, site: str, paths: Collection[str]) -> set[str]:
+        """Return which paths are those of files that wait."""
+        # A file that was released from there is not the one that is there now.
+        query = cls.select(cls.path).where(
+            cls.site == site, cls.path.in_(list(paths)), cls.released_at.is_null()
+        )
+        return {row.path for row in query}
 
     @classmethod
     def is_at(cls, path: str) -> bool:
