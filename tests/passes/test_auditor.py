@@ -204,6 +204,11 @@ def test_unfinished_copy_is_removed_once_abandoned_however_old_its_original(find
     assert inside(finding) == 0
     assert os.path.exists(copy)
     set_clock_of_files(monkeypatch, 8 * 86400)
+    plan = runner.plan_pass(
+        AuditorWork(finding.finder), finding.settings, finding.finder, runner.Options()
+    )
+    assert list(plan) == []
+    assert os.path.exists(copy)
     assert inside(finding) == 0
     assert not os.path.exists(copy)
 

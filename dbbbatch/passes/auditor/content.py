@@ -14,7 +14,7 @@ from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.identity import Version
 from dbbbatch.passes.auditor.rows import Contradicted
-from dbbbatch.passes.context import PassContext
+from dbbbatch.passes.runner import PassContext
 
 #: Rows read at a time, and files verified between two looks at whether to stop.
 _UNVERIFIED_PAGE = 5000
@@ -60,7 +60,11 @@ class Verification:
             right: list[tuple[FileRow, Version]] = []
             wrong: list[Contradicted] = []
             for row in some:
-                self._read(row, right, wrong)
+                found = self._read(row)
+                if isinstance(found, Version):
+                    right.append((row, found))
+                elif found:
+                    wrong.append(found)
                 read += row.size_bytes
                 self._keep_pace(begun, read)
             context.roots.require(self._finder.storage, self._finder.sentinel)
@@ -75,31 +79,24 @@ class Verification:
             context.counts["failed"] += len(corrupt)
             context.progress(start + len(some), len(rows), "files verified")
 
-    def _read(
-        self,
-        row: FileRow,
-        right: list[tuple[FileRow, Version]],
-        wrong: list[Contradicted],
-    ) -> None:
+    def _read(self, row: FileRow) -> Version | Contradicted | None:
+        """Return which version a file is, if its content is right; `None` if it was not read."""
         path = names.below(self._finder.storage, names.rel_of(row))
         algorithm, digest = checksum.parse(row.checksum)
         try:
             status, sums = checksum.read_file(path, [algorithm])
-        except Interrupted:
-            return
-        except (FileNotFoundError, NotADirectoryError, checksum.Changed):
-            return  # it was there a moment ago, or is being replaced: the next pass looks at it
+        except (Interrupted, FileNotFoundError, NotADirectoryError, checksum.Changed):
+            return None  # it was there a moment ago, or is being replaced: the next pass reads it
         except OSError as error:
             faults.raise_if_general(error, path)
             self._context.counts["failed"] += 1
             self._context.warn_of("failed", names.rel_of(row), f"cannot be read: {error.strerror}")
-            return
+            return None
         found = sums[algorithm]
         if found == digest:
-            right.append((row, Version.of_file(status)))
-        else:
-            why = f"has {algorithm} {found[:_SHOWN_DIGITS]}… instead of {digest[:_SHOWN_DIGITS]}…"
-            wrong.append(Contradicted(row, FileStatus.CORRUPT, why))
+            return Version.of_file(status)
+        why = f"has {algorithm} {found[:_SHOWN_DIGITS]}… instead of {digest[:_SHOWN_DIGITS]}…"
+        return Contradicted(row, FileStatus.CORRUPT, why)
 
     def _record(
         self, right: Sequence[tuple[FileRow, Version]], wrong: Sequence[Contradicted]
