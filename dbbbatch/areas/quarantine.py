@@ -234,12 +234,12 @@ class QuarantineArea:
         return path
 
     def _intent(self, file: Rejected, path: str) -> Quarantine:
-        relpath, filename = names.split(file.rel)
+        relpath, filename = names.name_of(file.rel)
         return Quarantine.intend(
             site=self._site,
             label=self._section.label,
-            relpath=names.to_text(relpath),
-            filename=names.to_text(filename),
+            relpath=relpath,
+            filename=filename,
             path=names.to_text(path),
             **Version.of_file(file.status)._asdict(),
             checksum=file.checksum,
