@@ -243,6 +243,19 @@ def test_file_that_a_target_does_not_hold_is_reported(stored):
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("name", ["back\\slash", os.fsdecode(b"caf\xe9")])
+def test_target_is_asked_about_files_of_any_name(stored, name):
+    stored.put(f"2026/{name}", b"data", stored.far_buffer)
+    assert stored.run("dbb-finder").code == 0
+    assert stored.run("dbb-ingester").code == 0
+    assert audit(stored).code == 0
+    (stored.root / "links/2026" / name).unlink()
+    ran = audit(stored)
+    assert ran.code == 1
+    assert "target.a does not hold it" in ran.err
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
 def test_target_that_is_away_is_said_and_the_rest_audited(stored):
     assert stored.run("dbb-ingester").code == 0
     os.rename(stored.root / "links", stored.root / "away")

@@ -399,6 +399,18 @@ class File(Table):
         return [FileRow(*row) for row in rows.fetchall()]
 
     @classmethod
+    def ingested(cls, target: int, after: int, most: int) -> list[FileRow]:
+        """Return stored files that a target has ingested, in the order of their ids."""
+        columns = ", ".join(f"f.{column}" for column in FileRow._fields)
+        rows = execute(
+            f"SELECT {columns} FROM ingest_state s JOIN file f ON f.id = s.file_id"
+            " WHERE s.target_id = ? AND s.status = 'SUCCESS' AND s.file_id > ?"
+            " AND f.status = 'STORED' ORDER BY s.file_id LIMIT ?",
+            (target, after, most),
+        )
+        return [FileRow(*row) for row in rows.fetchall()]
+
+    @classmethod
     def longest_unverified(
         cls, storage: str, before: datetime, after: tuple[Any, int] | None, most: int
     ) -> tuple[list[FileRow], tuple[Any, int] | None]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 
 from dbbbatch.config.sections import Finder, Target
 from dbbbatch.database import connect
-from dbbbatch.database.models.file import FileChecksum
+from dbbbatch.database.models.file import File, FileChecksum, FileRow
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.files import checksum, names
 from dbbbatch.passes.context import PassContext
@@ -38,63 +37,50 @@ def compare_targets(context: PassContext, finder: Finder) -> None:
 
 
 def _compare(context: PassContext, section: Target, target_id: int) -> None:
-    if not connect.read(_ingested_page, section, target_id, 0):
+    def ingested(after: int) -> list[FileRow]:
+        return File.ingested(target_id, after, _COMPARED_TOGETHER)
+
+    if not connect.read(ingested, 0):
         return
     from dbbbatch.targets.pool import ask_plugin
     from dbbbatch.targets.worker import Launch
 
-    launch = Launch.of(section, context.settings.site)
-    asked: list[list[StoredFile]] = []
+    asked: list[list[FileRow]] = []
 
     def batches() -> Iterator[list[StoredFile]]:
-        for files in connect.pages(partial(_ingested_page, section, target_id), 0, "number"):
+        for page in connect.pages(ingested, 0, "id"):
             if context.stopping:
                 return
-            sound = context.sound(files, "file")
-            asked.append([file for file in sound if context.matches(_rel(file))])
-            yield asked[-1]
+            sound = context.sound(page, "file")
+            asked.append([row for row in sound if context.matches(names.rel_of(row))])
+            further = connect.read(FileChecksum.of, [row.id for row in asked[-1]])
+            yield [_stored_file(section, row, further.get(row.id, {})) for row in asked[-1]]
 
+    launch = Launch.of(section, context.settings.site)
     for answer in ask_plugin(launch, batches(), context.log):
         if answer is None:
             context.log.info("%s cannot tell what it holds", section.label)
             return
-        for file in asked.pop():
-            if not answer.get(file.number, True):
+        for row in asked.pop():
+            if not answer.get(row.id, True):
                 context.counts["failed"] += 1
                 context.counts["unknown_to_target"] += 1
-                which = names.quoted(glob.escape(_rel(file)))
+                rel = names.rel_of(row)
+                which = names.quoted(glob.escape(rel))
                 context.warn_of(
                     "failed",
-                    _rel(file),
+                    rel,
                     f"is ingested according to the table, but {section.label} does not hold it; "
                     f"`dbb retry {section.label} --status SUCCESS --match {which}` offers it again",
                 )
 
 
-def _ingested_page(section: Target, target_id: int, after: int) -> Sequence[StoredFile]:
-    """Return the next files that the table calls ingested, in the order of their ids."""
-    rows = connect.execute(
-        "SELECT f.id, f.relpath, f.filename, f.size_bytes, f.checksum FROM ingest_state s"
-        " JOIN file f ON f.id = s.file_id WHERE s.target_id = ? AND s.status = 'SUCCESS'"
-        " AND s.file_id > ? AND f.status = 'STORED' ORDER BY s.file_id LIMIT ?",
-        (target_id, after, _COMPARED_TOGETHER),
-    ).fetchall()
-    further = FileChecksum.of([row[0] for row in rows])
-    files = []
-    for number, relpath, filename, size, stored in rows:
-        relpath, filename = names.readable(relpath), names.readable(filename)
-        files.append(
-            StoredFile(
-                number=number,
-                path=f"{section.storage}/{names.join(relpath, filename)}",
-                relpath=relpath,
-                filename=filename,
-                size_bytes=size,
-                checksums=dict([checksum.parse(stored)]) | further.get(number, {}),
-            )
-        )
-    return files
-
-
-def _rel(file: StoredFile) -> str:
-    return names.join(file.relpath, file.filename)
+def _stored_file(section: Target, row: FileRow, further: dict[str, str]) -> StoredFile:
+    return StoredFile(
+        number=row.id,
+        path=names.below(section.storage, names.rel_of(row)),
+        relpath=names.from_text(row.relpath),
+        filename=names.from_text(row.filename),
+        size_bytes=row.size_bytes,
+        checksums=dict([checksum.parse(row.checksum)]) | further,
+    )
