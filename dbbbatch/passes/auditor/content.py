@@ -14,7 +14,7 @@ from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.identity import Version
 from dbbbatch.passes.auditor.rows import Contradicted
-from dbbbatch.passes.runner import PassContext
+from dbbbatch.passes.context import PassContext
 
 #: Rows read at a time, and files verified between two looks at whether to stop.
 _UNVERIFIED_PAGE = 5000
