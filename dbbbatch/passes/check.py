@@ -79,7 +79,7 @@ def _check_state(settings: Settings) -> Iterator[Checked]:
 
     what = f"{state} belongs to {user()}, and nobody else can write in it"
     yield Checked(where, what, _error_of(own))
-    yield _directory(where, state, "run `dbb init` as the user that runs the scripts")
+    yield _usable_directory(where, state, "run `dbb init` as the user that runs the scripts")
     for name in ("locks", "said", "crashes", "lists"):
         yield _own_files(where, state, os.path.join(state, name))
     yield _local(where, state, "locks do not work there; name a directory of this host")
@@ -93,7 +93,7 @@ def _check_database(settings: Settings) -> Iterator[Checked]:
     url, where = settings.database.url, "[database] url"
     if is_sqlite(url):
         directory = os.path.dirname(sqlite_path(url))
-        yield _directory(where, directory, "SQLite writes beside its file")
+        yield _usable_directory(where, directory, "SQLite writes beside its file")
         yield _local(where, directory, "SQLite loses data there; use a disk here, or PostgreSQL")
     problem, later, sites, without = "", False, set[str](), list[str]()
     try:
@@ -127,7 +127,7 @@ def _check_database(settings: Settings) -> Iterator[Checked]:
 def _check_handoff(handoff: Handoff, site: Site) -> Iterator[Checked]:
     for key in ("buffer", "holding", "quarantine"):
         where, path = f"[{handoff.label}] {key}", getattr(handoff, key)
-        yield (checked := _directory(where, path))
+        yield (checked := _usable_directory(where, path))
         if key != "buffer" and not checked.problem:
             yield _same_file_system(where, handoff.buffer, path)
             yield _placing(where, path)
@@ -152,9 +152,9 @@ def _check_handoff(handoff: Handoff, site: Site) -> Iterator[Checked]:
 
 def _check_finder(finder: Finder) -> Iterator[Checked]:
     where = f"[{finder.label}]"
-    yield _directory(f"{where} source", finder.source)
+    yield _usable_directory(f"{where} source", finder.source)
     for key in ("storage", "quarantine"):
-        yield (checked := _directory(f"{where} {key}", getattr(finder, key)))
+        yield (checked := _usable_directory(f"{where} {key}", getattr(finder, key)))
         if not checked.problem:
             yield _placing(f"{where} {key}", getattr(finder, key))
     yield _sentinel(where, finder)
@@ -169,7 +169,7 @@ def _check_finder(finder: Finder) -> Iterator[Checked]:
 
 def _check_target(target: Target, site: Site) -> Iterator[Checked]:
     where = f"[{target.label}]"
-    yield _directory(f"{where} storage", target.storage, writable=False)
+    yield _usable_directory(f"{where} storage", target.storage, writable=False)
     yield _sentinel(where, target)
     yield _plugin(f"{where} plugin", target, site)
 
@@ -183,7 +183,7 @@ def _error_of(check: Callable[..., object], *args: object) -> str:
     return ""
 
 
-def _directory(where: str, path: str, advice: str = "", writable: bool = True) -> Checked:
+def _usable_directory(where: str, path: str, advice: str = "", writable: bool = True) -> Checked:
     what = f"{path} is there and {'writable' if writable else 'readable'}"
     mode = os.R_OK | os.X_OK | (os.W_OK if writable else 0)
     problem = ""
