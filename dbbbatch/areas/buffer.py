@@ -1,4 +1,7 @@
-"""The near end of a handoff: taking files of the buffer, and what becomes of the originals."""
+"""The near end of a handoff: the files of its buffer, and the originals in its holding area.
+
+Only the disk is touched here; `dbbbatch.passes.handoff.holding` keeps the records of what is moved.
+"""
 
 from __future__ import annotations
 
@@ -10,39 +13,38 @@ import stat
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
-from dbbbatch.areas.endpoint.batch import Item, changed
+from dbbbatch.areas.endpoint.batch import FileFate, Prepared, SendStatus
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, mounts, names, place, scan
-from dbbbatch.files.identity import Version, inode_of
+from dbbbatch.files.identity import Version, inode_of, status_of
 from dbbbatch.files.parallel import map_in_order, useful_threads
 from dbbbatch.files.roots import Roots
 
-#: Files hashed at a time: until the first batch is hashed there is nothing else to do.
+#: Threads that hash: until the first batch is hashed there is nothing else to do.
 _JOBS = 2
 
-#: What makes NAME.~N~ of a name; and most digits of N.
+#: What a version's name NAME.~N~ ends with, and the most digits of N.
 _VERSION = re.compile(r"\.~\d+~$")
 _VERSION_DIGITS = 7
 
-#: Names of earlier copies that are looked for, at most.
+#: How many names of earlier copies are looked for, at most.
 _MOST_VERSIONS = 1000
 
 
 def require_areas(section: Handoff, roots: Roots) -> None:
-    """See that the buffer and the areas beside it are there.
+    """Raise unless the buffer, the holding area and the quarantine are mounted.
 
-    How full they are is not asked: moving files on one file system needs no room, and is what
+    How full they are does not matter: moving files on one file system needs no room, and is what
     makes room on a full one.
 
     Raises
     ------
     TryLater
-        One is missing, or on another file system than the others: not mounted.
+        One is missing, or on another file system than the buffer: not mounted.
     """
     for key in ("buffer", "holding", "quarantine"):
         path = getattr(section, key)
@@ -59,27 +61,51 @@ def require_areas(section: Handoff, roots: Roots) -> None:
 def remove_sent_directories(site: str, section: Handoff) -> int:
     """Remove old empty directories of the buffer from which files were sent; return how many.
 
-    One that never held a file may be a writer's, made for what is still to come.
+    One that never held a file may have been made for files that are still to come.
     """
 
     def may_go(rel: str) -> bool:
         if any(pattern.search(rel) for pattern in section.keep_directories):
             return False
-        relpath = names.to_text(rel)
-        return connect.read(HandoffFile.was_in, site, section.name, relpath)
+        return connect.read(HandoffFile.was_in, site, section.name, names.to_text(rel))
 
     return place.remove_empty_directories(section.buffer, section.expiration, may_go=may_go)
-
-
-def has_name(path: str) -> bool:
-    """Return whether anything has this name."""
-    return os.path.lexists(path)
 
 
 def path_of(section: Handoff, row: HandoffRow) -> tuple[str, str]:
     """Return the relative and the absolute path of a file of the buffer."""
     rel = names.rel_of(row)
     return rel, names.below(section.buffer, rel)
+
+
+def why_gone(root: str, row: HandoffRow, rel: str) -> str:
+    """Return why a path is no longer the version that a row records, or nothing if it is."""
+    if (status := status_of(os.path.join(root, rel))) is None:
+        return "no longer in the buffer"
+    if Version.of_file(status) != Version.of_row(row):
+        return "replaced in the buffer by another version"
+    return ""
+
+
+def with_new_inode(root: str, row: HandoffRow, rel: str) -> HandoffRow | None:
+    """Return a row with the inode that its file has now, or nothing if more of it has changed.
+
+    Some file systems (FUSE, FAT, CIFS) number files anew after a remount.
+    """
+    path, stored = os.path.join(root, rel), row.checksum or ""
+    try:
+        found = Version.of_file(os.lstat(path))
+        if not found.is_like(Version.of_row(row)) or not checksum.matches(path, stored):
+            return None
+    except (
+        ValueError,
+        FileNotFoundError,
+        NotADirectoryError,
+        checksum.Changed,
+        checksum.NotRegular,
+    ):
+        return None
+    return row._replace(inode=found.inode)
 
 
 class Buffer:
@@ -89,19 +115,10 @@ class Buffer:
         self._root = section.buffer
         self._detours: dict[str, str] = {}
 
-    def renumbered(self, row: HandoffRow, rel: str) -> HandoffRow | None:
-        """Return a row with its file's new inode, if that is all that has changed of it.
-
-        Some file systems (FUSE, FAT, CIFS) number files anew after a remount.
-        """
-        if self._detours.get(os.path.dirname(rel)):
-            return None
-        return renumbered(self._root, row, rel)
-
-    def gone(self, row: HandoffRow, rel: str) -> str:
+    def why_gone(self, row: HandoffRow, rel: str) -> str:
         """Return why a file is no longer in the buffer as this version, or nothing if it is.
 
-        What is behind a link is another tree's, as it is for the scan.
+        What lies behind a link belongs to another tree, as it does for the scan.
 
         Raises
         ------
@@ -113,155 +130,85 @@ class Buffer:
             self._detours[relpath] = scan.detour(self._root, relpath)
         if what := self._detours[relpath]:
             return f"no longer in the buffer: {what}"
-        return changed(self._root, row, rel)
+        return why_gone(self._root, row, rel)
 
-
-def renumbered(root: str, row: HandoffRow, rel: str) -> HandoffRow | None:
-    """Return a row with the inode that its file has now, if the content is the recorded one."""
-    path = os.path.join(root, rel)
-    try:
-        status = os.lstat(path)
-        algorithm, digest = _known(row)
-        there = Version.of_file(status)
-        if not algorithm or not there.is_like(Version.of_row(row)):
+    def with_new_inode(self, row: HandoffRow, rel: str) -> HandoffRow | None:
+        """Return a row as `with_new_inode` does; nothing for a file behind a link."""
+        if self._detours.get(os.path.dirname(rel)):
             return None
-        if checksum.compute(path, [algorithm])[algorithm] != digest:
-            return None
-    except (FileNotFoundError, NotADirectoryError, checksum.Changed, checksum.NotRegular):
-        return None
-    return row._replace(inode=there.inode)
+        return with_new_inode(self._root, row, rel)
 
 
-@dataclass
-class PreparedFiles:
-    """Files that were looked at before they are sent.
+def prepare_files(
+    section: Handoff, rows: Sequence[HandoffRow]
+) -> Iterator[Prepared | FileFate | None]:
+    """Yield what can be said of files before they are sent, in their order.
 
-    Attributes
-    ----------
-    items : `list` [ `Item` ]
-        Ready to go.
-    hashed : `list` [ `tuple` [ `int`, `str`, `int` ] ]
-        Checksums that were computed, and the inodes of what was read.
-    gone, failed : `list` [ `tuple` [ `int`, `str` ] ]
-        With the reason.
-    """
+    Each file is hashed unless that was done for this very version.
 
-    items: list[Item] = field(default_factory=list)
-    hashed: list[tuple[int, str, int]] = field(default_factory=list)
-    gone: list[tuple[int, str]] = field(default_factory=list)
-    failed: list[tuple[int, str]] = field(default_factory=list)
-
-
-def take(section: Handoff, rows: Sequence[HandoffRow]) -> PreparedFiles:
-    """Look at files, and hash each of them unless that was done for this very version.
+    Yields
+    ------
+    found : `Prepared`, `FileFate` or `None`
+        Ready to be sent; or VANISHED or FAILED; or not ready now, which the next scan finds again.
 
     Raises
     ------
     TryLater
         The disk, not these files, is at fault.
     """
-    taken = PreparedFiles()
-    look = partial(_examine, section, Buffer(section))
-    looked = map_in_order(look, rows, useful_threads(rows, _JOBS))
-    for row, (item, hashed, gone, failed) in zip(rows, looked, strict=True):
-        if item:
-            taken.items.append(item)
-        if hashed and item:
-            taken.hashed.append((row.id, hashed, item.row.inode))
-        elif gone:
-            taken.gone.append((row.id, gone))
-        elif failed:
-            taken.failed.append((row.id, failed))
-    return taken
+    look = partial(_prepare, section, Buffer(section))
+    yield from map_in_order(look, rows, useful_threads(rows, _JOBS))
 
 
-class _Looked(NamedTuple):
-    item: Item | None = None
-    hashed: str = ""
-    gone: str = ""
-    failed: str = ""
-
-
-def _examine(section: Handoff, buffer: Buffer, row: HandoffRow) -> _Looked:
+def _prepare(section: Handoff, buffer: Buffer, row: HandoffRow) -> Prepared | FileFate | None:
     rel, path = path_of(section, row)
     try:
-        if what := buffer.gone(row, rel):
-            again = buffer.renumbered(row, rel)
+        if what := buffer.why_gone(row, rel):
+            again = buffer.with_new_inode(row, rel)
             if again is None:
-                return _Looked(gone=what)
-            # Its checksum stays; the table gets its inode.
-            return _Looked(Item(again, rel, _known(again)[1]), hashed=again.checksum or "")
-        algorithm, digest = _known(row)
+                return FileFate(SendStatus.VANISHED, what)
+            row = again
+        algorithm, digest = _checksum_of(row)
         if algorithm == section.checksum:
-            return _Looked(Item(row, rel, digest))
+            return Prepared(row, rel, digest)
         digest = checksum.compute(path, [section.checksum], written=False)[section.checksum]
-        if changed(section.buffer, row, rel):
-            return _Looked()  # the next scan sees the new version
-        stored = checksum.format(section.checksum, digest)
-        return _Looked(Item(row._replace(checksum=stored), rel, digest), hashed=stored)
+        if why_gone(section.buffer, row, rel):
+            return None  # the next scan sees the new version
+        row = row._replace(checksum=checksum.format(section.checksum, digest))
+        return Prepared(row, rel, digest)
     except (checksum.Changed, Interrupted):
-        return _Looked()
+        return None
     except FileNotFoundError:
-        return _Looked(gone="no longer in the buffer")
+        return FileFate(SendStatus.VANISHED, "no longer in the buffer")
     except OSError as error:
         faults.raise_if_general(error, path)
-        if not _can_be_seen(path):
-            return _Looked()  # its directory's fault, which the scan tells
-        return _Looked(failed=f"cannot be read: {error.strerror}")
-
-
-def _can_be_seen(path: str) -> bool:
-    """Return whether a file's directory lets this user come to it."""
-    try:
-        os.lstat(path)
-    except OSError:
-        return False
-    return True
-
-
-class Stray(NamedTuple):
-    """A file of the holding area that may have been moved there instead of an original.
-
-    Attributes
-    ----------
-    row : `HandoffRow`
-        The original, whose name it has, or a version of it.
-    name : `str`
-        Of the file.
-    version : `tuple` [ `int`, `int`, `int` ]
-        Its size, time and inode, as the table keeps them.
-    since : `float`
-        Since when it has the name, or longer; seconds since 1970.
-    """
-
-    row: HandoffRow
-    name: str
-    version: tuple[int, int, int]
-    since: float
+        try:
+            os.lstat(path)
+        except OSError:
+            return None  # the fault of its directory, which the scan reports
+        return FileFate(SendStatus.FAILED, f"cannot be read: {error.strerror}")
 
 
 @dataclass
 class Holding:
-    """What became of originals.
+    """What came of originals that were to be moved to the holding area.
 
     Attributes
     ----------
-    held : `list` [ `tuple` [ `int`, `str`, `int` ] ]
-        With the name in the holding area, as the table keeps it, and the inode.
-    again : `list` [ `tuple` [ `HandoffRow`, `str` ] ]
-        Those of which holding may have had an earlier copy, with their name there.
-    gone : `list` [ `tuple` [ `int`, `str` ] ]
-        Neither in the buffer nor in the holding area, with the reason.
-    strays : `list` [ `Stray` ]
-        What has the names of those that are gone.
+    held : `list` [ `tuple` [ `HandoffRow`, `str` ] ]
+        Those that are there: the row with its inode there, and the name.
+    gone : `dict` [ `int`, `str` ]
+        Those that are in neither place, by the id of their row, with the reason.
+    strays : `list` [ `tuple` [ `HandoffRow`, `str`, `os.stat_result` ] ]
+        Files there with the names of those that are gone, or of versions of them. They may have
+        been moved instead of an original.
     stuck : `list` [ `tuple` [ `HandoffRow`, `OSError` ] ]
         Those that could not be moved.
     """
 
-    held: list[tuple[int, str, int]] = field(default_factory=list)
-    again: list[tuple[HandoffRow, str]] = field(default_factory=list)
-    gone: list[tuple[int, str]] = field(default_factory=list)
-    strays: list[Stray] = field(default_factory=list)
+    held: list[tuple[HandoffRow, str]] = field(default_factory=list)
+    gone: dict[int, str] = field(default_factory=dict)
+    strays: list[tuple[HandoffRow, str, os.stat_result]] = field(default_factory=list)
     stuck: list[tuple[HandoffRow, OSError]] = field(default_factory=list)
 
 
@@ -276,8 +223,8 @@ def hold(section: Handoff, rows: Sequence[HandoffRow]) -> Holding:
         relpath, filename = names.split(rel)
         directory = _below(section.holding, relpath)
         try:
-            what = buffer.gone(row, rel)
-            again = buffer.renumbered(row, rel) if what else row
+            what = buffer.why_gone(row, rel)
+            again = buffer.with_new_inode(row, rel) if what else row
             if again is None:
                 absent.setdefault(relpath, []).append((row, what))
                 continue
@@ -285,90 +232,74 @@ def hold(section: Handoff, rows: Sequence[HandoffRow]) -> Holding:
                 place.make_directories(section.holding, relpath)
             name = place.place_versioned(path, directory, filename)
             there = names.join(relpath, name)
-            if changed(section.holding, again, there) and not (
-                again := renumbered(section.holding, again, there)
+            if why_gone(section.holding, again, there) and not (
+                again := with_new_inode(section.holding, again, there)
             ):
                 # A writer was faster than the rename: what was moved is the next version.
                 put_back(section, row, name)
-                result.gone.append((row.id, "delivered, but replaced by another version"))
+                result.gone[row.id] = "delivered, but replaced by another version"
                 continue
             directories.add(directory)
-            _note_held(again, name, result)
+            result.held.append((again, name))
         except OSError as error:
             result.stuck.append((row, error))
     for relpath, some in absent.items():
         try:
-            if _find(section, relpath, some, result):
+            if _find_moved(section, relpath, some, result):
                 directories.add(_below(section.holding, relpath))
         except OSError as error:
             result.stuck += [(row, error) for row, _ in some]
-    _make_durable(section, directories, rows, result)
-    return result
-
-
-def _make_durable(
-    section: Handoff, directories: Iterable[str], rows: Sequence[HandoffRow], result: Holding
-) -> None:
-    """Make names in the holding area durable; those that cannot be are looked at once more."""
     for directory in directories:
         try:
             place.sync_directory(directory)
         except OSError as error:
-            here = {
-                row.id: row
-                for row in rows
-                if _below(section.holding, names.from_text(row.relpath)) == directory
-            }
-            undone = [here[number] for number, *_ in result.held if number in here]
-            result.held = [each for each in result.held if each[0] not in here]
-            result.again = [each for each in result.again if each[0].id not in here]
-            result.stuck += [(row, error) for row in undone]
+            # The next pass looks at them once more.
+            here = [row for row, _ in result.held if _holding_of(section, row) == directory]
+            result.stuck += [(row, error) for row in here]
+            result.held = [(row, name) for row, name in result.held if row not in here]
+    return result
 
 
-def _find(
+def _find_moved(
     section: Handoff, relpath: str, absent: Sequence[tuple[HandoffRow, str]], result: Holding
 ) -> bool:
-    """Find where a pass that was killed put originals, or others instead; True if it did.
+    """Find where a pass that was killed put originals, or others instead; return whether it did.
 
-    One look through the directory, whatever is missing of it.
+    The directory is read once, however many files of it are missing.
     """
     directory = _below(section.holding, relpath)
     inodes = {row.inode for row, _ in absent}
     bases = {base: row for row, _ in absent for base in _bases(names.from_text(row.filename))}
     same: dict[int, list[str]] = {}
-    alike: list[tuple[str, HandoffRow]] = []
+    alike: list[tuple[HandoffRow, str]] = []
     for name, inode in _entries(directory):
         if inode in inodes:
             same.setdefault(inode, []).append(name)
         if row := bases.get(name) or bases.get(_VERSION.sub("", name)):
-            alike.append((name, row))
-    found, gone = False, []
+            alike.append((row, name))
+    before = len(result.held)
+    lost = {}
     for row, what in absent:
         for name in same.get(row.inode, ()):
-            if not changed(section.holding, row, names.join(relpath, name)):
-                _note_held(row, name, result)
-                found = True
+            if not why_gone(section.holding, row, names.join(relpath, name)):
+                result.held.append((row, name))
                 break
         else:
-            gone.append((row.id, f"delivered, but {what}"))
-    lost = {number for number, _ in gone}
-    for name, row in alike:
+            lost[row.id] = f"delivered, but {what}"
+    for row, name in alike:
         if row.id in lost:
             status = os.lstat(os.path.join(directory, name))
             if stat.S_ISREG(status.st_mode):
-                result.strays.append(Stray(row, name, Version.of_file(status), status.st_ctime))
-    result.gone += gone
-    return found
-
-
-def _note_held(row: HandoffRow, name: str, result: Holding) -> None:
-    result.held.append((row.id, names.to_text(name), row.inode))
-    if row.held_as or name != names.from_text(row.filename):
-        result.again.append((row, name))
+                result.strays.append((row, name, status))
+    result.gone.update(lost)
+    return len(result.held) > before
 
 
 def earlier_names(row: HandoffRow, name: str) -> list[str]:
-    """Return the names that an earlier copy of an original may have in holding, beside its own."""
+    """Return the names that earlier copies of a held original may have, beside its own.
+
+    There are none unless a version of it was held before, or its name was taken.
+    """
     filename = names.from_text(row.filename)
     found = [filename, names.from_text(row.held_as)] if row.held_as else [filename]
     for number in range(1, _MOST_VERSIONS):
@@ -385,27 +316,27 @@ def remove_copies(
     copies: Sequence[str],
     others: Container[tuple[str | None, int, int]],
 ) -> str:
-    """Remove earlier copies of an original from holding; return its name there by then.
+    """Remove earlier copies of an original from holding; return its name there afterwards.
 
     That is its own name, if a copy had it.
 
     Parameters
     ----------
     name : `str`
-        Of the one that stays; it is made durable first.
+        The name of the copy that stays; it is made durable first.
     copies : `~collections.abc.Sequence` [ `str` ]
         Names of which some may have the same content.
     others : `~collections.abc.Container` [ `tuple` [ `str` or `None`, `int`, `int` ] ]
-        Name as in the table, size and time of what is in holding for other rows; of those on their
-        way there no name.
+        What other rows have in holding: name as in the table, size and time. Those on their way
+        there have no name.
 
     Raises
     ------
     OSError
-        One cannot be read or removed; all that are not removed stay.
+        One cannot be read or removed. Those that are not removed stay.
     """
-    directory = _below(section.holding, names.split(path_of(section, row)[0])[0])
-    algorithm, digest = _known(row)
+    directory = _holding_of(section, row)
+    algorithm, digest = _checksum_of(row)
     filename = names.from_text(row.filename)
     is_free = False
     for each in copies if algorithm else ():
@@ -419,8 +350,8 @@ def remove_copies(
             or status.st_size != row.size_bytes
             or inode_of(status.st_ino) == row.inode
             or any(
-                (whose, *Version.of_file(status)[:2]) in others
-                for whose in (names.to_text(each), None)
+                (owner, *Version.of_file(status)[:2]) in others
+                for owner in (names.to_text(each), None)
             )
         ):
             continue
@@ -443,7 +374,7 @@ def put_back(section: Handoff, row: HandoffRow, name: str) -> None:
     Raises
     ------
     OSError
-        It cannot be.
+        It cannot be moved.
     """
     rel, path = path_of(section, row)
     relpath, filename = names.split(rel)
@@ -457,7 +388,7 @@ def put_back(section: Handoff, row: HandoffRow, name: str) -> None:
 
 
 def _entries(directory: str) -> Iterator[tuple[str, int]]:
-    """Yield the names and inodes of a directory, which need not be there."""
+    """Yield the names and inodes of a directory, which may be missing."""
     try:
         entries = os.scandir(directory)
     except (FileNotFoundError, NotADirectoryError):
@@ -467,7 +398,7 @@ def _entries(directory: str) -> Iterator[tuple[str, int]]:
             yield entry.name, inode_of(entry.inode())
 
 
-def _bases(filename: str) -> set[str]:
+def _bases(filename: str) -> Iterable[str]:
     """Return what the versions of a name begin with: the name, or what is left of a long one."""
     found = {filename}
     for digits in range(_VERSION_DIGITS):
@@ -480,7 +411,13 @@ def _below(root: str, relpath: str) -> str:
     return os.path.join(root, relpath) if relpath else root
 
 
-def _known(row: HandoffRow) -> tuple[str, str]:
+def _holding_of(section: Handoff, row: HandoffRow) -> str:
+    """Return the directory of the holding area that a file belongs to."""
+    return _below(section.holding, names.from_text(row.relpath))
+
+
+def _checksum_of(row: HandoffRow) -> tuple[str, str]:
+    """Return algorithm and digest of a row; two empty texts if it has none that is known."""
     with contextlib.suppress(ValueError):
         return checksum.parse(row.checksum or "")
     return "", ""

@@ -358,8 +358,7 @@ def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
     """Have the configured command send a file of ours from the buffer, and place it: as a pass."""
     from dbbbatch.areas.endpoint.session import Refused
     from dbbbatch.areas.endpoint.transfer import Sender
-    from dbbbatch.passes.handoff.outcomes import attempt_prefix
-    from dbbbatch.passes.handoff.streams import lists_directory
+    from dbbbatch.passes.handoff.delivery import attempt_prefix, lists_directory
 
     # As a pass would name it, so that the janitor removes what a cut connection leaves.
     attempt = f"{attempt_prefix(site.name, handoff.name)}{secrets.token_hex(8)}"
@@ -374,7 +373,7 @@ def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
                 why = f"{handoff.buffer}: a file to try it with cannot be written"
             problem = why
             try:
-                sender.check_space()
+                sender.spare_bytes()
             except Refused as error:
                 free = str(error)
     except DbbError as error:

@@ -20,7 +20,7 @@ from dbbbatch.files.roots import Roots
 from dbbbatch.passes import runner
 from dbbbatch.passes.auditor.work import AuditorWork
 from dbbbatch.passes.backfill import BackfillWork
-from dbbbatch.passes.janitor import JanitorWork
+from dbbbatch.passes.janitor import Housekeeping, JanitorWork
 from dbbbatch.targets.plugin import NotReady, StoredFile
 from tests.passes.finder.test_rsync_logs import Logs
 from tests.support import handing
@@ -214,7 +214,7 @@ def test_a_janitor_has_not_purged_what_is_not_in_the_mount_point(
 
     with area(site.holding, mounted=False) as holding:
         with monkeypatch.context() as patch:
-            at_call(patch, JanitorWork, "_remove", 2, holding.goes_away)
+            at_call(patch, Housekeeping, "_remove", 2, holding.goes_away)
             assert janitor() == 75
         assert "PURGED" not in handing.rows(site)
         holding.comes_back()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.areas.endpoint import session as sessions
-from dbbbatch.areas.endpoint import transfer
+from dbbbatch.areas.endpoint import transfer_command
 from dbbbatch.areas.reasons import is_reason
 from dbbbatch.areas.storage import store as store_module
 from dbbbatch.config import load
@@ -22,12 +22,12 @@ from dbbbatch.errors import TryLater
 from dbbbatch.files import place, temporary
 from dbbbatch.passes import runner
 from dbbbatch.passes.finder.scan import FinderWork
-from dbbbatch.passes.handoff import outcomes
+from dbbbatch.passes.handoff import failures
 from dbbbatch.process import run as programs
 from tests.support import finding
 from tests.support.disks import BLOCK, SmallDisk, small_disk
 from tests.support.finding import Finding
-from tests.support.handing import REFUSING, make_pass, rows, statuses, wait_over
+from tests.support.handing import REFUSING, Arriving, make_pass, rows, statuses, wait_over
 from tests.support.site import Site, tree
 
 pytestmark = pytest.mark.promise
@@ -125,7 +125,7 @@ def test_a_far_end_that_fills_while_files_are_sent(
         disk.fill(1_000_000 // BLOCK)
         return real(argv, **more)
 
-    monkeypatch.setattr(transfer.execute, "run", run)
+    monkeypatch.setattr(transfer_command.run, "run", run)
     assert make_pass(far) == 75
     one_line(capsys, far.staging)
     assert 0 < len(tree(far.far_buffer)) < len(LARGE)  # what had room is delivered
@@ -186,9 +186,9 @@ def place_there(disk: SmallDisk) -> sessions.EndpointAddress:
     return sessions.EndpointAddress(f"{disk.path}/buffer", f"{disk.path}/staging", None, {})
 
 
-def expected(names: list[bytes], content: bytes = b"data") -> list[sessions.Expected]:
+def expected(names: list[bytes], content: bytes = b"data") -> list[Arriving]:
     digest = hashlib.blake2b(content).hexdigest()
-    return [sessions.Expected(name, len(content), digest) for name in names]
+    return [Arriving(name, len(content), digest) for name in names]
 
 
 def arrive(disk: SmallDisk, attempt: str, names: list[bytes], content: bytes = b"data") -> None:
@@ -257,7 +257,7 @@ def test_what_a_full_disk_has_already_is_never_told_as_other_content(
         disk.fill(blocks)
         with sessions.Session(place_there) as session:
             try:
-                assert session.begin(attempt, names).taken == taken
+                assert session.begin(attempt, names)[1] == taken
             except sessions.Refused:
                 refusals += 1
             session.clean(attempt)
@@ -330,7 +330,7 @@ def test_a_quarantine_at_the_near_end_where_no_directory_can_be_made(
     near.put_all(SMALL)
     near.write(handoff={**KEYS, "max_attempts": 1}, endpoint=REFUSING)
     with monkeypatch.context() as patched:
-        patched.setattr(outcomes.Outcomes, "move_aside", lambda *_: None)
+        patched.setattr(failures.Failures, "quarantine", lambda *_: None)
         make_pass(near)
     capsys.readouterr()
     disk.fill()

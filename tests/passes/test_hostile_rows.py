@@ -12,7 +12,7 @@ import pytest
 
 from dbbbatch.files import checksum, names
 from dbbbatch.files.identity import Version
-from dbbbatch.passes.handoff.outcomes import attempt_prefix
+from dbbbatch.passes.handoff.delivery import attempt_prefix
 from tests.support.handing import change, rows
 from tests.support.scripts import TOP
 from tests.support.site import Site

@@ -16,8 +16,8 @@ import pytest
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.files import checksum
 from dbbbatch.passes import runner
-from dbbbatch.passes.handoff.outcomes import attempt_prefix
-from dbbbatch.passes.janitor import JanitorWork
+from dbbbatch.passes.handoff.delivery import attempt_prefix
+from dbbbatch.passes.janitor import Housekeeping, JanitorWork
 from tests.support.handing import HOSTILE, change, contents, make_pass, rows, statuses
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
@@ -665,7 +665,7 @@ class TestOtherAlgorithm:
             site.config.read_text().replace("purge_after = 0", 'purge_after = "1h"')
         )
         assert site.settings().handoff[site.name].purge_after == 3600
-        monkeypatch.setattr(JanitorWork, "_read", None)
+        monkeypatch.setattr(Housekeeping, "_read", None)
         stays(site)
 
 

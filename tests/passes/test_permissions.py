@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.areas.endpoint import transfer
+from dbbbatch.areas.endpoint import session, transfer_command
 from tests.support.handing import make_pass
 from tests.support.site import Site, tree
 
@@ -75,20 +75,20 @@ class TestAtTheEndpoint:
         self, site: Site, monkeypatch: pytest.MonkeyPatch, when: str
     ) -> None:
         sent = []
-        run = transfer.execute.run
+        run = transfer_command.run.run
 
         def count(argv: Any, **more: Any) -> Any:
             sent.append(argv)
             return run(argv, **more)
 
         def away(*arguments: Any, **more: Any) -> Any:
-            raise transfer.receive.Away("the endpoint cannot be reached")
+            raise session.Away("the endpoint cannot be reached")
 
         wanted = read_only(put_all(site, site.buffer))
-        monkeypatch.setattr(transfer.execute, "run", count)
+        monkeypatch.setattr(transfer_command.run, "run", count)
         with monkeypatch.context() as patched:
             what = "verify" if when == "before it is verified" else "place_files"
-            patched.setattr(transfer.receive.Session, what, away)
+            patched.setattr(session.Session, what, away)
             assert make_pass(site) == 75
         assert make_pass(site) == 0
         assert modes(site.far_buffer) == wanted

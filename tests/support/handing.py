@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dbbbatch.database import connect
 from dbbbatch.files import names
@@ -31,6 +31,14 @@ REFUSING = {
     "transfer": "sh -c 'case $* in */.dbb~probe-*) exec cp -p -- \"$@\"; esac; exit 1' sh"
     " {batch} {dest}"
 }
+
+
+class Arriving(NamedTuple):
+    """A file as a session expects it."""
+
+    raw: bytes
+    size_bytes: int
+    digest: str
 
 
 def make_pass(site: Site, **options: Any) -> int:

@@ -1,29 +1,24 @@
-"""What is sent together, and what came of it."""
+"""What is sent together, and what came of each file."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
 
-from dbbbatch.areas.endpoint.session import Expected
 from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.errors import DbbError
-from dbbbatch.files.identity import Version, status_of
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """A file of a batch.
+class Prepared:
+    """A file of the buffer that is ready to be sent.
 
-    Attributes
-    ----------
-    row : `HandoffRow`
-        What the table says about it.
-    rel : `str`
-        Its path relative to the buffer.
-    digest : `str`
-        Hexadecimal, by the configured algorithm.
+    Its row has the inode and the checksum of what was read; `rel` is its path relative to the
+    buffer, `digest` is hexadecimal, by the configured algorithm.
     """
 
     row: HandoffRow
@@ -41,9 +36,35 @@ class Item:
         return os.path.dirname(self.rel)
 
     @property
-    def expected(self) -> Expected:
-        """The file as it must arrive."""
-        return Expected(self.raw, self.row.size_bytes, self.digest)
+    def size_bytes(self) -> int:
+        """Its size."""
+        return self.row.size_bytes
+
+
+class SendStatus(StrEnum):
+    """What may come of a file."""
+
+    #: Verified in the endpoint's buffer.
+    DELIVERED = "DELIVERED"
+    #: It cannot be read here or did not arrive, though nothing else is wrong.
+    FAILED = "FAILED"
+    #: It arrived, and cannot be placed though other files can.
+    UNPLACED = "UNPLACED"
+    #: It is no longer in the buffer, or no longer this version.
+    VANISHED = "VANISHED"
+    #: Something else has its name in the endpoint's buffer.
+    CONFLICT = "CONFLICT"
+    #: It failed through no fault of its own, and waits; no attempt is counted.
+    POSTPONED = "POSTPONED"
+    #: It was not sent.
+    LATER = "LATER"
+
+
+class FileFate(NamedTuple):
+    """What came of a file, and why."""
+
+    status: SendStatus
+    reason: str = ""
 
 
 @dataclass
@@ -53,22 +74,22 @@ class Batch:
     Attributes
     ----------
     attempt : `str`
-        Name of its directory in staging.
+        The name of its directory in staging, never used twice.
     number : `int`
         Its row in `transfer_batch`.
-    tried : `bool`
-        Its files failed before.
+    failed_before : `bool`
+        Its files failed before, alone or with others.
     """
 
     attempt: str
-    items: list[Item]
+    items: list[Prepared]
     number: int = 0
-    tried: bool = False
+    failed_before: bool = False
 
     @property
     def size_bytes(self) -> int:
-        """How much there is to send."""
-        return sum(item.row.size_bytes for item in self.items)
+        """The size of all files."""
+        return sum(item.size_bytes for item in self.items)
 
 
 @dataclass
@@ -77,32 +98,24 @@ class TransferResult:
 
     Attributes
     ----------
-    delivered : `list` [ `Item` ]
-        Verified in the endpoint's buffer.
-    failed, unplaced, gone, conflicts, postponed, later : `list` [ `tuple` [ `Item`, `str` ] ]
-        With the reason: did not arrive though all else is well; arrived and cannot be placed
-        though others can; no longer the same here; something else has the name in the endpoint's
-        buffer; failed through no fault of theirs, so they wait without an attempt; not sent.
+    fate_of : `dict` [ `int`, `FileFate` ]
+        What came of the files, by the id of their row.
     trouble : `DbbError` or `None`
         What ends the pass.
     unknown : `bool`
-        What the far end did is not known: recovery must ask.
+        What the far end did is not known: recovery must ask it.
     no_room : `bool`
-        There is not room enough for all of them at the far end, though for something.
+        The far end has not enough room for all of them, though for some.
     cut_off : `bool`
         A transfer command did not end by itself.
     exit_status : `int` or `None`
-        Of the transfer command that failed, or of the last one; minus a signal.
+        Of the first transfer command that failed, or else of the first one; minus a signal.
+    error : `str`
+        The first error, for an operator.
     """
 
     batch: Batch
-    delivered: list[Item] = field(default_factory=list)
-    failed: list[tuple[Item, str]] = field(default_factory=list)
-    unplaced: list[tuple[Item, str]] = field(default_factory=list)
-    gone: list[tuple[Item, str]] = field(default_factory=list)
-    conflicts: list[tuple[Item, str]] = field(default_factory=list)
-    postponed: list[tuple[Item, str]] = field(default_factory=list)
-    later: list[tuple[Item, str]] = field(default_factory=list)
+    fate_of: dict[int, FileFate] = field(default_factory=dict)
     trouble: DbbError | None = None
     unknown: bool = False
     no_room: bool = False
@@ -115,56 +128,45 @@ class TransferResult:
     place_started: datetime | None = None
     place_duration: float | None = None
 
-    @classmethod
-    def not_begun(cls, batch: Batch, why: str) -> TransferResult:
-        """Tell that a batch was not begun."""
-        return cls(batch, later=[(item, why) for item in batch.items], error=why)
+    @property
+    def timings(self) -> dict[str, Any]:
+        """The columns of `transfer_batch` that it fills."""
+        rate = self.batch.size_bytes / self.transfer_duration if self.transfer_duration else None
+        return {
+            "prepare_duration": self.prepare_duration,
+            "transfer_started": self.transfer_started,
+            "transfer_duration": self.transfer_duration,
+            "place_started": self.place_started,
+            "place_duration": self.place_duration,
+            "exit_status": self.exit_status,
+            "rate": rate,
+        }
 
     @property
-    def told(self) -> set[int]:
-        """The ids of the files of which is known what came of them."""
-        groups = (
-            self.failed,
-            self.unplaced,
-            self.gone,
-            self.conflicts,
-            self.postponed,
-            self.later,
-        )
-        told = {item.row.id for group in groups for item, _ in group}
-        return told.union(item.row.id for item in self.delivered)
+    def suspects(self) -> list[tuple[Prepared, str]]:
+        """The files that failed together: it is not known which of them made the others fail."""
+        return list(self.having(SendStatus.FAILED)) if len(self.batch.items) > 1 else []
 
-    @property
-    def rate(self) -> float | None:
-        """Bytes a second of the transfer."""
-        if not self.transfer_duration:
-            return None
-        return self.batch.size_bytes / self.transfer_duration
+    def fail(self, trouble: DbbError, *, unknown: bool = False) -> None:
+        """Note what ends the pass, and whether it is unknown what the far end did."""
+        self.trouble, self.unknown, self.error = trouble, unknown, str(trouble)
 
+    def settle(self, item: Prepared, status: SendStatus, reason: str = "") -> None:
+        """Note what came of a file; the last word counts."""
+        self.fate_of[item.row.id] = FileFate(status, reason)
 
-@dataclass(frozen=True)
-class Unrecovered:
-    """What recovery could not finish.
+    def settle_rest(self, status: SendStatus, reason: str) -> None:
+        """Note what came of all files of which nothing is noted."""
+        for item in self.unsettled():
+            self.settle(item, status, reason)
 
-    Attributes
-    ----------
-    trouble : `DbbError` or `None`
-        The far end could not be asked: nothing may be sent.
-    refused : `DbbError` or `None`
-        It could not do what it was asked for some batches.
-    files : `frozenset` [ `int` ]
-        Ids of the files of these batches, of which is not known whether they are there.
-    """
+    def unsettled(self) -> list[Prepared]:
+        """Return the files of which nothing is noted."""
+        return [item for item in self.batch.items if item.row.id not in self.fate_of]
 
-    trouble: DbbError | None = None
-    refused: DbbError | None = None
-    files: frozenset[int] = frozenset()
-
-
-def changed(buffer: str, row: HandoffRow, rel: str) -> str:
-    """Return what became of a file of the buffer, or nothing if it is the same version."""
-    if (status := status_of(os.path.join(buffer, rel))) is None:
-        return "no longer in the buffer"
-    if Version.of_file(status) != Version.of_row(row):
-        return "replaced in the buffer by another version"
-    return ""
+    def having(self, *statuses: SendStatus) -> Iterator[tuple[Prepared, str]]:
+        """Yield the files with one of the statuses, and the reasons."""
+        for item in self.batch.items:
+            fate = self.fate_of.get(item.row.id)
+            if fate and fate.status in statuses:
+                yield item, fate.reason

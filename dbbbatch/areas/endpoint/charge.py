@@ -1,7 +1,7 @@
 """Which failure of a transfer is a file's own, and which is the line's or the command's.
 
 A file is charged with an attempt only if the line held, and the command, in this pass and from the
-same directory, sent another file: a probe of ours if need be.
+same directory, sent another file: a probe of ours if necessary.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from dbbbatch.process.run import Finished
 
-#: Exit codes by which tools say that the connection was lost, or could not be made. rsync: its
-#: manual page, EXIT VALUES; ssh: ssh(1), EXIT STATUS; curl: curl(1), EXIT CODES; rclone: its
-#: documentation, "List of exit codes" (5 may go away by itself).
+#: Exit codes of tools whose connection was lost, or could not be made. rsync: its manual page, EXIT
+#: VALUES; ssh: ssh(1), EXIT STATUS; curl: curl(1), EXIT CODES; rclone: its documentation, "List of
+#: exit codes" (5 may go away by itself).
 _LOST_CODES = {
     "rsync": {5, 10, 12, 20, 30, 35, 255},
     "ssh": {255},
@@ -40,31 +39,10 @@ _LOST_WORDS = re.compile(
 )
 _RSYNC = re.compile(r"rsync (?:error|warning): .*?\(code (\d+)\)")
 
-#: Somebody ended the tool: an operator, the system that goes down or has no more memory.
+#: The tool was ended: by an operator, or by the system that goes down or is out of memory.
 _ENDING_SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGPIPE, signal.SIGTERM}
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a transfer command failed.
-
-    Attributes
-    ----------
-    text : `str`
-        For an operator.
-    lost : `bool`
-        The line was lost, the time was over, or somebody ended it: nothing is known of its files.
-    """
-
-    text: str
-    lost: bool = False
-
-
-#: What did not arrive although its command was content.
-NOT_WHOLE = Failure("it did not arrive whole although the transfer command was content")
-
-
-@dataclass
 class Evidence:
     """What the transfer command has shown in this pass; shared by the streams.
 
@@ -76,41 +54,30 @@ class Evidence:
         Those of which no file can be sent, and why.
     """
 
-    sent: set[str] = field(default_factory=set)
-    refused: dict[str, str] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self.sent: set[str] = set()
+        self.refused: dict[str, str] = {}
+        self._lock = threading.Lock()
 
     @contextmanager
     def probing(self) -> Iterator[None]:
-        """Have one stream at a time send a probe: it has one name in each directory."""
+        """Let one stream at a time send a probe: it has one name in each directory."""
         with self._lock:
             yield
 
 
 def lost_line(transfer: str, finished: Finished) -> bool:
-    """Return whether a transfer command failed since the line was lost or it was ended.
-
-    Parameters
-    ----------
-    transfer : `str`
-        The command as it is configured.
-    finished : `dbbbatch.process.run.Finished`
-        How it ended.
-    """
+    """Return whether a configured command failed because the line was lost or it was ended."""
     if finished.timed_out or finished.signal in _ENDING_SIGNALS:
         return True
-    said = (finished.stderr + b"\n" + finished.stdout).decode("utf-8", "replace")[-(1 << 16) :]
+    output = (finished.stderr + b"\n" + finished.stdout).decode("utf-8", "replace")[-(1 << 16) :]
     code = finished.exit_code
-    if code is not None and code - 128 in _ENDING_SIGNALS:  # as a shell tells it
+    if code is not None and code - 128 in _ENDING_SIGNALS:  # as a shell reports it
         return True
-    if _LOST_WORDS.search(said):
+    if _LOST_WORDS.search(output):
         return True
-    if any(int(number) in _LOST_CODES["rsync"] for number in _RSYNC.findall(said)):
+    if any(int(number) in _LOST_CODES["rsync"] for number in _RSYNC.findall(output)):
         return True
-    return any(code in _LOST_CODES.get(tool, ()) for tool in _tools(transfer))
-
-
-def _tools(transfer: str) -> set[str]:
-    """Return the names of the programs that a command line mentions."""
     words = {part for word in shlex.split(transfer) for part in word.split()}
-    return {word.rpartition("/")[2] for word in words}
+    tools = {word.rpartition("/")[2] for word in words}
+    return any(code in _LOST_CODES.get(tool, ()) for tool in tools)

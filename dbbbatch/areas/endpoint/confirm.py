@@ -28,17 +28,18 @@ from dbbbatch.files import checksum, names
 from dbbbatch.files.batches import batched
 from dbbbatch.process import run, template
 
-#: In storage with the same size and checksum, and ingested by the targets that were named.
+#: The word of a file in storage that has the same size and checksum, and was ingested by the
+#: targets of the question.
 STORED = "stored"
 
-#: Characters of a line of a question: a path, a checksum, and the names of all targets.
+#: The beginning of the word of a file that has no checksum by the algorithm of the question; the
+#: algorithms by which it has one follow, with commas between.
+BY_OTHERS = "algorithm:"
+
+#: The most characters of a line of a question: a path, a checksum, and the names of all targets.
 LONGEST = 1 << 18
 
 _NONCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-#: What the word begins with of a file that has no checksum by the algorithm of the question; the
-#: algorithms by which it has one follow, with commas between.
-BY_OTHERS = "algorithm:"
 
 #: Files looked up in one statement.
 _CONFIRMED_TOGETHER = 2000
@@ -59,12 +60,12 @@ def ask(section: Handoff, files: Sequence[Question]) -> list[str]:
     Returns
     -------
     words : `list` [ `str` ]
-        Of each file: `STORED`, or why not.
+        For each file: `STORED`, or why not.
 
     Raises
     ------
     TryLater
-        No answer, or not a whole one.
+        There is no answer, or not a complete one.
     """
     place = endpoint_address(section)
     if section.endpoint.confirm is None:
@@ -96,9 +97,10 @@ def ask(section: Handoff, files: Sequence[Question]) -> list[str]:
 
 
 def algorithms_of(word: str) -> list[str]:
-    """Return by which algorithms the endpoint has checksums of a file that it could not compare.
+    """Return the algorithms by which the endpoint has checksums of a file, the best first.
 
-    The best first; none of another word, and none that is not known here.
+    There are none unless the word is that of a file that it could not compare; those that are not
+    known here are left out.
     """
     if not word.startswith(BY_OTHERS):
         return []
@@ -112,22 +114,26 @@ def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
     Raises
     ------
     UsageError
-        It is no question of a janitor, or names a target that does not exist.
+        It is not the question of a janitor, or names a target that does not exist.
     """
     read = iter(lines)
     header = _parsed(next(read, ""))
     if not isinstance(header, dict):
         header = {}
     nonce, targets = header.get("nonce"), header.get("targets")
-    right = isinstance(targets, list) and all(map(_is_name, targets))
     # What is repeated in the answer must not look like another line of it.
-    if not right or not isinstance(nonce, str) or not _NONCE.fullmatch(nonce):
-        raise UsageError("what stands on stdin is not the question of a dbb-janitor")
+    if (
+        not isinstance(targets, list)
+        or not all(map(_is_name, targets))
+        or not isinstance(nonce, str)
+        or not _NONCE.fullmatch(nonce)
+    ):
+        raise UsageError("stdin is not the question of a dbb-janitor")
     storages = sorted(
         {one.storage for one in settings.finder.values()}
         | {one.storage for one in settings.target.values()}
     )
-    ids = _target_ids(settings.site.name, list(targets))
+    ids = _target_ids(settings.site.name, targets)
     count = 0
     for some in batched(read, _CONFIRMED_TOGETHER):
         questions = [_question(line, count + at) for at, line in enumerate(some)]
@@ -168,7 +174,7 @@ def _question(line: str, number: int) -> Question:
 
 
 def _is_name(value: Any) -> bool:
-    """Return whether something is a text that a database takes."""
+    """Return whether a value is a text that a database takes."""
     try:
         return isinstance(value, str) and b"\0" not in value.encode()
     except UnicodeEncodeError:

@@ -1,6 +1,6 @@
 # What runs at the far end of a handoff: POSIX shell, coreutils and xargs, nothing of ours installed.
 #
-# receive.py sends it over stdin, after a line that sets nonce, staging, buffer and sum. Then each
+# session.py sends it over stdin, after lines that set nonce, staging, buffer and sum. Then each
 # request is a line "OPERATION ATTEMPT LIMIT BYTES ARGUMENT" followed by that many bytes: a list of
 # names, each ended by a NUL byte. Names are only ever data and arguments, never code. Each answer
 # is a line "NONCE ok|no BYTES" followed by that many bytes, so that what a start-up file prints
@@ -10,12 +10,12 @@
 #   t/         the files as they arrive, by relative path
 #   N          links to directories of t/, for commands that copy to one directory at a time
 #   dirs       the directories of the batch       names   its files
-#   verified   the names that were verified here and are durable. This is the receipt: what stands
-#              in it and is no longer in t/ has been placed.
-#   single     is there if each of these was then the only name of its file
-# A pass that takes over the attempt of a killed one first renames it to ATTEMPT.r: whatever is
-# still at work for the killed pass finds its paths gone before its next step, and each step may
-# run twice at the same time. ATTEMPT.x is being removed.
+#   verified   the names that were verified here and are durable. This is the receipt: a file that
+#              is listed here and is no longer in t/ has been placed.
+#   single     exists if each of these was then the only name of its file
+# A pass that takes over the attempt of a killed one first renames it to ATTEMPT.r: whatever still
+# runs for the killed pass finds its paths gone before its next step, and each step may run twice at
+# the same time. ATTEMPT.x is being removed.
 
 LC_ALL=C
 export LC_ALL
@@ -29,7 +29,7 @@ fail() {
 }
 
 # Run a command, at most until the time limit of the request. One that takes longer is named, also
-# where what it says is not wanted: 7 is the answer of the operation.
+# where its output is not used: descriptor 7 is the answer of the operation.
 limited() {
     timeout -k 5 "$limit" "$@"
     set -- "$?" "$@"
@@ -52,8 +52,8 @@ late() {
     [ "$1" = 124 ] || [ "$1" = 137 ]
 }
 
-# Add to the answer what a command says of files. Those that are not there are left out, which is no
-# failure; that the disk is full is one.
+# Add the output of a command about files to the answer. Those that are missing are left out, which
+# is no failure; a full disk is one.
 answer() {
     problem=$(limited "$@" 2>&1 >>"$work/answer")
     late $? && return 1
@@ -80,8 +80,8 @@ op_hello() {
         fail "staging $staging and buffer $buffer are on different file systems"
 }
 
-# Try each tool with the very options with which it is used here, and name the one that fails. What
-# is tried lies in the attempt, and goes with it.
+# Try each tool with the options with which it is used here, and name the one that fails. The files
+# for this lie in the attempt, and are removed with it.
 tools() {
     try timeout -k 5 "$limit" true && try mkdir -p -- "$work/tools/a/t" &&
         cd "$work/tools" && try_all && cd / && rm -rf -- "$work/tools"
@@ -98,7 +98,7 @@ try_all() {
     rest=$(echo 12345 | (try dd bs=65536 iflag=fullblock,count_bytes count=3 of=a/name && cat)) ||
         return
     [ "$(cat a/name) $rest" = "123 45" ] ||
-        fail "the command dd does not take as many bytes as it is told (count_bytes)" || return
+        fail "the command dd does not take a given number of bytes (count_bytes)" || return
     printf './a/name\0' >list
     try stat -f -c '%a %S' -- a && try stat --printf='%s\0' -- a/name || return
     digest=$(limited "$sum" <a/name) && try "$sum" -z -- ./a/name && (try xargs -0 -r true <list) ||
@@ -128,8 +128,8 @@ op_put() {
         fail "$to cannot be written; is the disk full?"
 }
 
-# Make the numbered links, if $1 is "links", and look. Answers free blocks and their size, then what
-# the buffer has of the batch already.
+# Make the numbered links, if $1 is "links", and look at the buffer. Answers free blocks and their
+# size, then what the buffer has of the batch already.
 op_look() {
     if [ "$1" = links ]; then
         made "$work/t" &&
@@ -141,8 +141,8 @@ op_look() {
         cd "$buffer" && there <"$work/names" >>"$work/answer"
 }
 
-# Make the directories of the batch in $1. One that cannot be made is no failure of the others: what
-# is to go there will fail by itself.
+# Make the directories of the batch in $1. One that cannot be made is no failure of the others: the
+# files of that directory will fail by themselves.
 made() {
     problem=$(cd "$1" && limited xargs -0 -r mkdir -p -- <"$work/dirs" 2>&1) && return
     could_be_made "$?" "$1"
@@ -178,8 +178,8 @@ by_mode='
         fi
     done'
 
-# The same in the buffer, where others work, too: new ones get the permissions of the one above them
-# that is there. Those of equal permissions are made together. Nothing is written for it: the disk
+# The same in the buffer, where others work, too: new directories get the permissions of the nearest
+# one above them. Those of equal permissions are made together. No file is written for this: the disk
 # may be full, and what arrived is placed nevertheless.
 made_there() {
     modes=$(cd "$buffer" && limited xargs -0 -r sh -c "$by_mode" sh '' <"$work/dirs") ||
@@ -203,8 +203,8 @@ made_there() {
     done
 }
 
-# Of the names on stdin answer those that something here keeps from being placed: "D", name and NUL
-# where something that is no directory has the name of its directory, "E", name and NUL where
+# Answer those of the names on stdin that cannot be placed because of something here: "D", name and
+# NUL where something that is no directory has the name of its directory, "E", name and NUL where
 # something has its own name; then the sums of the latter.
 there() {
     : >"$work/there"
@@ -236,18 +236,18 @@ op_verify() {
     [ "${found%% *}" = "$1" ] || return 0
     rm -f -- "$work/answer" "$work/single" &&
         limited xargs -0 -r stat -c '%h %a' -- <"$work/names" >"$work/modes" || return
-    judge_modes
-    # Nothing enters the buffer that runs as whoever stores it, or that anybody may write to: what
-    # was verified is complete.
+    read_modes
+    # No file enters the buffer with a set-id bit, or with permission to write: what was verified is
+    # complete.
     if [ -n "$loose" ]; then
         problem=$(limited xargs -0 -r chmod a-wst -- <"$work/names" 2>&1)
         code=$?
         late "$code" && return 1
-        # Some file systems keep, or say that they set, what they like. That the account itself may
-        # still write is borne.
+        # Some file systems keep their own modes, or only claim to set others. Write permission of
+        # the account itself is tolerated.
         if [ "$code" != 0 ] || [ "$loose" = others ]; then
             limited xargs -0 -r stat -c '%h %a' -- <"$work/names" >"$work/modes" || return
-            judge_modes
+            read_modes
             [ "$loose" != others ] || without_permissions ||
                 fail "$work/t: set-id bits, or write permission of group or others, cannot be" \
                     "taken away: ${problem%%"$newline"*}" || return
@@ -259,7 +259,7 @@ op_verify() {
 }
 
 # Whether the file system shows the same permissions for all files, whatever they were made with:
-# then those that it shows are not the sender's. Set-id bits are not borne in any case.
+# then those that it shows are not the sender's. Set-id bits are not tolerated in any case.
 without_permissions() {
     rm -f -- "$work/plain" && (umask 077 && : >"$work/plain") || return
     shown=$(stat -c %a -- "$work/plain")
@@ -271,7 +271,7 @@ without_permissions() {
 }
 
 # Whether each file has one name only, and whether somebody may write to one: the account, or others.
-judge_modes() {
+read_modes() {
     single=yes loose=
     while read -r links mode; do
         [ "$links" = 1 ] || single=
@@ -283,8 +283,8 @@ judge_modes() {
 }
 
 # Place what was verified: link it into the buffer (the kernel refuses a name that is taken), make
-# that durable, then take it from staging. Answers what could not be placed: "M" with what cp had to
-# say, "K", name and NUL for each, and before it "C" where its directory takes not even a file of
+# that durable, then remove it from staging. Answers what could not be placed: "M" with the message
+# of cp, "K", name and NUL for each, and before it "C" where its directory takes not even a file of
 # ours; then what the buffer has of these. Fails if the buffer takes none.
 op_place() {
     [ -e "$work/verified" ] && cd "$work/t" || fail "attempt $attempt was not verified" || return
@@ -322,7 +322,7 @@ op_place() {
     cd "$buffer" && there <"$work/kept" >>"$work/answer" && limited sync -f .
 }
 
-# Try whether the buffer takes what was verified, which are files of ours, and take them back.
+# Try whether the buffer takes what was verified, which are files of ours, and remove them again.
 op_tryplace() {
     [ -e "$work/verified" ] && made_there || return
     cd "$buffer" && limited xargs -0 -r rm -f -- <"$work/verified" && cd "$work/t" || return
@@ -331,10 +331,11 @@ op_tryplace() {
     [ -z "$problem" ] || fail "no such file can be placed in $buffer: $problem"
 }
 
-# Take from t/ what was placed: what the buffer has, and what it had until the finder there moved it
-# on. Whose only name was in t/ when it was verified, and who has another one now, was linked by us.
-# (Where files of a batch were one file under several names, as rsync -H makes them, and where the
-# finder copied and removed our link, nothing is known: placing once more is the lesser evil.)
+# Remove from t/ what was placed: what the buffer has, and what it had until the finder there moved
+# it on. A file whose only name was in t/ when it was verified, and that has another one now, was
+# linked by us. (Where files of a batch were one file under several names, as rsync -H makes them,
+# and where the finder copied the file and removed our link, nothing is known: placing it once more
+# is the lesser evil.)
 take_placed() {
     limited xargs -0 -r sh -c '
         for f do if [ -e "$f" ]; then printf "%s\0" "$f" || exit; fi; done' sh \
@@ -363,8 +364,8 @@ takes() {
     [ -z "$problem" ] || fail "no file can be placed in $buffer: $problem"
 }
 
-# The names in the buffer's directories of this batch survive a power cut. Where one of these is not
-# there, or cannot be opened, all of the file system is asked for.
+# Make the names in the buffer's directories of this batch survive a power cut. Where one of these
+# directories is missing, or cannot be opened, the whole file system is synchronized.
 durable() {
     (cd "$buffer" && { limited xargs -0 -r sync -- <"$work/dirs" 2>/dev/null || limited sync -f .; })
 }
@@ -393,7 +394,7 @@ placed_once() {
 }
 
 # Take an attempt over from a pass that was killed. Answers "verified", "arrived" or "nothing".
-op_ask() {
+op_take_over() {
     roots && cd "$staging" || return
     [ ! -d "$attempt" ] || mv -T -- "$attempt" "$attempt.r" || return
     if [ -e "$attempt.r/verified" ]; then
@@ -406,7 +407,7 @@ op_ask() {
 }
 
 # Answer time of modification and permissions of what arrived: "SECONDS MODE  NAME" and NUL.
-op_shapes() {
+op_modes_and_times() {
     cd "$work/t" && answer xargs -0 -r stat --printf='%Y %a  %n\0' -- <"$work/names"
 }
 
@@ -431,7 +432,7 @@ op_space() {
     stat -f -c '%a %S' -- "$staging"
 }
 
-# Remove an attempt: first under a name that says nothing any more.
+# Remove an attempt: first it gets a name under which no step looks for it.
 op_clean() {
     [ ! -e "$buffer/.dbb~$attempt" ] || rm -f -- "$buffer/.dbb~$attempt"
     cd "$staging" || return
@@ -442,7 +443,7 @@ op_clean() {
 }
 
 # End what a failed or killed transfer left running here: its command line has a path in the attempt,
-# also where `read` leaves out the NUL bytes. A log or a probe that is named after it is no such path.
+# also where `read` omits the NUL bytes. A log or a probe that is named after it is no such path.
 op_end() {
     for each in /proc/[0-9]*; do
         line=
@@ -455,8 +456,8 @@ op_end() {
 }
 
 # List the attempts whose names begin so, one a line: seconds since their last change, and the name.
-# Both times are of the clock that stamps files here. What changes only later than now was made while
-# that was ahead, and counts from now on.
+# Both times are of the clock that stamps files here. A change in the future was made while that
+# clock was ahead, and counts from now on.
 op_list() {
     cd "$staging" || return
     now=$(touch -c -- . 2>/dev/null && stat -c %Y -- .) || now=$(date +%s)

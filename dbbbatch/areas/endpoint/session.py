@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, Self, TypeVar
 
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files import checksum
@@ -23,19 +24,19 @@ from dbbbatch.process import run, template
 #: Seconds for an answer that takes no time by itself: connecting, listing, renaming.
 PATIENCE = 60.0
 
-#: Seconds between the time limit there and ours, so that its reason is heard.
+#: Seconds between the time limit there and the one here, so that its reason arrives.
 SPARE = 10.0
 
-#: Bytes of noise before an answer that are borne.
+#: The most bytes of noise before an answer.
 _MOST_NOISE = 1 << 20
 
-#: Bytes of an answer that tells of files whose names this session has not told (those of a pass
-#: that was killed); and for each name that it has told, beside the name itself: its checksum, and
+#: The most bytes of an answer about files whose names this session has not sent (those of a pass
+#: that was killed); and for each name that it has sent, beside the name itself: its checksum, and
 #: why it cannot be placed.
 _MOST_ANSWER = 16 << 20
 _MOST_EACH = 1024
 
-#: What the far end does at each request, for an operator who is told that it takes too long.
+#: What the far end does at each request, for the message that it takes too long.
 _STEPS = {
     "hello": "looking for its tools and directories",
     "begin": "trying its tools in staging",
@@ -46,8 +47,8 @@ _STEPS = {
     "trial": "placing a file on trial",
     "tryplace": "placing files of ours on trial",
     "partials": "removing what interrupted transfers left",
-    "ask": "looking for what a pass left",
-    "shapes": "looking at what arrived",
+    "take_over": "looking for what a pass left",
+    "modes_and_times": "looking at what arrived",
     "receipt": "reading what a pass left",
     "space": "asking how much space is free",
     "end": "ending what a transfer left",
@@ -62,15 +63,18 @@ _READ_SCRIPT = (
     f'[ "$l" != "{_END_OF_SCRIPT}" ] || break; s=$s$l$n; done; eval "$s"\''
 )
 
-#: Far ends whose tools were tried by this process; the next pass tries them again, as they may be
+#: Far ends whose tools were tried by this process. The next pass tries them again: they may be
 #: others by then.
-_tried: set[tuple[bytes | str | None, ...]] = set()
+_tried: set[tuple[object, ...]] = set()
 
 _SAFE = re.compile(r"[A-Za-z0-9._/-]+")
 _ATTEMPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
-#: What has become of an attempt that is asked about.
+#: The states in which `take_over` may find an attempt.
 _STATES = ("verified", "arrived", "nothing")
+
+#: Instead of a digest: something that is no directory has the name of the file's directory.
+NO_DIRECTORY = "no directory"
 
 
 class Away(TryLater):
@@ -81,48 +85,27 @@ class Refused(TryLater):
     """The far end answers, but cannot do what it is asked."""
 
 
-#: Instead of a digest: something that is no directory has the name of the file's directory.
-NO_DIRECTORY = "no directory"
+class _Ended(Exception):
+    """The session's command has closed its output."""
 
 
-@dataclass(frozen=True)
-class Expected:
-    """A file as it must arrive.
-
-    Attributes
-    ----------
-    rel : `bytes`
-        Its relative path.
-    size_bytes : `int`
-    digest : `str`
-        Hexadecimal, by the endpoint's algorithm.
-    """
-
-    rel: bytes
-    size_bytes: int
-    digest: str
+class Expected(Protocol):
+    """A file as it must arrive: relative path, size, and digest by the endpoint's algorithm."""
 
     @property
-    def name(self) -> bytes:
-        """The name that commands are given: it begins with no dash."""
-        return b"./" + self.rel
+    def raw(self) -> bytes:
+        """Its relative path."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size."""
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """What was found when an attempt was prepared.
-
-    Attributes
-    ----------
-    free_bytes : `int`
-        At the staging area.
-    taken : `dict` [ `bytes`, `str` or `None` ]
-        Relative paths that the buffer has already, with their digest (None: no file, or it could
-        not be read), and those below `NO_DIRECTORY`.
-    """
-
-    free_bytes: int
-    taken: Mapping[bytes, str | None]
+ExpectedFile = TypeVar("ExpectedFile", bound=Expected)
 
 
 @dataclass(frozen=True)
@@ -134,7 +117,7 @@ class Placed:
     kept : `dict` [ `bytes`, `str` ]
         Relative paths of files that could not be placed and are still in staging, and why.
     taken : `dict` [ `bytes`, `str` or `None` ]
-        Those of them whose name is taken, as in `Look`.
+        Those of them whose name is taken, as `Session.begin` returns it.
     closed : `frozenset` [ `bytes` ]
         Those of them whose directory takes not even a file of ours.
     """
@@ -153,7 +136,7 @@ class EndpointAddress:
     buffer, staging : `str`
         Directories there; letters, digits and ``._/-`` only.
     remote : `template.Command` or `None`
-        How to run a command there; None: it is this machine.
+        How to run a command there; `None`: it is this machine.
     values : `~collections.abc.Mapping` [ `str`, `bytes` ]
         What the placeholders of commands stand for.
     algorithm : `str`
@@ -196,23 +179,25 @@ class Session:
         self._process: run.Process | None = None
         self._nonce = b""
         self._unread = bytearray()
-        self._told = 0
+        self._longest_answer = _MOST_ANSWER
         self._argv = place.argv(_READ_SCRIPT)
-        self._far: tuple[bytes | str | None, ...] = (
+        self._tools: tuple[object, ...] = (
             *self._argv,
             place.staging,
             place.buffer,
             place.algorithm,
         )
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
+        """Return the session, which is opened when first needed."""
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """Close it."""
         self.close()
 
     def open(self) -> None:
-        """Connect, and see that the far end has what it needs."""
+        """Connect, and check that the far end has what it needs."""
         if self._process is None:
             self._connect()
 
@@ -224,8 +209,8 @@ class Session:
 
     def begin(
         self, attempt: str, names: Iterable[bytes], links: Sequence[bytes] = (), limit: float = 0
-    ) -> Look:
-        """Prepare a staging directory of its own for an attempt, and look at the buffer.
+    ) -> tuple[int, Mapping[bytes, str | None]]:
+        """Make the staging directory of an attempt, and look at the buffer.
 
         Parameters
         ----------
@@ -234,36 +219,42 @@ class Session:
         names : `~collections.abc.Iterable` [ `bytes` ]
             Relative paths of the files to come.
         links : `~collections.abc.Sequence` [ `bytes` ]
-            Directories for which the transfer wants numbered directories: 1, 2, ….
+            Directories to which the transfer needs numbered links: 1, 2, ….
         limit : `float`
             Seconds beside the usual patience.
+
+        Returns
+        -------
+        free_bytes : `int`
+            Free space at the staging area.
+        taken : `dict` [ `bytes`, `str` or `None` ]
+            Relative paths that the buffer has already, with their digest (`None`: no file, or it
+            could not be read), and those below `NO_DIRECTORY`.
         """
         names = list(names)
         begin = self._request("begin", attempt, limit)
-        if untried := self._far not in _tried:
+        if untried := self._tools not in _tried:
             # Before anything that a tool at fault might take for something else.
             self._ask([self._request("begin", attempt, limit, "tools")], limit=limit)
-            _tried.add(self._far)
+            _tried.add(self._tools)
         numbered = [part for n, rel in enumerate(links, 1) for part in (b"%d" % n, rel or b".")]
         answer = self._ask(
             [
                 *(() if untried else (begin,)),
-                *self._put(attempt, "dirs", directories(names)),
-                *self._put(attempt, "names", (b"./" + name for name in names)),
-                *(self._put(attempt, "numbered", numbered) if links else ()),
+                self._put(attempt, "dirs", directories(names)),
+                self._put(attempt, "names", map(_as_argument, names)),
+                *((self._put(attempt, "numbered", numbered),) if links else ()),
                 self._request("look", attempt, limit, "links" if links else ""),
             ],
-            answers=3 + bool(links) + (not untried),
             limit=limit,
         )
         space, _, rest = answer.partition(b"\n")
-        _, taken = _parse_records(rest)
         with self._understanding(space):
-            return Look(_bytes(space), taken)
+            return _bytes(space), _parse_records(rest).taken
 
     def verify(
-        self, attempt: str, files: Sequence[Expected], limit: float, again: bool = False
-    ) -> list[Expected]:
+        self, attempt: str, files: Sequence[ExpectedFile], limit: float, again: bool = False
+    ) -> list[ExpectedFile]:
         """Compare size and checksum of what arrived with what was sent.
 
         Those that are right are made durable there and become the attempt's receipt.
@@ -276,23 +267,22 @@ class Session:
         limit : `float`
             Seconds for reading them there.
         again : `bool`
-            Tell the far end the names once more: they are others, or another order.
+            Send the names once more: they are others, or in another order.
 
         Returns
         -------
         right : `list` [ `Expected` ]
         """
         while files:
-            wanted = self._sums(files)
-            requests = [self._request("verify", attempt, limit, wanted)]
+            requests = [self._request("verify", attempt, limit, self._sum_of(files))]
             if again:
-                names = (file.name for file in files)
-                requests = [*self._put(attempt, "names", names), *requests]
-            answer = self._ask(requests, answers=len(requests) if not again else 2, limit=limit)
+                names = (_as_argument(file.raw) for file in files)
+                requests.insert(0, self._put(attempt, "names", names))
+            answer = self._ask(requests, limit=limit)
             if answer == b"verified":
                 return list(files)
-            _, sums = _parse_records(answer)
-            right = [file for file in files if sums.get(file.rel) == file.digest]
+            sums = _parse_records(answer).taken
+            right = [file for file in files if sums.get(file.raw) == file.digest]
             if len(right) == len(files):
                 raise Refused(f"{self.place.name}: sizes differ although checksums are right")
             files, again = right, True
@@ -306,10 +296,7 @@ class Session:
         Refused
             Also if some could not be placed, and a file of ours cannot be either.
         """
-        answer = self._ask([self._request("place", attempt, limit)], limit=limit)
-        kept, taken = _parse_records(answer)
-        closed = frozenset(part[3:] for part in answer.split(b"\0") if part[:1] == b"C")
-        return Placed(kept, taken, closed)
+        return _parse_records(self._ask([self._request("place", attempt, limit)], limit=limit))
 
     def trial(self, attempt: str) -> None:
         """Try with two files of ours whether a file can be placed there, and is never overwritten.
@@ -322,7 +309,7 @@ class Session:
         self._ask([self._request("trial", attempt)])
 
     def try_place(self, attempt: str) -> None:
-        """Try whether the buffer takes files of ours that were verified, and take them back.
+        """Try whether the buffer takes files of ours that were verified, and remove them again.
 
         Raises
         ------
@@ -340,7 +327,7 @@ class Session:
             "verified": `place_files` may be called (again). "arrived": not all was verified.
             "nothing": there is no such attempt.
         """
-        answer = self._ask([self._request("ask", attempt)])
+        answer = self._ask([self._request("take_over", attempt)])
         with self._understanding(answer):
             state = answer.split()[-1].decode()
             if state not in _STATES:
@@ -353,8 +340,8 @@ class Session:
         A transfer that was killed may have left a file whole but not finished: its command sets
         these last.
         """
-        requests = [*self._put(attempt, "names", (b"./" + name for name in names))]
-        answer = self._ask([*requests, self._request("shapes", attempt)], answers=2)
+        request = self._request("modes_and_times", attempt)
+        answer = self._ask([self._put(attempt, "names", map(_as_argument, names)), request])
         found = {}
         for record in answer.split(b"\0"):
             shape, _, name = record.partition(b"  ./")
@@ -370,22 +357,22 @@ class Session:
         return frozenset(name.removeprefix(b"./") for name in names if name)
 
     def forget_partials(self, attempt: str, directory: str, names: Iterable[bytes]) -> bool:
-        """Remove what transfers that were cut off left of files; return whether there was any.
+        """Remove what interrupted transfers left of files; return whether there was any.
 
         Parameters
         ----------
         attempt : `str`
         directory : `str`
-            Where they leave it, relative to staging, by the last part of the file's name.
+            Where they leave it, relative to staging, under the last part of the file's name.
         names : `~collections.abc.Iterable` [ `bytes` ]
             Relative paths of the files.
         """
-        requests = self._put(attempt, "names", (b"./" + name for name in names))
-        requests.append(self._request("partials", attempt, 0, directory))
-        return self._ask(requests, answers=2).strip() not in (b"", b"0")
+        request = self._request("partials", attempt, 0, directory)
+        answer = self._ask([self._put(attempt, "names", map(_as_argument, names)), request])
+        return answer.strip() not in (b"", b"0")
 
     def free_bytes(self) -> int:
-        """Return the free space at the staging area."""
+        """Return the free space at the staging area, in bytes."""
         answer = self._ask([self._request("space", "-")])
         with self._understanding(answer):
             return _bytes(answer)
@@ -395,22 +382,21 @@ class Session:
         self._ask([self._request("end", attempt)])
 
     def clean(self, attempt: str, limit: float = 0) -> None:
-        """Remove an attempt's directory, whoever had it last."""
+        """Remove an attempt's directory, also if it was taken over."""
         self._ask([self._request("clean", attempt, limit)], limit=limit)
 
     def attempts(self, prefix: str) -> dict[str, float]:
-        """List the attempts whose names begin so, with seconds since their last change."""
+        """Return the attempts whose names begin so, with seconds since their last change."""
         lines = self._ask([self._request("list", prefix)]).split(b"\n")
-        pairs = (line.split(b" ", 1) for line in lines if b" " in line)
         found = {}
-        for age, name in pairs:
+        for age, name in (line.split(b" ", 1) for line in lines if b" " in line):
             with self._understanding(age):
                 found[name.decode("ascii", "replace")] = float(int(age))
         return found
 
     @contextmanager
     def _understanding(self, answer: bytes) -> Iterator[None]:
-        """Have an answer that is no number where one is awaited end the conversation, not us."""
+        """Let an answer that cannot be read end the conversation, not the pass."""
         try:
             yield
         except (ValueError, IndexError):
@@ -432,7 +418,7 @@ class Session:
         script = head.encode() + Path(__file__).with_name("far_end.sh").read_bytes()
         script += _END_OF_SCRIPT.encode() + b"\n"
         self._process = run.Process(self._argv)
-        self._ask([script, self._request("hello", "-")])
+        self._ask([self._request("hello", "-")], before=script)
 
     def _request(
         self, operation: str, attempt: str, limit: float = 0, argument: str = "", size: int = 0
@@ -443,22 +429,24 @@ class Session:
         seconds = int(self._patience + limit) + 1
         return f"{operation} {attempt} {seconds} {size} {argument}\n".encode()
 
-    def _put(self, attempt: str, name: str, names: Iterable[bytes]) -> list[bytes]:
-        data = b"".join(name + b"\0" for name in names)
+    def _put(self, attempt: str, name: str, parts: Iterable[bytes]) -> bytes:
+        """Return the request to keep a list of names, followed by the list."""
+        data = b"".join(part + b"\0" for part in parts)
         # Where a tool names a file in an error it may write four characters for a byte, and twice.
-        self._told = max(self._told, 16 * len(data) + _MOST_EACH * data.count(b"\0"))
-        return [self._request("put", attempt, 0, name, len(data)) + data]
+        longest = _MOST_ANSWER + 16 * len(data) + _MOST_EACH * data.count(b"\0")
+        self._longest_answer = max(self._longest_answer, longest)
+        return self._request("put", attempt, 0, name, len(data)) + data
 
-    def _sums(self, files: Sequence[Expected]) -> str:
+    def _sum_of(self, files: Sequence[Expected]) -> str:
         """Compute the sum over what the far end will find: sums and names, then sizes."""
         found = checksum.ALGORITHMS[self.place.algorithm]()
         for file in files:
-            found.update(b"%s  %s\0" % (file.digest.encode(), file.name))
+            found.update(b"%s  %s\0" % (file.digest.encode(), _as_argument(file.raw)))
         for file in files:
             found.update(b"%d\0" % file.size_bytes)
         return str(found.hexdigest())
 
-    def _ask(self, requests: Sequence[bytes], answers: int = 1, limit: float = 0) -> bytes:
+    def _ask(self, requests: Sequence[bytes], limit: float = 0, before: bytes = b"") -> bytes:
         """Send requests and return the last answer; all are read, so that the next one fits.
 
         Raises
@@ -473,22 +461,21 @@ class Session:
         deadline = time.monotonic() + self._patience + limit + SPARE
         found: list[tuple[bool, bytes]] = []
         try:
-            self._process.write(b"".join(requests), deadline)
-            while len(found) < answers:
+            self._process.write(before + b"".join(requests), deadline)
+            while len(found) < len(requests):
                 found.append(self._answer(deadline))
         except TimeoutError:
-            seconds = self._patience + limit
             self._drop()
             operation = requests[-1][:20].split(b" ", 1)[0].decode()
             raise Away(
-                f"{self.place.name} has not answered for {seconds:.0f} s, its time limit for "
-                f"{_STEPS.get(operation, operation)}"
+                f"{self.place.name} has not answered for {self._patience + limit:.0f} s, its time "
+                f"limit for {_STEPS.get(operation, operation)}"
             ) from None
         except _Ended:
-            # It ends itself where a block of data is refused: that is the reason, then.
+            # It ends itself where a block of data is refused: then that is the reason.
             finished = self._drop()
             if all(fine for fine, _ in found):
-                raise Away(self._why(finished)) from None
+                raise Away(f"{self.place.name} cannot be reached: {finished.summary()}") from None
         for fine, text in found:
             if not fine:
                 if len(found) > 1 and self._process is not None:
@@ -511,11 +498,11 @@ class Session:
                 self._drop()
                 raise Away(f"{self.place.name} prints without end instead of an answer: {words}")
             self._more(deadline)
-        if int(found[2]) > (most := _MOST_ANSWER + self._told):
+        if int(found[2]) > self._longest_answer:
             self._drop()
             raise Away(
-                f"{self.place.name} announces an answer of {int(found[2])} bytes, where {most} are "
-                "the most that was asked for"
+                f"{self.place.name} announces an answer of {int(found[2])} bytes, where "
+                f"{self._longest_answer} are the most that was asked for"
             )
         fine, begin, end = found[1] == b"ok", found.end(), found.end() + int(found[2])
         while len(self._unread) < end:
@@ -532,18 +519,11 @@ class Session:
         self._unread += data
 
     def _drop(self) -> run.Finished:
-        """Give up the conversation."""
+        """End the conversation at once; return how its command ended."""
         assert self._process is not None
         process, self._process = self._process, None
         with process:
             return process.finish(time.monotonic() + run.GRACE)
-
-    def _why(self, finished: run.Finished) -> str:
-        return f"{self.place.name} cannot be reached: {finished.summary()}"
-
-
-class _Ended(Exception):
-    """The session's command wrote no more."""
 
 
 def directories(names: Iterable[bytes]) -> list[bytes]:
@@ -557,30 +537,37 @@ def directories(names: Iterable[bytes]) -> list[bytes]:
     return sorted(found)
 
 
+def _as_argument(rel: bytes) -> bytes:
+    """Return a relative path as commands are given it: it begins with no dash."""
+    return b"./" + rel
+
+
 def _bytes(space: bytes) -> int:
     """Read free blocks and their size."""
     blocks, size = map(int, space.split()[-2:])
     return blocks * size
 
 
-def _parse_records(answer: bytes) -> tuple[dict[bytes, str], dict[bytes, str | None]]:
-    """Take an answer apart: kept names and why, names that are taken with their sums."""
+def _parse_records(answer: bytes) -> Placed:
+    """Take an answer apart into kept names and why, and names with their sums."""
     kept: dict[bytes, str] = {}
     sums: dict[bytes, str | None] = {}
+    closed = set()
     message = ""
     for record in answer.split(b"\0"):
         kind, rest = record[:1], record[1:]
+        name = rest[2:]
         if kind == b"M":
             message = run.last_lines(rest)
         elif kind == b"K":
-            kept[rest[2:]] = message
+            kept[name] = message
         elif kind == b"C":
-            continue
+            closed.add(name)
         elif kind == b"D":
-            sums[rest[2:]] = NO_DIRECTORY
+            sums[name] = NO_DIRECTORY
         elif kind == b"E":
-            sums.setdefault(rest[2:])
+            sums.setdefault(name)
         elif b"  ./" in record:
             digest, _, name = record.partition(b"  ./")
             sums[name] = digest.decode("ascii", "replace")
-    return kept, sums
+    return Placed(kept, sums, frozenset(closed))

@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 
 class SpaceBudget:
-    """What batches under way were promised of the free space, and may not have filled yet."""
+    """The free space that was promised to batches under way, and may not be filled yet."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._promised: dict[str, int] = {}
 
     def reserve(self, attempt: str, wanted: int, free: int, look: Callable[[], int]) -> int:
-        """Promise room to a batch; wait for the others where it has room but for their promises.
+        """Promise room to a batch; wait for the others where only their promises leave too little.
 
         Parameters
         ----------
         attempt : `str`
-            Whose it is, until `release`.
+            Has the room until `release`.
         wanted, free : `int`
             Bytes; `free` was found just now.
         look : `~collections.abc.Callable`
@@ -42,7 +42,7 @@ class SpaceBudget:
         return free
 
     def release(self, attempt: str) -> None:
-        """Take back what was promised, if anything was: it is filled, or not wanted."""
+        """Withdraw the promise to a batch, if there was one: it is filled, or no longer needed."""
         with self._changed:
             self._promised.pop(attempt, None)
             self._changed.notify_all()

@@ -1,40 +1,43 @@
-"""One batch on its way to the far end: prepare, transfer, verify, place. Knows no database.
+"""One batch on its way to the far end: prepare, send, verify, place. Uses no database.
 
-A `Sender` has a session with the far end and sends one batch after the other; several of them, in
-threads, are the streams of a pass. What came of a batch is returned as a `TransferResult`; nothing
-is raised, so that no thread can end unheard.
+A `Sender` has a session with the far end and sends one batch after the other. The streams of a pass
+are several of them, in threads. What is sent, and what came of it, is in `batch`; how it is sent is
+the matter of a `TransferCommand`. `Sender.send` raises nothing, so that no thread ends unnoticed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from dbbbatch.areas.endpoint import charge, session
-from dbbbatch.areas.endpoint.batch import Batch, Item, TransferResult, changed
-from dbbbatch.areas.endpoint.charge import NOT_WHOLE, Evidence, Failure
+from dbbbatch.areas.buffer import why_gone
+from dbbbatch.areas.endpoint import session
+from dbbbatch.areas.endpoint.batch import Batch, FileFate, Prepared, SendStatus, TransferResult
+from dbbbatch.areas.endpoint.charge import Evidence
 from dbbbatch.areas.endpoint.space import SpaceBudget
+from dbbbatch.areas.endpoint.transfer_command import TransferCommand, time_limit
 from dbbbatch.config import fields
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.errors import DbbError, TryLater
-from dbbbatch.files import checksum, names, place, scan, state, temporary
+from dbbbatch.files import checksum, names, place, scan, temporary
 from dbbbatch.files.identity import Version
-from dbbbatch.process import run, template
+from dbbbatch.process import template
 
 #: What a transfer command says last where there is no room, though there may be free bytes.
 _FULL = ("No space left on device", "Disk quota exceeded")
 
-#: Where rsync is told to leave what it has of a file when it is cut off; for one directory only.
-_PARTIAL = re.compile(r"--partial-dir=(/[A-Za-z0-9._/-]+)")
+#: The fate of what did not arrive although its command succeeded.
+_NOT_WHOLE = FileFate(
+    SendStatus.FAILED, "it did not arrive whole although the transfer command reported success"
+)
 
 
 def endpoint_address(section: Handoff) -> session.EndpointAddress:
-    """Give where a handoff's far end is and how to reach it."""
+    """Return where a handoff's far end is and how to reach it."""
     endpoint = section.endpoint
     return session.EndpointAddress(
         buffer=endpoint.buffer,
@@ -46,7 +49,7 @@ def endpoint_address(section: Handoff) -> session.EndpointAddress:
 
 
 def probe_of(attempt: str) -> str:
-    """Name the attempt of a probe that is made on behalf of a batch, and cleaned up with it."""
+    """Return the name of the attempt in which a probe is sent on behalf of a batch."""
     return f"{attempt}-trial"
 
 
@@ -58,15 +61,8 @@ def probe_of_directory(section: Handoff, directory: str) -> str:
 class Sender:
     """Sends batches over one session.
 
-    Parameters
-    ----------
-    section : `dbbbatch.config.sections.Handoff`
-    lists : `str`
-        Directory for the lists that ``{files_from}`` names.
-    room : `SpaceBudget`, optional
-        Shared by those that send at the same time.
-    evidence : `dbbbatch.areas.endpoint.charge.Evidence`, optional
-        As well.
+    Those that send at the same time share `room` and `evidence`. The directory `lists` is for the
+    lists that ``{files_from}`` names.
     """
 
     def __init__(
@@ -79,60 +75,50 @@ class Sender:
         self._section = section
         self._room = room or SpaceBudget()
         self._evidence = evidence or Evidence()
-        self._command = template.parse_command(section.endpoint.transfer)
-        self._lists = lists
         self.session = session.Session(endpoint_address(section))
+        self._command = TransferCommand(section, self.session, lists)
 
     def send(self, batch: Batch) -> TransferResult:
-        """Send a batch, and tell what came of it."""
-        sent = TransferResult(batch)
+        """Send a batch, and return what came of it."""
+        result = TransferResult(batch)
         try:
-            self._send(batch, sent)
+            self._send(batch, result)
         except session.Refused as error:
-            sent.trouble = error
-            sent.unknown = sent.transfer_started is not None
-            sent.error = str(error)
+            result.fail(error, unknown=result.transfer_started is not None)
         except TryLater as error:
-            sent.trouble, sent.unknown, sent.error = error, True, str(error)
+            result.fail(error, unknown=True)
         except DbbError as error:
-            sent.trouble, sent.error = error, str(error)
+            result.fail(error)
         except OSError as error:  # of the list of files
-            sent.trouble = TryLater(f"{error.filename or self._lists}: {error.strerror}")
-            sent.error = str(sent.trouble)
-        except BaseException as error:  # noqa: BLE001  (a thread that ended unheard would hang the pass)
-            sent.trouble = DbbError(f"sending failed: {type(error).__name__}: {error}")
-            sent.unknown, sent.error = True, str(sent.trouble)
-            sent.trouble.__cause__ = error
+            result.fail(TryLater(f"{error.filename or 'sending'}: {error.strerror}"))
+        except BaseException as error:  # noqa: BLE001  (else the pass would wait for ever)
+            trouble = DbbError(f"sending failed: {type(error).__name__}: {error}")
+            trouble.__cause__ = error
+            result.fail(trouble, unknown=True)
         finally:
             self._room.release(batch.attempt)
-        if not sent.unknown:
-            told, why = sent.told, sent.error or "not sent"
-            sent.later += [(item, why) for item in batch.items if item.row.id not in told]
-        return sent
+        if not result.unknown:
+            result.settle_rest(SendStatus.LATER, result.error or "not sent")
+        return result
 
     def clean(self, attempt: str) -> None:
         """Remove what is left of an attempt at the far end and here."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._list_path(attempt))
+        self._command.clean(attempt)
         self.session.clean(attempt, self._section.timeout)
 
     def verify_and_place(
         self,
         attempt: str,
-        items: Sequence[Item],
-        sent: TransferResult,
+        items: Sequence[Prepared],
+        result: TransferResult,
         *,
         again: bool = False,
         cut_off: bool = False,
     ) -> None:
-        """Verify files that should have arrived and place those that did.
+        """Verify files that should have arrived, place those that did, and note it in the result.
 
         Parameters
         ----------
-        attempt : `str`
-        items : `~collections.abc.Sequence` [ `Item` ]
-        sent : `TransferResult`
-            Is told what came of them.
         again : `bool`
             They are not all the files of the batch.
         cut_off : `bool`
@@ -140,135 +126,29 @@ class Sender:
         """
         if cut_off:
             items, again = self._finished(attempt, items), True
-        limit = self.limit(sum(item.row.size_bytes for item in items))
-        by_rel = {item.raw: item for item in items}
-        right = self.session.verify(attempt, [item.expected for item in items], limit, again)
+        right = self.session.verify(attempt, items, self._limit(items), again)
         if right:
-            self._evidence.sent.update(by_rel[file.rel].directory for file in right)
-            self.place(attempt, [by_rel[file.rel] for file in right], sent)
+            self._evidence.sent.update(item.directory for item in right)
+            self.place(attempt, right, result)
 
-    def _finished(self, attempt: str, items: Sequence[Item]) -> list[Item]:
-        """Choose the files that have time and permissions of their sources.
-
-        Permissions as far as they go along: the far end may have taken the others already.
-        """
-        shapes = self.session.modes_and_times(attempt, [item.raw for item in items])
-        finished = []
-        for item in items:
-            with contextlib.suppress(OSError):
-                status = os.lstat(os.path.join(self._section.buffer, item.rel))
-                seconds, mode = shapes.get(item.raw, (None, 0))
-                # As far as the far end lets permissions through.
-                if (seconds, mode & 0o555) == (int(status.st_mtime), status.st_mode & 0o555):
-                    finished.append(item)
-        return finished
-
-    def place(self, attempt: str, items: Sequence[Item], sent: TransferResult) -> None:
-        """Place files that were verified."""
-        limit = self.limit(sum(item.row.size_bytes for item in items))
-        placed = self.session.place_files(attempt, limit)
+    def place(self, attempt: str, items: Sequence[Prepared], result: TransferResult) -> None:
+        """Place files that were verified, and note what came of them in the result."""
+        placed = self.session.place_files(attempt, self._limit(items))
         if placed.kept:
-            self._must_have_spare()
+            self.spare_bytes()
         for item in items:
             if item.raw not in placed.kept:
-                sent.delivered.append(item)
+                result.settle(item, SendStatus.DELIVERED)
             elif item.raw in placed.taken:
-                self._compare(item, placed.taken[item.raw], sent)
+                _compare_taken(item, placed.taken[item.raw], result)
             elif item.raw in placed.closed:
                 where = names.printable(os.path.join(self._section.endpoint.buffer, item.directory))
                 why = f"no file can be placed in {where}: {placed.kept[item.raw]}"
-                sent.postponed.append((item, why))
+                result.settle(item, SendStatus.POSTPONED, why)
                 self._evidence.refused.setdefault(item.directory, why)
             else:
-                where, why = self._section.endpoint.buffer, placed.kept[item.raw]
-                sent.unplaced.append((item, f"cannot be placed in {where}: {why}"))
-
-    def limit(self, size_bytes: int) -> float:
-        """Return the time limit of whatever handles so many bytes, in seconds."""
-        return self._section.timeout + size_bytes / max(1, self._section.min_rate)
-
-    def _send(self, batch: Batch, sent: TransferResult) -> None:
-        began = time.monotonic()
-        to_send = self._prepare(batch, sent)
-        sent.prepare_duration = time.monotonic() - began
-        if not to_send:
-            return
-        failures = self._try(batch, to_send, sent, again=len(to_send) != len(batch.items))
-        alone = len(batch.items) == 1 and not sent.told
-        if alone and self._forget_partials(batch, to_send, failures):
-            # What was left of an earlier try may have spoiled this one.
-            failures = self._try(batch, to_send, sent, again=True)
-        self._account(to_send, sent, failures)
-        self._forget_partials(batch, [item for item, _ in sent.failed], failures)
-        self._probe_command(sent, failures)
-
-    def _try(
-        self, batch: Batch, items: Sequence[Item], sent: TransferResult, *, again: bool
-    ) -> dict[int, Failure]:
-        """Run the commands for files, verify and place them; return why commands failed, by id."""
-        sent.transfer_started = sent.transfer_started or _now()
-        began = time.monotonic()
-        try:
-            failures = self._transfer(batch, items, sent)
-        finally:
-            sent.transfer_duration = (sent.transfer_duration or 0) + time.monotonic() - began
-        if failures:
-            self.session.end(batch.attempt)
-        sent.place_started, began = _now(), time.monotonic()
-        self.verify_and_place(batch.attempt, items, sent, again=again, cut_off=sent.cut_off)
-        sent.place_duration = time.monotonic() - began
-        return failures
-
-    def _probe_command(self, sent: TransferResult, failures: Mapping[int, Failure]) -> None:
-        """Charge no file with what is not its own fault.
-
-        One that was sent with others is not charged anyway: it is tried alone. It is charged then
-        if the line held and a probe from its directory arrives. Where nothing of a directory
-        arrives, a probe tells at once whether that is so for each of its files.
-        """
-        alone = len(sent.batch.items) == 1
-        if alone and sent.failed and failures.get(sent.failed[0][0].row.id, NOT_WHOLE).lost:
-            sent.postponed, sent.failed = [*sent.postponed, *sent.failed], []
-        arrived = {item.directory for item in sent.delivered}
-        for group, certain in ((sent.failed, alone), (sent.unplaced, True)):
-            suspected = [item.directory for item, _ in group if item.directory not in arrived]
-            if suspected:
-                self._ask_a_probe(sent, suspected[0], certain)
-            if sent.trouble:
-                sent.later, sent.failed = [*sent.later, *sent.failed], []
-                return
-        for group in (sent.failed, sent.unplaced):
-            for item, why in list(group):
-                refused = self._evidence.refused.get(item.directory)
-                unknown = alone and item.directory not in self._evidence.sent
-                if item.directory not in arrived and (refused or unknown):
-                    group.remove((item, why))
-                    sent.postponed.append((item, refused or why))
-
-    def _ask_a_probe(self, sent: TransferResult, directory: str, certain: bool) -> None:
-        """Find out whether another file of a directory can be sent, and could be placed.
-
-        Parameters
-        ----------
-        sent : `TransferResult`
-            Gets its trouble where nothing of the buffer can.
-        directory : `str`
-        certain : `bool`
-            That one was sent before is not enough.
-        """
-        known = self._evidence
-        if directory in known.refused or (directory in known.sent and not certain):
-            return
-        attempt = probe_of(sent.batch.attempt)
-        why = self.probe(attempt, directory)
-        if why == "":
-            return
-        top = self.probe(attempt) if directory else why
-        if top and (directory or not known.sent):
-            sent.trouble = TryLater(f"the transfer command fails for every file: {top}")
-        elif why:
-            where = names.printable(os.path.join(self._section.buffer, directory))
-            known.refused[directory] = f"the transfer command sends no file of {where}: {why}"
+                why = f"cannot be placed in {self._section.endpoint.buffer}"
+                result.settle(item, SendStatus.UNPLACED, f"{why}: {placed.kept[item.raw]}")
 
     def probe(self, attempt: str, directory: str = "") -> str | None:
         """Send a file of ours from a directory of the buffer to staging and no further.
@@ -295,80 +175,194 @@ class Sender:
             self._evidence.sent.add(directory)
         return why
 
+    def spare_bytes(self) -> int:
+        """Return how much of the far end's free space may be filled.
+
+        Raises
+        ------
+        session.Refused
+            It has less than it must keep.
+        """
+        return self._spare(self.session.free_bytes())
+
+    def _send(self, batch: Batch, result: TransferResult) -> None:
+        began = time.monotonic()
+        to_send = self._prepare(batch, result)
+        result.prepare_duration = time.monotonic() - began
+        if not to_send:
+            return
+        failures = self._try(batch, to_send, result, again=len(to_send) != len(batch.items))
+        alone = len(batch.items) == 1 and not result.fate_of
+        if alone and self._forget_partials(batch, to_send, failures):
+            # What was left of an earlier try may have spoiled this one.
+            failures = self._try(batch, to_send, result, again=True)
+        self._account(result, failures)
+        failed = [item for item, _ in result.having(SendStatus.FAILED)]
+        self._forget_partials(batch, failed, failures)
+        self._excuse(result, failures)
+
+    def _prepare(self, batch: Batch, result: TransferResult) -> list[Prepared]:
+        """Make the attempt's directory; return what is not in the endpoint's buffer yet."""
+        links = self._command.numbered_directories(batch.items)
+        rels = [item.raw for item in batch.items]
+        # What the buffer has already is read there, which takes time.
+        free, taken = self.session.begin(batch.attempt, rels, links, self._limit(batch.items))
+        to_send = []
+        for item in batch.items:
+            if item.raw in taken:
+                _compare_taken(item, taken[item.raw], result)
+            else:
+                to_send.append(item)
+        wanted = sum(item.size_bytes for item in to_send)
+        spare = self._room.reserve(batch.attempt, wanted, self._spare(free), self.spare_bytes)
+        if wanted <= spare:
+            return to_send
+        rel = names.printable(to_send[0].rel)
+        what = rel if len(to_send) == 1 else f"{len(to_send)} files from {rel} on"
+        result.error = self._too_little(
+            spare + self._section.min_free, f"{what} ({fields.size_text(wanted)})"
+        )
+        result.no_room = True
+        return []
+
+    def _try(
+        self, batch: Batch, items: Sequence[Prepared], result: TransferResult, *, again: bool
+    ) -> dict[int, FileFate]:
+        """Send, verify and place files; return the failures of commands, by id."""
+        result.transfer_started = result.transfer_started or _now()
+        began = time.monotonic()
+        try:
+            failures = self._command.send(batch, items, result)
+        finally:
+            result.transfer_duration = (result.transfer_duration or 0) + time.monotonic() - began
+        if failures:
+            self.session.end(batch.attempt)
+        result.place_started, began = _now(), time.monotonic()
+        self.verify_and_place(batch.attempt, items, result, again=again, cut_off=result.cut_off)
+        result.place_duration = time.monotonic() - began
+        return failures
+
+    def _finished(self, attempt: str, items: Sequence[Prepared]) -> list[Prepared]:
+        """Return the files that arrived with time and permissions of their sources.
+
+        Only the permissions to read and execute count: the far end may have changed the others.
+        """
+        found = self.session.modes_and_times(attempt, [item.raw for item in items])
+        finished = []
+        for item in items:
+            with contextlib.suppress(OSError):
+                status = os.lstat(os.path.join(self._section.buffer, item.rel))
+                seconds, mode = found.get(item.raw, (None, 0))
+                if (seconds, mode & 0o555) == (int(status.st_mtime), status.st_mode & 0o555):
+                    finished.append(item)
+        return finished
+
+    def _account(self, result: TransferResult, failures: Mapping[int, FileFate]) -> None:
+        """Note why files did not arrive; the far end answers, so it is not the network."""
+        missing = [
+            (item, failures.get(item.row.id, _NOT_WHOLE).reason) for item in result.unsettled()
+        ]
+        if missing and failures:
+            self.spare_bytes()
+        for _, why in missing:
+            if any(words in why for words in _FULL):
+                # It is the quota or the table of files: the free bytes do not show these.
+                result.no_room = True
+                result.error = f"{self.session.place.name}: {self._section.endpoint.staging}: {why}"
+                return
+        for item, why in missing:
+            gone = ""
+            with contextlib.suppress(OSError):  # it is there, but cannot be looked at
+                gone = why_gone(self._section.buffer, item.row, item.rel)
+            result.settle(item, SendStatus.VANISHED if gone else SendStatus.FAILED, gone or why)
+
+    def _excuse(self, result: TransferResult, failures: Mapping[int, FileFate]) -> None:
+        """Charge no file with what is not its own fault.
+
+        A file that was sent with others is not charged anyway: it is tried alone. Then it is
+        charged if the line held and a probe from its directory arrives. Where nothing of a
+        directory arrives, a probe shows at once whether that is so for each of its files.
+        """
+        alone = len(result.batch.items) == 1
+        for item, why in result.having(SendStatus.FAILED) if alone else ():
+            result.settle(item, failures.get(item.row.id, _NOT_WHOLE).status, why)
+        arrived = {item.directory for item, _ in result.having(SendStatus.DELIVERED)}
+        for status, certain in ((SendStatus.FAILED, alone), (SendStatus.UNPLACED, True)):
+            suspected = [item.directory for item, _ in result.having(status)]
+            suspected = [directory for directory in suspected if directory not in arrived]
+            if suspected:
+                self._probe_directory(result, suspected[0], certain)
+            if result.trouble:
+                for item, why in result.having(SendStatus.FAILED):
+                    result.settle(item, SendStatus.LATER, why)
+                return
+        for item, why in result.having(SendStatus.FAILED, SendStatus.UNPLACED):
+            refused = self._evidence.refused.get(item.directory)
+            unknown = alone and item.directory not in self._evidence.sent
+            if item.directory not in arrived and (refused or unknown):
+                result.settle(item, SendStatus.POSTPONED, refused or why)
+
+    def _probe_directory(self, result: TransferResult, directory: str, certain: bool) -> None:
+        """Find out whether another file of a directory can be sent, and could be placed.
+
+        If no file of the buffer can, that is the trouble of the result. With `certain` it is not
+        enough that one was sent before.
+        """
+        known = self._evidence
+        if directory in known.refused or (directory in known.sent and not certain):
+            return
+        attempt = probe_of(result.batch.attempt)
+        why = self.probe(attempt, directory)
+        if why == "":
+            return
+        top = self.probe(attempt) if directory else why
+        if top and (directory or not known.sent):
+            result.trouble = TryLater(f"the transfer command fails for every file: {top}")
+        elif why:
+            where = names.printable(os.path.join(self._section.buffer, directory))
+            known.refused[directory] = f"the transfer command sends no file of {where}: {why}"
+
     def _send_probe(self, attempt: str, path: str, rel: str) -> str:
         made = checksum.ALGORITHMS[self._section.checksum]()
         made.update(place.PROBE)
-        digest = made.hexdigest()
         status = os.lstat(path)
-        relpath, name = names.split(rel)
-        item = Item(HandoffRow(relpath, name, *Version.of_file(status)), rel, digest)
+        version = Version.of_file(status)
+        item = Prepared(HandoffRow(*names.split(rel), *version), rel, made.hexdigest())
         batch = Batch(attempt, [item])
-        self.session.begin(attempt, [item.raw], self._links(batch))
+        links = self._command.numbered_directories(batch.items)
+        self.session.begin(attempt, [item.raw], links)
         try:
-            failures = self._transfer(batch, [item], TransferResult(batch))
+            failures = self._command.send(batch, [item], TransferResult(batch))
             if failures:
                 self.session.end(attempt)
-            if self.session.verify(attempt, [item.expected], self.limit(status.st_size)):
+            if self.session.verify(attempt, [item], self._limit([item])):
                 self.session.try_place(attempt)
                 return ""
         except session.Refused as error:
             return str(error)
         finally:
-            with contextlib.suppress(session.Refused):  # the janitor sweeps it up
+            with contextlib.suppress(session.Refused):  # the janitor removes it
                 self.clean(attempt)
-        return failures.get(0, NOT_WHOLE).text
+        return failures.get(0, _NOT_WHOLE).reason
 
     def _forget_partials(
-        self, batch: Batch, items: Sequence[Item], failures: Mapping[int, Failure]
+        self, batch: Batch, items: Sequence[Prepared], failures: Mapping[int, FileFate]
     ) -> bool:
         """Remove what was kept of files that failed though the line held; return if any was."""
-        staging = self.session.place.staging
-        found = _PARTIAL.search(self._command.shown().replace("{staging}", staging))
-        if not found or not found[1].startswith(f"{staging}/") or "/.." in found[1]:
+        partials = self._command.partials
+        failed = [
+            item.raw
+            for item in items
+            if failures.get(item.row.id, _NOT_WHOLE).status is SendStatus.FAILED
+        ]
+        if not partials or not failed:
             return False
-        wanted = [item.raw for item in items if not failures.get(item.row.id, NOT_WHOLE).lost]
-        directory = found[1].removeprefix(f"{staging}/")
-        return bool(wanted) and self.session.forget_partials(batch.attempt, directory, wanted)
+        return self.session.forget_partials(batch.attempt, partials, failed)
 
-    def _links(self, batch: Batch) -> list[bytes]:
-        """Return the directories for which the command wants numbered directories."""
-        return [] if self._command.source == "files_from" else list(_by_directory(batch.items))
-
-    def _prepare(self, batch: Batch, sent: TransferResult) -> list[Item]:
-        """Make the attempt's directory; return what is not in the endpoint's buffer yet."""
-        links = self._links(batch)
-        names_ = [item.raw for item in batch.items]
-        # What the buffer has already is read there.
-        look = self.session.begin(batch.attempt, names_, links, self.limit(batch.size_bytes))
-        to_send = []
-        for item in batch.items:
-            if item.raw in look.taken:
-                self._compare(item, look.taken[item.raw], sent)
-            else:
-                to_send.append(item)
-        wanted = sum(item.row.size_bytes for item in to_send)
-        spare = self._room.reserve(
-            batch.attempt, wanted, self._spare(look.free_bytes), self._must_have_spare
-        )
-        if wanted <= spare:
-            return to_send
-        rel = names.printable(to_send[0].rel)
-        what = rel if len(to_send) == 1 else f"{len(to_send)} files from {rel} on"
-        sent.error = self._too_little(
-            spare + self._section.min_free, f"{what} ({fields.size_text(wanted)})"
-        )
-        sent.no_room = True
-        return []
-
-    def check_space(self) -> None:
-        """Raise `receive.Refused` if the far end has less free space than it must keep."""
-        self._must_have_spare()
-
-    def _must_have_spare(self) -> int:
-        return self._spare(self.session.free_bytes())
+    def _limit(self, items: Sequence[Prepared]) -> float:
+        return time_limit(self._section, sum(item.size_bytes for item in items))
 
     def _spare(self, free: int) -> int:
-        """Give how much of the free space may be filled, or raise `receive.Refused`."""
         if free < self._section.min_free:
             raise session.Refused(self._too_little(free, "anything"))
         return free - self._section.min_free
@@ -380,133 +374,16 @@ class Sender:
             f"({fields.size_text(self._section.min_free)})"
         )
 
-    def _compare(self, item: Item, digest: str | None, sent: TransferResult) -> None:
-        """Decide about a file whose name the endpoint's buffer has already."""
-        if digest == item.digest:
-            sent.delivered.append(item)
-            return
-        what = "a file of this name with another content"
-        if digest == session.NO_DIRECTORY:
-            what = "something that is no directory where its directory should be"
-        sent.conflicts.append((item, f"the endpoint's buffer has {what}"))
 
-    def _transfer(
-        self, batch: Batch, items: Sequence[Item], sent: TransferResult
-    ) -> dict[int, Failure]:
-        """Run the transfer command, or one for each directory or file.
-
-        Returns
-        -------
-        failures : `dict` [ `int`, `Failure` ]
-            Why the command of a file failed, by the id of its row.
-        """
-        failures: dict[int, Failure] = {}
-        texts: list[str] = []
-        commands = self._commands(batch, items)
-        for number, (argv, group) in enumerate(commands):
-            size = sum(item.row.size_bytes for item in group)
-            finished = run.run(argv, timeout=self.limit(size))
-            status = finished.exit_code if finished.signal is None else -finished.signal
-            if not texts:
-                sent.exit_status = status
-            if status not in self._section.success_codes or finished.timed_out:
-                tool = os.path.basename(os.fsdecode(argv[0]))
-                # The attempt has another name each time, and it is the same trouble.
-                texts.append(f"{tool}: {finished.summary()}".replace(batch.attempt, "*"))
-                lost = charge.lost_line(self._section.endpoint.transfer, finished)
-                failures.update((item.row.id, Failure(texts[-1], lost)) for item in group)
-                sent.cut_off = sent.cut_off or finished.exit_code is None or finished.timed_out
-                # Is it the files, or is nobody there any more?
-                self.session.free_bytes()
-                if finished.timed_out:
-                    unsent = [item for _, group in commands[number + 1 :] for item in group]
-                    failures.update((item.row.id, Failure(texts[-1], True)) for item in unsent)
-                    break
-        if texts:
-            more = f" (and {len(texts) - 1} more commands)" if len(texts) > 1 else ""
-            sent.error = texts[0] + more
-        return failures
-
-    def _commands(
-        self, batch: Batch, items: Sequence[Item]
-    ) -> list[tuple[list[bytes], Sequence[Item]]]:
-        """Return the commands that send the files, with those of each."""
-        root = os.fsencode(self._section.buffer)
-        place = os.fsencode(f"{self._section.endpoint.staging}/{batch.attempt}")
-        values: dict[str, bytes | Sequence[bytes]] = {
-            **self.session.place.values,
-            "source_root": root,
-            "dest_root": place + b"/t/",
-        }
-        if self._command.source == "files_from":
-            values["files_from"] = os.fsencode(self._write_list(batch.attempt, items))
-            values["dest"] = values["dest_root"]
-            return [(self._command.argv(values), items)]
-        found: list[tuple[list[bytes], Sequence[Item]]] = []
-        # The numbers are those of the links, also where some files need not be sent.
-        numbers = {path: n for n, path in enumerate(_by_directory(batch.items), 1)}
-        for path, group in _by_directory(items).items():
-            values["dest"] = b"%s/%d/" % (place, numbers[path])
-            for some in self._groups(root, group, values):
-                sources = [b"%s/%s" % (root, item.raw) for item in some]
-                values["batch"], values["file"] = sources, sources[0]
-                found.append((self._command.argv(values), some))
-        return found
-
-    def _groups(
-        self, root: bytes, items: Sequence[Item], values: Mapping[str, bytes | Sequence[bytes]]
-    ) -> Iterator[Sequence[Item]]:
-        """Divide the files of a directory into those of one command."""
-        if self._command.source == "file":
-            yield from ([item] for item in items)
-            return
-        bare = self._command.argv({**values, "batch": []})
-        room = template.MOST_ARGUMENTS - sum(len(argument) + 1 for argument in bare)
-        begin = 0
-        for names_ in template.groups([b"%s/%s" % (root, item.raw) for item in items], room):
-            yield items[begin : begin + len(names_)]
-            begin += len(names_)
-
-    def _write_list(self, attempt: str, items: Sequence[Item]) -> str:
-        state.make(self._lists)
-        path = self._list_path(attempt)
-        with open(path, "wb") as file:
-            file.writelines(b"./%s\0" % item.raw for item in items)
-        return path
-
-    def _list_path(self, attempt: str) -> str:
-        return os.path.join(self._lists, f"{attempt}.list")
-
-    def _account(
-        self, items: Sequence[Item], sent: TransferResult, failures: Mapping[int, Failure]
-    ) -> None:
-        """Record why what did not arrive did not; the far end answers, so it is not the network."""
-        told = sent.told
-        missing = [item for item in items if item.row.id not in told]
-        if missing and failures:
-            self._must_have_spare()
-        for item in missing:
-            text = failures.get(item.row.id, NOT_WHOLE).text
-            if any(words in text for words in _FULL):
-                # Of the quota, or of the table of files: free bytes do not tell of these.
-                sent.no_room = True
-                sent.error = f"{self.session.place.name}: {self._section.endpoint.staging}: {text}"
-                return
-        for item in missing:
-            what = ""
-            with contextlib.suppress(OSError):  # it is there, but cannot be looked at
-                what = changed(self._section.buffer, item.row, item.rel)
-            if what:
-                sent.gone.append((item, what))
-            else:
-                sent.failed.append((item, failures.get(item.row.id, NOT_WHOLE).text))
-
-
-def _by_directory(items: Sequence[Item]) -> dict[bytes, list[Item]]:
-    found: dict[bytes, list[Item]] = {}
-    for item in items:
-        found.setdefault(item.raw.rpartition(b"/")[0], []).append(item)
-    return found
+def _compare_taken(item: Prepared, digest: str | None, result: TransferResult) -> None:
+    """Note what follows from a file that has the name in the endpoint's buffer already."""
+    if digest == item.digest:
+        result.settle(item, SendStatus.DELIVERED)
+        return
+    what = "a file of this name with another content"
+    if digest == session.NO_DIRECTORY:
+        what = "something that is no directory where its directory should be"
+    result.settle(item, SendStatus.CONFLICT, f"the endpoint's buffer has {what}")
 
 
 def _now() -> datetime:

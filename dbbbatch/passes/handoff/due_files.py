@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
-from dbbbatch.areas import buffer
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, HandoffRow
-from dbbbatch.files import names
-from dbbbatch.passes.runner import PassContext
+from dbbbatch.passes.context import PassContext
 
 
 class DueFiles:
@@ -18,60 +16,61 @@ class DueFiles:
 
     Parameters
     ----------
-    p : `dbbbatch.passes.runner.PassContext`
-    section : `dbbbatch.config.sections.Handoff`
-    tried : `bool`
-        Those that failed before; else those that did not.
-    under_way : `~collections.abc.Collection` [ `int` ]
-        Those that are not given.
-    refused : `~collections.abc.Collection` [ `str` ]
-        Directories whose files are not given either.
+    failed_before : `bool`
+        Those that failed before, alone or with others; else those that did not.
+    may_go : `~collections.abc.Callable`
+        Returns whether a file may be sent now.
+    counted : `~collections.abc.Collection` [ `int` ]
+        Ids that --limit has counted already: these were sent before in this pass.
     """
 
     def __init__(
         self,
-        p: PassContext,
+        context: PassContext,
         section: Handoff,
-        tried: bool,
-        under_way: Collection[int],
-        refused: Collection[str],
+        failed_before: bool,
+        may_go: Callable[[HandoffRow], bool],
+        counted: Collection[int] = (),
     ) -> None:
-        self._p = p
+        self.context = context
         self._section = section
-        self._tried = tried
-        self._under_way = under_way
-        self._refused = refused
+        self._failed_before = failed_before
+        self._may_go = may_go
+        self._counted = counted
         self._page: deque[HandoffRow] = deque()
         self.rewind()
 
     def rewind(self) -> None:
-        """Begin anew: what was found just now may come before what was given last."""
+        """Begin again: what was recorded just now may come before what was returned last."""
         self._page.clear()
         self._cursor = FIRST
         self._exhausted = False
 
     def peek(self) -> HandoffRow | None:
-        """Return the next file and keep it."""
+        """Return the next file, which stays the next one."""
+        if self.context.remaining == 0 and not self._counted:
+            return None
         while True:
             while self._page:
                 row = self._page[0]
-                if row.id not in self._under_way and self._matches(row):
+                limited = self.context.remaining == 0 and row.id not in self._counted
+                if not limited and self._may_go(row):
                     return row
                 self._page.popleft()
             if self._exhausted:
                 return None
             page = connect.read(
                 HandoffFile.due,
-                self._p.settings.site.name,
+                self.context.settings.site.name,
                 self._section.name,
                 self._cursor,
                 self._section.batch_files,
-                self._tried,
+                self._failed_before,
                 longest=self._section.longest_wait,
             )
             if page:
                 self._cursor = (page[-1].priority, page[-1].rank, page[-1].id)
-                self._page.extend(self._p.sound(page, "handoff_file"))
+                self._page.extend(self.context.sound(page, "handoff_file"))
             else:
                 self._exhausted = True
 
@@ -80,7 +79,9 @@ class DueFiles:
         rows: list[HandoffRow] = []
         room = size_bytes
         while len(rows) < files and (row := self.peek()):
-            if (rows and row.size_bytes > room) or not self._p.take(1):
+            if rows and row.size_bytes > room:
+                break
+            if row.id not in self._counted and not self.context.take(1):
                 break
             rows.append(self._page.popleft())
             room -= row.size_bytes
@@ -89,8 +90,3 @@ class DueFiles:
     def drop(self, ids: Collection[int]) -> None:
         """Forget files that may have been read while they were under way, and no longer are."""
         self._page = deque(row for row in self._page if row.id not in ids)
-
-    def _matches(self, row: HandoffRow) -> bool:
-        if self._refused and names.from_text(row.relpath) in self._refused:
-            return False
-        return not self._p.options.match or self._p.matches(buffer.path_of(self._section, row)[0])

@@ -10,18 +10,18 @@ from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.files import names, scan
 from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
-from dbbbatch.passes.runner import PassContext
+from dbbbatch.passes.context import PassContext
 
 #: Files recorded in one transaction while scanning.
 CHUNK = 5000
 
 
-def scanned(p: PassContext, section: Handoff) -> Iterator[list[HandoffRow]]:
+def scanned(context: PassContext, section: Handoff) -> Iterator[list[HandoffRow]]:
     """Scan a buffer, in chunks of files that --match lets through."""
 
     def odd(rel: str, what: str) -> None:
         shown = names.printable(os.path.join(section.buffer, rel))
-        p.warn(f"{shown}: {what}; it is left there", key=f"odd {rel}")
+        context.warn(f"{shown}: {what}; it is left there", key=f"odd {rel}")
 
     newest_first = section.order == "newest"
 
@@ -34,7 +34,7 @@ def scanned(p: PassContext, section: Handoff) -> Iterator[list[HandoffRow]]:
         )
 
     found = scan.scan(section.buffer, section.exclude, section.settle, odd=odd)
-    yield from batched((seen(each) for each in found if p.matches(each.rel)), CHUNK)
+    yield from batched((seen(each) for each in found if context.matches(each.rel)), CHUNK)
 
 
 def priority(section: Handoff, rel: str) -> int:

@@ -12,15 +12,9 @@ from pathlib import Path
 import pytest
 
 from dbbbatch.areas.endpoint import session as sessions
-from dbbbatch.areas.endpoint.session import (
-    Away,
-    EndpointAddress,
-    Expected,
-    Refused,
-    Session,
-    directories,
-)
+from dbbbatch.areas.endpoint.session import Away, EndpointAddress, Refused, Session, directories
 from dbbbatch.process import template
+from tests.support.handing import Arriving
 from tests.support.site import tree
 
 NAMES = (
@@ -50,7 +44,7 @@ class Far:
         )
         self.session = Session(self.place)
 
-    def send(self, attempt: str, names: Sequence[bytes] = NAMES) -> list[Expected]:
+    def send(self, attempt: str, names: Sequence[bytes] = NAMES) -> list[Arriving]:
         """Begin an attempt and have everything arrive."""
         self.session.begin(attempt, names)
         for name in names:
@@ -64,9 +58,9 @@ def put(path: bytes, content: bytes | None = None) -> None:
         file.write(os.path.basename(path) if content is None else content)
 
 
-def expected(name: bytes) -> Expected:
+def expected(name: bytes) -> Arriving:
     content = os.path.basename(name)
-    return Expected(name, len(content), hashlib.blake2b(content).hexdigest())
+    return Arriving(name, len(content), hashlib.blake2b(content).hexdigest())
 
 
 @pytest.fixture
@@ -109,7 +103,7 @@ def test_what_arrived_otherwise_is_not_verified(far: Far) -> None:
     put(os.fsencode(far.staging / "one" / "t") + b"/-n", b"x")
     os.unlink(os.fsencode(far.staging / "one" / "t") + b"/\xff\xfe")
     right = far.session.verify("one", files, 10)
-    assert {file.rel for file in right} == set(NAMES) - {b"-n", b"\xff\xfe"}
+    assert {file.raw for file in right} == set(NAMES) - {b"-n", b"\xff\xfe"}
 
 
 def test_only_what_was_verified_is_placed(far: Far) -> None:
@@ -162,8 +156,8 @@ def test_a_trial_tells_of_a_cp_that_will_not_do(
 def test_what_the_buffer_has_is_told_before_anything_is_sent(far: Far) -> None:
     put(os.fsencode(far.buffer) + b"/a b/new\nline")
     (far.buffer / "-n").symlink_to("nowhere")
-    look = far.session.begin("one", NAMES)
-    assert look.taken == {b"a b/new\nline": expected(b"a b/new\nline").digest, b"-n": None}
+    _, taken = far.session.begin("one", NAMES)
+    assert taken == {b"a b/new\nline": expected(b"a b/new\nline").digest, b"-n": None}
 
 
 def test_numbered_directories_lead_to_the_relative_paths(far: Far) -> None:
@@ -501,7 +495,7 @@ class Answering(Session):
 
     answer = b""
 
-    def _ask(self, requests: Sequence[bytes], answers: int = 1, limit: float = 0) -> bytes:
+    def _ask(self, *arguments: object, **more: object) -> bytes:
         return self.answer
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dbbbatch.passes.handoff import scanning, work
-from dbbbatch.passes.handoff.outcomes import attempt_prefix
+from dbbbatch.passes.handoff import scanning, scheduler
+from dbbbatch.passes.handoff.delivery import attempt_prefix
 from tests.support.handing import HOSTILE, change, contents, make_pass, rows, statuses
 from tests.support.site import Site, tree
 
@@ -150,7 +150,7 @@ def test_what_is_sent_while_the_scan_goes_on_is_sent_once(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scanning, "CHUNK", 7)
-    monkeypatch.setattr(work, "HEAD_START", 0)
+    monkeypatch.setattr(scheduler, "HEAD_START", 0)
     site.write(handoff={"min_free": 0, "batch_files": 5})
     site.put_all(f"{number % 4}/{number:02}" for number in range(60))
     assert make_pass(site) == 0

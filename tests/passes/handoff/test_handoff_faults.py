@@ -14,8 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from dbbbatch.areas.endpoint import session
-from dbbbatch.areas.endpoint import transfer as handoff_transfer
+from dbbbatch.areas.endpoint import session, transfer_command
 from dbbbatch.files import place
 from dbbbatch.process import run as programs
 from tests.support.handing import REFUSING, change, make_pass, rows, statuses, wait_over
@@ -57,7 +56,7 @@ def before_transfer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], N
                 pending.pop()()
             return real(argv, **more)
 
-        monkeypatch.setattr(handoff_transfer.execute, "run", run)
+        monkeypatch.setattr(transfer_command.run, "run", run)
 
     return set_up
 
@@ -76,7 +75,7 @@ def after_transfer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], No
                 pending.pop()()
             return finished
 
-        monkeypatch.setattr(handoff_transfer.execute, "run", run)
+        monkeypatch.setattr(transfer_command.run, "run", run)
 
     return set_up
 

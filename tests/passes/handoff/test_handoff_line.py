@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.areas.endpoint import session, space, transfer
+from dbbbatch.areas.endpoint import session, space, transfer_command
 from dbbbatch.database.models.handoff import SUSPECTED
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.passes import runner
-from dbbbatch.passes.handoff import streams, work
+from dbbbatch.passes.handoff import delivery, scheduler, streams
 from dbbbatch.process import run as programs
 from tests.support.handing import change, make_pass, rows, statuses, wait_over
 from tests.support.site import Site, tree
@@ -167,7 +167,7 @@ def cut_off(site: Site, monkeypatch: pytest.MonkeyPatch, *files: str) -> None:
         site.put(rel)
         with monkeypatch.context() as patched:
             patched.setattr(session.Session, "place_files", away)
-            patched.setattr(work.HandoffWork, "recover", lambda self, p: None)
+            patched.setattr(delivery.Delivery, "recover", lambda self: None)
             assert make_pass(site, match=(rel,)) == 75
 
 
@@ -177,7 +177,7 @@ def test_a_batch_that_is_refused_holds_up_neither_the_others_nor_what_is_new(
     cut_off(site, monkeypatch, "a/stuck", "b/fine")
     site.put("c/new")
     stuck, _ = rows(site, "attempt", "transfer_batch ORDER BY id")
-    real = session.Session.ask
+    real = session.Session.take_over
 
     def ask(self: session.Session, attempt: str) -> str:
         if attempt == stuck:
@@ -250,15 +250,15 @@ def test_a_limit_does_not_end_the_search(site: Site, program: Program) -> None:
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the time of --max-time be over when the first transfer has ended."""
     ended: list[runner.PassContext] = []
-    real = streams.Streams._note
+    real = delivery.Delivery.act
 
-    def note(self: streams.Streams, result: object) -> None:
-        if isinstance(result, streams.Sent):
-            self._p._end = 0.0
-            ended.append(self._p)
-        real(self, result)
+    def act(self: delivery.Delivery, *arguments: Any) -> Any:
+        result = real(self, *arguments)
+        self.context._end = 0.0
+        ended.append(self.context)
+        return result
 
-    monkeypatch.setattr(streams.Streams, "_note", note)
+    monkeypatch.setattr(delivery.Delivery, "act", act)
     yield
     assert ended
 
@@ -337,7 +337,7 @@ def test_many_bad_files_do_not_starve_the_rest(site: Site, program: Program, str
     assert make_pass(site) == 75
     assert statuses(site)["live/good"] == "HELD"
     (reached,) = rows(site, "count(*)", "handoff_file WHERE attempts > 0")
-    assert 0 < reached <= work.FRUITLESS
+    assert 0 < reached <= scheduler.FRUITLESS
     make_pass(site)
     assert rows(site, "count(*)", "handoff_file WHERE attempts > 0")[0] > reached
     assert rows(site, "max(attempts)") == [1]
@@ -356,20 +356,14 @@ def test_what_is_new_goes_before_the_search_for_a_culprit(site: Site, program: P
     assert sizes == [4, 1, 4, 2, 2, 2, 1, 1, 1]
 
 
-def test_suspects_are_not_all_kept_in_memory(
-    site: Site, program: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(work, "MOST_SUSPECTS", 1)
+def test_two_bad_files_are_found_in_one_pass(site: Site, program: Program) -> None:
     program("tool", CULPRIT)
     site.write(handoff={**KEYS, "batch_files": 4}, endpoint=TOOL)
     for n in range(8):
         put_at(site, f"a/{n}{'culprit' if n in (0, 4) else ''}", 1e9 + n)
     assert make_pass(site) == 1
-    assert f"{SUSPECTED}: tool: exit code 9" in rows(site, "error")
-    make_pass(site)
-    make_pass(site)
-    found = rows(site, "filename", "handoff_file WHERE status = 'FOUND' ORDER BY filename")
-    assert found == ["0culprit", "4culprit"]
+    found = "filename, attempts", "handoff_file WHERE status = 'FOUND' ORDER BY filename"
+    assert rows(site, *found) == [("0culprit", 1), ("4culprit", 1)]
 
 
 def test_the_search_is_not_put_off_for_ever(site: Site, program: Program) -> None:
@@ -478,8 +472,8 @@ def far_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     real = session.Session.begin
 
-    def begin(self: session.Session, *arguments: Any) -> session.Look:
-        return session.Look(free(self), real(self, *arguments).taken)
+    def begin(self: session.Session, *arguments: Any) -> Any:
+        return free(self), real(self, *arguments)[1]
 
     monkeypatch.setattr(session.Session, "begin", begin)
     monkeypatch.setattr(session.Session, "free_bytes", free)
@@ -523,7 +517,7 @@ def test_after_some_that_do_not_fit_the_far_end_counts_as_full(
         put_at(site, f"{n:02}", 1e9 + n, b"x" * 60_000)
     site.write(handoff={**KEYS, "batch_files": 1})
     assert make_pass(site) == 75
-    assert len(rows(site, "id", "transfer_batch")) <= work.FULL_AFTER + 2
+    assert len(rows(site, "id", "transfer_batch")) <= scheduler.FULL_AFTER + 2
 
 
 def test_a_tool_that_finds_no_room_blames_no_file(site: Site, program: Program) -> None:
@@ -563,24 +557,24 @@ def test_batches_under_way_do_not_count_on_the_same_room(
 
 def test_room_is_waited_for_where_it_is_only_promised() -> None:
     shared = space.SpaceBudget()
-    assert shared.take("a", 60, 100, lambda: 100) == 100
-    waiting = threading.Thread(target=shared.take, args=("b", 60, 100, lambda: 100))
+    assert shared.reserve("a", 60, 100, lambda: 100) == 100
+    waiting = threading.Thread(target=shared.reserve, args=("b", 60, 100, lambda: 100))
     waiting.start()
     waiting.join(0.2)
     assert waiting.is_alive()
-    shared.leave("a")
+    shared.release("a")
     waiting.join(10)
     assert not waiting.is_alive()
 
 
 def test_room_that_is_not_there_is_not_waited_for() -> None:
     shared = space.SpaceBudget()
-    shared.take("a", 60, 100, lambda: 100)
-    assert shared.take("b", 101, 100, lambda: 100) == 100
+    shared.reserve("a", 60, 100, lambda: 100)
+    assert shared.reserve("b", 101, 100, lambda: 100) == 100
     # Now it can be seen that the other one filled the disk.
-    threading.Timer(0.1, shared.leave, ["a"]).start()
-    assert shared.take("c", 60, 100, lambda: 40) == 40
-    assert shared.take("d", 40, 40, lambda: 0) == 40
+    threading.Timer(0.1, shared.release, ["a"]).start()
+    assert shared.reserve("c", 60, 100, lambda: 40) == 40
+    assert shared.reserve("d", 40, 40, lambda: 0) == 40
 
 
 # ---- what the finder at the far end does meanwhile -----------------------------------------------
@@ -674,7 +668,9 @@ def test_a_pass_that_fails_leaves_no_transfer_running(
 
     monkeypatch.setattr(TransferBatch, "begin", classmethod(begin))
     # A further one is made ready while one waits in reserve.
-    monkeypatch.setattr(streams.Streams, "hungry", property(lambda self: self._batches <= 2))
+    monkeypatch.setattr(
+        streams.Streams, "wants_more", property(lambda self: len(self._batches) <= 2)
+    )
     assert make_pass(site) == 75
     running = ["pgrep", "-f", f"tail -f {log}"]
     assert subprocess.run(running, capture_output=True, check=False).stdout == b""
@@ -707,8 +703,8 @@ def _order(site: Site) -> list[str]:
 def test_what_is_written_meanwhile_goes_before_the_backlog(
     site: Site, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "RESCAN", 0.0)
-    monkeypatch.setattr(work, "RESCAN_SHARE", 1e9)
+    monkeypatch.setattr(scheduler, "RESCAN", 0.0)
+    monkeypatch.setattr(scheduler, "RESCAN_SHARE", 1e9)
     _archiving(site, program)
     assert make_pass(site) == 0
     order = _order(site)
@@ -727,10 +723,10 @@ def test_the_buffer_is_not_scanned_again_at_once(site: Site, program: Program) -
 def test_a_pass_with_no_backlog_does_not_scan_again(
     site: Site, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "RESCAN", 0.0)
+    monkeypatch.setattr(scheduler, "RESCAN", 0.0)
     scans: list[object] = []
-    real = work.scanned
-    monkeypatch.setattr(work, "scanned", lambda *a: scans.append(a) or real(*a))
+    real = scheduler.scanned
+    monkeypatch.setattr(scheduler, "scanned", lambda *a: scans.append(a) or real(*a))
     make_pass(site)
     assert len(scans) == 1
 
@@ -748,7 +744,7 @@ def test_the_time_limit_of_a_transfer_grows_with_its_bytes(
         limits.append(timeout)
         return real(argv, timeout=timeout, **more)
 
-    monkeypatch.setattr(transfer.execute, "run", run)
+    monkeypatch.setattr(transfer_command.run, "run", run)
     site.write(handoff={**KEYS, "timeout": "5s", "min_rate": 10})
     site.put("a", b"x" * 1000)
     make_pass(site)

@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.areas.endpoint import session
-from dbbbatch.areas.endpoint import transfer as handoff_transfer
+from dbbbatch.areas.endpoint import session, transfer
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.files import place
 from dbbbatch.files.identity import Version
-from dbbbatch.passes.handoff import outcomes, scanning
+from dbbbatch.passes.handoff import delivery, failures, holding, scanning
 from tests.passes.handoff.test_handoff_faults import TOOL, _as_nobody, _own
 from tests.passes.test_janitor import configure, janitor, store
 from tests.support.handing import REFUSING, change, make_pass, rows, statuses, wait_over
@@ -122,21 +121,21 @@ def test_a_version_that_was_sent_is_recovered_beside_one_that_is_new(
 
 def replaced_in_flight(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a scan see a new version of `a` while the old one is under way."""
-    real = outcomes.Outcomes.settle
+    real = delivery.Delivery.record
 
     class Everything:
         def matches(self, rel: str) -> bool:
             return True
 
-        def trouble(self, *arguments: Any, **more: Any) -> None: ...
+        def warn(self, *arguments: Any, **more: Any) -> None: ...
 
-    def settle(self: outcomes.Outcomes, *arguments: Any) -> None:
+    def record(self: delivery.Delivery, *arguments: Any) -> None:
         put_at(site, "a", NEW)
         for chunk in scanning.scanned(Everything(), site.settings().handoff["latiss"]):  # type: ignore[arg-type]
             connect.write(lambda chunk=chunk: HandoffFile.found("summit", "latiss", chunk))
         real(self, *arguments)
 
-    monkeypatch.setattr(outcomes.Outcomes, "settle", settle)
+    monkeypatch.setattr(delivery.Delivery, "record", record)
 
 
 @pytest.mark.parametrize("kill", [False, True])
@@ -147,7 +146,7 @@ def test_a_version_that_a_scan_saw_in_flight_is_not_taken_for_the_one_sent(
     with monkeypatch.context() as patched:
         replaced_in_flight(site, patched)
         if kill:
-            patched.setattr(outcomes.Outcomes, "hold", killed)
+            patched.setattr(holding.Originals, "hold", killed)
             with pytest.raises(Killed):
                 make_pass(site)
         else:
@@ -333,7 +332,7 @@ def test_a_directory_that_cannot_be_entered_holds_up_only_its_own_files(
     site.put("d/f")
     site.write(handoff={**KEYS, "max_attempts": 1}, endpoint=REFUSING)
     with monkeypatch.context() as patched:
-        patched.setattr(outcomes.Outcomes, "move_aside", lambda *_: None)
+        patched.setattr(failures.Failures, "quarantine", lambda *_: None)
         make_pass(site)
     assert statuses(site) == {"d/f": "QUARANTINED"}
     site.write(handoff=KEYS)
@@ -366,7 +365,7 @@ def test_a_file_that_cannot_be_looked_at_after_its_transfer_stops_only_itself(
     def failing(*arguments: Any) -> str:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(handoff_transfer, "changed", failing)
+    monkeypatch.setattr(transfer, "why_gone", failing)
     assert make_pass(site) == 1
     assert statuses(site) == {"wrong": "FOUND", "good": "HELD"}
 
@@ -443,7 +442,7 @@ def test_no_file_is_held_through_a_directory_that_became_a_link(
 ) -> None:
     site.put("night/a", OLD)
     with monkeypatch.context() as patched:
-        patched.setattr(outcomes.Outcomes, "hold", killed)
+        patched.setattr(holding.Originals, "hold", killed)
         with pytest.raises(Killed):
             make_pass(site)
     elsewhere = behind_a_link(site)
@@ -457,7 +456,7 @@ def test_no_file_is_moved_aside_through_a_directory_that_became_a_link(
     site.put("night/a", OLD)
     site.write(handoff={**KEYS, "max_attempts": 1}, endpoint=REFUSING)
     with monkeypatch.context() as patched:
-        patched.setattr(outcomes.Outcomes, "move_aside", lambda *_: None)
+        patched.setattr(failures.Failures, "quarantine", lambda *_: None)
         make_pass(site)
     elsewhere = behind_a_link(site)
     make_pass(site)

@@ -1,0 +1,155 @@
+"""Moving delivered originals from the buffer to the holding area.
+
+intend   The row is DELIVERED, in the transaction that records the delivery.
+act      Move the original to the holding area under a free name, durably.
+record   The row is HELD, with that name and the inode.
+recover  Is the file in the buffer? Or in the holding area, by its inode? What was moved there
+         instead of it goes back; a file that is in neither has vanished.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC
+
+from dbbbatch.areas import buffer as buffers
+from dbbbatch.areas.endpoint.batch import Prepared
+from dbbbatch.config.sections import Handoff
+from dbbbatch.database import connect
+from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, HandoffRow
+from dbbbatch.errors import TryLater
+from dbbbatch.files import faults, names
+from dbbbatch.files.identity import Version
+from dbbbatch.files.roots import MovedFile
+from dbbbatch.passes.context import PassContext
+
+#: Seconds by which the clocks of the database and of the disk may differ.
+_CLOCK_TOLERANCE = 300.0
+
+#: Originals that recovery moves to holding in one transaction.
+_HELD_TOGETHER = 2000
+
+
+class Originals:
+    """Moves the originals of delivered files to the holding area."""
+
+    def __init__(self, context: PassContext, section: Handoff) -> None:
+        self.context = context
+        self._section = section
+        self._site = context.settings.site.name
+
+    def intend(self, items: Sequence[Prepared]) -> set[int]:
+        """Write that files are delivered, in the current transaction; return ids of those that are.
+
+        One that is another version by now stays where it is, and is sent again.
+        """
+        return HandoffFile.delivered(
+            [(item.row.id, item.row.inode, item.row.checksum) for item in items]
+        )
+
+    def act(self, rows: Sequence[HandoffRow]) -> buffers.Holding:
+        """Move originals; put back what was moved instead of one, and remove earlier copies."""
+        holding = buffers.hold(self._section, rows)
+        self._require_same_roots(holding)
+        if holding.strays:
+            self._put_back(holding)
+        # Before it is recorded, so that a kill leaves no copy that no row knows.
+        holding.held = [(row, self._remove_copies(row, name)) for row, name in holding.held]
+        return holding
+
+    def record(self, holding: buffers.Holding) -> None:
+        """Record where the originals are, and why some are not in the holding area."""
+        held = [(row.id, names.to_text(name), row.inode) for row, name in holding.held]
+        stuck = [(row, error, self._why_stuck(row, error)) for row, error in holding.stuck]
+        gone = holding.gone.keys() - {row.id for row, _ in holding.stuck}
+
+        def write() -> None:
+            HandoffFile.held(held)
+            HandoffFile.vanished([(number, holding.gone[number]) for number in gone])
+            HandoffFile.stuck([(row.id, why) for row, _, why in stuck])
+
+        if held or gone or stuck:
+            connect.write(write)
+        self.context.counts["held"] += len(held)
+        for row, error, why in stuck:
+            if faults.affects_every_file(error, writing=True):
+                raise TryLater(why)
+            self.context.counts["failed"] += 1
+            self.context.warn(why, key=f"hold {names.join(row.relpath, row.filename)}")
+
+    def recover(self) -> None:
+        """Move the originals whose delivery an earlier pass recorded."""
+        site, name = self._site, self._section.name
+        for rows in connect.pages(
+            lambda after: HandoffFile.in_buffer(site, name, "DELIVERED", after, _HELD_TOGETHER),
+            FIRST,
+            *ORDER,
+        ):
+            self.hold(self.context.sound(rows, "handoff_file"))
+
+    def hold(self, rows: Sequence[HandoffRow]) -> None:
+        """Move originals that are recorded as DELIVERED, and record it."""
+        if rows:
+            self.record(self.act(rows))
+
+    def _require_same_roots(self, holding: buffers.Holding) -> None:
+        """Raise `TryLater` if holding area or buffer is another one by now; nothing is recorded."""
+        root, roots = self._section.holding, self.context.roots
+        if not (why := roots.why_not(root)):
+            if holding.gone:
+                roots.require(self._section.buffer)
+            return
+        back = []
+        for row, name in holding.held:
+            rel, path = buffers.path_of(self._section, row)
+            back.append(MovedFile(os.path.join(os.path.dirname(rel), name), path))
+        left = roots.take_back(root, back)
+        raise TryLater(f"{why}; {left}" if left else why)
+
+    def _put_back(self, holding: buffers.Holding) -> None:
+        """Put back what was moved instead of a delivered original, and is not delivered.
+
+        A writer may replace a file in the moment in which it is moved; the pass that moved it was
+        killed before it noticed that.
+        """
+        handoffs = self.context.settings.names("handoff")
+        lost = [row.id for row, _, _ in holding.strays]
+        times = connect.read(HandoffFile.delivered_times, lost)
+        delivered: dict[str, set[tuple[int, int, int]]] = {}
+        for row, name, status in holding.strays:
+            when = times.get(row.id)
+            # It has had the name since then, or longer.
+            since = status.st_ctime
+            if when and since + _CLOCK_TOLERANCE < when.replace(tzinfo=UTC).timestamp():
+                continue
+            if row.relpath not in delivered:
+                delivered[row.relpath] = connect.read(
+                    HandoffFile.delivered_versions, self._site, handoffs, row.relpath
+                )
+            if Version.of_file(status) in delivered[row.relpath]:
+                continue
+            try:
+                buffers.put_back(self._section, row, name)
+            except OSError as error:
+                holding.stuck.append((row, error))
+
+    def _remove_copies(self, row: HandoffRow, name: str) -> str:
+        """Leave one copy in holding of a version that was sent again; return its name there."""
+        copies = buffers.earlier_names(row, name)
+        if not copies:
+            return name
+        filenames = [row.filename, *map(names.to_text, copies)]
+        others = connect.read(
+            HandoffFile.others_like, row.id, row.relpath, filenames, row.size_bytes
+        )
+        try:
+            return buffers.remove_copies(self._section, row, name, copies, others)
+        except OSError as error:
+            self.context.log.info("%s: an earlier copy in holding stays: %s", row.filename, error)
+            return name
+
+    def _why_stuck(self, row: HandoffRow, error: OSError) -> str:
+        rel, _ = buffers.path_of(self._section, row)
+        where = names.printable(os.path.join(self._section.holding, rel))
+        return f"{where}: delivered, but cannot be moved to holding: {error.strerror}"
