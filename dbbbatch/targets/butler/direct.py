@@ -162,12 +162,8 @@ class DirectIngest:
 
     def _held(self, plans: Iterable[_Plan]) -> dict[DataCoordinate, DatasetRef]:
         """Return the datasets of these exposures that the repository holds, from whatever file."""
-        return self._repository.query(
-            self._repository.datasets,
-            self._dataset_type,
-            self._settings.run,
-            [plan.exposure for plan in plans],
-        )
+        keys = [plan.exposure for plan in plans]
+        return self._repository.datasets(self._dataset_type, self._settings.run, keys)
 
     def intend(
         self, plans: list[_Plan], registered: dict[ExposureKey, DimensionRecord]
@@ -207,7 +203,7 @@ class DirectIngest:
             rows = records.exposure_rows(plan.infos[0], self._repository.butler.dimensions)
         except Exception as error:  # noqa: BLE001 (astropy raises many kinds for a bad value)
             return f"exposure {number}: {error_text(error)}"
-        if self._repository.query(self._repository.has_filter, instrument, name):
+        if self._repository.has_filter(instrument, name):
             return rows
         if not self._settings.register_filters:
             return f"filter {name!r} of {instrument} is not registered in {self._repository.where}"
@@ -292,14 +288,11 @@ class DirectIngest:
         ready = []
         for plan in plans:
             detectors = {int(info.detector_num or 0) for info in plan.infos}
-            missing = self._repository.query(self._repository.missing, plan.exposure[0], detectors)
-            if missing:
+            if missing := self._repository.missing(plan.exposure[0], detectors):
                 yield plan.outcome(Result.FAILED, missing)
             else:
                 ready.append(plan)
-        registered = self._repository.query(
-            self._repository.exposures, [plan.exposure for plan in ready]
-        )
+        registered = self._repository.exposures([plan.exposure for plan in ready])
         held = self._held(plan for plan in ready if plan.exposure in registered)
         new = []
         for plan in ready:
@@ -316,7 +309,7 @@ class DirectIngest:
         same = "registered before"
         for ref in plan.refs:
             there = held.get(ref.dataId)
-            path = self._repository.query(self._repository.artifact, there) if there else None
+            path = self._repository.artifact(there) if there else None
             if path is None:
                 # Not there, or there with its file forgotten: then it may have a new one.
                 new.append(there or ref)

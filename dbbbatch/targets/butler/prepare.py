@@ -83,14 +83,15 @@ def prepare(
     where = settings.repo
     if os.path.isabs(where) and not (os.path.isdir(where) and os.listdir(where)):
         yield _make(where, registry)
-    preparation = _Preparation(Repository(where), instrument, update=update)
+    repository = Repository(where)
     try:
+        preparation = _Preparation(repository, instrument, update=update)
         yield from preparation.register_instrument()
         yield from preparation.register_samples(files)
         yield from preparation.register_type(settings.dataset_type, storage_class)
         yield from preparation.register_run(settings.run)
     finally:
-        preparation.close()
+        repository.close()
 
 
 def is_alias(where: str) -> bool:
@@ -138,7 +139,6 @@ class _Preparation:
         self._registry = repository.butler.registry
         self._instrument = instrument
         self._update = update
-        self.close = repository.close
 
     def register_instrument(self) -> Iterator[str]:
         name = self._instrument

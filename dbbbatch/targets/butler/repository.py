@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 import sqlalchemy.exc
@@ -38,7 +39,7 @@ RAW_DIMENSIONS = {"instrument", "exposure", "detector"}
 #: Ids in one query at most (SQLite takes 32766 values in a statement).
 _IDS = 5000
 
-_Answer = TypeVar("_Answer")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def database_away(error: BaseException) -> str | None:
@@ -52,6 +53,16 @@ def database_away(error: BaseException) -> str | None:
         ) or (isinstance(one, sqlalchemy.exc.DBAPIError) and one.connection_invalidated):
             return first_line(one)
     return None
+
+
+def _retried(method: _Method) -> _Method:
+    """Make a method try again if the database is away for a moment, and then raise `NotReady`."""
+
+    @wraps(method)
+    def retried(self: Repository, *args: Any, **more: Any) -> Any:
+        return self._query(method, self, *args, **more)
+
+    return cast(_Method, retried)
 
 
 class Repository:
@@ -120,16 +131,7 @@ class Repository:
         # Older releases have no Butler.close, and close them when collected.
         getattr(self.butler, "close", lambda: None)()
 
-    def query(self, call: Callable[..., _Answer], *args: Any, **more: Any) -> _Answer:
-        """Make a call that needs the database, again if that is away for a moment.
-
-        Raises
-        ------
-        NotReady
-            If it stays away.
-        Exception
-            Whatever else the call raises.
-        """
+    def _query(self, call: Callable[..., Any], *args: Any, **more: Any) -> Any:
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(REGISTRY_TRIES),
             wait=tenacity.wait_random(0.05, 0.5),
@@ -146,15 +148,15 @@ class Repository:
             raise
 
     def attempt(self, call: Callable[..., Any], *args: Any, **more: Any) -> Exception | None:
-        """Make a call as `query` does, and return what it raised, if anything.
+        """Make a call that needs the database, and return what it raised, if anything.
 
         Raises
         ------
         NotReady
-            If the database is away.
+            If the database is away, and not for a moment only.
         """
         try:
-            self.query(call, *args, **more)
+            self._query(call, *args, **more)
         except NotReady:
             raise
         except Exception as error:  # noqa: BLE001 (daf_butler and its database raise many kinds)
@@ -210,6 +212,7 @@ class Repository:
         found = self.butler.query_dimension_records("instrument", limit=None, explain=False)
         return {record.name: record.class_name or "" for record in found}
 
+    @_retried
     def missing(self, instrument: str, detectors: set[int]) -> str | None:
         """Return what a file of these detectors needs that is not registered, and what to do."""
         if detectors <= self._detectors.get(instrument, set()):
@@ -227,6 +230,7 @@ class Repository:
             )
         return None
 
+    @_retried
     def has_filter(self, instrument: str, name: str) -> bool:
         """Return whether a physical filter is registered."""
         if name not in self._filters.get(instrument, set()):
@@ -242,6 +246,7 @@ class Repository:
             element, where=where, bind=bind, instrument=instrument, limit=None, explain=False
         )
 
+    @_retried
     def exposures(self, keys: Iterable[ExposureKey]) -> dict[ExposureKey, DimensionRecord]:
         """Return the records of those exposures that are registered."""
         return {
@@ -250,6 +255,7 @@ class Repository:
             for record in self.records("exposure", instrument, "exposure IN (:ids)", ids=ids)
         }
 
+    @_retried
     def datasets(
         self, dataset_type: DatasetType, run: str, keys: Iterable[ExposureKey]
     ) -> dict[DataCoordinate, DatasetRef]:
@@ -285,6 +291,7 @@ class Repository:
                 found[ref.dataId] = ref
         return found
 
+    @_retried
     def artifact(self, ref: DatasetRef) -> str | None:
         """Return the path that is recorded for a dataset; None if its file was forgotten.
 

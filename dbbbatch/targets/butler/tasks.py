@@ -233,7 +233,7 @@ class TaskIngest:
     def _confirmed(self, file: StoredFile, refs: Sequence[DatasetRef]) -> Outcome:
         """Look a success up, where the task may have skipped the file for another one."""
         for ref in refs if self._skips else ():
-            path = self._repository.query(self._repository.artifact, ref)
+            path = self._repository.artifact(ref)
             if path is None:
                 why = f"{self._name} skipped it, and the repository has no file"
                 return Outcome(file.number, Result.FAILED, why)
@@ -258,9 +258,9 @@ class TaskIngest:
         instrument, name = str(infos[0].instrument), str(infos[0].physical_filter)
         repository = self._repository
         detectors = {int(info.detector_num or 0) for info in infos}
-        if missing := repository.query(repository.missing, instrument, detectors):
+        if missing := repository.missing(instrument, detectors):
             return missing
-        if repository.query(repository.has_filter, instrument, name):
+        if repository.has_filter(instrument, name):
             return None
         of = repository.instrument_classes().get(instrument, instrument)
         return (
