@@ -239,9 +239,7 @@ def _ensure(p: PassContext, finder: Finder, wanted: Sequence[str]) -> list[int]:
     for name in known:
         section = p.settings.target[name]
         target = connect.write(
-            lambda section=section: TargetRow.ensure(
-                site, section.name, section.storage, section.plugin, p.run_id
-            )
+            TargetRow.ensure, site, section.name, section.storage, section.plugin, p.run_id
         )
         if not wanted or name in wanted:
             ids.append(target.id)

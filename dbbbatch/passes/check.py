@@ -355,7 +355,7 @@ def _far_end(where: str, handoff: Handoff) -> Checked:
 
 
 def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
-    """Have the configured command send a file of ours from the buffer, and place it: as a pass."""
+    """Send a file of ours from the buffer by the configured command, and place it, as a pass."""
     from dbbbatch.areas.endpoint.session import Refused
     from dbbbatch.areas.endpoint.transfer import Sender
     from dbbbatch.passes.handoff.delivery import attempt_prefix, lists_directory

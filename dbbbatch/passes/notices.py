@@ -1,4 +1,4 @@
-"""What a pass says to the operator: each trouble once when it begins and once when it ends.
+"""What a pass reports to the operator: each trouble once when it begins and once when it ends.
 
 Cron mails whatever is written, so a trouble that lasts all night must not be said every minute.
 What was said is remembered in the state directory; on a terminal or with -v it is always said.
@@ -101,7 +101,7 @@ class Notices:
         return [trouble.message for trouble in self._troubles.values()]
 
     def end_pass(self) -> None:
-        """Say what has begun and ended since the pass before this one, and remember it."""
+        """Show what has begun and ended since the pass before this one, and remember it."""
         if self._kept:
             self._kept = False
             return
@@ -137,15 +137,15 @@ class Notices:
         self._broken_off = False
 
     def unchanged(self) -> None:
-        """Let what was said stand: this pass did not look whether a trouble is over."""
+        """Leave everything as it was reported: this pass did not look whether a trouble is over."""
         self._kept = True
 
     def incomplete(self) -> None:
-        """Say of no earlier trouble that it is over: this pass ended before it had seen all."""
+        """Report no earlier trouble as over: this pass ended before it had seen everything."""
         self._broken_off = True
 
     def info(self, message: str) -> None:
-        """Say something that is no trouble: only on a terminal or with -v."""
+        """Show something that is no trouble: only on a terminal, or with -v."""
         if self._always:
             self._say(message)
 
