@@ -64,9 +64,9 @@ def test_transactions_whose_answer_is_lost_are_written_once(
     ingesting.store("1.fits", "2.fits", "3.fits")
     really = connect.write
 
-    def write(function: Callable[..., Any], *arguments: Any) -> Any:
-        really(function, *arguments)
-        return really(function, *arguments)
+    def write(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        really(function, *args, **kwargs)
+        return really(function, *args, **kwargs)
 
     monkeypatch.setattr(connect, "write", write)
     assert ingesting.run() == 0
