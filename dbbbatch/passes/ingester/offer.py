@@ -58,23 +58,23 @@ class IngesterWork(Work):
         self.section = section
         self.passes = section.passes
 
-    def recover(self, p: PassContext) -> None:
+    def recover(self, context: PassContext) -> None:
         """Add the target, the first time, and take over files from passes that have died."""
-        self._offer = Offer(p, self.section)
+        self._offer = Offer(context, self.section)
         self._offer.recover()
 
-    def work(self, p: PassContext) -> None:
+    def work(self, context: PassContext) -> None:
         """Offer all that is due."""
         self._offer.run()
 
-    def due(self, p: PassContext) -> bool:
+    def due(self, context: PassContext) -> bool:
         """Return whether anything is due."""
-        target = self._target(p)
+        target = self._target(context)
         return target is None or connect.read(due_now, target.id, rules.longest_wait(self.section))
 
-    def plan(self, p: PassContext) -> Iterator[str]:
+    def plan(self, context: PassContext) -> Iterator[str]:
         """Yield what would be taken over from dead passes, and which files would be offered."""
-        section, target = self.section, self._target(p)
+        section, target = self.section, self._target(context)
         if away := mounts.why_unmounted(section.storage, section.sentinel):
             yield f"would leave with exit code 75: {away}"
         elif target is None:
@@ -86,23 +86,23 @@ class IngesterWork(Work):
                 IngestClaim.dead, 0, target.id, machine(), pass_lives, lock=False
             ):
                 yield f"would make due what run {run} had claimed: {why}"
-            yield from self._planned_files(p, target.id)
+            yield from self._planned_files(context, target.id)
 
-    def _planned_files(self, p: PassContext, target_id: int) -> Iterator[str]:
+    def _planned_files(self, context: PassContext, target_id: int) -> Iterator[str]:
         longest = rules.longest_wait(self.section)
         queue = DueQueue(target_id, *retry.due_range(longest, connect.read(connect.now)))
-        while not p.stopping:
+        while not context.stopping:
             found, queue = connect.read(queue.next, _PLANNED_PAGE, _PLANNED_PAGE, lock=False)
             if not found:
                 return
             for file in found:
                 name = names.readable(names.join(file.relpath, file.filename))
-                if p.matches(name) and p.take(1):
+                if context.matches(name) and context.take(1):
                     does = "offer" if rules.is_wanted(self.section, name) else "ignore"
                     yield f"would {does} {names.printable(name)}"
 
-    def _target(self, p: PassContext) -> TargetRow | None:
-        return connect.read(TargetRow.named, p.settings.site.name, self.section.name)
+    def _target(self, context: PassContext) -> TargetRow | None:
+        return connect.read(TargetRow.named, context.settings.site.name, self.section.name)
 
 
 class Offer:
