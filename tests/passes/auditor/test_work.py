@@ -17,7 +17,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.files import checksum, place, temporary
 from dbbbatch.files.roots import Roots
-from dbbbatch.passes import runner
+from dbbbatch.passes import context, runner
 from dbbbatch.passes.auditor import content, orphans, rows
 from dbbbatch.passes.auditor.rows import RowComparison
 from dbbbatch.passes.auditor.work import AuditorWork
@@ -440,7 +440,7 @@ class TestUnmounted:
         fill(finding, a=20)
         (finding.storage / "a/0").write_bytes(b"A 0")
         gone = lambda: (finding.storage / SENTINEL).unlink()  # noqa: E731
-        between(monkeypatch, checksum, "read", gone)
+        between(monkeypatch, checksum, "read_file", gone)
         assert inside(finding, share=1) == 75
         assert wrong(finding) == []
 
@@ -519,7 +519,7 @@ def test_fault_that_is_none_of_a_file_does_not_fail_its_adoption(
 ):
     finding.put("a", b"data", finding.storage)
     error = OSError(number, os.strerror(number))
-    monkeypatch.setattr(checksum, "read", lambda *_: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(checksum, "read_file", lambda *_: (_ for _ in ()).throw(error))
     assert inside(finding, adopt=True) == code
     assert "failed" not in finding.counts()
 
@@ -673,7 +673,7 @@ def test_audit_that_has_no_time_for_all_of_it_says_what_is_never_looked_at(
     fill(finding, a=1)
     now = [0.0]
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "time", clock(lambda: now[0]))
+        patched.setattr(context, "time", clock(lambda: now[0]))
         between(patched, rows, "_compare_row", lambda: now.append(now.pop() + 100))
         assert inside(finding, max_time=60) == 0
     said = capsys.readouterr().err
