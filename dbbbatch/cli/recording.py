@@ -46,17 +46,15 @@ def run_recording(
     from dbbbatch.passes import runner
     from dbbbatch.passes.context import Options
 
-    asked = Options(progress=True, strict=True, **options)
+    asked = Options(progress=True, strict=True, repeat=True, **options)
     set_up_logging(asked.verbose)
     if dry_run:
         for line in runner.plan_pass(work, operator.settings, section, asked):
             output.line(line)
-        code = 1 if work.troubles else 0
+        code = 1 if work.counts["failed"] else 0
     else:
         code = runner.run_pass(work, operator.settings, section, asked)
     counts = work.counts
-    for trouble in work.troubles:
-        output.line(trouble, err=True)
     if not dry_run:
         output.line(
             f"{counts['recorded']} recorded, {counts['known']} already known, "

@@ -1,4 +1,4 @@
-"""Recording files that were in storage before us."""
+"""Record files that were in storage before dbbbatch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dbbbatch.areas.storage.incoming import Incoming
 from dbbbatch.areas.storage.mounted import StorageArea
 from dbbbatch.areas.storage.store import adopt
 from dbbbatch.config.load import Settings
-from dbbbatch.config.sections import Finder
+from dbbbatch.config.sections import Finder, Target
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File
 from dbbbatch.database.models.ingest import IngestState
@@ -20,34 +20,35 @@ from dbbbatch.database.models.statuses import FileStatus, IngestStatus
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import ConfigError, Interrupted, UsageError
 from dbbbatch.files import checksum, clock, names
+from dbbbatch.files.batches import batched_by_size
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found, detour
 from dbbbatch.passes.context import PassContext
-from dbbbatch.passes.recording import Recording
+from dbbbatch.passes.recording import Recording, RecordingJob
 
 _WILD = re.compile(r"[*?\[]")
 
 
 class BackfillWork(Recording):
-    """A pass that records what storage holds and the table does not know.
+    """Passes that record what storage holds and the table does not know.
 
-    What is recorded is not read again, so an interrupted pass is carried on by the next.
+    What is recorded is not read again, so the next pass carries on an interrupted one.
 
     Parameters
     ----------
     finder : `dbbbatch.config.sections.Finder`
-        Says which storage area, which checksum, and what to leave out.
+        The finder of the storage area.
     globs : `~collections.abc.Sequence` [ `str` ]
         Which relative paths; ``*`` also crosses ``/``.
     targets : `~collections.abc.Sequence` [ `str` ]
-        For which targets the files are taken to be ingested; the rest of the
-        storage's targets are offered them as new. All of them, if empty.
+        The targets that have ingested the files already; the other targets of the storage area are
+        offered them as new. All targets, if empty.
     becomes : `IngestStatus`
         BACKFILL; or RERUN, to have those targets offered the files too; or UNTRIED.
     jobs : `int`
         Files read at a time.
     recorded_as : `str`
-        What the rows have as their finder.
+        The finder that the rows get.
     """
 
     kind = "backfill"
@@ -65,133 +66,168 @@ class BackfillWork(Recording):
         for glob in globs:
             if {"", ".", ".."} & set(glob.split("/")):
                 raise UsageError(
-                    f"{glob!r}: a glob relative to {finder.storage} is wanted, as in 2026-11-24/*: "
-                    "without a slash at either end, and with no empty, . or .. part"
+                    f"{glob!r}: a glob relative to {finder.storage} is expected, as in "
+                    "2026-11-24/*: without a slash at either end, and with no empty, . or .. part"
                 )
-        self._finder = finder
-        self._globs = globs
-        self._targets = targets
-        self._becomes = becomes
-        self._jobs = jobs
-        self._recorded_as = recorded_as
+        self.finder = finder
+        self.globs = globs
+        self.targets = targets
+        self.becomes = becomes
+        self.jobs = jobs
+        self.recorded_as = recorded_as
 
-    def recover(self, p: PassContext) -> None:
+    def job(self, context: PassContext) -> RecordingJob:
+        """Return a new pass."""
+        return BackfillJob(self, context)
+
+
+class BackfillJob(RecordingJob):
+    """One pass of `BackfillWork`."""
+
+    def __init__(self, asked: BackfillWork, context: PassContext) -> None:
+        super().__init__(context)
+        self.asked = asked
+        self.finder = asked.finder
+        self.site: str = context.settings.site.name
+
+    def recover(self) -> None:
         """Nothing is left half-done: a batch is one transaction."""
-        self.counts = p.counts
-        p.roots.require(self._finder.storage, self._finder.sentinel)
+        self.context.roots.require(self.finder.storage, self.finder.sentinel)
 
-    def work(self, p: PassContext) -> None:
+    def work(self) -> None:
         """Record what is not known, in batches."""
-        targets = _ensure(p, self._finder, self._targets)
-        area = StorageArea(self._finder, p.settings.site.name, p.run_id, p.roots, self._recorded_as)
+        targets = self._ensure_targets()
+        area = StorageArea(
+            self.finder, self.site, self.context.run_id, self.context.roots, self.asked.recorded_as
+        )
+
+        becomes, run_id = self.asked.becomes, self.context.run_id
+        first = becomes if becomes is IngestStatus.UNTRIED else IngestStatus.BACKFILL
 
         def arrive(ids: list[int]) -> None:
-            IngestState.arrive(
-                ids,
-                area.storage,
-                p.run_id,
-                IngestStatus.UNTRIED
-                if self._becomes is IngestStatus.UNTRIED
-                else IngestStatus.BACKFILL,
-                targets,
-            )
-            IngestState.arrive(ids, area.storage, p.run_id)
-            if self._becomes is IngestStatus.RERUN:
+            IngestState.arrive(ids, area.storage, run_id, first, targets)
+            IngestState.arrive(ids, area.storage, run_id)
+            if becomes is IngestStatus.RERUN:
                 for target in targets:
                     IngestState.rerun(
                         target, ids, [IngestStatus.BACKFILL], "dbb backfill --as RERUN"
                     )
 
         done = 0
-        for batch in self._batches(p):
-            p.must_have_room()
-            new = self._unknown(p, batch)
-            new = new[: p.take(len(new))]
+        for batch in self._batches():
+            self.context.must_have_room()
+            new = self._unknown(batch)
+            new = new[: self.context.take(len(new))]
             ready = []
-            for file, error in map_in_order(self._read, new, self._jobs):
+            for file, error in map_in_order(self._read, new, self.asked.jobs):
                 if error is None:
                     ready.append(file)
                 else:
-                    self.note(p, file.destination, error)
-            p.counts["recorded"] += adopt(area, ready, arrive=arrive)
+                    self.note(file.destination, error)
+            self.context.counts["recorded"] += adopt(area, ready, arrive=arrive)
             done += len(batch)
-            p.progress(done, what="files seen")
-            if p.stopping:
+            self.context.progress(done, what="files seen")
+            if self.context.stopping:
                 break
 
-    def plan(self, p: PassContext) -> Iterator[str]:
+    def plan(self) -> Iterator[str]:
         """Yield what would be recorded."""
-        self.recover(p)
-        for batch in self._batches(p):
-            new = self._unknown(p, batch)
-            for file in new[: p.take(len(new))]:
+        self.recover()
+        for batch in self._batches():
+            new = self._unknown(batch)
+            for file in new[: self.context.take(len(new))]:
                 yield f"would record {names.join(*file.name)}, {file.size_bytes} bytes"
-            if p.stopping:
+            if self.context.stopping:
                 break
 
-    def due(self, p: PassContext) -> bool:
+    def due(self) -> bool:
         """Return whether storage holds a file that is not known."""
-        return any(self._unknown(p, batch) for batch in self._batches(p))
+        return any(self._unknown(batch) for batch in self._batches())
 
-    def _batches(self, p: PassContext) -> Iterator[list[Found]]:
-        finder = self._finder
-        starts = _starts(self._globs)
+    def _batches(self) -> Iterator[list[Found]]:
+        """Yield the files that the globs match."""
+        finder = self.finder
+        starts = _starts(self.asked.globs)
         for start in starts:
             with suppress(OSError):  # the scan meets it too
                 if why := detour(finder.storage, start):
                     raise UsageError(
                         f"{start}: {why}; only what lies in {finder.storage} itself is recorded"
                     )
-        batch: list[Found] = []
-        size = 0
         # From the top, so that `exclude` means the same as for a finder.
-        for found in self.files(p, finder.storage, (*finder.exclude, _outside_others(starts))):
-            if found.rel == finder.sentinel or not self._is_asked_for(found.rel):
-                continue
-            batch.append(found)
-            size += found.size_bytes
-            if len(batch) >= finder.batch_files or size >= finder.batch_bytes:
-                yield batch
-                batch, size = [], 0
-        if batch:
-            yield batch
+        found = self.files(finder.storage, (*finder.exclude, _outside_others(starts)))
+        files = filter(self._is_asked_for, found)
+        return batched_by_size(files, finder.batch_files, finder.batch_bytes)
 
-    def _is_asked_for(self, rel: str) -> bool:
-        return any(fnmatch.fnmatchcase(rel, glob) for glob in self._globs)
+    def _is_asked_for(self, found: Found) -> bool:
+        return found.rel != self.finder.sentinel and any(
+            fnmatch.fnmatchcase(found.rel, glob) for glob in self.asked.globs
+        )
 
-    def _unknown(self, p: PassContext, batch: Sequence[Found]) -> list[Incoming]:
+    def _unknown(self, batch: Sequence[Found]) -> list[Incoming]:
         paths = [names.name_of(found.rel) for found in batch]
-        known = connect.read(File.known, self._finder.storage, paths)
+        known = connect.read(File.known, self.finder.storage, paths)
         new = []
         for found, name in zip(batch, paths, strict=True):
             before = known.get(name)
             if before is not None and before.status != FileStatus.FORGOTTEN:
-                p.counts["known"] += 1
+                self.context.counts["known"] += 1
                 continue
-            path = os.path.join(self._finder.storage, found.rel)
+            path = os.path.join(self.finder.storage, found.rel)
             if self._is_settling(path, found):
-                p.counts["not settled"] += 1
+                self.context.counts["not settled"] += 1
                 continue
             new.append(Incoming(found.rel, name, path, path, found.size_bytes, known=before))
         return new
 
     def _is_settling(self, path: str, found: Found) -> bool:
         """Return whether a file changed so recently that it may still do so."""
-        by = clock.of(self._finder.storage)
-        if found.mtime_ns <= by.now_ns() - self._finder.settle * 1e9:
+        by = clock.of(self.finder.storage)
+        if found.mtime_ns <= by.now_ns() - self.finder.settle * 1e9:
             return False
         try:
-            return by.is_young(os.lstat(path), self._finder.settle)
+            return by.is_young(os.lstat(path), self.finder.settle)
         except OSError:
-            return False  # it is said when it is read
+            return False  # reading it gives the same error, which is warned of then
 
     def _read(self, file: Incoming) -> tuple[Incoming, OSError | Interrupted | None]:
         try:
-            algorithms = dict.fromkeys((self._finder.checksum, *self._finder.checksums))
+            algorithms = dict.fromkeys((self.finder.checksum, *self.finder.checksums))
             status, sums = checksum.read_file(file.destination, algorithms)
         except (OSError, Interrupted) as error:
             return file, error
         return file._replace(status=status, sums=sums), None
+
+    def _ensure_targets(self) -> list[int]:
+        """Return the ids of the targets that were asked for, adding rows that they do not have."""
+        settings, asked = self.context.settings, self.asked.targets
+        problems = [
+            problem
+            for label, found in settings.wrong.items()
+            if label.startswith("target.")
+            for problem in found
+        ]
+        if problems:
+            # A target that is left out would be offered what is recorded here as new.
+            raise ConfigError(*problems)
+        known = targets_of(settings, self.finder)
+        for name in asked:
+            if name not in known:
+                raise UsageError(
+                    f"{name}: no target reads {self.finder.storage}; there are {known}"
+                )
+        rows = {name: self._ensure_target(settings.target[name]) for name in known}
+        return [row.id for name, row in rows.items() if not asked or name in asked]
+
+    def _ensure_target(self, section: Target) -> TargetRow:
+        return connect.write(
+            TargetRow.ensure,
+            self.site,
+            section.name,
+            section.storage,
+            section.plugin,
+            self.context.run_id,
+        )
 
 
 def _starts(globs: Sequence[str]) -> list[str]:
@@ -217,33 +253,6 @@ def _outside_others(starts: Sequence[str]) -> re.Pattern[str]:
         for slash in re.finditer("/", start)
     ]
     return re.compile(rf"\A(?=.*/\Z)(?!{'|'.join([*within, *above])})", re.DOTALL)
-
-
-def _ensure(p: PassContext, finder: Finder, wanted: Sequence[str]) -> list[int]:
-    """Return the ids of targets of a finder's storage, adding those that never had a pass."""
-    problems = [
-        problem
-        for label, found in p.settings.wrong.items()
-        if label.startswith("target.")
-        for problem in found
-    ]
-    if problems:
-        # A target that is left out would be offered what is recorded here as new.
-        raise ConfigError(*problems)
-    known = targets_of(p.settings, finder)
-    for name in wanted:
-        if name not in known:
-            raise UsageError(f"{name}: no target reads {finder.storage}; there are {known}")
-    site = p.settings.site.name
-    ids = []
-    for name in known:
-        section = p.settings.target[name]
-        target = connect.write(
-            TargetRow.ensure, site, section.name, section.storage, section.plugin, p.run_id
-        )
-        if not wanted or name in wanted:
-            ids.append(target.id)
-    return ids
 
 
 def targets_of(settings: Settings, finder: Finder) -> list[str]:

@@ -48,6 +48,8 @@ class Options:
         Seconds during which to wait for work and make further passes.
     strict : `bool`
         Another pass at work is exit code 75, not 0.
+    repeat : `bool`
+        Warn also of what an earlier pass warned of.
     """
 
     verbose: int = 0
@@ -59,6 +61,7 @@ class Options:
     progress: bool = False
     linger: float = 0
     strict: bool = False
+    repeat: bool = False
 
 
 class PassContext:

@@ -136,6 +136,11 @@ class Notices:
         self._named.clear()
         self._broken_off = False
 
+    def show(self) -> None:
+        """Say what was noted, and remember nothing of it."""
+        for message in dict.fromkeys(self.troubles):
+            self._say(message)
+
     def unchanged(self) -> None:
         """Leave everything as it was reported: this pass did not look whether a trouble is over."""
         self._kept = True

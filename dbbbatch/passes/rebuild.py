@@ -18,9 +18,9 @@ from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found
-from dbbbatch.passes.backfill import BackfillWork
+from dbbbatch.passes.backfill import BackfillJob, BackfillWork
 from dbbbatch.passes.context import PassContext
-from dbbbatch.passes.recording import Recording
+from dbbbatch.passes.recording import Recording, RecordingJob
 
 _BATCH = 1000
 
@@ -32,7 +32,7 @@ VersionKey = tuple[str, str, int, int]
 
 
 class StorageRebuild(BackfillWork):
-    """A pass that records what storage and the quarantine of a finder hold.
+    """Passes that record what storage and the quarantine of a finder hold.
 
     It also counts the rows ``in doubt``, which storage contradicts; an auditor looks at their
     files.
@@ -42,41 +42,50 @@ class StorageRebuild(BackfillWork):
 
     def __init__(self, finder: Finder, becomes: IngestStatus, jobs: int = 2) -> None:
         super().__init__(finder, becomes=becomes, jobs=jobs, recorded_as="rebuild")
-        self._section = finder
 
-    def recover(self, context: PassContext) -> None:
+    def job(self, context: PassContext) -> RecordingJob:
+        """Return a new pass."""
+        return _StorageRebuildJob(self, context)
+
+
+class _StorageRebuildJob(BackfillJob):
+    """One pass of `StorageRebuild`."""
+
+    def recover(self) -> None:
         """Raise `TryLater` unless storage and quarantine are mounted."""
-        super().recover(context)
-        context.roots.require(self._section.quarantine)
+        super().recover()
+        self.context.roots.require(self.finder.quarantine)
 
-    def work(self, context: PassContext) -> None:
+    def work(self) -> None:
         """Record stored files, and those in quarantine."""
-        self._count_doubts(context)
-        super().work(context)
-        for rows in _unrecorded(self, context, self._section):
-            context.roots.require(self._section.quarantine)
+        self._count_doubts()
+        super().work()
+        for rows in _unrecorded(self, self.finder):
+            self.context.roots.require(self.finder.quarantine)
             connect.write(_record_quarantined, rows)
-            context.counts["quarantined"] += len(rows)
+            self.context.counts["quarantined"] += len(rows)
 
-    def plan(self, context: PassContext) -> Iterator[str]:
+    def plan(self) -> Iterator[str]:
         """Yield what would be recorded."""
-        yield from super().plan(context)
-        self._count_doubts(context)
-        yield from _plan_quarantined(self, context, self._section)
+        yield from super().plan()
+        self._count_doubts()
+        yield from _plan_quarantined(self, self.finder)
 
-    def _count_doubts(self, context: PassContext) -> None:
+    def _count_doubts(self) -> None:
         """Count the rows whose file is gone, or not the one that was recorded, as far as it shows.
 
         Nothing is marked: that takes a pass that reads files and recognizes an unmounted disk.
         """
-        storage = self._section.storage
+        storage = self.finder.storage
         for page in connect.pages(lambda after: File.page(storage, after, _BATCH), 0, "id"):
-            if context.stopping:
+            if self.context.stopping:
                 break
-            context.counts["in doubt"] += sum(map(self._is_in_doubt, context.sound(page, "file")))
+            self.context.counts["in doubt"] += sum(
+                map(self._is_in_doubt, self.context.sound(page, "file"))
+            )
 
     def _is_in_doubt(self, row: FileRow) -> bool:
-        path = names.below(self._section.storage, names.rel_of(row))
+        path = names.below(self.finder.storage, names.rel_of(row))
         try:
             found = Version.of_file(os.lstat(path))
         except (FileNotFoundError, NotADirectoryError):
@@ -94,7 +103,7 @@ class StorageRebuild(BackfillWork):
 
 
 class HandoffRebuild(Recording):
-    """A pass that records what the holding area and the quarantine of a handoff hold.
+    """Passes that record what the holding area and the quarantine of a handoff hold.
 
     The buffer needs nothing: the next pass finds its files, and the far end answers that it has
     what was delivered already. So a version that is in the buffer is left to that pass. A row
@@ -109,49 +118,59 @@ class HandoffRebuild(Recording):
         self._section = section
         self._jobs = jobs
 
-    def recover(self, context: PassContext) -> None:
-        """Raise `TryLater` unless buffer, holding area and quarantine are mounted."""
-        self.counts = context.counts
-        for path in (self._section.buffer, self._section.holding, self._section.quarantine):
-            context.roots.require(path)
+    def job(self, context: PassContext) -> RecordingJob:
+        """Return a new pass."""
+        return _HandoffRebuildJob(context, self._section, self._jobs)
 
-    def work(self, context: PassContext) -> None:
+
+class _HandoffRebuildJob(RecordingJob):
+    """One pass of `HandoffRebuild`."""
+
+    def __init__(self, context: PassContext, section: Handoff, jobs: int) -> None:
+        super().__init__(context)
+        self._section = section
+        self._jobs = jobs
+
+    def recover(self) -> None:
+        """Raise `TryLater` unless buffer, holding area and quarantine are mounted."""
+        for path in (self._section.buffer, self._section.holding, self._section.quarantine):
+            self.context.roots.require(path)
+
+    def work(self) -> None:
         """Record held files as HELD, and those in quarantine."""
-        site, counts = context.settings.site.name, context.counts
-        for held, moved in self._unknown(context):
-            held = held[: context.take(len(held))]
+        site, counts = self.context.settings.site.name, self.context.counts
+        for held, moved in self._unknown():
+            held = held[: self.context.take(len(held))]
             ready = []
             for row, error in map_in_order(self._read, held, self._jobs):
                 if error is None:
                     ready.append(row)
                 else:
-                    self.note(context, os.path.join(self._section.holding, row.held_rel), error)
-            context.roots.require(self._section.holding)
+                    self.note(os.path.join(self._section.holding, row.held_rel), error)
+            self.context.roots.require(self._section.holding)
             connect.write(self._record, site, ready, moved)
             counts["recorded"] += len(ready)
-            context.progress(counts["recorded"], what="files recorded")
-            if context.stopping:
+            self.context.progress(counts["recorded"], what="files recorded")
+            if self.context.stopping:
                 return
-        for rows in _unrecorded(self, context, self._section):
-            context.roots.require(self._section.quarantine)
+        for rows in _unrecorded(self, self._section):
+            self.context.roots.require(self._section.quarantine)
             connect.write(self._record_quarantined, site, rows)
             counts["quarantined"] += len(rows)
 
-    def plan(self, context: PassContext) -> Iterator[str]:
+    def plan(self) -> Iterator[str]:
         """Yield what would be recorded."""
-        self.recover(context)
-        for held, _ in self._unknown(context):
+        self.recover()
+        for held, _ in self._unknown():
             for row in held:
                 yield f"would record {names.to_text(row.held_rel)} as held"
-        yield from _plan_quarantined(self, context, self._section)
+        yield from _plan_quarantined(self, self._section)
 
-    def due(self, context: PassContext) -> bool:
+    def due(self) -> bool:
         """Return whether a held file is not known."""
-        return any(held for held, _ in self._unknown(context))
+        return any(held for held, _ in self._unknown())
 
-    def _unknown(
-        self, context: PassContext
-    ) -> Iterator[tuple[list[HandoffRow], list[tuple[int, int]]]]:
+    def _unknown(self) -> Iterator[tuple[list[HandoffRow], list[tuple[int, int]]]]:
         """Yield held files that are not known.
 
         Yields
@@ -161,8 +180,8 @@ class HandoffRebuild(Recording):
         moved : `list` [ `tuple` [ `int`, `int` ] ]
             Ids and inodes of held files that are others than rows record, as on a restored disk.
         """
-        site = context.settings.site.name
-        for batch in batched(self.files(context, self._section.holding), _BATCH):
+        site = self.context.settings.site.name
+        for batch in batched(self.files(self._section.holding), _BATCH):
             held = [_held_row(found) for found in batch]
             # A file may have been named like a version in the buffer already.
             own = [row._replace(filename=row.held_as or "") for row in held]
@@ -184,7 +203,7 @@ class HandoffRebuild(Recording):
                     and before.inode != row.inode
                 ):
                     moved.append((before.id, row.inode))
-            context.counts["known"] += len(held) - len(new)
+            self.context.counts["known"] += len(held) - len(new)
             if new or moved:
                 yield new, moved
 
@@ -268,14 +287,12 @@ def _held_row(found: Found) -> HandoffRow:
     return HandoffRow(relpath, VERSION.sub("", held_as), *version, held_as=held_as)
 
 
-def _unrecorded(
-    work: Recording, context: PassContext, section: Finder | Handoff
-) -> Iterator[list[Quarantine]]:
+def _unrecorded(job: RecordingJob, section: Finder | Handoff) -> Iterator[list[Quarantine]]:
     """Yield rows for the files in a quarantine that the table does not know."""
-    if context.stopping:
+    if job.context.stopping:
         return
-    site, root = context.settings.site.name, section.quarantine
-    for batch in batched(work.files(context, root), _BATCH):
+    site, root = job.context.settings.site.name, section.quarantine
+    for batch in batched(job.files(root), _BATCH):
         found = {os.path.join(root, each.rel): each for each in batch}
         known = connect.read(Quarantine.paths_among, site, list(map(names.to_text, found)))
         rows = [
@@ -308,9 +325,7 @@ def _record_quarantined(rows: Sequence[Quarantine]) -> None:
         Quarantine.intend(**row.__data__).arrived(when)
 
 
-def _plan_quarantined(
-    work: Recording, context: PassContext, section: Finder | Handoff
-) -> Iterator[str]:
-    for rows in _unrecorded(work, context, section):
+def _plan_quarantined(job: RecordingJob, section: Finder | Handoff) -> Iterator[str]:
+    for rows in _unrecorded(job, section):
         for row in rows:
             yield f"would record {row.path}, in quarantine: {row.reason}"

@@ -106,6 +106,7 @@ def plan_pass(
     connect.connect(settings.database, readonly=True)
     notices = Notices(Path(settings.site.state), f"{work.kind}.{section.name}", always=True)
     yield from work.plan(PassContext(settings, section, options, notices, Signals()))
+    notices.show()
 
 
 class _Runner:
@@ -124,7 +125,9 @@ class _Runner:
         self._state = Path(settings.site.state)
         self._options = options
         self._signals = signals
-        self._notices = Notices(self._state, self._label, always=options.verbose > 0)
+        self._notices = Notices(
+            self._state, self._label, always=options.verbose > 0 or options.repeat
+        )
         self._settings = settings
         self._section = section
 

@@ -15,13 +15,14 @@ from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.run import Run
 from dbbbatch.files import names, place
 from dbbbatch.passes.context import PassContext
+from dbbbatch.passes.job import Job
 from dbbbatch.passes.notices import MOST_NAMED
 
 #: Seconds without a pass after which a finder is taken for switched off.
 _SWITCHED_OFF = 86400.0
 
 
-class FinderJob:
+class FinderJob(Job):
     """One pass of a finder.
 
     Parameters
@@ -37,8 +38,8 @@ class FinderJob:
     """
 
     def __init__(self, section: Finder, context: PassContext) -> None:
+        super().__init__(context)
         self.section = section
-        self.context = context
         self.site: str = context.settings.site.name
         self.area = StorageArea(section, self.site, context.run_id, context.roots)
         self.busy: Counter[str] = Counter()

@@ -23,13 +23,13 @@ from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.finder.job import FinderJob
 from dbbbatch.passes.finder.log_reader import Log, LogReader, record_position
 from dbbbatch.passes.finder.logged import LoggedFiles
-from dbbbatch.passes.runner import Work
+from dbbbatch.passes.job import JobWork
 
 #: Days before the first one that is read in which unread logs are warned of.
 _DAYS_BEFORE = 31
 
 
-class RsyncWork(Work):
+class RsyncWork(JobWork):
     """Passes of a finder that reads rsync's logs.
 
     Parameters
@@ -45,28 +45,13 @@ class RsyncWork(Work):
         self._finder = finder
         self._since = since
 
-    def recover(self, p: PassContext) -> None:
-        """Finish what passes left that still scanned; logs are read on from where they were."""
-        self._job(p).recover()
-
-    def work(self, p: PassContext) -> None:
-        """Look again for what is awaited, then read what the logs have new."""
-        self._job(p).work()
-
-    def plan(self, p: PassContext) -> Iterator[str]:
-        """Yield which files would be looked for again, and which logs would be read."""
-        return self._job(p).plan()
-
-    def due(self, p: PassContext) -> bool:
-        """Return whether a log has grown, or a file is to be looked for again."""
-        return self._job(p).due()
+    def job(self, context: PassContext) -> FinderJob:
+        """Return a new pass."""
+        return _LogsJob(self._finder, context, self._since)
 
     def watched(self) -> list[str]:
         """Return the directory of logs."""
         return [self._finder.source]
-
-    def _job(self, p: PassContext) -> _LogsJob:
-        return _LogsJob(self._finder, p, self._since)
 
 
 class _LogsJob(FinderJob):

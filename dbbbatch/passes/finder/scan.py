@@ -14,18 +14,19 @@ from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.statuses import FileStatus, WhyRemembered
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.batches import batched_by_size
 from dbbbatch.files.identity import Version
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.finder.batch import FinderBatch
 from dbbbatch.passes.finder.job import FinderJob
-from dbbbatch.passes.runner import Work
+from dbbbatch.passes.job import JobWork
 
 #: Called with a relative path and what is wrong with it.
 Note = Callable[[str, str], None]
 
 
-class FinderWork(Work):
+class FinderWork(JobWork):
     """Passes of a finder that scans its source and moves what it finds to storage.
 
     Parameters
@@ -38,21 +39,9 @@ class FinderWork(Work):
     def __init__(self, finder: Finder) -> None:
         self._finder = finder
 
-    def recover(self, p: PassContext) -> None:
-        """Finish or take back what an earlier pass had begun to store or to quarantine."""
-        _ScanJob(self._finder, p).recover()
-
-    def work(self, p: PassContext) -> None:
-        """Store what the source holds, in batches."""
-        _ScanJob(self._finder, p).work()
-
-    def plan(self, p: PassContext) -> Iterator[str]:
-        """Yield what would be finished, then what would be stored."""
-        return _ScanJob(self._finder, p).plan()
-
-    def due(self, p: PassContext) -> bool:
-        """Return whether the source holds a file that is ready to be stored."""
-        return _ScanJob(self._finder, p).due()
+    def job(self, context: PassContext) -> FinderJob:
+        """Return a new pass."""
+        return _ScanJob(self._finder, context)
 
     def watched(self) -> list[str]:
         """Return the source: what appears there may be a file."""
@@ -151,22 +140,16 @@ class _ScanJob(FinderJob):
     def _batches(self, odd: Note = _note_nothing) -> Iterator[list[Found]]:
         """Yield the files of the source, as far as --match lets them through."""
         section = self.section
-        batch: list[Found] = []
-        size = 0
+
+        def is_to_be_stored(found: Found) -> bool:
+            if found.rel == section.sentinel and self.context.matches(found.rel):
+                odd(found.rel, "has the name by which storage is known (`sentinel`)")
+            return found.rel != section.sentinel and self.context.matches(found.rel)
+
+        found = scan(section.source, section.exclude, section.settle, odd=odd)
+        files = filter(is_to_be_stored, found)
         with faults.as_try_later(section.source):
-            for found in scan(section.source, section.exclude, section.settle, odd=odd):
-                if not self.context.matches(found.rel):
-                    continue
-                if found.rel == section.sentinel:
-                    odd(found.rel, "has the name by which storage is known (`sentinel`)")
-                    continue
-                batch.append(found)
-                size += found.size_bytes
-                if len(batch) >= section.batch_files or size >= section.batch_bytes:
-                    yield batch
-                    batch, size = [], 0
-        if batch:
-            yield batch
+            yield from batched_by_size(files, section.batch_files, section.batch_bytes)
 
     def _due_of(
         self, batch: list[Found], held_back: Note = _note_nothing
