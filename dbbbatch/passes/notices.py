@@ -137,7 +137,7 @@ class Notices:
         self._broken_off = False
 
     def show(self) -> None:
-        """Say what was noted, and remember nothing of it."""
+        """Show what was noted, and remember nothing of it."""
         for message in dict.fromkeys(self.troubles):
             self._say(message)
 
