@@ -1,9 +1,12 @@
 """What every command shares: the configuration and database it works with, and how it ends."""
 
 import io
+import logging
 import os
 import signal
 import sys
+import threading
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from dbbbatch.files import faults
 from dbbbatch.files.names import harmless
 from dbbbatch.passes import crash
 from dbbbatch.passes.runner import EXIT_UNFORESEEN
+
+_MAIN_THREAD = threading.main_thread()
 
 #: Kinds of pass that work by the section of another kind.
 _SECTION_OF = {"janitor": "handoff", "auditor": "finder"}
@@ -141,6 +146,14 @@ def leave(program: str, command: click.Command, operator: Operator) -> None:
         line = later or crash.keep(error, operator.state, program)
         output.line(f"{program}: {line}", err=True)
         code = later.exit_code if later else EXIT_UNFORESEEN
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not _MAIN_THREAD):
+        # A thread that waits for a dead disk must not keep the process: its lock is free, and cron
+        # starts the next one.
+        logging.shutdown()
+        with suppress(OSError, ValueError):  # nobody reads, or stderr is closed
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code or 0)
     sys.exit(code or 0)
 
 

@@ -54,6 +54,34 @@ def test_an_error_of_the_machine_is_75_and_a_line(capfd, monkeypatch):
     assert "/data: Stale file handle; nothing is lost" in capfd.readouterr().err
 
 
+def test_a_thread_that_waits_for_a_dead_disk_keeps_no_process(tmp_path):
+    os.mkfifo(tmp_path / "disk")
+    script = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import click
+from dbbbatch.cli.operator import Operator, leave
+
+disk = sys.argv.pop()
+
+def work():
+    ThreadPoolExecutor(1).submit(open, disk, "rb")
+    print("done")
+    return 75
+
+leave("c", click.Command("c", callback=work), Operator())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "disk"],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (75, "done\n", "")
+
+
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_a_signal_ends_the_passes_of_all_sections(site):
     began = site.root / "began"
