@@ -118,12 +118,12 @@ class Notices:
                     said.add(message)
                     self._say(message)
             elif (
-                (told := before.get(key))
-                and level == told.level
-                and not (message.startswith(told.message))
+                (known_as := before.get(key))
+                and level == known_as.level
+                and not (message.startswith(known_as.message))
             ):
                 # It is over in the words in which it began.
-                self._troubles[key] = told
+                self._troubles[key] = known_as
         if self._broken_off:
             self._troubles = {**before, **self._troubles}
         lasting = {trouble.message for trouble in self._troubles.values()}

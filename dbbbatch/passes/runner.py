@@ -264,7 +264,7 @@ class _Runner:
         logger.info("%s: run %d begins", self._label, context.run_id)
         outcome, code, message = "error", EXIT_UNFORESEEN, ""
         try:
-            # A file that was not read to its end: a signal is told below, a time limit is no
+            # A file that was not read to its end: a signal is reported below, a time limit is no
             # failure.
             heeding = checksum.heeding(lambda: context.out_of_time)
             with suppress(Interrupted), heeding, faults.as_try_later():

@@ -113,7 +113,7 @@ class _Child:
         except Misconfigured as error:
             self._send(messages.MISCONFIGURED, str(error))
         except MemoryError:
-            # The state of the plugin cannot be trusted any more.
+            # The state of the plugin can no longer be trusted.
             self._send(messages.NO_MEMORY)
             os._exit(1)
         except Exception as error:  # noqa: BLE001 (a plugin may raise anything)

@@ -76,7 +76,7 @@ def record(
     originals: Sequence[RememberedFile],
     stay: Sequence[tuple[RememberedFile, NotVerified | OSError]],
 ) -> None:
-    """Record that no more is to be done, but where an error of the disk kept it from being done."""
+    """Record that nothing is left to do, except where an error of the disk prevented it."""
     stuck = {original for original, error in stay if isinstance(error, OSError)}
     done = [(each.relpath, each.filename) for each in originals if each not in stuck]
     connect.write(Remembered.drop, area.site, area.finder, done)

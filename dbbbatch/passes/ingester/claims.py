@@ -186,7 +186,7 @@ class Claims:
         return count
 
     def end(self) -> None:
-        """Delete the claim of a pass that has no files any more."""
+        """Delete the claim of a pass that no longer has files."""
         if self._renewed > 0:
             connect.write(IngestClaim.end, self.context.run_id)
 
