@@ -96,7 +96,9 @@ class TestStoring:
             finding.put(f"{number % 7}/{number}", str(number).encode())
         count = []
         real = connect.write
-        monkeypatch.setattr(connect, "write", lambda *args: count.append(args) or real(*args))
+        monkeypatch.setattr(
+            connect, "write", lambda *args, **named: count.append(args) or real(*args, **named)
+        )
         finding.run()
         assert len(finding.rows()) == 300
         assert len(count) <= 5

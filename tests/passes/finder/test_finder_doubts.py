@@ -490,8 +490,8 @@ def record(finding, monkeypatch):
         steps.append(("sync", os.stat(path).st_dev))
         real(path)
 
-    def write(function, *arguments, real=connect.write):
-        result = real(function, *arguments)
+    def write(function, *arguments, real=connect.write, **named):
+        result = real(function, *arguments, **named)
         statuses = connect.execute("SELECT DISTINCT status FROM file").fetchall()
         steps.extend(status for (status,) in statuses)
         return result
