@@ -250,7 +250,7 @@ def test_what_a_full_disk_has_already_is_never_told_as_other_content(
     names = [b"%d" % n for n in range(60)]
     for name in names:
         (disk.path / "buffer" / os.fsdecode(name)).write_bytes(b"data")
-    taken = {file.rel: file.digest for file in expected(names)}
+    taken = {file.raw: file.digest for file in expected(names)}
     refusals = 0
     for blocks in range(9):
         attempt = f"attempt-{blocks}"
