@@ -12,8 +12,6 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from dbbbatch.config import load, sections
-from dbbbatch.config.fields import defaults
 from dbbbatch.database import connect
 from dbbbatch.database.models.run import Pause, Run
 from dbbbatch.errors import ConfigError, TryLater
@@ -56,18 +54,6 @@ def raises(error):
         raise error
 
     return work
-
-
-@pytest.fixture
-def settings(tmp_path, database_url):
-    return load.Settings(
-        path=tmp_path / "dbb.toml",
-        site=defaults(sections.Site, name="s", state=str(tmp_path / "state")),
-        database=defaults(sections.Database, url=database_url, patience=0.2),
-        handoff={},
-        finder={},
-        target={},
-    )
 
 
 @pytest.fixture
@@ -264,7 +250,8 @@ def test_a_paused_section_does_nothing(run, settings, runs):
     connect.connect(settings.database)
     connect.write(
         connect.execute,
-        "INSERT INTO pause (site, label, since) VALUES ('s', 'demo.a', '2026-01-01 00:00:00')",
+        "INSERT INTO pause (site, label, since)"
+        " VALUES ('archive', 'demo.a', '2026-01-01 00:00:00')",
     )
     work = Work()
     assert run(work) == 0
@@ -277,7 +264,7 @@ def test_a_pause_whose_time_is_over_is_none(run, settings):
     connect.write(
         connect.execute,
         "INSERT INTO pause (site, label, since, until) VALUES"
-        " ('s', 'demo.a', '2026-01-01 00:00:00', '2026-01-02 00:00:00')",
+        " ('archive', 'demo.a', '2026-01-01 00:00:00', '2026-01-02 00:00:00')",
     )
     work = Work()
     run(work)
@@ -371,7 +358,7 @@ def test_a_lingering_start_beside_a_pass_at_work_leaves_at_once(run, tmp_path, c
 
 @pytest.mark.promise
 def test_a_lingering_start_during_a_pause_leaves_at_once(run, database, capsys):
-    Pause.begin("s", "demo.a", connect.now(), None, "")
+    Pause.begin("archive", "demo.a", connect.now(), None, "")
     work = Work(due=raises(AssertionError("there is nothing to wait for")))
     assert run(work, linger=600) == 0
     assert (work.done, capsys.readouterr().err) == ([], "")
@@ -387,7 +374,7 @@ def test_the_database_can_be_asked_while_lingering(run, settings):
         return False
 
     assert run(Work(due=look), linger=600) == 0
-    assert found == [{"s"}]
+    assert found == [{"archive"}]
 
 
 @pytest.mark.parametrize("error", [TryLater("away"), PermissionError(errno.EACCES, "Denied", "/b")])
@@ -476,7 +463,7 @@ def failing(settings):
     with change(settings) as execute:
         execute(
             "INSERT INTO target (site, name, storage, plugin, created_at)"
-            " VALUES ('s', 'a', '/s', 'null', '2026-01-01 00:00:00')"
+            " VALUES ('archive', 'a', '/s', 'null', '2026-01-01 00:00:00')"
         )
         execute(
             "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder)"

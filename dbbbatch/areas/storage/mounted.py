@@ -54,6 +54,23 @@ class StorageArea:
         source, destination = f"{self.source}/{rel}", f"{self.storage}/{rel}"
         return Incoming(rel, names.name_of(rel), source, destination, size_bytes, known)
 
+    def copy_beside(self, descriptor: int, destination: str) -> dict[str, str]:
+        """Copy an open file beside its destination, with the mode and group of storage.
+
+        Returns
+        -------
+        sums : `dict` [ `str`, `str` ]
+            The checksums of what was copied, by algorithm.
+        """
+        return place.copy_beside(
+            descriptor,
+            destination,
+            self.algorithms,
+            owner=self.owner,
+            mode=self.section.file_mode,
+            group=self.group,
+        )
+
     def require(self) -> None:
         """Raise `TryLater` unless storage is mounted, and the one of the pass's first look."""
         self.roots.require(self.storage, self.section.sentinel)

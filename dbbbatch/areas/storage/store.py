@@ -300,14 +300,7 @@ def _copy(area: StorageArea, file: Incoming) -> None:
     """
     with checksum.opened(file.source) as descriptor:
         checksum.same(file.status, os.fstat(descriptor), file.source)
-        sums = place.copy_beside(
-            descriptor,
-            file.destination,
-            area.algorithms,
-            owner=area.owner,
-            mode=area.section.file_mode,
-            group=area.group,
-        )
+        sums = area.copy_beside(descriptor, file.destination)
     if any(file.sums[name] != digest for name, digest in sums.items()):
         raise checksum.Changed(errno.EAGAIN, "the file changed after it was read", file.source)
     place.sync_file(temporary.temporary_path(file.destination, area.owner))

@@ -109,14 +109,7 @@ class Examiner:
                 checksum.same(before, status, file.source)
                 if self._set_mode_and_group(descriptor, status):
                     return file._replace(sums=sums, status=status)
-            sums = place.copy_beside(
-                descriptor,
-                file.destination,
-                area.algorithms,
-                owner=area.owner,
-                mode=area.section.file_mode,
-                group=area.group,
-            )
+            sums = area.copy_beside(descriptor, file.destination)
             return file._replace(sums=sums, status=status, copied=True)
         finally:
             os.close(descriptor)

@@ -11,8 +11,6 @@ from dataclasses import replace
 
 import pytest
 
-from dbbbatch.config import load, sections
-from dbbbatch.config.fields import defaults
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.files import checksum, place, temporary
@@ -295,16 +293,8 @@ def test_only_matching_files_are_audited(stored):
 
 
 @pytest.fixture
-def finding(database_url, tmp_path):
+def finding(settings, tmp_path):
     """A finder and its directories, without a target."""
-    settings = load.Settings(
-        path=tmp_path / "dbb.toml",
-        site=defaults(sections.Site, name="archive", state=str(tmp_path / "state")),
-        database=defaults(sections.Database, url=database_url, patience=0.2),
-        handoff={},
-        finder={},
-        target={},
-    )
     return Finding(settings, tmp_path, retry_wait=0, audit_rate=0)
 
 
