@@ -9,6 +9,7 @@ from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator
 from dbbbatch.files import processes
 from dbbbatch.report import queries
+from dbbbatch.report.health import Trouble
 
 
 @click.command()
@@ -51,7 +52,7 @@ def _show_status(status: queries.SiteStatus) -> None:
             [
                 waiting.site,
                 waiting.label,
-                waiting.what,
+                waiting.step,
                 f"{waiting.files:,}",
                 output.size_for_people(waiting.size_bytes),
                 output.time_for_people(waiting.oldest),
@@ -82,7 +83,7 @@ def _show_status(status: queries.SiteStatus) -> None:
         )
 
 
-def _lines(trouble: queries.Trouble) -> Iterator[str]:
+def _lines(trouble: Trouble) -> Iterator[str]:
     """Yield why the newest of some files failed, what to do, and how to list them all."""
     yield f"{trouble.label}, {trouble.what}: {trouble.message}"
     yield f"  next: {trouble.advice or 'nothing to do, it is tried again'}"

@@ -7,12 +7,16 @@ Nobody else needs to read it: whoever can open a lock file could hold the lock.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from dbbbatch.errors import ConfigError, TryLater, user, user_named
+from dbbbatch.files.faults import FULL
 
 #: Modes of directories and files in it.
 DIRECTORY_MODE = 0o700
@@ -20,6 +24,10 @@ FILE_MODE = 0o600
 
 #: Mode of a new SQLite database, wherever it is: an operator may let a group read it.
 DATABASE_MODE = 0o640
+
+#: Bytes that a file of `write_json` has at least: a block, which can be written in place where the
+#: disk is full.
+SMALLEST_FILE = 4096
 
 
 def must_own(state: str, config: str = "") -> None:
@@ -100,3 +108,49 @@ def make(path: str | os.PathLike[str]) -> None:
         os.makedirs(os.path.dirname(os.path.dirname(path)), exist_ok=True)
         make(os.path.dirname(path))
         make(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file of ours; an empty one if it is missing, or was cut short."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_json(path: Path, value: dict[str, Any]) -> bool:
+    """Replace a file of ours, whole; on a full disk write over its old content, if it fits.
+
+    Nothing depends on such a file: what is in it can be learned again.
+
+    Returns
+    -------
+    written : `bool`
+        False where it cannot be written.
+    """
+    content = json.dumps(value).encode().ljust(SMALLEST_FILE)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        make(path.parent)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):  # of a directory that this user may not even enter
+            temporary.unlink(missing_ok=True)
+        return error.errno in FULL and _write_in_place(path, content)
+    return True
+
+
+def _write_in_place(path: Path, content: bytes) -> bool:
+    try:
+        with path.open("r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            if len(content.rstrip()) > size:
+                return False
+            file.write(content.rstrip().ljust(size))
+    except OSError:
+        return False
+    return True

@@ -10,6 +10,7 @@ never removed and never smaller than a block, which can be written in place.
 import json
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,9 +21,6 @@ from dbbbatch.files import state
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.names import harmless
 
-#: Bytes that the file of what was said has at least.
-_SMALLEST_FILE = 4096
-
 #: Characters of a message that are remembered where there is little room.
 _SHORT = 200
 
@@ -31,10 +29,11 @@ MOST_NAMED = 10
 
 
 class Notice(NamedTuple):
-    """What is said of a trouble, and how great it is."""
+    """What is said of a trouble, how great it is, and since when it lasts (UTC, seconds)."""
 
     message: str
     level: int
+    since: float = 0
 
 
 class Notices:
@@ -108,26 +107,29 @@ class Notices:
         remembered = self._remembered()
         before = remembered or {}
         # The same words are one trouble, whatever its key.
-        known = {trouble.message for trouble in before.values()}
+        known = {trouble.message: trouble for trouble in before.values()}
         said = set()
-        for key, (message, level) in list(self._troubles.items()):
+        for key, (message, level, _) in list(self._troubles.items()):
             grown = key in before and level > before[key].level
             new = key not in before and message not in known
-            if self._always or new or grown:
-                if message not in said:
-                    said.add(message)
-                    self._say(message)
-            elif (
-                (known_as := before.get(key))
-                and level == known_as.level
-                and not (message.startswith(known_as.message))
+            if (self._always or new or grown) and message not in said:
+                said.add(message)
+                self._say(message)
+            earlier = before.get(key) or known.get(message)
+            if (
+                earlier
+                and not self._always
+                and level == earlier.level
+                and not message.startswith(earlier.message)
             ):
                 # It is over in the words in which it began.
-                self._troubles[key] = known_as
+                message = earlier.message
+            since = earlier.since if earlier else time.time()
+            self._troubles[key] = Notice(message, level, since)
         if self._broken_off:
             self._troubles = {**before, **self._troubles}
         lasting = {trouble.message for trouble in self._troubles.values()}
-        for key, (message, _) in before.items():
+        for key, (message, *_) in before.items():
             if key not in self._troubles and message not in lasting:
                 self._say(f"is over: {message}")
         if remembered is None or before != self._troubles:
@@ -161,7 +163,10 @@ class Notices:
         """Return what was said; `None` if there is no file of it, or not a whole one."""
         try:
             said = json.loads(self._path.read_text(encoding="utf-8"))
-            return {key: Notice(str(message), int(level)) for key, (message, level) in said.items()}
+            return {
+                key: Notice(str(message), int(level), float(since[0]) if since else 0)
+                for key, (message, level, *since) in said.items()
+            }
         except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
             # Never said, or cut short: then it is said once more.
             return None
@@ -172,7 +177,7 @@ class Notices:
             state.make(self._path.parent)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, state.FILE_MODE)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(json.dumps(troubles).encode().ljust(_SMALLEST_FILE))
+                file.write(json.dumps(troubles).encode().ljust(state.SMALLEST_FILE))
             os.replace(temporary, self._path)
         except OSError as error:
             with suppress(OSError):  # of a directory that this user may not even enter
@@ -189,7 +194,7 @@ class Notices:
             with self._path.open("r+b") as file:
                 size = os.fstat(file.fileno()).st_size
                 for key, trouble in troubles.items():
-                    more = {**kept, key: Notice(trouble.message[:_SHORT], trouble.level)}
+                    more = {**kept, key: trouble._replace(message=trouble.message[:_SHORT])}
                     if len(json.dumps(more)) <= size:
                         kept = more
                 file.write(json.dumps(kept).encode().ljust(size))

@@ -24,7 +24,7 @@ from dbbbatch.files import checksum, faults, processes
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.state import must_own
-from dbbbatch.passes import crash
+from dbbbatch.passes import crash, memory
 from dbbbatch.passes.context import Options, PassContext, logger
 from dbbbatch.passes.notices import Notices
 from dbbbatch.passes.signals import Signals
@@ -216,18 +216,22 @@ class _Runner:
                 if self._is_paused(context):
                     self._notices.unchanged()
                     return EXIT_OK, False
+                memory.begin_pass(self._state, self._label)
                 code = self._recorded(context)
+            outcome = "failed" if code else "ok"
+            self._remember(outcome, code, context.troubles)
             if context.stopping or self._options.match:
                 self._notices.incomplete()
             return code, True
         except Interrupted as error:
             context.info(str(error))
             self._notices.incomplete()
-            return error.exit_code, True
+            return self._remember("interrupted", error.exit_code, str(error)), True
         except DbbError as error:
             context.warn(str(error), key=_key_of_error(error, context.section))
             self._notices.incomplete()
-            return error.exit_code, True
+            outcome = "later" if isinstance(error, TryLater) else "error"
+            return self._remember(outcome, error.exit_code, str(error)), True
         except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
             return self._unforeseen(error, context), True
         finally:
@@ -357,7 +361,12 @@ class _Runner:
         key = f"unforeseen {type(error).__name__}: {_key_of_error(error, context.section)}"
         context.warn(crash.keep(error, self._state, self._label), key=key)
         self._notices.incomplete()
-        return EXIT_UNFORESEEN
+        return self._remember("error", EXIT_UNFORESEEN, str(error))
+
+    def _remember(self, outcome: str, code: int, message: str) -> int:
+        """Remember in the state directory how a pass ended; return its exit code."""
+        memory.end_pass(self._state, self._label, outcome, code, message)
+        return code
 
     def _warns_of_hanging(self, context: PassContext, lock: Lock) -> bool:
         """Warn of other passes that have been at work for too long; return whether there are any.

@@ -15,6 +15,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.bulk import read_moment
 from dbbbatch.database.models.run import Pause
 from dbbbatch.files import names
+from dbbbatch.report.health import Level, Trouble, Waiting
 
 #: How many files of a holding area are examined, beginning with those held for longest.
 _OLDEST = 1000
@@ -55,57 +56,12 @@ class LastPass:
 
 
 @dataclass(frozen=True)
-class Backlog:
-    """Files of a section that wait for one step.
-
-    Attributes
-    ----------
-    what : `str`
-        The step: "deliver", "hold", "store", "ingest", "try again", "end its try".
-    oldest : `datetime.datetime` or `None`
-        Since when the oldest of them waits.
-    """
-
-    site: str
-    label: str
-    what: str
-    files: int
-    size_bytes: int | None
-    oldest: datetime | None
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Files that failed, or wait for a person.
-
-    Attributes
-    ----------
-    what : `str`
-        "failing": retried automatically; else what happened: "quarantined", "gave up", …
-    message : `str`
-        The reason of the newest of them.
-    advice : `str`
-        What to do, such as a command; '' if nobody need do anything.
-    listing : `str`
-        The command that lists them with their reasons.
-    """
-
-    site: str
-    label: str
-    what: str
-    files: int
-    message: str
-    advice: str
-    listing: str
-
-
-@dataclass(frozen=True)
 class SiteStatus:
     """The state of everything that uses this database."""
 
     at: datetime
     passes: list[LastPass]
-    backlog: list[Backlog]
+    backlog: list[Waiting]
     trouble: list[Trouble]
     paused: list[Pause]
 
@@ -176,7 +132,7 @@ _UNFINISHED_STATUSES = "status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
 _STEP = {"FOUND": "deliver", "DELIVERED": "hold"}
 
 
-def _handoff_backlog() -> list[Backlog]:
+def _handoff_backlog() -> list[Waiting]:
     found = []
     for site, name, state, files in _rows(
         f"SELECT site, handoff, status, COUNT(*) FROM handoff_file WHERE {_UNFINISHED_STATUSES}"
@@ -189,13 +145,28 @@ def _handoff_backlog() -> list[Backlog]:
             (site, name, state),
         )
         label, step = f"handoff.{name}", _STEP[state]
-        found.append(Backlog(site, label, step, files, int(size or 0), read_moment(oldest)))
+        found.append(
+            Waiting(
+                site=site,
+                label=label,
+                step=step,
+                files=files,
+                size_bytes=int(size or 0),
+                oldest=read_moment(oldest),
+            )
+        )
     return found
 
 
-def _storage_backlog(sites: Mapping[str, str]) -> list[Backlog]:
+def _storage_backlog(sites: Mapping[str, str]) -> list[Waiting]:
     return [
-        Backlog(sites.get(name, ""), f"finder.{name}", "store", files, int(size), None)
+        Waiting(
+            site=sites.get(name, ""),
+            label=f"finder.{name}",
+            step="store",
+            files=files,
+            size_bytes=int(size),
+        )
         for name, files, size in _rows(
             "SELECT finder, COUNT(*), SUM(size_bytes) FROM file WHERE status = 'ARRIVING'"
             " GROUP BY finder ORDER BY finder"
@@ -211,10 +182,16 @@ _WAITING_FOR = {
 }
 
 
-def _ingest_backlog() -> list[Backlog]:
+def _ingest_backlog() -> list[Waiting]:
     return [
-        Backlog(site, f"target.{name}", what, files, None, read_moment(oldest))
-        for what, condition in _WAITING_FOR.items()
+        Waiting(
+            site=site,
+            label=f"target.{name}",
+            step=step,
+            files=files,
+            oldest=read_moment(oldest),
+        )
+        for step, condition in _WAITING_FOR.items()
         for site, name, files, oldest in _rows(
             "SELECT target.site, target.name, waiting.files, file.added_on FROM ("
             " SELECT target_id, COUNT(*) AS files, MIN(file_id) AS oldest FROM ingest_state"
@@ -225,10 +202,10 @@ def _ingest_backlog() -> list[Backlog]:
     ]
 
 
-def _handoff_failing(backlog: list[Backlog]) -> list[Trouble]:
+def _handoff_failing(backlog: list[Waiting]) -> list[Trouble]:
     found = []
     for waiting in backlog:
-        state = next(state for state, step in _STEP.items() if step == waiting.what)
+        state = next(state for state, step in _STEP.items() if step == waiting.step)
         key = (waiting.site, waiting.label.partition(".")[2], state)
         ((files, newest),) = _rows(
             f"SELECT COUNT(*), MAX(id) FROM handoff_file WHERE {_UNFINISHED_STATUSES}"
@@ -374,7 +351,9 @@ def _storage_wrong(sites: Mapping[str, str]) -> list[Trouble]:
         message = f"{names.join(relpath, filename)}: {error or what}"
         advice = f"copy it back, then: {auditor} --share 1 --match PATH"
         listing = f"{auditor} --dry-run"
-        found.append(Trouble(site, storage, what, files, message, advice, listing))
+        found.append(
+            Trouble(site, storage, what, files, message, advice, listing, level=Level.CRITICAL)
+        )
     return found
 
 

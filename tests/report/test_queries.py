@@ -48,7 +48,7 @@ def test_the_backlog_of_a_handoff_is_what_is_not_yet_held(handoff_row: Row) -> N
     for n, status in enumerate(("HELD", "PURGED", "QUARANTINED", "IGNORED", "VANISHED")):
         handoff_row(f"d{n}", status)
     found = [
-        (one.site, one.label, one.what, one.files, one.size_bytes, one.oldest and one.oldest.hour)
+        (one.site, one.label, one.step, one.files, one.size_bytes, one.oldest and one.oldest.hour)
         for one in queries.status().backlog
     ]
     assert found == [
@@ -64,7 +64,7 @@ def test_the_backlog_of_a_target_is_what_is_due_or_will_be(stored: Row, ingest_r
     ingest_row(stored("d"), "PENDING", claim=1)
     for n, status in enumerate(("SUCCESS", "IGNORED", "INVALID", "BACKFILL", "FAILURE")):
         ingest_row(stored(f"e{n}"), status)
-    found = [(one.label, one.what, one.files) for one in queries.status().backlog]
+    found = [(one.label, one.step, one.files) for one in queries.status().backlog]
     assert found == [
         ("target.gen3", "ingest", 2),
         ("target.gen3", "try again", 1),
@@ -80,7 +80,7 @@ def test_a_retired_target_has_no_backlog(stored: Row, ingest_row: Row) -> None:
 
 def test_files_that_arrive_are_the_backlog_of_a_finder(stored: Row) -> None:
     stored("a", "ARRIVING", added_on=None)
-    assert [(one.label, one.what, one.files) for one in queries.status().backlog] == [
+    assert [(one.label, one.step, one.files) for one in queries.status().backlog] == [
         ("finder.latiss", "store", 1)
     ]
 

@@ -1,0 +1,122 @@
+"""What each component's passes leave in the state directory: how the last one ended, and when.
+
+The table `run` says the same, and more, while the database is there. This says it without one: a
+pass that could not reach the database, or take its lock, is remembered here only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from dbbbatch.files import state
+
+#: Starts of passes that are remembered, to learn how often they come.
+_STARTS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassMemory:
+    """How the passes of one component went lately; times are seconds since 1970, UTC.
+
+    Attributes
+    ----------
+    label : `str`
+        KIND.NAME.
+    pid : `int`
+    started : `float`
+        When the last pass began.
+    finished : `float` or `None`
+        When it ended; `None` while it is at work, and of one that was killed.
+    outcome : `str`
+        As in `run`: "running", "ok", "failed", "later", "interrupted", "error".
+    code : `int` or `None`
+        Its exit code.
+    message : `str`
+        Why it did not succeed.
+    last_ok : `float` or `None`
+        When the last pass that did succeed ended.
+    failing_since : `float` or `None`
+        When the first pass after that one ended; `None` if the last one succeeded.
+    starts : `list` [`float`]
+        When the last passes that got their turn began.
+    """
+
+    label: str
+    pid: int = 0
+    started: float = 0
+    finished: float | None = None
+    outcome: str = "running"
+    code: int | None = None
+    message: str = ""
+    last_ok: float | None = None
+    failing_since: float | None = None
+    starts: list[float] = field(default_factory=list)
+
+
+def _path(directory: Path, label: str) -> Path:
+    return directory / "passes" / f"{label}.json"
+
+
+def begin_pass(directory: Path, label: str) -> None:
+    """Remember that a pass begins.
+
+    Parameters
+    ----------
+    directory : `pathlib.Path`
+        The state directory.
+    label : `str`
+        KIND.NAME.
+    """
+    before, now = last_pass(directory, label), time.time()
+    starts = [*before.starts, now][-_STARTS:]
+    begun = replace(
+        before, pid=os.getpid(), started=now, finished=None, outcome="running", starts=starts
+    )
+    state.write_json(_path(directory, label), asdict(begun))
+
+
+def end_pass(directory: Path, label: str, outcome: str, code: int, message: str) -> None:
+    """Remember how a pass ended, also one that did not get as far as `begin_pass`.
+
+    Parameters
+    ----------
+    directory : `pathlib.Path`
+        The state directory.
+    label : `str`
+        KIND.NAME.
+    outcome, code, message
+        As `PassMemory` has them.
+    """
+    before, now = last_pass(directory, label), time.time()
+    well = outcome in ("ok", "failed")
+    ended = replace(
+        before,
+        pid=os.getpid(),
+        started=before.started or now,
+        finished=now,
+        outcome=outcome,
+        code=code,
+        message=message,
+        last_ok=now if well else before.last_ok,
+        failing_since=None if well else before.failing_since or now,
+    )
+    state.write_json(_path(directory, label), asdict(ended))
+
+
+def last_pass(directory: Path, label: str) -> PassMemory:
+    """Return what is remembered of a component; what cannot be read was never remembered."""
+    found = state.read_json(_path(directory, label))
+    try:
+        return PassMemory(**{**found, "label": label})
+    except TypeError:
+        return PassMemory(label=label)
+
+
+def remembered_passes(directory: Path) -> Iterator[PassMemory]:
+    """Yield what is remembered of each component of this host."""
+    for path in sorted((directory / "passes").glob("*.json")):
+        yield last_pass(directory, path.stem)
