@@ -28,7 +28,7 @@ def scripts() -> dict[str, click.Command]:
 
 def _script(name: str) -> click.Command:
     module = importlib.import_module(f"dbbbatch.cli.{name.removeprefix('dbb-').replace('-', '_')}")
-    command: click.Command = module.main.command
+    command: click.Command = getattr(module, "command", None) or module.main.command
     return command
 
 
