@@ -22,6 +22,7 @@ from dbbbatch.config.sections import (
     Endpoint,
     Finder,
     Handoff,
+    Report,
     Section,
     Site,
     Target,
@@ -38,6 +39,9 @@ SEARCH = (Path("dbb.toml"), Path("/etc/dbb/dbb.toml"))
 
 #: The tables that every script needs.
 _COMMON = ("site", "database")
+
+#: The tables that only a command needs.
+_SINGLE = ("report",)
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -63,8 +67,10 @@ class Settings:
     database : `Database`
     handoff, finder, target : mapping
         By name, the sections without an error, as far as that can be seen without a plugin.
+    report : `Report`
+        With the defaults where `[report]` is wrong; see `require`.
     wrong : mapping
-        By KIND.NAME, what is wrong with the other sections.
+        By KIND.NAME, or "report", what is wrong with the other sections.
     notes : `tuple` [ `str` ]
         Files that were not used, and why.
     """
@@ -75,6 +81,7 @@ class Settings:
     handoff: Mapping[str, Handoff]
     finder: Mapping[str, Finder]
     target: Mapping[str, Target]
+    report: Report = field(default_factory=lambda: fields.defaults(Report))
     wrong: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -154,9 +161,19 @@ class Settings:
         ConfigError
             With everything that is wrong with it.
         """
-        if problems := self.wrong.get(f"{kind}.{name}"):
-            raise ConfigError(*problems)
+        self.require(f"{kind}.{name}")
         return self.sections(kind)[name]
+
+    def require(self, label: str) -> None:
+        """Raise unless a section, as `wrong` has it, is right or left out.
+
+        Raises
+        ------
+        ConfigError
+            With everything that is wrong with it.
+        """
+        if problems := self.wrong.get(label):
+            raise ConfigError(*problems)
 
     def check_plugin(self, target: Target, plugins: Plugins) -> None:
         """Raise unless a target's plugin accepts its keys, and writes outside all files.
@@ -287,15 +304,21 @@ def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     common: list[str] = []
     others: list[str] = []
-    for name in tables.keys() - {*_COMMON, *KINDS}:
+    every = [*_COMMON, *_SINGLE, *KINDS]
+    for name in tables.keys() - set(every):
         # A misspelt [database] must not make the scripts use another one.
         needed = difflib.get_close_matches(name, _COMMON, n=1, cutoff=0.6)
-        known = fields.nearest(name, [*_COMMON, *KINDS])
+        known = fields.nearest(name, every)
         (common if needed else others).append(f"[{name}]: unknown section{known}")
     site = fields.read_section(Site, tables.get("site", {}), "[site]", common)
     database = _read_database(tables.get("database", {}), site, common)
     read: dict[str, Section] = {}
     wrong: dict[str, list[str]] = {}
+    of_report: list[str] = []
+    report = fields.read_section(Report, tables.get("report", {}), "[report]", of_report)
+    if of_report:
+        wrong["report"] = of_report
+        others += of_report
     for kind in KINDS:
         for name, table in _named_tables(kind, tables.get(kind, {}), others).items():
             problems: list[str] = []
@@ -324,6 +347,7 @@ def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
         handoff={one.name: one for one in handoffs if one.label not in wrong},
         finder={one.name: one for one in finders if one.label not in wrong},
         target={one.name: one for one in targets if one.label not in wrong},
+        report=report or fields.defaults(Report),
         wrong={label: tuple(_of(path, problems)) for label, problems in wrong.items()},
         notes=notes,
     )

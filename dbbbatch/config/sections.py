@@ -461,6 +461,50 @@ class Target(NamedSection):
             )
 
 
+def _time_of_day(value: Any) -> float:
+    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", fields.text(value))
+    if not found:
+        raise ValueError(f'expected a time of the day such as "12:00", not {value!r}')
+    return int(found[1]) * 3600.0 + int(found[2]) * 60.0
+
+
+def _pattern(value: Any) -> re.Pattern[str] | None:
+    return fields.patterns([fields.text(value)])[0] if value != "" else None
+
+
+def _night_pattern(value: Any) -> re.Pattern[str] | None:
+    pattern = _pattern(value)
+    if pattern is not None and not pattern.groups:
+        raise ValueError(f"expected a group for the date, as in '/(\\d{{8}})/', not {value!r}")
+    return pattern
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What dbb-report shows of each night."""
+
+    night_begins: float = option("12:00", "when a night begins, UTC", _time_of_day)
+    night: re.Pattern[str] | None = option(
+        r"(?<!\d)(20\d\d-?[01]\d-?[0-3]\d)(?!\d)",
+        "regular expression whose first group is the date, YYYYMMDD or YYYY-MM-DD, in the relative "
+        "path; where it does not match, the time at which the file was first seen decides",
+        _night_pattern,
+    )
+    exposure: re.Pattern[str] | None = option(
+        "",
+        "regular expression: files in whose relative path it finds the same text are one exposure, "
+        r"as '[A-Z]{2}_O_\d{8}_\d{6}' may; empty: files are counted",
+        _pattern,
+    )
+    expected: int | None = option(
+        None,
+        "how many exposures, or files, a night should bring",
+        fields.number(1),
+        example=1000,
+    )
+    nights: int = _count(30, "how many nights are shown", 400)
+
+
 #: What a pass works on.
 Section = Handoff | Finder | Target
 
