@@ -8,8 +8,11 @@ from typing import Any
 
 import click
 
-from dbbbatch.config import fields
 from dbbbatch.files.names import harmless
+from dbbbatch.report.words import ago as ago
+from dbbbatch.report.words import size_for_people as size_for_people
+from dbbbatch.report.words import span_for_people as span_for_people
+from dbbbatch.report.words import time_for_people as time_for_people
 
 
 def line(text: str = "", *, err: bool = False) -> None:
@@ -90,29 +93,6 @@ _STYLES = {
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, which takes an s but after 1."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def size_for_people(number: int | None) -> str:
-    """Write a number of bytes for people."""
-    return "" if number is None else fields.size_text(number)
-
-
-def time_for_people(value: datetime | None) -> str:
-    """Write a time (UTC)."""
-    return f"{value:%Y-%m-%d %H:%M:%S}" if value else ""
-
-
-def ago(value: datetime | None, now: datetime) -> str:
-    """Write how long ago a time was."""
-    return f"{span_for_people((now - value).total_seconds())} ago" if value else "never"
-
-
-def span_for_people(seconds: float) -> str:
-    """Write a length of time for people, in its largest unit."""
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 def _plain_value(value: Any) -> Any:
