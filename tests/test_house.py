@@ -6,6 +6,7 @@ The rules are explained in CONTRIBUTING.md.
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -192,3 +193,30 @@ def test_tests_mirror_the_package() -> None:
             if folder != names[about]:
                 astray.append(str(path.relative_to(TOP)))
     assert not astray
+
+
+#: A number in a template, then what is counted, in the plural.
+COUNTED = re.compile(
+    r"(?:\{\}|%d|%s) (?:\w+ )?(?:files|bytes|rows|logs|passes|tries|attempts|others)\b"
+)
+
+
+def templates(tree: ast.Module) -> Iterator[str]:
+    """Return the texts of a module, with {} for each value that is put into them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_a_count_takes_its_noun_from_one_place() -> None:
+    bad = [
+        f"{name}: {text}"
+        for name in modules()
+        for text in templates(modules()[name])
+        if COUNTED.search(text)
+    ]
+    assert not bad, "`files.names.counted` knows 1 file from 2 files"

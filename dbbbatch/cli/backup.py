@@ -9,6 +9,7 @@ import click
 from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator, absolute
 from dbbbatch.errors import TryLater, UsageError
+from dbbbatch.files import names
 
 
 @click.command()
@@ -53,4 +54,4 @@ def command(operator: Operator, file: str) -> None:
     except OSError as error:
         where = error.filename or target
         raise TryLater(f"{where}: {error.strerror}; there is no backup") from None
-    output.line(f"{target}: {os.path.getsize(target)} bytes")
+    output.line(f"{target}: {names.counted(os.path.getsize(target), 'byte')}")

@@ -290,7 +290,7 @@ def apply(changes: Iterable[Change], dry_run: bool) -> int:
 def summary(count: int, label: str, dry_run: bool, what: str) -> str:
     """Return the line that ends a command: how many files of KIND.NAME were, or would be, what."""
     are = "would be" if dry_run else "is" if count == 1 else "are"
-    return f"{output.counted(count, 'file')} of {label} {are} {what}"
+    return f"{names.counted(count, 'file')} of {label} {are} {what}"
 
 
 def user_and_host() -> str:

@@ -6,6 +6,7 @@ from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator
 from dbbbatch.config.load import examine
 from dbbbatch.errors import ConfigError, TryLater
+from dbbbatch.files import names
 
 
 @click.group()
@@ -42,7 +43,7 @@ def check_command(operator: Operator, verbose: bool) -> None:
             output.line(f"ok  {checked.where}: {checked.what}")
     if problems:
         raise ConfigError(*problems) if lasting else TryLater(*problems)
-    output.line(f"{settings.path}: {output.counted(count, 'check')}, all well")
+    output.line(f"{settings.path}: {names.counted(count, 'check')}, all well")
 
 
 @command.command("sample")

@@ -10,6 +10,7 @@ import click
 from dbbbatch.cli import history, output, status
 from dbbbatch.cli.operator import Operator, absolute
 from dbbbatch.errors import DbbError
+from dbbbatch.files.names import counted
 
 if TYPE_CHECKING:
     from dbbbatch.demo.sites import Demo
@@ -78,7 +79,8 @@ def command(
         demo.configure(more)
         written = demo.observe()
         click.echo(
-            f"The summit wrote {len(written)} FITS files into its buffer; two are incomplete."
+            f"The summit wrote {counted(len(written), 'FITS file')} into its buffer; two are "
+            "incomplete."
         )
         _run_demo(demo)
     ctx.obj = Operator(str(demo.archive))

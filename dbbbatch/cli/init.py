@@ -11,7 +11,7 @@ from dbbbatch.cli.operator import Operator
 from dbbbatch.config import fields
 from dbbbatch.config.sections import Finder
 from dbbbatch.errors import ConfigError, DbbError, TryLater, user
-from dbbbatch.files import state
+from dbbbatch.files import names, state
 
 
 @click.command()
@@ -42,7 +42,7 @@ def command(operator: Operator) -> None:
 
     for old, new in relocate.candidates(settings):
         try:
-            files = output.counted(relocate.relocate(settings, old, new), "file")
+            files = names.counted(relocate.relocate(settings, old, new), "file")
             output.line(f"{old}: is {new} now, as the configuration says: {files}")
         except DbbError as error:
             # It may be another storage area, not the same one under a new path.

@@ -90,11 +90,6 @@ _STYLES = {
 }
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, which takes an s but after 1."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _plain_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat() + "Z"

@@ -11,6 +11,7 @@ from dbbbatch.cli import output
 from dbbbatch.cli.logs import set_up_logging
 from dbbbatch.cli.operator import Operator
 from dbbbatch.config.sections import Section
+from dbbbatch.files import names
 
 if TYPE_CHECKING:
     from dbbbatch.passes.recording import Recording
@@ -66,7 +67,7 @@ def run_recording(
         output.line(f"{counts['not settled']} not settled yet: run it again")
     if counts["in doubt"]:
         output.line(
-            f"{output.counted(counts['in doubt'], 'known file')} missing from storage, or changed "
+            f"{names.counted(counts['in doubt'], 'known file')} missing from storage, or changed "
             f"in size, time or inode: `dbb-auditor {section.name} --share 1` examines them"
         )
     return code

@@ -8,6 +8,7 @@ import click
 
 from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator
+from dbbbatch.files import names
 
 
 @click.group()
@@ -36,4 +37,4 @@ def move_command(operator: Operator, old: str, new: str, dry_run: bool) -> None:
         operator.must_own_state()
         files = relocate.relocate(operator.settings, old, new)
     are = "would be" if dry_run else "is"
-    output.line(f"{old} {are} {new} now: {output.counted(files, 'file')}")
+    output.line(f"{old} {are} {new} now: {names.counted(files, 'file')}")

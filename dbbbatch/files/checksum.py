@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from dbbbatch.errors import Interrupted
-from dbbbatch.files import mounts
+from dbbbatch.files import mounts, names
 from dbbbatch.files.faults import naming
 
 #: What a file is hashed with unless the configuration names another algorithm.
@@ -309,7 +309,7 @@ def stream(
     if came != (size := os.fstat(descriptor).st_size):
         if came > size or os.readv(descriptor, (view,)):
             raise Changed(errno.EAGAIN, "the file changed while it was read")
-        raise OSError(errno.EIO, f"only {came} of its {size} bytes can be read")
+        raise OSError(errno.EIO, f"only {came} of {names.counted(size, 'byte')} can be read")
     return {name: each.hexdigest() for name, each in hashes.items()}
 
 

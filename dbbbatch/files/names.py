@@ -149,6 +149,20 @@ def harmless(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else _code(c) for c in text)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun, or with noun and verb: "1 file", "2 files".
+
+    Parameters
+    ----------
+    number : `int`
+    one : `str`
+        What follows a 1.
+    many : `str`
+        What follows any other number; by default the same with an s.
+    """
+    return f"{number} {one}" if number == 1 else f"{number} {many or one + 's'}"
+
+
 def _code(character: str) -> str:
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:  # a byte, as `os.fsdecode` keeps it

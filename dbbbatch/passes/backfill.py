@@ -136,7 +136,10 @@ class BackfillJob(RecordingJob):
         for batch in self._batches():
             new = self._unknown(batch)
             for file in new[: self.context.take(len(new))]:
-                yield f"would record {names.join(*file.name)}, {file.size_bytes} bytes"
+                yield (
+                    f"would record {names.join(*file.name)}, "
+                    f"{names.counted(file.size_bytes, 'byte')}"
+                )
             if self.context.stopping:
                 break
 

@@ -174,8 +174,10 @@ class Housekeeping:
             So much is missing that this looks like an empty mount point.
         """
         message = (
-            f"{self._section.holding}: {self._missing} held files are not there, and no pass "
-            f"removed them ({names.printable(self._first_missing)}): is it mounted? If a person "
+            f"{self._section.holding}: {names.counted(self._missing, 'held file')} not there, "
+            "and no "
+            f"pass removed them ({names.printable(self._first_missing)}): is it mounted? If a "
+            "person "
             f"removed them: `dbb ignore {self._section.label} --status HELD --match …`"
         )
         if self._missing > self._present:
@@ -282,8 +284,8 @@ class Housekeeping:
             return
         self.context.counts["read again"] += len(sums)
         self.context.log.info(
-            "%d held files are read again: [%s] has another `checksum` than the endpoint's finder",
-            len(sums),
+            "%s read again: [%s] has another `checksum` than the endpoint's finder",
+            names.counted(len(sums), "held file is", "held files are"),
             self._section.label,
         )
         answers = self._ask([files[number] for number in sums], list(sums.values()))
@@ -315,8 +317,9 @@ class Housekeeping:
                 f"`checksum` of [{self._section.label}] be that of the endpoint's finder"
             )
         self.context.warn(
-            f"{self._section.holding}: {self._unconfirmed} held files past purge_after are not "
-            f"confirmed by the endpoint, the oldest {name} ({word}), held since "
+            f"{self._section.holding}: {names.counted(self._unconfirmed, 'held file')} past "
+            "purge_after "
+            f"not confirmed by the endpoint, the oldest {name} ({word}), held since "
             f"{oldest.held_at:%Y-%m-%d %H:%M} UTC; `dbb history {shlex.quote(name)}` there says "
             "why",
             key="not confirmed",
@@ -377,7 +380,7 @@ class Housekeeping:
 
     def _note_altered(self, path: str, status: os.stat_result, file: HandoffRow) -> None:
         delivered, there = file.size_bytes, status.st_size
-        what = f"{delivered} bytes were delivered, and it has {there}"
+        what = f"{names.counted(delivered, 'byte was', 'bytes were')} delivered, and it has {there}"
         if delivered == there:
             what = "it has other content or another time"
         self._altered[path] = what
@@ -388,7 +391,7 @@ class Housekeeping:
             return
         path, what = next(iter(self._altered.items()))
         self.context.warn(
-            f"{self._section.holding}: {len(self._altered)} held files are not the ones that were "
+            f"{self._section.holding}: {names.counted(len(self._altered), 'held file')} not as "
             f"delivered, such as {names.printable(path)} ({what}): a program may have written to "
             "it later; they are not purged. To send what is there, move it back into "
             f"{self._section.buffer}",

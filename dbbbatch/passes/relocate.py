@@ -98,7 +98,8 @@ def compare(settings: Settings, old: str, new: str) -> tuple[int, bool]:
     if lacking:
         raise TryLater(
             *lacking[:_MOST_MISSING_NAMED],
-            f"{len(lacking)} of {files} files of {old} are not in {new}, and nothing was changed: "
+            f"{len(lacking)} of {names.counted(files, 'file')} of {old} not in {new}, and "
+            "nothing was changed: "
             "copy them and try again; to give up what is lost, put the old path back, and let "
             "dbb-auditor mark it",
         )

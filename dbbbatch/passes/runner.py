@@ -20,7 +20,7 @@ from dbbbatch import __version__
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import NamedSection
 from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, Interrupted, LockHeld, TryLater
-from dbbbatch.files import checksum, faults, processes
+from dbbbatch.files import checksum, faults, names, processes
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.state import must_own
@@ -341,14 +341,14 @@ class _Runner:
                 failing_files, self._work.kind, context.site, context.section.name
             )
         if failed or failing:
-            files = f"{failed} {'file' if failed == 1 else 'files'}" if failed else "files"
+            files = names.counted(failed, "file") if failed else "files"
             context.warn(
                 f"{files} failed; `dbb status` says why, and what lists them", key="failed"
             )
         if stuck:
             # Said again as they become more: the last word on a file that was given up is not that
             # all is over.
-            some = "1 file waits" if stuck == 1 else f"{stuck} files wait"
+            some = names.counted(stuck, "file waits", "files wait")
             context.warn(
                 f"{some} for a person; `dbb status` says what deals with them",
                 key="stuck",

@@ -149,7 +149,7 @@ def _add_transfers(result: History, handoff_file: int, where: str) -> None:
         " ORDER BY b.id",
         (handoff_file,),
     ).fetchall():
-        others = f" with {files - 1} others" if files > 1 else ""
+        others = f" with {names.counted(files - 1, 'other')}" if files > 1 else ""
         what = f"transfer{others}: {outcome.lower() if outcome else 'not finished'}"
         message = error or (f"exit code {exit_status}" if exit_status else "")
         at = read_moment(transfer_started or started)

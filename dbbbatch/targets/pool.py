@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from dbbbatch.files.names import counted
 from dbbbatch.targets import messages
 from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Result, StoredFile
 from dbbbatch.targets.worker import Launch, Worker
@@ -214,7 +215,7 @@ class WorkerPool:
                 self._give_up(Misconfigured(why), worker)
             case (messages.NO_MEMORY,):
                 limit = self._launch.memory_limit
-                worker.excuse = f"needed more memory than memory_limit ({limit} bytes)"
+                worker.excuse = f"needed more memory than memory_limit ({counted(limit, 'byte')})"
             case (messages.EXIT, argument):
                 worker.excuse = f"the plugin left its process ({argument})"
 

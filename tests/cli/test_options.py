@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import click
 import pytest
 
-from dbbbatch.cli import options, output
+from dbbbatch.cli import options
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,3 @@ def test_an_option_names_what_it_expects() -> None:
     assert command.main(["--wait", "2 min"], standalone_mode=False) == 120
     with pytest.raises(click.BadParameter, match="expected seconds"):
         command.main(["--wait", "soon"], standalone_mode=False)
-
-
-def test_a_noun_has_its_number() -> None:
-    assert [output.counted(n, "file") for n in range(3)] == ["0 files", "1 file", "2 files"]

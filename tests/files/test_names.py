@@ -36,3 +36,9 @@ def test_a_path_is_split_and_joined(rel):
 
 def test_a_printable_name_stays_on_one_line():
     assert "\n" not in names.printable("a\nb\x1b")
+
+
+def test_a_noun_has_its_number():
+    assert [names.counted(n, "file") for n in range(3)] == ["0 files", "1 file", "2 files"]
+    assert names.counted(1, "file is", "files are") == "1 file is"
+    assert names.counted(2, "file is", "files are") == "2 files are"

@@ -130,7 +130,7 @@ def test_the_reason_is_that_of_the_ingest_that_failed_last(stored: Row, ingest_r
 
 def test_a_file_in_storage_is_wrong_at_the_site_of_its_finder(stored: Row, run_row: Row) -> None:
     run_row("finder", "latiss", "ok", 1)
-    stored("e", "CORRUPT", error="has 1 bytes instead of 1000")
+    stored("e", "CORRUPT", error="has 1 byte instead of 1000")
     (found,) = queries.status().trouble
     assert (found.site, found.listing) == ("summit", "dbb-auditor latiss --dry-run")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 from dbbbatch.errors import ConfigError, TryLater
-from dbbbatch.files import checksum
+from dbbbatch.files import checksum, names
 from dbbbatch.process import run, template
 
 #: Seconds for an answer that takes no time by itself: connecting, listing, renaming.
@@ -501,7 +501,8 @@ class Session:
         if int(found[2]) > self._longest_answer:
             self._drop()
             raise Away(
-                f"{self.place.name} announces an answer of {int(found[2])} bytes, where "
+                f"{self.place.name} announces an answer of "
+                f"{names.counted(int(found[2]), 'byte')}, where "
                 f"{self._longest_answer} are the most that was asked for"
             )
         fine, begin, end = found[1] == b"ok", found.end(), found.end() + int(found[2])

@@ -218,7 +218,7 @@ class Sender:
         if wanted <= spare:
             return to_send
         rel = names.printable(to_send[0].rel)
-        what = rel if len(to_send) == 1 else f"{len(to_send)} files from {rel} on"
+        what = rel if len(to_send) == 1 else f"{names.counted(len(to_send), 'file')} from {rel} on"
         result.error = self._too_little(
             spare + self._section.min_free, f"{what} ({fields.size_text(wanted)})"
         )

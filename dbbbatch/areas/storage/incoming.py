@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from dbbbatch.database.models.file import FileRow, Name
 from dbbbatch.database.models.statuses import FileStatus
-from dbbbatch.files import checksum
+from dbbbatch.files import checksum, names
 from dbbbatch.files.identity import Version
 
 
@@ -148,7 +148,8 @@ def decide(known: FileRow | None, same: bool, size_there: int | None) -> Decisio
         return Decision(Fate.RETURNS)
     if size_there != known.size_bytes:
         return _conflict(
-            f"the stored file has {size_there} bytes instead of {known.size_bytes}; this one has "
+            f"the stored file has {names.counted(size_there, 'byte')} instead of "
+            f"{known.size_bytes}; this one has "
             "the content it should have"
         )
     if known.status == FileStatus.MISSING:

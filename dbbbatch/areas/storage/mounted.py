@@ -98,7 +98,8 @@ class StorageArea:
         free = place.free_bytes(self.storage)
         if free - needed < self.section.min_free:
             raise TryLater(
-                f"{self.storage}: {free} bytes are free and {needed} are to come, but "
+                f"{self.storage}: {names.counted(free, 'byte is', 'bytes are')} free and "
+                f"{needed} are to come, but "
                 f"{self.section.min_free} must stay free ([{self.section.label}] min_free)"
             )
 

@@ -112,7 +112,7 @@ class RowComparison:
         if not self._unmounted:
             return
         some = [
-            f"{names.printable(directory)} ({count} files)"
+            f"{names.printable(directory)} ({names.counted(count, 'file')})"
             for directory, count in sorted(self._unmounted.items())[:MOST_NAMED]
         ]
         if len(self._unmounted) > len(some):
@@ -174,7 +174,8 @@ class RowComparison:
     def _require_most(self, missing: int, total: int) -> None:
         if missing > self._share * total:
             raise TryLater(
-                f"{self._finder.storage}: {missing} of {total} files are not there, more than "
+                f"{self._finder.storage}: {missing} of "
+                f"{names.counted(total, 'file is', 'files are')} not there, more than "
                 f"[{self._finder.label}] audit_missing: it looks unmounted, and nothing was "
                 "changed (if they are lost, run dbb-auditor with --missing 1)"
             )
@@ -200,5 +201,8 @@ def _compare_row(storage: str, row: FileRow) -> tuple[FileStatus | None, str]:
     if not stat.S_ISREG(status.st_mode):
         return FileStatus.CORRUPT, "is no regular file in storage"
     if status.st_size != row.size_bytes:
-        return FileStatus.CORRUPT, f"has {status.st_size} bytes instead of {row.size_bytes}"
+        return (
+            FileStatus.CORRUPT,
+            f"has {names.counted(status.st_size, 'byte')} instead of {row.size_bytes}",
+        )
     return None, ""

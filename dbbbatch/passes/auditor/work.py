@@ -129,7 +129,8 @@ def _report_unfinished(context: PassContext, finder: Finder) -> None:
         context.warn_of(
             "failed",
             f"finder.{name}",
-            f"{count} files are on their way since {since}: run `dbb-finder {name}` once more, "
+            f"{names.counted(count, 'file is on its', 'files are on their')} way since "
+            f"{since}: run `dbb-finder {name}` once more, "
             "which finishes each or takes it back (if the section was renamed or removed, with "
             "its old section put back for that pass)",
         )

@@ -226,7 +226,9 @@ class FinderBatch:
         """Count a try that went wrong; after the last one the file is quarantined."""
         if self._tries(file) >= self._section.max_attempts:
             self._counts["failed"] += 1
-            self._reject(file, f"after {self._section.max_attempts} attempts: {message}")
+            self._reject(
+                file, f"after {names.counted(self._section.max_attempts, 'attempt')}: {message}"
+            )
         else:
             self._leave(file, message)
 

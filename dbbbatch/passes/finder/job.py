@@ -97,7 +97,8 @@ class FinderJob(Job):
                 self.context.warn_of(
                     "busy",
                     f"finder.{finder}",
-                    f"{count} files wait for it: it began to store files of these names and has "
+                    f"{names.counted(count, 'file waits', 'files wait')} for it: it began to "
+                    "store files of these names and has "
                     "made no pass for a day; one more pass of it helps, also if it has another "
                     f"name now: of a section [finder.{finder}] with the same source and storage",
                 )

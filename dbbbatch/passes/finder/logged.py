@@ -255,7 +255,8 @@ class LoggedFiles:
         if gone and forgotten:
             return []
         why = "it is not there" if isinstance(error, FileNotFoundError) else error.strerror
-        return [given_up(file.rel, f"named by {log}; given up after {tries} tries: {why}", tries)]
+        times = names.counted(tries, "try", "tries")
+        return [given_up(file.rel, f"named by {log}; given up after {times}: {why}", tries)]
 
     def _await_update(
         self, file: Incoming, updates: int, memory: RememberedFile | None, log: str

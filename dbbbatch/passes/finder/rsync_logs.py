@@ -93,8 +93,9 @@ class _LogsJob(FinderJob):
                         entry.name is not None for entry in rsync_log.read_lines(path, position)
                     )
                     if count:
+                        files = names.counted(count, "file")
                         shown = names.to_text(path)
-                        yield f"would read {shown} from byte {position}: {count} files"
+                        yield f"would read {shown} from byte {position}: {files}"
             except OSError as error:
                 yield f"cannot read {log.key}: {error.strerror}"
 
@@ -169,8 +170,9 @@ class _LogsJob(FinderJob):
             day = min(days[path] for path in unread)
             self._note_unread(
                 section.source,
-                f"{len(unread)} logs of days before past_days are not read to their end, the first "
-                f"of {day:%Y%m%d}: `dbb-finder {section.name} --since {day}` reads them",
+                f"{names.counted(len(unread), 'log')} of days before past_days, not read to "
+                "the end, "
+                f"the first of {day:%Y%m%d}: `dbb-finder {section.name} --since {day}` reads them",
             )
 
     def _note_unread(self, path: str, why: str) -> None:

@@ -81,7 +81,10 @@ class _ScanJob(FinderJob):
             for each in files[: self.context.take(len(files))]:
                 before = remembered.get(each.name)
                 again = f" (again: {before.message})" if before and before.message else ""
-                yield f"would store {names.to_text(each.rel)}, {each.size_bytes} bytes{again}"
+                yield (
+                    f"would store {names.to_text(each.rel)}, "
+                    f"{names.counted(each.size_bytes, 'byte')}{again}"
+                )
             if self.context.stopping:
                 break
 

@@ -26,7 +26,7 @@ from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.statuses import BatchStatus
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import DbbError
-from dbbbatch.files import checksum, place, scan
+from dbbbatch.files import checksum, names, place, scan
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.failures import Failures
 from dbbbatch.passes.handoff.holding import Originals
@@ -242,10 +242,10 @@ class Delivery:
     def _log(self, result: TransferResult) -> None:
         rate = result.timings["rate"]
         self.context.log.info(
-            "batch %d: %d files, %d bytes: %d delivered, %d failed%s%s",
+            "batch %d: %s, %s: %d delivered, %d failed%s%s",
             result.batch.number,
-            len(result.batch.items),
-            result.batch.size_bytes,
+            names.counted(len(result.batch.items), "file"),
+            names.counted(result.batch.size_bytes, "byte"),
             len(list(result.having(SendStatus.DELIVERED))),
             len(list(result.having(SendStatus.FAILED, SendStatus.UNPLACED))),
             f", {rate / 1e6:.1f} MB/s" if rate else "",

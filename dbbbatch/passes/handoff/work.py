@@ -54,7 +54,7 @@ class HandoffWork(Work):
         buffer.require_areas(section, context.roots)
         for batch in connect.read(TransferBatch.unfinished, site, section.name):
             what = "ask the endpoint about" if batch.status == BatchStatus.OPEN else "tidy up after"
-            files = f"{batch.files} files of {batch.started} UTC"
+            files = f"{names.counted(batch.files, 'file')} of {batch.started} UTC"
             yield f"recover: {what} batch {batch.id}, {files}"
         for status, what in (("DELIVERED", "holding"), ("QUARANTINED", "quarantine")):
             for row in connect.read(HandoffFile.in_buffer, site, section.name, status):
@@ -74,10 +74,10 @@ class HandoffWork(Work):
             rel, path = buffer.path_of(section, row)
             if context.matches(rel) and os.path.lexists(path):
                 count, size = count + 1, size + row.size_bytes
-                again = f" (after {row.attempts} failures)" if row.attempts else ""
+                again = f" (after {names.counted(row.attempts, 'failure')})" if row.attempts else ""
                 yield f"send: {names.printable(rel)}{again}"
         endpoint = section.endpoint.placeholders.get("host", section.endpoint.buffer)
-        yield f"in all {count} files, {size} bytes, to {endpoint}"
+        yield f"in all {names.counted(count, 'file')}, {names.counted(size, 'byte')}, to {endpoint}"
 
     def due(self, context: PassContext) -> bool:
         """Return whether there is a file that is new or may be tried again."""

@@ -80,7 +80,8 @@ class IngesterWork(Work):
         elif target is None:
             sql = "SELECT count(*) FROM file WHERE storage = ? AND status = 'STORED'"
             ((count,),) = connect.read(lambda: connect.execute(sql, [section.storage]).fetchall())
-            yield f"would add {section.label} and make due the {count} files of {section.storage}"
+            files = names.counted(count, "file")
+            yield f"would add {section.label} and make due {files} of {section.storage}"
         else:
             for run, why in connect.read(
                 IngestClaim.dead, 0, target.id, machine(), pass_lives, lock=False
@@ -278,7 +279,8 @@ class Offer:
             return [outcome for outcome in outcomes if outcome.number not in missing]
         if rules.storage_is_in_trouble(outcomes):
             self._error = TryLater(
-                f"{len(missing)} of {len(outcomes)} files are not in {storage}, too many "
+                f"{len(missing)} of {names.counted(len(outcomes), 'file')} not in {storage}, "
+                "too many "
                 "to have been lost one by one; if they are gone, `dbb-auditor` says so"
             )
             return rules.try_missing_later(outcomes, missing)
@@ -288,4 +290,7 @@ class Offer:
         """Take over the files of passes that have died."""
         if count := self._claims.take_over():
             self.context.counts["recovered"] += count
-            self.context.log.info("%d files were claimed by passes that have ended", count)
+            self.context.log.info(
+                "%s claimed by passes that have ended",
+                names.counted(count, "file was", "files were"),
+            )

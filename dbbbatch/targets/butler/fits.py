@@ -17,6 +17,7 @@ import re
 from contextlib import suppress
 from typing import NamedTuple
 
+from dbbbatch.files.names import counted
 from dbbbatch.targets.plugin import Result
 
 BLOCK = 2880
@@ -134,7 +135,7 @@ def _read_header(fd: int, at: int, size: int, number: int) -> bytes | None:
             raise Unusable(f"cut short: the header of HDU {number} has no end")
         if len(held) > LONGEST_HEADER:
             raise Unusable(
-                f"no FITS file: no end in {LONGEST_HEADER} bytes of HDU {number}'s header"
+                f"no FITS file: no end in {LONGEST_HEADER >> 20} MiB of HDU {number}'s header"
             )
         held += more
 
@@ -155,7 +156,9 @@ def _no_header(begins: bytes, number: int, rest: int) -> Unusable:
     if number:
         if _EXTENSION.startswith(begins):
             return Unusable(f"cut short: the header of HDU {number} has no end")
-        return Unusable(f"{rest} bytes after HDU {number - 1} are no FITS extension")
+        return Unusable(
+            f"HDU {number - 1} is followed by {counted(rest, 'byte')} that are no FITS extension"
+        )
     for magic, program in _COMPRESSED.items():
         if begins.startswith(magic):
             return NoFits(

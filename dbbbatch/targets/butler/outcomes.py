@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 
+from dbbbatch.files.names import counted
 from dbbbatch.targets.butler import fits
 from dbbbatch.targets.failures import disk_away, first_line
 from dbbbatch.targets.plugin import Outcome, Result, StoredFile
@@ -54,4 +55,6 @@ def difference(path: str, file: StoredFile) -> str | None:
         if disk_away(error):
             raise
         return f"from {path}, which cannot be read ({error.strerror}); here it is {file.path}"
-    return f"from {path} ({size} bytes), and differs from {file.path} ({file.size_bytes} bytes)"
+    return (
+        f"from {path} ({counted(size, 'byte')}), and differs from {file.path} ({file.size_bytes})"
+    )

@@ -634,7 +634,7 @@ class TestFinderWithoutPasses:
         self.intend(finding, "before")
         assert inside(finding) == 1
         said = capsys.readouterr().err
-        assert "finder.before: 1 files are on their way since a pass long ago" in said
+        assert "finder.before: 1 file is on its way since a pass long ago" in said
         assert "run `dbb-finder before` once more" in said
 
     def test_a_pass_of_that_name_helps(self, finding, capsys):

@@ -796,7 +796,7 @@ def test_intents_of_a_finder_that_is_no_more_are_told_of_once(finding, capsys):
         connect.write(lambda: File.intend(str(finding.storage), "old", [row]))
     assert finding.run() == 0
     said = capsys.readouterr().err
-    assert "finder.old: 1 files wait for it" in said
+    assert "finder.old: 1 file waits for it" in said
     assert "[finder.old]" in said
     assert finding.run() == 0
     assert capsys.readouterr().err == ""
@@ -828,7 +828,7 @@ def test_finder_that_makes_passes_is_not_told_of(finding, capsys, ago, told):
             )
         )
     finding.run()
-    assert ("finder.other: 1 files wait for it" in capsys.readouterr().err) == told
+    assert ("finder.other: 1 file waits for it" in capsys.readouterr().err) == told
 
 
 # ---- what comes back -----------------------------------------------------------------------------

@@ -905,8 +905,8 @@ class TestReplacedLogs:
         read.rename(read.parent / name)
         logs.log("c")
         assert logs.plan() == [
-            f"would read {read.parent / os.path.basename(name)} from byte 14: 1 files",
-            f"would read {read} from byte 0: 1 files",
+            f"would read {read.parent / os.path.basename(name)} from byte 14: 1 file",
+            f"would read {read} from byte 0: 1 file",
         ]
         assert logs.run() == 0
         assert self.names(logs) == "abc"
@@ -1235,7 +1235,7 @@ class TestCommandLine:
         for since in ("2025-03-05", "20250305"):
             ran = site.run("dbb-finder", "--dry-run", "--since", since)
             assert ran.out == "".join(
-                f"would read {site.far_buffer}/{day}/rsync.log from byte 0: 1 files\n"
+                f"would read {site.far_buffer}/{day}/rsync.log from byte 0: 1 file\n"
                 for day in ("20250305", "20250306")
             )
 

@@ -346,7 +346,7 @@ class TestOptions:
     def test_plan_of_a_new_target_says_how_many_files(self, ingesting: Ingesting) -> None:
         ingesting.store("x.fits")
         (line,) = ingesting.plan()
-        assert "would add target.a and make due the 1 files" in line
+        assert "would add target.a and make due 1 file of " in line
 
     def test_plan_says_when_storage_is_away(self, ingesting: Ingesting) -> None:
         (ingesting.site.storage / ".dbb-storage").unlink()
