@@ -22,7 +22,7 @@ def command(operator: Operator, file: str, as_json: bool) -> None:
     operator.connect(readonly=True)
     found = history.history(file, _known_roots(operator.settings))
     if not found:
-        unread = ", ".join(operator.settings.wrong)
+        unread = ", ".join(label for label in operator.settings.wrong if "." in label)
         raise UsageError(
             f"{to_text(file)}: no site that uses this database has seen such a file"
             + (f" (the directories of {unread} are not known: see `dbb check`)" if unread else "")

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from dbbbatch.config import fields, overlap
 from dbbbatch.config.sections import (
     KINDS,
+    Alert,
     ConfiguredPath,
     Database,
     Endpoint,
@@ -40,8 +41,8 @@ SEARCH = (Path("dbb.toml"), Path("/etc/dbb/dbb.toml"))
 #: The tables that every script needs.
 _COMMON = ("site", "database")
 
-#: The tables that only a command needs.
-_SINGLE = ("report",)
+#: The tables that a pass does without, if they are wrong.
+_SINGLE: dict[str, type[Alert] | type[Report]] = {"alert": Alert, "report": Report}
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -67,10 +68,12 @@ class Settings:
     database : `Database`
     handoff, finder, target : mapping
         By name, the sections without an error, as far as that can be seen without a plugin.
+    alert : `Alert`
+        One that tells nobody where `[alert]` is wrong.
     report : `Report`
         With the defaults where `[report]` is wrong; see `require`.
     wrong : mapping
-        By KIND.NAME, or "report", what is wrong with the other sections.
+        By KIND.NAME, "alert" or "report", what is wrong with the other sections.
     notes : `tuple` [ `str` ]
         Files that were not used, and why.
     """
@@ -81,6 +84,7 @@ class Settings:
     handoff: Mapping[str, Handoff]
     finder: Mapping[str, Finder]
     target: Mapping[str, Target]
+    alert: Alert = field(default_factory=lambda: fields.defaults(Alert))
     report: Report = field(default_factory=lambda: fields.defaults(Report))
     wrong: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -314,11 +318,14 @@ def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
     database = _read_database(tables.get("database", {}), site, common)
     read: dict[str, Section] = {}
     wrong: dict[str, list[str]] = {}
-    of_report: list[str] = []
-    report = fields.read_section(Report, tables.get("report", {}), "[report]", of_report)
-    if of_report:
-        wrong["report"] = of_report
-        others += of_report
+    single: dict[str, Any] = {}
+    for name, kind_of in _SINGLE.items():
+        found: list[str] = []
+        made = fields.read_section(kind_of, tables.get(name, {}), f"[{name}]", found)
+        single[name] = made or fields.defaults(kind_of)
+        if found:
+            wrong[name] = found
+            others += found
     for kind in KINDS:
         for name, table in _named_tables(kind, tables.get(kind, {}), others).items():
             problems: list[str] = []
@@ -347,9 +354,9 @@ def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
         handoff={one.name: one for one in handoffs if one.label not in wrong},
         finder={one.name: one for one in finders if one.label not in wrong},
         target={one.name: one for one in targets if one.label not in wrong},
-        report=report or fields.defaults(Report),
         wrong={label: tuple(_of(path, problems)) for label, problems in wrong.items()},
         notes=notes,
+        **single,
     )
     return settings, _of(path, others)
 

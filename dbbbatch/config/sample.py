@@ -37,6 +37,7 @@ def sample_text(plugins: Mapping[str, Any]) -> str:
         _HEAD,
         *_table("site", sections.Site, "This site."),
         *_table("database", sections.Database, "Where the tables are."),
+        *_table("alert", sections.Alert, "Whom passes tell what begins and what is over."),
         *_table("report", sections.Report, "What dbb-report shows of each night."),
         *_table(
             "handoff.latiss",

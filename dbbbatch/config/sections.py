@@ -160,6 +160,53 @@ class Database:
     )
 
 
+def _alert_command(value: Any) -> str:
+    from dbbbatch.process import template
+
+    used = template.parse_command(fields.command(value)).placeholders
+    if unknown := used - {"subject"}:
+        raise ValueError(f"the placeholder {{{min(unknown)}}} has no value; {{subject}} has one")
+    return fields.command(value)
+
+
+def _ping_url(value: Any) -> str:
+    # Whoever knows it can say that all is well: no message quotes it.
+    url = fields.unquoted(value)
+    plain = re.sub(r"\{(label|kind|name)\}", "", url)
+    if not re.fullmatch(r"https?://[^/?#\s{}@]+([/?][^\s{}#]*)?", plain):
+        raise ValueError(
+            "expected a URL, http:// or https://, without a user's name; {label}, {kind} and "
+            "{name} are placeholders"
+        )
+    return url
+
+
+def _short_time(value: Any) -> float:
+    if not 0 < (seconds := fields.duration(value)) <= 60:
+        raise ValueError("expected more than 0 s and at most 1 min: passes wait so long")
+    return seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """Whom passes tell what begins and what is over, apart from stderr."""
+
+    command: str | None = option(
+        None,
+        "command whose stdin gets the text; {subject} is its first line",
+        _alert_command,
+        example="mail -s {subject} operators@example.org",
+    )
+    ping: str | None = option(
+        None,
+        "URL that hears of each pass: URL/start, then URL or URL/fail; with {label} (or {kind} and "
+        "{name}), one for each section",
+        _ping_url,
+        example="https://ping.example.org/KEY/{kind}-{name}",
+    )
+    limit: float = option("5s", "how long the command, and a ping, may take", _short_time)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """The far end of a handoff; any further key is a {placeholder} of its commands."""

@@ -173,6 +173,6 @@ def _problems(settings: Settings) -> list[str]:
     return [
         problem
         for label, problems in settings.wrong.items()
-        if not label.startswith("handoff.")
+        if label.startswith(("finder.", "target."))
         for problem in problems
     ]

@@ -438,3 +438,35 @@ def test_no_error_quotes_a_command(write, command):
 )
 def test_a_sound_url_is_taken(write, url):
     assert load.load(write(f'{SITE}[database]\nurl = "{url}"\n')).database.url == url
+
+
+# ---- [alert] -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("comand = 'x'", "did you mean 'command'"),
+        ("command = 'mail ${PASSWORD}'", "command: "),
+        ("command = 'mail {sub}'", "{subject} has one"),
+        ("ping = 'ftp://h/x'", "ping: expected a URL"),
+        ("ping = 'https://user@h/x'", "ping: expected a URL"),
+        ("ping = 'https://h/{nme}'", "ping: expected a URL"),
+        ("limit = 0", "limit: expected more than 0 s"),
+    ],
+)
+def test_what_is_wrong_with_alerts_stops_no_pass(write, key, expected):
+    settings = load.load(write(SITE + HANDOFF + f"[alert]\n{key}\n"))
+    assert list(settings.handoff) == ["a"]
+    (problem,) = settings.wrong["alert"]
+    assert "[alert] " in problem
+    assert expected in problem
+    assert settings.alert.command is settings.alert.ping is None
+    assert problem in load.examine(settings.path, registry)[1]
+
+
+def test_alerts_may_name_the_section_in_a_url_and_the_subject_in_a_command(write):
+    keys = "command = 'mail -s {subject} a@b'\nping = 'http://h/{label}/{kind}-{name}?create=1'\n"
+    settings = load.load(write(SITE + "[alert]\n" + keys))
+    assert settings.wrong == {}
+    assert settings.alert.limit == 5

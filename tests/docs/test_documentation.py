@@ -153,7 +153,7 @@ def test_each_configuration_in_a_page_is_valid(name: str, block: str, tmp_path: 
         # A part of a configuration: it must at least hold known keys only.
         tables = tomllib.loads(block)
         for kind, described in tables.items():
-            assert kind in {"database", "report", *sections.KINDS}, f"{name}: [{kind}]"
+            assert kind in {"alert", "database", "report", *sections.KINDS}, f"{name}: [{kind}]"
             for section in described.values() if kind in sections.KINDS else ():
                 known = {field.name for field in fields.declared(sections.KINDS[kind])} | {
                     "endpoint"
@@ -162,7 +162,8 @@ def test_each_configuration_in_a_page_is_valid(name: str, block: str, tmp_path: 
 
 
 def known_keys() -> set[str]:
-    described = [sections.Site, sections.Database, sections.Endpoint, *sections.KINDS.values()]
+    described = [sections.Site, sections.Database, sections.Alert, sections.Endpoint]
+    described += [*sections.KINDS.values()]
     described += [registry.find(name).Settings for name in registry.BUILT_IN]
     return {field.name for section in described for field in fields.declared(section)}
 
@@ -196,7 +197,8 @@ class TestSample:
 
     def test_has_every_key(self) -> None:
         text = sample_of_plugins()
-        described = [sections.Site, sections.Database, sections.Endpoint, *sections.KINDS.values()]
+        described = [sections.Site, sections.Database, sections.Alert, sections.Endpoint]
+        described += [*sections.KINDS.values()]
         described += [registry.find(name).Settings for name in registry.BUILT_IN]
         for section in described:
             for field in fields.declared(section):
