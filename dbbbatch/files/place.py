@@ -525,10 +525,21 @@ def can_set_mode(directory: str, mode: int | None, group: int | None) -> None:
 
 def _rename(source: str, destination: str) -> bool:
     """Rename without replacing; return whether the file system can do that."""
+    return rename_at(source, _AT_FDCWD, destination, _AT_FDCWD)
+
+
+def rename_at(source: str, source_in: int, destination: str, destination_in: int) -> bool:
+    """Rename without replacing, from one open directory to another.
+
+    Returns
+    -------
+    able : `bool`
+        Whether the file system can do that; if not, nothing was done.
+    """
     if not hasattr(_libc, "renameat2"):
         return False
     done = _libc.renameat2(
-        _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(destination), _RENAME_NOREPLACE
+        source_in, os.fsencode(source), destination_in, os.fsencode(destination), _RENAME_NOREPLACE
     )
     if done == 0:
         return True
