@@ -26,6 +26,8 @@ class Found(NamedTuple):
         As in `Version`.
     device : `int`
         Its file system.
+    changed_ns : `int`
+        When the inode changed last, as when the file came under its name; nanoseconds since 1970.
     """
 
     rel: str
@@ -33,6 +35,7 @@ class Found(NamedTuple):
     mtime_ns: int
     inode: int
     device: int
+    changed_ns: int
 
 
 #: The name under which a client of NFS keeps a file that was removed while a program has it open.
@@ -97,7 +100,8 @@ def scan(
             elif not _is_excluded(rel, exclude) and not _REMOVED.match(entry.name):
                 status = _file_status(entry, rel, odd)
                 if status and not (settle and clock and clock.is_young(status, settle)):
-                    yield Found(rel, *Version.of_file(status), status.st_dev)
+                    version = Version.of_file(status)
+                    yield Found(rel, *version, status.st_dev, status.st_ctime_ns)
         below.sort(reverse=True)
         pending.extend(below)
 

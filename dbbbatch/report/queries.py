@@ -159,19 +159,32 @@ def _handoff_backlog() -> list[Waiting]:
 
 
 def _storage_backlog(sites: Mapping[str, str]) -> list[Waiting]:
-    return [
-        Waiting(
-            site=sites.get(name, ""),
-            label=f"finder.{name}",
-            step="store",
-            files=files,
-            size_bytes=int(size),
-        )
+    arriving = {
+        name: (int(files), int(size))
         for name, files, size in _rows(
             "SELECT finder, COUNT(*), SUM(size_bytes) FROM file WHERE status = 'ARRIVING'"
-            " GROUP BY finder ORDER BY finder"
+            " GROUP BY finder"
         )
-    ]
+    }
+    found = []
+    for name in sorted({*sites, *arriving}):
+        site, (files, size) = sites.get(name, ""), arriving.get(name, (0, 0))
+        ((awaited,),) = _rows(
+            "SELECT COUNT(*) FROM finder_left"
+            " WHERE site = ? AND finder = ? AND verdict = 'AWAITED'",
+            (site, name),
+        )
+        if files or awaited:
+            found.append(
+                Waiting(
+                    site=site,
+                    label=f"finder.{name}",
+                    step="store",
+                    files=files + awaited,
+                    size_bytes=None if awaited else size,
+                )
+            )
+    return found
 
 
 #: What an ingest waits for, each with the condition of one of the table's partial indexes.

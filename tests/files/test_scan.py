@@ -31,7 +31,7 @@ def test_scan_describes_each_file(tmp_path, put):
     (found,) = scan(str(tmp_path))
     status = os.stat(tmp_path / "2026/a.fits")
     assert found == (
-        "2026/a.fits", 1, status.st_mtime_ns, status.st_ino, status.st_dev
+        "2026/a.fits", 1, status.st_mtime_ns, status.st_ino, status.st_dev, status.st_ctime_ns
     )  # fmt: skip
 
 
