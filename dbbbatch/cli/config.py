@@ -4,7 +4,7 @@ import click
 
 from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator
-from dbbbatch.config.load import examine
+from dbbbatch.config.load import examine_file
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files import names
 
@@ -27,7 +27,7 @@ def check_command(operator: Operator, verbose: bool) -> None:
     from dbbbatch.passes import check as checks
     from dbbbatch.targets import registry
 
-    settings, problems = examine(operator.given, registry)
+    settings, problems = examine_file(operator.given, registry)
     if settings is None:
         raise ConfigError(*problems)
     count, lasting = 0, bool(problems)

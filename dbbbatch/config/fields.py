@@ -224,6 +224,15 @@ def duration(value: Any) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
+def interval(value: Any) -> float | None:
+    """Accept a length of time above 0, as `duration`, or "" for none."""
+    if value == "":
+        return None
+    if not (seconds := duration(value)):
+        raise ValueError('expected a time longer than 0, or "" for none')
+    return seconds
+
+
 def byte_count(value: Any) -> int:
     """Accept bytes, or a text such as "64 MiB" (1024) or "64 MB" (1000); return bytes."""
     if _is(int, value) and value >= 0:

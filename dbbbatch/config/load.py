@@ -222,7 +222,7 @@ def load(given: str | Path | None = None) -> Settings:
     return settings
 
 
-def examine(given: str | Path | None, plugins: Plugins) -> tuple[Settings | None, list[str]]:
+def examine_file(given: str | Path | None, plugins: Plugins) -> tuple[Settings | None, list[str]]:
     """Read the configuration as far as possible, and ask the plugins of all targets, too.
 
     Parameters

@@ -281,6 +281,11 @@ class NamedSection:
     )
     retry_wait: float = _duration("1 min", "wait before the second attempt; doubles each time")
     retry_wait_max: float = _duration("6h", "longest wait between two attempts")
+    expect: float | None = option(
+        "",
+        'how often its passes must succeed, such as "5m", or they are overdue; "": as usual',
+        fields.interval,
+    )
 
     @property
     def label(self) -> str:

@@ -60,7 +60,7 @@ _immutable = False
 
 
 def connect(
-    settings: DatabaseSettings, *, readonly: bool = False, check: bool = True
+    settings: DatabaseSettings, *, readonly: bool = False, check: bool = True, brief: bool = False
 ) -> peewee.Database:
     """Connect to the database and bind the models to it.
 
@@ -72,6 +72,8 @@ def connect(
         Refuse every change (for ``--dry-run`` and for reports).
     check : `bool`
         Raise if this version cannot use the schema.
+    brief : `bool`
+        Wait for a connection no longer than if the database had been found away before.
 
     Returns
     -------
@@ -86,7 +88,7 @@ def connect(
     """
     global _patience, _busy_timeout, _given_up, _name, _immutable
     _patience, _busy_timeout = settings.patience, settings.busy_timeout
-    _given_up = _immutable = False
+    _given_up, _immutable = brief, False
     _name = fields.without_password(settings.url)
     if is_sqlite(settings.url):
         _name = sqlite_path(settings.url)

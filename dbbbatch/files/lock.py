@@ -13,7 +13,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -162,6 +162,14 @@ class Lock:
             raise
         self._descriptor = descriptor
         return True
+
+
+def held_locks(directory: Path) -> Iterator[tuple[str, Holder]]:
+    """Yield the label and the holder of each lock of this host that is held, as far as is known."""
+    for path in sorted(directory.glob("*.lock")):
+        with suppress(OSError):  # of a file that this user may not read
+            if _lock_type(path) != fcntl.F_UNLCK and (holder := _holder(path)):
+                yield path.stem.partition("~")[0], holder
 
 
 def _write_holder(descriptor: int, path: Path) -> None:

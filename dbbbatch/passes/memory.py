@@ -15,7 +15,7 @@ from pathlib import Path
 from dbbbatch.files import state
 
 #: Starts of passes that are remembered, to learn how often they come.
-_STARTS = 30
+_STARTS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class PassMemory:
     failing_since : `float` or `None`
         When the first pass after that one ended; `None` if the last one succeeded.
     starts : `list` [`float`]
-        When the last passes that got their turn began.
+        When the processes of the last passes that got their turn began.
     """
 
     label: str
@@ -72,7 +72,9 @@ def begin_pass(directory: Path, label: str) -> None:
         KIND.NAME.
     """
     before, now = last_pass(directory, label), time.time()
-    starts = [*before.starts, now][-_STARTS:]
+    # A process that lingers makes many passes.
+    new = [] if before.pid == os.getpid() else [now]
+    starts = [*before.starts, *new][-_STARTS:]
     begun = replace(
         before, pid=os.getpid(), started=now, finished=None, outcome="running", starts=starts
     )

@@ -104,7 +104,7 @@ class Notices:
         if self._kept:
             self._kept = False
             return
-        remembered = self._remembered()
+        remembered = _read_said(self._path)
         before = remembered or {}
         # The same words are one trouble, whatever its key.
         known = {trouble.message: trouble for trouble in before.values()}
@@ -159,18 +159,6 @@ class Notices:
     def _say(self, message: str) -> None:
         print(harmless(f"{self.label}: {message}"), file=sys.stderr, flush=True)
 
-    def _remembered(self) -> Mapping[str, Notice] | None:
-        """Return what was said; `None` if there is no file of it, or not a whole one."""
-        try:
-            said = json.loads(self._path.read_text(encoding="utf-8"))
-            return {
-                key: Notice(str(message), int(level), float(since[0]) if since else 0)
-                for key, (message, level, *since) in said.items()
-            }
-        except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
-            # Never said, or cut short: then it is said once more.
-            return None
-
     def _remember(self, troubles: Mapping[str, Notice], before: Mapping[str, Notice]) -> None:
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         try:
@@ -201,3 +189,28 @@ class Notices:
         except OSError:
             return False
         return len(kept) == len(troubles)
+
+
+def outstanding_notices(directory: Path) -> dict[str, Mapping[str, Notice]]:
+    """Return what was said and is not over, by label and then by key.
+
+    Parameters
+    ----------
+    directory : `pathlib.Path`
+        The site's state directory.
+    """
+    paths = sorted((directory / "said").glob("*.json"))
+    return {path.stem: _read_said(path) or {} for path in paths}
+
+
+def _read_said(path: Path) -> Mapping[str, Notice] | None:
+    """Return what was said; `None` if there is no file of it, or not a whole one."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            key: Notice(str(message), int(level), float(since[0]) if since else 0)
+            for key, (message, level, *since) in said.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        # Never said, or cut short: then it is said once more.
+        return None

@@ -33,8 +33,16 @@ class Component:
         Seconds within which it is expected to succeed again: `expect`, or learned from its passes.
     overdue : `bool`
         It did not succeed for longer than that.
+    code : `int` or `None`
+        Exit code of the last pass; `None` while it is at work, and of one that was killed.
+    failing_since : `datetime.datetime` or `None`
+        When the first pass after the last successful one ended, if the last one failed; UTC.
+    paused_until : `datetime.datetime` or `None`
+        When a pause (``state`` is "paused") ends by itself; UTC.
     counts : mapping
         What the last pass did, in numbers.
+    message : `str`
+        Why it did not succeed; of a pause, its reason.
     """
 
     site: str
@@ -46,6 +54,8 @@ class Component:
     last_ok: datetime | None = None
     usual: float | None = None
     overdue: bool = False
+    code: int | None = None
+    failing_since: datetime | None = None
     paused_until: datetime | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     message: str = ""
@@ -96,7 +106,8 @@ class Trouble:
     what : `str`
         The kind of trouble, in one to three words, for people and as a label of metrics:
         "try again later" (75), "configuration" (78), "error" (70), "overdue", "hangs", "killed",
-        "database away", "failing", "quarantined", "gave up", "invalid", "missing", "corrupt", …
+        "database away", "no room", "lock", "failing", "quarantined", "gave up", "invalid",
+        "missing", "corrupt", "warning", "not seen", …
     files : `int`
         How many files it holds up or concerns; 0 if it is not about files. A file is counted in
         one trouble only.
@@ -167,5 +178,7 @@ class Health:
 
     @property
     def level(self) -> Level:
-        """The worst of all troubles."""
-        return max((trouble.level for trouble in self.troubles), default=Level.WELL)
+        """The worst of all troubles; what could not be seen is no worse than what was."""
+        levels = {trouble.level for trouble in self.troubles}
+        worst = (Level.CRITICAL, Level.WARNING, Level.UNKNOWN)
+        return next((level for level in worst if level in levels), Level.WELL)

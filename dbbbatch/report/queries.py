@@ -17,6 +17,9 @@ from dbbbatch.database.models.run import Pause
 from dbbbatch.files import names
 from dbbbatch.report.health import Level, Trouble, Waiting
 
+#: How many passes of a script and section are read to learn how often they come.
+_RECENT = 200
+
 #: How many files of a holding area are examined, beginning with those held for longest.
 _OLDEST = 1000
 
@@ -30,7 +33,11 @@ class LastPass:
     outcome : `str`
         As in `run`: running, ok, failed, later, interrupted, error.
     last_ok : `datetime.datetime` or `None`
-        When the last pass with outcome "ok" ended.
+        When the last pass that worked (outcome "ok" or "failed") ended.
+    failing_since : `datetime.datetime` or `None`
+        When the first pass after that one ended.
+    starts : `list` [`datetime.datetime`]
+        When processes of the last passes began, the earliest first.
     """
 
     site: str
@@ -48,6 +55,8 @@ class LastPass:
     counts: dict[str, int]
     message: str
     last_ok: datetime | None
+    failing_since: datetime | None
+    starts: list[datetime]
 
     @property
     def label(self) -> str:
@@ -57,17 +66,26 @@ class LastPass:
 
 @dataclass(frozen=True)
 class SiteStatus:
-    """The state of everything that uses this database."""
+    """What the database knows of everything that uses it.
+
+    Attributes
+    ----------
+    at : `datetime.datetime`
+        By the clock of the database; UTC.
+    retired : `set` [`tuple` [`str`, `str`]]
+        Site and label of targets that are no longer used.
+    """
 
     at: datetime
     passes: list[LastPass]
     backlog: list[Waiting]
     trouble: list[Trouble]
     paused: list[Pause]
+    retired: set[tuple[str, str]]
 
 
 def status() -> SiteStatus:
-    """Return everything that `dbb status` shows."""
+    """Return what the database knows of what `dbb status` shows."""
     return connect.read(_status)
 
 
@@ -88,6 +106,10 @@ def _status() -> SiteStatus:
             *_storage_wrong(sites),
         ],
         paused=list(Pause.select().where(running).order_by(Pause.site, Pause.label)),
+        retired={
+            (site, f"target.{name}")
+            for site, name in _rows("SELECT site, name FROM target WHERE retired_at IS NOT NULL")
+        },
     )
 
 
@@ -105,24 +127,49 @@ def last_passes() -> list[LastPass]:
     return found
 
 
-_RUN_COLUMNS = [field.name for field in dataclasses.fields(LastPass) if field.name != "last_ok"]
+_LEARNED = ("last_ok", "failing_since", "starts")
+_RUN_COLUMNS = [one.name for one in dataclasses.fields(LastPass) if one.name not in _LEARNED]
+
+_OF_SECTION = "FROM run WHERE site = ? AND script = ? AND name = ?"
 
 
 def _last_pass(key: tuple[Any, ...]) -> LastPass:
     (last,) = _rows(
-        f"SELECT {', '.join(_RUN_COLUMNS)} FROM run WHERE site = ? AND script = ? AND name = ?"
-        " ORDER BY id DESC LIMIT 1",
+        f"SELECT {', '.join(_RUN_COLUMNS)} {_OF_SECTION} ORDER BY id DESC LIMIT 1",
         key,
     )
     good = _rows(
-        "SELECT finished FROM run WHERE site = ? AND script = ? AND name = ? AND outcome = 'ok'"
+        f"SELECT id, finished {_OF_SECTION} AND outcome IN ('ok', 'failed')"
         " ORDER BY id DESC LIMIT 1",
         key,
+    )
+    number, last_ok = good[0] if good else (0, None)
+    failed = _rows(
+        f"SELECT finished, started {_OF_SECTION} AND id > ? ORDER BY id LIMIT 1", (*key, number)
     )
     values = dict(zip(_RUN_COLUMNS, last, strict=True))
     values |= {"counts": json.loads(values["counts"])}
     values |= {column: read_moment(values[column]) for column in ("started", "finished")}
-    return LastPass(**values, last_ok=read_moment(good[0][0]) if good else None)
+    return LastPass(
+        **values,
+        last_ok=read_moment(last_ok),
+        failing_since=read_moment(failed[0][0] or failed[0][1]) if failed else None,
+        starts=_recent_starts(key),
+    )
+
+
+def _recent_starts(key: tuple[Any, ...]) -> list[datetime]:
+    """Return when the last processes began: one that lingers makes many passes."""
+    found: list[datetime] = []
+    process: tuple[str, int] | None = None
+    for started, host, pid in reversed(
+        _rows(f"SELECT started, host, pid {_OF_SECTION} ORDER BY id DESC LIMIT {_RECENT}", key)
+    ):
+        moment = read_moment(started)
+        if moment is not None and (host, pid) != process:
+            found.append(moment)
+        process = host, pid
+    return found
 
 
 #: The condition of the partial index of `handoff_file`; SQLite compares the words.

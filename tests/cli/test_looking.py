@@ -35,6 +35,8 @@ def last_pass(**more: Any) -> LastPass:
         "counts": {},
         "message": "",
         "last_ok": None,
+        "failing_since": None,
+        "starts": [],
     }
     return LastPass(**values | more)
 

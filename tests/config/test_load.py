@@ -22,7 +22,7 @@ def write(tmp_path):
 
 def refuse(path):
     """Raise all that `dbb check` would say is wrong in the file."""
-    _, problems = load.examine(path, registry)
+    _, problems = load.examine_file(path, registry)
     if problems:
         raise ConfigError(*problems)
 
@@ -113,7 +113,7 @@ def test_a_problem_names_the_section_in_which_its_key_stands(write, text, named)
 
 def test_sections_that_are_whole_can_be_looked_at_beside_others(write):
     text = SITE + HANDOFF + '[target.x]\nstorage = "/s"\nplugin = "nul"\n'
-    settings, problems = load.examine(write(text), registry)
+    settings, problems = load.examine_file(write(text), registry)
     assert (list(settings.handoff), list(settings.target)) == (["a"], [])
     assert len(problems) == 1
 
@@ -340,7 +340,7 @@ def test_what_is_wrong_elsewhere_stops_no_section_and_is_said_by_check(write, wr
     text = WRONG[wrong]
     path = write(text + SITE + HANDOFF if wrong == "no table" else SITE + HANDOFF + text)
     assert load.load(path).section("handoff", "a").name == "a"
-    settings, problems = load.examine(path, registry)
+    settings, problems = load.examine_file(path, registry)
     assert problems
     assert "x" not in {*settings.finder, *settings.target, *settings.handoff}
 
@@ -420,7 +420,7 @@ def test_no_error_quotes_a_secret(write, line):
 @pytest.mark.parametrize("command", ["scp {batch} 'x", "scp -p48151623 {batch} 'x", "scp ${PW}"])
 def test_no_error_quotes_a_command(write, command):
     text = HANDOFF.replace("scp {batch} {host}:{dest}", command)
-    _, problems = load.examine(write(SITE + text), registry)
+    _, problems = load.examine_file(write(SITE + text), registry)
     assert "48151623" not in "".join(problems)
     assert any("transfer" in problem for problem in problems)
 

@@ -39,7 +39,7 @@ def problems(tmp_path):
             tables[section][key] = value
         path = tmp_path / "dbb.toml"
         path.write_text(toml.toml_document(tables))
-        _, found = load.examine(path, registry)
+        _, found = load.examine_file(path, registry)
         return [problem.removeprefix(f"{path}: ") for problem in found]
 
     return problems

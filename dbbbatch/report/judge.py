@@ -1,0 +1,282 @@
+"""What is well and what is not: decisions over what was seen, without a disk or a database."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from dbbbatch.errors import AWAY, NO_ROOM
+from dbbbatch.report.health import Component, Level, Room, Trouble
+
+#: Kinds of pass that cron starts again and again.
+RECURRING = ("handoff", "finder", "target", "janitor", "auditor")
+
+#: Seconds for which "try again later" is only a warning.
+WARNING_FOR = 600.0
+
+#: Gaps between starts of which the usual interval is learned: so many at most, and at least.
+_GAPS = 50
+_FEWEST_GAPS = 4
+
+#: Share of the gaps that are not longer than the usual interval: busy times make many short ones.
+_QUANTILE = 0.9
+
+#: A learned interval is exceeded after this factor and so many seconds more.
+_FACTOR, _EXTRA = 1.5, 300.0
+
+#: What a pass that ended with an exit code is in trouble with, and what to do.
+_BY_CODE = {
+    75: ("try again later", "dbb check"),
+    78: ("configuration", "correct it, then: dbb check"),
+}
+
+#: What to do about what is seen at once.
+ADVICE = {"configuration": "correct it, then: dbb check"}
+
+#: Troubles of passes that are of the whole host: by the key of their notice.
+_OF_ALL = {AWAY: "database away", NO_ROOM: "no room"}
+
+
+def usual_interval(starts: Sequence[datetime]) -> float | None:
+    """Return the interval (seconds) at which passes usually start; `None` if too few are known.
+
+    Parameters
+    ----------
+    starts : sequence of `datetime.datetime`
+        The earliest first.
+    """
+    gaps = [
+        (later - earlier).total_seconds() for earlier, later in pairwise(starts) if later > earlier
+    ][-_GAPS:]
+    if len(gaps) < _FEWEST_GAPS:
+        return None
+    return sorted(gaps)[math.ceil(_QUANTILE * len(gaps)) - 1]
+
+
+def longest_interval(usual: float | None, expect: float | None) -> float | None:
+    """Return the seconds after which a component is overdue; `None` if that is not known."""
+    if expect is not None:
+        return expect
+    return None if usual is None else _FACTOR * usual + _EXTRA
+
+
+def is_overdue(component: Component, longest: float | None, now: datetime) -> bool:
+    """Return whether a component did not succeed for longer than ``longest`` (seconds)."""
+    if longest is None or component.state == "paused" or is_at_work(component):
+        return False
+    last = component.last_ok or component.failing_since
+    return last is None or (now - last).total_seconds() > longest
+
+
+def is_at_work(component: Component) -> bool:
+    """Return whether its last pass has not ended."""
+    return component.state == "at work" or component.state.startswith("running on ")
+
+
+def later_of(row: Component | None, remembered: Component | None) -> Component | None:
+    """Return what is known of a component: from the database, or from this host if that is newer.
+
+    Parameters
+    ----------
+    row, remembered : `Component` or `None`
+        From the table `run`, and from the state directory: a pass that could not reach the
+        database, or take its lock, is remembered there only.
+    """
+    if row is None or remembered is None:
+        return row or remembered
+    last_ok = max(filter(None, (row.last_ok, remembered.last_ok)), default=None)
+    if row.state == remembered.state:
+        return replace(row, last_ok=last_ok)
+    known, seen = row.finished or row.started, remembered.finished or remembered.started
+    # A pass that could not write its end left a row that looks as if it had been killed.
+    unfinished = row.finished is None and row.host == remembered.host
+    newer = (row.started if unfinished else known) or datetime.min
+    chosen = remembered if seen and seen >= newer else row
+    if chosen is row:
+        return replace(row, last_ok=last_ok)
+    # The row of the same process has the counts.
+    return replace(remembered, last_ok=last_ok, counts=row.counts if unfinished else {})
+
+
+def pass_trouble(component: Component, now: datetime) -> Trouble | None:
+    """Return the trouble that a component's last pass is in, apart from files that failed."""
+    site, label, message = component.site, component.label, without_advice(component.message)
+    since = component.failing_since
+    if component.state == "killed":
+        message = "the last pass was killed; the next one carries on"
+        return Trouble(site, label, "killed", 0, message, since=component.started)
+    if component.code in (None, 0, 1) or component.state.startswith("interrupted"):
+        return None
+    what, advice = _BY_CODE.get(component.code or 0, ("error", ""))
+    level = level_of_later(since, now) if component.code == 75 else Level.CRITICAL
+    return Trouble(site, label, what, 0, message, advice, since=since, level=level)
+
+
+def level_of_later(since: datetime | None, now: datetime) -> Level:
+    """Return how bad it is that passes must try again later, which may pass by itself."""
+    lasts = since is not None and (now - since).total_seconds() > WARNING_FOR
+    return Level.CRITICAL if lasts else Level.WARNING
+
+
+def overdue_trouble(component: Component, longest: float | None, now: datetime) -> Trouble | None:
+    """Return that a component is overdue, unless its passes still come and say what is wrong."""
+    if not component.overdue or longest is None:
+        return None
+    began = component.finished or component.started
+    if (
+        pass_trouble(component, now) is not None
+        and began
+        and (now - began).total_seconds() <= longest
+    ):
+        return None
+    name = component.label
+    if component.last_ok is None and began is None:
+        message = f"has never made a pass, and is expected every {_interval(longest)}"
+    else:
+        usual = f"usually every {_interval(component.usual or longest)}"
+        message = (
+            f"has not succeeded since {component.last_ok or began:%Y-%m-%d %H:%M} UTC; {usual}"
+        )
+    return Trouble(
+        component.site,
+        name,
+        "overdue",
+        0,
+        f"{message}; does cron run?",
+        f"crontab -l; if it is no longer used: dbb pause {name}",
+        since=component.last_ok or component.failing_since,
+        level=Level.CRITICAL,
+    )
+
+
+def _interval(seconds: float) -> str:
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def room_troubles(site: str, rooms: Iterable[Room]) -> list[Trouble]:
+    """Return the places that have less free room than they must have."""
+    found = []
+    for room in rooms:
+        if room.free_bytes < room.needed_bytes:
+            label = room.where.partition("]")[0].removeprefix("[").removesuffix(".endpoint")
+            message = (
+                f"{room.path} ({room.where}): {room.free_bytes >> 20} MiB free, less than "
+                f"{room.needed_bytes >> 20} MiB"
+            )
+            named = label if label.count(".") else ""
+            found.append(Trouble(site, named, "no room", 0, message, "make room there"))
+    return found
+
+
+def one_outage(troubles: list[Trouble], keys: Mapping[str, str], answers: bool) -> list[Trouble]:
+    """Return troubles of passes, in which what keeps all of them from working is said once.
+
+    Parameters
+    ----------
+    troubles : `list` [`Trouble`]
+        Of passes of this host.
+    keys : mapping
+        By label, the key of the notice of its last error.
+    answers : `bool`
+        The database answers now: then passes could not use it for another reason, or a while ago.
+    """
+    found: list[Trouble] = []
+    for key, what in _OF_ALL.items():
+        same = [one for one in troubles if keys.get(one.label) == key]
+        if same:
+            labels = ", ".join(one.label for one in same)
+            now = "; it answers now" if answers and key == AWAY else ""
+            since = min((one.since for one in same if one.since), default=None)
+            level = max(one.level for one in same)
+            message = f"{same[0].message} (last passes of {labels}){now}"
+            found.append(
+                Trouble(same[0].site, "", what, 0, message, "dbb check", since=since, level=level)
+            )
+    return found + [one for one in troubles if keys.get(one.label) not in _OF_ALL]
+
+
+def without_repeats(seen: Iterable[Trouble], passes: Iterable[Trouble]) -> list[Trouble]:
+    """Return troubles that are seen now and those of last passes, each of them once.
+
+    What a last pass met and is seen now is kept as it is now, with the time when it began.
+    """
+    found, rest = [], list(passes)
+    for trouble in seen:
+        same = [one for one in rest if _is_met_by(trouble, one)]
+        rest = [one for one in rest if one not in same]
+        since = min((one.since for one in same if one.since), default=trouble.since)
+        level = max((trouble.level, *(one.level for one in same)))
+        found.append(replace(trouble, since=since, level=level))
+    return found + rest
+
+
+def _is_met_by(seen: Trouble, of_pass: Trouble) -> bool:
+    """Return whether a last pass met what is seen now."""
+    if seen.site != of_pass.site:
+        return False
+    if seen.label == of_pass.label and of_pass.what == "configuration":
+        return seen.what in ("configuration", "lock")
+    about = seen.message.partition(":")[0].partition(" (")[0]
+    return seen.label in ("", of_pass.label) and bool(about) and about in of_pass.message
+
+
+def worst_first(troubles: Iterable[Trouble]) -> list[Trouble]:
+    """Return troubles in the order in which a person should look at them."""
+    rank = {Level.CRITICAL: 0, Level.WARNING: 1, Level.UNKNOWN: 2}
+    return sorted(
+        troubles,
+        key=lambda one: (rank[one.level], one.label != "", one.since or datetime.max),
+    )
+
+
+def since_seconds(seconds: float | None) -> datetime | None:
+    """Return a time of seconds since 1970 as a time in UTC; `None` for 0 and `None`."""
+    return moment(seconds) if seconds else None
+
+
+def moment(seconds: float) -> datetime:
+    """Return a time of seconds since 1970 as a time in UTC."""
+    return datetime(1970, 1, 1) + timedelta(seconds=seconds)
+
+
+def without_advice(message: str) -> str:
+    """Return a message without the advice to ask `dbb status`, for what shows the same."""
+    return re.sub(r"; `dbb status` [^;]*", "", message)
+
+
+#: Commands in an advice, up to where the option -c may be put.
+_COMMAND = re.compile(r"(?<![\w/-])(dbb(?:-[a-z]+)?)(?= [a-zA-Z-])")
+
+
+def pasteable(trouble: Trouble, site: str, config: str) -> Trouble:
+    """Return a trouble with commands that work when they are pasted.
+
+    Parameters
+    ----------
+    trouble : `Trouble`
+    site : `str`
+        Where they would be pasted; for other sites it is said where.
+    config : `str`
+        The options that name the configuration, such as "-c FILE"; '' if it is found without.
+    """
+    if trouble.site not in ("", site):
+        where = f"at {trouble.site}: "
+        return replace(
+            trouble,
+            advice=trouble.advice and where + trouble.advice,
+            listing=trouble.listing and where + trouble.listing,
+        )
+    if not config:
+        return trouble
+
+    def named(text: str) -> str:
+        return _COMMAND.sub(lambda found: f"{found[1]} {config}", text)
+
+    return replace(trouble, advice=named(trouble.advice), listing=named(trouble.listing))

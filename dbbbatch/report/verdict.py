@@ -1,0 +1,270 @@
+"""Whether all is well, from the database, from the state directory, and from what is seen here.
+
+`examine` asks; `dbbbatch.report.judge` decides. Where the database is away, it answers from this
+host alone, and tells so.
+"""
+
+from __future__ import annotations
+
+import shlex
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from dbbbatch.config.load import Settings
+from dbbbatch.database import connect
+from dbbbatch.errors import AWAY, NO_ROOM, DbbError, TryLater
+from dbbbatch.files import processes
+from dbbbatch.files.state import as_user
+from dbbbatch.passes.memory import PassMemory
+from dbbbatch.report import host, judge, queries
+from dbbbatch.report.health import Component, Health, Level, Trouble
+from dbbbatch.report.judge import moment, since_seconds
+
+#: The file that is found without -c, by whoever pastes a command.
+_DEFAULT_CONFIG = "/etc/dbb/dbb.toml"
+
+
+def examine(settings: Settings, *, look: float = 2.0) -> Health:
+    """Return the state of everything that uses the database, as it is seen from this host.
+
+    It changes nothing. Afterwards this thread is connected to the database, for reading, if that
+    answered.
+
+    Parameters
+    ----------
+    settings : `dbbbatch.config.load.Settings`
+    look : `float`
+        The longest wait (seconds) for each of: a connection to the database, the disks of this
+        host, a look into buffers and sources.
+    """
+    seen = host.look_here(settings, look)
+    known, error = _ask_database(settings, look)
+    return _Examination(settings, seen, known, error).health()
+
+
+def _ask_database(
+    settings: Settings, look: float
+) -> tuple[queries.SiteStatus | None, DbbError | None]:
+    """Return what the database knows, or why it could not be asked."""
+    try:
+        connect.connect(replace(settings.database, patience=look), readonly=True, brief=True)
+        return queries.status(), None
+    except DbbError as error:
+        connect.disconnect()
+        return None, error
+
+
+@dataclass(frozen=True)
+class _Examination:
+    """What was seen, and what follows from it."""
+
+    settings: Settings
+    seen: host.HostView
+    known: queries.SiteStatus | None
+    error: DbbError | None
+
+    @property
+    def now(self) -> datetime:
+        return self.known.at if self.known else datetime.now(UTC).replace(tzinfo=None)
+
+    @property
+    def site(self) -> str:
+        return self.settings.site.name
+
+    def health(self) -> Health:
+        limits = dict(self._components())
+        components = [component for component, _ in limits.values()]
+        troubles = [
+            *judge.without_repeats(self._seen_here(), self._of_passes(components)),
+            *self._overdue(limits),
+            *self._of_files(),
+        ]
+        path = str(self.settings.path)
+        config = "" if path == _DEFAULT_CONFIG else f"-c {shlex.quote(path)}"
+        return Health(
+            at=self.now,
+            site=self.site,
+            troubles=judge.worst_first(
+                judge.pasteable(trouble, self.site, config) for trouble in troubles
+            ),
+            components=components,
+            backlog=self.known.backlog if self.known else [],
+            rooms=self.seen.rooms,
+            database=str(self.error) if self.error else "",
+        )
+
+    def _components(self) -> Iterator[tuple[tuple[str, str], tuple[Component, float | None]]]:
+        """Yield each component, by site and label, with the seconds after which it is overdue."""
+        rows = {(row.site, row.label): row for row in self.known.passes} if self.known else {}
+        paused = {(one.site, one.label): one for one in self.known.paused} if self.known else {}
+        here = {(self.site, label): memory for label, memory in self.seen.passes.items()}
+        configured = [
+            (self.site, f"{kind}.{name}")
+            for kind in ("handoff", "finder", "target")
+            for name in self.settings.names(kind)
+        ]
+        for key in sorted({*rows, *here, *paused, *configured}):
+            if key[1].partition(".")[0] not in judge.RECURRING or self._is_retired(key):
+                continue
+            row, memory, pause = rows.get(key), here.get(key), paused.get(key)
+            component = judge.later_of(
+                _of_row(row) if row else None,
+                _of_memory(memory, self.site) if memory else None,
+            ) or Component(site=key[0], label=key[1], host="", state="never")
+            if pause:
+                component = replace(
+                    component, state="paused", paused_until=pause.until, message=pause.reason
+                )
+            starts = row.starts if row else [*map(moment, memory.starts if memory else ())]
+            expect = self._expected(key)
+            usual = judge.usual_interval(starts)
+            longest = judge.longest_interval(usual, expect)
+            overdue = judge.is_overdue(component, longest, self.now)
+            yield key, (replace(component, usual=expect or usual, overdue=overdue), longest)
+
+    def _is_retired(self, key: tuple[str, str]) -> bool:
+        return self.known is not None and key in self.known.retired
+
+    def _expected(self, key: tuple[str, str]) -> float | None:
+        site, label = key
+        kind, _, name = label.partition(".")
+        if site != self.site or kind not in ("handoff", "finder", "target"):
+            return None
+        section = self.settings.sections(kind).get(name)
+        return section.expect if section else None
+
+    def _overdue(
+        self, components: Mapping[tuple[str, str], tuple[Component, float | None]]
+    ) -> Iterator[Trouble]:
+        for component, longest in components.values():
+            if trouble := judge.overdue_trouble(component, longest, self.now):
+                yield trouble
+
+    def _of_passes(self, components: list[Component]) -> list[Trouble]:
+        """Return the troubles of last passes."""
+        found = [
+            trouble
+            for component in components
+            if component.state != "paused"
+            and (trouble := judge.pass_trouble(component, self.now)) is not None
+        ]
+        here = [one for one in found if one.site == self.site]
+        elsewhere = [one for one in found if one.site != self.site]
+        keys = {label: key for label in self.seen.notices if (key := self._outage(label))}
+        return elsewhere + judge.one_outage(here, keys, self.known is not None)
+
+    def _outage(self, label: str) -> str:
+        """Return which outage, if any, the last pass of a component met."""
+        message = self.seen.passes.get(label, PassMemory(label=label)).message
+        for key, notice in self.seen.notices[label].items():
+            if key in (AWAY, NO_ROOM) and (key in message or notice.message in message):
+                return key
+        return ""
+
+    def _seen_here(self) -> list[Trouble]:
+        """Return the troubles that are seen on this host at once."""
+        return [
+            *self._database(),
+            *self._hidden(),
+            *(
+                self._trouble(one.label, one.what, one.message, judge.ADVICE.get(one.what, ""))
+                for one in self.seen.problems
+            ),
+            *self._hanging(),
+            *judge.room_troubles(self.site, self.seen.rooms),
+        ]
+
+    def _trouble(
+        self,
+        label: str,
+        what: str,
+        message: str,
+        advice: str,
+        since: datetime | None = None,
+        level: Level = Level.CRITICAL,
+    ) -> Trouble:
+        return Trouble(self.site, label, what, 0, message, advice, since=since, level=level)
+
+    def _database(self) -> Iterator[Trouble]:
+        if self.error is None:
+            return
+        told = [
+            notice.since
+            for label in self.seen.notices
+            if (notice := self.seen.notices[label].get(AWAY)) and notice.since
+        ]
+        since = since_seconds(min(told, default=0))
+        later = isinstance(self.error, TryLater)
+        what = "database away" if later else "configuration"
+        level = judge.level_of_later(since, self.now) if later else Level.CRITICAL
+        yield self._trouble("", what, str(self.error), "dbb check", since, level)
+
+    def _hidden(self) -> Iterator[Trouble]:
+        if hidden := self.seen.hidden:
+            owner = self.seen.owner
+            advice = "" if owner is None else as_user(owner, str(self.settings.path))
+            message = f"{hidden}: how passes of this host ended is not known in full"
+            yield self._trouble("", "not seen", message, advice, level=Level.UNKNOWN)
+
+    def _hanging(self) -> Iterator[Trouble]:
+        limit = self.settings.site.hang_after
+        for label, holder in self.seen.holders:
+            if 0 < limit <= holder.seconds:
+                hours = holder.seconds / 3600
+                message = f"at work for {hours:.0f} h, longer than hang_after: {holder}"
+                advice = processes.waits_for(holder.pid) or f"kill {holder.pid}"
+                yield self._trouble(label, "hangs", message, advice, since_seconds(holder.since))
+
+    def _of_files(self) -> list[Trouble]:
+        return list(self.known.trouble) if self.known else []
+
+
+def _of_row(row: queries.LastPass) -> Component:
+    return Component(
+        site=row.site,
+        label=row.label,
+        host=row.host,
+        state=_state_of(row),
+        started=row.started,
+        finished=row.finished,
+        last_ok=row.last_ok,
+        code=row.exit_code,
+        failing_since=row.failing_since if row.outcome not in ("ok", "failed") else None,
+        counts=row.counts,
+        message=row.message,
+    )
+
+
+def _state_of(row: queries.LastPass) -> str:
+    """Return how a pass ended, or whether it still runs: a killed one could not record its end."""
+    if row.outcome != "running":
+        return f"{row.outcome} ({row.exit_code})" if row.exit_code else row.outcome
+    here = processes.machine()
+    if row.machine == here or (not row.machine and row.host == socket.gethostname()):
+        lives = processes.lives(row.pid, row.start_ticks, row.process_started)
+        return "at work" if lives else "killed"
+    if row.host == socket.gethostname() and not processes.same_boot(row.machine, here):
+        return "killed"
+    return f"running on {row.host}"
+
+
+def _of_memory(memory: PassMemory, site: str) -> Component:
+    state = memory.outcome
+    if state == "running":
+        state = "at work" if processes.lives(memory.pid, None, memory.started) else "killed"
+    elif memory.code:
+        state = f"{state} ({memory.code})"
+    return Component(
+        site=site,
+        label=memory.label,
+        host=socket.gethostname(),
+        state=state,
+        started=since_seconds(memory.started),
+        finished=since_seconds(memory.finished or 0),
+        last_ok=since_seconds(memory.last_ok or 0),
+        code=memory.code if memory.outcome != "running" else None,
+        failing_since=since_seconds(memory.failing_since or 0),
+        message=memory.message,
+    )
