@@ -40,6 +40,7 @@ STEPS = ["intend", "act", "record", "recover"]
 SHAPED = [
     "dbbbatch.areas.quarantine",
     "dbbbatch.areas.release",
+    "dbbbatch.areas.resend",
     "dbbbatch.areas.storage.duplicates",
     "dbbbatch.areas.storage.store",
     "dbbbatch.passes.forget",

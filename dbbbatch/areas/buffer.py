@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +26,7 @@ from dbbbatch.files.roots import Roots
 #: Threads that hash: until the first batch is hashed there is nothing else to do.
 _JOBS = 2
 
-#: What a version's name NAME.~N~ ends with, and the most digits of N.
-_VERSION = re.compile(r"\.~\d+~$")
+#: The most digits of N in a version's name NAME.~N~.
 _VERSION_DIGITS = 7
 
 #: How many names of earlier copies are looked for, at most.
@@ -275,7 +273,7 @@ def _find_moved(
     for name, inode in _entries(directory):
         if inode in inodes:
             same.setdefault(inode, []).append(name)
-        if row := bases.get(name) or bases.get(_VERSION.sub("", name)):
+        if row := bases.get(name) or bases.get(place.without_version(name)):
             alike.append((row, name))
     before = len(result.held)
     lost = {}

@@ -214,14 +214,18 @@ class Releases:
             raise UsageError(
                 f"{rel}: storage is known by this name ([{self._section.label}] sentinel)"
             )
-        directories = [rel[: at + 1] for at, letter in enumerate(rel) if letter == "/"]
-        for pattern in self._section.exclude:
-            if any(map(pattern.search, [rel, *directories])):
-                raise UsageError(
-                    f"{rel}: no pass would take it: [{self._section.label}] exclude has "
-                    f"{pattern.pattern!r}"
-                )
+        if pattern := excluded_by(self._section, rel):
+            raise UsageError(f"{rel}: no pass would take it: {pattern}")
         return rel
+
+
+def excluded_by(section: Finder | Handoff, rel: str) -> str:
+    """Return section, key and pattern by which passes leave a path alone; '' if there is none."""
+    directories = [rel[: at + 1] for at, letter in enumerate(rel) if letter == "/"]
+    for pattern in section.exclude:
+        if any(map(pattern.search, [rel, *directories])):
+            return f"[{section.label}] exclude has {pattern.pattern!r}"
+    return ""
 
 
 def source_of(section: Finder | Handoff) -> str:

@@ -22,13 +22,13 @@ from dbbbatch.config import fields
 from dbbbatch.config.sections import Finder, Handoff, Target
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import Remembered
-from dbbbatch.database.models.handoff import HandoffFile
+from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.database.models.statuses import IngestStatus, WhyRemembered
+from dbbbatch.database.models.statuses import HandoffStatus, IngestStatus, WhyRemembered
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import UsageError
-from dbbbatch.files import names
+from dbbbatch.files import names, place
 from dbbbatch.files.batches import batched
 
 #: Files changed in one transaction.
@@ -250,6 +250,121 @@ class FinderFiles:
             files = [(row.relpath, row.filename, row.message) for row in rows]
             files = [file for file in files if selection.includes(*file)]
             yield files, partial(Remembered.drop_those, *key, [file[:2] for file in files])
+
+
+def naming_files(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments FILE… and the option --from-file; the command gets both as ``files``."""
+
+    @functools.wraps(command)
+    def with_files(*args: Any, **given: Any) -> Any:
+        files = [*given.pop("files"), *given.pop("listed")]
+        if not files:
+            raise click.UsageError("which files? Name them, or give --from-file")
+        return command(*args, files=files, **given)
+
+    listed = click.option(
+        "--from-file",
+        "listed",
+        metavar="LIST",
+        type=click.File("r", errors="surrogateescape"),
+        callback=_lines_of,
+        help="Also the files that LIST names, one a line; - is stdin.",
+    )
+    made: Callable[..., Any] = click.argument("files", metavar="FILE...", nargs=-1)(with_files)
+    return listed(made)
+
+
+def _lines_of(_: click.Context, __: click.Parameter, stream: Any) -> list[str]:
+    try:
+        return [line.rstrip("\n") for line in stream or () if line.strip()]
+    except OSError as error:
+        raise click.BadParameter(str(error.strerror)) from None
+
+
+def held_files(
+    site: str, section: Handoff, files: Iterable[str]
+) -> tuple[list[HandoffRow], list[str]]:
+    """Find files in the holding area by their names there, or as they were in the buffer.
+
+    Parameters
+    ----------
+    site : `str`
+    section : `Handoff`
+    files : iterable of `str`
+        Paths in the holding area or the buffer, relative to them, or globs of such.
+
+    Returns
+    -------
+    rows : `list` [ `dbbbatch.database.models.handoff.HandoffRow` ]
+        Those that are HELD, each once.
+    problems : `list` [ `str` ]
+        Why nothing is found for some.
+    """
+    rows: dict[int, HandoffRow] = {}
+    problems = []
+    for file in files:
+        found, problem = _held_as_named(site, section, file)
+        if not found and re.search(r"[*?[]", file):
+            found = list(_held_that_match(site, section, _relative(section.holding, file)))
+            problem = "" if found else f"{file}: no held file of {section.label} is like this"
+        rows |= {row.id: row for row in found}
+        problems += [problem] if problem else []
+    return [*rows.values()], problems
+
+
+def _held_as_named(site: str, section: Handoff, file: str) -> tuple[list[HandoffRow], str]:
+    """Return the one held file that has a name, or why there is none."""
+    in_holding = file.startswith(f"{section.holding}/")
+    rel = _relative(section.buffer, _relative(section.holding, file)).removeprefix("./")
+    # As in the file system, or as in the database, which takes only what UTF-8 can write.
+    spellings = {names.to_text(rel), rel.encode("utf-8", "replace").decode()}
+    paths = [
+        (relpath, base)
+        for relpath, filename in map(names.split, spellings)
+        for base in {filename, place.without_version(filename)}
+    ]
+    known = connect.read(HandoffFile.known, site, section.name, paths)
+    if in_holding:
+        known = [row for row in known if _is_named(row, row.held_as, spellings)]
+    else:
+        known = [
+            row
+            for row in known
+            if any(_is_named(row, name, spellings) for name in (row.held_as, row.filename))
+        ]
+    held = [row for row in known if row.status == HandoffStatus.HELD]
+    if len(held) == 1:
+        return held, ""
+    if held:
+        where = ", ".join(shown_in_holding(section, row) for row in held)
+        return [], f"{file}: {len(held)} versions of it are held; name one of them: {where}"
+    if known:
+        return [], f"{file}: is not in the holding area: {known[-1].status}"
+    return [], f"{file}: the table knows no such file of {section.label}"
+
+
+def _held_that_match(site: str, section: Handoff, glob: str) -> Iterator[HandoffRow]:
+    """Yield the held files whose name in the holding area matches a glob."""
+    page = partial(HandoffFile.held_files, site, section.name, limit=_CHANGED_TOGETHER)
+    for rows in connect.pages(lambda after: page(after=after), None, "held_at", "id"):
+        for row in rows:
+            name = names.readable(names.join(row.relpath, row.held_as or ""))
+            if fnmatch.fnmatchcase(name, glob):
+                yield row
+
+
+def shown_in_holding(section: Handoff, row: HandoffRow) -> str:
+    """Return the path of a held file, for a message."""
+    name = names.readable(names.join(row.relpath, row.held_as or ""))
+    return names.printable(f"{section.holding}/{name}")
+
+
+def _is_named(row: HandoffRow, filename: str | None, spellings: set[str]) -> bool:
+    return filename is not None and names.join(row.relpath, filename) in spellings
+
+
+def _relative(root: str, path: str) -> str:
+    return path.removeprefix(f"{root}/")
 
 
 def files_of(operator: Operator, label: str) -> TargetFiles | HandoffFiles | FinderFiles:

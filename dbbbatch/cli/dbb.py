@@ -23,6 +23,7 @@ SUBCOMMANDS = {
     "resume": "End a pause.",
     "demo": "Build two sites in a directory, and send files through them.",
     "retry": "Make files that failed, or are ignored, due again.",
+    "resend": "Send held files again that the endpoint has lost.",
     "ignore": "Leave files alone, until `dbb retry`.",
     "quarantine": "List and release quarantined files.",
     "target": "List or retire targets.",

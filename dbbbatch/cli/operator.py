@@ -14,7 +14,7 @@ import click
 
 from dbbbatch.cli import output
 from dbbbatch.config.load import Settings, load
-from dbbbatch.config.sections import Finder, is_sqlite
+from dbbbatch.config.sections import KINDS, Finder, is_sqlite
 from dbbbatch.errors import DbbError, UsageError
 from dbbbatch.files import faults
 from dbbbatch.files.names import harmless
@@ -74,18 +74,22 @@ class Operator:
             raise UsageError(f"{label}: only finders have a storage area; expected finder.NAME")
         return section
 
-    def must_run(self, label: str) -> None:
-        """Raise unless this configuration runs the pass KIND.NAME, however wrong its section is.
+    def passes_of(self, label: str) -> list[str]:
+        """Return the passes KIND.NAME that an operator names: one, or all of a KIND.
 
-        Janitors and auditors have no section of their own.
+        However wrong their sections are. Janitors and auditors have no section of their own.
 
         Raises
         ------
         UsageError
-            If it runs no such pass.
+            If this configuration runs no such pass.
         """
         kind, _, name = label.partition(".")
-        self.settings.named(f"{_SECTION_OF.get(kind, kind)}.{name}" if name else label)
+        of = _SECTION_OF.get(kind, kind)
+        if not name and of in KINDS:
+            return [f"{kind}.{each}" for each in self.settings.chosen(of, None, every=True)]
+        self.settings.named(f"{of}.{name}" if name else label)
+        return [label]
 
     def must_own_state(self) -> None:
         """Raise unless this user is the one that runs passes, before anything is made.

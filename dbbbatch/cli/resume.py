@@ -10,11 +10,12 @@ from dbbbatch.cli.operator import Operator
 @click.argument("label", metavar="KIND.NAME")
 @click.pass_obj
 def command(operator: Operator, label: str) -> None:
-    """Let the passes of KIND.NAME work again."""
-    operator.must_run(label)
+    """Let the passes of KIND.NAME, or of a whole KIND, work again."""
+    labels = operator.passes_of(label)
     operator.connect()
     from dbbbatch.database import connect
     from dbbbatch.database.models.run import Pause
 
-    ended = connect.write(Pause.end, operator.site, label)
-    output.line(f"{label} works again" if ended else f"{label} was not paused")
+    for each in labels:
+        ended = connect.write(Pause.end, operator.site, each)
+        output.line(f"{each} works again" if ended else f"{each} was not paused")

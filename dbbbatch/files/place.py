@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -30,6 +31,9 @@ RESERVE = 16 << 20
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _NAME_MAX = 255
+
+#: What a version's name ends with.
+_VERSION = re.compile(r"\.~\d+~$")
 
 _FALLOC_FL_KEEP_SIZE = 1
 _SYNC_FILE_RANGE_WRITE = 2
@@ -298,6 +302,11 @@ def versioned(filename: str, number: int) -> str:
             cut -= 1
         filename = os.fsdecode(raw[: cut or most])
     return filename + suffix
+
+
+def without_version(filename: str) -> str:
+    """Return a name without what `versioned` adds to it."""
+    return _VERSION.sub("", filename)
 
 
 def place_versioned(source: str, directory: str, filename: str) -> str:

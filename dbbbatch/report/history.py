@@ -138,6 +138,9 @@ def _add_handoff(result: History, relpath: str, filename: str) -> None:
         }.items():
             if at := read_moment(row[column]):
                 result.events.append(Event(at, where, what))
+        if at := read_moment(row["resent_at"]):
+            what = "to be sent again"
+            result.events.append(Event(at, where, what, None, row["resent_by"] or ""))
         _add_transfers(result, row["id"], where)
 
 

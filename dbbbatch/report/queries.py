@@ -92,7 +92,6 @@ def status() -> SiteStatus:
 def _status() -> SiteStatus:
     now, handoffs, passes = connect.now(), _handoff_backlog(), last_passes()
     sites = {last.name: last.site for last in passes if last.script == "finder"}
-    running = Pause.until.is_null() | (Pause.until > now)
     return SiteStatus(
         at=now,
         passes=passes,
@@ -105,7 +104,7 @@ def _status() -> SiteStatus:
             *_quarantined(),
             *_storage_wrong(sites),
         ],
-        paused=list(Pause.select().where(running).order_by(Pause.site, Pause.label)),
+        paused=list(Pause.standing(now)),
         retired={
             (site, f"target.{name}")
             for site, name in _rows("SELECT site, name FROM target WHERE retired_at IS NOT NULL")

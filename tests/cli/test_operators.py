@@ -174,7 +174,7 @@ class TestPause:
         assert code == 64
         assert "is past" in err
 
-    @pytest.mark.parametrize("label", ["latiss", "handoff", "janitor"])
+    @pytest.mark.parametrize("label", ["latiss", "hand", "janitor.x.y"])
     def test_half_a_label_is_refused_as_it_was_typed(self, site: Site, label: str) -> None:
         code, _, err = site.run("dbb", "pause", label)
         known = "handoff.latiss, finder.latiss, target.a"
@@ -185,6 +185,42 @@ class TestPause:
         code, _, err = site.run("dbb", "pause", "handoff.latis")
         assert code == 64
         assert "latiss" in err
+
+    def test_a_whole_kind_is_paused_and_resumed(self, site: Site) -> None:
+        site.write(targets={"a": {}, "b": {}})
+        ran = site.run("dbb", "pause", "target", "--reason", "mirror")
+        assert ran.out.splitlines() == [
+            "target.a is paused until `dbb resume`",
+            "target.b is paused until `dbb resume`",
+        ]
+        assert site.run("dbb-ingester", "b") == (0, "", "")
+        site.run("dbb", "resume", "target.b")
+        ran = site.run("dbb", "resume", "target")
+        assert ran.out == "target.a works again\ntarget.b was not paused\n"
+        assert site.run("dbb", "pause", "janitor").out.startswith("janitor.latiss is paused")
+
+    def test_for_some_time(self, site: Site) -> None:
+        ran = site.run("dbb", "pause", "finder.latiss", "--for", "2h")
+        assert ran.code == 0
+        (one,) = json.loads(site.run("dbb", "pause", "--json").out)
+        times = [datetime.fromisoformat(one[key]) for key in ("since", "until")]
+        assert round((times[1] - times[0]).total_seconds()) == 7200
+
+    def test_without_a_name_the_pauses_are_listed(self, site: Site) -> None:
+        assert site.run("dbb", "pause") == (0, "nothing is paused\n", "")
+        site.run("dbb", "pause", "finder.latiss", "--until", "2999-01-01", "--reason", "mirror")
+        site.run("dbb", "pause", "handoff")
+        assert site.run("dbb", "pause").out.splitlines() == [
+            "finder.latiss is paused until 2999-01-01 00:00 UTC: mirror",
+            "handoff.latiss is paused until `dbb resume`",
+        ]
+
+    @pytest.mark.parametrize(
+        "arguments", ["--for 2h", "handoff --for 2h --until 06:00", "handoff --for soon", "finders"]
+    )
+    def test_what_cannot_be_meant_is_a_usage_error(self, site: Site, arguments: str) -> None:
+        assert site.run("dbb", "pause", *arguments.split()).code == 64
+        assert site.run("dbb", "pause").out == "nothing is paused\n"
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ CHANGES = [
     "dbb init",
     "dbb pause handoff.latiss",
     "dbb resume handoff.latiss",
+    "dbb resend handoff.latiss a.fits",
     "dbb retry target.a",
     "dbb ignore target.a --match x",
     "dbb quarantine release handoff.latiss --match x",

@@ -134,6 +134,22 @@ def of_a_handoff(site: Site) -> list[str]:
     return statements
 
 
+def of_holding(site: Site) -> list[str]:
+    """The files were delivered, and the endpoint has lost them."""
+    statements = []
+    for rel, content in (ASIDE | STAYS).items():
+        path = site.put(rel, content, site.holding)
+        os.utime(path, (MODIFIED, MODIFIED))
+        status = path.stat()
+        statements.append(
+            "INSERT INTO handoff_file (site, handoff, status, discovered_at, held_at, held_as,"
+            " size_bytes, mtime_ns, inode, relpath, filename, checksum) VALUES ('summit',"
+            f" 'latiss', 'HELD', {WHEN}, {WHEN}, '{path.name}', {status.st_size},"
+            f" {status.st_mtime_ns}, {status.st_ino}, {named(rel, content)})"
+        )
+    return statements
+
+
 def of_storage(site: Site) -> list[str]:
     """One file is no longer there; one is not offered to its target yet, one failed."""
     insert = (
@@ -246,6 +262,26 @@ def test_a_release_between_passes_of_the_handoff(
     swept = sweep(make, release("handoff.latiss"), look, then=cron("dbb-handoff"), every=12)
     assert files(swept, "summit/holding") == files(swept, "archive/buffer") == set(ASIDE)
     assert files(swept, "summit/quarantine") == explained(STAYS)
+
+
+def test_a_resending_of_held_files(
+    sweep: Callable[..., Swept], databases: Databases, backend: str
+) -> None:
+    make = sites(databases, backend, of_holding)
+    swept = sweep(make, dbb("resend", "handoff.latiss", *ASIDE), look, exit_codes=(0, 64), every=4)
+    assert files(swept, "summit/buffer") == set(ASIDE)
+    assert files(swept, "summit/holding") == set(STAYS)
+
+
+def test_a_resending_between_passes_of_the_handoff(
+    sweep: Callable[..., Swept], databases: Databases, backend: str
+) -> None:
+    make = sites(databases, backend, of_holding)
+    command = dbb("resend", "handoff.latiss", *ASIDE)
+    swept = sweep(make, command, look, then=cron("dbb-handoff"), every=6)
+    assert files(swept, "summit/holding") == set(ASIDE | STAYS)
+    assert files(swept, "archive/buffer") == set(ASIDE)
+    assert files(swept, "summit/buffer") == set()
 
 
 def test_a_forgetting_of_stored_files(

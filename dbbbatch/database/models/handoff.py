@@ -106,6 +106,8 @@ class HandoffFile(Table):
     held_as : `str` or `None`
         Its name in the holding area, in the directory relpath; if it is not there, `None` or the
         name that it had there.
+    resent_at, resent_by : `datetime.datetime` or `None`, `str` or `None`
+        When a person last asked that it be sent again, and who.
     error : `str` or `None`
         For an operator: why it does not proceed.
     """
@@ -131,6 +133,8 @@ class HandoffFile(Table):
     held_at = TimeField(null=True)
     purged_at = TimeField(null=True)
     held_as = peewee.TextField(null=True)
+    resent_at = TimeField(null=True)
+    resent_by = peewee.TextField(null=True)
     error = peewee.TextField(null=True)
 
     @classmethod
@@ -531,6 +535,19 @@ class HandoffFile(Table):
             becomes=FOUND,
             **_AS_NEW,
         )
+
+    @classmethod
+    def asked_for(cls, ids: Sequence[int], why: str) -> None:
+        """Record that a person wants held files to be sent again."""
+        change(cls, ids, before=[HELD], resent_at=now(), resent_by=bulk.clean(why))
+
+    @classmethod
+    def back_again(cls, files: Sequence[tuple[int, datetime]]) -> None:
+        """Record that held files are in the buffer again: id, and since when each was held.
+
+        One that a pass has sent and held again since then stays as it is.
+        """
+        change(cls, files, ("id", "held_at"), before=[HELD], becomes=FOUND, **_AS_NEW)
 
     @classmethod
     def left_aside(cls, quarantine: Quarantine, reason: str) -> None:

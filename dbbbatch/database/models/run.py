@@ -1,7 +1,7 @@
 """Runs of the scripts, and pauses that an operator asked for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import peewee
@@ -130,6 +130,16 @@ class Pause(Table):
         cls.insert(site=site, label=label, **values).on_conflict(
             conflict_target=[cls.site, cls.label], update=values
         ).execute()
+
+    @classmethod
+    def standing(cls, now: datetime) -> Iterable["Pause"]:
+        """Return the pauses of all sites that have not ended by themselves."""
+        standing: Iterable[Pause] = (
+            cls.select()
+            .where(cls.until.is_null() | (cls.until > now))
+            .order_by(cls.site, cls.label)
+        )
+        return standing
 
     @classmethod
     def end(cls, site: str, label: str) -> bool:

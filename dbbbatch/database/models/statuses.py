@@ -115,7 +115,7 @@ TRANSITIONS: dict[str, dict[tuple[str | None, str], str]] = {
         ("DELIVERED", "FOUND"): _OTHER_INODE,
         ("HELD", "PURGED"): "the janitor removed it from the holding area",
         ("HELD", "IGNORED"): "`dbb ignore`",
-        ("HELD", "FOUND"): _AGAIN,
+        ("HELD", "FOUND"): f"{_AGAIN}, as after `dbb resend`",
         ("PURGED", "FOUND"): _AGAIN,
         ("QUARANTINED", "FOUND"): "released from quarantine",
         ("QUARANTINED", "IGNORED"): "left in quarantine by `dbb ignore`",

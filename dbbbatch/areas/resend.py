@@ -1,0 +1,140 @@
+"""Sending held files again: they go back to the buffer, and the next pass takes them as new ones.
+
+intend   The rows note when, and by whom, that was asked for; they stay HELD.
+act      Move each original from the holding area to its name in the buffer, if that is free.
+record   The rows are FOUND, unless a pass has seen the files in the buffer and gone on.
+recover  Is it in the buffer, and no longer in the holding area? A scan records such a file as
+         FOUND, too. What is still in the holding area is HELD, and the command can be given again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from dbbbatch.areas import buffer as buffers
+from dbbbatch.areas.release import excluded_by
+from dbbbatch.config.sections import Handoff
+from dbbbatch.database import connect
+from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
+from dbbbatch.errors import TryLater
+from dbbbatch.files import faults, names, place, scan
+from dbbbatch.files.identity import status_of
+from dbbbatch.files.roots import MovedFile, Roots
+
+
+class Resending:
+    """The way back to the buffer for files in the holding area of a handoff.
+
+    Parameters
+    ----------
+    section : `Handoff`
+    roots : `dbbbatch.files.roots.Roots`
+        Knows whether the buffer is still the directory of the first look.
+    why : `str`
+        Who asked for it, for the history.
+    """
+
+    def __init__(self, section: Handoff, roots: Roots, why: str) -> None:
+        self._section = section
+        self._roots = roots
+        self._why = why
+
+    def send_again(self, rows: Sequence[HandoffRow]) -> list[str]:
+        """Move held files back to the buffer; return why some were not.
+
+        Raises
+        ------
+        TryLater
+            Buffer or holding area look unmounted, or are full or broken.
+        """
+        buffers.require_areas(self._section, self._roots)
+        back = self.recover(rows)
+        faulty = {row.id: why for row in rows if row.id not in back and (why := self.why_not(row))}
+        rest = [row for row in rows if row.id not in back and row.id not in faulty]
+        self.intend(rest)
+        moved, refused, trouble = self.act(rest)
+        self.record(moved)
+        if trouble:
+            raise TryLater(*faulty.values(), *refused, trouble)
+        return [*faulty.values(), *refused]
+
+    def why_not(self, row: HandoffRow) -> str:
+        """Return why a held file cannot go back to the buffer, or nothing if it can."""
+        if why := names.fault(row, row.held_as):
+            return f"row {row.id} of handoff_file: {why}: refused; find out who writes there"
+        held = names.below(self._section.holding, row.held_rel)
+        rel, path = buffers.path_of(self._section, row)
+        shown = names.printable(held)
+        try:
+            if (here := status_of(held)) is None:
+                return f"{shown}: is not there"
+            if buffers.why_gone(self._section.holding, row, row.held_rel) and not (
+                buffers.with_new_inode(self._section.holding, row, row.held_rel)
+            ):
+                return f"{shown}: is not the file that was delivered, by its size, time or content"
+            if why := scan.detour(self._section.buffer, os.path.dirname(rel)):
+                return f"{names.printable(path)}: {why}, and no pass would enter it"
+            if (there := status_of(path)) and not os.path.samestat(here, there):
+                return (
+                    f"{names.printable(path)}: the buffer has another file of this name, "
+                    "which goes first; try again after the next pass"
+                )
+        except OSError as error:
+            faults.raise_if_general(error, held)
+            return f"{shown}: {error.strerror}"
+        if pattern := excluded_by(self._section, rel):
+            return f"{names.printable(path)}: no pass would take it: {pattern}"
+        return ""
+
+    def intend(self, rows: Sequence[HandoffRow]) -> None:
+        """Record that a person asked for this."""
+        if rows:
+            connect.write(HandoffFile.asked_for, [row.id for row in rows], self._why)
+
+    def act(self, rows: Sequence[HandoffRow]) -> tuple[list[HandoffRow], list[str], str]:
+        """Move originals to the buffer, durably; return those, why not others, and what ends it."""
+        moved: list[HandoffRow] = []
+        refused: list[str] = []
+        trouble = ""
+        for row in rows:
+            rel, path = buffers.path_of(self._section, row)
+            try:
+                place.make_directories(self._section.buffer, os.path.dirname(rel))
+                place.place(names.below(self._section.holding, row.held_rel), path)
+            except OSError as error:
+                why = f"{names.printable(path)}: cannot be put back: {error.strerror}"
+                if faults.affects_every_file(error, writing=True):
+                    trouble = why
+                    break
+                refused.append(why)
+            else:
+                moved.append(row)
+        if away := self._roots.why_not(self._section.buffer):
+            back = [
+                MovedFile(row.rel, names.below(self._section.holding, row.held_rel))
+                for row in moved
+            ]
+            left = self._roots.take_back(self._section.buffer, back)
+            raise TryLater(f"{away}; {left}" if left else away)
+        for rel in {os.path.dirname(each) for row in moved for each in (row.rel, row.held_rel)}:
+            for root in (self._section.buffer, self._section.holding):
+                place.sync_directory(os.path.join(root, rel))
+        return moved, refused, trouble
+
+    def record(self, rows: Sequence[HandoffRow]) -> None:
+        """Record that files are to be sent, unless a pass has taken them already."""
+        if rows:
+            connect.write(HandoffFile.back_again, [(row.id, row.held_at) for row in rows])
+
+    def recover(self, rows: Sequence[HandoffRow]) -> set[int]:
+        """Record the files that a command which was killed has moved; return their ids."""
+        back = []
+        for row in rows:
+            if names.fault(row, row.held_as):
+                continue
+            gone = not place.is_there(names.below(self._section.holding, row.held_rel))
+            if gone and not buffers.why_gone(self._section.buffer, row, row.rel):
+                back.append(row)
+        self.record(back)
+        return {row.id for row in back}
