@@ -434,6 +434,12 @@ class Finder(Source):
         "", 'permissions of directories made in storage, such as "0755"', fields.mode
     )
     group: str = option("", "group of stored files and directories")
+    trust_writers: bool = option(
+        False,
+        "rename a file into storage also if another user owns it, or it has a further link: who "
+        "writes there can then change stored files; false: such a file is copied",
+        fields.boolean,
+    )
     min_free: int = _size("1 GiB", "free space to leave in storage")
     past_days: int = option(
         1, "rsync-logs: days before today whose logs are read", fields.number(0)

@@ -211,11 +211,6 @@ def is_being_written(path: str) -> bool:
 def open_closed(path: str) -> int:
     """Return a descriptor of a regular file that its writer has closed, as far as we can know.
 
-    The kernel knows it of files on disks of this machine that belong to this user, or any where
-    this user has CAP_LEASE (fcntl(2), F_SETLEASE). The lease is returned at once: while it is
-    held, somebody who opens the file for writing has to wait. `dbbbatch.passes.signals` catches the
-    signal that such an open sends us.
-
     Raises
     ------
     Changed
@@ -225,16 +220,35 @@ def open_closed(path: str) -> int:
     """
     descriptor = open_regular(path)
     try:
+        require_closed(descriptor, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def require_closed(descriptor: int, path: str) -> None:
+    """Raise if somebody has an open file open for writing, as far as we can know.
+
+    The kernel knows it of files on disks of this machine that belong to this user, or any where
+    this user has CAP_LEASE (fcntl(2), F_SETLEASE). The lease is returned at once: while it is
+    held, somebody who opens the file for writing has to wait. `dbbbatch.passes.signals` catches the
+    signal that such an open sends us.
+
+    Raises
+    ------
+    Changed
+        Somebody has it open for writing.
+    """
+    try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         # NFS and CIFS give this error for any file that their server has not delegated to us.
         if error.errno == errno.EAGAIN and mounts.kind_of(descriptor) not in mounts.NETWORK:
-            os.close(descriptor)
             raise Changed(error.errno, "somebody has it open for writing", path) from None
-        return descriptor
+        return
     with suppress(OSError):  # it ends when the descriptor is closed
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return descriptor
 
 
 def open_regular(path: str) -> int:

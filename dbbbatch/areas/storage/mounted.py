@@ -93,8 +93,6 @@ class StorageArea:
 
     def require_space(self, needed: int) -> None:
         """Raise `TryLater` if copies of so many bytes would fill storage."""
-        if not needs_copy(self.section):
-            return
         free = place.free_bytes(self.storage)
         if free - needed < self.section.min_free:
             raise TryLater(

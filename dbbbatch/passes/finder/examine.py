@@ -18,6 +18,9 @@ from dbbbatch.files import checksum, faults, identity, names, place
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import kind
 
+#: The bits of a mode by which others than its owner may write to a file.
+_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
 
 class Examiner:
     """Reads files and decides; several threads may use one.
@@ -103,16 +106,32 @@ class Examiner:
         descriptor = checksum.open_closed(file.source)
         try:
             status = os.fstat(descriptor)
-            if not must_be_copied:
+            if not must_be_copied and self._is_ours_alone(status):
                 sums = checksum.stream(descriptor, area.algorithms)
                 before, status = status, os.fstat(descriptor)
                 checksum.same(before, status, file.source)
                 if self._set_mode_and_group(descriptor, status):
+                    if status.st_mode & _BY_OTHERS:
+                        # Only from now on nobody else can open it for writing.
+                        checksum.require_closed(descriptor, file.source)
                     return file._replace(sums=sums, status=status)
+            if not self._needs_copy:
+                # The batch as a whole was expected to be renamed.
+                area.require_space(status.st_size)
             sums = area.copy_beside(descriptor, file.destination)
             return file._replace(sums=sums, status=status, copied=True)
         finally:
             os.close(descriptor)
+
+    def _is_ours_alone(self, status: os.stat_result) -> bool:
+        """Return whether nobody else can change a file of the source after it was renamed.
+
+        Its owner could set its permissions, and write to it, in storage, too. A further link may
+        lie where others may remove or rename it.
+        """
+        if self._area.section.trust_writers:
+            return True
+        return status.st_uid == os.geteuid() and status.st_nlink == 1
 
     def _set_mode_and_group(self, descriptor: int, status: os.stat_result) -> bool:
         """Set the mode and group of storage; return False where only a copy can get them."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 from dbbbatch.areas.storage.incoming import Incoming
-from dbbbatch.areas.storage.mounted import overlap_of
+from dbbbatch.areas.storage.mounted import needs_copy, overlap_of
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect, retry
 from dbbbatch.database.models.file import File, Name
@@ -119,8 +119,9 @@ class _ScanJob(FinderJob):
                             size = sum(each.size_bytes for each in files)
                             self.area.require_mounted()
                             self.context.must_have_room()
-                            # What is being read still needs its room.
-                            self.area.require_space(size_before + size)
+                            if needs_copy(self.section):
+                                # What is being read still needs its room.
+                                self.area.require_space(size_before + size)
                             batch = FinderBatch(self, files, remembered)
                             batch.read(reader, overlap)
                             waiting.append(batch)

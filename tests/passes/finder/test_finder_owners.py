@@ -65,9 +65,25 @@ def owner_and_mode(path):
     return status.st_uid, stat.S_IMODE(status.st_mode)
 
 
-def test_file_of_another_owner_is_renamed_as_it_is(finding):
+def test_file_of_another_owner_is_copied_so_that_nobody_else_can_change_it(finding):
     finding.put("a").chmod(0o644)
     finding.change(file_mode=None)
+    assert run_as_nobody(finding) == 0
+    assert tree(finding.source) == {}
+    assert owner_and_mode(finding.storage / "a") == (NOBODY, 0o644)
+
+
+def test_file_of_another_owner_needs_free_room_for_its_copy(finding):
+    finding.put("a").chmod(0o644)
+    finding.change(file_mode=None, min_free=1 << 60)
+    assert run_as_nobody(finding) == 75
+    assert tree(finding.source) == {"a": b"data"}
+    assert tree(finding.storage) == {}
+
+
+def test_file_of_a_trusted_owner_is_renamed_as_it_is(finding):
+    finding.put("a").chmod(0o644)
+    finding.change(file_mode=None, trust_writers=True)
     assert run_as_nobody(finding) == 0
     assert tree(finding.source) == {}
     assert owner_and_mode(finding.storage / "a") == (0, 0o644)
@@ -90,7 +106,7 @@ def test_file_that_may_not_be_read_fails_alone(finding):
 
 
 def test_file_that_may_not_be_moved_fails_and_stays(finding):
-    finding.change(file_mode=None)
+    finding.change(file_mode=None, trust_writers=True)
     finding.put("a").chmod(0o644)
     os.chown(finding.source, 0, 0)
     finding.source.chmod(0o1777)
