@@ -1,6 +1,7 @@
 """Where a command logs to."""
 
 import logging
+import sys
 import time
 from typing import Any
 
@@ -21,7 +22,7 @@ def set_up_logging(verbose: int, log_file: str | None = None) -> None:
     logger.propagate = False
     handlers: list[logging.Handler] = [logging.NullHandler()]
     if verbose:
-        handlers.append(logging.StreamHandler())
+        handlers.append(_Stderr())
         # Notices are on stderr already.
         handlers[-1].addFilter(lambda record: not getattr(record, "said", False))
     if log_file:
@@ -36,6 +37,19 @@ def set_up_logging(verbose: int, log_file: str | None = None) -> None:
     for handler in handlers:
         handler.setFormatter(form)
     logger.handlers = handlers
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to what stderr is now: a progress bar puts itself in its place."""
+
+    @property
+    def stream(self) -> Any:
+        """Where a line goes."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        pass
 
 
 class _Lines(logging.Formatter):

@@ -91,19 +91,35 @@ def _never() -> bool:
     return False
 
 
-#: Whether reading must end; see `heeding`.
+def _no_note(_: int) -> None:
+    pass
+
+
+#: Whether reading must end, and what hears how many bytes were read; see `heeding`.
 _must_end: Callable[[], bool] = _never
+_note_read: Callable[[int], None] = _no_note
 
 
 @contextmanager
-def heeding(must_end: Callable[[], bool]) -> Iterator[None]:
-    """Ask between two blocks of each file that is read within whether reading must end."""
-    global _must_end
-    before, _must_end = _must_end, must_end
+def heeding(
+    must_end: Callable[[], bool], note_read: Callable[[int], None] = _no_note
+) -> Iterator[None]:
+    """Ask between two blocks of each file that is read within whether reading must end.
+
+    Parameters
+    ----------
+    must_end : `~collections.abc.Callable`
+        Returns whether reading must end.
+    note_read : `~collections.abc.Callable`, optional
+        Called with the bytes of each block, in the thread that reads.
+    """
+    global _must_end, _note_read
+    before = _must_end, _note_read
+    _must_end, _note_read = must_end, note_read
     try:
         yield
     finally:
-        _must_end = before
+        _must_end, _note_read = before
 
 
 def format(algorithm: str, digest: str) -> str:
@@ -315,6 +331,7 @@ def stream(
         if _must_end():
             raise Interrupted("interrupted while a file was read; the next pass reads it again")
         came += count
+        _note_read(count)
         block = view[:count]
         for update in updates:
             update(block)

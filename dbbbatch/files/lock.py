@@ -83,7 +83,12 @@ class Lock:
         """Release the lock."""
         self.release()
 
-    def acquire(self, wait: float = 0, stopping: Callable[[], bool] = lambda: False) -> None:
+    def acquire(
+        self,
+        wait: float = 0,
+        stopping: Callable[[], bool] = lambda: False,
+        waits: Callable[[str], None] = lambda holders: None,
+    ) -> None:
         """Acquire the lock.
 
         Parameters
@@ -92,6 +97,8 @@ class Lock:
             Seconds to wait for another holder to leave.
         stopping : `~collections.abc.Callable`
             Ends the waiting when it returns true.
+        waits : `~collections.abc.Callable`
+            Called once, when the waiting begins, with who holds the lock.
 
         Raises
         ------
@@ -103,10 +110,14 @@ class Lock:
             A file cannot be opened.
         """
         end = time.monotonic() + wait
+        waiting = False
         while not any(self._try(path) for path in self._paths):
             if stopping() or time.monotonic() >= end:
                 self._require_passes()
                 raise LockHeld(f"{self.label} is at work: {'; '.join(self.holders())}")
+            if not waiting:
+                waiting = True
+                waits("; ".join(self.holders()))
             time.sleep(POLL)
 
     def release(self) -> None:

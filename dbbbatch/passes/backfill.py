@@ -22,7 +22,7 @@ from dbbbatch.errors import ConfigError, Interrupted, UsageError
 from dbbbatch.files import checksum, clock, names
 from dbbbatch.files.batches import batched_by_size
 from dbbbatch.files.parallel import map_in_order
-from dbbbatch.files.scan import Found, detour
+from dbbbatch.files.scan import Found, detour, scan
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.recording import Recording, RecordingJob
 
@@ -113,7 +113,10 @@ class BackfillJob(RecordingJob):
                         target, ids, [IngestStatus.BACKFILL], "dbb backfill --as RERUN"
                     )
 
-        done = 0
+        self.context.bar.step("recording files")
+        self.context.bar.count_ahead(
+            lambda: filter(self._is_asked_for, scan(self.finder.storage, self._left_out()))
+        )
         for batch in self._batches():
             self.context.must_have_room()
             new = self._unknown(batch)
@@ -125,8 +128,7 @@ class BackfillJob(RecordingJob):
                 else:
                     self.note(file.destination, error)
             self.context.counts["recorded"] += adopt(area, ready, arrive=arrive)
-            done += len(batch)
-            self.context.progress(done, what="files seen")
+            self.context.bar.advance(len(batch), sum(each.size_bytes for each in batch))
             if self.context.stopping:
                 break
 
@@ -150,17 +152,18 @@ class BackfillJob(RecordingJob):
     def _batches(self) -> Iterator[list[Found]]:
         """Yield the files that the globs match."""
         finder = self.finder
-        starts = _starts(self.asked.globs)
-        for start in starts:
+        for start in _starts(self.asked.globs):
             with suppress(OSError):  # the scan meets it too
                 if why := detour(finder.storage, start):
                     raise UsageError(
                         f"{start}: {why}; only what lies in {finder.storage} itself is recorded"
                     )
-        # From the top, so that `exclude` means the same as for a finder.
-        found = self.files(finder.storage, (*finder.exclude, _outside_others(starts)))
-        files = filter(self._is_asked_for, found)
+        files = filter(self._is_asked_for, self.files(finder.storage, self._left_out()))
         return batched_by_size(files, finder.batch_files, finder.batch_bytes)
+
+    def _left_out(self) -> Sequence[re.Pattern[str]]:
+        # From the top, so that `exclude` means the same as for a finder.
+        return *self.finder.exclude, _outside_others(_starts(self.asked.globs))
 
     def _is_asked_for(self, found: Found) -> bool:
         return found.rel != self.finder.sentinel and any(

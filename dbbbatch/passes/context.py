@@ -77,6 +77,12 @@ class PassContext:
         Its row in `run`; 0 in a dry run.
     counts : `collections.Counter`
         What was done, in numbers, recorded in `run`; ``failed`` above zero makes the exit code 1.
+    size_bytes : `int`
+        Bytes of the files that were delivered, stored, ingested, ….
+    summary : `str`
+        What the pass did, in one line; empty before its end.
+    bar : `dbbbatch.passes.progress.ProgressBar`
+        Shows how far the pass is.
     log : `logging.Logger`
     roots : `dbbbatch.files.roots.Roots`
         The directories that the pass has looked at.
@@ -95,6 +101,9 @@ class PassContext:
         self.options = options
         self.run_id = 0
         self.counts: Counter[str] = Counter()
+        self.size_bytes = 0
+        self.summary = ""
+        self.bar = ProgressBar(notices.label, self.counts, options.progress)
         self.log = logger
         self.roots = Roots()
         self._notices = notices
@@ -103,7 +112,6 @@ class PassContext:
         self._taken = 0
         limit = options.max_time
         self._end = float("inf") if limit is None else time.monotonic() + limit
-        self._bar = ProgressBar()
 
     @property
     def site(self) -> str:
@@ -135,6 +143,12 @@ class PassContext:
         allowed = wanted if self.remaining is None else min(wanted, self.remaining)
         self._taken += allowed
         return allowed
+
+    def did(self, what: str, files: int, size_bytes: int) -> None:
+        """Count files that the pass has dealt with as it should, and their bytes."""
+        self.counts[what] += files
+        self.size_bytes += size_bytes
+        self.bar.advance(files, size_bytes)
 
     def matches(self, rel: str) -> bool:
         """Return whether --match allows a relative path."""
@@ -244,12 +258,7 @@ class PassContext:
         """Call a function when a second signal comes, to stop a transfer at once."""
         self._signals.on_second(callback)
 
-    def progress(self, done: int, total: int | None = None, what: str = "files") -> None:
-        """Show how far the pass is, with --progress on a terminal."""
-        if self.options.progress:
-            self._bar.update(done, total, what)
-
     def close(self) -> None:
         """Remove the progress bar, and close the directories."""
         self.roots.close()
-        self._bar.close()
+        self.bar.close()

@@ -60,6 +60,7 @@ class JanitorWork(Work):
     """What `dbb-janitor` does for one handoff."""
 
     kind = "janitor"
+    did = "purged"
 
     def __init__(self, section: Handoff) -> None:
         self._section = section
@@ -163,7 +164,9 @@ class Housekeeping:
             HandoffFile.kept(kept)
 
         connect.write(write)
-        self.context.counts["purged"] += len(purged)
+        gone = set(purged)
+        size = sum(file.size_bytes for file in files if file.id in gone)
+        self.context.did("purged", len(purged), size)
 
     def recover(self) -> None:
         """Record what a killed pass removed, and warn of what else is missing.

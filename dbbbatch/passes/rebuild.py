@@ -149,8 +149,7 @@ class _HandoffRebuildJob(RecordingJob):
                     self.note(os.path.join(self._section.holding, row.held_rel), error)
             self.context.roots.require(self._section.holding)
             connect.write(self._record, site, ready, moved)
-            counts["recorded"] += len(ready)
-            self.context.progress(counts["recorded"], what="files recorded")
+            self.context.did("recorded", len(ready), sum(row.size_bytes for row in ready))
             if self.context.stopping:
                 return
         for rows in _unrecorded(self, self._section):

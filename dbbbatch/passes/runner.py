@@ -24,7 +24,7 @@ from dbbbatch.files import checksum, faults, names, processes
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.state import must_own
-from dbbbatch.passes import crash, memory
+from dbbbatch.passes import crash, memory, progress
 from dbbbatch.passes.context import Options, PassContext, logger
 from dbbbatch.passes.notices import Notices
 from dbbbatch.passes.signals import Signals
@@ -39,6 +39,10 @@ class Work(ABC):
 
     #: The script's word for itself in `run`, in locks and in messages.
     kind: str
+    #: Which of its counts is its purpose; none where the command itself ends with what was done.
+    did: str = ""
+    #: Whether most of its time goes into reading files, which shows how far it is.
+    reads: bool = True
     #: How many passes of a section may be at work on a host.
     passes: int = 1
     #: Seconds between two looks for work while lingering.
@@ -147,6 +151,8 @@ class _Runner:
             finally:
                 context.close()
             self._notices.end_pass()
+            if context.summary:
+                context.info(context.summary)
             worst = max(worst, code)
             lingers = self._options.linger and worked and code in (EXIT_OK, EXIT_FAILED)
             if not lingers or self._signals.seen:
@@ -175,6 +181,7 @@ class _Runner:
 
         work = self._work
         again = time.monotonic() + (work.interval if idle else 0)
+        look.bar.step("waiting for work")
         try:
             return wait_for_work(
                 lambda: time.monotonic() >= again and work.due(look),
@@ -210,6 +217,7 @@ class _Runner:
                     context.info(str(held))
                     self._notices.unchanged()
                 return held.exit_code if self._options.strict else EXIT_OK, False
+            context.bar.step("looking for work")
             self._warns_of_hanging(context, lock)
             with faults.as_try_later():
                 connect.connect(context.settings.database)
@@ -247,8 +255,17 @@ class _Runner:
         TryLater, ConfigError
             The file of the lock cannot be made or opened.
         """
+        limit = progress.span(self._options.wait)
+        waiting: list[str] = []
+
+        def waits(holders: str) -> None:
+            waiting.append(holders)
+            context.info(f"waits up to {limit} for {holders}")
+
         try:
-            lock.acquire(self._options.wait, lambda: context.stopping)
+            lock.acquire(self._options.wait, lambda: context.stopping, waits)
+            if waiting:
+                context.info("the other pass has ended; this one begins")
         except OSError as error:
             if error.errno in FULL:
                 raise TryLater(f"{error.filename}: {error.strerror}", key=NO_ROOM) from None
@@ -267,10 +284,12 @@ class _Runner:
         context.run_id = row.id
         logger.info("%s: run %d begins", self._label, context.run_id)
         outcome, code, message = "error", EXIT_UNFORESEEN, ""
+        began = time.monotonic()
+        note_read = context.bar.read if self._work.reads else lambda _: None
         try:
             # A file that was not read to its end: a signal is reported below, a time limit is no
             # failure.
-            heeding = checksum.heeding(lambda: context.out_of_time)
+            heeding = checksum.heeding(lambda: context.out_of_time, note_read)
             with suppress(Interrupted), heeding, faults.as_try_later():
                 self._work.recover(context)
                 if not context.stopping:
@@ -292,8 +311,11 @@ class _Runner:
             raise
         finally:
             counts = context.counts
-            did = ", ".join(f"{count} {what}" for what, count in counts.items()) or "nothing to do"
-            logger.info("%s: run %d ends %s: %s", self._label, context.run_id, outcome, did)
+            logger.info("%s: run %d ends %s", self._label, context.run_id, outcome)
+            if self._work.did and (code in (EXIT_OK, EXIT_FAILED) or any(counts.values())):
+                seconds = time.monotonic() - began
+                did = progress.what_it_did(counts, self._work.did, context.size_bytes, seconds)
+                context.summary = did
             with suppress(TryLater):
                 # If the database is away, that is what ended the pass and it has been said.
                 keep = context.settings.site.keep_runs

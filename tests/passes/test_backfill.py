@@ -316,5 +316,5 @@ def test_progress_is_shown_on_a_terminal(stored):
     shown = os.read(ours, 65536).decode()
     os.close(ours)
     assert (ran.returncode, ran.stdout[:10]) == (0, b"3 recorded")
-    assert "files seen" in shown
-    assert "3/" in shown
+    assert "recording files" in shown
+    assert "3 of 3 files" in shown

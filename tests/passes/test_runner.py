@@ -91,6 +91,24 @@ def test_a_pass_that_is_well_says_nothing(run, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_who_holds_the_lock_is_said_when_the_waiting_begins(run, capfd, tmp_path, monkeypatch):
+    other = Lock(tmp_path / "state" / "locks", "demo.a")
+    other.acquire()
+    monkeypatch.setattr("dbbbatch.files.lock.time.sleep", lambda _: other.release())
+    assert run(Work(), wait=600, verbose=1) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith(f"demo.a: waits up to 0:10:00 for pid {os.getpid()} since 20")
+    assert lines[1] == "demo.a: the other pass has ended; this one begins"
+
+
+def test_waiting_is_silent_for_cron(run, capfd, tmp_path, monkeypatch):
+    other = Lock(tmp_path / "state" / "locks", "demo.a")
+    other.acquire()
+    monkeypatch.setattr("dbbbatch.files.lock.time.sleep", lambda _: other.release())
+    assert run(Work(), wait=600) == 0
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("work", "code", "outcome"),
     [

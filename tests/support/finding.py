@@ -54,6 +54,13 @@ class Finding:
             self._work(self.finder), self.settings, self.finder, runner.Options(**options)
         )
 
+    def context(self):
+        """Return what a pass sees that only looks."""
+        notices = runner.Notices(Path(self.settings.site.state), self.finder.label)
+        return runner.PassContext(
+            self.settings, self.finder, runner.Options(), notices, runner.Signals()
+        )
+
     def plan(self, **options):
         """Give what a dry run says."""
         made = runner.plan_pass(

@@ -51,6 +51,7 @@ class Verification:
     def verify(self, rows: Sequence[FileRow]) -> None:
         """Read files, no faster than `audit_rate`, and mark those with another content."""
         context = self._context
+        context.bar.step("verifying files", len(rows), sum(row.size_bytes for row in rows))
         begun, read = time.monotonic(), 0
         for start in range(0, len(rows), _VERIFIED_TOGETHER):
             if context.stopping:
@@ -74,10 +75,10 @@ class Verification:
                     context.warn_of(
                         "failed", names.rel_of(row), f"its content is not what was stored: {why}"
                     )
-            context.counts["verified"] += len(verified)
+            size = sum(row.size_bytes for row, _ in right if row.id in verified)
+            context.did("verified", len(verified), size)
             context.counts["corrupt"] += len(corrupt)
             context.counts["failed"] += len(corrupt)
-            context.progress(start + len(some), len(rows), "files verified")
 
     def _read(self, row: FileRow) -> Version | Contradicted | None:
         """Return which version a file is, if its content is right; `None` if it was not read."""

@@ -73,7 +73,8 @@ class RowComparison:
         """
         context, storage = self._context, self._finder.storage
         total = connect.long_read(File.how_many, storage)
-        missing = done = 0
+        context.bar.step("comparing files with the table", total)
+        missing = 0
         for page in connect.pages(lambda after: File.page(storage, after, _ROWS_PAGE), 0, "id"):
             if context.stopping:
                 break
@@ -82,8 +83,7 @@ class RowComparison:
                     self.stored += row.status == FileStatus.STORED
                     missing += self._compare(row)
             self._require_most(missing, total)
-            done += len(page)
-            context.progress(done, total, "rows compared")
+            context.bar.advance(len(page))
         self._require_most(missing, self.stored)
         if context.stopping and self.stored < _ROWS_PAGE:
             # Stopped before a lost file and an unmounted disk could be told apart.

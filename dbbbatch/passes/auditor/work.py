@@ -46,6 +46,7 @@ class AuditorWork(Work):
     """
 
     kind = "auditor"
+    did = "verified"
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class AuditorWork(Work):
         orphans = OrphanSearch(context, finder)
         content = Verification(context, finder)
         rows.compare()
+        context.counts["compared"] += rows.stored
         rows.mark()
         most = math.ceil(self._share * rows.stored)
         steps: dict[str, Callable[[], None]] = {

@@ -103,7 +103,7 @@ class FinderBatch:
             self._put_off(files)
         if ready:
             stored, failed = store.store(self._area, ready)
-            self._counts["stored"] += len(stored)
+            self._job.context.did("stored", len(stored), sum(each.size_bytes for each in stored))
             # What was copied is remembered, or was dropped, with its own record.
             self._settled |= {each.name for each in stored if each.copied}
             self._put_off(failed)
@@ -182,6 +182,7 @@ class FinderBatch:
 
     def _deal_with_duplicates(self, files: Sequence[Incoming]) -> None:
         self._counts["duplicates"] += len(files)
+        self._job.context.bar.advance(len(files), sum(each.size_bytes for each in files))
         if self._section.alternative == "delete":
             self._remove(files)
             return

@@ -183,6 +183,7 @@ class LoggedFiles:
             # Counted anew where the transaction is repeated.
             counts["updated"] = len(changed)
             counts["stored"] = len(recorded) - len(changed)
+            counts["size"] = sum(each.status.st_size for each in recorded)
             counts["awaited"] = sum(
                 left.verdict == WhyRemembered.AWAITED for left in lefts.values()
             )
@@ -192,6 +193,8 @@ class LoggedFiles:
             )
 
         adopt(self._area, ready, write)
+        size = counts.pop("size")
+        self._job.context.did("stored", counts.pop("stored"), size)
         self._job.context.counts.update(+counts)
         return whole
 

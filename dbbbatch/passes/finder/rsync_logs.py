@@ -40,6 +40,7 @@ class RsyncWork(JobWork):
     """
 
     kind = "finder"
+    did = "stored"
 
     def __init__(self, finder: Finder, since: datetime.date | None = None) -> None:
         self._finder = finder
@@ -63,6 +64,7 @@ class _LogsJob(FinderJob):
         self._logged = LoggedFiles(self)
 
     def work(self) -> None:
+        self.context.bar.step("recording what logs name")
         self._logged.look_again()
         for log in self._logs():
             if self.context.stopping:

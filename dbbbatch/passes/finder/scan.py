@@ -35,6 +35,7 @@ class FinderWork(JobWork):
     """
 
     kind = "finder"
+    did = "stored"
 
     def __init__(self, finder: Finder) -> None:
         self._finder = finder
@@ -57,6 +58,8 @@ class _ScanJob(FinderJob):
 
     def work(self) -> None:
         trouble: TryLater | None = None
+        self.context.bar.step("storing files")
+        self.context.bar.count_ahead(self._found)
         for batch in self._read_ahead():
             try:
                 self.area.require_mounted()
@@ -65,7 +68,6 @@ class _ScanJob(FinderJob):
                 batch.discard()
                 raise
             trouble = trouble or batch.trouble
-            self.context.progress(self.context.counts["stored"])
         place.remove_empty_directories(
             self.section.source, self.section.expiration, may_go=self._may_go
         )
@@ -142,7 +144,12 @@ class _ScanJob(FinderJob):
             raise trouble
 
     def _batches(self, odd: Note = _note_nothing) -> Iterator[list[Found]]:
-        """Yield the files of the source, as far as --match lets them through."""
+        """Yield the files of the source, as far as --match lets them through, in batches."""
+        section = self.section
+        with faults.as_try_later(section.source):
+            yield from batched_by_size(self._found(odd), section.batch_files, section.batch_bytes)
+
+    def _found(self, odd: Note = _note_nothing) -> Iterator[Found]:
         section = self.section
 
         def is_to_be_stored(found: Found) -> bool:
@@ -151,9 +158,7 @@ class _ScanJob(FinderJob):
             return found.rel != section.sentinel and self.context.matches(found.rel)
 
         found = scan(section.source, section.exclude, section.settle, odd=odd)
-        files = filter(is_to_be_stored, found)
-        with faults.as_try_later(section.source):
-            yield from batched_by_size(files, section.batch_files, section.batch_bytes)
+        return filter(is_to_be_stored, found)
 
     def _due_of(
         self, batch: list[Found], held_back: Note = _note_nothing

@@ -130,8 +130,9 @@ class Delivery:
             return recorded
 
         recorded = connect.write(write)
+        size = sum(item.size_bytes for item in delivered if item.row.id in recorded)
+        self.context.did("delivered", len(recorded), size)
         for name, count in (
-            ("delivered", len(recorded)),
             ("vanished", len(gone)),
             ("conflicts", len(conflicts)),
             ("postponed", len(postponed)),

@@ -106,9 +106,7 @@ class Scheduler:
         self._streams.trouble = delivery.trouble
         self._scan: Iterator[list[HandoffRow]] | None = scanned(context, section)
         self._head_start = time.monotonic() + HEAD_START
-        self._scanned = 0
-        self._scanning = 0.0
-        self._total: int | None = None
+        self._begin_count()
         self._next_scan = float("inf")
         self._backlog = 0
         self._backlog_goes = False
@@ -196,22 +194,33 @@ class Scheduler:
         if not self._scan and due and self._may_send():
             self._backlog_goes = False
             self._scan = scanned(self.context, self._section)
-            self._scanned, self._scanning = self.context.counts["delivered"], 0.0
+            self._begin_count()
         return self._scan is not None
+
+    def _begin_count(self) -> None:
+        """Begin to count what the pass has to do: what is delivered has left the buffer."""
+        self._scanned, self._scanned_size = (
+            self.context.counts["delivered"],
+            self.context.size_bytes,
+        )
+        self._scanning = 0.0
 
     def _scan_on(self) -> None:
         """Record the next chunk of the buffer."""
         assert self._scan is not None
+        self.context.bar.doing("looking at the buffer")
         began = time.monotonic()
         with faults.as_try_later(self._section.buffer):
             chunk = next(self._scan, None)
         if chunk is not None:
             connect.write(HandoffFile.found, self._site, self._section.name, chunk)
             self._scanned += len(chunk)
+            self._scanned_size += sum(row.size_bytes for row in chunk)
+        self.context.bar.expect(self._scanned, self._scanned_size, more=chunk is not None)
         now = time.monotonic()
         self._scanning += now - began
         if chunk is None:
-            self._scan, self._total = None, self._scanned
+            self._scan = None
             self._backlog = self._backlog or connect.read(HandoffFile.newest)
             self._next_scan = now + max(RESCAN, self._scanning / RESCAN_SHARE)
             self._failed_before.rewind()
@@ -232,6 +241,7 @@ class Scheduler:
         batch = self._delivery.intend(items, failed_before=failed_before)
         self._under_way.update(item.row.id for item in items)
         self._streams.send(batch)
+        self.context.bar.doing("sending", len(items), batch.size_bytes)
 
     def _choose(self) -> tuple[list[Prepared], bool]:
         """Choose the files of the next batch; return them, and whether they failed before."""
@@ -256,6 +266,7 @@ class Scheduler:
         # Those of a conflict come back again and again.
         if any(row.id <= self._backlog and not row.conflict_since for row in rows):
             self._backlog_goes = self._backlog_goes or queue is self._new
+        self.context.bar.doing("reading", len(rows), sum(row.size_bytes for row in rows))
         found = list(buffer.prepare_files(self._section, rows))
         self._delivery.failures.record_prepared(rows, found)
         self._suspects.difference_update(
@@ -284,7 +295,6 @@ class Scheduler:
             self._failed_before.rewind()
         if not result.unknown:
             self._streams.clean(result.batch)
-        self.context.progress(self.context.counts["delivered"], self._total)
 
     def _divide(self, result: TransferResult) -> None:
         """Send a batch for which there was no room in two halves, unless it is one file."""

@@ -30,6 +30,8 @@ class HandoffWork(Work):
     """What `dbb-handoff` does for one section."""
 
     kind = "handoff"
+    did = "delivered"
+    reads = False
 
     def __init__(self, section: Handoff) -> None:
         self._section = section

@@ -31,7 +31,6 @@ CLAIM = 300.0
 RENEWAL = 60.0
 
 _COUNTS = {
-    IngestStatus.SUCCESS: "ingested",
     IngestStatus.FAILURE: "failed",
     IngestStatus.UNKNOWN: "failed",
     IngestStatus.INVALID: "failed",
@@ -141,8 +140,12 @@ class Claims:
             )
             for outcome in outcomes
         ]
+        sizes = {change.file_id: self._claimed[change.file_id].size_bytes for change in changes}
         for change in self._write(changes):
-            self.context.counts[_COUNTS.get(change.status, "later")] += 1
+            if change.status is IngestStatus.SUCCESS:
+                self.context.did("ingested", 1, sizes[change.file_id])
+            else:
+                self.context.counts[_COUNTS.get(change.status, "later")] += 1
 
     def release(
         self, file_ids: Iterable[int], why: str, status: IngestStatus | None = None

@@ -52,6 +52,7 @@ class IngesterWork(Work):
     """
 
     kind = "target"
+    did = "ingested"
     interval = 1.0
 
     def __init__(self, section: Target) -> None:
@@ -125,8 +126,6 @@ class Offer:
         self._measured_since = time.monotonic()
         self._found_nothing = float("-inf")
         self._laters = 0
-        self._done = 0
-        self._total: int | None = None
         self._error: DbbError | None = None
 
     def run(self) -> None:
@@ -136,7 +135,8 @@ class Offer:
             return
         self.context.roots.require(self.section.storage, self.section.sentinel)
         if self.context.options.progress:
-            self._total = connect.read(due_count, self._target.id, longest)
+            due = connect.read(due_count, self._target.id, longest)
+            self.context.bar.step("offering files", due)
         if claimed := self.intend():
             from dbbbatch.targets.pool import WorkerPool
             from dbbbatch.targets.worker import Launch
@@ -265,8 +265,6 @@ class Offer:
         if missing := rules.missing(outcomes):
             outcomes = self._without_storage_trouble(outcomes, missing)
         self._claims.record(outcomes)
-        self._done += len(outcomes)
-        self.context.progress(self._done, self._total)
 
     def _without_storage_trouble(
         self, outcomes: list[Outcome], missing: Sequence[int]

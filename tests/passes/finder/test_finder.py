@@ -16,7 +16,6 @@ from dbbbatch.files import checksum, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.passes.finder import examine
 from dbbbatch.passes.finder.scan import FinderWork
-from dbbbatch.passes.runner import Options, PassContext
 from tests.support.finding import SENTINEL, Finding, tree
 
 
@@ -843,7 +842,7 @@ class TestLookingOnly:
 
     def test_work_is_due_only_for_files_that_are_new(self, finding):
         work = FinderWork(finding.finder)
-        look = PassContext(finding.settings, finding.finder, Options(), None, None)
+        look = finding.context()
         with finding.database():
             assert not work.due(look)
             finding.put("a")

@@ -52,9 +52,8 @@ class Logs(Finding):
 
     def is_due(self):
         """Tell whether a lingering pass would begin anew."""
-        look = runner.PassContext(self.settings, self.finder, runner.Options(), None, None)
         with self.database():
-            return self._work(self.finder).due(look)
+            return self._work(self.finder).due(self.context())
 
     def store(self, rel, content=b"data"):
         """Put a file in storage, as rsync does."""

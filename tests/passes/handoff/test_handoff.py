@@ -293,7 +293,8 @@ def test_lingering_wakes_for_a_new_file_only(site: Site) -> None:
     settings = site.settings()
     section = settings.handoff[site.name]
     handoff = HandoffWork(section)
-    look = runner.PassContext(settings, section, runner.Options(), None, None)
+    notices = runner.Notices(site.state, section.label)
+    look = runner.PassContext(settings, section, runner.Options(), notices, None)
     connect.connect(settings.database)
     due = [handoff.due(look)]
     make_pass(site)
