@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
 from dbbbatch.errors import AWAY, NO_ROOM
+from dbbbatch.files import names
+from dbbbatch.passes.notices import Notice
+from dbbbatch.report import words
 from dbbbatch.report.health import Component, Level, Room, Trouble
 
 #: Kinds of pass that cron starts again and again.
@@ -135,9 +138,9 @@ def overdue_trouble(component: Component, longest: float | None, now: datetime) 
         return None
     name = component.label
     if component.last_ok is None and began is None:
-        message = f"has never made a pass, and is expected every {_interval(longest)}"
+        message = f"has never made a pass, and is expected every {words.span_for_people(longest)}"
     else:
-        usual = f"usually every {_interval(component.usual or longest)}"
+        usual = f"usually every {words.span_for_people(component.usual or longest)}"
         message = (
             f"has not succeeded since {component.last_ok or began:%Y-%m-%d %H:%M} UTC; {usual}"
         )
@@ -153,13 +156,6 @@ def overdue_trouble(component: Component, longest: float | None, now: datetime) 
     )
 
 
-def _interval(seconds: float) -> str:
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def room_troubles(site: str, rooms: Iterable[Room]) -> list[Trouble]:
     """Return the places that have less free room than they must have."""
     found = []
@@ -167,8 +163,8 @@ def room_troubles(site: str, rooms: Iterable[Room]) -> list[Trouble]:
         if room.free_bytes < room.needed_bytes:
             label = room.where.partition("]")[0].removeprefix("[").removesuffix(".endpoint")
             message = (
-                f"{room.path} ({room.where}): {room.free_bytes >> 20} MiB free, less than "
-                f"{room.needed_bytes >> 20} MiB"
+                f"{room.path} ({room.where}): {words.size_for_people(room.free_bytes)} free, less "
+                f"than {words.size_for_people(room.needed_bytes)}"
             )
             named = label if label.count(".") else ""
             found.append(Trouble(site, named, "no room", 0, message, "make room there"))
@@ -225,6 +221,72 @@ def _is_met_by(seen: Trouble, of_pass: Trouble) -> bool:
         return seen.what in ("configuration", "lock")
     about = seen.message.partition(":")[0].partition(" (")[0]
     return seen.label in ("", of_pass.label) and bool(about) and about in of_pass.message
+
+
+#: Keys of notices that are about files, not about how a pass ended.
+_ABOUT_FILES = re.compile(
+    r"(failed|stuck)$|(failed|odd|forbidden|busy|quarantine|unread|unreadable|orphan)[:… ]"
+)
+
+#: Keys of what the tables say in detail, and of what they say of most kinds.
+_IN_TABLES = re.compile(r"(failed|stuck)$|quarantine[:…]|hold ")
+_FAILED = re.compile(r"failed[:…]")
+
+
+def warnings_of(
+    component: Component, notices: Mapping[str, Notice], asked: bool, wrong: bool
+) -> Trouble | None:
+    """Return what a component of this host reported and is not over, unless it is said elsewhere.
+
+    Parameters
+    ----------
+    component : `Component`
+    notices : mapping
+        By key, what its passes reported.
+    asked : `bool`
+        The database could be asked, and says which files fail.
+    wrong : `bool`
+        It says that files of storage are missing or corrupt.
+    """
+
+    def is_said(key: str) -> bool:
+        if " hangs: " in key or (component.code not in (0, 1) and not _ABOUT_FILES.match(key)):
+            return True
+        in_tables = wrong or not component.label.startswith(("auditor.", "janitor."))
+        return asked and bool(_IN_TABLES.match(key) or (in_tables and _FAILED.match(key)))
+
+    left = [notice for key, notice in notices.items() if not is_said(key)]
+    if not left:
+        return None
+    message = without_advice(left[0].message)
+    if len(left) > 1:
+        message += f" (and {names.counted(len(left) - 1, 'more warning')})"
+    since = since_seconds(min(notice.since for notice in left))
+    return Trouble(component.site, component.label, "warning", 0, message, since=since)
+
+
+def failed_pass(component: Component, told: Container[str]) -> Trouble | None:
+    """Return that files failed in a last pass, if nothing else says which.
+
+    Parameters
+    ----------
+    component : `Component`
+    told : container of `str`
+        Labels at its site of which other troubles tell.
+    """
+    if component.code != 1 or component.label in told:
+        return None
+    message = without_advice(component.message) or "files failed"
+    files = component.counts.get("failed", 0)
+    return Trouble(component.site, component.label, "failed", files, message)
+
+
+def with_since(trouble: Trouble, notices: Mapping[str, Notice]) -> Trouble:
+    """Return a trouble with files, with the time when its component reported that it began."""
+    notice = notices.get("failed" if trouble.what == "failing" else "")
+    if trouble.since is None and notice is not None:
+        return replace(trouble, since=since_seconds(notice.since))
+    return trouble
 
 
 def worst_first(troubles: Iterable[Trouble]) -> list[Trouble]:

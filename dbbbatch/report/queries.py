@@ -90,14 +90,14 @@ def status() -> SiteStatus:
 
 
 def _status() -> SiteStatus:
-    now, handoffs, passes = connect.now(), _handoff_backlog(), last_passes()
+    now, passes = connect.now(), last_passes()
     sites = {last.name: last.site for last in passes if last.script == "finder"}
     return SiteStatus(
         at=now,
         passes=passes,
-        backlog=[*handoffs, *_storage_backlog(sites), *_ingest_backlog()],
+        backlog=[*_handoff_backlog(), *_storage_backlog(sites), *_ingest_backlog()],
         trouble=[
-            *_handoff_failing(handoffs),
+            *_handoff_failing(),
             *_unconfirmed([last for last in passes if last.script == "janitor"]),
             *_ingest_failing(),
             *_finder_failing(),
@@ -182,12 +182,13 @@ def _handoff_backlog() -> list[Waiting]:
     found = []
     for site, name, state, files in _rows(
         f"SELECT site, handoff, status, COUNT(*) FROM handoff_file WHERE {_UNFINISHED_STATUSES}"
-        " AND status <> 'QUARANTINED' GROUP BY site, handoff, status"
+        " AND status <> 'QUARANTINED' AND error IS NULL GROUP BY site, handoff, status"
         " ORDER BY site, handoff, status DESC"
     ):
         ((size, oldest),) = _rows(
             "SELECT SUM(size_bytes), MIN(discovered_at) FROM handoff_file"
-            f" WHERE {_UNFINISHED_STATUSES} AND site = ? AND handoff = ? AND status = ?",
+            f" WHERE {_UNFINISHED_STATUSES} AND site = ? AND handoff = ? AND status = ?"
+            " AND error IS NULL",
             (site, name, state),
         )
         label, step = f"handoff.{name}", _STEP[state]
@@ -236,7 +237,8 @@ def _storage_backlog(sites: Mapping[str, str]) -> list[Waiting]:
 #: What an ingest waits for, each with the condition of one of the table's partial indexes.
 _WAITING_FOR = {
     "ingest": "status = 'UNTRIED' AND next_try_at IS NULL",
-    "try again": "next_try_at IS NOT NULL",
+    # Those that failed, or were put off, are a trouble.
+    "try again": "next_try_at IS NOT NULL AND status NOT IN ('FAILURE', 'UNKNOWN', 'UNTRIED')",
     "end its try": "claim IS NOT NULL",
 }
 
@@ -261,24 +263,18 @@ def _ingest_backlog() -> list[Waiting]:
     ]
 
 
-def _handoff_failing(backlog: list[Waiting]) -> list[Trouble]:
+def _handoff_failing() -> list[Trouble]:
     found = []
-    for waiting in backlog:
-        state = next(state for state, step in _STEP.items() if step == waiting.step)
-        key = (waiting.site, waiting.label.partition(".")[2], state)
-        ((files, newest),) = _rows(
-            f"SELECT COUNT(*), MAX(id) FROM handoff_file WHERE {_UNFINISHED_STATUSES}"
-            " AND site = ? AND handoff = ? AND status = ? AND error IS NOT NULL",
-            key,
-        )
-        if files:
-            ((message,),) = _rows("SELECT error FROM handoff_file WHERE id = ?", [newest])
-            # Only sending can be tried again by hand; the error of a failed move has its path.
-            listing = f"dbb retry {waiting.label} --status FOUND --dry-run"
-            listing = listing if state == "FOUND" else ""
-            found.append(
-                Trouble(waiting.site, waiting.label, "failing", files, message, "", listing)
-            )
+    for site, name, state, files, newest in _rows(
+        "SELECT site, handoff, status, COUNT(*), MAX(id) FROM handoff_file"
+        f" WHERE {_UNFINISHED_STATUSES} AND status <> 'QUARANTINED' AND error IS NOT NULL"
+        " GROUP BY site, handoff, status ORDER BY site, handoff, status DESC"
+    ):
+        ((message,),) = _rows("SELECT error FROM handoff_file WHERE id = ?", [newest])
+        # Only sending can be tried again by hand; the error of a failed move has its path.
+        label = f"handoff.{name}"
+        listing = f"dbb retry {label} --status FOUND --dry-run" if state == "FOUND" else ""
+        found.append(Trouble(site, label, "failing", files, message, "", listing))
     return found
 
 
@@ -305,11 +301,27 @@ def _unconfirmed(janitors: list[LastPass]) -> list[Trouble]:
     return found
 
 
-#: What is wrong with files of a target: the condition, what to do, and options of the listing.
+#: The condition of the partial index of what went wrong, word for word.
+_WENT_WRONG = "status IN ('FAILURE', 'UNKNOWN', 'INVALID')"
+
+#: What is wrong with files of a target: the condition, what to do, and what lists them.
 _INGEST_TROUBLE = {
-    "failing": ("status IN ('FAILURE', 'UNKNOWN') AND next_try_at IS NOT NULL", "", ""),
-    "gave up": ("status IN ('FAILURE', 'UNKNOWN') AND next_try_at IS NULL", "dbb retry {}", ""),
-    "invalid": ("status = 'INVALID'", "dbb retry {0} --status INVALID", " --status INVALID"),
+    "put off": ("next_try_at IS NOT NULL AND status = 'UNTRIED'", "", ""),
+    "failing": (
+        f"{_WENT_WRONG} AND status <> 'INVALID' AND next_try_at IS NOT NULL",
+        "",
+        "dbb retry {} --dry-run",
+    ),
+    "gave up": (
+        f"{_WENT_WRONG} AND status <> 'INVALID' AND next_try_at IS NULL",
+        "dbb retry {}",
+        "dbb retry {} --dry-run",
+    ),
+    "invalid": (
+        f"{_WENT_WRONG} AND status = 'INVALID'",
+        "dbb retry {} --status INVALID",
+        "dbb retry {} --status INVALID --dry-run",
+    ),
 }
 
 
@@ -319,20 +331,16 @@ def _ingest_failing() -> list[Trouble]:
         "SELECT id, site, name FROM target WHERE retired_at IS NULL ORDER BY site, name"
     ):
         label = f"target.{name}"
-        for what, (condition, advice, chosen) in _INGEST_TROUBLE.items():
-            # The first condition is that of the partial index, word for word.
-            among = (
-                "FROM ingest_state WHERE target_id = ?"
-                f" AND status IN ('FAILURE', 'UNKNOWN', 'INVALID') AND {condition}"
-            )
-            ((files,),) = _rows(f"SELECT COUNT(*) {among}", [target])
+        for what, (condition, advice, listing) in _INGEST_TROUBLE.items():
+            among = f"FROM ingest_state WHERE target_id = ? AND {condition}"
+            ((files, since),) = _rows(f"SELECT COUNT(*), MIN(changed_at) {among}", [target])
             if files:
                 newest = f"SELECT message {among} ORDER BY changed_at DESC, file_id DESC LIMIT 1"
                 ((message,),) = _rows(newest, [target])
-                listing = f"dbb retry {label}{chosen} --dry-run"
-                found.append(
-                    Trouble(site, label, what, files, message, advice.format(label), listing)
-                )
+                # What is tried again changes at each try.
+                since = None if what in ("put off", "failing") else read_moment(since)
+                advice, listing = advice.format(label), listing.format(label)
+                found.append(Trouble(site, label, what, files, message, advice, listing, since))
     return found
 
 
@@ -386,10 +394,12 @@ def _quarantined() -> list[Trouble]:
             reason,
             f"dbb quarantine release {label}, or dbb ignore {label} --status QUARANTINED",
             f"dbb quarantine list {label}",
+            read_moment(since),
         )
-        for site, label, files, reason in _rows(
-            "SELECT waiting.site, waiting.label, waiting.files, quarantine.reason FROM ("
-            " SELECT site, label, COUNT(*) AS files, MAX(id) AS newest FROM quarantine"
+        for site, label, files, reason, since in _rows(
+            "SELECT waiting.site, waiting.label, waiting.files, quarantine.reason, waiting.since"
+            " FROM (SELECT site, label, COUNT(*) AS files, MAX(id) AS newest,"
+            " MIN(quarantined_at) AS since FROM quarantine"
             " WHERE released_at IS NULL AND quarantined_at IS NOT NULL GROUP BY site, label"
             ") AS waiting JOIN quarantine ON quarantine.id = waiting.newest ORDER BY 1, 2"
         )

@@ -18,8 +18,8 @@ from dbbbatch.errors import AWAY, NO_ROOM, DbbError, TryLater
 from dbbbatch.files import processes
 from dbbbatch.files.state import as_user
 from dbbbatch.passes.memory import PassMemory
-from dbbbatch.report import host, judge, queries
-from dbbbatch.report.health import Component, Health, Level, Trouble
+from dbbbatch.report import backlog, host, judge, queries
+from dbbbatch.report.health import Component, Health, Level, Trouble, Waiting
 from dbbbatch.report.judge import moment, since_seconds
 
 #: The file that is found without -c, by whoever pastes a command.
@@ -41,7 +41,8 @@ def examine(settings: Settings, *, look: float = 2.0) -> Health:
     """
     seen = host.look_here(settings, look)
     known, error = _ask_database(settings, look)
-    return _Examination(settings, seen, known, error).health()
+    waiting = backlog.look_at(settings, known.backlog if known else None, look)
+    return _Examination(settings, seen, known, error, waiting).health()
 
 
 def _ask_database(
@@ -64,6 +65,7 @@ class _Examination:
     seen: host.HostView
     known: queries.SiteStatus | None
     error: DbbError | None
+    waiting: list[Waiting]
 
     @property
     def now(self) -> datetime:
@@ -81,6 +83,7 @@ class _Examination:
             *self._overdue(limits),
             *self._of_files(),
         ]
+        troubles += self._reported(components, troubles)
         path = str(self.settings.path)
         config = "" if path == _DEFAULT_CONFIG else f"-c {shlex.quote(path)}"
         return Health(
@@ -90,7 +93,7 @@ class _Examination:
                 judge.pasteable(trouble, self.site, config) for trouble in troubles
             ),
             components=components,
-            backlog=self.known.backlog if self.known else [],
+            backlog=self.waiting,
             rooms=self.seen.rooms,
             database=str(self.error) if self.error else "",
         )
@@ -168,10 +171,7 @@ class _Examination:
         return [
             *self._database(),
             *self._hidden(),
-            *(
-                self._trouble(one.label, one.what, one.message, judge.ADVICE.get(one.what, ""))
-                for one in self.seen.problems
-            ),
+            *map(self._problem, self.seen.problems),
             *self._hanging(),
             *judge.room_troubles(self.site, self.seen.rooms),
         ]
@@ -186,6 +186,12 @@ class _Examination:
         level: Level = Level.CRITICAL,
     ) -> Trouble:
         return Trouble(self.site, label, what, 0, message, advice, since=since, level=level)
+
+    def _problem(self, seen: host.Seen) -> Trouble:
+        advice = judge.ADVICE.get(seen.what, "")
+        # Without [alert] or [report] passes do their work.
+        level = Level.CRITICAL if "." in seen.label or not seen.label else Level.WARNING
+        return self._trouble(seen.label, seen.what, seen.message, advice, level=level)
 
     def _database(self) -> Iterator[Trouble]:
         if self.error is None:
@@ -218,7 +224,28 @@ class _Examination:
                 yield self._trouble(label, "hangs", message, advice, since_seconds(holder.since))
 
     def _of_files(self) -> list[Trouble]:
-        return list(self.known.trouble) if self.known else []
+        """Return the files that are wrong by the tables."""
+        return [
+            judge.with_since(
+                trouble,
+                self.seen.notices.get(trouble.label, {}) if trouble.site == self.site else {},
+            )
+            for trouble in (self.known.trouble if self.known else ())
+        ]
+
+    def _reported(self, components: list[Component], troubles: list[Trouble]) -> Iterator[Trouble]:
+        """Yield what passes reported that nothing else says."""
+        wrong = any(trouble.what in ("missing", "corrupt") for trouble in troubles)
+        for component in components:
+            told = {one.label for one in troubles if one.site == component.site}
+            found = None
+            if component.site == self.site:
+                notices = self.seen.notices.get(component.label, {})
+                found = judge.warnings_of(component, notices, self.known is not None, wrong)
+            if wrong and component.label.startswith("auditor."):
+                told.add(component.label)
+            if found := found or judge.failed_pass(component, told):
+                yield found
 
 
 def _of_row(row: queries.LastPass) -> Component:

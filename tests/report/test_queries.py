@@ -41,6 +41,22 @@ def test_a_pass_that_never_ended_well_has_no_last_time(run_row: Row) -> None:
     assert queries.status().passes[0].last_ok is None
 
 
+def test_a_pass_in_which_files_failed_worked(run_row: Row) -> None:
+    run_row("handoff", "latiss", "failed", 1, exit_code=1)
+    run_row("handoff", "latiss", "later", 2, exit_code=75)
+    run_row("handoff", "latiss", "later", 3, exit_code=75)
+    (last,) = queries.status().passes
+    assert last.last_ok is not None
+    assert last.failing_since is not None
+    assert (last.last_ok.minute, last.failing_since.minute) == (1, 2)
+
+
+def test_a_process_that_lingers_starts_once(run_row: Row) -> None:
+    for minute, pid in enumerate((1, 1, 1, 2, 2, 3)):
+        run_row("handoff", "latiss", "ok", minute, pid=pid)
+    assert [start.minute for start in queries.status().passes[0].starts] == [0, 3, 5]
+
+
 def test_the_backlog_of_a_handoff_is_what_is_not_yet_held(handoff_row: Row) -> None:
     handoff_row("a", "FOUND")
     handoff_row("b", "FOUND", discovered_at="2026-11-24 04:00:00.000000")
@@ -60,7 +76,7 @@ def test_the_backlog_of_a_handoff_is_what_is_not_yet_held(handoff_row: Row) -> N
 def test_the_backlog_of_a_target_is_what_is_due_or_will_be(stored: Row, ingest_row: Row) -> None:
     ingest_row(stored("a"), "UNTRIED")
     ingest_row(stored("b"), "UNTRIED")
-    ingest_row(stored("c"), "FAILURE", next_try_at=SOON)
+    ingest_row(stored("c"), "RERUN", next_try_at=SOON)
     ingest_row(stored("d"), "PENDING", claim=1)
     for n, status in enumerate(("SUCCESS", "IGNORED", "INVALID", "BACKFILL", "FAILURE")):
         ingest_row(stored(f"e{n}"), status)
@@ -69,6 +85,19 @@ def test_the_backlog_of_a_target_is_what_is_due_or_will_be(stored: Row, ingest_r
         ("target.gen3", "ingest", 2),
         ("target.gen3", "try again", 1),
         ("target.gen3", "end its try", 1),
+    ]
+
+
+def test_a_file_that_fails_is_counted_once(stored: Row, ingest_row: Row, handoff_row: Row) -> None:
+    handoff_row("a", "FOUND", error="exit code 12", attempts=2)
+    ingest_row(stored("b"), "FAILURE", next_try_at=SOON, message="busy")
+    ingest_row(stored("c"), "UNTRIED", next_try_at=SOON, message="exit code 75")
+    status = queries.status()
+    assert status.backlog == []
+    assert [(one.label, one.what, one.files) for one in status.trouble] == [
+        ("handoff.latiss", "failing", 1),
+        ("target.gen3", "put off", 1),
+        ("target.gen3", "failing", 1),
     ]
 
 
