@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Sequence
+
 import click
 
 from dbbbatch import __version__
 from dbbbatch.cli import output
-from dbbbatch.cli.operator import Operator, leave
-from dbbbatch.cli.options import utc_now
-from dbbbatch.errors import UsageError
+from dbbbatch.cli.operator import Operator, absolute, leave
+from dbbbatch.errors import ConfigError, LockHeld, UsageError
+from dbbbatch.report import verdict
 from dbbbatch.report.health import Health
+from dbbbatch.report.nights import Night
 
 
 @click.command("dbb-report", context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,14 +27,36 @@ def command(operator: Operator, directory: str | None, config: str | None, text:
     """Write the state of all sites that use the database: to DIR, as pages for a browser.
 
     It changes nothing but its own pages. Without the database, it reports what this host knows.
+    The exit code is 0 also where not all is well.
     """
     operator.given = config or operator.given
     if not (directory or text):
         raise UsageError("nothing to do: give the directory of the pages, or --text")
-    health = Health(at=utc_now(), site=operator.site)
+    health = verdict.examine(operator.settings)
+    nights: Sequence[Night] | None = None
     if text:
-        output.line(health.level.name)
+        from dbbbatch.report.text import as_text
+
+        for line in as_text(health, nights or ()):
+            output.line(line)
+    if directory:
+        _write_pages(operator, absolute(directory), health, nights)
     return 0
+
+
+def _write_pages(
+    operator: Operator, directory: str, health: Health, nights: Sequence[Night] | None
+) -> None:
+    # Where the library that plots keeps what it found out about fonts: cron's user has no home.
+    os.environ.setdefault("MPLCONFIGDIR", os.path.join(operator.settings.site.state, "matplotlib"))
+    try:
+        from dbbbatch.report.page import render, site
+    except ImportError as error:
+        raise ConfigError(
+            f"{error.name} is not installed, which pages need: pip install 'dbbbatch[report]'"
+        ) from None
+    with contextlib.suppress(LockHeld):  # that one writes the same
+        site.write_site(directory, health, nights, render.NightFiles())
 
 
 def main() -> None:

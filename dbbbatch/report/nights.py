@@ -1,15 +1,15 @@
 """The numbers of nights: what was found, delivered, stored and ingested, how soon, what is missing.
 
-`dbbbatch.report.night_rows` reads them from the database.
+The night of a file is the date in its path, or the night in which it was first seen. Only files
+first seen since the beginning of the oldest night that is asked for are read, in the order of an
+index, and none of them is kept in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
-from types import MappingProxyType
-from typing import NamedTuple
 
 #: Seconds: the upper bounds of `Latency.within`.
 LATENCY_BOUNDS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 604800)
@@ -91,8 +91,8 @@ class Step:
         `None` where no time is known; of "found" always.
     bytes_by_time : `tuple` [`int`]
         Bytes that made it in each `BIN` seconds from the beginning of the night to its end.
-    bytes_earlier, bytes_later : `int`
-        Bytes that made it before the night, as its beginning is configured, and after it.
+    bytes_later : `int`
+        Bytes that made it after the night.
     """
 
     name: str
@@ -106,7 +106,6 @@ class Step:
     size_bytes: int
     latency: Latency | None
     bytes_by_time: tuple[int, ...]
-    bytes_earlier: int
     bytes_later: int
 
     @property
@@ -136,14 +135,14 @@ class Reason:
     example: str
 
 
-class NightFile(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class NightFile:
     """A file of a night, and where it is now.
 
     Attributes
     ----------
     path : `str`
         Relative, as in the database.
-    size_bytes : `int`
     where : `str`
         In words: "in the buffer", "delivered", "stored", "missing", "corrupt", "quarantined", ….
     targets : mapping
@@ -153,7 +152,7 @@ class NightFile(NamedTuple):
     path: str
     size_bytes: int
     where: str
-    targets: Mapping[str, str] = MappingProxyType({})
+    targets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

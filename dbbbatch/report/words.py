@@ -1,10 +1,17 @@
-"""Sizes, times and spans in words for people."""
+"""Sizes, times, spans and states in words for people."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import datetime
 
 from dbbbatch.config import fields
+from dbbbatch.report.health import Health, Level
+from dbbbatch.report.nights import Night
+
+#: What files are that have made a step; of a target they are in it.
+_DONE = {"delivered": "delivered", "stored": "stored"}
 
 
 def size_for_people(number: int | None) -> str:
@@ -28,3 +35,72 @@ def span_for_people(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def minute(value: datetime | None) -> str:
+    """Write a time (UTC) to the minute."""
+    return f"{value:%Y-%m-%d %H:%M}" if value else ""
+
+
+def noun(number: int, one: str) -> str:
+    """Return a noun, which takes an s but after 1."""
+    return one if number == 1 else f"{one}s"
+
+
+def counts_for_people(counts: Mapping[str, int]) -> str:
+    """Write what a pass did."""
+    return ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
+
+
+def rate_for_people(rate: float | None) -> str:
+    """Write by how many files a second a backlog shrinks, or grows if that is negative."""
+    if rate is None:
+        return "not known"
+    for seconds, unit in ((60, "min"), (3600, "h"), (86400, "d")):
+        if (files := abs(rate) * seconds) >= 1:
+            return f"{'shrinks' if rate > 0 else 'grows'} by {files:,.0f}/{unit}"
+    return "stays the same"
+
+
+#: A command in a text: alone, or after a colon.
+_TYPED = re.compile(r"(?:\A|(?<=: ))(?:sudo .*|(?:\S*/)?dbb[ -].*)", re.DOTALL)
+
+
+def commands_in(advice: str) -> tuple[str, str]:
+    """Split an advice into words and the command to type; either may be empty."""
+    found = _TYPED.search(advice)
+    return (advice[: found.start()].strip(), found[0]) if found else (advice, "")
+
+
+def verdict(health: Health) -> str:
+    """Return in capitals whether all is well."""
+    known = {Level.WELL: "WELL", Level.UNKNOWN: "NOT KNOWN WHETHER ALL IS WELL"}
+    return known.get(health.level, "NOT WELL")
+
+
+def in_short(health: Health) -> str:
+    """Return what follows the verdict: the worst trouble, how many there are, how much waits."""
+    waiting = sum(one.files for one in health.backlog)
+    least = "at least " if any(one.at_least for one in health.backlog) else ""
+    files = f"{least}{waiting:,} {noun(waiting, 'file')} {'waits' if waiting == 1 else 'wait'}"
+    parts = [files if waiting else "no file waits"]
+    if health.troubles:
+        worst, number = health.troubles[0], len(health.troubles)
+        who = f"{worst.label or worst.site}: {worst.what}"
+        if worst.since:
+            who += f" for {span_for_people((health.at - worst.since).total_seconds())}"
+        person = sum(bool(trouble.advice) for trouble in health.troubles)
+        needs = f"{person or 'none'} {'needs' if person == 1 else 'need'} a person"
+        parts = [who, f"{number} {noun(number, 'trouble')}, {needs}", *parts]
+    return f"{'; '.join(parts)}."
+
+
+def night_summary(night: Night) -> str:
+    """Return in a sentence how far the files of a night are."""
+    of = f" of {night.expected:,} expected" if night.expected is not None else ""
+    parts = [f"{night.found:,}{of} {noun(night.expected or night.found, night.unit)} found"]
+    for step in night.steps:
+        if step.name != "found" and step.known:
+            missing = f" ({step.missing:,} missing)" if step.missing else ""
+            parts.append(f"{step.done:,} {_DONE.get(step.name, f'in {step.name}')}{missing}")
+    return f"{', '.join(parts)}."

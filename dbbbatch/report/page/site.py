@@ -1,0 +1,159 @@
+"""A directory of pages that anybody may be reading while it is renewed.
+
+Each file is replaced whole, and is complete without the others. Pages of nights come before the
+overview that links to them, and are removed after it. So a reader, or the next report after a kill,
+meets whole pages only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+
+from dbbbatch.errors import LockHeld, UsageError
+from dbbbatch.files import names, replace
+from dbbbatch.report.health import Health
+from dbbbatch.report.nights import Night
+from dbbbatch.report.page import render
+
+#: The names of our files.
+_PAGE_NAME = re.compile(r"index\.html|search\.js|night-(\d{4}-\d\d-\d\d)\.(?:html|js)")
+
+#: What is within the first bytes of each of our files, with the digest of what it shows.
+_MARK = re.compile(rb"dbb-report\b(?: ([0-9a-f]{24}) )?")
+_MARK_WITHIN = 80
+
+
+def write_site(
+    directory: str,
+    health: Health,
+    nights: Sequence[Night] | None,
+    files: render.NightFiles,
+) -> None:
+    """Write or renew the pages in a directory; it is made if only it itself is missing.
+
+    A page of a night that would say the same is left as it is.
+
+    Parameters
+    ----------
+    directory : `str`
+    health : `Health`
+    nights : sequence of `Night` or `None`
+        The newest first; `None` if they are not known now: then their pages stay as they are.
+    files : `render.NightFiles`
+        Those of these nights.
+
+    Raises
+    ------
+    UsageError
+        The directory cannot be made, or holds a file of somebody else with one of our names.
+    LockHeld
+        Another process writes to it.
+    OSError
+        A file cannot be written.
+    """
+    with contextlib.suppress(FileExistsError), _named_by_usage(directory):
+        os.mkdir(directory, 0o755)
+    with _locked(directory):
+        there = set(_ours(directory))
+        replace.remove_abandoned(directory)
+        _renew(directory, "search.js", render.search_script())
+        for name, content in _night_pages(directory, health, nights or (), files):
+            _renew(directory, name, content)
+        shown = [night.day for night in nights] if nights is not None else _days(there)
+        _renew(directory, "index.html", render.overview(health, nights or (), shown))
+        for name in there:
+            found = _PAGE_NAME.fullmatch(name)
+            if found and found[1] and date.fromisoformat(found[1]) not in shown:
+                os.unlink(os.path.join(directory, name))
+
+
+def _night_pages(
+    directory: str,
+    health: Health,
+    nights: Sequence[Night],
+    files: render.NightFiles,
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of nights that are to be written, by name."""
+    days = [None, *(night.day for night in nights), None]
+    for number, night in enumerate(nights):
+        after, before = days[number], days[number + 2]
+        name = f"night-{night.day}.html"
+        if _digest_of(directory, name) != render.night_digest(night, health.site, before, after):
+            yield name, render.night_page(night, health.site, health.at, before, after)
+        yield f"night-{night.day}.js", files.script(night.day)
+
+
+def _renew(directory: str, name: str, content: bytes) -> None:
+    """Write a file unless it is there already, with that content."""
+    path = os.path.join(directory, name)
+    with contextlib.suppress(FileNotFoundError):
+        if os.stat(path).st_size == len(content):
+            with open(path, "rb") as file:
+                if file.read() == content:
+                    return
+    replace.replace_whole(path, content)
+
+
+def _ours(directory: str) -> Iterator[str]:
+    """Yield the names of our files; raise if one of these names is another's."""
+    for name in os.listdir(directory):
+        if _PAGE_NAME.fullmatch(name):
+            path = os.path.join(directory, name)
+            if os.path.islink(path) or not os.path.isfile(path) or not _mark_of(path):
+                raise UsageError(
+                    f"{names.printable(path)}: was not written by dbb-report, and is not "
+                    "overwritten; give the pages a directory of their own"
+                )
+            yield name
+
+
+def _mark_of(path: str) -> re.Match[bytes] | None:
+    with open(path, "rb") as file:
+        return _MARK.search(file.read(_MARK_WITHIN))
+
+
+def _digest_of(directory: str, name: str) -> str:
+    """Return the digest in a page of ours, or nothing."""
+    try:
+        mark = _mark_of(os.path.join(directory, name))
+    except FileNotFoundError:
+        return ""
+    return mark[1].decode() if mark and mark[1] else ""
+
+
+def _days(there: Iterable[str]) -> list[date]:
+    """Return the days of the pages of nights, the newest first."""
+    found = (_PAGE_NAME.fullmatch(name) for name in there if name.endswith(".html"))
+    return sorted((date.fromisoformat(one[1]) for one in found if one and one[1]), reverse=True)
+
+
+@contextlib.contextmanager
+def _named_by_usage(directory: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        parent = names.printable(os.path.dirname(os.path.abspath(directory)))
+        raise UsageError(f"{parent}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    """Hold the directory's lock, where its file system has one; it dies with this process."""
+    with _named_by_usage(os.path.join(directory, "index.html")):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno == errno.EWOULDBLOCK:
+                message = f"{names.printable(directory)}: another dbb-report writes to it"
+                raise LockHeld(message) from None
+        yield
+    finally:
+        os.close(descriptor)

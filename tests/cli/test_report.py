@@ -1,0 +1,79 @@
+"""`dbb-report`, as cron and people run it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.site import Site
+
+pytestmark = pytest.mark.parametrize("backend", ["sqlite"])
+
+#: As cron may run it: a home that nobody can write to.
+NO_HOME = {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent"}
+
+
+@pytest.fixture
+def busy(site: Site) -> Site:
+    """Two files that went all the way, and one that waits."""
+    site.put_all(["night/a.fits", "night/<script>alert(1)</script>.fits"])
+    for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):
+        assert site.run(script) == (0, "", "")
+    site.put("night/waits.fits")
+    return site
+
+
+def test_pages_are_written_without_a_word(busy: Site, tmp_path: Path) -> None:
+    assert busy.run("dbb-report", str(tmp_path / "pages"), env=NO_HOME) == (0, "", "")
+    page = (tmp_path / "pages" / "index.html").read_text()
+    assert "handoff.latiss" in page
+    assert "finder.latiss" in page
+
+
+def test_text_begins_with_the_verdict(busy: Site) -> None:
+    code, out, err = busy.run("dbb-report", "--text")
+    assert (code, err) == (0, "")
+    assert out.startswith(("WELL: ", "NOT WELL: "))
+    assert "summit handoff.latiss: ok" in out
+
+
+def test_nothing_is_changed_but_the_pages(busy: Site, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in busy.root.rglob("*") if path.is_file()}
+    assert busy.run("dbb-report", str(tmp_path / "pages"), "--text").code == 0
+    after = {path: path.stat().st_mtime_ns for path in busy.root.rglob("*") if path.is_file()}
+    fonts = busy.state / "matplotlib"
+    assert {path: at for path, at in after.items() if fonts not in path.parents} == before
+
+
+def test_without_the_database_it_says_what_this_host_knows(busy: Site, tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    assert busy.run("dbb-report", str(pages)).code == 0
+    busy.write(database={"url": "postgresql://dbb@127.0.0.1:1/dbb"})
+    code, out, _ = busy.run("dbb-report", str(pages), "--text")
+    assert code == 0
+    assert out.startswith("NOT WELL: ")
+    assert "The database could not be asked" in out
+    assert "The database could not be asked" in (pages / "index.html").read_text()
+
+
+def test_nothing_to_do_is_a_mistake(site: Site) -> None:
+    code, out, err = site.run("dbb-report")
+    assert (code, out) == (64, "")
+    assert "give the directory of the pages, or --text" in err
+
+
+def test_a_directory_of_somebody_else_is_refused(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    code, out, err = site.run("dbb-report", str(tmp_path))
+    assert (code, out) == (64, "")
+    assert "was not written by dbb-report" in err
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_a_library_that_is_missing_is_named(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "jinja2.py").write_text("raise ImportError('none', name='jinja2')")
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    code, out, err = site.run("dbb-report", str(tmp_path / "pages"), env=env)
+    assert (code, out) == (78, "")
+    assert "jinja2 is not installed" in err
+    assert site.run("dbb-report", "--text", env=env).code == 0
