@@ -10,6 +10,7 @@ import click
 
 from dbbbatch import __version__
 from dbbbatch.cli.operator import Operator, leave
+from dbbbatch.cli.sections import complete_sections
 
 #: Subcommands, each also a module below `dbbbatch.cli`, with a line of help: kept here so that
 #: ``dbb --help`` imports none of them.
@@ -34,6 +35,8 @@ SUBCOMMANDS = {
     "backup": "Copy an SQLite database while passes run.",
     "confirm": "Answer a far site's janitor which files are stored here.",
     "butler": "Prepare a Butler repository.",
+    "man": "Write manual pages.",
+    "completion": "Print what makes a shell complete the commands.",
 }
 
 
@@ -68,6 +71,7 @@ def _configuration() -> click.Option:
     return click.Option(
         ["-c", "--config"],
         metavar="FILE",
+        type=click.Path(),
         help="Configuration file.",
         expose_value=False,
         callback=_note_configuration,
@@ -78,6 +82,7 @@ def _add_configuration(command: click.Command) -> None:
     if any(parameter.name == "config" for parameter in command.params):
         return
     command.params.append(_configuration())
+    complete_sections(command)
     command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     if isinstance(command, click.Group):
         for inner in command.commands.values():

@@ -24,7 +24,7 @@ from dbbbatch.passes.runner import EXIT_UNFORESEEN
 _MAIN_THREAD = threading.main_thread()
 
 #: Kinds of pass that work by the section of another kind.
-_SECTION_OF = {"janitor": "handoff", "auditor": "finder"}
+SECTION_OF = {"janitor": "handoff", "auditor": "finder"}
 
 
 class Operator:
@@ -85,7 +85,7 @@ class Operator:
             If this configuration runs no such pass.
         """
         kind, _, name = label.partition(".")
-        of = _SECTION_OF.get(kind, kind)
+        of = SECTION_OF.get(kind, kind)
         if not name and of in KINDS:
             return [f"{kind}.{each}" for each in self.settings.chosen(of, None, every=True)]
         self.settings.named(f"{of}.{name}" if name else label)

@@ -10,6 +10,7 @@ from dbbbatch.cli import output
 from dbbbatch.cli.logs import set_up_logging
 from dbbbatch.cli.operator import Operator, leave, show_error
 from dbbbatch.cli.options import duration_option
+from dbbbatch.cli.sections import SectionName
 from dbbbatch.config.sections import Target
 from dbbbatch.errors import DbbError, Interrupted, UsageError
 from dbbbatch.passes import runner
@@ -18,10 +19,12 @@ from dbbbatch.passes.signals import Signals
 
 _OPTIONS = [
     click.argument("name", required=False),
-    click.option("-c", "--config", metavar="FILE", help="Configuration file."),
+    click.option("-c", "--config", metavar="FILE", type=click.Path(), help="Configuration file."),
     click.option("--all", "every", is_flag=True, help="Every section of this kind, in turn."),
     click.option("-v", "--verbose", count=True, help="Log to stderr; twice: in detail."),
-    click.option("--log-file", metavar="FILE", help="Append the log to this file."),
+    click.option(
+        "--log-file", metavar="FILE", type=click.Path(), help="Append the log to this file."
+    ),
     click.option(
         "--dry-run", is_flag=True, help="Show what would be done; take no lock, change nothing."
     ),
@@ -75,6 +78,9 @@ class Script:
         )
         for option in _OPTIONS:
             option(self.command)
+        for parameter in self.command.params:
+            if parameter.name == "name":
+                parameter.type = SectionName([kind], labelled=False)
         self.command.params += own
 
     def __call__(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dbbbatch import errors
+from dbbbatch.cli import described, man
 from dbbbatch.cli.config import sample_of_plugins
 from dbbbatch.config import fields, load, sections, toml
 from dbbbatch.database.models.statuses import FileStatus, HandoffStatus
@@ -20,7 +21,7 @@ from tests.support.scripts import TOP, run_script
 
 DOCS = sorted((TOP / "docs").glob("*.md"))
 PAGES = [TOP / "README.md", *DOCS]
-COMMANDS = dict(reference.commands())
+COMMANDS = dict(described.commands())
 
 
 @pytest.mark.parametrize("page", reference.PAGES)
@@ -116,6 +117,14 @@ def exit_codes() -> set[int]:
 def test_the_table_of_exit_codes_is_complete(page: str) -> None:
     table = (TOP / page).read_text().partition("| code |")[2].partition("\n\n")[0]
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == exit_codes()
+
+
+def test_manual_pages_explain_every_exit_code() -> None:
+    assert set(man.EXIT_CODES) == exit_codes()
+
+
+def test_there_is_a_description_of_every_script() -> None:
+    assert {"dbb", *described.scripts()} == {path.name for path in (TOP / "bin").iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -245,7 +254,7 @@ class TestCrontab:
 
     def test_each_script_has_a_line(self) -> None:
         named = {parse(line)[0] for _, line in self.jobs()}  # type: ignore[index]
-        assert set(reference.scripts()) <= named
+        assert set(described.scripts()) <= named
 
     def test_each_line_is_explained(self) -> None:
         explained = False

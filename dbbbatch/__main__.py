@@ -1,0 +1,5 @@
+"""``python -m dbbbatch`` is `dbb`."""
+
+from dbbbatch.cli.dbb import main
+
+main()
