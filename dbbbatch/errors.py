@@ -30,6 +30,19 @@ NO_ROOM = "no room to record what is done"
 #: silence and as a server that starts.
 AWAY = "the database is busy or away"
 
+#: Key of the trouble that the database answers, and a person must see to it.
+UNUSABLE = "the database is not set up for this"
+
+
+def key_of_missing(path: str) -> str:
+    """Return the key of the trouble that a directory is not there, or is another one by now."""
+    return f"{path} is not there"
+
+
+def key_of_full(place: str) -> str:
+    """Return the key of the trouble that a place has too little room."""
+    return f"{place} is full"
+
 
 class DbbError(Exception):
     """An expected error that ends a script.

@@ -17,7 +17,7 @@ from dbbbatch.areas.endpoint.batch import FileFate, Prepared, SendStatus
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
-from dbbbatch.errors import Interrupted, TryLater
+from dbbbatch.errors import Interrupted, TryLater, key_of_missing
 from dbbbatch.files import checksum, faults, mounts, names, place, scan
 from dbbbatch.files.identity import Version, inode_of, status_of
 from dbbbatch.files.parallel import map_in_order, useful_threads
@@ -47,7 +47,7 @@ def require_areas(section: Handoff, roots: Roots) -> None:
     for key in ("buffer", "holding", "quarantine"):
         path = getattr(section, key)
         if not os.path.isdir(path):
-            raise TryLater(f"{path} ({key}) is not there; is it mounted?")
+            raise TryLater(f"{path} ({key}) is not there; is it mounted?", key=key_of_missing(path))
         if not mounts.same_file_system(section.buffer, path):
             raise TryLater(
                 f"{section.buffer} (buffer) and {path} ({key}) are on different file systems; is "

@@ -18,7 +18,7 @@ from dbbbatch.config.sections import Finder, Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.errors import TryLater, UsageError
+from dbbbatch.errors import TryLater, UsageError, key_of_missing
 from dbbbatch.files import checksum, clock, faults, names, place, scan, temporary
 from dbbbatch.files.identity import Version
 from dbbbatch.files.roots import MovedFile, Roots
@@ -128,7 +128,8 @@ class Releases:
             place.remove_if_there(aside)  # a pass may have finished this
         if why := self._roots.why_not(self._source):
             left = self._roots.take_back(self._source, [MovedFile(rel, aside)])
-            raise TryLater(f"{why}; {left}" if left else why)
+            key = key_of_missing(self._source)
+            raise TryLater(f"{why}; {left}" if left else why, key=key)
         place.sync_directory(os.path.dirname(path))
 
     def record(self, row: Quarantine) -> None:

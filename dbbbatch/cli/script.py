@@ -12,7 +12,7 @@ from dbbbatch.cli.operator import Operator, leave, show_error
 from dbbbatch.cli.options import duration_option
 from dbbbatch.cli.sections import SectionName
 from dbbbatch.config.sections import Target
-from dbbbatch.errors import DbbError, Interrupted, UsageError
+from dbbbatch.errors import ConfigError, DbbError, Interrupted, UsageError
 from dbbbatch.passes import runner
 from dbbbatch.passes.context import Options
 from dbbbatch.passes.signals import Signals
@@ -69,6 +69,7 @@ class Script:
         self._operator = Operator(program=program)
         self._kind = kind
         self._work = work
+        self._pass = str(getattr(work, "kind", kind))
         self._own = [str(option.name) for option in own]
         self.command = click.Command(
             program,
@@ -122,11 +123,16 @@ class Script:
 
     def _make_pass(self, name: str, dry_run: bool, asked: Options, own: dict[str, Any]) -> int:
         settings = self._operator.settings
-        section = settings.section(self._kind, name)
-        if isinstance(section, Target):
-            from dbbbatch.targets import registry
+        try:
+            section = settings.section(self._kind, name)
+            if isinstance(section, Target):
+                from dbbbatch.targets import registry
 
-            settings.check_plugin(section, registry)
+                settings.check_plugin(section, registry)
+        except ConfigError as error:
+            if dry_run:
+                raise
+            return runner.refuse_pass(settings, f"{self._pass}.{name}", asked, error)
         work = self._work(section, **own)
         if not dry_run:
             return runner.run_pass(work, settings, section, asked)

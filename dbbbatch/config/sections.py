@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from dbbbatch.config import fields
 from dbbbatch.config.fields import option
+from dbbbatch.errors import key_of_full
 
 _ALGORITHMS = ("blake2b", "sha256", "sha512", "sha1", "md5")
 
@@ -238,6 +239,11 @@ class Endpoint:
         example="/opt/dbb/bin/dbb -c /etc/dbb/dbb.toml confirm",
     )
     placeholders: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key_of_full(self) -> str:
+        """The key of the trouble that its staging area has too little room."""
+        return key_of_full(f"{self.placeholders.get('host', '')}:{self.staging}")
 
 
 class ConfiguredPath(NamedTuple):

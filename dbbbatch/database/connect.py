@@ -25,7 +25,16 @@ from dbbbatch.database import causes, schema, waiting
 from dbbbatch.database.base import database as proxy
 from dbbbatch.database.base import driver_errors, is_postgresql
 from dbbbatch.database.causes import Cause
-from dbbbatch.errors import AWAY, NO_ROOM, ConfigError, DbbError, Interrupted, TryLater, user
+from dbbbatch.errors import (
+    AWAY,
+    NO_ROOM,
+    UNUSABLE,
+    ConfigError,
+    DbbError,
+    Interrupted,
+    TryLater,
+    user,
+)
 from dbbbatch.files import trust
 from dbbbatch.files.state import DATABASE_MODE
 
@@ -292,9 +301,9 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
     path = sqlite_path(settings.url)
     directory = os.path.dirname(path)
     if not _file_exists(directory):
-        raise TryLater(f"{path}: its directory is not there; is it mounted?")
+        raise TryLater(f"{path}: its directory is not there; is it mounted?", key=AWAY)
     if must_exist and not _file_exists(path):
-        raise ConfigError(f"{path}: no such database; run `dbb init`")
+        raise ConfigError(f"{path}: no such database; run `dbb init`", key=UNUSABLE)
     mode = "ro" if readonly else "rwc" if not must_exist else "rw"
     if mode == "rwc":
         _make_sqlite_file(path)
@@ -333,10 +342,11 @@ def _file_exists(path: str) -> bool:
     except PermissionError as error:
         raise ConfigError(
             f"{path}: cannot be reached by user {user()}: {error.strerror}; run this as the user "
-            "that runs the scripts"
+            "that runs the scripts",
+            key=UNUSABLE,
         ) from None
     except OSError as error:
-        raise TryLater(f"{path}: {error.strerror}") from None
+        raise TryLater(f"{path}: {error.strerror}", key=AWAY) from None
     return True
 
 
@@ -470,9 +480,10 @@ def _raise_unless_passing(error: peewee.DatabaseError) -> None:
         _drop_broken_connection(anyway=state == "25006")
         return
     if cause is Cause.LATER:
-        raise TryLater(f"{_name}: the database cannot do it now: {words}") from None
+        why = f"{_name}: the database cannot do it now: {words}"
+        raise TryLater(why, key=AWAY) from None
     if cause is Cause.SETUP:
-        raise ConfigError(f"{_name}: {words}{_advice(state)}") from None
+        raise ConfigError(f"{_name}: {words}{_advice(state)}", key=UNUSABLE) from None
     raise error
 
 
@@ -540,24 +551,28 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
             or (code == sqlite3.SQLITE_CANTOPEN and _may_write(_name))
         ):
             # Also where no descriptor is left, or there is no space for its log.
-            raise TryLater(f"{_name}: cannot be opened or written now ({original})") from None
+            why = f"{_name}: cannot be opened or written now ({original})"
+            raise TryLater(why, key=AWAY) from None
         raise ConfigError(
             f"{_name}: cannot be opened or written by user {user()} ({original}); run this as the "
-            "user that owns it; the directory must be writable, too: SQLite writes beside its file"
+            "user that owns it; the directory must be writable, too: SQLite writes beside its file",
+            key=UNUSABLE,
         ) from None
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT):
         if _immutable:
             raise TryLater(f"{_name}: was written while it was read; look again") from None
         raise ConfigError(
             f"{_name}: is damaged ({original}); restore a backup, as `dbb backup --help` says: a "
-            "-wal or -shm left beside the file may be what damages it"
+            "-wal or -shm left beside the file may be what damages it",
+            key=UNUSABLE,
         ) from None
     if code == sqlite3.SQLITE_ERROR and re.match(r"no such (table|column)", str(original)):
-        raise ConfigError(f"{_name}: {original}{_advice('42P01')}") from None
+        raise ConfigError(f"{_name}: {original}{_advice('42P01')}", key=UNUSABLE) from None
     if cause is Cause.LATER:
-        raise TryLater(f"{_name}: the database cannot do it now: {original}") from None
+        why = f"{_name}: the database cannot do it now: {original}"
+        raise TryLater(why, key=AWAY) from None
     if cause is Cause.SETUP:
-        raise ConfigError(f"{_name}: {original}") from None
+        raise ConfigError(f"{_name}: {original}", key=UNUSABLE) from None
     raise error
 
 
@@ -583,7 +598,8 @@ def _raise_if_refused_for_good(message: str) -> None:
             "ROLE, such as its search_path, and leave them out of [database] url and PGOPTIONS"
         )
     if _REFUSED_WORDS.search(message):
-        raise ConfigError(f"{_name}: the database refuses us: {message}") from None
+        why = f"{_name}: the database refuses us: {message}"
+        raise ConfigError(why, key=UNUSABLE) from None
 
 
 def _drop_broken_connection(anyway: bool = False) -> None:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import TryLater, key_of_missing
 from dbbbatch.files import mounts, names, place
 
 
@@ -55,7 +55,7 @@ class Roots:
             The name of a file in it by which it is recognized, if it has one.
         """
         if why := self.why_not(path, sentinel):
-            raise TryLater(why)
+            raise TryLater(why, key=key_of_missing(path))
 
     def why_not(self, path: str, sentinel: str = "") -> str:
         """Return why a directory must not be used now; '' if it may. As `require`."""

@@ -174,7 +174,14 @@ class PassContext:
                     key=NO_ROOM,
                 )
 
-    def warn(self, message: str, key: str | None = None, level: int = 0) -> None:
+    def warn(
+        self,
+        message: str,
+        key: str | None = None,
+        level: int = 0,
+        of: str = "",
+        shared: bool = False,
+    ) -> None:
         """Warn the operator: once when a trouble begins and once when it ends.
 
         Parameters
@@ -185,9 +192,13 @@ class PassContext:
             What makes it the same trouble in the next pass although its words differ.
         level : `int`
             How great it is: the operator is warned again when it has grown.
+        of : `str`
+            Which file or row it is about: of each the operator is warned.
+        shared : `bool`
+            Other components that have a trouble of this key have the same one.
         """
         self.log.warning("%s", message, extra={"said": True})
-        self._notices.warn(message, key, level)
+        self._notices.warn(message, key, level, of, shared)
 
     def warn_of(self, kind: str, path: str, what: str) -> None:
         """Warn of one file, of at most ten of a kind: of each once when it begins and when it ends.
@@ -250,7 +261,7 @@ class PassContext:
             "database, then correct it or delete it there"
         )
         if len(self._refused) <= _MOST_REFUSED:
-            self.warn(message, key=f"{which} {why}")
+            self.warn(message, key="refused row", of=f"{which} {why}")
         else:
             self.log.warning("%s", message)
 

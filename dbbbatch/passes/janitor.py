@@ -28,7 +28,7 @@ from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.transfer import TransferBatch
-from dbbbatch.errors import Interrupted, TryLater
+from dbbbatch.errors import Interrupted, TryLater, key_of_missing
 from dbbbatch.files import checksum, names, place
 from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
@@ -184,7 +184,7 @@ class Housekeeping:
             f"removed them: `dbb ignore {self._section.label} --status HELD --match …`"
         )
         if self._missing > self._present:
-            raise TryLater(message)
+            raise TryLater(message, key=key_of_missing(self._section.holding))
         connect.write(HandoffFile.purged, self._purged_before)
         self.context.counts["purged"] += len(self._purged_before)
         if self._missing:
@@ -351,7 +351,7 @@ class Housekeeping:
             return True
         except OSError as error:
             self.context.warn(
-                f"{names.printable(path)}: {error.strerror}", key=f"purge {file.held_rel}"
+                f"{names.printable(path)}: {error.strerror}", key="purge", of=file.held_rel
             )
             return False
         try:
@@ -364,7 +364,8 @@ class Housekeeping:
         except OSError as error:
             self.context.warn(
                 f"{names.printable(path)}: cannot be purged: {error.strerror}",
-                key=f"purge {file.held_rel}",
+                key="purge",
+                of=file.held_rel,
             )
             return False
         return True

@@ -9,17 +9,20 @@ never removed and never smaller than a block, which can be written in place.
 
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from dbbbatch.files import state
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.names import harmless
+from dbbbatch.passes.outages import Symptom
 
 #: Characters of a message that are remembered where there is little room.
 _SHORT = 200
@@ -54,11 +57,20 @@ class Notices:
         self._path = directory / "said" / f"{label}.json"
         self._always = always or sys.stderr.isatty()
         self._troubles: dict[str, Notice] = {}
+        #: What this pass met, by what makes it one outage for the whole site.
+        self.met: dict[str, Symptom] = {}
         self._named: Counter[str] = Counter()
         self._kept = False
         self._broken_off = False
 
-    def warn(self, message: str, key: str | None = None, level: int = 0) -> None:
+    def warn(
+        self,
+        message: str,
+        key: str | None = None,
+        level: int = 0,
+        of: str = "",
+        shared: bool = False,
+    ) -> None:
         """Note a trouble of this pass.
 
         Parameters
@@ -69,8 +81,22 @@ class Notices:
             What makes it the same trouble next time although its words (numbers, names) differ.
         level : `int`
             How great it is: one that has grown since it was said is said again.
+        of : `str`
+            Which file or row it is about: each has a notice of its own.
+        shared : `bool`
+            Other components that have a trouble of this key have the same one.
         """
-        self._troubles.setdefault(key or message, Notice(message, level))
+        full = " ".join(filter(None, (key, of))) or message
+        new = full not in self._troubles
+        self._troubles.setdefault(full, Notice(message, level))
+        outage = (key or re.sub(r"\d+", "#", message)).rstrip(":")
+        if not shared:
+            outage = f"{self.label}: {outage}"
+        met = self.met.setdefault(outage, Symptom(message=message, level=level))
+        if of and new:
+            met.add(of)
+        elif not of and met.files:
+            self.met[outage] = replace(met, message=message, level=level)
 
     def warn_of(self, kind: str, path: str, message: str) -> bool:
         """Note a trouble with one file; return whether the file is named, and was not before.
@@ -84,15 +110,21 @@ class Notices:
         message : `str`
             One line for the operator.
         """
-        key = f"{kind}: {path}"
-        if key in self._troubles:
+        if f"{kind}: {path}" in self._troubles:
             return False
         if self._named[kind] == MOST_NAMED:
-            self.warn(f"and more of this ({kind}); `dbb status` counts them", key=f"{kind}…")
+            more = f"and more of this ({kind}); `dbb status` counts them"
+            self._troubles.setdefault(f"{kind}…", Notice(more, 0))
+            self.met[f"{self.label}: {kind}"].add("")
             return False
         self._named[kind] += 1
-        self.warn(message, key)
+        self.warn(message, f"{kind}:", of=path)
         return True
+
+    @property
+    def whole(self) -> bool:
+        """Whether this pass has seen everything, so that what it did not meet is over."""
+        return not (self._kept or self._broken_off)
 
     @property
     def troubles(self) -> list[str]:
@@ -101,6 +133,7 @@ class Notices:
 
     def end_pass(self) -> None:
         """Show what has begun and ended since the pass before this one, and remember it."""
+        self.met = {}
         if self._kept:
             self._kept = False
             return

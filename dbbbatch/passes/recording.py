@@ -8,7 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from dbbbatch.errors import Interrupted, TryLater
+from dbbbatch.errors import Interrupted, TryLater, key_of_missing
 from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.scan import Found, scan
 from dbbbatch.passes.context import PassContext
@@ -36,7 +36,8 @@ class RecordingJob(Job):
             yield from scan(root, exclude, odd=odd)
         except OSError as error:
             if faults.affects_every_file(error) or isinstance(error, FileNotFoundError):
-                raise TryLater(f"{root}: {error.strerror}; is it mounted?") from None
+                why = f"{root}: {error.strerror}; is it mounted?"
+                raise TryLater(why, key=key_of_missing(root)) from None
             self._warn_of_unseen(root, f"directory cannot be read: {error.strerror}")
 
     def note(self, path: str, error: OSError | Interrupted) -> None:

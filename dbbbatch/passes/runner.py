@@ -24,10 +24,15 @@ from dbbbatch.files import checksum, faults, names, processes
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.state import must_own
-from dbbbatch.passes import crash, memory, progress
+from dbbbatch.passes import crash, progress
 from dbbbatch.passes.context import Options, PassContext, logger
 from dbbbatch.passes.notices import Notices
+from dbbbatch.passes.reporter import Reporter
 from dbbbatch.passes.signals import Signals
+from dbbbatch.passes.watch import hanging
+
+#: Key of the trouble that no pass can take its lock.
+_LOCKS = "locks cannot be written"
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -89,10 +94,32 @@ def run_pass(work: Work, settings: Settings, section: NamedSection, options: Opt
     """
     must_own(settings.site.state, str(settings.path))
     with Signals() as signals:
+        reporter = Reporter(settings, f"{work.kind}.{section.name}", options, signals)
         try:
-            return _Runner(work, settings, section, options, signals).run()
+            code = _Runner(work, settings, section, options, signals, reporter).run()
         finally:
             _disconnect()
+        reporter.end(code)
+        return code
+
+
+def refuse_pass(settings: Settings, label: str, options: Options, error: DbbError) -> int:
+    """Report, as a pass would, that a component cannot make one; return its exit code.
+
+    Raises
+    ------
+    ConfigError
+        This is not the user who runs passes here. Nothing is made, then.
+    """
+    must_own(settings.site.state, str(settings.path))
+    with Signals() as signals:
+        reporter = Reporter(settings, label, options, signals)
+        reporter.notices.warn(str(error), key=_key_of_error(error, None), shared=bool(error.key))
+        reporter.notices.incomplete()
+        reporter.remember("error", error.exit_code, str(error))
+        reporter.end_pass()
+        reporter.end(error.exit_code)
+    return error.exit_code
 
 
 def plan_pass(
@@ -123,15 +150,15 @@ class _Runner:
         section: NamedSection,
         options: Options,
         signals: Signals,
+        reporter: Reporter,
     ) -> None:
         self._work = work
-        self._label = f"{work.kind}.{section.name}"
+        self._label = reporter.label
         self._state = Path(settings.site.state)
         self._options = options
         self._signals = signals
-        self._notices = Notices(
-            self._state, self._label, always=options.verbose > 0 or options.repeat
-        )
+        self._reporter = reporter
+        self._notices = reporter.notices
         self._settings = settings
         self._section = section
 
@@ -150,7 +177,7 @@ class _Runner:
                 code, worked = self._guarded(context)
             finally:
                 context.close()
-            self._notices.end_pass()
+            self._reporter.end_pass()
             if context.summary:
                 context.info(context.summary)
             worst = max(worst, code)
@@ -166,7 +193,7 @@ class _Runner:
                     return worst
             except Exception as error:  # noqa: BLE001  (as in a pass)
                 code = self._unforeseen(error, look)
-                self._notices.end_pass()
+                self._reporter.end_pass()
                 return max(worst, code)
             finally:
                 look.close()
@@ -224,22 +251,23 @@ class _Runner:
                 if self._is_paused(context):
                     self._notices.unchanged()
                     return EXIT_OK, False
-                memory.begin_pass(self._state, self._label)
+                self._reporter.begin_pass()
                 code = self._recorded(context)
             outcome = "failed" if code else "ok"
-            self._remember(outcome, code, context.troubles)
+            self._reporter.remember(outcome, code, context.troubles)
             if context.stopping or self._options.match:
                 self._notices.incomplete()
             return code, True
         except Interrupted as error:
             context.info(str(error))
             self._notices.incomplete()
-            return self._remember("interrupted", error.exit_code, str(error)), True
+            return self._reporter.remember("interrupted", error.exit_code, str(error)), True
         except DbbError as error:
-            context.warn(str(error), key=_key_of_error(error, context.section))
+            key = _key_of_error(error, context.section)
+            context.warn(str(error), key=key, shared=bool(error.key))
             self._notices.incomplete()
             outcome = "later" if isinstance(error, TryLater) else "error"
-            return self._remember(outcome, error.exit_code, str(error)), True
+            return self._reporter.remember(outcome, error.exit_code, str(error)), True
         except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
             return self._unforeseen(error, context), True
         finally:
@@ -270,10 +298,11 @@ class _Runner:
             if error.errno in FULL:
                 raise TryLater(f"{error.filename}: {error.strerror}", key=NO_ROOM) from None
             if faults.affects_every_file(error, writing=True):
-                raise TryLater(f"{error.filename}: {error.strerror}") from None
+                raise TryLater(f"{error.filename}: {error.strerror}", key=_LOCKS) from None
             raise ConfigError(
                 f"{error.filename}: {error.strerror}; this user must be able to write in "
-                f"{self._state} ([site] state)"
+                f"{self._state} ([site] state)",
+                key=_LOCKS,
             ) from None
 
     def _recorded(self, context: PassContext) -> int:
@@ -383,12 +412,7 @@ class _Runner:
         key = f"unforeseen {type(error).__name__}: {_key_of_error(error, context.section)}"
         context.warn(crash.keep(error, self._state, self._label), key=key)
         self._notices.incomplete()
-        return self._remember("error", EXIT_UNFORESEEN, str(error))
-
-    def _remember(self, outcome: str, code: int, message: str) -> int:
-        """Remember in the state directory how a pass ended; return its exit code."""
-        memory.end_pass(self._state, self._label, outcome, code, message)
-        return code
+        return self._reporter.remember("error", EXIT_UNFORESEEN, str(error))
 
     def _warns_of_hanging(self, context: PassContext, lock: Lock) -> bool:
         """Warn of other passes that have been at work for too long; return whether there are any.
@@ -398,15 +422,8 @@ class _Runner:
         limit = context.settings.site.hang_after
         found = lock.held_for(limit) if limit else []
         for holder in found:
-            advice = (
-                processes.waits_for(holder.pid)
-                or f"`kill {holder.pid}` ends it after the current batch, a second one at once"
-            )
-            context.warn(
-                f"a pass may hang: {holder.seconds / 3600:.0f} h at work, longer than hang_after "
-                f"([site]): {holder}; {advice}",
-                key=f"{self._label} hangs: {holder.pid}",
-            )
+            key, message = hanging(self._label, holder)
+            context.warn(message, key=key, shared=True)
         return bool(found)
 
     def _is_paused(self, context: PassContext) -> bool:

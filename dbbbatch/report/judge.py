@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 from dbbbatch.errors import AWAY, NO_ROOM
 from dbbbatch.files import names
@@ -15,21 +13,8 @@ from dbbbatch.passes.notices import Notice
 from dbbbatch.report import words
 from dbbbatch.report.health import Component, Level, Room, Trouble
 
-#: Kinds of pass that cron starts again and again.
-RECURRING = ("handoff", "finder", "target", "janitor", "auditor")
-
 #: Seconds for which "try again later" is only a warning.
 WARNING_FOR = 600.0
-
-#: Gaps between starts of which the usual interval is learned: so many at most, and at least.
-_GAPS = 50
-_FEWEST_GAPS = 4
-
-#: Share of the gaps that are not longer than the usual interval: busy times make many short ones.
-_QUANTILE = 0.9
-
-#: A learned interval is exceeded after this factor and so many seconds more.
-_FACTOR, _EXTRA = 1.5, 300.0
 
 #: What a pass that ended with an exit code is in trouble with, and what to do.
 _BY_CODE = {
@@ -42,29 +27,6 @@ ADVICE = {"configuration": "correct it, then: dbb check"}
 
 #: Troubles of passes that are of the whole host: by the key of their notice.
 _OF_ALL = {AWAY: "database away", NO_ROOM: "no room"}
-
-
-def usual_interval(starts: Sequence[datetime]) -> float | None:
-    """Return the interval (seconds) at which passes usually start; `None` if too few are known.
-
-    Parameters
-    ----------
-    starts : sequence of `datetime.datetime`
-        The earliest first.
-    """
-    gaps = [
-        (later - earlier).total_seconds() for earlier, later in pairwise(starts) if later > earlier
-    ][-_GAPS:]
-    if len(gaps) < _FEWEST_GAPS:
-        return None
-    return sorted(gaps)[math.ceil(_QUANTILE * len(gaps)) - 1]
-
-
-def longest_interval(usual: float | None, expect: float | None) -> float | None:
-    """Return the seconds after which a component is overdue; `None` if that is not known."""
-    if expect is not None:
-        return expect
-    return None if usual is None else _FACTOR * usual + _EXTRA
 
 
 def is_overdue(component: Component, longest: float | None, now: datetime) -> bool:

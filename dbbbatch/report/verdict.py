@@ -17,6 +17,7 @@ from dbbbatch.database import connect
 from dbbbatch.errors import AWAY, NO_ROOM, DbbError, TryLater
 from dbbbatch.files import processes
 from dbbbatch.files.state import as_user
+from dbbbatch.passes import overdue
 from dbbbatch.passes.memory import PassMemory
 from dbbbatch.report import backlog, host, judge, queries
 from dbbbatch.report.health import Component, Health, Level, Trouble, Waiting
@@ -109,7 +110,7 @@ class _Examination:
             for name in self.settings.names(kind)
         ]
         for key in sorted({*rows, *here, *paused, *configured}):
-            if key[1].partition(".")[0] not in judge.RECURRING or self._is_retired(key):
+            if key[1].partition(".")[0] not in overdue.RECURRING or self._is_retired(key):
                 continue
             row, memory, pause = rows.get(key), here.get(key), paused.get(key)
             component = judge.later_of(
@@ -122,10 +123,10 @@ class _Examination:
                 )
             starts = row.starts if row else [*map(moment, memory.starts if memory else ())]
             expect = self._expected(key)
-            usual = judge.usual_interval(starts)
-            longest = judge.longest_interval(usual, expect)
-            overdue = judge.is_overdue(component, longest, self.now)
-            yield key, (replace(component, usual=expect or usual, overdue=overdue), longest)
+            usual = overdue.usual_interval(starts)
+            longest = overdue.longest_interval(usual, expect)
+            late = judge.is_overdue(component, longest, self.now)
+            yield key, (replace(component, usual=expect or usual, overdue=late), longest)
 
     def _is_retired(self, key: tuple[str, str]) -> bool:
         return self.known is not None and key in self.known.retired

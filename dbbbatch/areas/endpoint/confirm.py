@@ -87,7 +87,9 @@ def ask(section: Handoff, files: Sequence[Question]) -> list[str]:
     answers = _answers(finished.stdout.decode("utf-8", "replace"), nonce)
     wanted = [*(str(number) for number in range(len(files))), "end"]
     if finished.exit_code != 0 or finished.timed_out:
-        raise TryLater(f"{place.name} did not confirm: {finished.summary()}")
+        why = f"{place.name} did not confirm: {finished.summary()}"
+        silent = place.remote is not None and (finished.exit_code == 255 or finished.timed_out)
+        raise TryLater(why, key=place.key_of_silence if silent else "")
     words = [answer[1] for answer in answers if len(answer) == 2]
     if [answer[0] for answer in answers] != wanted or words[len(files) :] != [str(len(files))]:
         raise TryLater(

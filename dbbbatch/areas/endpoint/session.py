@@ -155,6 +155,11 @@ class EndpointAddress:
         host = self.values.get("host") if self.remote else None
         return os.fsdecode(host) if host else "the endpoint"
 
+    @property
+    def key_of_silence(self) -> str:
+        """The key of the trouble that it does not answer, in whatever words ssh says so."""
+        return f"{self.name if self.remote else self.staging} does not answer"
+
     def argv(self, command: str) -> list[bytes]:
         """Return the arguments by which a command line (for a shell) is run there."""
         if self.remote is None:
@@ -402,7 +407,10 @@ class Session:
         except (ValueError, IndexError):
             self.close()
             said = run.last_lines(answer, 80)
-            raise Away(f"{self.place.name}: its answer is not understood: {said!r}") from None
+            raise self._away(f"{self.place.name}: its answer is not understood: {said!r}") from None
+
+    def _away(self, why: str) -> Away:
+        return Away(why, key=self.place.key_of_silence)
 
     def _connect(self) -> None:
         self._nonce = secrets.token_hex(16).encode()
@@ -467,7 +475,7 @@ class Session:
         except TimeoutError:
             self._drop()
             operation = requests[-1][:20].split(b" ", 1)[0].decode()
-            raise Away(
+            raise self._away(
                 f"{self.place.name} has not answered for {self._patience + limit:.0f} s, its time "
                 f"limit for {_STEPS.get(operation, operation)}"
             ) from None
@@ -475,7 +483,8 @@ class Session:
             # It ends itself where a block of data is refused: then that is the reason.
             finished = self._drop()
             if all(fine for fine, _ in found):
-                raise Away(f"{self.place.name} cannot be reached: {finished.summary()}") from None
+                why = f"{self.place.name} cannot be reached: {finished.summary()}"
+                raise self._away(why) from None
         for fine, text in found:
             if not fine:
                 if len(found) > 1 and self._process is not None:
@@ -496,11 +505,12 @@ class Session:
             if seen > _MOST_NOISE:
                 words = run.last_lines(bytes(self._unread[:200]))
                 self._drop()
-                raise Away(f"{self.place.name} prints without end instead of an answer: {words}")
+                why = f"{self.place.name} prints without end instead of an answer: {words}"
+                raise self._away(why)
             self._more(deadline)
         if int(found[2]) > self._longest_answer:
             self._drop()
-            raise Away(
+            raise self._away(
                 f"{self.place.name} announces an answer of "
                 f"{names.counted(int(found[2]), 'byte')}, where "
                 f"{self._longest_answer} are the most that was asked for"

@@ -317,7 +317,10 @@ class Sender:
             return
         top = self.probe(attempt) if directory else why
         if top and (directory or not known.sent):
-            result.trouble = TryLater(f"the transfer command fails for every file: {top}")
+            result.trouble = TryLater(
+                f"the transfer command fails for every file: {top}",
+                key=f"{self._section.label}: its transfer command fails for every file",
+            )
         elif why:
             where = names.printable(os.path.join(self._section.buffer, directory))
             known.refused[directory] = f"the transfer command sends no file of {where}: {why}"
@@ -364,7 +367,9 @@ class Sender:
 
     def _spare(self, free: int) -> int:
         if free < self._section.min_free:
-            raise session.Refused(self._too_little(free, "anything"))
+            raise session.Refused(
+                self._too_little(free, "anything"), key=self._section.endpoint.key_of_full
+            )
         return free - self._section.min_free
 
     def _too_little(self, free: int, what: str) -> str:

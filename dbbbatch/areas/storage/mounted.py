@@ -7,7 +7,7 @@ import os
 from dbbbatch.areas.storage.incoming import Incoming
 from dbbbatch.config.sections import Finder
 from dbbbatch.database.models.file import FileRow
-from dbbbatch.errors import ConfigError, TryLater
+from dbbbatch.errors import ConfigError, TryLater, key_of_full, key_of_missing
 from dbbbatch.files import mounts, names, place
 from dbbbatch.files.roots import Roots
 
@@ -86,7 +86,8 @@ class StorageArea:
             One leads into the other: what is moved would be storage itself.
         """
         if not os.path.isdir(self.source):
-            raise TryLater(f"{self.source}: the source is not there; is it mounted?")
+            why = f"{self.source}: the source is not there; is it mounted?"
+            raise TryLater(why, key=key_of_missing(self.source))
         self.require()
         if self.section.standard == "move" and (why := overlap_of(self.section)):
             raise ConfigError(f"[{self.section.label}] source: {why}")
@@ -98,7 +99,8 @@ class StorageArea:
             raise TryLater(
                 f"{self.storage}: {names.counted(free, 'byte is', 'bytes are')} free and "
                 f"{needed} are to come, but "
-                f"{self.section.min_free} must stay free ([{self.section.label}] min_free)"
+                f"{self.section.min_free} must stay free ([{self.section.label}] min_free)",
+                key=key_of_full(self.storage),
             )
 
 

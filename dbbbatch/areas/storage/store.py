@@ -90,7 +90,7 @@ def act(area: StorageArea, files: Sequence[Incoming]) -> tuple[list[Incoming], l
     except (TryLater, OSError) as error:
         back = (MovedFile(each.rel, each.source, each.copied) for each in placed)
         if left := area.roots.take_back(area.storage, back):
-            raise TryLater(f"{error}; {left}") from None
+            raise TryLater(f"{error}; {left}", key=getattr(error, "key", "")) from None
         raise
     return stored, failed
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dbbbatch.database.connect import execute
 from dbbbatch.database.models.handoff import SUSPECTED
+from dbbbatch.files import names
 
 
 def failing_files(kind: str, site: str, name: str) -> tuple[bool, int]:
@@ -30,6 +31,59 @@ def failing_files(kind: str, site: str, name: str) -> tuple[bool, int]:
     """
     ask = {"handoff": _of_handoff, "finder": _of_finder, "target": _of_target}.get(kind)
     return ask(site, name) if ask else (False, 0)
+
+
+def name_failing(kind: str, site: str, name: str, stuck: bool, most: int) -> tuple[list[str], int]:
+    """Name files of a section that failed; the cost grows with what fails now.
+
+    Parameters
+    ----------
+    kind, site, name : `str`
+        As for `failing_files`.
+    stuck : `bool`
+        Those that wait for a person, instead of those that are tried again.
+    most : `int`
+
+    Returns
+    -------
+    paths : `list` [`str`]
+        Relative paths, as tables have them, of at most so many.
+    more : `int`
+        How many others.
+    """
+    of = _NAMED_IN.get((kind, stuck))
+    if of is None:
+        return [], 0
+    what, before = of
+    values = (site, f"{before}{name}")
+    rows = execute(f"SELECT relpath, filename {what} LIMIT {most}", values).fetchall()
+    ((count,),) = execute(f"SELECT count(*) {what}", values).fetchall()
+    return [names.readable(names.join(*row)) for row in rows], max(0, count - len(rows))
+
+
+_OF_TARGET = (
+    "FROM ingest_state JOIN file ON file.id = ingest_state.file_id WHERE target_id ="
+    " (SELECT id FROM target WHERE site = ? AND name = ?)"
+    " AND ingest_state.status IN ('FAILURE', 'UNKNOWN', 'INVALID') AND next_try_at IS"
+)
+
+#: Where files are that failed, or (true) wait for a person; and what precedes the section's name.
+_NAMED_IN = {
+    ("handoff", False): (
+        "FROM handoff_file WHERE site = ? AND handoff = ?"
+        " AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED') AND error IS NOT NULL"
+        " AND (status = 'DELIVERED' OR status = 'FOUND' AND"
+        f" (attempts > 0 OR error LIKE '{SUSPECTED}%'))",
+        "",
+    ),
+    ("handoff", True): (
+        "FROM quarantine WHERE site = ? AND label = ? AND released_at IS NULL"
+        " AND quarantined_at IS NOT NULL",
+        "handoff.",
+    ),
+    ("target", False): (f"{_OF_TARGET} NOT NULL", ""),
+    ("target", True): (f"{_OF_TARGET} NULL", ""),
+}
 
 
 def _of_handoff(site: str, name: str) -> tuple[bool, int]:

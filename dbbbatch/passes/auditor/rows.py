@@ -18,7 +18,7 @@ from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.database.models.statuses import FileStatus
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import TryLater, key_of_missing
 from dbbbatch.files import faults, names
 from dbbbatch.files.batches import batched
 from dbbbatch.passes.context import PassContext
@@ -120,7 +120,8 @@ class RowComparison:
         advice = if_it_is_lost(self._finder, min(self._unmounted))
         raise TryLater(
             f"{self._finder.storage}: not there or empty: {', '.join(some)}; that looks unmounted, "
-            f"and nothing in it was marked ({advice})"
+            f"and nothing in it was marked ({advice})",
+            key=f"parts of {key_of_missing(self._finder.storage)}",
         )
 
     def _compare(self, row: FileRow) -> bool:
@@ -177,7 +178,8 @@ class RowComparison:
                 f"{self._finder.storage}: {missing} of "
                 f"{names.counted(total, 'file is', 'files are')} not there, more than "
                 f"[{self._finder.label}] audit_missing: it looks unmounted, and nothing was "
-                "changed (if they are lost, run dbb-auditor with --missing 1)"
+                "changed (if they are lost, run dbb-auditor with --missing 1)",
+                key=key_of_missing(self._finder.storage),
             )
 
 

@@ -16,7 +16,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.statuses import FileStatus, WhyRemembered
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import TryLater, key_of_missing
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import useful_threads
@@ -86,7 +86,8 @@ class FinderBatch:
         where = names.printable(os.path.join(self._area.storage, top))
         self.trouble = TryLater(
             f"{where}: not there or empty, though the table has files in it; that looks unmounted, "
-            f"and what is to go there waits ({if_it_is_lost(self._section, top)})"
+            f"and what is to go there waits ({if_it_is_lost(self._section, top)})",
+            key=f"parts of {key_of_missing(self._area.storage)}",
         )
         self._settled = {name for name, top in tops.items() if top}
         self._files = [each for each in self._files if each.name not in self._settled]

@@ -96,7 +96,7 @@ class Failures:
                 raise TryLater(f"{self._section.quarantine}: {fault.strerror}; nothing is lost")
             shown = names.printable(os.path.join(self._section.buffer, rel))
             self.context.warn(
-                f"{shown}: cannot be moved to quarantine: {fault.strerror}", key=f"aside {rel}"
+                f"{shown}: cannot be moved to quarantine: {fault.strerror}", key="aside", of=rel
             )
 
     def recover(self) -> None:

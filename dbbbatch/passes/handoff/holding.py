@@ -18,7 +18,7 @@ from dbbbatch.areas.endpoint.batch import Prepared
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, HandoffRow
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import TryLater, key_of_missing
 from dbbbatch.files import faults, names
 from dbbbatch.files.identity import Version
 from dbbbatch.files.roots import MovedFile
@@ -76,7 +76,7 @@ class Originals:
             if faults.affects_every_file(error, writing=True):
                 raise TryLater(why)
             self.context.counts["failed"] += 1
-            self.context.warn(why, key=f"hold {names.join(row.relpath, row.filename)}")
+            self.context.warn(why, key="hold", of=names.join(row.relpath, row.filename))
 
     def recover(self) -> None:
         """Move the originals whose delivery an earlier pass recorded."""
@@ -105,7 +105,7 @@ class Originals:
             rel, path = buffers.path_of(self._section, row)
             back.append(MovedFile(os.path.join(os.path.dirname(rel), name), path))
         left = roots.take_back(root, back)
-        raise TryLater(f"{why}; {left}" if left else why)
+        raise TryLater(f"{why}; {left}" if left else why, key=key_of_missing(root))
 
     def _put_back(self, holding: buffers.Holding) -> None:
         """Put back what was moved instead of a delivered original, and is not delivered.

@@ -21,7 +21,7 @@ def scanned(context: PassContext, section: Handoff) -> Iterator[list[HandoffRow]
 
     def odd(rel: str, what: str) -> None:
         shown = names.printable(os.path.join(section.buffer, rel))
-        context.warn(f"{shown}: {what}; it is left there", key=f"odd {rel}")
+        context.warn(f"{shown}: {what}; it is left there", key="odd", of=rel)
 
     newest_first = section.order == "newest"
 

@@ -149,7 +149,8 @@ class Scheduler:
             raise trouble
         if self._fruitless >= FRUITLESS:
             raise TryLater(
-                f"of {FRUITLESS} batches in a row no file arrived, the last time: {self._failure}"
+                f"of {FRUITLESS} batches in a row no file arrived, the last time: {self._failure}",
+                key=f"{self._section.label}: no file arrives",
             )
         if self._postponed:
             raise self._postponed
@@ -304,7 +305,9 @@ class Scheduler:
             middle = len(left) // 2
             self._smaller += [left[middle:], left[:middle]]
         if len(left) == 1 or self._out_of_space == FULL_AFTER:
-            self._no_room = self._no_room or TryLater(result.error)
+            self._no_room = self._no_room or TryLater(
+                result.error, key=self._section.endpoint.key_of_full
+            )
 
     def _note_failures(self, result: TransferResult) -> None:
         delivered = any(result.having(SendStatus.DELIVERED))

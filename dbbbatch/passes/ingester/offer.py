@@ -18,7 +18,7 @@ from dbbbatch.database.models.claim import IngestClaim
 from dbbbatch.database.models.due import ClaimedFile, DueQueue, due_count, due_now
 from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.database.models.target import TargetRow
-from dbbbatch.errors import ConfigError, DbbError, TryLater
+from dbbbatch.errors import ConfigError, DbbError, TryLater, key_of_missing
 from dbbbatch.files import mounts, names
 from dbbbatch.files.processes import machine
 from dbbbatch.passes.context import PassContext
@@ -240,10 +240,11 @@ class Offer:
         try:
             outcomes = pool.collect(LONGEST_WAITING)
         except NotReady as error:
-            self._error = TryLater(str(error))
+            self._error = TryLater(str(error), key=self._not_ready)
             return
         except Misconfigured as error:
-            self._error = ConfigError(*str(error).splitlines())
+            key = f"{self.section.label} is not set up"
+            self._error = ConfigError(*str(error).splitlines(), key=key)
             return
         if outcomes and not self._outcomes:
             self._oldest_outcome = time.monotonic()
@@ -252,7 +253,13 @@ class Offer:
         for outcome in outcomes:
             self._laters = self._laters + 1 if outcome.result is Result.LATER else 0
             if self._laters == MOST_LATER:
-                self._error = TryLater(outcome.message or "the target asks to try later")
+                why = outcome.message or "the target asks to try later"
+                self._error = TryLater(why, key=self._not_ready)
+
+    @property
+    def _not_ready(self) -> str:
+        """The key of the trouble that the target takes nothing now, in whatever words."""
+        return f"{self.section.label} is not ready"
 
     def _is_time_to_record(self) -> bool:
         return len(self._outcomes) >= MOST_WAITING or (
@@ -272,14 +279,15 @@ class Offer:
         """Charge no file with being missing if the storage area is in trouble."""
         storage = self.section.storage
         if away := self.context.roots.why_not(storage, self.section.sentinel):
-            self._error = TryLater(away)
+            self._error = TryLater(away, key=key_of_missing(storage))
             self._claims.release(missing, "the storage area was not there")
             return [outcome for outcome in outcomes if outcome.number not in missing]
         if rules.storage_is_in_trouble(outcomes):
             self._error = TryLater(
                 f"{len(missing)} of {names.counted(len(outcomes), 'file')} not in {storage}, "
                 "too many "
-                "to have been lost one by one; if they are gone, `dbb-auditor` says so"
+                "to have been lost one by one; if they are gone, `dbb-auditor` says so",
+                key=key_of_missing(storage),
             )
             return rules.try_missing_later(outcomes, missing)
         return outcomes

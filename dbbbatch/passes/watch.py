@@ -1,0 +1,88 @@
+"""What a pass sees of the other components of its host: which hang, and which cron starts no more.
+
+Neither the network nor, unless one is silent, the database is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dbbbatch.config.load import Settings
+from dbbbatch.files import processes
+from dbbbatch.files.lock import Holder, held_locks
+from dbbbatch.passes import memory
+from dbbbatch.passes.memory import PassMemory
+from dbbbatch.passes.outages import Symptom, clock_text
+from dbbbatch.passes.overdue import RECURRING, longest_interval, usual_interval
+
+#: The sections that kinds of pass work on, where it is not the kind itself.
+_SECTION = {"janitor": "handoff", "auditor": "finder"}
+
+
+def hanging(label: str, holder: Holder) -> tuple[str, str]:
+    """Return the key and the message of the trouble that a pass has been at work for too long."""
+    advice = (
+        processes.waits_for(holder.pid)
+        or f"`kill {holder.pid}` ends it after the current batch, a second one at once"
+    )
+    return f"{label} hangs: {holder.pid}", (
+        f"a pass may hang: {holder.seconds / 3600:.0f} h at work, longer than hang_after "
+        f"([site]): {holder}; {advice}"
+    )
+
+
+def look_at_others(settings: Settings, now: float | None = None) -> dict[str, Symptom]:
+    """Return what is wrong with the components of this host, whether or not they say so.
+
+    Raises
+    ------
+    DbbError
+        One makes no passes, and the database does not say whether it is paused.
+    """
+    state, now = Path(settings.site.state), now or time.time()
+    found = {}
+    held = list(held_locks(state / "locks"))
+    for label, holder in held:
+        if settings.site.hang_after and holder.seconds >= settings.site.hang_after:
+            key, message = hanging(label, holder)
+            found[key] = Symptom(message=f"{label}: {message}")
+    at_work = {label for label, _ in held}
+    for last, longest in _silent(settings, state, now):
+        if last.label not in at_work and not _is_paused(settings, last.label):
+            found[f"{last.label} makes no passes"] = Symptom(
+                message=f"{last.label}: no pass since {clock_text(_last_sign(last))}, and one is "
+                f"expected every {longest / 60:.0f} min at most; does cron run? See `crontab -l`"
+            )
+    return found
+
+
+def _silent(settings: Settings, state: Path, now: float) -> Iterator[tuple[PassMemory, float]]:
+    """Yield the components that make no passes, and how long they may take between two."""
+    for last in memory.remembered_passes(state):
+        kind, _, name = last.label.partition(".")
+        if kind not in RECURRING:
+            continue
+        section = settings.sections(_SECTION.get(kind, kind)).get(name)
+        if section is None:
+            continue
+        starts = [datetime.fromtimestamp(one, UTC) for one in last.starts]
+        expect = None if kind in _SECTION else section.expect
+        longest = longest_interval(usual_interval(starts), expect)
+        # One that fails says so itself.
+        if longest is not None and now - _last_sign(last) > longest:
+            yield last, longest
+
+
+def _last_sign(last: PassMemory) -> float:
+    return max(last.started, last.finished or 0)
+
+
+def _is_paused(settings: Settings, label: str) -> bool:
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.run import Pause
+
+    pause = connect.read(Pause.get_or_none, site=settings.site.name, label=label)
+    return pause is not None and (pause.until is None or pause.until > connect.now())
