@@ -16,12 +16,12 @@ EVENTS = ("UNTRIED", "PENDING", "FAILURE", "PENDING", "SUCCESS")
 
 def stored(url: str, storage: Path, files: int) -> None:
     """Rows of files that were stored long ago, at paths of their own."""
-    with _connected(url) as execute:
+    with connected(url) as execute:
         execute(
             "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder,"
             f" added_on) SELECT '{storage}', 'old/' || (n / 1000), 'old-' || n || '.fits', 65536,"
             " 'blake2b:' || n, 'STORED', 'latiss', '2020-01-01 00:00:00'"
-            f" FROM {_numbers(url, files)}"
+            f" FROM {numbers(url, files)}"
         )
         execute("ANALYZE")
 
@@ -30,7 +30,7 @@ def ingested(url: str, storage: Path, target: str, files: int) -> None:
     """Old files, each of them ingested after one failure: five events."""
     target_is_known(url, storage, target)
     stored(url, storage, files)
-    with _connected(url) as execute:
+    with connected(url) as execute:
         old = f"FROM file, target WHERE target.name = '{target}' AND relpath LIKE 'old/%'"
         execute(
             "INSERT INTO ingest_state (file_id, target_id, status, attempts, changed_at)"
@@ -48,7 +48,7 @@ def ingested(url: str, storage: Path, target: str, files: int) -> None:
 def due(url: str, storage: Path, target: str, relpaths: list[str], size: int) -> None:
     """Rows of files that are there and untried."""
     target_is_known(url, storage, target)
-    with _connected(url) as execute:
+    with connected(url) as execute:
         for start in range(0, len(relpaths), 500):
             values = ", ".join(
                 f"('{storage}', '{rel.rpartition('/')[0]}', '{rel.rpartition('/')[2]}', {size},"
@@ -71,7 +71,7 @@ def due(url: str, storage: Path, target: str, relpaths: list[str], size: int) ->
 
 def target_is_known(url: str, storage: Path, target: str) -> None:
     """The row of a target, as its ingester would make it."""
-    with _connected(url) as execute:
+    with connected(url) as execute:
         execute(
             "INSERT INTO target (site, name, storage, plugin, created_at) VALUES ('summit',"
             f" '{target}', '{storage}', 'null', '2020-01-01 00:00:00')"
@@ -86,11 +86,11 @@ def count(url: str, query: str) -> int:
 
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:
     """The rows that a query gives."""
-    with _connected(url) as execute:
+    with connected(url) as execute:
         return execute(query).fetchall()
 
 
-def _numbers(url: str, count: int) -> str:
+def numbers(url: str, count: int) -> str:
     if url.startswith("sqlite:"):
         return (
             f"(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count})"
@@ -100,7 +100,7 @@ def _numbers(url: str, count: int) -> str:
 
 
 @contextmanager
-def _connected(url: str) -> Iterator[Execute]:
+def connected(url: str) -> Iterator[Execute]:
     if url.startswith("sqlite:"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
             yield connection.execute

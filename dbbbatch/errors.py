@@ -5,6 +5,7 @@ from "a person must edit something" (78).
 """
 
 import os
+import re
 
 
 def user() -> str:
@@ -20,6 +21,11 @@ def user_named(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def without_numbers(words: str) -> str:
+    """Return a text with "#" for numbers, with their units, and nonces: what recurs is the same."""
+    return re.sub(r"[0-9a-f]{8,}|\d[\d.,]*( ?[kMGT]i?B| ?B\b)?", "#", words)
 
 
 #: Key of the trouble that nothing can be recorded, because the disk of the state directory or of an

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
 from dbbbatch import __version__
 from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator, absolute, leave
-from dbbbatch.errors import ConfigError, LockHeld, UsageError
-from dbbbatch.report import verdict
+from dbbbatch.errors import ConfigError, LockHeld, TryLater, UsageError
+from dbbbatch.report import night_rows, verdict
 from dbbbatch.report.health import Health
+from dbbbatch.report.night_files import NightFiles
 from dbbbatch.report.nights import Night
+from dbbbatch.report.text import as_text
 
 
 @click.command("dbb-report", context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,30 +36,38 @@ def command(operator: Operator, directory: str | None, config: str | None, text:
     if not (directory or text):
         raise UsageError("nothing to do: give the directory of the pages, or --text")
     health = verdict.examine(operator.settings)
+    files = NightFiles()
     nights: Sequence[Night] | None = None
+    if not health.database:
+        try:
+            nights = night_rows.nights(operator.settings, each=files.add if directory else None)
+        except TryLater as error:
+            health = replace(health, database=str(error))
     if text:
-        from dbbbatch.report.text import as_text
-
         for line in as_text(health, nights or ()):
             output.line(line)
     if directory:
-        _write_pages(operator, absolute(directory), health, nights)
+        _write_pages(operator, absolute(directory), health, nights, files)
     return 0
 
 
 def _write_pages(
-    operator: Operator, directory: str, health: Health, nights: Sequence[Night] | None
+    operator: Operator,
+    directory: str,
+    health: Health,
+    nights: Sequence[Night] | None,
+    files: NightFiles,
 ) -> None:
     # Where the library that plots keeps what it found out about fonts: cron's user has no home.
     os.environ.setdefault("MPLCONFIGDIR", os.path.join(operator.settings.site.state, "matplotlib"))
     try:
-        from dbbbatch.report.page import render, site
+        from dbbbatch.report.page.site import write_site
     except ImportError as error:
         raise ConfigError(
             f"{error.name} is not installed, which pages need: pip install 'dbbbatch[report]'"
         ) from None
     with contextlib.suppress(LockHeld):  # that one writes the same
-        site.write_site(directory, health, nights, render.NightFiles())
+        write_site(directory, health, nights, files)
 
 
 def main() -> None:

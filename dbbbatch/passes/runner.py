@@ -19,7 +19,15 @@ from typing import Any
 from dbbbatch import __version__
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import NamedSection
-from dbbbatch.errors import NO_ROOM, ConfigError, DbbError, Interrupted, LockHeld, TryLater
+from dbbbatch.errors import (
+    NO_ROOM,
+    ConfigError,
+    DbbError,
+    Interrupted,
+    LockHeld,
+    TryLater,
+    without_numbers,
+)
 from dbbbatch.files import checksum, faults, names, processes
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.lock import Lock
@@ -455,7 +463,7 @@ def _key_of_error(error: Exception, section: Any) -> str:
     words = str(error)
     for root in sorted(_directories_of(section), key=len, reverse=True):
         words = re.sub(rf"{re.escape(root)}/[^:;]+", f"{root}/…", words)
-    return re.sub(r"[0-9a-f]{8,}|\d[\d.,]*( ?[kMGT]i?B| ?B\b)?", "#", words)
+    return without_numbers(words)
 
 
 def _directories_of(section: Any) -> Iterator[str]:

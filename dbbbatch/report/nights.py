@@ -1,15 +1,15 @@
 """The numbers of nights: what was found, delivered, stored and ingested, how soon, what is missing.
 
-The night of a file is the date in its path, or the night in which it was first seen. Only files
-first seen since the beginning of the oldest night that is asked for are read, in the order of an
-index, and none of them is kept in memory.
+`dbbbatch.report.night_rows` reads them from the database.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
+from types import MappingProxyType
+from typing import NamedTuple
 
 #: Seconds: the upper bounds of `Latency.within`.
 LATENCY_BOUNDS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 604800)
@@ -91,8 +91,8 @@ class Step:
         `None` where no time is known; of "found" always.
     bytes_by_time : `tuple` [`int`]
         Bytes that made it in each `BIN` seconds from the beginning of the night to its end.
-    bytes_later : `int`
-        Bytes that made it after the night.
+    bytes_earlier, bytes_later : `int`
+        Bytes that made it before the night, as its beginning is configured, and after it.
     """
 
     name: str
@@ -106,6 +106,7 @@ class Step:
     size_bytes: int
     latency: Latency | None
     bytes_by_time: tuple[int, ...]
+    bytes_earlier: int
     bytes_later: int
 
     @property
@@ -135,14 +136,14 @@ class Reason:
     example: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class NightFile:
+class NightFile(NamedTuple):
     """A file of a night, and where it is now.
 
     Attributes
     ----------
     path : `str`
         Relative, as in the database.
+    size_bytes : `int`
     where : `str`
         In words: "in the buffer", "delivered", "stored", "missing", "corrupt", "quarantined", ….
     targets : mapping
@@ -152,7 +153,7 @@ class NightFile:
     path: str
     size_bytes: int
     where: str
-    targets: Mapping[str, str] = field(default_factory=dict)
+    targets: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,7 @@ class Plot:
 @matplotlib.rc_context(_SETTINGS)
 def bytes_by_time(night: Night) -> Plot | None:
     """Plot when bytes were found and made each step; `None` if there were none."""
-    steps = [step for step in night.steps if any(step.bytes_by_time) or step.bytes_later]
+    steps = [step for step in night.steps if any(step.bytes_by_time) or _outside(step)]
     highest = max((max(step.bytes_by_time, default=0) for step in steps), default=0)
     if not highest:
         return None
@@ -76,8 +76,7 @@ def bytes_by_time(night: Night) -> Plot | None:
         heights = [row + 0.55 * size / highest for size in step.bytes_by_time]
         axes.stairs(heights, hours, baseline=row, fill=True, color=_series(night, step))
         axes.axhline(row, color=_colour("line"), linewidth=0.8)
-        later = f" + {size_for_people(step.bytes_later)} later" if step.bytes_later else ""
-        total = size_for_people(sum(step.bytes_by_time)) + later
+        total = ", ".join([size_for_people(sum(step.bytes_by_time)), *_outside(step)])
         axes.text(0, row + 0.64, step.name, color=_colour("ink"))
         axes.text(24, row + 0.64, total, color=_colour("quiet"), ha="right")
     axes.set_xlim(0, 24)
@@ -155,9 +154,13 @@ def _bytes_in_words(night: Night, step: Step) -> str:
             for number in (bins[0], bins[-1] + 1, fullest)
         )
         text += f" from {first} to {last}, most of it from {most} on"
-    if step.bytes_later:
-        text += f"; {size_for_people(step.bytes_later)} after the night"
-    return f"{text}."
+    return f"{'; '.join([text, *_outside(step)])}."
+
+
+def _outside(step: Step) -> list[str]:
+    """Return what made a step before the night, as it is configured, and after it."""
+    outside = {"before": step.bytes_earlier, "later": step.bytes_later}
+    return [f"{size_for_people(size)} {when}" for when, size in outside.items() if size]
 
 
 def _axes_of_rows(count: int) -> tuple[Figure, Axes]:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -83,26 +83,16 @@ def night_digest(night: Night, site: str, before: date | None, after: date | Non
     return _digest(repr((_form(), site, before, after, night)).encode("utf-8", "backslashreplace"))
 
 
-class NightFiles:
-    """The files of nights for the search: names by night, state and directory, in little memory."""
-
-    def __init__(self) -> None:
-        self._nights: dict[date, dict[tuple[str, str], bytearray]] = {}
-
-    def add(self, day: date, file: NightFile) -> None:
-        """Add a file of a night."""
+def files_of_night(day: date, files: Iterable[NightFile]) -> bytes:
+    """Return the files of a night for the search: a script, as a page may read no data."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for file in files:
         relpath, _, filename = harmless(file.path).rpartition("/")
         state = _state_of_file(file.where, *sorted(file.targets.items()))
-        found = self._nights.setdefault(day, {}).setdefault((state, relpath), bytearray())
-        found += b",%s" % json.dumps(filename).encode()
-
-    def script(self, day: date) -> bytes:
-        """Return the files of a night as a script, as a page may read no data."""
-        parts = [
-            f"[{json.dumps(state)},{json.dumps(relpath)},[".encode() + found[1:] + b"]]"
-            for (state, relpath), found in self._nights.get(day, {}).items()
-        ]
-        return f'// dbb-report\ndbbFiles("{day}",['.encode() + b",".join(parts) + b"]);\n"
+        found.setdefault((state, relpath), []).append(filename)
+    groups = [(state, relpath, names) for (state, relpath), names in found.items()]
+    data = json.dumps(groups, separators=(",", ":"))
+    return f'// dbb-report\ndbbFiles("{day}",{data});\n'.encode()
 
 
 @functools.cache

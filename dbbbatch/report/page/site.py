@@ -18,6 +18,7 @@ from datetime import date
 from dbbbatch.errors import LockHeld, UsageError
 from dbbbatch.files import names, replace
 from dbbbatch.report.health import Health
+from dbbbatch.report.night_files import NightFiles
 from dbbbatch.report.nights import Night
 from dbbbatch.report.page import render
 
@@ -33,7 +34,7 @@ def write_site(
     directory: str,
     health: Health,
     nights: Sequence[Night] | None,
-    files: render.NightFiles,
+    files: NightFiles,
 ) -> None:
     """Write or renew the pages in a directory; it is made if only it itself is missing.
 
@@ -45,7 +46,7 @@ def write_site(
     health : `Health`
     nights : sequence of `Night` or `None`
         The newest first; `None` if they are not known now: then their pages stay as they are.
-    files : `render.NightFiles`
+    files : `dbbbatch.report.night_files.NightFiles`
         Those of these nights.
 
     Raises
@@ -77,7 +78,7 @@ def _night_pages(
     directory: str,
     health: Health,
     nights: Sequence[Night],
-    files: render.NightFiles,
+    files: NightFiles,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the files of nights that are to be written, by name."""
     days = [None, *(night.day for night in nights), None]
@@ -86,7 +87,7 @@ def _night_pages(
         name = f"night-{night.day}.html"
         if _digest_of(directory, name) != render.night_digest(night, health.site, before, after):
             yield name, render.night_page(night, health.site, health.at, before, after)
-        yield f"night-{night.day}.js", files.script(night.day)
+        yield f"night-{night.day}.js", render.files_of_night(night.day, files.of(night))
 
 
 def _renew(directory: str, name: str, content: bytes) -> None:

@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from dbbbatch.report.health import Component, Health, Level, Room, Trouble, Waiting
+from dbbbatch.report.night_files import NightFiles
 from dbbbatch.report.nights import (
     BIN,
     LATENCY_BOUNDS,
@@ -20,7 +21,7 @@ from dbbbatch.report.nights import (
     Slow,
     Step,
 )
-from dbbbatch.report.page import render, site
+from dbbbatch.report.page import site
 
 NOW = datetime(2026, 11, 30, 9, 12, 5)
 LAST = date(2026, 11, 29)
@@ -238,6 +239,7 @@ def step(name: str, profile: list[int], **values: object) -> Step:
         "size_bytes": sum(profile),
         "latency": None,
         "bytes_by_time": tuple(profile),
+        "bytes_earlier": 0,
         "bytes_later": 0,
     }
     return Step(name=name, **{**given, **values})  # type: ignore[arg-type]
@@ -298,8 +300,8 @@ def nights(count: int = 30, *, trouble: bool = False) -> list[Night]:
     return [night(day, trouble=trouble and day == LAST) for day in days]
 
 
-def files(*days: date) -> render.NightFiles:
-    found = render.NightFiles()
+def files(*days: date) -> NightFiles:
+    found = NightFiles()
     for day in days or [LAST]:
         for file in files_of(day):
             found.add(day, file)

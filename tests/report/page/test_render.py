@@ -221,9 +221,9 @@ class TestHostileNames:
         assert "49.fits" not in page
 
 
-class TestNightFiles:
+class TestFilesOfNight:
     def test_are_names_by_state_and_directory(self) -> None:
-        script = examples.files().script(examples.LAST).decode()
+        script = render.files_of_night(examples.LAST, examples.files_of(examples.LAST)).decode()
         assert script.isascii()
         found = re.fullmatch(r'// dbb-report\ndbbFiles\("2026-11-29",(.*)\);\n', script)
         assert found
@@ -233,10 +233,12 @@ class TestNightFiles:
 
     def test_are_small(self) -> None:
         """A little more than the name of each."""
-        assert len(examples.files().script(examples.LAST)) < 40 * 1640
+        assert (
+            len(render.files_of_night(examples.LAST, examples.files_of(examples.LAST))) < 40 * 1640
+        )
 
     def test_may_be_none(self) -> None:
-        assert render.NightFiles().script(examples.LAST).endswith(b'("2026-11-29",[]);\n')
+        assert render.files_of_night(examples.LAST, []).endswith(b'("2026-11-29",[]);\n')
 
 
 def test_a_page_of_another_day_has_that_day() -> None:

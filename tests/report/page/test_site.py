@@ -11,8 +11,9 @@ import pytest
 from dbbbatch.errors import LockHeld, UsageError
 from dbbbatch.files import replace
 from dbbbatch.report.health import Health
+from dbbbatch.report.night_files import NightFiles
 from dbbbatch.report.nights import NightFile
-from dbbbatch.report.page import render, site
+from dbbbatch.report.page import site
 from tests.report.page import examples
 
 
@@ -20,7 +21,7 @@ class Killed(BaseException):
     """Stands for a kill: no code of ours runs after it, but what Python itself undoes."""
 
 
-FILES = render.NightFiles()
+FILES = NightFiles()
 for back in range(3):
     DAY = examples.LAST - timedelta(days=back)
     FILES.add(DAY, NightFile(path=f"{DAY}/a.fits", size_bytes=1, where="stored"))
