@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 
 import click
 
@@ -29,12 +30,19 @@ def move_command(operator: Operator, old: str, new: str, dry_run: bool) -> None:
     """
     operator.connect(readonly=dry_run)
     from dbbbatch.passes import relocate
+    from dbbbatch.passes.progress import ProgressBar
 
     old, new = (os.path.normpath(path) for path in (old, new))
-    if dry_run:
-        files = relocate.compare(operator.settings, old, new)[0]
-    else:
+    if not dry_run:
         operator.must_own_state()
-        files = relocate.relocate(operator.settings, old, new)
+    with closing(ProgressBar()) as bar:
+
+        def looked(files: int) -> None:
+            bar.update(files, None, new)
+
+        if dry_run:
+            files = relocate.compare(operator.settings, old, new, looked)[0]
+        else:
+            files = relocate.relocate(operator.settings, old, new, looked)
     are = "would be" if dry_run else "is"
     output.line(f"{old} {are} {new} now: {names.counted(files, 'file')}")

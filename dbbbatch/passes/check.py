@@ -95,11 +95,12 @@ def _check_database(settings: Settings) -> Iterator[Checked]:
         directory = os.path.dirname(sqlite_path(url))
         yield _usable_directory(where, directory, "SQLite writes beside its file")
         yield _local(where, directory, "SQLite loses data there; use a disk here, or PostgreSQL")
-    problem, later, sites, without = "", False, set[str](), list[str]()
+    problem, later, sites = "", False, set[str]()
+    abandoned: list[relocate.Abandoned] = []
     try:
         connect.connect(settings.database)
         sites = connect.read(Run.sites)
-        without = relocate.without_section(settings)
+        abandoned = relocate.abandoned(settings)
         connect.must_be_writable()
     except DbbError as error:
         problem, later = str(error), isinstance(error, TryLater)
@@ -115,13 +116,12 @@ def _check_database(settings: Settings) -> Iterator[Checked]:
             "new site; one that was renamed finds none of its files there: name it as before"
         )
     yield Checked("[site] name", f"the database may know {site}", remark=remark)
-    for path in without:
+    for one in abandoned:
         remark = (
             "the table has files of this storage, and no section has it: right if another "
-            "configuration file does; if it has moved, record that: "
-            f"`dbb storage move {names.quoted(path)} NEW`"
+            f"configuration file does; if it has moved, record that: `{one.move}`"
         )
-        yield Checked(f"[database] storage {path}", "the table has files of it", remark=remark)
+        yield Checked(f"[database] storage {one.storage}", "a section has it", remark=remark)
 
 
 def _check_handoff(handoff: Handoff, site: Site) -> Iterator[Checked]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import Finder, Target
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File
+from dbbbatch.database.models.run import Run
 from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import faults, mounts, names
@@ -25,8 +28,37 @@ from dbbbatch.files.lock import Lock
 #: Rows read at a time.
 _STORED_PAGE = 5000
 
+#: How recent a pass is of a section that another configuration file has.
+_IN_USE = timedelta(days=1)
+
 #: Files that are named when they are not under the new path.
 _MOST_MISSING_NAMED = 5
+
+
+Looked = Callable[[int], None]
+
+
+class Abandoned(NamedTuple):
+    """A storage area of the table that no section has.
+
+    Attributes
+    ----------
+    storage : `str`
+    finder : `str`
+        The name of a finder that stored files there.
+    new : `str`
+        The storage area that this finder has now; '' if it has no section, or a wrong one.
+    """
+
+    storage: str
+    finder: str
+    new: str
+
+    @property
+    def move(self) -> str:
+        """The command that records where its files are, if they have moved."""
+        new = names.quoted(self.new) if self.new else "NEW"
+        return f"dbb storage move {names.quoted(self.storage)} {new}"
 
 
 def without_section(settings: Settings) -> list[str]:
@@ -38,6 +70,37 @@ def without_section(settings: Settings) -> list[str]:
         return []
     configured = {section.storage for section in _sections(settings)}
     return sorted(set(connect.read(File.storages)) - configured)
+
+
+def abandoned(settings: Settings) -> list[Abandoned]:
+    """Return the storage areas of the table that no section has, as far as is known.
+
+    One whose finder or target has a section elsewhere, and has made a pass within a day, is in use
+    by another configuration file.
+    """
+    found = []
+    for storage in without_section(settings):
+        finder = connect.read(File.some_finder, storage)
+        here = finder in settings.names("finder")
+        if not here and connect.read(_used_elsewhere, settings, storage, finder):
+            continue
+        new = settings.finder[finder].storage if finder in settings.finder else ""
+        found.append(Abandoned(storage, finder, new))
+    return found
+
+
+def _used_elsewhere(settings: Settings, storage: str, finder: str) -> bool:
+    """Return whether a pass without a section here has used a storage area within a day."""
+    mine = {(settings.site.name, name) for name in settings.names("target")}
+    users = [(site, "finder", finder) for site in Run.sites()]
+    users += [
+        (site, "target", name)
+        for site, name in TargetRow.readers(storage)
+        if (site, name) not in mine
+    ]
+    now = connect.now()
+    lasts = (Run.last(*user) for user in users)
+    return any(last and now - last.started < _IN_USE for last in lasts)
 
 
 def candidates(settings: Settings) -> list[tuple[str, str]]:
@@ -54,8 +117,18 @@ def candidates(settings: Settings) -> list[tuple[str, str]]:
     return found
 
 
-def compare(settings: Settings, old: str, new: str) -> tuple[int, bool]:
+def compare(
+    settings: Settings, old: str, new: str, looked: Looked | None = None
+) -> tuple[int, bool]:
     """Look for all stored files of one storage area in another one.
+
+    Parameters
+    ----------
+    settings : `dbbbatch.config.load.Settings`
+    old, new : `str`
+        Their paths.
+    looked : `~collections.abc.Callable`, optional
+        Is told now and then how many files were looked for.
 
     Returns
     -------
@@ -77,36 +150,44 @@ def compare(settings: Settings, old: str, new: str) -> tuple[int, bool]:
     sentinel = next(each.sentinel for each in _sections(settings) if each.storage == new)
     if away := mounts.why_unmounted(new, sentinel):
         raise TryLater(away)
-    files, same_inodes = 0, True
+    files, missing, same_inodes = 0, 0, True
     lacking: list[str] = []
     for row in _stored(old):
         files += 1
-        rel = names.rel_of(row)
-        shown = names.printable(rel)
-        try:
-            status = os.lstat(names.below(new, rel))
-        except FileNotFoundError:
-            lacking.append(f"{shown}: is not in {new}")
-            continue
-        except OSError as error:
-            faults.raise_if_general(error, new)
-            lacking.append(f"{shown}: {error.strerror}")
-            continue
-        if not stat.S_ISREG(status.st_mode) or status.st_size != row.size_bytes:
-            lacking.append(f"{shown}: is another file in {new}")
-        same_inodes = same_inodes and row.inode in (None, inode_of(status.st_ino))
-    if lacking:
+        if looked and files % _STORED_PAGE == 0:
+            looked(files)
+        inode, why = _look_for(row, new)
+        if why:
+            missing += 1
+            lacking += [why] if len(lacking) < _MOST_MISSING_NAMED else []
+        same_inodes = same_inodes and row.inode in (None, inode)
+    if missing:
         raise TryLater(
-            *lacking[:_MOST_MISSING_NAMED],
-            f"{len(lacking)} of {names.counted(files, 'file')} of {old} not in {new}, and "
-            "nothing was changed: "
+            *lacking,
+            f"{missing} of {files} files of {old} are not in {new}, and nothing was changed: "
             "copy them and try again; to give up what is lost, put the old path back, and let "
             "dbb-auditor mark it",
         )
     return files, same_inodes
 
 
-def relocate(settings: Settings, old: str, new: str) -> int:
+def _look_for(row: File, new: str) -> tuple[int | None, str]:
+    """Return the inode of a stored file in another storage area, and why it is not the same."""
+    rel = names.rel_of(row)
+    shown = names.printable(rel)
+    try:
+        status = os.lstat(names.below(new, rel))
+    except FileNotFoundError:
+        return row.inode, f"{shown}: is not in {new}"
+    except OSError as error:
+        faults.raise_if_general(error, new)
+        return row.inode, f"{shown}: {error.strerror}"
+    if not stat.S_ISREG(status.st_mode) or status.st_size != row.size_bytes:
+        return row.inode, f"{shown}: is another file in {new}"
+    return inode_of(status.st_ino), ""
+
+
+def relocate(settings: Settings, old: str, new: str, looked: Looked | None = None) -> int:
     """Record that a storage area is under another path now; return how many files it has.
 
     Raises
@@ -115,7 +196,7 @@ def relocate(settings: Settings, old: str, new: str) -> int:
         As `compare`, or a pass of the old path is at work; nothing was changed.
     """
     with _without_passes(settings, old):
-        files, same_inodes = compare(settings, old, new)
+        files, same_inodes = compare(settings, old, new, looked)
 
         def record() -> None:
             TargetRow.exclude_arrivals()

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from dbbbatch.config.load import Settings
 from dbbbatch.database import connect
 from dbbbatch.database.bulk import read_moment
 from dbbbatch.database.models.run import Pause
 from dbbbatch.files import names
+from dbbbatch.passes import relocate
 from dbbbatch.report.health import Level, Trouble, Waiting
 
 #: How many passes of a script and section are read to learn how often they come.
@@ -424,6 +426,21 @@ def _storage_wrong(sites: Mapping[str, str]) -> list[Trouble]:
             Trouble(site, storage, what, files, message, advice, listing, level=Level.CRITICAL)
         )
     return found
+
+
+def abandoned_storage(settings: Settings) -> list[Trouble]:
+    """Return the storage areas with files in the table that no section has."""
+    return [
+        Trouble(
+            settings.site.name,
+            f"finder.{one.finder}" if one.finder else "",
+            "storage without a section",
+            0,
+            f"{one.storage}: the table has files of it, and no section does; has it moved?",
+            one.move if one.new else f"if it has moved: {one.move}",
+        )
+        for one in relocate.abandoned(settings)
+    ]
 
 
 def _rows(sql: str, values: Any = ()) -> list[Any]:

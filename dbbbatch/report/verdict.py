@@ -52,7 +52,9 @@ def _ask_database(
     """Return what the database knows, or why it could not be asked."""
     try:
         connect.connect(replace(settings.database, patience=look), readonly=True, brief=True)
-        return queries.status(), None
+        known = queries.status()
+        known.trouble.extend(queries.abandoned_storage(settings))
+        return known, None
     except DbbError as error:
         connect.disconnect()
         return None, error

@@ -170,12 +170,6 @@ def test_file_on_its_way_is_finished_under_the_new_path(site: Site, old: Path) -
     assert set(rows(site, "status", "file")) == {"STORED"}
 
 
-def test_check_tells_of_a_storage_area_that_no_section_has(site: Site, old: Path) -> None:
-    assert f"dbb storage move {old} NEW" in site.run("dbb", "check").out
-    site.run("dbb", "storage", "move", old, site.storage)
-    assert "storage move" not in site.run("dbb", "check").out
-
-
 @pytest.mark.parametrize("wrong", ["finder", "targets"])
 def test_while_a_section_is_wrong_no_storage_area_is_said_to_have_none(
     site: Site, old: Path, wrong: str
@@ -210,3 +204,37 @@ def test_it_waits_for_a_pass_of_the_old_path(site: Site, old: Path, label: str) 
     assert storages(site) == everywhere(old)
     assert site.run("dbb", "storage", "move", str(old), str(site.storage)).code == 0
     assert_all_well(site)
+
+
+def told(site: Site) -> list[tuple[str, str]]:
+    """Return what the status tells of storage areas, and what it advises."""
+    from dbbbatch.report import verdict
+
+    try:
+        health = verdict.examine(site.settings())
+    finally:
+        connect.disconnect()
+    what = "storage without a section"
+    return [(one.message, one.advice) for one in health.troubles if one.what == what]
+
+
+def test_status_and_check_say_which_storage_no_section_has(site: Site, old: Path) -> None:
+    (site.storage / ".dbb-storage").unlink()
+    ((message, advice),) = told(site)
+    assert str(old) in message
+    assert advice == f"dbb -c {site.config} storage move {old} '{site.storage}'"
+    ran = site.run("dbb", "check")
+    assert f"[database] storage {old}: " in ran.out
+    assert f"`dbb storage move {old} '{site.storage}'`" in ran.out
+    (site.storage / ".dbb-storage").touch()
+    assert site.run("dbb", "storage", "move", old, site.storage).code == 0
+    assert told(site) == []
+
+
+def test_storage_of_another_configuration_file_is_no_trouble(site: Site, old: Path) -> None:
+    text = site.config.read_text().replace("[finder.latiss]", "[finder.other]")
+    site.config.write_text(text)
+    assert told(site) == []
+    change(site, "UPDATE run SET started = '2026-01-01 00:00:00'")
+    ((_, advice),) = told(site)
+    assert advice.startswith("if it has moved: dbb ")

@@ -326,6 +326,13 @@ class File(Table):
             found.append(row[0])
 
     @classmethod
+    def some_finder(cls, storage: str) -> str:
+        """Return a finder that recorded files of a storage area; '' if it has none."""
+        sql = "SELECT finder FROM file WHERE storage = ? ORDER BY relpath, filename LIMIT 1"
+        row = execute(sql, (storage,)).fetchone()
+        return row[0] if row else ""
+
+    @classmethod
     def finders(cls, storage: str) -> list[str]:
         """Return the finders that recorded the files of a storage area."""
         rows = execute("SELECT DISTINCT finder FROM file WHERE storage = ?", (storage,))

@@ -130,6 +130,11 @@ class TargetRow(Table):
         return [one.name for one in cls.select().where(cls.site == site, cls.storage == storage)]
 
     @classmethod
+    def readers(cls, storage: str) -> list[tuple[str, str]]:
+        """Return site and name of the targets that read a storage area."""
+        return [(one.site, one.name) for one in cls.select().where(cls.storage == storage)]
+
+    @classmethod
     def any_reads(cls, storage: str) -> bool:
         """Return whether a target of any site reads a storage area."""
         return bool(cls.select().where(cls.storage == storage).exists())
