@@ -17,7 +17,7 @@ from dbbbatch.cli.sections import complete_sections
 SUBCOMMANDS = {
     "init": "Create or upgrade the database; mark storage areas as mounted.",
     "check": "Check the configuration, and what it names.",
-    "config": "Check the configuration, or print a sample.",
+    "config": "Check the configuration, or write one.",
     "status": "Show last passes, the backlog, and what needs a person.",
     "history": "Show everything that happened to a file.",
     "pause": "Keep a script's passes from working for a while.",

@@ -35,14 +35,11 @@ def move_command(operator: Operator, old: str, new: str, dry_run: bool) -> None:
     old, new = (os.path.normpath(path) for path in (old, new))
     if not dry_run:
         operator.must_own_state()
-    with closing(ProgressBar()) as bar:
-
-        def looked(files: int) -> None:
-            bar.update(files, None, new)
-
+    with closing(ProgressBar("storage", {}, True)) as bar:
+        bar.step(f"look for the files of {old} in {new}")
         if dry_run:
-            files = relocate.compare(operator.settings, old, new, looked)[0]
+            files = relocate.compare(operator.settings, old, new, bar.advance)[0]
         else:
-            files = relocate.relocate(operator.settings, old, new, looked)
+            files = relocate.relocate(operator.settings, old, new, bar.advance)
     are = "would be" if dry_run else "is"
     output.line(f"{old} {are} {new} now: {names.counted(files, 'file')}")

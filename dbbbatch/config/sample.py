@@ -7,7 +7,8 @@ from typing import Any
 
 from dbbbatch.config import fields, sections, toml
 
-_HEAD = """\
+#: What every configuration begins with.
+HEAD = """\
 # Configuration of dbbbatch: one file a site, or one for each script. A section that is left out is
 # a component that this file does not run; remove what this host does not run.
 #
@@ -34,23 +35,23 @@ def sample_text(plugins: Mapping[str, Any]) -> str:
         with what differs.
     """
     lines = [
-        _HEAD,
-        *_table("site", sections.Site, "This site."),
-        *_table("database", sections.Database, "Where the tables are."),
-        *_table("alert", sections.Alert, "Whom passes tell what begins and what is over."),
-        *_table("report", sections.Report, "What dbb-report shows of each night."),
-        *_table(
+        HEAD,
+        *section_lines("site", sections.Site, "This site."),
+        *section_lines("database", sections.Database, "Where the tables are."),
+        *section_lines("alert", sections.Alert, "Whom passes tell what begins and what is over."),
+        *section_lines("report", sections.Report, "What dbb-report shows of each night."),
+        *section_lines(
             "handoff.latiss",
             sections.Handoff,
             "A buffer whose files go to an endpoint site. Any number of such sections.",
         ),
-        *_table(
+        *section_lines(
             "handoff.latiss.endpoint",
             sections.Endpoint,
             _ENDPOINT,
             {"host": "endpoint.example.org", "user": "dbb"},
         ),
-        *_table(
+        *section_lines(
             "finder.latiss",
             sections.Finder,
             "Where new files appear, and the storage area that they go to. Any number.",
@@ -60,36 +61,52 @@ def sample_text(plugins: Mapping[str, Any]) -> str:
         table = f"target.{name}"
         if number == 0:
             about = "A data management system that stored files are offered to. Any number."
-            lines += _table(table, sections.Target, about)
+            lines += section_lines(table, sections.Target, about)
         else:
             lines += _comment((plugin.__doc__ or "").strip().splitlines()[0])
             keys = {"storage": "/data/storage", "plugin": name}
             lines.append(toml.toml_document({table: keys}))
         if fields.declared(plugin.Settings):
-            lines += _table(f"{table}.config", plugin.Settings, "")
+            lines += section_lines(f"{table}.config", plugin.Settings, "")
     return "\n".join(lines)
 
 
-def _table(
-    name: str, section: type, about: str, extra: Mapping[str, str] | None = None
+def section_lines(
+    name: str, section: type, about: str, values: Mapping[str, Any] | None = None
 ) -> Iterator[str]:
+    """Yield the lines of a table with every key of a section.
+
+    Parameters
+    ----------
+    name : `str`
+        Of the table.
+    section : `type`
+        Its keys are made by `dbbbatch.config.fields.option`.
+    about : `str`
+        The comment above it.
+    values : mapping, optional
+        What is set, also by keys that the section does not declare; other keys show their defaults.
+    """
+    values = values or {}
+    declared = [field for field in fields.declared(section) if field.name != "config"]
     yield from _comment(about)
     yield f"[{name}]"
-    for field in fields.declared(section):
-        if field.name != "config":
-            yield from _sample_key(field)
-    for key, value in (extra or {}).items():
-        yield f"{key} = {toml.toml_value(value)}"
+    for field in declared:
+        yield from _sample_key(field, values)
+    for key in [key for key in values if key not in {field.name for field in declared}]:
+        yield f"{key} = {toml.toml_value(values[key])}"
     yield ""
 
 
-def _sample_key(field: "dataclasses.Field[Any]") -> Iterator[str]:
+def _sample_key(field: "dataclasses.Field[Any]", values: Mapping[str, Any]) -> Iterator[str]:
     default, example = field.metadata["default"], field.metadata["example"]
     unset = " (not set by default)" if default is None else ""
     yield from _comment(field.metadata["help"] + unset)
     required = default is fields.REQUIRED
     shown = (example or "") if required or default is None else default
-    yield f"{'' if required else '# '}{field.name} = {toml.toml_value(shown)}"
+    is_set = required or field.name in values
+    shown = values.get(field.name, shown)
+    yield f"{'' if is_set else '# '}{field.name} = {toml.toml_value(shown)}"
 
 
 def _comment(text: str) -> Iterator[str]:

@@ -126,6 +126,12 @@ class Lock:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def remove(self) -> None:
+        """Remove the files of a lock whose label nobody else has, or will have."""
+        for path in self._paths:
+            with suppress(OSError):
+                path.unlink()
+
     def holders(self) -> list[str]:
         """Return who holds the lock, since when and from which command line."""
         found = (_holder(path) for path in self._paths if _lock_type(path) != fcntl.F_UNLCK)

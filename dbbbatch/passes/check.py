@@ -8,16 +8,27 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from dbbbatch.areas.storage.mounted import needs_copy, overlap_of
 from dbbbatch.config import fields
 from dbbbatch.config.load import Settings
-from dbbbatch.config.sections import Finder, Handoff, Site, Target, is_sqlite, sqlite_path
-from dbbbatch.errors import ConfigError, DbbError, TryLater, user
+from dbbbatch.config.sections import (
+    Database,
+    Finder,
+    Handoff,
+    Site,
+    Target,
+    is_sqlite,
+    sqlite_path,
+)
+from dbbbatch.errors import ConfigError, DbbError, TryLater, user, user_named
 from dbbbatch.files import mounts, names, place
+from dbbbatch.files.lock import Lock, held_locks
 from dbbbatch.files.state import must_own
 
 logger = logging.getLogger("dbbbatch")
@@ -37,6 +48,8 @@ class Checked:
         What is wrong and what to do; '' if nothing is.
     remark : `str`
         What may be intended, or not: no problem.
+    note : `str`
+        What is worth knowing, and right.
     later : `bool`
         The problem may pass by itself.
     """
@@ -45,6 +58,7 @@ class Checked:
     what: str
     problem: str = ""
     remark: str = ""
+    note: str = ""
     later: bool = False
 
 
@@ -58,7 +72,6 @@ def check_everything(settings: Settings) -> Iterator[Checked]:
     """
     yield from (found := list(_check_state(settings)))
     if found[0].problem:
-        # What another user may do says nothing about a pass, and would leave files of that user.
         return
     yield from _check_database(settings)
     for handoff in settings.handoff.values():
@@ -78,11 +91,47 @@ def _check_state(settings: Settings) -> Iterator[Checked]:
             raise ConfigError(f"{state}: others can write in it: chmod 700 {state}")
 
     what = f"{state} belongs to {user()}, and nobody else can write in it"
-    yield Checked(where, what, _error_of(own))
+    yield (owned := Checked(where, what, _error_of(own)))
+    if owned.problem:
+        # What another user may do says nothing about a pass, and would leave files of that user.
+        return
     yield _usable_directory(where, state, "run `dbb init` as the user that runs the scripts")
-    for name in ("locks", "said", "crashes", "lists"):
+    for name in ("locks", "said", "passes", "crashes", "lists"):
         yield _own_files(where, state, os.path.join(state, name))
     yield _local(where, state, "locks do not work there; name a directory of this host")
+    yield _free_room(where, state, place.RESERVE, "what is done could not be recorded")
+    yield _locking(where, Path(state))
+    for label, holder in held_locks(Path(state) / "locks"):
+        yield Checked(where, f"the lock of {label} is known", note=f"{label} is at work: {holder}")
+
+
+def _locking(where: str, state: Path) -> Checked:
+    """Take a lock of our own beside those of the passes."""
+    locks, problem = state / "locks", ""
+    ours = not locks.exists()
+    if state.is_dir():
+        lock = Lock(locks, f"check.{secrets.token_hex(8)}")
+        try:
+            with lock:
+                pass
+        except DbbError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"{locks}: no lock can be taken there: {error.strerror}"
+        lock.remove()
+        if ours:
+            with suppress(OSError):
+                locks.rmdir()
+    return Checked(where, f"locks can be taken in {locks}", problem)
+
+
+def _free_room(where: str, path: str, least: int, otherwise: str) -> Checked:
+    problem = ""
+    with suppress(OSError):  # it is not there, which is reported elsewhere
+        if (free := place.free_bytes(path)) < least:
+            size, wanted = fields.size_text(free), fields.size_text(least)
+            problem = f"{path}: {size} free, less than {wanted}: {otherwise}"
+    return Checked(where, f"{path} has {fields.size_text(least)} free", problem, later=True)
 
 
 def _check_database(settings: Settings) -> Iterator[Checked]:
@@ -95,6 +144,9 @@ def _check_database(settings: Settings) -> Iterator[Checked]:
         directory = os.path.dirname(sqlite_path(url))
         yield _usable_directory(where, directory, "SQLite writes beside its file")
         yield _local(where, directory, "SQLite loses data there; use a disk here, or PostgreSQL")
+        yield _free_room(where, directory, place.RESERVE, "what is done could not be recorded")
+    else:
+        yield from _password_files(settings.database)
     problem, later, sites = "", False, set[str]()
     abandoned: list[relocate.Abandoned] = []
     try:
@@ -124,6 +176,33 @@ def _check_database(settings: Settings) -> Iterator[Checked]:
         yield Checked(f"[database] storage {one.storage}", "a section has it", remark=remark)
 
 
+def _password_files(database: Database) -> Iterator[Checked]:
+    """Yield whether only those who run passes can read the passwords of PostgreSQL."""
+    if path := database.password_file:
+        what = f"{path} belongs to {user()} or root, and others cannot read it"
+        yield Checked("[database] password_file", what, _why_unsafe(path, stat.S_IRWXO))
+    elif os.path.exists(path := os.environ.get("PGPASSFILE") or os.path.expanduser("~/.pgpass")):
+        # libpq ignores one that its group can read.
+        problem = _why_unsafe(path, stat.S_IRWXO | stat.S_IRWXG)
+        what = f"{path} belongs to {user()}, and nobody else can read it"
+        yield Checked("[database] url", what, problem)
+
+
+def _why_unsafe(path: str, forbidden: int) -> str:
+    """Return why a file with passwords is not to be used, and what to do; '' if it is safe."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    shown = names.quoted(path)
+    if status.st_uid not in (0, os.geteuid()):
+        return f"{path}: belongs to {user_named(status.st_uid)}: sudo chown {user()} {shown}"
+    if status.st_mode & forbidden:
+        how = "o=" if forbidden == stat.S_IRWXO else "go="
+        return f"{path}: others can read it: chmod {how} {shown}"
+    return "" if os.access(path, os.R_OK) else f"{path}: user {user()} may not read it"
+
+
 def _check_handoff(handoff: Handoff, site: Site) -> Iterator[Checked]:
     for key in ("buffer", "holding", "quarantine"):
         where, path = f"[{handoff.label}] {key}", getattr(handoff, key)
@@ -132,6 +211,8 @@ def _check_handoff(handoff: Handoff, site: Site) -> Iterator[Checked]:
             yield _same_file_system(where, handoff.buffer, path)
             yield _placing(where, path)
             yield _renaming(where, handoff.buffer, path)
+    path = handoff.quarantine
+    yield _free_room(f"[{handoff.label}] quarantine", path, place.RESERVE, "nothing is put there")
     endpoint = f"[{handoff.label}.endpoint]"
     for key in ("holding_free", "confirm_targets"):
         if getattr(handoff, key) and not handoff.endpoint.confirm:
@@ -157,6 +238,8 @@ def _check_finder(finder: Finder) -> Iterator[Checked]:
         yield (checked := _usable_directory(f"{where} {key}", getattr(finder, key)))
         if not checked.problem:
             yield _placing(f"{where} {key}", getattr(finder, key))
+    path = finder.quarantine
+    yield _free_room(f"{where} quarantine", path, place.RESERVE, "nothing is put there")
     yield _sentinel(where, finder)
     if finder.standard == "move":
         if os.path.isdir(finder.storage):
@@ -284,12 +367,7 @@ def _storing(where: str, finder: Finder) -> Iterator[Checked]:
         except OSError as error:
             problem = f"{storage}: {error.strerror or error}"
     yield Checked(f"{where} file_mode", "permissions can be set in storage", problem)
-    problem = ""
-    with suppress(OSError):  # reported already
-        if (free := place.free_bytes(storage)) < finder.min_free:
-            size, least = fields.size_text(free), fields.size_text(finder.min_free)
-            problem = f"{storage}: {size} free, less than {least}: nothing is stored"
-    yield Checked(f"{where} min_free", "storage has so much free space", problem)
+    yield _free_room(f"{where} min_free", storage, finder.min_free, "nothing is stored")
 
 
 def _sentinel(where: str, section: Finder | Target) -> Checked:
@@ -386,4 +464,4 @@ def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
                 os.rmdir(lists)
     what = "it sends a file from the buffer, which can be placed there"
     yield Checked(f"{endpoint} transfer", what, problem)
-    yield Checked(f"[{handoff.label}] min_free", "staging has so much free space", free)
+    yield Checked(f"[{handoff.label}] min_free", "staging has so much free space", free, later=True)

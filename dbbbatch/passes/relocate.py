@@ -128,7 +128,7 @@ def compare(
     old, new : `str`
         Their paths.
     looked : `~collections.abc.Callable`, optional
-        Is told now and then how many files were looked for.
+        Is told of so many files more that were looked for.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def compare(
     for row in _stored(old):
         files += 1
         if looked and files % _STORED_PAGE == 0:
-            looked(files)
+            looked(_STORED_PAGE)
         inode, why = _look_for(row, new)
         if why:
             missing += 1
@@ -164,7 +164,7 @@ def compare(
     if missing:
         raise TryLater(
             *lacking,
-            f"{missing} of {files} files of {old} are not in {new}, and nothing was changed: "
+            f"{names.counted(missing, 'file')} of {files} of {old} not in {new}, and nothing was changed: "
             "copy them and try again; to give up what is lost, put the old path back, and let "
             "dbb-auditor mark it",
         )

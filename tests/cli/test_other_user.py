@@ -43,6 +43,10 @@ CHANGES = [
 ]
 
 
+#: Where each pass keeps something for the next one.
+KEPT = ("said", "passes")
+
+
 def picture(site: Site) -> dict[Path, tuple[int, int]]:
     """Give whatever lies in the state directory and beside the database, with owner and time."""
     below = (*site.state.rglob("*"), *(site.root.parent / "db").rglob("*"), site.root / "other")
@@ -186,7 +190,7 @@ def test_a_state_directory_of_root_may_be_a_disk_that_is_not_mounted(site: Site)
 def test_check_says_what_another_user_left_among_the_locks(site: Site) -> None:
     give_to_somebody(site)
     assert run(site, "dbb-handoff").code == 0
-    for path in ("locks/handoff.latiss.lock", "said/handoff.latiss.json"):
+    for path in ("locks/handoff.latiss.lock", *(f"{one}/handoff.latiss.json" for one in KEPT)):
         os.chown(site.state / path, 0, 0)
         ran = run(site, "dbb", "check")
         assert ran.code == 78
@@ -195,7 +199,7 @@ def test_check_says_what_another_user_left_among_the_locks(site: Site) -> None:
 
 
 @only_root
-@pytest.mark.parametrize("name", ["locks", "said", "crashes", "lists"])
+@pytest.mark.parametrize("name", ["locks", *KEPT, "crashes", "lists"])
 def test_check_says_which_directory_another_user_made_and_goes_on(site: Site, name: str) -> None:
     give_to_somebody(site)
     (site.state / name).mkdir(exist_ok=True)
@@ -246,3 +250,17 @@ def test_a_current_directory_that_cannot_be_read_does_not_stop_the_search(site: 
     ran = site.run("dbb", "status", unprivileged=True, cwd=closed, env={"DBB_CONFIG": ""})
     assert ran.code == 78
     assert ran.err.startswith("dbb: no configuration: ")
+
+
+@only_root
+def test_a_configuration_that_cannot_be_read_stops_only_who_needs_it(site: Site) -> None:
+    closed = site.root / "closed"
+    closed.mkdir(mode=0o700)
+    env = {"DBB_CONFIG": str(closed / "dbb.toml")}
+    for command in ("dbb --help", "dbb config sample", "dbb status --help", "dbb --version"):
+        ran = site.run(*command.split(), unprivileged=True, cwd=closed, env=env)
+        assert (ran.code, ran.err) == (0, ""), command
+    for command in (*CHANGES, "dbb status", "dbb history x", "dbb check", "dbb confirm"):
+        ran = site.run(*command.format(root=site.root).split(), unprivileged=True, env=env)
+        assert (ran.code, ran.err.count("\n")) == (78, 1), command
+        assert f"{closed}/dbb.toml: cannot be read: Permission denied" in ran.err

@@ -39,12 +39,20 @@ def broken(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
         "dbb init",
         "dbb pause target.b",
         "dbb resume target.b",
+        "dbb pause",
+        "dbb pause target",
+        "dbb ignore handoff.latiss --match x",
+        "dbb quarantine release handoff.latiss --match x",
+        "dbb backfill finder.latiss --dry-run",
+        "dbb rebuild finder.latiss",
+        "dbb backup {root}/backup",
+        "dbb config sample",
         "dbb quarantine list",
         "dbb target list",
     ],
 )
 def test_a_plugin_that_cannot_be_imported_stops_no_other_script(broken: Site, command: str) -> None:
-    ran = broken.run(*command.split())
+    ran = broken.run(*command.format(root=broken.root).split())
     assert (ran.code, ran.err) == (0, "")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from dbbbatch.files import lock
+from dbbbatch.files.lock import Lock
 from dbbbatch.passes import check
 from tests.support.scripts import TOP
 from tests.support.site import Site
@@ -62,6 +64,91 @@ def test_a_directory_that_is_not_there_is_named(good: Site, directory: str, key:
     shutil.rmtree(getattr(good, directory))
     found = [line for line in problems(good) if str(getattr(good, directory)) in line]
     assert any(line.startswith(key) for line in found)
+
+
+def test_nothing_is_left_where_there_was_no_lock_yet(good: Site) -> None:
+    shutil.rmtree(good.state / "locks", ignore_errors=True)
+    assert problems(good) == []
+    assert not (good.state / "locks").exists()
+
+
+def test_who_holds_a_lock_is_told_and_is_no_problem(good: Site) -> None:
+    with Lock(good.state / "locks", "handoff.latiss"):
+        found = [one.note for one in check.check_everything(good.settings()) if one.note]
+        assert problems(good) == []
+    (note,) = found
+    assert note.startswith(f"handoff.latiss is at work: pid {os.getpid()} since ")
+
+
+def test_a_state_directory_in_which_no_lock_can_be_taken_is_told(
+    good: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "fcntl", refuse)
+    told = f"[site] state: {good.state}/locks: no lock can be taken there: No locks available"
+    assert told in problems(good)
+
+
+@pytest.mark.parametrize("name", ["state", "quarantine", "storage_quarantine"])
+def test_a_full_disk_is_told_wherever_something_is_put(
+    good: Site, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    full, free = str(getattr(good, name)), check.place.free_bytes
+    monkeypatch.setattr(
+        check.place, "free_bytes", lambda path: 1000 if path == full else free(path)
+    )
+    assert [line for line in problems(good) if f"{full}: 1.0 kB free, less than 16.8 MB" in line]
+
+
+class TestPasswordFile:
+    """The passwords of PostgreSQL, which need no server to be examined."""
+
+    @pytest.fixture
+    def remote(self, good: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        url = "postgresql://dbb@127.0.0.1:1/dbb"
+        keys = {"url": url, "patience": 1, "password_file": tmp_path / "password"}
+        (tmp_path / "password").write_text("secret")
+        (tmp_path / "password").chmod(0o600)
+        return good.write(database=keys)
+
+    @pytest.mark.parametrize(
+        ("mode", "advice"), [(0o600, ""), (0o640, ""), (0o644, "chmod o= "), (0o604, "chmod o= ")]
+    )
+    def test_others_must_not_read_it(self, remote: Site, mode: int, advice: str) -> None:
+        path = remote.root.parent / "password"
+        path.chmod(mode)
+        found = [line for line in problems(remote) if "password_file" in line]
+        assert [line.endswith(f"{advice}{path}") for line in found] == ([True] if advice else [])
+
+    def test_one_that_is_not_there_is_told(self, remote: Site) -> None:
+        (remote.root.parent / "password").unlink()
+        assert any("password_file" in line for line in problems(remote))
+
+    def test_the_file_of_libpq_is_for_its_owner_alone(self, remote: Site, tmp_path: Path) -> None:
+        remote.write(database={"url": "postgresql://dbb@127.0.0.1:1/dbb", "patience": 1})
+        (tmp_path / ".pgpass").write_text("*:*:*:*:secret")
+        (tmp_path / ".pgpass").chmod(0o640)
+        assert [line for line in problems(remote) if f"chmod go= {tmp_path}/.pgpass" in line]
+        (tmp_path / ".pgpass").chmod(0o600)
+        assert [line for line in problems(remote) if ".pgpass" in line] == []
+
+
+def test_it_ends_with_a_total(good: Site) -> None:
+    ran = good.run("dbb", "check")
+    total = ran.out.splitlines()[-1]
+    count = int(total.rpartition(" checks: ")[0].rpartition(" ")[2])
+    assert total == f"{good.config}: {count} checks: {count} well"
+    good.holding.rmdir()
+    good.write(site={"name": "elsewhere"})
+    ran = good.run("dbb", "check")
+    assert ran.code == 78
+    assert ran.out.splitlines()[-1].endswith(" well, 1 wrong")
+    good.run("dbb-finder")
+    good.write(site={"name": "renamed"})
+    assert good.run("dbb", "check").out.splitlines()[-1].endswith(" well, 1 warning, 1 wrong")
 
 
 def test_all_problems_are_found_at_once(good: Site) -> None:
