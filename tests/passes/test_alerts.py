@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,37 +15,17 @@ from dbbbatch.passes.context import Options
 from dbbbatch.passes.outages import Symptom
 from dbbbatch.passes.reporter import Reporter
 from dbbbatch.passes.signals import Signals
+from tests.support.mailbox import Box
 from tests.support.site import Site
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"])
 
 
-class Box:
-    """The messages that an alert command was given."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        directory.mkdir()
-        self.broken = directory / "broken"
-
-    @property
-    def command(self) -> str:
-        name = f"{self.directory}/$(date +%s%N)"
-        return f"sh -c 'test ! -e {self.broken} && cat > {name}.mail || exit 7'"
-
-    def new(self) -> list[str]:
-        """Give the messages that came since the last time."""
-        paths = sorted(self.directory.glob("*.mail"))
-        found = [path.read_text() for path in paths]
-        for path in paths:
-            path.unlink()
-        return found
-
-
 @pytest.fixture
-def box(site: Site, tmp_path: Path) -> Box:
+def box(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
     made = Box(tmp_path / "box")
-    configure(site, made)
+    monkeypatch.setattr(Site, "alert", {"command": made.command, "limit": "30s"})
+    site.write()
     return made
 
 
@@ -105,10 +84,10 @@ def test_a_command_that_fails_is_noted_once_and_tried_again(a_pass: AWhile, box:
 
 @pytest.mark.parametrize("command", ["no-such-program", "sleep 60"])
 def test_no_command_fails_a_pass_or_holds_it_up(
-    a_pass: AWhile, site: Site, box: Box, command: str
+    a_pass: AWhile, site: Site, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = site.config.read_text().replace(box.command, command).replace('"30s"', "0.2")
-    site.config.write_text(text)
+    monkeypatch.setattr(Site, "alert", {"command": command, "limit": 0.2})
+    site.write()
     said = a_pass("target.a", full="disk full")
     assert "target.a: [alert] command: " in said
     assert "Traceback" not in said
@@ -196,27 +175,21 @@ def test_passes_by_hand_that_cron_never_repeats_hold_no_outage_open(
 # ---- whole passes ------------------------------------------------------------------------------
 
 
-def configure(site: Site, box: Box, **keys: Any) -> None:
-    site.write(**keys)
-    with site.config.open("a") as config:
-        config.write(f'\n[alert]\ncommand = """{box.command}"""\nlimit = "30s"\n')
-
-
 def test_files_that_failed_are_named(site: Site, box: Box) -> None:
     refusing = {"plugin": "command", "config": {"command": "false {file}"}}
-    configure(site, box, targets={"a": refusing})
+    site.write(targets={"a": refusing})
     site.put("2026/one.fits", where=site.far_buffer)
     assert site.run("dbb-finder").code == 0
     assert site.run("dbb-ingester").code == 1
     (text,) = box.new()
     assert text.startswith("summit: NOT WELL: 1 file failed")
-    assert "  files: 2026/one.fits\n" in text
+    assert "  files: 2026/one.fits (" in text
 
 
 def test_ssh_that_words_an_outage_differently_is_reported_once(
     site: Site, box: Box, program: Callable[[str, str], Path]
 ) -> None:
-    configure(site, box, endpoint={"host": "archive", "remote": "fake-ssh {command}"})
+    site.write(endpoint={"host": "archive", "remote": "fake-ssh {command}"})
     site.put("a.fits")
     words = ["Connection refused", "No route to host", "Host key verification failed."]
     said = []
@@ -226,7 +199,7 @@ def test_ssh_that_words_an_outage_differently_is_reported_once(
     assert said[0].startswith("handoff.latiss: archive cannot be reached: exit code 255")
     assert said[1:] == ["", ""]
     assert len(box.new()) == 1
-    configure(site, box)
+    site.write()
     assert site.run("dbb-handoff").code == 0
     (over,) = box.new()
     assert over.startswith("summit: is over: archive cannot be reached: exit code 255")

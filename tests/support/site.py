@@ -30,6 +30,9 @@ class Site:
 
     name = "latiss"
 
+    #: The keys of [alert], for tests of what others are told.
+    alert: Mapping[str, Any] = {}
+
     def __init__(self, root: Path, database_url: str, ssh: SshServer | None = None) -> None:
         self.root = root
         self.database_url = database_url
@@ -81,6 +84,8 @@ class Site:
             f"handoff.{self.name}.endpoint": {**far, **(endpoint or {})},
             f"finder.{self.name}": {**found, **(finder or {})},
         }
+        if self.alert:
+            document["alert"] = self.alert
         for name, keys in (targets if targets is not None else {"a": {}}).items():
             document[f"target.{name}"] = {"storage": self.storage, "plugin": "null", **keys}
         self.config.write_text(toml.toml_document(document))

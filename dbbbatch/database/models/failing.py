@@ -47,18 +47,21 @@ def name_failing(kind: str, site: str, name: str, stuck: bool, most: int) -> tup
     Returns
     -------
     paths : `list` [`str`]
-        Relative paths, as tables have them, of at most so many.
+        Relative paths of at most so many; the first one with the reason.
     more : `int`
         How many others.
     """
     of = _NAMED_IN.get((kind, stuck))
     if of is None:
         return [], 0
-    what, before = of
+    what, before, why = of
     values = (site, f"{before}{name}")
-    rows = execute(f"SELECT relpath, filename {what} LIMIT {most}", values).fetchall()
+    rows = execute(f"SELECT relpath, filename, {why} {what} LIMIT {most}", values).fetchall()
     ((count,),) = execute(f"SELECT count(*) {what}", values).fetchall()
-    return [names.readable(names.join(*row)) for row in rows], max(0, count - len(rows))
+    paths = [names.readable(names.join(*row[:2])) for row in rows]
+    if rows and rows[0][2]:
+        paths[0] += f" ({rows[0][2]})"
+    return paths, max(0, count - len(rows))
 
 
 _OF_TARGET = (
@@ -67,7 +70,8 @@ _OF_TARGET = (
     " AND ingest_state.status IN ('FAILURE', 'UNKNOWN', 'INVALID') AND next_try_at IS"
 )
 
-#: Where files are that failed, or (true) wait for a person; and what precedes the section's name.
+#: Where files are that failed, or (true) wait for a person; what precedes the
+#: section's name; and the column of the reason.
 _NAMED_IN = {
     ("handoff", False): (
         "FROM handoff_file WHERE site = ? AND handoff = ?"
@@ -75,14 +79,16 @@ _NAMED_IN = {
         " AND (status = 'DELIVERED' OR status = 'FOUND' AND"
         f" (attempts > 0 OR error LIKE '{SUSPECTED}%'))",
         "",
+        "error",
     ),
     ("handoff", True): (
         "FROM quarantine WHERE site = ? AND label = ? AND released_at IS NULL"
         " AND quarantined_at IS NOT NULL",
         "handoff.",
+        "reason",
     ),
-    ("target", False): (f"{_OF_TARGET} NOT NULL", ""),
-    ("target", True): (f"{_OF_TARGET} NULL", ""),
+    ("target", False): (f"{_OF_TARGET} NOT NULL", "", "ingest_state.message"),
+    ("target", True): (f"{_OF_TARGET} NULL", "", "ingest_state.message"),
 }
 
 
