@@ -164,9 +164,9 @@ def compare(
     if missing:
         raise TryLater(
             *lacking,
-            f"{names.counted(missing, 'file')} of {files} of {old} not in {new}, and nothing was changed: "
-            "copy them and try again; to give up what is lost, put the old path back, and let "
-            "dbb-auditor mark it",
+            f"{old}: {missing} of {names.counted(files, 'file')} not in {new}, and nothing was "
+            "changed: copy them and try again; to give up what is lost, put the old path back, and "
+            "let dbb-auditor mark it",
         )
     return files, same_inodes
 

@@ -107,7 +107,7 @@ def test_file_that_is_not_there_keeps_everything_as_it_is(site: Site, old: Path,
     ran = site.run("dbb", "storage", "move", old, site.storage)
     assert ran.code == 75
     assert ran.err.startswith("dbb: night/a: is ")
-    assert "1 of 3 files of " in ran.err
+    assert "1 of 3 files not in " in ran.err
     assert storages(site) == everywhere(old)
 
 
