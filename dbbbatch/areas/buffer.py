@@ -23,6 +23,9 @@ from dbbbatch.files.identity import Version, inode_of, status_of
 from dbbbatch.files.parallel import map_in_order, useful_threads
 from dbbbatch.files.roots import Roots
 
+#: Why a version is no longer there whose file was written to, or replaced: a later one is there.
+REPLACED = "replaced in the buffer by another version"
+
 #: Threads that hash: until the first batch is hashed there is nothing else to do.
 _JOBS = 2
 
@@ -81,7 +84,7 @@ def why_gone(root: str, row: HandoffRow, rel: str) -> str:
     if (status := status_of(os.path.join(root, rel))) is None:
         return "no longer in the buffer"
     if Version.of_file(status) != Version.of_row(row):
-        return "replaced in the buffer by another version"
+        return REPLACED
     return ""
 
 

@@ -189,7 +189,7 @@ class HandoffFiles:
 
     def retry(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
         """Let files be sent as if they were new."""
-        again = partial(HandoffFile.again, statuses=statuses)
+        again = partial(HandoffFile.again, statuses=statuses, why=why)
         return self._changes(selection, statuses, again, tried=True)
 
     def ignore(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
@@ -233,23 +233,23 @@ class FinderFiles:
     def retry(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
         """Let files of the source be stored as if they were new."""
         for status in statuses:
-            yield from self._forget(selection, WhyRemembered(status))
+            yield from self._forget(selection, WhyRemembered(status), why)
 
     def ignore(self, selection: Selection, statuses: Sequence[str], why: str) -> Iterator[Change]:
         """Leave files in quarantine, or wait for them no longer."""
         if "GIVEN_UP" in statuses:
-            yield from self._forget(selection, WhyRemembered.GIVEN_UP)
+            yield from self._forget(selection, WhyRemembered.GIVEN_UP, why)
         if "QUARANTINED" in statuses:
             yield from _leave_in_quarantine(self._site, self._section.label, selection, why)
 
-    def _forget(self, selection: Selection, verdict: WhyRemembered) -> Iterator[Change]:
+    def _forget(self, selection: Selection, verdict: WhyRemembered, why: str) -> Iterator[Change]:
         _refuse_since(selection)
         key = (self._site, self._section.name, verdict)
         remembered = partial(Remembered.all_with, *key, _CHANGED_TOGETHER)
         for rows in connect.pages(remembered, ("", ""), "relpath", "filename"):
             files = [(row.relpath, row.filename, row.message) for row in rows]
             files = [file for file in files if selection.includes(*file)]
-            yield files, partial(Remembered.drop_those, *key, [file[:2] for file in files])
+            yield files, partial(Remembered.drop_those, *key, [file[:2] for file in files], why)
 
 
 def naming_files(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,6 +19,8 @@ SUBCOMMANDS = {
     "check": "Check the configuration, and what it names.",
     "config": "Check the configuration, or write one.",
     "status": "Show last passes, the backlog, and what needs a person.",
+    "find": "Show where files are: by name, part of a path, glob or night.",
+    "list": "List the files that wait, failed, or need a person.",
     "history": "Show everything that happened to a file.",
     "pause": "Keep a script's passes from working for a while.",
     "resume": "End a pause.",

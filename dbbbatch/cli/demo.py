@@ -85,7 +85,7 @@ def command(
         _run_demo(demo)
     ctx.obj = Operator(str(demo.archive))
     ctx.invoke(status.command)
-    ctx.invoke(history.command, file=written[0])
+    ctx.invoke(history.command, patterns=(written[0],), limit=20)
     scripts = "" if shutil.which("dbb") else f"{demo.scripts}/"
     broken = Path(written[-1]).name
     click.echo(_NEXT.format(root=directory, scripts=scripts, broken=broken), nl=False)

@@ -2,63 +2,67 @@
 
 import click
 
-from dbbbatch.cli import output
+from dbbbatch.cli import output, showing
 from dbbbatch.cli.operator import Operator
-from dbbbatch.config.load import Settings
 from dbbbatch.errors import UsageError
-from dbbbatch.files.names import to_text
 from dbbbatch.report import history
+from dbbbatch.report.matching import matching
+from dbbbatch.report.whereabouts import Directories
+from dbbbatch.report.words import size_for_people, time_for_people
 
 
 @click.command()
-@click.argument("file")
+@click.argument("patterns", metavar="FILE...", nargs=-1, required=True)
+@showing.limit_option(20)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
-def command(operator: Operator, file: str, as_json: bool) -> None:
+def command(operator: Operator, patterns: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Show where FILE is, where it is ingested, and every step and attempt on the way.
 
-    FILE is a path in a buffer, holding or storage area, a path relative to one, or only a name.
+    FILE is a path in a buffer, holding or storage area, a path relative to one, or what `dbb find`
+    takes.
     """
     operator.connect(readonly=True)
-    found = history.history(file, _known_roots(operator.settings))
-    if not found:
-        unread = ", ".join(label for label in operator.settings.wrong if "." in label)
-        raise UsageError(
-            f"{to_text(file)}: no site that uses this database has seen such a file"
-            + (f" (the directories of {unread} are not known: see `dbb check`)" if unread else "")
-        )
+    directories = Directories(operator.settings)
+    found = matching(patterns, directories.roots, limit)
+    files = history.histories(found.places, directories)
+    if not files:
+        raise UsageError(*showing.nothing(found, patterns, operator))
     if as_json:
-        output.show_json(found)
+        output.show_json(files)
         return
-    for one in found:
+    for one in files:
         _show_history(one)
-
-
-def _known_roots(settings: Settings) -> list[str]:
-    handoffs, finders = settings.handoff.values(), settings.finder.values()
-    return [
-        *(path for one in handoffs for path in (one.buffer, one.holding, one.endpoint.buffer)),
-        *(path for one in finders for path in (one.source, one.storage)),
-        *(one.storage for one in settings.target.values()),
-    ]
+    showing.show_what_else(found)
 
 
 def _show_history(one: history.History) -> None:
     output.show_table(
         one.path,
-        ["where", "status", ">size", "checksum", ""],
+        ["where", "status", ">size", "checksum", "next try", ""],
         [
-            [v.where, v.status, output.size_for_people(v.size_bytes), _short(v.checksum), v.detail]
-            for v in one.versions
+            [
+                each.where,
+                each.status,
+                size_for_people(each.size_bytes),
+                _short(each.checksum),
+                time_for_people(each.next_try_at),
+                each.detail,
+            ]
+            for each in one.versions
         ]
-        + [[f"target.{name}", status, "", "", ""] for name, status in one.targets.items()],
+        + [
+            [f"target.{name}", each.status, "", "", time_for_people(each.next_try_at), each.message]
+            for name, each in one.targets.items()
+        ],
+        map(showing.pasted, one.places),
     )
     output.show_table(
         "History (UTC)",
         ["when", "where", "what", ">took", "message"],
         [
             [
-                output.time_for_people(event.at),
+                time_for_people(event.at),
                 event.where,
                 event.what,
                 f"{event.duration:.3g} s" if event.duration is not None else "",

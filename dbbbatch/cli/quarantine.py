@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dbbbatch.cli import by_hand, output
+from dbbbatch.cli import by_hand, output, showing
 from dbbbatch.cli.operator import Operator
 from dbbbatch.config.sections import Finder, Handoff, Target
 from dbbbatch.database.models.quarantine import Quarantine
@@ -42,8 +42,7 @@ def list_(
         return
     for row in rows:
         gone = "" if _is_in_quarantine(row) else " (it is not there)"
-        shown = names.printable(names.readable(row.path))
-        output.line(f"{row.label}  {shown}{gone}: {row.reason}")
+        output.line(f"{row.label}  {showing.pasted(row.path)}{gone}: {row.reason}")
     if not rows:
         output.line("nothing is in quarantine")
 
@@ -136,5 +135,5 @@ def _row_fields(row: Quarantine) -> dict[str, object]:
     keys = ("label", "relpath", "filename", "path", "size_bytes", "checksum", "reason")
     fields: dict[str, object] = {key: getattr(row, key) for key in keys}
     fields["is_there"] = _is_in_quarantine(row)
-    fields["quarantined_at"] = row.quarantined_at.isoformat()
+    fields["quarantined_at"] = row.quarantined_at
     return fields

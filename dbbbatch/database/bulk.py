@@ -122,6 +122,11 @@ def time_value(value: datetime | None) -> Any:
     return value if value is None or connect.on_postgresql() else time_text(value)
 
 
+def time_mark() -> str:
+    """Return a mark for a time in a SELECT: there PostgreSQL does not know what a ``?`` is."""
+    return f"CAST(? AS {'TIMESTAMP' if connect.on_postgresql() else 'TEXT'})"
+
+
 def read_moment(value: Any) -> Any:
     """Return a time (UTC) from a row of a statement, or `None`."""
     return datetime.fromisoformat(value) if isinstance(value, str) else value

@@ -27,6 +27,10 @@ _BATCH = 1000
 #: What a row may still say of a file that has been quarantined since.
 _BEFORE_QUARANTINE = ("FOUND", "DELIVERED", "VANISHED", "PURGED")
 
+#: Why files go through earlier statuses, for the history.
+_HELD = "`dbb rebuild` found it in the holding area"
+_IN_QUARANTINE = "`dbb rebuild` found it in quarantine"
+
 #: relpath, filename, size_bytes and mtime_ns: what makes a version of a file of a buffer.
 VersionKey = tuple[str, str, int, int]
 
@@ -247,8 +251,8 @@ class _HandoffRebuildJob(RecordingJob):
         HandoffFile.own_inodes(moved)
         before = self._known(site, held)
         again = [before[_key(row)].id for row in held if _key(row) in before]
-        HandoffFile.again(again, [HandoffStatus.QUARANTINED])
-        HandoffFile.found(site, self._section.name, held)
+        HandoffFile.again(again, [HandoffStatus.QUARANTINED], _HELD)
+        HandoffFile.found(site, self._section.name, held, _HELD)
         ids = {key: row.id for key, row in self._known(site, held).items()}
         rows = [row._replace(id=ids[_key(row)]) for row in held]
         HandoffFile.hashed([(row.id, row.checksum or "", row.inode) for row in rows])
@@ -264,7 +268,7 @@ class _HandoffRebuildJob(RecordingJob):
             before = known.get(_key(row))
             if before and before.status in _BEFORE_QUARANTINE and not self._is_in_buffer(before):
                 late.append((before.id, row.reason))
-        HandoffFile.again([number for number, _ in late], _BEFORE_QUARANTINE)
+        HandoffFile.again([number for number, _ in late], _BEFORE_QUARANTINE, _IN_QUARANTINE)
         HandoffFile.quarantined(late)
 
     def _known(

@@ -301,6 +301,8 @@ def pasteable(trouble: Trouble, site: str, config: str) -> Trouble:
         return trouble
 
     def named(text: str) -> str:
+        if text.startswith("at the endpoint: "):
+            return text
         return _COMMAND.sub(lambda found: f"{found[1]} {config}", text)
 
     return replace(trouble, advice=named(trouble.advice), listing=named(trouble.listing))

@@ -174,7 +174,14 @@ def _recent_starts(key: tuple[Any, ...]) -> list[datetime]:
 
 
 #: The condition of the partial index of `handoff_file`; SQLite compares the words.
-_UNFINISHED_STATUSES = "status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
+UNFINISHED = "status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
+
+#: Of the files of a holding area that were held for longest, those that are not confirmed.
+HELD_LONGEST = (
+    "FROM (SELECT relpath, filename, held_as, size_bytes, error, held_at, id FROM handoff_file"
+    f" WHERE site = ? AND handoff = ? AND status = 'HELD' ORDER BY held_at, id LIMIT {_OLDEST})"
+    " AS oldest WHERE error IS NOT NULL"
+)
 
 #: The step for which a file of this status waits.
 _STEP = {"FOUND": "deliver", "DELIVERED": "hold"}
@@ -183,13 +190,13 @@ _STEP = {"FOUND": "deliver", "DELIVERED": "hold"}
 def _handoff_backlog() -> list[Waiting]:
     found = []
     for site, name, state, files in _rows(
-        f"SELECT site, handoff, status, COUNT(*) FROM handoff_file WHERE {_UNFINISHED_STATUSES}"
+        f"SELECT site, handoff, status, COUNT(*) FROM handoff_file WHERE {UNFINISHED}"
         " AND status <> 'QUARANTINED' AND error IS NULL GROUP BY site, handoff, status"
         " ORDER BY site, handoff, status DESC"
     ):
         ((size, oldest),) = _rows(
             "SELECT SUM(size_bytes), MIN(discovered_at) FROM handoff_file"
-            f" WHERE {_UNFINISHED_STATUSES} AND site = ? AND handoff = ? AND status = ?"
+            f" WHERE {UNFINISHED} AND site = ? AND handoff = ? AND status = ?"
             " AND error IS NULL",
             (site, name, state),
         )
@@ -267,15 +274,14 @@ def _ingest_backlog() -> list[Waiting]:
 
 def _handoff_failing() -> list[Trouble]:
     found = []
-    for site, name, state, files, newest in _rows(
-        "SELECT site, handoff, status, COUNT(*), MAX(id) FROM handoff_file"
-        f" WHERE {_UNFINISHED_STATUSES} AND status <> 'QUARANTINED' AND error IS NOT NULL"
-        " GROUP BY site, handoff, status ORDER BY site, handoff, status DESC"
+    for site, name, files, newest in _rows(
+        f"SELECT site, handoff, COUNT(*), MAX(id) FROM handoff_file WHERE {UNFINISHED}"
+        " AND status <> 'QUARANTINED' AND error IS NOT NULL GROUP BY site, handoff"
+        " ORDER BY site, handoff"
     ):
         ((message,),) = _rows("SELECT error FROM handoff_file WHERE id = ?", [newest])
-        # Only sending can be tried again by hand; the error of a failed move has its path.
         label = f"handoff.{name}"
-        listing = f"dbb retry {label} --status FOUND --dry-run" if state == "FOUND" else ""
+        listing = f"dbb list {label} --status failing"
         found.append(Trouble(site, label, "failing", files, message, "", listing))
     return found
 
@@ -285,18 +291,14 @@ def _unconfirmed(janitors: list[LastPass]) -> list[Trouble]:
     found = []
     for last in janitors:
         label = f"handoff.{last.name}"
-        rows = _rows(
-            "SELECT relpath, filename, error FROM (SELECT relpath, filename, error, held_at, id"
-            " FROM handoff_file WHERE site = ? AND handoff = ? AND status = 'HELD'"
-            f" ORDER BY held_at, id LIMIT {_OLDEST}) AS oldest"
-            " WHERE error IS NOT NULL ORDER BY held_at, id",
-            (last.site, last.name),
-        )
+        oldest = f"SELECT relpath, filename, error {HELD_LONGEST} ORDER BY held_at, id"
+        rows = _rows(oldest, (last.site, last.name))
         if rows:
             relpath, filename, error = rows[0]
             message = f"{names.join(relpath, filename)}: {error}"
-            advice = "ask the endpoint: dbb history FILE"
-            listing = f"dbb ignore {label} --status HELD --reason 'not confirmed' --dry-run"
+            rel = names.readable(names.join(relpath, filename))
+            advice = f"at the endpoint: dbb history {names.quoted(rel)}"
+            listing = f"dbb list {label} --status not-confirmed"
             found.append(
                 Trouble(last.site, label, "not confirmed", len(rows), message, advice, listing)
             )
@@ -308,21 +310,25 @@ _WENT_WRONG = "status IN ('FAILURE', 'UNKNOWN', 'INVALID')"
 
 #: What is wrong with files of a target: the condition, what to do, and what lists them.
 _INGEST_TROUBLE = {
-    "put off": ("next_try_at IS NOT NULL AND status = 'UNTRIED'", "", ""),
+    "put off": (
+        "next_try_at IS NOT NULL AND status = 'UNTRIED'",
+        "",
+        "dbb list {} --status put-off",
+    ),
     "failing": (
         f"{_WENT_WRONG} AND status <> 'INVALID' AND next_try_at IS NOT NULL",
         "",
-        "dbb retry {} --dry-run",
+        "dbb list {} --status failing",
     ),
     "gave up": (
         f"{_WENT_WRONG} AND status <> 'INVALID' AND next_try_at IS NULL",
         "dbb retry {}",
-        "dbb retry {} --dry-run",
+        "dbb list {} --status gave-up",
     ),
     "invalid": (
         f"{_WENT_WRONG} AND status = 'INVALID'",
         "dbb retry {} --status INVALID",
-        "dbb retry {} --status INVALID --dry-run",
+        "dbb list {} --status invalid",
     ),
 }
 
@@ -346,18 +352,18 @@ def _ingest_failing() -> list[Trouble]:
     return found
 
 
-#: What is wrong with files that a finder remembers: in words, what to do, and what lists them.
+#: What is wrong with files that a finder remembers: in words, what to do, and the list's name.
 _FINDER_TROUBLE = {
-    "FAILED": ("failing", "", "dbb retry {} --dry-run"),
+    "FAILED": ("failing", "", "failing"),
     "MOVED": (
         "stored, original not removed",
         "let the finder's user remove it from the source",
-        "",
+        "not-removed",
     ),
     "GIVEN_UP": (
         "gave up",
-        "put it into storage, or: dbb forget {} FILE",
-        "dbb ignore {} --status GIVEN_UP --dry-run",
+        "put it into storage, or: dbb ignore {} --status GIVEN_UP",
+        "gave-up",
     ),
 }
 
@@ -375,14 +381,13 @@ def _finder_failing() -> list[Trouble]:
             " ORDER BY seen_at DESC, relpath DESC, filename DESC LIMIT 1",
             (site, finder, verdict),
         )
-        what, advice, listing = _FINDER_TROUBLE[verdict]
+        what, advice, listed = _FINDER_TROUBLE[verdict]
         label = f"finder.{finder}"
+        listing = f"dbb list {label} --status {listed}"
         # The row stays until the auditor's next pass, though the file may have left the source.
         last = f"{names.join(relpath, filename)}, last tried {read_moment(seen):%Y-%m-%d %H:%M}"
         message = f"{message} ({last} UTC)" if message else last
-        found.append(
-            Trouble(site, label, what, files, message, advice.format(label), listing.format(label))
-        )
+        found.append(Trouble(site, label, what, files, message, advice.format(label), listing))
     return found
 
 
@@ -394,7 +399,8 @@ def _quarantined() -> list[Trouble]:
             "quarantined",
             files,
             reason,
-            f"dbb quarantine release {label}, or dbb ignore {label} --status QUARANTINED",
+            f"dbb quarantine release {label} --reason '*', or: dbb ignore {label} --status "
+            "QUARANTINED",
             f"dbb quarantine list {label}",
             read_moment(since),
         )
@@ -418,10 +424,9 @@ def _storage_wrong(sites: Mapping[str, str]) -> list[Trouble]:
         ") AS wrong JOIN file ON file.id = wrong.newest ORDER BY 1, 2"
     ):
         site, what = sites.get(finder, ""), state.lower()
-        auditor = f"dbb-auditor {finder if finder in sites else 'FINDER'}"
         message = f"{names.join(relpath, filename)}: {error or what}"
-        advice = f"copy it back, then: {auditor} --share 1 --match PATH"
-        listing = f"{auditor} --dry-run"
+        advice = copied_back(finder if finder in sites else "")
+        listing = f"dbb list {names.quoted(storage)} --status {what}"
         found.append(
             Trouble(site, storage, what, files, message, advice, listing, level=Level.CRITICAL)
         )
@@ -441,6 +446,12 @@ def abandoned_storage(settings: Settings) -> list[Trouble]:
         )
         for one in relocate.abandoned(settings)
     ]
+
+
+def copied_back(finder: str) -> str:
+    """Return what to do about a file that storage has lost; '' as the finder if it has none."""
+    auditor = f"dbb-auditor {finder} --share 0" if finder else "the auditor of its host sees it"
+    return f"copy it back, then: {auditor}"
 
 
 def _rows(sql: str, values: Any = ()) -> list[Any]:

@@ -230,11 +230,18 @@ class _Examination:
         """Return the files that are wrong by the tables."""
         return [
             judge.with_since(
-                trouble,
+                self._audited_here(trouble),
                 self.seen.notices.get(trouble.label, {}) if trouble.site == self.site else {},
             )
             for trouble in (self.known.trouble if self.known else ())
         ]
+
+    def _audited_here(self, trouble: Trouble) -> Trouble:
+        """Return the trouble of a storage area with the name of a finder that is here."""
+        for finder in self.settings.finder.values():
+            if finder.storage == trouble.label:
+                return replace(trouble, site=self.site, advice=queries.copied_back(finder.name))
+        return trouble
 
     def _reported(self, components: list[Component], troubles: list[Trouble]) -> Iterator[Trouble]:
         """Yield what passes reported that nothing else says."""

@@ -81,6 +81,8 @@ def full(site: Site) -> Site:
 COMMANDS_OF_OPERATORS = [
     ["status"],
     ["history", f"night/{NAME}"],
+    ["find", "night", NAME],
+    *(["list", label] for label in LABELS),
     ["history", "d[/bold].fits"],
     ["quarantine", "list"],
     ["target", "list"],

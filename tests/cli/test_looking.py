@@ -91,7 +91,8 @@ class TestHistory:
         (found,) = json.loads(site.run("dbb", "history", str(path), "--json").out)
         assert found["path"] == "night/a.fits"
         assert [version["status"] for version in found["versions"]] == ["HELD", "STORED"]
-        assert found["targets"] == {"a": "SUCCESS"}
+        assert found["targets"]["a"]["status"] == "SUCCESS"
+        assert found["versions"][0]["path"] == str(site.holding / "night/a.fits")
         told = [event["what"] for event in found["events"]]
         for what in ("found in the buffer", "delivered, verified", "moved to holding", "SUCCESS"):
             assert what in told

@@ -79,7 +79,7 @@ def test_history_says_whose_directories_it_cannot_know(broken: Site) -> None:
     assert broken.run("dbb-handoff").code == broken.run("dbb-finder").code == 0
     assert broken.run("dbb", "history", str(broken.storage / "x")).code == 0
     broken.write(finder={"batch_files": 0}, targets={})
-    ran = broken.run("dbb", "history", str(broken.storage / "x"))
+    ran = broken.run("dbb", "history", str(broken.storage / "y"))
     assert ran.code == 64
     assert "finder.latiss" in ran.err
     assert broken.run("dbb", "history", "x").code == 0

@@ -7,9 +7,15 @@ from typing import Any
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.report.history import history
+from dbbbatch.report.history import History, histories
+from dbbbatch.report.matching import matching
+from dbbbatch.report.whereabouts import Directories
 
 Row = Callable[..., int]
+
+
+def history(name: str, roots: list[str]) -> list[History]:
+    return histories(matching([name], roots, 20).places, Directories(None))
 
 
 def test_an_unknown_file_has_none(database: Any) -> None:
@@ -62,7 +68,7 @@ def test_every_step_at_both_sites_is_told_in_order(
         ("summit handoff.latiss", "HELD"),
         ("/data/storage", "STORED"),
     ]
-    assert found.targets == {"gen3": "SUCCESS"}
+    assert [(name, one.status) for name, one in found.targets.items()] == [("gen3", "SUCCESS")]
     assert [(e.where, e.what, e.duration) for e in found.events] == [
         ("summit handoff.latiss", "found in the buffer", None),
         ("summit handoff.latiss", "transfer with 2 others: delivered", 2.5),
@@ -109,7 +115,7 @@ def test_what_waits_in_quarantine_is_shown_with_its_reason(insert: Row) -> None:
         quarantined_at="2026-11-24 05:00:00.000000",
     )
     (found,) = history("a.fits", [])
-    assert [(one.status, one.detail) for one in found.versions] == [
+    assert [(one.status, one.path) for one in found.versions] == [
         ("QUARANTINED", "/data/quarantine/night/a.fits")
     ]
     assert [one.message for one in found.events] == ["storage has another content under this name"]
@@ -169,7 +175,7 @@ def test_a_handoffs_file_in_quarantine_is_one_version(insert: Row, handoff_row: 
         quarantined_at="2026-11-24 05:30:00.000000",
     )
     (found,) = history("a.fits", [])
-    assert [(one.status, one.detail) for one in found.versions] == [
+    assert [(one.status, one.path) for one in found.versions] == [
         ("QUARANTINED", "/q/night/a.fits")
     ]
 
@@ -178,3 +184,39 @@ def test_when_a_stored_file_was_last_verified_is_told(stored: Row) -> None:
     stored("a.fits", verified_at="2026-11-25 05:00:00.000000")
     (found,) = history("a.fits", [])
     assert [event.what for event in found.events][-1] == "last verified by its checksum"
+
+
+def test_what_no_column_keeps_is_told(insert: Row, stored: Row) -> None:
+    stored("a.fits", finder="rebuild")
+    for becomes, message in (("MISSING", "is not in storage"), ("STORED", "")):
+        insert(
+            "file_event",
+            site="",
+            label="/data/storage",
+            relpath="night",
+            filename="a.fits",
+            at="2026-11-25 05:00:00.000000",
+            was="STORED" if message else "MISSING",
+            becomes=becomes,
+            message=message,
+        )
+    (found,) = history("a.fits", [])
+    assert [(event.what, event.message) for event in found.events] == [
+        ("recorded by `dbb rebuild`", ""),
+        ("STORED → MISSING", "is not in storage"),
+        ("MISSING → STORED", "the auditor found and verified it"),
+    ]
+
+
+def test_when_the_next_attempt_is_due_is_told(
+    handoff_row: Row, stored: Row, ingest_row: Row
+) -> None:
+    due = "2999-01-01 00:00:00.000000"
+    handoff_row("a.fits", "FOUND", next_try_at=due)
+    ingest_row(stored("a.fits"), "FAILURE", next_try_at=due)
+    (found,) = history("a.fits", [])
+    assert [version.next_try_at and version.next_try_at.year for version in found.versions] == [
+        2999,
+        None,
+    ]
+    assert found.targets["gen3"].next_try_at == found.versions[0].next_try_at

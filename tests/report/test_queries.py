@@ -136,15 +136,21 @@ def test_trouble_says_what_a_person_must_do(
         quarantined_at="2026-11-24 05:00:00.000000",
     )
     found = [(t.label, t.what, t.files, t.message, t.listing) for t in queries.status().trouble]
-    retry, quarantine = "dbb retry target.gen3", "dbb quarantine list handoff.latiss"
-    sent = "dbb retry handoff.latiss --status FOUND --dry-run"
+    ingests, quarantine = "dbb list target.gen3 --status", "dbb quarantine list handoff.latiss"
+    sent = "dbb list handoff.latiss --status failing"
     assert found == [
         ("handoff.latiss", "failing", 1, "exit code 12", sent),
-        ("target.gen3", "failing", 1, "busy", f"{retry} --dry-run"),
-        ("target.gen3", "gave up", 1, "no such detector", f"{retry} --dry-run"),
-        ("target.gen3", "invalid", 1, "empty", f"{retry} --status INVALID --dry-run"),
+        ("target.gen3", "failing", 1, "busy", f"{ingests} failing"),
+        ("target.gen3", "gave up", 1, "no such detector", f"{ingests} gave-up"),
+        ("target.gen3", "invalid", 1, "empty", f"{ingests} invalid"),
         ("handoff.latiss", "quarantined", 1, "another content", quarantine),
-        ("/data/storage", "missing", 1, "night/e: missing", "dbb-auditor FINDER --dry-run"),
+        (
+            "/data/storage",
+            "missing",
+            1,
+            "night/e: missing",
+            "dbb list /data/storage --status missing",
+        ),
     ]
 
 
@@ -161,7 +167,7 @@ def test_a_file_in_storage_is_wrong_at_the_site_of_its_finder(stored: Row, run_r
     run_row("finder", "latiss", "ok", 1)
     stored("e", "CORRUPT", error="has 1 byte instead of 1000")
     (found,) = queries.status().trouble
-    assert (found.site, found.listing) == ("summit", "dbb-auditor latiss --dry-run")
+    assert (found.site, found.listing) == ("summit", "dbb list /data/storage --status corrupt")
 
 
 def test_held_files_that_are_not_confirmed_are_told(handoff_row: Row, run_row: Row) -> None:
@@ -224,7 +230,7 @@ def test_what_a_finder_could_not_store_is_told_but_not_its_duplicates() -> None:
     assert first.message.startswith("Permission denied (a, last tried 20")
     assert (second.what, second.listing) == (
         "gave up",
-        "dbb ignore finder.latiss --status GIVEN_UP --dry-run",
+        "dbb list finder.latiss --status gave-up",
     )
 
 

@@ -296,7 +296,8 @@ class File(Table):
         before = [(number, digest, json.loads(was)) for number, digest, was in rows]
         FileChecksum.drop([number for number, digest, was in before if was["checksum"] != digest])
         kept = [(number, *(was[name] for name in _KEPT)) for number, _, was in before]
-        change(cls, kept, sets=_KEPT, before=[ARRIVING], was=None)
+        why = "its arrival is taken back"
+        change(cls, kept, sets=_KEPT, before=[ARRIVING], was=None, why=why)
         new = f"(SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')"
         execute(f"UPDATE file SET copy_of = NULL WHERE copy_of IN {new}", (value,))
         execute(f"DELETE FROM file_checksum WHERE file_id IN {new}", (value,))

@@ -11,6 +11,7 @@ import peewee
 from dbbbatch.database import bulk, retry
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
+from dbbbatch.database.models.event import append_events
 from dbbbatch.database.models.file import Name, among_paths
 from dbbbatch.database.models.statuses import WhyRemembered
 from dbbbatch.files.identity import Version
@@ -171,10 +172,24 @@ class Remembered(Table):
 
     @classmethod
     def drop_those(
-        cls, site: str, finder: str, verdict: WhyRemembered, paths: Collection[Name]
+        cls,
+        site: str,
+        finder: str,
+        verdict: WhyRemembered,
+        paths: Collection[Name],
+        why: str = "",
     ) -> int:
-        """Forget the paths that still have a verdict, and return how many."""
+        """Forget the paths that still have a verdict, and return how many.
+
+        With a reason, the history keeps what was remembered.
+        """
         where, values = among_paths(paths)
+        if why:
+            execute(
+                f"{append_events('finder_left', repr(''), 'CAST(? AS TEXT)')} WHERE site = ?"
+                f" AND finder = ? AND verdict = ? AND (relpath, filename) {where}",
+                (bulk.time_value(now()), why, site, finder, verdict, *values),
+            )
         return int(
             execute(
                 "DELETE FROM finder_left WHERE site = ? AND finder = ? AND verdict = ?"

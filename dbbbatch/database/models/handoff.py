@@ -13,6 +13,7 @@ from dbbbatch.database import bulk, retry
 from dbbbatch.database.base import Table, TimeField
 from dbbbatch.database.connect import execute, now
 from dbbbatch.database.models.changes import change
+from dbbbatch.database.models.event import append_events
 from dbbbatch.database.models.file import Name, among_paths
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.statuses import HandoffStatus, require_possible
@@ -66,6 +67,9 @@ _IN_BUFFER = (FOUND, DELIVERED, QUARANTINED)
 
 #: No longer in the buffer; one that is seen there again starts again.
 _NOT_IN_BUFFER = (HELD, PURGED, VANISHED)
+
+#: Why a file is FOUND once more.
+_SEEN_AGAIN = "it is in the buffer again"
 
 #: SQLite uses a partial index only where its condition stands in the query word for word.
 _UNFINISHED_SQL = "status = '{status}' AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED')"
@@ -138,15 +142,27 @@ class HandoffFile(Table):
     error = peewee.TextField(null=True)
 
     @classmethod
-    def found(cls, site: str, handoff: str, files: Sequence[HandoffRow]) -> None:
+    def found(
+        cls, site: str, handoff: str, files: Sequence[HandoffRow], why: str = _SEEN_AGAIN
+    ) -> None:
         """Record what a scan saw: new versions, and known ones that are in the buffer again.
 
-        Nothing is written for files that are known.
+        Nothing is written for files that are known. The history of the others gets the reason.
         """
         for was in (None, *_NOT_IN_BUFFER, *_IN_BUFFER):
             require_possible("handoff_file", was, FOUND)
         columns = (*_VERSION_COLUMNS, "inode", "priority", "rank", "discovered_at")
         when = now()
+        same = " AND ".join(f"handoff_file.{column} = new.{column}" for column in _VERSION_COLUMNS)
+        bulk.for_each(
+            f"{append_events('handoff_file', repr('FOUND'), 'CAST(? AS TEXT)')}, {{new}}"
+            f" WHERE {same} AND (handoff_file.status IN ({_listed(_NOT_IN_BUFFER)})"
+            " OR handoff_file.status IN ('DELIVERED', 'QUARANTINED')"
+            " AND handoff_file.inode <> new.inode)",
+            bulk.fields_of(cls, columns[:7]),
+            [(site, handoff, *file[:5]) for file in files],
+            [bulk.time_value(when), why],
+        )
         bulk.for_each(
             f"INSERT INTO handoff_file AS old ({', '.join(columns)}, status)"
             f" SELECT {', '.join(f'new.{column}' for column in columns)}, 'FOUND'"
@@ -563,7 +579,7 @@ class HandoffFile(Table):
         )
 
     @classmethod
-    def again(cls, ids: Sequence[int], statuses: Sequence[str]) -> int:
+    def again(cls, ids: Sequence[int], statuses: Sequence[str], why: str) -> int:
         """Record that files of the statuses are to be sent as if they were new; return how many.
 
         A file that was ignored in the holding area is HELD again.
@@ -571,12 +587,16 @@ class HandoffFile(Table):
         before = {HandoffStatus(status) for status in statuses}
         is_held = "(status = 'IGNORED' AND held_as IS NOT NULL)"
         sent_again = change(
-            cls, ids, ("id", SQL(f"NOT {is_held}")), before=before, becomes=FOUND, **_AS_NEW
+            *(cls, ids, ("id", SQL(f"NOT {is_held}"))),
+            before=before,
+            becomes=FOUND,
+            why=why,
+            **_AS_NEW,
         )
         if IGNORED not in before:
             return sent_again
         return sent_again + change(
-            cls, ids, ("id", SQL(is_held)), before=[IGNORED], becomes=HELD, **_AS_NEW
+            *(cls, ids, ("id", SQL(is_held))), before=[IGNORED], becomes=HELD, why=why, **_AS_NEW
         )
 
     @classmethod

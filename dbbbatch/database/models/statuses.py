@@ -98,6 +98,7 @@ _NOT_OFFERED = "the target was not available, or the pass stopped before it"
 _EXCLUDED = "`include` and `exclude`, or `dbb ignore`"
 _CLAIMED = "a pass claims it, once its wait is over"
 _AGAIN = "it is in the buffer again"
+_NOT_THERE = "it is no longer in the buffer, or was written to and is a later version"
 _OTHER_INODE = "the buffer has another file of the same size and time"
 
 #: Every change of status, by table, and what causes it. `docs/history.md` and `docs/ingests.md`
@@ -109,9 +110,9 @@ TRANSITIONS: dict[str, dict[tuple[str | None, str], str]] = {
         ("FOUND", "DELIVERED"): "its copy at the endpoint is verified",
         ("FOUND", "QUARANTINED"): "it is given up, and will be moved to quarantine",
         ("FOUND", "IGNORED"): "`dbb ignore`",
-        ("FOUND", "VANISHED"): "it is no longer in the buffer",
+        ("FOUND", "VANISHED"): _NOT_THERE,
         ("DELIVERED", "HELD"): "the original is in the holding area",
-        ("DELIVERED", "VANISHED"): "it is no longer in the buffer",
+        ("DELIVERED", "VANISHED"): _NOT_THERE,
         ("DELIVERED", "FOUND"): _OTHER_INODE,
         ("HELD", "PURGED"): "the janitor removed it from the holding area",
         ("HELD", "IGNORED"): "`dbb ignore`",

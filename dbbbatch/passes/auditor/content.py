@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import chain
 
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
@@ -33,19 +35,56 @@ class Verification:
 
     def verify_share(self, most: int) -> None:
         """Verify that many files: of those that --match lets through, the longest unverified."""
-        context, storage = self._context, self._finder.storage
         begun = connect.read(connect.now)
         if most > 0:
-            connect.write(File.verified_by_now, storage, begun)
-        after = None
+            connect.write(File.verified_by_now, self._finder.storage, begun)
+        for some in self._share(most, begun):
+            self.verify(some)
+
+    def look(self, back: Sequence[FileRow], most: int, stored: int) -> Iterator[str]:
+        """Read files as a pass would, and yield what it would record; nothing is changed.
+
+        Parameters
+        ----------
+        back : sequence of `FileRow`
+            Files that are there again.
+        most : `int`
+            How many of the longest unverified files to read.
+        stored : `int`
+            How many stored files there are.
+        """
+        begun, read, size = time.monotonic(), 0, 0
+        pages = chain([back], self._share(most, connect.read(connect.now)))
+        for row in chain.from_iterable(pages):
+            if self._context.stopping or not self._context.take(1):
+                break
+            found = self._read(row)
+            read += isinstance(found, Version | Contradicted) and row.status == FileStatus.STORED
+            size += row.size_bytes
+            self._keep_pace(begun, size)
+            name = names.join(row.relpath, row.filename)
+            if isinstance(found, OSError):
+                yield f"{name}: cannot be read: {found.strerror}"
+            elif isinstance(found, Contradicted):
+                yield f"would mark {name} {found.becomes}: {found.why}"
+            elif found and row.status != FileStatus.STORED:
+                yield f"would mark {name} {FileStatus.STORED}: it is there again, with its content"
+        rest = ": --share 1 reads all" if most < stored else ""
+        yield f"{read} of {names.counted(stored, 'stored file')} read{rest}"
+
+    def _share(self, most: int, begun: datetime) -> Iterator[list[FileRow]]:
+        """Yield that many files, those first that were not verified for longest."""
+        context, after = self._context, None
         while most > 0 and not context.stopping:
             size = _UNVERIFIED_PAGE if context.options.match else min(most, _UNVERIFIED_PAGE)
-            page, after = connect.read(File.longest_unverified, storage, begun, after, size)
+            page, after = connect.read(
+                File.longest_unverified, self._finder.storage, begun, after, size
+            )
             if not page:
                 break
             sound = context.sound(page, "file")
             some = [row for row in sound if context.matches(names.rel_of(row))][:most]
-            self.verify(some)
+            yield some
             most -= len(some)
 
     def verify(self, rows: Sequence[FileRow]) -> None:
@@ -64,8 +103,12 @@ class Verification:
                 found = self._read(row)
                 if isinstance(found, Version):
                     right.append((row, found))
-                elif found:
+                elif isinstance(found, Contradicted):
                     wrong.append(found)
+                elif found:
+                    self._context.counts["failed"] += 1
+                    why = f"cannot be read: {found.strerror}"
+                    self._context.warn_of("failed", names.rel_of(row), why)
                 read += row.size_bytes
                 self._keep_pace(begun, read)
             context.roots.require(self._finder.storage, self._finder.sentinel)
@@ -80,8 +123,11 @@ class Verification:
             context.counts["corrupt"] += len(corrupt)
             context.counts["failed"] += len(corrupt)
 
-    def _read(self, row: FileRow) -> Version | Contradicted | None:
-        """Return which version a file is, if its content is right; `None` if it was not read."""
+    def _read(self, row: FileRow) -> Version | Contradicted | OSError | None:
+        """Return which version a file is, if its content is right, or why it cannot be read.
+
+        `None` if it is not there now, or not whole.
+        """
         path = names.below(self._finder.storage, names.rel_of(row))
         algorithm, digest = checksum.parse(row.checksum)
         try:
@@ -90,9 +136,7 @@ class Verification:
             return None  # it was there a moment ago, or is being replaced: the next pass reads it
         except OSError as error:
             faults.raise_if_general(error, path)
-            self._context.counts["failed"] += 1
-            self._context.warn_of("failed", names.rel_of(row), f"cannot be read: {error.strerror}")
-            return None
+            return error
         found = sums[algorithm]
         if found == digest:
             return Version.of_file(status)

@@ -97,20 +97,22 @@ class AuditorWork(Work):
         rows.require_directories()
 
     def plan(self, context: PassContext) -> Iterator[str]:
-        """Yield what is wrong as far as it can be seen without reading files."""
+        """Yield what is wrong, after reading what a pass would read, and what was not read."""
         self.recover(context)
         rows = RowComparison(context, self._finder, self._missing)
         rows.compare()
         for row, status, why in rows.wrong:
             yield f"would mark {names.join(row.relpath, row.filename)} {status}: {why}"
-        for row in rows.back:
-            yield f"would verify {names.join(row.relpath, row.filename)}, which is there again"
         for rel, why in rows.unseen:
             yield f"{names.printable(rel)}: {why}"
         verb = "adopt" if self._adopt else "report"
         for orphans in OrphanSearch(context, self._finder).find(dry_run=True):
             for orphan in orphans:
                 yield f"would {verb} {names.join(*orphan.name)}, which the table does not know"
+        most = math.ceil(self._share * rows.stored)
+        yield from Verification(context, self._finder).look(rows.back, most, rows.stored)
+        if any(one.storage == self._finder.storage for one in context.settings.target.values()):
+            yield "targets were not asked, as a pass does"
         rows.require_directories()
 
     def due(self, context: PassContext) -> bool:

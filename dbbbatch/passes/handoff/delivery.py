@@ -133,12 +133,12 @@ class Delivery:
         size = sum(item.size_bytes for item in delivered if item.row.id in recorded)
         self.context.did("delivered", len(recorded), size)
         for name, count in (
-            ("vanished", len(gone)),
             ("conflicts", len(conflicts)),
             ("postponed", len(postponed)),
             ("failed", len(failed) + len(old_conflicts)),
         ):
             counts[name] += count
+        self.failures.count_gone(gone)
         self.failures.quarantine(given_up)
         self.originals.hold([item.row for item in delivered if item.row.id in recorded])
 

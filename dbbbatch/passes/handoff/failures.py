@@ -70,9 +70,15 @@ class Failures:
                 self.write(failed, given_up)
 
             connect.write(write)
-        self.context.counts["vanished"] += len(gone)
+        self.count_gone(gone)
         self.context.counts["failed"] += len(failed)
         self.quarantine(given_up)
+
+    def count_gone(self, gone: Sequence[tuple[int, str]]) -> None:
+        """Count versions that are no longer in the buffer; a file that was written to is there."""
+        replaced = sum(why == buffers.REPLACED for _, why in gone)
+        self.context.counts["replaced"] += replaced
+        self.context.counts["vanished"] += len(gone) - replaced
 
     def quarantine(self, rows: Sequence[tuple[HandoffRow, str]]) -> None:
         """Move files that are recorded as QUARANTINED out of the buffer, if still there."""

@@ -280,8 +280,28 @@ def test_dry_run_changes_nothing(stored):
     assert ran.out.splitlines() == [
         "would mark 2026/a.fits MISSING: is not in storage",
         "would report orphan, which the table does not know",
+        "0 of 12 stored files read: --share 1 reads all",
+        "targets were not asked, as a pass does",
     ]
     assert ask(stored, WRONG) == []
+
+
+def test_dry_run_reads_what_a_pass_would_read(stored):
+    (stored.storage / "2026/a.fits").unlink()
+    audit(stored, "--missing", "1")
+    stored.put("2026/a.fits", FILES["2026/a.fits"], stored.storage)
+    path = stored.storage / "2026/b.fits"
+    content = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(b"x" * len(content))
+    before = ask(stored, "SELECT * FROM file ORDER BY id")
+    ran = audit(stored, "--dry-run", "--share", "1")
+    back, wrong, read, targets = ran.out.splitlines()
+    assert back == "would mark 2026/a.fits STORED: it is there again, with its content"
+    assert wrong.startswith("would mark 2026/b.fits CORRUPT: has md5 ")
+    assert read == "11 of 11 stored files read"
+    assert targets.startswith("targets were not asked")
+    assert ask(stored, "SELECT * FROM file ORDER BY id") == before
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
@@ -393,7 +413,7 @@ class TestUnmounted:
         )
         assert next(plan) == "would mark rest/0 MISSING: is not in storage"
         with pytest.raises(TryLater, match="looks unmounted"):
-            next(plan)
+            list(plan)
 
     @pytest.mark.promise
     def test_share_is_that_of_the_files_that_were_looked_at(self, finding, capsys):

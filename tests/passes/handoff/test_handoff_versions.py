@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import sys
@@ -624,3 +625,18 @@ class TestAgain:
         assert site.run("dbb", "ignore", "handoff.latiss", "--reason", "why").code == 0
         assert site.run("dbb", "retry", "handoff.latiss", "--status", "IGNORED").code == 0
         assert rows(site) == ["FOUND"]
+
+
+def test_a_file_that_grew_before_it_was_sent_has_not_vanished(site: Site) -> None:
+    site.put("a", b"begun")
+    site.staging.rmdir()
+    assert make_pass(site) == 75
+    site.put("a", b"begun, and ended")
+    site.put("b", b"taken away")
+    assert make_pass(site) == 75
+    (site.buffer / "b").unlink()
+    site.staging.mkdir()
+    assert make_pass(site) == 0
+    counts = [json.loads(one) for one in rows(site, "counts", "run")]
+    total = [sum(one.get(what, 0) for one in counts) for what in ("replaced", "vanished")]
+    assert total == [1, 1]
