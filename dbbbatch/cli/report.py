@@ -13,6 +13,7 @@ from dbbbatch import __version__
 from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator, absolute, leave
 from dbbbatch.errors import ConfigError, LockHeld, TryLater, UsageError
+from dbbbatch.files.state import is_ours
 from dbbbatch.report import night_rows, verdict
 from dbbbatch.report.health import Health
 from dbbbatch.report.night_files import NightFiles
@@ -58,8 +59,10 @@ def _write_pages(
     nights: Sequence[Night] | None,
     files: NightFiles,
 ) -> None:
-    # Where the library that plots keeps what it found out about fonts: cron's user has no home.
-    os.environ.setdefault("MPLCONFIGDIR", os.path.join(operator.settings.site.state, "matplotlib"))
+    # Where the library that plots keeps what it knows of fonts: cron's user has no home. But what
+    # another user left there would stop that one.
+    if is_ours(state := operator.settings.site.state):
+        os.environ.setdefault("MPLCONFIGDIR", os.path.join(state, "matplotlib"))
     try:
         from dbbbatch.report.page.site import write_site
     except ImportError as error:

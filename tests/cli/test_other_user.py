@@ -175,6 +175,8 @@ def test_root_may_look(site: Site) -> None:
     for command in ("dbb status", "dbb-handoff --dry-run", "dbb quarantine list"):
         ran = site.run(*command.split())
         assert (ran.code, ran.err) == (0, "")
+    ran = site.run("dbb-report", str(site.root / "pages"), env={"HOME": str(site.root)})
+    assert (ran.code, ran.err) == (0, "")
     # What SQLite makes for root, it gives to the owner of the database.
     assert {uid for uid, _ in picture(site).values()} == {NOBODY.pw_uid}
 

@@ -156,6 +156,13 @@ def test_a_release(
     fail_each(make, release, forgiving(test_by_hand.look), roots, codes=BY_HAND, every=599)
 
 
+def test_a_resending(databases: Databases) -> None:
+    make = test_by_hand.sites(databases, "sqlite", test_by_hand.of_holding)
+    resend = test_by_hand.dbb("resend", "handoff.latiss", *test_by_hand.ASIDE)
+    codes = {"exit_codes": (0, 64), "codes": BY_HAND}
+    fail_each(make, resend, forgiving(test_by_hand.look), roots, every=599, **codes)
+
+
 def test_a_forgetting(databases: Databases) -> None:
     make = test_by_hand.sites(databases, "sqlite", test_by_hand.of_storage)
     files = test_by_hand.ASIDE
