@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
-from dataclasses import replace
 
 import click
 
 from dbbbatch import __version__
 from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator, absolute, leave
-from dbbbatch.errors import ConfigError, LockHeld, TryLater, UsageError
+from dbbbatch.errors import ConfigError, LockHeld, UsageError
 from dbbbatch.files.state import is_ours
-from dbbbatch.report import night_rows, verdict
-from dbbbatch.report.health import Health
-from dbbbatch.report.night_files import NightFiles
-from dbbbatch.report.nights import Night
+from dbbbatch.report.survey import Survey, survey
 from dbbbatch.report.text import as_text
 
 
@@ -36,32 +31,21 @@ def command(operator: Operator, directory: str | None, config: str | None, text:
     operator.given = config or operator.given
     if not (directory or text):
         raise UsageError("nothing to do: give the directory of the pages, or --text")
-    health = verdict.examine(operator.settings)
-    files = NightFiles()
-    nights: Sequence[Night] | None = None
-    if not health.database:
-        try:
-            nights = night_rows.nights(operator.settings, each=files.add if directory else None)
-        except TryLater as error:
-            health = replace(health, database=str(error))
+    seen = survey(operator.settings, with_files=bool(directory))
     if text:
-        for line in as_text(health, nights or ()):
+        for line in as_text(seen):
             output.line(line)
     if directory:
-        _write_pages(operator, absolute(directory), health, nights, files)
+        _write_pages(operator, absolute(directory), seen)
+    if seen.error:
+        raise seen.error
     return 0
 
 
-def _write_pages(
-    operator: Operator,
-    directory: str,
-    health: Health,
-    nights: Sequence[Night] | None,
-    files: NightFiles,
-) -> None:
-    # Where the library that plots keeps what it knows of fonts: cron's user has no home. But what
-    # another user left there would stop that one.
-    if is_ours(state := operator.settings.site.state):
+def _write_pages(operator: Operator, directory: str, seen: Survey) -> None:
+    state = operator.settings.site.state
+    if os.path.isdir(state) and is_ours(state):
+        # What the library that plots knows of fonts: cron's user may have no home to keep it in.
         os.environ.setdefault("MPLCONFIGDIR", os.path.join(state, "matplotlib"))
     try:
         from dbbbatch.report.page.site import write_site
@@ -70,7 +54,7 @@ def _write_pages(
             f"{error.name} is not installed, which pages need: pip install 'dbbbatch[report]'"
         ) from None
     with contextlib.suppress(LockHeld):  # that one writes the same
-        write_site(directory, health, nights, files)
+        write_site(directory, seen)
 
 
 def main() -> None:

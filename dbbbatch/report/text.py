@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from dbbbatch.files.names import harmless
 from dbbbatch.report import words
 from dbbbatch.report.health import Component, Health, Room, Trouble, Waiting
 from dbbbatch.report.nights import Night, Step
+from dbbbatch.report.survey import Survey
 
 _WIDTH = 80
 _INDENT = "  "
 
 
-def as_text(health: Health, nights: Sequence[Night]) -> Iterator[str]:
-    """Yield the lines; those longer than 80 columns are names, and commands to paste.
-
-    Parameters
-    ----------
-    health : `Health`
-    nights : sequence of `Night`
-        The newest first; none without the database.
-    """
+def as_text(seen: Survey) -> Iterator[str]:
+    """Yield the lines; those longer than 80 columns are names, and commands to paste."""
+    health = seen.health
     yield from _wrapped(f"{words.verdict(health)}: {words.in_short(health)}")
     yield f"{health.site}, {words.minute(health.at)} UTC; all times are UTC."
     if health.database:
@@ -38,7 +33,9 @@ def as_text(health: Health, nights: Sequence[Night]) -> Iterator[str]:
     yield from _section("Components", (_component(one, health) for one in health.components))
     yield from _section("Backlog", (_waiting(one, health) for one in health.backlog))
     yield from _section("Free room", (_wrapped(_room(one)) for one in health.rooms))
-    for night in nights[:1]:
+    if seen.unknown and not health.database:
+        yield from _section("Nights", [_wrapped(f"Not known: {seen.unknown}")])
+    for night in [night for night in seen.nights if night.files][:1]:
         yield from _section(f"Night {night.day}", _night(night))
 
 

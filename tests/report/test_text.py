@@ -4,12 +4,13 @@ import re
 from dataclasses import replace
 
 from dbbbatch.report.health import Health
+from dbbbatch.report.survey import Survey
 from dbbbatch.report.text import as_text
 from tests.report.page import examples
 
 
 def lines(health: Health, nights: int = 1) -> list[str]:
-    return list(as_text(health, examples.nights(nights, trouble=True) if nights else []))
+    return list(as_text(examples.survey(health, nights)))
 
 
 def test_it_begins_with_the_verdict() -> None:
@@ -52,6 +53,6 @@ def test_the_last_night_is_told() -> None:
 
 def test_it_says_that_the_database_was_away() -> None:
     health = replace(examples.in_trouble(), database="dbhost: connection refused")
-    text = " ".join(lines(health, 0))
+    text = " ".join(as_text(Survey(health=health, unknown=health.database)))
     assert "The database could not be asked: dbhost: connection refused." in text
     assert "NIGHT" not in text

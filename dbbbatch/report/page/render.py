@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -17,39 +18,49 @@ from markupsafe import Markup
 from dbbbatch import __version__
 from dbbbatch.files.names import harmless
 from dbbbatch.report import words
-from dbbbatch.report.health import Component, Health, Level, Room, Waiting
+from dbbbatch.report.health import Component, Level, Room, Waiting
 from dbbbatch.report.nights import Night, NightFile, Step
 from dbbbatch.report.page import plots
+from dbbbatch.report.survey import Survey
 
 _TEMPLATES = Path(__file__).parent / "templates"
+
+#: Where a file is that is on its way, or in trouble.
+_ON_THE_WAY = {"in the buffer", "quarantined", "arriving in storage", "missing", "corrupt"}
+
+#: Statuses of ingests to which nothing is to be done.
+_FINISHED = frozenset({"SUCCESS", "BACKFILL", "IGNORED"})
+
+#: How many files that are not finished a page names.
+_MOST_UNFINISHED = 100
 
 #: The sign of a level, for those who do not see colours.
 _SIGNS = {Level.WELL: "✓", Level.WARNING: "!", Level.CRITICAL: "✕", Level.UNKNOWN: "?"}
 
 
-def overview(health: Health, nights: Sequence[Night], days: Sequence[date]) -> bytes:
+def overview(seen: Survey, days: Sequence[date]) -> bytes:
     """Return the page that says how all is.
 
     Parameters
     ----------
-    health : `Health`
-    nights : sequence of `Night`
-        The newest first; none without the database.
+    seen : `dbbbatch.report.survey.Survey`
     days : sequence of `datetime.date`
         Those that have a page, the newest first.
     """
-    person = [trouble for trouble in health.troubles if trouble.advice]
-    steps = {step.name: None for night in nights for step in night.steps if step.name != "found"}
+    health = seen.health
+    steps = {step.name: None for night in seen.nights for step in night.steps[1:]}
     return _render(
         "index.html",
         digest="",
         health=health,
         site=health.site,
         made=health.at,
-        nights=nights,
+        nights=seen.nights,
+        unknown=seen.unknown,
         days=days,
+        last=next((night.day for night in seen.nights if night.files), None),
         steps=sorted(steps, key=_order),
-        person=person,
+        person=[trouble for trouble in health.troubles if trouble.advice],
         itself=[trouble for trouble in health.troubles if not trouble.advice],
         level=_class(health.level),
         verdict=words.verdict(health),
@@ -57,30 +68,58 @@ def overview(health: Health, nights: Sequence[Night], days: Sequence[date]) -> b
     )
 
 
-def night_page(
-    night: Night, site: str, made: datetime, before: date | None, after: date | None
-) -> bytes:
-    """Return the page of a night, with links to the night before and the night after it."""
-    digest = night_digest(night, site, before, after)
-    drawn = (plots.bytes_by_time(night), plots.latencies(night))
-    return _render(
-        "night.html",
-        digest=digest,
-        night=night,
-        site=site,
-        made=made,
-        days=[night.day],
-        before=before,
-        after=after,
-        summary=words.night_summary(night),
-        plots=[plot for plot in drawn if plot],
-        timed=[step for step in night.steps if step.latency and step.latency.files],
-    )
+@dataclass(frozen=True, kw_only=True)
+class NightPage:
+    """What the page of a night shows.
+
+    Attributes
+    ----------
+    night : `Night`
+    site : `str`
+    before, after : `datetime.date` or `None`
+        The nights to which it links.
+    unfinished : sequence of `NightFile`
+        The files that have not made all steps.
+    """
+
+    night: Night
+    site: str
+    before: date | None
+    after: date | None
+    unfinished: Sequence[NightFile]
+
+    def html(self, made: datetime) -> bytes:
+        """Return the page, as it is made at that time (UTC)."""
+        night = self.night
+        drawn = (plots.bytes_by_time(night), plots.latencies(night))
+        return _render(
+            "night.html",
+            digest=self.digest(),
+            night=night,
+            site=self.site,
+            made=made,
+            days=[night.day],
+            before=self.before,
+            after=self.after,
+            unfinished=self.unfinished[:_MOST_UNFINISHED],
+            more=len(self.unfinished[_MOST_UNFINISHED:]),
+            summary=words.night_summary(night),
+            plots=[plot for plot in drawn if plot],
+            timed=[step for step in night.steps if step.latency and step.latency.files],
+        )
+
+    def digest(self) -> str:
+        """Return what changes when the page does, but for the time at which it is made."""
+        return _digest(repr((_form(), self)).encode("utf-8", "backslashreplace"))
 
 
-def night_digest(night: Night, site: str, before: date | None, after: date | None) -> str:
-    """Return what changes when `night_page` would, but for the time at which it is made."""
-    return _digest(repr((_form(), site, before, after, night)).encode("utf-8", "backslashreplace"))
+def is_unfinished(file: NightFile, night: Night) -> bool:
+    """Return whether a file has steps to make of which this database would know."""
+    if file.where == "delivered":
+        return any(step.name == "stored" and step.missing_files for step in night.steps)
+    if file.where == "stored":
+        return not _FINISHED.issuperset(file.targets.values())
+    return file.where in _ON_THE_WAY
 
 
 def files_of_night(day: date, files: Iterable[NightFile]) -> bytes:
@@ -88,7 +127,7 @@ def files_of_night(day: date, files: Iterable[NightFile]) -> bytes:
     found: dict[tuple[str, str], list[str]] = {}
     for file in files:
         relpath, _, filename = harmless(file.path).rpartition("/")
-        state = _state_of_file(file.where, *sorted(file.targets.items()))
+        state = _state_in_words(file)
         found.setdefault((state, relpath), []).append(filename)
     groups = [(state, relpath, names) for (state, relpath), names in found.items()]
     data = json.dumps(groups, separators=(",", ":"))
@@ -98,6 +137,10 @@ def files_of_night(day: date, files: Iterable[NightFile]) -> bytes:
 @functools.cache
 def _state_of_file(where: str, *targets: tuple[str, str]) -> str:
     return harmless(", ".join([where, *(f"{name}: {status}" for name, status in targets)]))
+
+
+def _state_in_words(file: NightFile) -> str:
+    return _state_of_file(file.where, *sorted(file.targets.items()))
 
 
 def search_script() -> bytes:
@@ -148,6 +191,7 @@ def _environment() -> jinja2.Environment:
         "size": words.size_for_people,
         "span": words.span_for_people,
         "state": _state,
+        "state_in_words": _state_in_words,
         "step": _step,
         "used": _used,
     }

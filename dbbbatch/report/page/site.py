@@ -12,15 +12,13 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import date
 
 from dbbbatch.errors import LockHeld, UsageError
 from dbbbatch.files import names, replace
-from dbbbatch.report.health import Health
-from dbbbatch.report.night_files import NightFiles
-from dbbbatch.report.nights import Night
 from dbbbatch.report.page import render
+from dbbbatch.report.survey import Survey
 
 #: The names of our files.
 _PAGE_NAME = re.compile(r"index\.html|search\.js|night-(\d{4}-\d\d-\d\d)\.(?:html|js)")
@@ -30,24 +28,16 @@ _MARK = re.compile(rb"dbb-report\b(?: ([0-9a-f]{24}) )?")
 _MARK_WITHIN = 80
 
 
-def write_site(
-    directory: str,
-    health: Health,
-    nights: Sequence[Night] | None,
-    files: NightFiles,
-) -> None:
+def write_site(directory: str, seen: Survey) -> None:
     """Write or renew the pages in a directory; it is made if only it itself is missing.
 
-    A page of a night that would say the same is left as it is.
+    A page of a night that would say the same is left as it is. Where the nights are not known now,
+    their pages stay.
 
     Parameters
     ----------
     directory : `str`
-    health : `Health`
-    nights : sequence of `Night` or `None`
-        The newest first; `None` if they are not known now: then their pages stay as they are.
-    files : `dbbbatch.report.night_files.NightFiles`
-        Those of these nights.
+    seen : `dbbbatch.report.survey.Survey`
 
     Raises
     ------
@@ -64,30 +54,32 @@ def write_site(
         there = set(_ours(directory))
         replace.remove_abandoned(directory)
         _renew(directory, "search.js", render.search_script())
-        for name, content in _night_pages(directory, health, nights or (), files):
+        for name, content in _night_pages(directory, seen):
             _renew(directory, name, content)
-        shown = [night.day for night in nights] if nights is not None else _days(there)
-        _renew(directory, "index.html", render.overview(health, nights or (), shown))
+        shown = _days(there) if seen.unknown else [night.day for night in seen.nights]
+        _renew(directory, "index.html", render.overview(seen, shown))
         for name in there:
             found = _PAGE_NAME.fullmatch(name)
             if found and found[1] and date.fromisoformat(found[1]) not in shown:
                 os.unlink(os.path.join(directory, name))
 
 
-def _night_pages(
-    directory: str,
-    health: Health,
-    nights: Sequence[Night],
-    files: NightFiles,
-) -> Iterator[tuple[str, bytes]]:
+def _night_pages(directory: str, seen: Survey) -> Iterator[tuple[str, bytes]]:
     """Yield the files of nights that are to be written, by name."""
-    days = [None, *(night.day for night in nights), None]
-    for number, night in enumerate(nights):
-        after, before = days[number], days[number + 2]
+    days = [None, *(night.day for night in seen.nights), None]
+    for number, night in enumerate(seen.nights):
+        files = list(seen.files.of(night))
+        page = render.NightPage(
+            night=night,
+            site=seen.health.site,
+            before=days[number + 2],
+            after=days[number],
+            unfinished=tuple(file for file in files if render.is_unfinished(file, night)),
+        )
         name = f"night-{night.day}.html"
-        if _digest_of(directory, name) != render.night_digest(night, health.site, before, after):
-            yield name, render.night_page(night, health.site, health.at, before, after)
-        yield f"night-{night.day}.js", render.files_of_night(night.day, files.of(night))
+        if _digest_of(directory, name) != page.digest():
+            yield name, page.html(seen.health.at)
+        yield f"night-{night.day}.js", render.files_of_night(night.day, files)
 
 
 def _renew(directory: str, name: str, content: bytes) -> None:

@@ -22,6 +22,7 @@ from dbbbatch.report.nights import (
     Step,
 )
 from dbbbatch.report.page import site
+from dbbbatch.report.survey import Survey
 
 NOW = datetime(2026, 11, 30, 9, 12, 5)
 LAST = date(2026, 11, 29)
@@ -317,9 +318,18 @@ def files_of(day: date) -> Iterator[NightFile]:
         yield NightFile(path=f"{day}/{name}", size_bytes=1, where="in the buffer")
 
 
+def survey(health: Health | None = None, count: int = 2, *, trouble: bool = True) -> Survey:
+    """Give all that a report shows, with the files of these nights."""
+    shown = nights(count, trouble=trouble)
+    given = files(*(one.day for one in shown)) if shown else NightFiles()
+    return Survey(health=health or in_trouble(), nights=shown, files=given)
+
+
 if __name__ == "__main__":
-    for name, health, count in (("trouble", in_trouble(), 12), ("well", well(), 5)):
-        shown = nights(count, trouble=name == "trouble")
+    for name, seen in (
+        ("trouble", survey(count=12)),
+        ("well", survey(well(), 5, trouble=False)),
+    ):
         directory = Path(sys.argv[1], name)
         directory.mkdir(parents=True, exist_ok=True)
-        site.write_site(str(directory), health, shown, files(*(one.day for one in shown)))
+        site.write_site(str(directory), seen)

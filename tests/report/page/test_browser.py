@@ -33,9 +33,7 @@ INDEX, NIGHT = "index.html", f"night-{examples.LAST}.html"
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site in trouble, with files whose names look like tags."""
     directory = tmp_path_factory.mktemp("browser") / "pages"
-    nights = examples.nights(3, trouble=True)
-    files = examples.files(*(night.day for night in nights))
-    site.write_site(str(directory), examples.in_trouble(), nights, files)
+    site.write_site(str(directory), examples.survey(count=3))
     return directory
 
 

@@ -6,27 +6,34 @@ import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
 from dbbbatch.report.health import Health
-from dbbbatch.report.nights import Night
+from dbbbatch.report.nights import Night, NightFile
 from dbbbatch.report.page import render
+from dbbbatch.report.survey import Survey
 from tests.report.page import examples
 
 
-def index(health: Health | None = None, count: int = 2) -> str:
-    nights = examples.nights(count, trouble=True)
-    made = render.overview(health or examples.in_trouble(), nights, [one.day for one in nights])
-    return made.decode()
+def index(health: Health | None = None) -> str:
+    seen = examples.survey(health)
+    return render.overview(seen, [one.day for one in seen.nights]).decode()
 
 
-def night(given: Night | None = None) -> str:
-    before = examples.LAST - timedelta(days=1)
-    made = render.night_page(
-        given or examples.night(trouble=True), "summit", examples.NOW, before, None
-    )
-    return made.decode()
+def page_of(given: Night | None = None, **values: Any) -> render.NightPage:
+    others: dict[str, Any] = {
+        "site": "summit",
+        "before": examples.LAST - timedelta(days=1),
+        "after": None,
+        "unfinished": list(examples.files_of(examples.LAST))[-len(examples.HOSTILE) :],
+    }
+    return render.NightPage(night=given or examples.night(trouble=True), **others | values)
+
+
+def night(given: Night | None = None, **values: Any) -> str:
+    return page_of(given, **values).html(examples.NOW).decode()
 
 
 class Structure(HTMLParser):
@@ -150,14 +157,15 @@ class TestOverview:
 
     def test_says_what_it_does_not_know_without_the_database(self) -> None:
         health = replace(examples.in_trouble(), database="dbhost: connection refused")
-        page = render.overview(health, [], [examples.LAST]).decode()
+        seen = Survey(health=health, unknown=health.database)
+        page = render.overview(seen, [examples.LAST]).decode()
         assert "dbhost: connection refused" in page
         assert "does not know what other hosts do" in page
         assert "These pages are from before" in page
         assert 'href="night-2026-11-29.html"' in page
 
     def test_has_room_for_a_site_that_does_nothing_yet(self) -> None:
-        page = render.overview(Health(at=examples.NOW, site="new"), [], []).decode()
+        page = render.overview(Survey(health=Health(at=examples.NOW, site="new")), []).decode()
         assert "None has made a pass yet." in page
         assert "No files were found in these nights." in page
 
@@ -190,11 +198,19 @@ class TestNight:
         assert "Not known here: it is the business of another site." in page
 
     def test_has_a_digest_that_changes_with_what_it_shows(self) -> None:
-        one, other = examples.night(), replace(examples.night(), withdrawn=1)
-        digest = render.night_digest(one, "summit", None, None)
-        assert digest == render.night_digest(examples.night(), "summit", None, None)
-        assert digest != render.night_digest(other, "summit", None, None)
-        assert digest != render.night_digest(one, "summit", None, examples.LAST)
+        digest = page_of(examples.night()).digest()
+        assert f"<!-- dbb-report {digest} -->" in night(examples.night())
+        assert digest == page_of(examples.night()).digest()
+        assert digest != page_of(replace(examples.night(), withdrawn=1)).digest()
+        assert digest != page_of(examples.night(), after=examples.LAST).digest()
+        assert digest != page_of(examples.night(), unfinished=()).digest()
+
+    def test_names_files_that_have_not_made_all_steps(self) -> None:
+        text = re.sub(r"\s+", " ", " ".join(Structure(night()).text))
+        assert "2026-11-29/<script>alert(1)</script>.fits in the buffer" in text
+        many = [NightFile(f"{number}.fits", 1, "missing") for number in range(150)]
+        assert "And 50 more; the search on this page finds them." in night(unfinished=many)
+        assert len(night(unfinished=many)) < len(night()) + 100 * 150
 
 
 @pytest.mark.promise
@@ -243,5 +259,29 @@ class TestFilesOfNight:
 
 def test_a_page_of_another_day_has_that_day() -> None:
     day = datetime(2026, 3, 1).date()
-    page = render.night_page(examples.night(day), "s", examples.NOW, None, None).decode()
-    assert "<h1>Night 2026-03-01</h1>" in page
+    assert "<h1>Night 2026-03-01</h1>" in night(examples.night(day))
+
+
+@pytest.mark.parametrize(
+    ("where", "targets", "unfinished"),
+    [
+        ("in the buffer", {}, True),
+        ("delivered", {}, True),
+        ("missing", {}, True),
+        ("stored", {}, False),
+        ("stored", {"a": "SUCCESS", "b": "BACKFILL", "c": "IGNORED"}, False),
+        ("stored", {"a": "SUCCESS", "b": "UNTRIED"}, True),
+        ("ignored", {}, False),
+        ("forgotten", {"a": "UNTRIED"}, False),
+    ],
+)
+def test_a_file_is_unfinished_if_it_has_steps_to_make(
+    where: str, targets: dict[str, str], unfinished: bool
+) -> None:
+    file = NightFile("a.fits", 1, where, targets)
+    assert render.is_unfinished(file, examples.night(trouble=True)) == unfinished
+
+
+def test_a_delivered_file_is_finished_where_storage_is_another_sites_business() -> None:
+    file, given = NightFile("a.fits", 1, "delivered"), examples.night()
+    assert not render.is_unfinished(file, given)

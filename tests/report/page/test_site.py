@@ -14,6 +14,7 @@ from dbbbatch.report.health import Health
 from dbbbatch.report.night_files import NightFiles
 from dbbbatch.report.nights import NightFile
 from dbbbatch.report.page import site
+from dbbbatch.report.survey import Survey
 from tests.report.page import examples
 
 
@@ -31,7 +32,9 @@ def write(
     directory: Path, count: int = 2, health: Health | None = None, trouble: bool = False
 ) -> None:
     nights = examples.nights(count, trouble=trouble)
-    site.write_site(str(directory), health or examples.well(), nights, FILES)
+    site.write_site(
+        str(directory), Survey(health=health or examples.well(), nights=nights, files=FILES)
+    )
 
 
 def state(directory: Path) -> dict[str, tuple[int, int]]:
@@ -82,7 +85,7 @@ def test_pages_of_nights_that_are_no_longer_shown_are_removed(pages: Path) -> No
 
 def test_without_the_database_the_pages_of_nights_stay(pages: Path) -> None:
     before = names(pages)
-    site.write_site(str(pages), examples.in_trouble(), None, FILES)
+    site.write_site(str(pages), Survey(health=examples.in_trouble(), unknown="it is away"))
     assert names(pages) == before
     assert 'data-nights="2026-11-29 2026-11-28"' in (pages / "index.html").read_text()
 
