@@ -36,6 +36,10 @@ _NOT_TO_BE_STORED = {"QUARANTINED", "FORGOTTEN"}
 _INGESTED = {"SUCCESS", "BACKFILL"}
 
 
+#: The id of a target, the status, and for SUCCESS since when the target has the file.
+IngestOfFile = tuple[str, str, float | None]
+
+
 class FileOfNight(NamedTuple):
     """What tables know of a file; times are seconds since its night began.
 
@@ -55,8 +59,8 @@ class FileOfNight(NamedTuple):
     stored : `float` or `None`
     is_known : `bool`
         Whether it would have a row there if it were stored: this database is that of its storage.
-    ingests : sequence of `tuple`
-        For each target: its id, the status, and since when the file has that.
+    ingests : sequence of `IngestOfFile`
+        For each target that the file is for, or was.
     """
 
     path: str
@@ -68,7 +72,7 @@ class FileOfNight(NamedTuple):
     storage: str
     stored: float | None
     is_known: bool
-    ingests: Sequence[tuple[int, str, float]]
+    ingests: Sequence[IngestOfFile]
 
     @property
     def was_sent(self) -> bool:
@@ -215,14 +219,14 @@ class NightTally:
     day : `datetime.date`
     begins : `datetime.datetime`
         UTC.
-    targets : sequence of `int`
+    targets : sequence of `str`
         Their ids.
     by_exposure : `bool`
         Count exposures, not files.
     """
 
     def __init__(
-        self, day: date, begins: datetime, targets: Sequence[int], by_exposure: bool
+        self, day: date, begins: datetime, targets: Sequence[str], by_exposure: bool
     ) -> None:
         self.day = day
         self.begins = begins
@@ -255,7 +259,7 @@ class NightTally:
             if (tally := self.targets.get(target)) is None:
                 continue  # retired
             if status in _INGESTED:
-                tally.add_done(file, at if status == "SUCCESS" else None, since)
+                tally.add_done(file, at, since)
             elif status != "IGNORED" and file.storage == "STORED":
                 tally.add_missing(file)
 
@@ -283,7 +287,7 @@ class NightTally:
         self._reasons.setdefault(key, [0])[0] += 1
         self._examples.setdefault(key, path)
 
-    def night(self, expected: int | None, targets: Sequence[tuple[int, str, str]]) -> Night:
+    def night(self, expected: int | None, targets: Sequence[tuple[str, str, str]]) -> Night:
         """Return the sums; targets are given by id, site and name, in their order."""
         return Night(
             day=self.day,
