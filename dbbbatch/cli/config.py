@@ -22,8 +22,9 @@ def command() -> None:
 
 @command.command("check")
 @click.option("-v", "--verbose", is_flag=True, help="Also show what is right.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
-def check_command(operator: Operator, verbose: bool) -> None:
+def check_command(operator: Operator, verbose: bool, as_json: bool) -> None:
     """Report everything that is wrong with the configuration, and with what it names.
 
     Run it as the user that runs the scripts. It tries directories, commands, the far end and the
@@ -37,26 +38,31 @@ def check_command(operator: Operator, verbose: bool) -> None:
     if settings is None:
         raise ConfigError(*problems)
     right, warnings, lasting = 0, 0, bool(problems)
+    told = {"path": str(settings.path), "problems": [*problems], "checks": (every := [])}
+    line = (lambda _: None) if as_json else output.line
     # Sections without an error are tried even if others have one: everything is reported at once.
     for checked in checks.check_everything(settings):
+        every.append(checked)
         if checked.problem:
             problems.append(f"{settings.path}: {checked.where}: {checked.problem}")
             lasting = lasting or not checked.later
             continue
         if checked.remark:
             warnings += 1
-            output.line(f"{settings.path}: {checked.where}: {checked.remark}")
+            line(f"{settings.path}: {checked.where}: {checked.remark}")
             continue
         right += 1
         if checked.note:
-            output.line(f"{settings.path}: {checked.where}: {checked.note}")
+            line(f"{settings.path}: {checked.where}: {checked.note}")
         elif verbose:
-            output.line(f"ok  {checked.where}: {checked.what}")
+            line(f"ok  {checked.where}: {checked.what}")
     code = 0
     if problems:
         error = ConfigError(*problems) if lasting else TryLater(*problems)
         code = show_error(operator.program, error)
-    output.line(f"{settings.path}: {_total(right, warnings, len(problems))}")
+    if as_json:
+        output.show_json(told)
+    line(f"{settings.path}: {_total(right, warnings, len(problems))}")
     raise click.exceptions.Exit(code)
 
 

@@ -95,6 +95,8 @@ def _plain_value(value: Any) -> Any:
         return value.isoformat() + "Z"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return vars(value)
+    if isinstance(value, set):
+        return sorted(value)
     if hasattr(value, "__data__"):  # a row of a table
         return value.__data__
     raise TypeError(f"{type(value).__name__} has no JSON form")

