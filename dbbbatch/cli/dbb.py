@@ -36,6 +36,7 @@ SUBCOMMANDS = {
     "rebuild": "Restore rows of a lost database from the disk.",
     "backup": "Copy an SQLite database while passes run.",
     "confirm": "Answer a far site's janitor which files are stored here.",
+    "receive": "Do what another site's ssh key may do here.",
     "butler": "Prepare a Butler repository.",
     "man": "Write manual pages.",
     "completion": "Print what makes a shell complete the commands.",

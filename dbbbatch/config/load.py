@@ -17,12 +17,14 @@ from typing import Any, Protocol
 from dbbbatch.config import fields, overlap
 from dbbbatch.config.sections import (
     KINDS,
+    NAMED,
     Alert,
     ConfiguredPath,
     Database,
     Endpoint,
     Finder,
     Handoff,
+    Receive,
     Report,
     Section,
     Site,
@@ -68,6 +70,8 @@ class Settings:
     database : `Database`
     handoff, finder, target : mapping
         By name, the sections without an error, as far as that can be seen without a plugin.
+    receive : mapping
+        The same of what `dbb receive` serves.
     alert : `Alert`
         One that tells nobody where `[alert]` is wrong.
     report : `Report`
@@ -84,6 +88,7 @@ class Settings:
     handoff: Mapping[str, Handoff]
     finder: Mapping[str, Finder]
     target: Mapping[str, Target]
+    receive: Mapping[str, Receive] = field(default_factory=dict)
     alert: Alert = field(default_factory=lambda: fields.defaults(Alert))
     report: Report = field(default_factory=lambda: fields.defaults(Report))
     wrong: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -308,7 +313,7 @@ def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     common: list[str] = []
     others: list[str] = []
-    every = [*_COMMON, *_SINGLE, *KINDS]
+    every = [*_COMMON, *_SINGLE, *NAMED]
     for name in tables.keys() - set(every):
         # A misspelt [database] must not make the scripts use another one.
         needed = difflib.get_close_matches(name, _COMMON, n=1, cutoff=0.6)
@@ -316,7 +321,7 @@ def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
         (common if needed else others).append(f"[{name}]: unknown section{known}")
     site = fields.read_section(Site, tables.get("site", {}), "[site]", common)
     database = _read_database(tables.get("database", {}), site, common)
-    read: dict[str, Section] = {}
+    read: dict[str, Section | Receive] = {}
     wrong: dict[str, list[str]] = {}
     single: dict[str, Any] = {}
     for name, kind_of in _SINGLE.items():
@@ -326,7 +331,7 @@ def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
         if found:
             wrong[name] = found
             others += found
-    for kind in KINDS:
+    for kind in NAMED:
         for name, table in _named_tables(kind, tables.get(kind, {}), others).items():
             problems: list[str] = []
             section = _read_named(kind, name, table, problems)
@@ -338,8 +343,9 @@ def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
     handoffs = [one for one in read.values() if isinstance(one, Handoff)]
     finders = [one for one in read.values() if isinstance(one, Finder)]
     targets = [one for one in read.values() if isinstance(one, Target)]
+    receivers = [one for one in read.values() if isinstance(one, Receive)]
     for problem, labels in (
-        *overlap.overlaps(handoffs, finders),
+        *overlap.overlaps(handoffs, finders, receivers),
         *overlap.among_files([*_own(site, database)], handoffs, finders, targets),
     ):
         others.append(problem)
@@ -354,6 +360,7 @@ def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
         handoff={one.name: one for one in handoffs if one.label not in wrong},
         finder={one.name: one for one in finders if one.label not in wrong},
         target={one.name: one for one in targets if one.label not in wrong},
+        receive={one.name: one for one in receivers if one.label not in wrong},
         wrong={label: tuple(_of(path, problems)) for label, problems in wrong.items()},
         notes=notes,
         **single,
@@ -376,7 +383,7 @@ def _read_database(table: Any, site: Site | None, problems: list[str]) -> Databa
 
 def _named_tables(kind: str, tables: Any, problems: list[str]) -> Mapping[str, Any]:
     """Return the named sections of a kind; report once that some have no name."""
-    known = {field.name for field in fields.declared(KINDS[kind])} | {"endpoint"}
+    known = {field.name for field in fields.declared(NAMED[kind])} | {"endpoint"}
     found = tables if isinstance(tables, Mapping) else {}
     named = {
         name: content
@@ -402,7 +409,7 @@ def _own(site: Site | None, database: Database | None) -> Iterator[ConfiguredPat
 
 def _read_named(
     kind: str, name: str, content: Mapping[str, Any], problems: list[str]
-) -> Section | None:
+) -> Section | Receive | None:
     where = f"[{kind}.{name}]"
     if not _NAME.fullmatch(name):
         problems.append(f"{where}: a name may hold only letters, digits, _ and -")
@@ -411,7 +418,7 @@ def _read_named(
     if kind == "handoff":
         endpoint = content.get("endpoint", {})
         given["endpoint"] = _read_endpoint(endpoint, f"[{kind}.{name}.endpoint]", problems)
-    section = fields.read_section(KINDS[kind], content, where, problems, **given)
+    section = fields.read_section(NAMED[kind], content, where, problems, **given)
     if section is None or problems:
         return None
     problems += section.problems()

@@ -8,23 +8,28 @@ of files.
 from collections.abc import Collection, Iterator
 from itertools import combinations, product
 
-from dbbbatch.config.sections import ConfiguredPath, Finder, Handoff, Target
+from dbbbatch.config.sections import ConfiguredPath, Finder, Handoff, Receive, Target
 
 #: What is wrong, and the KIND.NAME of the sections concerned.
 Problem = tuple[str, frozenset[str]]
 
 
-def overlaps(handoffs: Collection[Handoff], finders: Collection[Finder]) -> Iterator[Problem]:
+def overlaps(
+    handoffs: Collection[Handoff], finders: Collection[Finder], receivers: Collection[Receive] = ()
+) -> Iterator[Problem]:
     """Yield which directories of files may not lie where they do.
 
-    A holding area or a storage area may serve several sections, a quarantine only one, and what
-    one handoff delivers on this machine may be the buffer of another one, or a finder's source.
+    A holding area or a storage area may serve several sections, a quarantine or the staging area of
+    a receiver only one, and what is delivered on this machine may be the buffer of a handoff, or a
+    finder's source.
     """
     near = [section for section in handoffs if not section.endpoint.remote]
     holdings = [section.path("holding") for section in handoffs]
     quarantines = [section.path("quarantine") for section in (*handoffs, *finders)]
     arrivals = [section.far_path("buffer") for section in near]
+    arrivals += [section.path("buffer") for section in receivers]
     stagings = [section.far_path("staging") for section in near]
+    stagings += (received := [section.path("staging") for section in receivers])
     storages = [section.path("storage") for section in finders]
     logs = [section.path("source") for section in finders if section.search != "scan"]
     emptied = _emptied(handoffs, finders)
@@ -42,6 +47,8 @@ def overlaps(handoffs: Collection[Handoff], finders: Collection[Finder]) -> Iter
         *product(quarantines, (*holdings, *storages, *logs)),
         *product(stagings, (*holdings, *quarantines, *storages)),
         *product(arrivals, (*holdings, *quarantines)),
+        *combinations(received, 2),
+        *product(received, (section.path("buffer") for section in receivers)),
     ):
         if one.overlaps(other):
             why = "their files must stay apart"

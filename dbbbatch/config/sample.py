@@ -56,6 +56,11 @@ def sample_text(plugins: Mapping[str, Any]) -> str:
             sections.Finder,
             "Where new files appear, and the storage area that they go to. Any number.",
         ),
+        *section_lines(
+            "receive.latiss",
+            sections.Receive,
+            "What `dbb receive latiss`, the only command of another site's ssh key, does for it.",
+        ),
     ]
     for number, (name, plugin) in enumerate(plugins.items()):
         table = f"target.{name}"

@@ -282,6 +282,24 @@ class NamedSection:
     kind: ClassVar[str]
     name: str
 
+    @property
+    def label(self) -> str:
+        """Kind and name, as the operators' commands take them."""
+        return f"{self.kind}.{self.name}"
+
+    def path(self, key: str) -> ConfiguredPath:
+        """Return the directory that a key of this section names."""
+        return ConfiguredPath(f"[{self.label}] {key}", getattr(self, key), self.label)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong between two keys, each with its section and key."""
+        yield from ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkSection(NamedSection):
+    """What all sections that passes work on have in common."""
+
     exclude: tuple[re.Pattern[str], ...] = _patterns(
         "regular expressions searched in the relative path: such files are left alone"
     )
@@ -294,26 +312,13 @@ class NamedSection:
     )
 
     @property
-    def label(self) -> str:
-        """Kind and name, as the operators' commands take them."""
-        return f"{self.kind}.{self.name}"
-
-    @property
     def longest_wait(self) -> float:
         """The longest time for which a file is put off (seconds)."""
         return max(self.retry_wait, self.retry_wait_max)
 
-    def path(self, key: str) -> ConfiguredPath:
-        """Return the directory that a key of this section names."""
-        return ConfiguredPath(f"[{self.label}] {key}", getattr(self, key), self.label)
-
-    def problems(self) -> Iterator[str]:
-        """Yield what is wrong between two keys, each with its section and key."""
-        yield from ()
-
 
 @dataclass(frozen=True, kw_only=True)
-class Source(NamedSection):
+class Source(WorkSection):
     """What handoffs and finders have in common: a directory from which files are moved on."""
 
     settle: float = _duration(0, "how long a file must be unchanged before it is moved")
@@ -496,7 +501,7 @@ class Finder(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target(NamedSection):
+class Target(WorkSection):
     """A data management system that stored files are offered to."""
 
     kind: ClassVar[str] = "target"
@@ -569,13 +574,53 @@ class Report:
     nights: int = _count(30, "how many nights are shown", 400)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Receive(NamedSection):
+    """What `dbb receive` lets the key of another site do here."""
+
+    kind: ClassVar[str] = "receive"
+    buffer: str = option(
+        help="where its files are placed once they are verified",
+        parse=_safe_directory,
+        example="/data/at/buffer",
+    )
+    staging: str = option(
+        help="where its files arrive; same file system as the buffer, and for this key alone",
+        parse=_safe_directory,
+        example="/data/at/staging",
+    )
+    transfer: str = option(
+        "rsync",
+        '"rsync": its files may arrive by rsync through the same key; "none": some other way',
+        fields.choice("rsync", "none"),
+    )
+    confirm: tuple[str, ...] = option(
+        [],
+        "storage areas about whose files it may ask",
+        lambda value: tuple(map(fields.absolute_path, fields.strings(value))),
+        example=["/data/storage"],
+    )
+
+    def problems(self) -> Iterator[str]:
+        """Yield whether one of its directories lies in the other."""
+        staging, buffer = self.path("staging"), self.path("buffer")
+        if staging.overlaps(buffer):
+            yield f"{staging} and {buffer}: neither may lie in the other"
+
+
 #: What a pass works on.
 Section = Handoff | Finder | Target
 
 
-#: The tables of the file that hold named sections.
+#: The tables of the file that hold the sections that passes work on.
 KINDS: dict[str, type[Handoff] | type[Finder] | type[Target]] = {
     "handoff": Handoff,
     "finder": Finder,
     "target": Target,
+}
+
+#: The tables of the file that hold named sections.
+NAMED: dict[str, type[Handoff] | type[Finder] | type[Target] | type[Receive]] = {
+    **KINDS,
+    "receive": Receive,
 }

@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -262,12 +262,12 @@ def for_update(how: str = "") -> str:
     return f" FOR UPDATE{how}" if on_postgresql() else ""
 
 
-def must_be_writable() -> None:
-    """Raise `ConfigError` if PostgreSQL lets this role not write the tables.
+def must_be_writable(kinds: Collection[str]) -> None:
+    """Raise `ConfigError` if PostgreSQL lets this role not write what passes of some kinds write.
 
     Whether an SQLite file can be written only a pass finds out.
     """
-    if on_postgresql() and (tables := read(schema.unwritable, proxy.obj)):
+    if kinds and on_postgresql() and (tables := read(schema.unwritable, proxy.obj, kinds)):
         named = ", ".join(tables)
         raise ConfigError(f"{_name}: permission denied for table {named}{_advice('42501')}")
 

@@ -6,7 +6,7 @@ scripts older than that may no longer use the database.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
@@ -18,8 +18,36 @@ from dbbbatch.errors import ConfigError
 #: PostgreSQL's advisory lock that keeps two upgrades apart.
 _UPGRADE_LOCK = 0x646262_01
 
-#: The rights that a pass needs on each table.
-_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+#: The rights that passes over sections of each kind need, beside SELECT on all tables.
+RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "handoff": {
+        "handoff_file": ("INSERT", "UPDATE"),
+        "transfer_batch": ("INSERT", "UPDATE"),
+        "transfer_attempt": ("INSERT", "UPDATE"),
+    },
+    "finder": {
+        "file": ("INSERT", "UPDATE", "DELETE"),
+        "file_checksum": ("INSERT", "UPDATE", "DELETE"),
+        "finder_left": ("INSERT", "UPDATE", "DELETE"),
+        "rsync_log": ("INSERT", "UPDATE"),
+        "ingest_state": ("INSERT", "UPDATE"),
+        "ingest_event": ("INSERT",),
+    },
+    "target": {
+        "file": ("UPDATE",),
+        "target": ("INSERT", "UPDATE"),
+        "ingest_state": ("INSERT", "UPDATE"),
+        "ingest_claim": ("INSERT", "UPDATE", "DELETE"),
+        "ingest_event": ("INSERT",),
+    },
+}
+
+#: The same, of any passes.
+RIGHTS_OF_ALL: Mapping[str, tuple[str, ...]] = {
+    "run": ("INSERT", "UPDATE", "DELETE"),
+    "pause": ("INSERT", "UPDATE", "DELETE"),
+    "quarantine": ("INSERT", "UPDATE", "DELETE"),
+}
 
 
 @dataclass(frozen=True)
@@ -112,22 +140,25 @@ def home(database: AnyDatabase) -> tuple[str | None, str]:
     return where, role
 
 
-def unwritable(database: AnyDatabase) -> list[str]:
-    """Return the PostgreSQL tables on which the role lacks a right that a pass needs."""
-    needed = ", ".join(f"has_table_privilege(c.oid, '{right}')" for right in _RIGHTS)
-    made = [
-        re.search(r"CREATE TABLE (\w+)", each)
-        for one in migrations("postgresql")
-        for each in one.statements
-    ]
-    ours = [found[1] for found in made if found and found[1] != "schema_version"]
-    rows = database.execute_sql(
-        "SELECT c.relname FROM pg_catalog.pg_class c WHERE c.relkind = 'r' AND c.relnamespace ="
-        " (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = to_regclass('schema_version'))"
-        f" AND c.relname = ANY (%s) AND false = ANY (ARRAY[{needed}]) ORDER BY c.relname",
-        (ours,),
-    ).fetchall()
-    return [name for (name,) in rows]
+def unwritable(database: AnyDatabase, kinds: Collection[str]) -> list[str]:
+    """Return the PostgreSQL tables on which the role lacks a right that passes need.
+
+    Parameters
+    ----------
+    kinds : collection of `str`
+        Of the sections that are worked on, as in `RIGHTS`.
+    """
+    needed = {(table, right) for table, rights in RIGHTS_OF_ALL.items() for right in rights}
+    for kind in kinds:
+        needed |= {(table, right) for table, rights in RIGHTS[kind].items() for right in rights}
+    needed |= {(table, "SELECT") for table, _ in needed}
+    found = set()
+    for table, right in sorted(needed):
+        if not database.execute_sql(
+            "SELECT has_table_privilege(to_regclass(%s), %s)", (table, right)
+        ).fetchone()[0]:
+            found.add(table)
+    return sorted(found)
 
 
 def _other_schema(database: AnyDatabase) -> str:

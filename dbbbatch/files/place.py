@@ -160,7 +160,7 @@ def copy_beside(
             nonlocal begun, written
             written += len(block)
             with writing(temporary):
-                _write_block(target, block)
+                write_block(target, block)
             if written - begun >= _WRITE_BACK:
                 _begin_write_back(target, begun, written - begun)
                 begun = written
@@ -263,7 +263,7 @@ def write_new(path: str, text: str) -> None:
     descriptor = _create(temporary)
     with _removed_on_error(descriptor, temporary):
         os.fchmod(descriptor, 0o644)
-        _write_block(descriptor, memoryview(text.encode("utf-8", "surrogateescape")))
+        write_block(descriptor, memoryview(text.encode("utf-8", "surrogateescape")))
         place(temporary, path)
 
 
@@ -272,7 +272,7 @@ def write_probe(path: str) -> None:
     descriptor = _create(path)
     with _removed_on_error(descriptor, path):
         os.fchmod(descriptor, 0o644)
-        _write_block(descriptor, memoryview(PROBE))
+        write_block(descriptor, memoryview(PROBE))
 
 
 def touch(path: str) -> None:
@@ -607,7 +607,8 @@ def _removed_on_error(descriptor: int, path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write_block(descriptor: int, block: memoryview) -> None:
+def write_block(descriptor: int, block: memoryview) -> None:
+    """Write a whole block to an open file."""
     while block:
         block = block[os.write(descriptor, block) :]
 

@@ -18,9 +18,11 @@ from dbbbatch.areas.storage.mounted import needs_copy, overlap_of
 from dbbbatch.config import fields
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import (
+    KINDS,
     Database,
     Finder,
     Handoff,
+    Receive,
     Site,
     Target,
     is_sqlite,
@@ -62,6 +64,10 @@ class Checked:
     later: bool = False
 
 
+#: Directories of a receiver.
+_RECEIVED = ("staging", "buffer")
+
+
 def check_everything(settings: Settings) -> Iterator[Checked]:
     """Check everything that the configuration names, and leave nothing behind.
 
@@ -80,6 +86,8 @@ def check_everything(settings: Settings) -> Iterator[Checked]:
         yield from _check_finder(finder)
     for target in settings.target.values():
         yield from _check_target(target, settings.site)
+    for receiver in settings.receive.values():
+        yield from _check_receiver(receiver)
 
 
 def _check_state(settings: Settings) -> Iterator[Checked]:
@@ -153,7 +161,7 @@ def _check_database(settings: Settings) -> Iterator[Checked]:
         connect.connect(settings.database)
         sites = connect.read(Run.sites)
         abandoned = relocate.abandoned(settings)
-        connect.must_be_writable()
+        connect.must_be_writable([kind for kind in KINDS if settings.sections(kind)])
     except DbbError as error:
         problem, later = str(error), isinstance(error, TryLater)
     finally:
@@ -257,6 +265,24 @@ def _check_target(target: Target, site: Site) -> Iterator[Checked]:
     yield _plugin(f"{where} plugin", target, site)
 
 
+def _check_receiver(receiver: Receive) -> Iterator[Checked]:
+    from dbbbatch.process import landlock
+
+    where = f"[{receiver.label}]"
+    found = [_usable_directory(f"{where} {key}", getattr(receiver, key)) for key in _RECEIVED]
+    yield from found
+    if not any(checked.problem for checked in found):
+        yield _same_file_system(f"{where} buffer", receiver.staging, receiver.buffer)
+        yield _renaming(f"{where} buffer", receiver.staging, receiver.buffer)
+    problem = ""
+    if receiver.transfer == "rsync" and not landlock.abi():
+        problem = (
+            "this kernel has no landlock, which confines rsync: give rsync a key of its own with "
+            'rrsync, and set transfer = "none"'
+        )
+    yield Checked(f"{where} transfer", "rsync can be confined", problem)
+
+
 def _error_of(check: Callable[..., object], *args: object) -> str:
     """Return the error that a check raises; '' if it raises none."""
     try:
@@ -336,7 +362,7 @@ def _renaming(where: str, buffer: str, path: str) -> Checked:
     try:
         if not place.can_rename(buffer, path):
             problem = (
-                f"{path}: no rename leads there from the buffer {buffer}, though both are on one "
+                f"{path}: no rename leads there from {buffer}, though both are on one "
                 "mount: name a directory of the same project, file set or subvolume"
             )
     except OSError as error:

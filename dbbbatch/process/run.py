@@ -19,7 +19,7 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from dbbbatch.errors import DbbError, TryLater
 from dbbbatch.process import environment, family
@@ -429,6 +429,21 @@ def end_all() -> None:
     _ended_all += 1
     for process in list(_live):
         process.end()
+
+
+def become(argv: list[str]) -> NoReturn:
+    """Become another program, which keeps the standard streams of this process and nothing else.
+
+    Raises
+    ------
+    ToolMissing
+        There is no such program, or it cannot be started.
+    """
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, which is inherited
+    try:
+        os.execvpe(argv[0], argv, environment.for_children())
+    except OSError as error:
+        raise ToolMissing(f"cannot run {argv[0]!r}: {error.strerror}") from None
 
 
 def _start(

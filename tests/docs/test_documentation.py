@@ -164,9 +164,9 @@ def test_each_configuration_in_a_page_is_valid(name: str, block: str, tmp_path: 
         # A part of a configuration: it must at least hold known keys only.
         tables = tomllib.loads(block)
         for kind, described in tables.items():
-            assert kind in {"alert", "database", "report", *sections.KINDS}, f"{name}: [{kind}]"
-            for section in described.values() if kind in sections.KINDS else ():
-                known = {field.name for field in fields.declared(sections.KINDS[kind])} | {
+            assert kind in {"alert", "database", "report", *sections.NAMED}, f"{name}: [{kind}]"
+            for section in described.values() if kind in sections.NAMED else ():
+                known = {field.name for field in fields.declared(sections.NAMED[kind])} | {
                     "endpoint"
                 }
                 assert set(section) <= known
@@ -174,7 +174,7 @@ def test_each_configuration_in_a_page_is_valid(name: str, block: str, tmp_path: 
 
 def known_keys() -> set[str]:
     described = [sections.Site, sections.Database, sections.Alert, sections.Endpoint]
-    described += [*sections.KINDS.values()]
+    described += [*sections.NAMED.values()]
     described += [registry.find(name).Settings for name in registry.BUILT_IN]
     return {field.name for section in described for field in fields.declared(section)}
 
@@ -195,7 +195,7 @@ class TestSample:
         text = sample_of_plugins()
         every = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
         shown, meant = tomllib.loads(every), tomllib.loads(text)
-        for kind, section in sections.KINDS.items():
+        for kind, section in sections.NAMED.items():
             for name, table in meant[kind].items():
                 if kind == "target" and name != "null":
                     continue
@@ -209,7 +209,7 @@ class TestSample:
     def test_has_every_key(self) -> None:
         text = sample_of_plugins()
         described = [sections.Site, sections.Database, sections.Alert, sections.Endpoint]
-        described += [*sections.KINDS.values()]
+        described += [*sections.NAMED.values()]
         described += [registry.find(name).Settings for name in registry.BUILT_IN]
         for section in described:
             for field in fields.declared(section):

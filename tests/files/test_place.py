@@ -218,7 +218,7 @@ def test_copy_beside_that_has_its_blocks_is_as_long_as_what_was_written(tmp_path
         sizes.append(os.fstat(descriptor).st_size)
         real(descriptor, block)
 
-    monkeypatch.setattr(place, "_write_block", measured)
+    monkeypatch.setattr(place, "write_block", measured)
     place.copy_beside(source, str(tmp_path / "b"), ["md5"])
     assert sizes == list(range(0, 5 << 20, checksum._BLOCK))
 

@@ -14,6 +14,7 @@ import pytest
 from tests.killing import picture
 from tests.killing.sweep import Swept
 from tests.support.database import Databases
+from tests.support.handing import receiving
 from tests.support.scripts import TOP
 from tests.support.site import Site
 from tests.support.ssh import SshServer
@@ -37,6 +38,7 @@ def sites(
     backend: str,
     ssh: SshServer | None = None,
     endpoint: Mapping[str, str] | None = None,
+    receiver: bool = False,
     **keys: Any,
 ) -> Make:
     """Sites with the files in the buffer, and an earlier version of one in holding."""
@@ -45,7 +47,11 @@ def sites(
     def make(directory: Path) -> Iterator[Site]:
         with databases.fresh(backend, directory) as url:
             site = Site(directory / "site", url, ssh)
-            site.write(handoff={**KEYS, **keys}, endpoint=endpoint)
+            more = {"remote": receiving(site.far_buffer.parent, directory / "receive.toml")}
+            site.write(
+                handoff={**KEYS, **keys},
+                endpoint={**(endpoint or {}), **(more if receiver else {})},
+            )
             for path, content in FILES.items():
                 os.utime(site.put(path, content), (WHEN, WHEN))
             site.put(HELD, b"another night", site.holding)
@@ -64,6 +70,23 @@ def look(site: Site) -> Mapping[str, Any]:
 
 def test_a_handoff_by_cp(sweep: Callable[..., Swept], databases: Databases, backend: str) -> None:
     sweep(sites(databases, backend), command, look, every=16)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_handoff_to_a_receiver(
+    sweep: Callable[..., Swept], databases: Databases, backend: str
+) -> None:
+    # The receiver is killed with the pass, before any of its own changes, too.
+    sweep(sites(databases, backend, receiver=True), command, look, every=16)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_handoff_to_a_receiver_that_lives_on(
+    sweep: Callable[..., Swept], databases: Databases, backend: str
+) -> None:
+    # As after a cut connection: it goes on with what it was told, beside the next pass.
+    make = sites(databases, backend, receiver=True)
+    sweep(make, command, look, every=16, streams=True, spare=["env", "dbb"])
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

@@ -121,7 +121,7 @@ def test_a_copy_to_another_file_system_goes_no_further(
             time.sleep(0.01)
         real(descriptor, block)
 
-    monkeypatch.setattr(place, "_write_block", write)
+    monkeypatch.setattr(place, "write_block", write)
     assert finding.run() == 75
     assert os.listdir(finding.storage) == [".dbb-storage"]
     assert remembered(finding) == 0

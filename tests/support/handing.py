@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from dbbbatch.config import toml
 from dbbbatch.database import connect
 from dbbbatch.files import names
 from dbbbatch.passes import runner
 from dbbbatch.passes.handoff.work import HandoffWork
+from tests.support.scripts import TOP
 from tests.support.site import Site
 
 #: Names that a careless program would execute, split, mistake for an option or refuse.
@@ -82,3 +87,19 @@ def wait_over(site: Site) -> None:
 def contents(files: Sequence[str | bytes]) -> dict[str, bytes]:
     """Give files of these names, their content is their name."""
     return {os.fsdecode(rel): os.fsencode(rel) for rel in files}
+
+
+def receiving(root: Path, config: Path | None = None) -> str:
+    """Give a template for `remote` by which `dbb receive` answers, as for a key of sshd.
+
+    Its staging and buffer are in ``root``; its configuration is written beside that, unless told.
+    """
+    document = {
+        "site": {"name": "archive", "state": root / "state"},
+        "receive.latiss": {"buffer": root / "buffer", "staging": root / "staging"},
+    }
+    config = config or root.with_name(f"{root.name}-receive.toml")
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(toml.toml_document(document))
+    command = [sys.executable, str(TOP / "bin" / "dbb"), "-c", str(config), "receive", "latiss"]
+    return f"env SSH_ORIGINAL_COMMAND={{command}} {shlex.join(command)}"

@@ -49,11 +49,7 @@ class SshServer:
         self._log = directory / "sshd.log"
         self._process: subprocess.Popen[bytes] | None = None
         for name in ("host_key", "user_key"):
-            subprocess.run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / name],
-                check=True,
-                stdin=subprocess.DEVNULL,
-            )
+            _make_key(directory / name)
         shutil.copy(directory / "user_key.pub", directory / "authorized_keys")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -92,6 +88,23 @@ LogLevel VERBOSE
 Subsystem sftp internal-sftp
 """
         )
+
+    def bound_key(self, name: str, options: str) -> str:
+        """Make another key that may log in with these options; give those of a client that has it.
+
+        Parameters
+        ----------
+        name : `str`
+            Of its file.
+        options : `str`
+            As they precede a key in authorized_keys: ``command="…",restrict``.
+        """
+        _make_key(key := self.directory / name)
+        with (self.directory / "authorized_keys").open("a") as file:
+            file.write(f"{options} {key.with_suffix('.pub').read_text()}")
+        config = self.directory / f"{name}_config"
+        config.write_text(self.config.read_text().replace(f"{self.directory}/user_key", str(key)))
+        return self.options.replace(str(self.config), str(config))
 
     @property
     def options(self) -> str:
@@ -174,3 +187,11 @@ Subsystem sftp internal-sftp
                 return connection.recv(4) == b"SSH-"
         except OSError:
             return False
+
+
+def _make_key(path: Path) -> None:
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path],
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )

@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from dbbbatch.areas.endpoint.transfer import endpoint_address
@@ -110,8 +110,10 @@ def algorithms_of(word: str) -> list[str]:
     return [name for name in checksum.ALGORITHMS if name in theirs]
 
 
-def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
-    """Answer a question about files in the storage areas of this site's configuration.
+def answer(
+    settings: Settings, lines: Iterable[str], storages: Collection[str] | None = None
+) -> Iterator[str]:
+    """Answer a question about files in some storage areas, by default all of the configuration.
 
     Raises
     ------
@@ -131,15 +133,14 @@ def answer(settings: Settings, lines: Iterable[str]) -> Iterator[str]:
         or not _NONCE.fullmatch(nonce)
     ):
         raise UsageError("stdin is not the question of a dbb-janitor")
-    storages = sorted(
-        {one.storage for one in settings.finder.values()}
-        | {one.storage for one in settings.target.values()}
-    )
+    if storages is None:
+        storages = {one.storage for one in settings.finder.values()}
+        storages |= {one.storage for one in settings.target.values()}
     ids = _target_ids(settings.site.name, targets)
     count = 0
     for some in batched(read, _CONFIRMED_TOGETHER):
         questions = [_question(line, count + at) for at, line in enumerate(some)]
-        for word in _words(storages, ids, questions):
+        for word in _words(sorted(storages), ids, questions):
             yield f"{nonce} {count} {word}"
             count += 1
     yield f"{nonce} end {count}"

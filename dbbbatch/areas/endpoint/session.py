@@ -55,12 +55,16 @@ _STEPS = {
     "clean": "removing files from staging",
     "list": "listing staging",
 }
+#: What requests and answers look like; a receiver answers only its own.
+PROTOCOL = "1"
+
 #: The command line that is run there: one argument, read alike by sh, bash, csh and fish. The
-#: shell itself reads the script, and not a byte of what follows it, which programs may.
-_END_OF_SCRIPT = "# end of script"
-_READ_SCRIPT = (
+#: shell itself reads the script, and not a byte of what follows it, which programs may. A receiver
+#: (receiver.py) knows the command line, and runs neither it nor the script.
+END_OF_SCRIPT = "# end of script"
+READ_SCRIPT = (
     'exec sh -c \'n=$(printf "\\nx"); n=${n%x}; s=; while IFS= read -r l; do '
-    f'[ "$l" != "{_END_OF_SCRIPT}" ] || break; s=$s$l$n; done; eval "$s"\''
+    f'[ "$l" != "{END_OF_SCRIPT}" ] || break; s=$s$l$n; done; eval "$s"\''
 )
 
 #: Far ends whose tools were tried by this process. The next pass tries them again: they may be
@@ -185,7 +189,7 @@ class Session:
         self._nonce = b""
         self._unread = bytearray()
         self._longest_answer = _MOST_ANSWER
-        self._argv = place.argv(_READ_SCRIPT)
+        self._argv = place.argv(READ_SCRIPT)
         self._tools: tuple[object, ...] = (
             *self._argv,
             place.staging,
@@ -418,13 +422,14 @@ class Session:
         tool = checksum.COMMANDS[self.place.algorithm]
         settings = {
             "nonce": self._nonce.decode(),
+            "protocol": PROTOCOL,
             "staging": self.place.staging,
             "buffer": self.place.buffer,
             "sum": tool,
         }
         head = "".join(f"{name}={value}\n" for name, value in settings.items())
         script = head.encode() + Path(__file__).with_name("far_end.sh").read_bytes()
-        script += _END_OF_SCRIPT.encode() + b"\n"
+        script += END_OF_SCRIPT.encode() + b"\n"
         self._process = run.Process(self._argv)
         self._ask([self._request("hello", "-")], before=script)
 

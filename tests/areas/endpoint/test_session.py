@@ -1,4 +1,7 @@
-"""The conversation with a far end: a shell on this machine, with a banner or ssh in between."""
+"""The conversation with a far end: a shell on this machine, with a banner or ssh in between.
+
+What does not depend on the shell's tools holds with `dbb receive` at the far end, too.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import pytest
 from dbbbatch.areas.endpoint import session as sessions
 from dbbbatch.areas.endpoint.session import Away, EndpointAddress, Refused, Session, directories
 from dbbbatch.process import template
-from tests.support.handing import Arriving
+from tests.support.handing import Arriving, receiving
 from tests.support.site import tree
 
 NAMES = (
@@ -63,8 +66,16 @@ def expected(name: bytes) -> Arriving:
     return Arriving(name, len(content), hashlib.blake2b(content).hexdigest())
 
 
+@pytest.fixture(params=["shell", "receiver"])
+def far(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Far]:
+    root = tmp_path / "far"
+    made = Far(root, receiving(root) if request.param == "receiver" else "")
+    yield made
+    made.session.close()
+
+
 @pytest.fixture
-def far(tmp_path: Path) -> Iterator[Far]:
+def shell(tmp_path: Path) -> Iterator[Far]:
     made = Far(tmp_path / "far")
     yield made
     made.session.close()
@@ -396,28 +407,28 @@ def test_a_tool_that_hangs_when_it_is_tried_is_named(
 
 
 def test_a_session_that_sends_nothing_tries_no_tools(
-    far: Far, program: Callable[[str, str], Path], tmp_path: Path
+    shell: Far, program: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     program("dd", f"echo >{tmp_path}/tried; exit 1")
-    assert far.session.attempts("dbb-") == {}
-    assert far.session.take_over("one") == "nothing"
+    assert shell.session.attempts("dbb-") == {}
+    assert shell.session.take_over("one") == "nothing"
     assert not (tmp_path / "tried").exists()
     with pytest.raises(Refused, match="the command dd cannot do what is asked of it"):
-        far.session.begin("one", NAMES)
+        shell.session.begin("one", NAMES)
     assert (tmp_path / "tried").exists()
 
 
 def test_tools_are_tried_once_for_all_sessions_of_a_process(
-    far: Far, program: Callable[[str, str], Path], tmp_path: Path
+    shell: Far, program: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     program("ln", f'echo >>{tmp_path}/tried; exec /bin/ln "$@"')
-    with Session(far.place) as other:
-        far.session.begin("one", NAMES)
+    with Session(shell.place) as other:
+        shell.session.begin("one", NAMES)
         other.begin("two", NAMES)
-        far.session.close()
-        far.session.begin("three", NAMES)
+        shell.session.close()
+        shell.session.begin("three", NAMES)
     assert (tmp_path / "tried").read_text() == "\n"
-    assert not (far.staging / "one" / "tools").exists()
+    assert not (shell.staging / "one" / "tools").exists()
 
 
 def test_only_what_works_in_an_attempt_is_ended(far: Far) -> None:

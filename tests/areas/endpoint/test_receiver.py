@@ -1,0 +1,261 @@
+"""A receiver that is told what no handoff would tell it: it refuses, and works nowhere else."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dbbbatch.areas.endpoint.receiver import receive
+from dbbbatch.areas.endpoint.session import END_OF_SCRIPT, PROTOCOL
+from dbbbatch.config.fields import defaults
+from dbbbatch.config.sections import Receive
+from dbbbatch.errors import UsageError
+from dbbbatch.files import checksum
+from tests.support.site import tree
+
+pytestmark = pytest.mark.promise
+
+
+class Told:
+    """A receiver in a directory, and requests to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.buffer, self.staging = root / "buffer", root / "staging"
+        for directory in (self.buffer, self.staging):
+            directory.mkdir()
+        self.head = {
+            "nonce": "n",
+            "protocol": PROTOCOL,
+            "staging": str(self.staging),
+            "buffer": str(self.buffer),
+            "sum": "sha256sum",
+        }
+
+    def tell(self, *requests: bytes, script: bytes = b"") -> str:
+        """Give the answers to requests, of which ``put`` names only list and content."""
+        section = defaults(Receive, name="a", buffer=str(self.buffer), staging=str(self.staging))
+        head = "".join(f"{name}={value}\n" for name, value in self.head.items()).encode()
+        sent = head + script + END_OF_SCRIPT.encode() + b"\n" + b"".join(requests)
+        answers = io.BytesIO()
+        receive(section, io.BytesIO(sent), answers)
+        return answers.getvalue().decode(errors="replace")
+
+    def arrive(self, *files: str) -> bytes:
+        """Have files arrive in the attempt ``one``; give the request that verifies them."""
+        found = checksum.ALGORITHMS["sha256"]()
+        for rel in files:
+            path = self.staging / "one" / "t" / rel
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(rel.encode())
+            digest = checksum.ALGORITHMS["sha256"](rel.encode()).hexdigest()  # type: ignore[call-arg]
+            found.update(b"%s  ./%s\0" % (digest.encode(), rel.encode()))
+        found.update(b"".join(b"%d\0" % len(rel) for rel in files))
+        names = put("names", *(b"./" + rel.encode() for rel in files))
+        return names + request("verify", "one", found.hexdigest())
+
+
+def request(operation: str, attempt: str = "-", argument: str = "") -> bytes:
+    return f"{operation} {attempt} 9 0 {argument}\n".encode()
+
+
+def put(name: str, *paths: bytes, attempt: str = "one") -> bytes:
+    content = b"".join(path + b"\0" for path in paths)
+    return f"put {attempt} 9 {len(content)} {name}\n".encode() + content
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Told:
+    return Told(tmp_path)
+
+
+def test_the_script_is_not_run(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(told.root)
+    script = b"touch x\nnonce=other\nstaging=/tmp\n$(touch x)\n"
+    assert told.tell(request("hello"), script=script) == "n ok 0\n"
+    assert sorted(os.listdir()) == ["buffer", "staging"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"nonce=n\n" * 3,
+        b"nonce=n\n" + b"x" * 200_000,
+        b"nonce=n\n" + b"x\n" * 2_000_000,
+        b"nonce=$(id)\n",
+    ],
+)
+def test_what_is_no_session_is_a_line(told: Told, sent: bytes) -> None:
+    section = defaults(Receive, name="a", buffer=str(told.buffer), staging=str(told.staging))
+    with pytest.raises(UsageError, match="not a session"):
+        receive(section, io.BytesIO(sent), io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("protocol", "0", "different versions"),
+        ("staging", "/tmp", "this key delivers to the staging"),
+        ("buffer", "/tmp", "this key delivers to the buffer"),
+        ("sum", "sh", "no command for checksums"),
+    ],
+)
+def test_another_far_end_is_refused(told: Told, key: str, value: str, why: str) -> None:
+    told.head[key] = value
+    answer = told.tell(request("hello"), request("begin", "one"))
+    assert answer.startswith("n no ")
+    assert why in answer
+    assert os.listdir(told.staging) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"begin ../x 9 0 \n",
+        b"begin .. 9 0 \n",
+        b"begin .x 9 0 \n",
+        b"begin a/b 9 0 \n",
+        b"begin one 9 0 a b\n",
+        b"begin one nine 0 \n",
+        b"partials one 9 0 ../$(id)\n",
+        b"\xff\n",
+        b"x" * 100_000,
+    ],
+)
+def test_what_is_no_request_ends_it(told: Told, line: bytes) -> None:
+    with pytest.raises(UsageError, match="not a session"):
+        told.tell(line)
+    assert [*told.root.rglob("*")] == [told.buffer, told.staging]
+
+
+@pytest.mark.parametrize("operation", ["roots", "op_hello", "exec", "_answer"])
+def test_an_operation_that_is_none_is_refused(told: Told, operation: str) -> None:
+    assert "there is no operation" in told.tell(request(operation, "one"))
+
+
+@pytest.mark.parametrize("name", ["verified", "t", "../x", "t/x", ""])
+def test_only_lists_are_written(told: Told, name: str) -> None:
+    assert "is no list of an attempt" in told.tell(
+        request("begin", "one"), put(name, b"x"), request("hello")
+    )
+    assert tree(told.staging) == {}
+
+
+@pytest.mark.parametrize("rel", [b"./../x", b"./a/../../x", b"/etc/passwd", b"./a//b", b"././a"])
+def test_a_name_that_leads_elsewhere_is_refused(told: Told, rel: bytes) -> None:
+    for operation in ("look", "verify", "modes_and_times", "partials"):
+        argument = "dbb-partial" if operation == "partials" else ""
+        answer = told.tell(
+            request("begin", operation),
+            put("names", rel, attempt=operation),
+            request(operation, operation, argument),
+        )
+        assert "is no path of a file" in answer
+
+
+@pytest.mark.parametrize(
+    "pair", [(b"../1", b"."), (b"x", b"."), (b"1", b"../.."), (b"1", b"/etc"), (b"1", b"a/../..")]
+)
+def test_numbered_links_lead_below_the_attempt_only(told: Told, pair: tuple[bytes, bytes]) -> None:
+    answer = told.tell(
+        request("begin", "one"),
+        put("dirs", b"."),
+        put("names"),
+        put("numbered", *pair),
+        request("look", "one", "links"),
+    )
+    assert "a link in staging is a number" in answer
+    assert sorted(os.listdir(told.staging / "one")) == ["dirs", "names", "numbered", "t"]
+
+
+def test_what_arrived_as_a_link_is_not_verified(told: Told) -> None:
+    (told.root / "secret").write_bytes(b"a")
+    verify = told.arrive("a")
+    path = told.staging / "one" / "t" / "a"
+    path.unlink()
+    path.symlink_to(told.root / "secret")
+    assert told.tell(verify, request("place", "one")).endswith("attempt one was not verified")
+
+
+def test_a_directory_of_the_buffer_that_is_a_link_takes_nothing(told: Told) -> None:
+    outside = told.root / "outside"
+    outside.mkdir()
+    (told.buffer / "night").symlink_to(outside)
+    answer = told.tell(told.arrive("night/a", "b"), request("place", "one"))
+    assert "verified" in answer
+    assert "K./night/a\0D./night/a\0" in answer
+    assert (os.listdir(outside), (told.buffer / "b").read_bytes()) == ([], b"b")
+    assert tree(told.staging / "one" / "t") == {"night/a": b"night/a"}
+
+
+def test_only_probes_are_placed_on_trial_and_removed(told: Told) -> None:
+    (told.buffer / "a").write_text("theirs")
+    answer = told.tell(told.arrive("a"), request("tryplace", "one"))
+    assert "only files of ours" in answer
+    assert (told.buffer / "a").read_text() == "theirs"
+
+
+@pytest.mark.parametrize(
+    "directory", ["", "one", "one/t", "../buffer", "/etc/partial", "a/partial"]
+)
+def test_only_partial_files_are_removed(told: Told, directory: str) -> None:
+    (told.buffer / "a").write_text("theirs")
+    told.arrive("a")
+    answer = told.tell(put("names", b"./a"), request("partials", "one", directory))
+    assert "partial files are expected in" in answer
+    assert (tree(told.buffer), "one/t/a" in tree(told.staging)) == ({"a": b"theirs"}, True)
+
+
+def test_what_a_program_is_called_does_not_end_it(told: Told) -> None:
+    with subprocess.Popen(["sh", "-c", "read -r x", "/usr/bin/"], stdin=subprocess.PIPE) as process:
+        told.tell(request("end", "usr"), request("end", "bin"))
+        process.communicate(b"x\n")
+        assert process.returncode == 0
+
+
+def test_cleaning_follows_no_link(told: Told) -> None:
+    (told.buffer / "a").write_text("theirs")
+    (told.staging / "one").mkdir()
+    (told.staging / "one" / "1").symlink_to(told.buffer)
+    (told.staging / "two").symlink_to(told.buffer)
+    told.tell(request("clean", "one"), request("clean", "two"))
+    assert (told.buffer / "a").exists()
+
+
+def test_nobody_may_write_what_is_placed_or_run_it_as_somebody_else(told: Told) -> None:
+    verify = told.arrive("a", "b")
+    (told.staging / "one" / "t" / "a").chmod(0o6777)
+    (told.staging / "one" / "t" / "b").chmod(0o600)
+    told.tell(verify, request("place", "one"))
+    modes = [oct((told.buffer / name).stat().st_mode & 0o7777) for name in ("a", "b")]
+    assert modes == ["0o555", "0o400"]
+
+
+def test_new_directories_get_the_permissions_of_the_one_above(told: Told) -> None:
+    told.buffer.chmod(0o2775)
+    before = os.umask(0)
+    try:
+        told.tell(told.arrive("a/b/c"), request("place", "one"))
+    finally:
+        os.umask(before)
+    assert oct((told.buffer / "a" / "b").stat().st_mode & 0o7777) == "0o2775"
+
+
+def test_a_file_in_the_place_of_a_directory_is_told(told: Told) -> None:
+    (told.buffer / "a").write_text("theirs")
+    answer = told.tell(told.arrive("a/b"), request("place", "one"))
+    assert answer.endswith("K./a/b\0D./a/b\0")
+
+
+def test_a_finder_that_took_a_linked_file_does_not_get_it_twice(told: Told) -> None:
+    # Linked by a far end that cannot rename, which was killed before it removed the old name.
+    told.tell(told.arrive("a"))
+    os.link(told.staging / "one" / "t" / "a", told.root / "stored")
+    assert told.tell(request("take_over", "one"), request("place", "one.r")).endswith("n ok 0\n")
+    assert (tree(told.buffer), tree(told.staging / "one.r" / "t")) == ({}, {})
