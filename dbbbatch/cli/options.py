@@ -28,6 +28,11 @@ def duration_option(name: str, help: str, default: str | None = None) -> Callabl
     )
 
 
+def seconds(text: str) -> float:
+    """Read a length of time of at least a second."""
+    return max(fields.duration(text), 1)
+
+
 def since(text: str) -> datetime:
     """Read a moment in UTC, or how long ago it was: 2026-11-24, '2026-11-24 18:00', 12h, 7d."""
     try:

@@ -2,17 +2,24 @@
 
 import dataclasses
 import json
+import os
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 
+from dbbbatch.cli import table
 from dbbbatch.files.names import harmless
 from dbbbatch.report.words import ago as ago
 from dbbbatch.report.words import size_for_people as size_for_people
 from dbbbatch.report.words import span_for_people as span_for_people
 from dbbbatch.report.words import time_for_people as time_for_people
+
+#: What the lines below a heading begin with.
+INDENT = "  "
 
 
 def line(text: str = "", *, err: bool = False) -> None:
@@ -41,50 +48,62 @@ def show_table(
 ) -> None:
     """Print a table, or that it is empty; a column named ``>…`` is aligned to the right.
 
-    Text that is long, or will be copied, belongs in the lines below it: a column would fold it.
+    Only the last column may hold free text: where the terminal is narrow, it is wrapped.
     """
-    rows = list(rows)
+    rows = [[harmless(cell) for cell in row] for row in rows]
     if not rows:
         line(f"{title}: none")
         line()
         return
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    # Rich reads no markup in a Text.
-    shown = Text(harmless(title))
-    made = Table(title=shown, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for column in columns:
-        right = column.startswith(">")
-        made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*map(_cell, row))
-    console().print(made)
+    heading(title)
+    for pieces in table.table_lines(columns, rows, width() - len(INDENT)):
+        click.echo(INDENT + "".join(map(_styled, pieces)))
     if lines := list(lines):
-        for each in lines:
-            line(f"  {each}")
         line()
+        for each in lines:
+            line(f"{INDENT}{each}")
+    line()
 
 
-def _cell(text: str) -> Any:
-    from rich.text import Text
+def heading(text: str) -> None:
+    """Print a line that begins a part of the output."""
+    click.echo(_style(harmless(text), bold=True))
 
-    return Text(harmless(text), style=_STYLES.get(text.split(" ")[0], ""))
+
+def show_text(text: str, first: str = INDENT, then: str = "", style: str | None = None) -> None:
+    """Print a text in lines that are broken between words only.
+
+    Parameters
+    ----------
+    text : `str`
+    first, then : `str`
+        What the first line begins with, and the others.
+    style : `str`, optional
+        The colour on a terminal.
+    """
+    for each in table.wrapped(harmless(text), width(), first, then or first):
+        click.echo(_style(each, fg=style))
 
 
-def console() -> Any:
-    """Return the console for tables, wide where there is no terminal."""
-    from rich.console import Console
+def width() -> int:
+    """Return the columns of the terminal; 80 where there is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
 
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=160)
+
+def _styled(text: str) -> str:
+    return _style(text, fg=_STYLES.get(text.split(" ")[0]))
+
+
+def _style(text: str, **how: Any) -> str:
+    # Click leaves colours out where there is no terminal (https://no-color.org is not its own).
+    return text if os.environ.get("NO_COLOR") or not any(how.values()) else click.style(text, **how)
 
 
 #: Colours on a terminal, by the word that begins a cell.
 _STYLES = {
     **dict.fromkeys(("ok", "SUCCESS", "STORED", "HELD"), "green"),
-    **dict.fromkeys(("failed", "error", "killed", "FAILURE", "gave", "missing", "corrupt"), "red"),
+    **dict.fromkeys(("failed", "error", "killed", "overdue", "FAILURE", "gave"), "red"),
+    **dict.fromkeys(("missing", "corrupt"), "red"),
     **dict.fromkeys(("QUARANTINED", "quarantined"), "red"),
     **dict.fromkeys(("later", "interrupted", "failing"), "yellow"),
 }

@@ -33,7 +33,7 @@ _WRITTEN = ("locks", "said", "passes")
 _TRY_PLUGIN = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from dbbbatch.targets import registry; "
-    "print('\\n'.join(registry.plugin_problems(*json.loads(sys.argv[1]))))"
+    "sys.stdout.write('\\n'.join(registry.plugin_problems(*json.loads(sys.argv[1]))))"
 )
 
 
@@ -235,7 +235,9 @@ def _places_written(settings: Settings) -> Iterator[tuple[str, str, int]]:
     """Yield key, path and the bytes that must be free; of a section, the most wanted first."""
     yield "[site] state", settings.site.state, place.RESERVE
     if is_sqlite(settings.database.url):
-        yield "[database] url", os.path.dirname(sqlite_path(settings.database.url)), place.RESERVE
+        directory = os.path.dirname(sqlite_path(settings.database.url))
+        if directory != settings.site.state:
+            yield "[database] url", directory, place.RESERVE
     for handoff in settings.handoff.values():
         if not handoff.endpoint.remote:
             yield _place_of_endpoint(handoff)

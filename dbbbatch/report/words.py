@@ -63,7 +63,7 @@ def rate_for_people(rate: float | None) -> str:
 
 
 #: A command in a text: alone, or after a colon.
-_TYPED = re.compile(r"(?:\A|(?<=: ))(?:sudo .*|(?:\S*/)?dbb[ -].*)", re.DOTALL)
+_TYPED = re.compile(r"(?:\A|(?<=: ))(?:sudo .*|kill .*|(?:\S*/)?dbb[ -].*)", re.DOTALL)
 
 
 def commands_in(advice: str) -> tuple[str, str]:
@@ -80,19 +80,30 @@ def verdict(health: Health) -> str:
 
 def in_short(health: Health) -> str:
     """Return what follows the verdict: the worst trouble, how many there are, how much waits."""
-    waiting = sum(one.files for one in health.backlog)
-    least = "at least " if any(one.at_least for one in health.backlog) else ""
-    files = f"{least}{waiting:,} {noun(waiting, 'file')} {'waits' if waiting == 1 else 'wait'}"
-    parts = [files if waiting else "no file waits"]
+    parts = [files_waiting(health)]
     if health.troubles:
         worst, number = health.troubles[0], len(health.troubles)
         who = f"{worst.label or worst.site}: {worst.what}"
         if worst.since:
-            who += f" for {span_for_people((health.at - worst.since).total_seconds())}"
+            who += f" since {minute(worst.since)} UTC ({span_of(worst.since, health.at)})"
         person = sum(bool(trouble.advice) for trouble in health.troubles)
         needs = f"{person or 'none'} {'needs' if person == 1 else 'need'} a person"
         parts = [who, f"{number} {noun(number, 'trouble')}, {needs}", *parts]
     return f"{'; '.join(parts)}."
+
+
+def files_waiting(health: Health) -> str:
+    """Return how many files wait, in words."""
+    files = sum(one.files for one in health.backlog)
+    if not files:
+        return "no file waits"
+    least = "at least " if any(one.at_least for one in health.backlog) else ""
+    return f"{least}{files:,} {noun(files, 'file')} {'waits' if files == 1 else 'wait'}"
+
+
+def span_of(since: datetime, now: datetime) -> str:
+    """Write how long something has lasted."""
+    return span_for_people((now - since).total_seconds())
 
 
 def night_summary(night: Night) -> str:

@@ -1,86 +1,14 @@
 """`dbb status` and `dbb history`, as people and programs see them."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
-from datetime import datetime
-from typing import Any
 
-import psutil
 import pytest
 
-from dbbbatch.cli import output, status
-from dbbbatch.files import processes
-from dbbbatch.report.queries import LastPass
+from dbbbatch.cli import output
 from tests.support.scripts import TOP
 from tests.support.site import Site
-
-
-def last_pass(**more: Any) -> LastPass:
-    values: dict[str, Any] = {
-        "site": "summit",
-        "script": "handoff",
-        "name": "latiss",
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "process_started": psutil.Process().create_time(),
-        "machine": processes.machine(),
-        "start_ticks": processes.start_ticks(),
-        "started": datetime(2026, 11, 24),
-        "finished": None,
-        "outcome": "running",
-        "exit_code": None,
-        "counts": {},
-        "message": "",
-        "last_ok": None,
-        "failing_since": None,
-        "starts": [],
-    }
-    return LastPass(**values | more)
-
-
-class TestStatus:
-    def test_after_a_night_everything_is_where_it_belongs(self, site: Site) -> None:
-        site.put_all(["night/a.fits", "night/b.fits"])
-        for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):
-            assert site.run(script) == (0, "", "")
-        shown = json.loads(site.run("dbb", "status", "--json").out)
-        assert [(p["script"], p["name"], p["outcome"]) for p in shown["passes"]] == [
-            ("finder", "latiss", "ok"),
-            ("handoff", "latiss", "ok"),
-            ("target", "a", "ok"),
-        ]
-        assert (shown["backlog"], shown["trouble"]) == ([], [])
-
-    def test_people_see_tables(self, site: Site) -> None:
-        site.put("a.fits")
-        site.run("dbb-handoff")
-        code, out, err = site.run("dbb", "status")
-        assert (code, err) == (0, "")
-        assert "handoff.latiss" in out
-        assert "Backlog: none" in out
-
-    @pytest.mark.parametrize(
-        ("more", "shown"),
-        [
-            ({}, "at work"),
-            ({"process_started": 1.0}, "at work"),
-            ({"start_ticks": 1}, "killed"),
-            ({"machine": "another boot"}, "killed"),
-            ({"host": "elsewhere", "machine": "another"}, "running on elsewhere"),
-            ({"machine": "", "start_ticks": None}, "at work"),
-            ({"machine": "", "start_ticks": None, "process_started": 1.0}, "killed"),
-            ({"machine": "", "start_ticks": None, "host": "elsewhere"}, "running on elsewhere"),
-            ({"outcome": "later", "exit_code": 75}, "later (75)"),
-            ({"outcome": "ok", "exit_code": 0}, "ok"),
-        ],
-    )
-    def test_a_pass_is_at_work_only_if_its_process_is(
-        self, more: dict[str, Any], shown: str
-    ) -> None:
-        assert status.outcome(last_pass(**more)) == shown
 
 
 class TestHistory:
