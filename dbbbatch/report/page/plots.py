@@ -126,8 +126,8 @@ def _add_latency(axes: Axes, row: int, latency: Latency, colour: str) -> None:
         "markeredgecolor": colour,
         "markersize": 6,
     }
-    axes.plot([worst], [row + 0.3], "o", **ring)
-    axes.plot([median], [row + 0.3], "o", color=colour, markersize=8)
+    axes.plot([worst], [row + 0.3], "o", clip_on=False, **ring)
+    axes.plot([median], [row + 0.3], "o", clip_on=False, color=colour, markersize=8)
 
 
 def _slowest(latency: Latency) -> float:

@@ -21,6 +21,7 @@ from dbbbatch.report import words
 from dbbbatch.report.health import Component, Level, Room, Waiting
 from dbbbatch.report.nights import Night, NightFile, Step
 from dbbbatch.report.page import plots
+from dbbbatch.report.rates import LATELY
 from dbbbatch.report.survey import Survey
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -55,6 +56,7 @@ def overview(seen: Survey, days: Sequence[date]) -> bytes:
         health=health,
         site=health.site,
         made=health.at,
+        lately=LATELY,
         nights=seen.nights,
         unknown=seen.unknown,
         days=days,

@@ -135,7 +135,7 @@ def in_trouble() -> Health:
                 12,
                 f"{HOSTILE[0]}: the scope of this file is not registered",
                 "dbb -c /etc/dbb/dbb.toml retry target.rucio",
-                "dbb -c /etc/dbb/dbb.toml list target.rucio --status FAILURE",
+                "dbb -c /etc/dbb/dbb.toml list target.rucio --status gave-up",
                 ago(hours=9),
             ),
             Trouble(
@@ -155,7 +155,7 @@ def in_trouble() -> Health:
                 3,
                 "ConflictingDefinitionError: exposure 2026112900412",
                 "",
-                "dbb -c /etc/dbb/dbb.toml list target.gen3 --status FAILURE",
+                "dbb -c /etc/dbb/dbb.toml list target.gen3 --status failing",
                 ago(minutes=40),
             ),
         ],

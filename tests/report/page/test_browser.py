@@ -4,7 +4,6 @@ import html
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,17 @@ import pytest
 
 from dbbbatch.report.page import site
 from tests.report.page import examples
+from tests.support import browser
+from tests.support.browser import DARK, LIGHT
 
-BROWSER = shutil.which("chromium")
 PROBE = Path(__file__).with_name("probe.js")
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+pytestmark = pytest.mark.skipif(browser.BROWSER is None, reason="needs chromium")
 
 #: A window is never as narrow as a telephone; a frame in it may be.
 FRAME = """<!doctype html><pre id="probe"></pre>
 <script>onmessage = (event) => document.getElementById("probe").textContent = event.data;</script>
 <iframe src="{name}" style="border: 0; width: {width}px; height: 800px"></iframe>"""
-
-#: Colours of the system; the numbers are Blink's.
-LIGHT, DARK = 1, 0
 
 INDEX, NIGHT = "index.html", f"night-{examples.LAST}.html"
 
@@ -35,30 +32,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("browser") / "pages"
     site.write_site(str(directory), examples.survey(count=3))
     return directory
-
-
-def dom(page: Path, profile: Path, colours: int = LIGHT) -> str:
-    """Return a page as the browser has it after its scripts ran."""
-    command = [
-        str(BROWSER),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--hide-scrollbars",
-        "--virtual-time-budget=20000",
-        f"--user-data-dir={profile}",
-        "--window-size=1400,900",
-        f"--blink-settings=preferredColorScheme={colours}",
-        "--dump-dom",
-        f"file://{page}",
-    ]
-    ran = subprocess.run(command, capture_output=True, timeout=120, check=True)
-    return ran.stdout.decode()
 
 
 def probed(
@@ -74,7 +47,7 @@ def probed(
     assert count == 1
     (copy / name).write_text(changed)
     (copy / "frame.html").write_text(FRAME.format(name=name, width=width))
-    seen = dom(copy / "frame.html", tmp_path / "profile", colours)
+    seen = browser.run(copy / "frame.html", tmp_path / "profile", "--dump-dom", colours=colours)
     found = re.search(r'<pre id="probe">(.+?)</pre>', seen, re.DOTALL)
     assert found, seen
     answer: dict[str, Any] = json.loads(html.unescape(found[1]))
@@ -124,7 +97,7 @@ def test_a_page_that_is_old_says_so(pages: Path, tmp_path: Path) -> None:
 def test_its_own_rules_let_a_page_run_its_own_script(
     pages: Path, name: str, tmp_path: Path
 ) -> None:
-    seen = dom(pages / name, tmp_path)
+    seen = browser.run(pages / name, tmp_path, "--dump-dom")
     assert re.search(r'<form class="search" role="search">', seen)
 
 
@@ -133,7 +106,7 @@ def test_everything_but_the_search_needs_no_script(pages: Path, tmp_path: Path) 
     copy = tmp_path / "pages"
     shutil.copytree(pages, copy)
     (copy / "search.js").unlink()
-    seen = dom(copy / INDEX, tmp_path / "profile")
+    seen = browser.run(copy / INDEX, tmp_path / "profile", "--dump-dom")
     assert re.search(r'<form class="search" role="search" hidden="">', seen)
     assert "NOT WELL" in seen
     assert "dbb -c /etc/dbb/dbb.toml retry target.rucio" in seen
