@@ -1,6 +1,6 @@
 """Sending held files again: they go back to the buffer, and the next pass takes them as new ones.
 
-intend   The rows note when, and by whom, that was asked for; they stay HELD.
+intend   The history tells who asked for it; the rows stay HELD.
 act      Move each original from the holding area to its name in the buffer, if that is free.
 record   The rows are FOUND, unless a pass has seen the files in the buffer and gone on.
 recover  Is it in the buffer, and no longer in the holding area? A scan records such a file as
@@ -88,9 +88,10 @@ class Resending:
         return ""
 
     def intend(self, rows: Sequence[HandoffRow]) -> None:
-        """Record that a person asked for this."""
+        """Write to the history that a person asked for this."""
         if rows:
-            connect.write(HandoffFile.asked_for, [row.id for row in rows], self._why)
+            why = f"to be sent again: {self._why}"
+            connect.write(HandoffFile.asked_for, [row.id for row in rows], why)
 
     def act(self, rows: Sequence[HandoffRow]) -> tuple[list[HandoffRow], list[str], str]:
         """Move originals to the buffer, durably; return those, why not others, and what ends it."""

@@ -299,7 +299,8 @@ class _File:
         where = "database.engine"
         kind, _, rest = str(engine).partition("://")
         if kind.startswith("postgres"):
-            server = without_password(f"postgresql://{rest}").rpartition("/")[0]
+            # What follows the name of the database may hold slashes, and a password.
+            server = without_password(f"postgresql://{rest}").partition("?")[0].rpartition("/")[0]
             self._result.tables["database"] = {"url": f"{server}/dbb"}
             self._note(
                 where,

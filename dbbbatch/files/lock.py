@@ -113,7 +113,7 @@ class Lock:
         waiting = False
         while not any(self._try(path) for path in self._paths):
             if stopping() or time.monotonic() >= end:
-                self._require_passes()
+                self.require_passes()
                 raise LockHeld(f"{self.label} is at work: {'; '.join(self.holders())}")
             if not waiting:
                 waiting = True
@@ -149,8 +149,14 @@ class Lock:
                     found.append(holder)
         return found
 
-    def _require_passes(self) -> None:
-        """Raise `TryLater` if what holds a lock is no pass, which would never end by itself."""
+    def require_passes(self) -> None:
+        """Raise unless what holds a lock, if anything does, is a pass.
+
+        Raises
+        ------
+        TryLater
+            It is no pass, and so would never end by itself.
+        """
         for path in self._paths:
             if _lock_type(path) == fcntl.F_RDLCK:
                 raise TryLater(

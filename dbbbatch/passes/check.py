@@ -109,6 +109,10 @@ def _check_state(settings: Settings) -> Iterator[Checked]:
     yield _local(where, state, "locks do not work there; name a directory of this host")
     yield _free_room(where, state, place.RESERVE, "what is done could not be recorded")
     yield _locking(where, Path(state))
+    for path in sorted(Path(state).glob("locks/*.lock")):
+        with suppress(OSError):  # this user may not read it, which is reported above
+            problem = _error_of(Lock(path.parent, path.stem).require_passes)
+            yield Checked(where, f"nothing but a pass holds {path}", problem, later=True)
     for label, holder in held_locks(Path(state) / "locks"):
         yield Checked(where, f"the lock of {label} is known", note=f"{label} is at work: {holder}")
 

@@ -84,8 +84,6 @@ def _of_handoffs(relpath: str, filename: str) -> Iterable[Event]:
         }.items():
             if at := read_moment(row[column]):
                 yield Event(at, where, what)
-        if at := read_moment(row["resent_at"]):
-            yield Event(at, where, "to be sent again", None, row["resent_by"] or "")
         yield from _transfers(row["id"], where)
 
 

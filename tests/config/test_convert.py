@@ -40,7 +40,7 @@ logging:
 
 FINDER = """
 database:
-  engine: "postgresql+psycopg2://ingest:secret@db.example.org:5433/science"
+  engine: "postgresql+psycopg2://ingest:secret@db.example.org:5433/science?sslrootcert=/etc/ca.pem"
   tablenames: {file: {schema: null, table: files}}
 finder:
   source: /in/buffer

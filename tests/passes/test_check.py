@@ -1,10 +1,13 @@
 """`dbb config check` finds by day what a pass would trip over at night."""
 
 import dataclasses
+import fcntl
 import os
 import shutil
+import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,13 +83,25 @@ def test_who_holds_a_lock_is_told_and_is_no_problem(good: Site) -> None:
     assert note.startswith(f"handoff.latiss is at work: pid {os.getpid()} since ")
 
 
+def test_a_lock_that_no_pass_holds_is_told(good: Site) -> None:
+    (good.state / "locks").mkdir(exist_ok=True)
+    path = good.state / "locks" / "handoff.latiss.lock"
+    with path.open("w+b") as file:
+        held = struct.pack("hhqqi", fcntl.F_RDLCK, 0, 0, 0, 0)
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, held)
+        (problem,) = problems(good)
+    assert f"{path}: some program holds a lock for reading on it" in problem
+
+
 def test_a_state_directory_in_which_no_lock_can_be_taken_is_told(
     good: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(lock.fcntl, "fcntl", refuse)
+    # Only there: what starts programs uses the module, too.
+    refusing = SimpleNamespace(**{**vars(fcntl), "fcntl": refuse})
+    monkeypatch.setattr(lock, "fcntl", refusing)
     told = f"[site] state: {good.state}/locks: no lock can be taken there: No locks available"
     assert told in problems(good)
 

@@ -110,8 +110,6 @@ class HandoffFile(Table):
     held_as : `str` or `None`
         Its name in the holding area, in the directory relpath; if it is not there, `None` or the
         name that it had there.
-    resent_at, resent_by : `datetime.datetime` or `None`, `str` or `None`
-        When a person last asked that it be sent again, and who.
     error : `str` or `None`
         For an operator: why it does not proceed.
     """
@@ -137,8 +135,6 @@ class HandoffFile(Table):
     held_at = TimeField(null=True)
     purged_at = TimeField(null=True)
     held_as = peewee.TextField(null=True)
-    resent_at = TimeField(null=True)
-    resent_by = peewee.TextField(null=True)
     error = peewee.TextField(null=True)
 
     @classmethod
@@ -554,8 +550,8 @@ class HandoffFile(Table):
 
     @classmethod
     def asked_for(cls, ids: Sequence[int], why: str) -> None:
-        """Record that a person wants held files to be sent again."""
-        change(cls, ids, before=[HELD], resent_at=now(), resent_by=bulk.clean(why))
+        """Write to the history that a person wants held files to be sent again."""
+        change(cls, ids, before=[HELD], becomes=HELD, why=bulk.clean(why))
 
     @classmethod
     def back_again(cls, files: Sequence[tuple[int, datetime]]) -> None:

@@ -116,6 +116,7 @@ TRANSITIONS: dict[str, dict[tuple[str | None, str], str]] = {
         ("DELIVERED", "FOUND"): _OTHER_INODE,
         ("HELD", "PURGED"): "the janitor removed it from the holding area",
         ("HELD", "IGNORED"): "`dbb ignore`",
+        ("HELD", "HELD"): "`dbb resend` is about to put it into the buffer",
         ("HELD", "FOUND"): f"{_AGAIN}, as after `dbb resend`",
         ("PURGED", "FOUND"): _AGAIN,
         ("QUARANTINED", "FOUND"): "released from quarantine",
