@@ -11,6 +11,7 @@ from dbbbatch import __version__
 from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator, absolute, leave
 from dbbbatch.errors import ConfigError, LockHeld, UsageError
+from dbbbatch.files.replace import replace_whole
 from dbbbatch.files.state import is_ours
 from dbbbatch.report.survey import Survey, survey
 from dbbbatch.report.text import as_text
@@ -20,26 +21,53 @@ from dbbbatch.report.text import as_text
 @click.argument("directory", metavar="[DIR]", required=False)
 @click.option("-c", "--config", metavar="FILE", help="Configuration file.")
 @click.option("--text", is_flag=True, help="Print it as plain text, for a mail.")
+@click.option("--metrics", metavar="FILE", help="Write metrics for Prometheus; -: to stdout.")
 @click.version_option(__version__)
 @click.pass_obj
-def command(operator: Operator, directory: str | None, config: str | None, text: bool) -> int:
+def command(
+    operator: Operator, directory: str | None, config: str | None, text: bool, metrics: str | None
+) -> int:
     """Write the state of all sites that use the database: to DIR, as pages for a browser.
 
-    It changes nothing but its own pages. Without the database, it reports what this host knows.
-    The exit code is 0 also where not all is well.
+    It changes nothing but its own pages and FILE. Without the database, it reports what this host
+    knows. The exit code is 0 also where not all is well.
     """
     operator.given = config or operator.given
-    if not (directory or text):
-        raise UsageError("nothing to do: give the directory of the pages, or --text")
-    seen = survey(operator.settings, with_files=bool(directory))
+    if not (directory or text or metrics):
+        raise UsageError("nothing to do: give the directory of the pages, --text or --metrics")
+    # Metrics are of the current night.
+    count = None if directory or text else 1
+    seen = survey(operator.settings, with_files=bool(directory), count=count)
     if text:
         for line in as_text(seen):
             output.line(line)
     if directory:
         _write_pages(operator, absolute(directory), seen)
+    if metrics:
+        _write_metrics(metrics, seen)
     if seen.error:
         raise seen.error
     return 0
+
+
+def _write_metrics(path: str, seen: Survey) -> None:
+    try:
+        from dbbbatch.report.metrics import as_metrics
+    except ImportError as error:
+        raise _needed(error, "metrics need") from None
+    content = as_metrics(seen)
+    if path == "-":
+        for line in content.decode().splitlines():
+            output.line(line)
+    else:
+        # node_exporter is another user.
+        replace_whole(absolute(path), content)
+
+
+def _needed(error: ImportError, what: str) -> ConfigError:
+    return ConfigError(
+        f"{error.name} is not installed, which {what}: pip install 'dbbbatch[report]'"
+    )
 
 
 def _write_pages(operator: Operator, directory: str, seen: Survey) -> None:
@@ -50,9 +78,7 @@ def _write_pages(operator: Operator, directory: str, seen: Survey) -> None:
     try:
         from dbbbatch.report.page.site import write_site
     except ImportError as error:
-        raise ConfigError(
-            f"{error.name} is not installed, which pages need: pip install 'dbbbatch[report]'"
-        ) from None
+        raise _needed(error, "pages need") from None
     with contextlib.suppress(LockHeld):  # that one writes the same
         write_site(directory, seen)
 

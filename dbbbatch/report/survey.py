@@ -37,7 +37,7 @@ class Survey:
     error: ConfigError | None = None
 
 
-def survey(settings: Settings, *, with_files: bool) -> Survey:
+def survey(settings: Settings, *, with_files: bool, count: int | None = None) -> Survey:
     """Return everything that a report shows; never raise because the database is away.
 
     Parameters
@@ -45,13 +45,16 @@ def survey(settings: Settings, *, with_files: bool) -> Survey:
     settings : `dbbbatch.config.load.Settings`
     with_files : `bool`
         Keep the files of the nights, too.
+    count : `int`, optional
+        How many nights; by default as many as the configuration says.
     """
     health = verdict.examine(settings)
     if health.database:
         return Survey(health=health, unknown=health.database)
     files = NightFiles()
     try:
-        nights = night_rows.nights(settings, each=files.add if with_files else None)
+        each = files.add if with_files else None
+        nights = night_rows.nights(settings, count=count, each=each)
     except ConfigError as error:
         return Survey(health=health, unknown=str(error), error=error)
     except TryLater as error:

@@ -59,7 +59,7 @@ def test_without_the_database_it_says_what_this_host_knows(busy: Site, tmp_path:
 def test_nothing_to_do_is_a_mistake(site: Site) -> None:
     code, out, err = site.run("dbb-report")
     assert (code, out) == (64, "")
-    assert "give the directory of the pages, or --text" in err
+    assert "give the directory of the pages, --text or --metrics" in err
 
 
 def test_a_directory_of_somebody_else_is_refused(site: Site, tmp_path: Path) -> None:
@@ -77,3 +77,33 @@ def test_a_library_that_is_missing_is_named(site: Site, tmp_path: Path) -> None:
     assert (code, out) == (78, "")
     assert "jinja2 is not installed" in err
     assert site.run("dbb-report", "--text", env=env).code == 0
+
+
+def test_metrics_are_written_for_another_user_to_read(busy: Site, tmp_path: Path) -> None:
+    file = tmp_path / "dbb.prom"
+    assert busy.run("dbb-report", "--metrics", str(file)) == (0, "", "")
+    assert file.stat().st_mode & 0o777 == 0o644
+    text = file.read_text()
+    assert 'dbb_database_up{site="summit"} 1.0' in text
+    assert (
+        'dbb_recent_files{component="handoff.latiss",outcome="delivered",site="summit"} 2.0' in text
+    )
+    assert 'dbb_night_files{state="done",step="stored"} 2.0' in text
+
+
+def test_metrics_without_the_database_say_so(busy: Site) -> None:
+    busy.write(database={"url": "postgresql://dbb@127.0.0.1:1/dbb"})
+    code, out, err = busy.run("dbb-report", "--metrics", "-")
+    assert (code, err) == (0, "")
+    assert 'dbb_database_up{site="summit"} 0.0' in out
+    assert "dbb_component_last_start_timestamp_seconds{" in out
+
+
+def test_a_library_for_metrics_that_is_missing_is_named(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text(
+        "raise ImportError('', name='prometheus_client')"
+    )
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    code, _, err = site.run("dbb-report", "--metrics", "-", env=env)
+    assert code == 78
+    assert "prometheus_client is not installed" in err
