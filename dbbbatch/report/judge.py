@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from dbbbatch.errors import AWAY, NO_ROOM
+from dbbbatch.errors import AWAY, NO_ROOM, UNUSABLE
 from dbbbatch.files import names
 from dbbbatch.passes.notices import Notice
 from dbbbatch.report import words
@@ -26,7 +26,7 @@ _BY_CODE = {
 ADVICE = {"configuration": "correct it, then: dbb check"}
 
 #: Troubles of passes that are of the whole host: by the key of their notice.
-_OF_ALL = {AWAY: "database away", NO_ROOM: "no room"}
+OF_ALL = {AWAY: "database away", NO_ROOM: "no room", UNUSABLE: "configuration"}
 
 
 def is_overdue(component: Component, longest: float | None, now: datetime) -> bool:
@@ -67,10 +67,26 @@ def later_of(row: Component | None, remembered: Component | None) -> Component |
     return replace(remembered, last_ok=last_ok, counts=row.counts if unfinished else {})
 
 
-def pass_trouble(component: Component, now: datetime) -> Trouble | None:
-    """Return the trouble that a component's last pass is in, apart from files that failed."""
+def pass_trouble(component: Component, now: datetime, hang_after: float = 0) -> Trouble | None:
+    """Return the trouble that a component's last pass is in, apart from files that failed.
+
+    Parameters
+    ----------
+    component : `Component`
+    now : `datetime.datetime`
+    hang_after : `float`
+        Seconds after which a pass that is at work may hang; 0: never.
+    """
     site, label, message = component.site, component.label, without_advice(component.message)
     since = component.failing_since
+    if is_at_work(component) and component.started and hang_after:
+        seconds = (now - component.started).total_seconds()
+        if seconds < hang_after:
+            return None
+        lasts = words.span_for_people(seconds)
+        message = f"{component.state} for {lasts}, longer than hang_after; look at {component.host}"
+        since = component.started
+        return Trouble(site, label, "hangs", 0, message, since=since, level=Level.CRITICAL)
     if component.state == "killed":
         message = "the last pass was killed; the next one carries on"
         return Trouble(site, label, "killed", 0, message, since=component.started)
@@ -146,7 +162,7 @@ def one_outage(troubles: list[Trouble], keys: Mapping[str, str], answers: bool) 
         The database answers now: then passes could not use it for another reason, or a while ago.
     """
     found: list[Trouble] = []
-    for key, what in _OF_ALL.items():
+    for key, what in OF_ALL.items():
         same = [one for one in troubles if keys.get(one.label) == key]
         if same:
             labels = ", ".join(one.label for one in same)
@@ -157,7 +173,7 @@ def one_outage(troubles: list[Trouble], keys: Mapping[str, str], answers: bool) 
             found.append(
                 Trouble(same[0].site, "", what, 0, message, "dbb check", since=since, level=level)
             )
-    return found + [one for one in troubles if keys.get(one.label) not in _OF_ALL]
+    return found + [one for one in troubles if keys.get(one.label) not in OF_ALL]
 
 
 def without_repeats(seen: Iterable[Trouble], passes: Iterable[Trouble]) -> list[Trouble]:
@@ -177,12 +193,15 @@ def without_repeats(seen: Iterable[Trouble], passes: Iterable[Trouble]) -> list[
 
 def _is_met_by(seen: Trouble, of_pass: Trouble) -> bool:
     """Return whether a last pass met what is seen now."""
-    if seen.site != of_pass.site:
+    if seen.site != of_pass.site or seen.label not in ("", of_pass.label):
         return False
-    if seen.label == of_pass.label and of_pass.what == "configuration":
-        return seen.what in ("configuration", "lock")
+    kinds = (seen.what, of_pass.what)
+    if seen.label == of_pass.label and (
+        seen.what == of_pass.what or kinds == ("lock", "configuration")
+    ):
+        return True
     about = seen.message.partition(":")[0].partition(" (")[0]
-    return seen.label in ("", of_pass.label) and bool(about) and about in of_pass.message
+    return about.startswith("/") and about in of_pass.message
 
 
 #: Keys of notices that are about files, not about how a pass ended.
@@ -236,7 +255,7 @@ def failed_pass(component: Component, told: Container[str]) -> Trouble | None:
     told : container of `str`
         Labels at its site of which other troubles tell.
     """
-    if component.code != 1 or component.label in told:
+    if component.code != 1 or component.label in told or component.state == "paused":
         return None
     message = without_advice(component.message) or "files failed"
     files = component.counts.get("failed", 0)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from dbbbatch.config.load import Settings
 from dbbbatch.database import connect
-from dbbbatch.errors import AWAY, NO_ROOM, DbbError, TryLater
+from dbbbatch.errors import AWAY, DbbError, TryLater
 from dbbbatch.files import processes
 from dbbbatch.files.state import as_user
 from dbbbatch.passes import overdue
@@ -150,11 +150,12 @@ class _Examination:
 
     def _of_passes(self, components: list[Component]) -> list[Trouble]:
         """Return the troubles of last passes."""
+        limit = self.settings.site.hang_after
         found = [
             trouble
             for component in components
             if component.state != "paused"
-            and (trouble := judge.pass_trouble(component, self.now)) is not None
+            and (trouble := judge.pass_trouble(component, self.now, limit)) is not None
         ]
         here = [one for one in found if one.site == self.site]
         elsewhere = [one for one in found if one.site != self.site]
@@ -165,7 +166,7 @@ class _Examination:
         """Return which outage, if any, the last pass of a component met."""
         message = self.seen.passes.get(label, PassMemory(label=label)).message
         for key, notice in self.seen.notices[label].items():
-            if key in (AWAY, NO_ROOM) and (key in message or notice.message in message):
+            if key in judge.OF_ALL and (key in message or notice.message in message):
                 return key
         return ""
 
