@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
 
@@ -15,7 +15,7 @@ from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.identity import Version
-from dbbbatch.passes.auditor.rows import Contradicted
+from dbbbatch.passes.auditor.rows import Contradicted, RowComparison
 from dbbbatch.passes.context import PassContext
 
 #: Rows read at a time, and files verified between two looks at whether to stop.
@@ -41,20 +41,19 @@ class Verification:
         for some in self._share(most, begun):
             self.verify(some)
 
-    def look(self, back: Sequence[FileRow], most: int, stored: int) -> Iterator[str]:
+    def look(self, rows: RowComparison, most: int) -> Iterator[str]:
         """Read files as a pass would, and yield what it would record; nothing is changed.
 
         Parameters
         ----------
-        back : sequence of `FileRow`
-            Files that are there again.
+        rows : `RowComparison`
+            What was found without reading.
         most : `int`
             How many of the longest unverified files to read.
-        stored : `int`
-            How many stored files there are.
         """
         begun, read, size = time.monotonic(), 0, 0
-        pages = chain([back], self._share(most, connect.read(connect.now)))
+        marked = {row.id for row, _, _ in rows.wrong}
+        pages = chain([rows.back], self._share(most, connect.read(connect.now), marked))
         for row in chain.from_iterable(pages):
             if self._context.stopping or not self._context.take(1):
                 break
@@ -69,11 +68,16 @@ class Verification:
                 yield f"would mark {name} {found.becomes}: {found.why}"
             elif found and row.status != FileStatus.STORED:
                 yield f"would mark {name} {FileStatus.STORED}: it is there again, with its content"
-        rest = ": --share 1 reads all" if most < stored else ""
-        yield f"{read} of {names.counted(stored, 'stored file')} read{rest}"
+        rest = ": --share 1 reads all" if most < rows.stored else ""
+        yield f"{read} of {names.counted(rows.stored, 'stored file')} read{rest}"
 
-    def _share(self, most: int, begun: datetime) -> Iterator[list[FileRow]]:
-        """Yield that many files, those first that were not verified for longest."""
+    def _share(
+        self, most: int, begun: datetime, marked: Collection[int] = ()
+    ) -> Iterator[list[FileRow]]:
+        """Yield that many files, those first that were not verified for longest.
+
+        Without those that are marked, or would be: a pass has done so by then.
+        """
         context, after = self._context, None
         while most > 0 and not context.stopping:
             size = _UNVERIFIED_PAGE if context.options.match else min(most, _UNVERIFIED_PAGE)
@@ -83,6 +87,7 @@ class Verification:
             if not page:
                 break
             sound = context.sound(page, "file")
+            sound = [row for row in sound if row.id not in marked]
             some = [row for row in sound if context.matches(names.rel_of(row))][:most]
             yield some
             most -= len(some)

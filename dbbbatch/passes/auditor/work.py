@@ -110,7 +110,7 @@ class AuditorWork(Work):
             for orphan in orphans:
                 yield f"would {verb} {names.join(*orphan.name)}, which the table does not know"
         most = math.ceil(self._share * rows.stored)
-        yield from Verification(context, self._finder).look(rows.back, most, rows.stored)
+        yield from Verification(context, self._finder).look(rows, most)
         if any(one.storage == self._finder.storage for one in context.settings.target.values()):
             yield "targets were not asked, as a pass does"
         rows.require_directories()

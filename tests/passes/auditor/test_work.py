@@ -280,7 +280,7 @@ def test_dry_run_changes_nothing(stored):
     assert ran.out.splitlines() == [
         "would mark 2026/a.fits MISSING: is not in storage",
         "would report orphan, which the table does not know",
-        "0 of 12 stored files read: --share 1 reads all",
+        "1 of 12 stored files read: --share 1 reads all",
         "targets were not asked, as a pass does",
     ]
     assert ask(stored, WRONG) == []
@@ -298,7 +298,7 @@ def test_dry_run_reads_what_a_pass_would_read(stored):
     ran = audit(stored, "--dry-run", "--share", "1")
     back, wrong, read, targets = ran.out.splitlines()
     assert back == "would mark 2026/a.fits STORED: it is there again, with its content"
-    assert wrong.startswith("would mark 2026/b.fits CORRUPT: has md5 ")
+    assert wrong.startswith("would mark 2026/b.fits CORRUPT: has blake2b ")
     assert read == "11 of 11 stored files read"
     assert targets.startswith("targets were not asked")
     assert ask(stored, "SELECT * FROM file ORDER BY id") == before
