@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support import preloaded
+
 #: The checkout that is tested.
 TOP = Path(__file__).resolve().parents[2]
 
@@ -59,17 +61,19 @@ def run_script(
     if unprivileged and os.geteuid() == 0:
         ids = ["--reuid=65534", "--regid=65534", "--clear-groups"]
         somebody = ["setpriv", *ids, "--inh-caps=-all", "--bounding-set=-all"]
-    finished = subprocess.run(
-        [*somebody, sys.executable, TOP / "bin" / name, *arguments],
-        env={**os.environ, **(env or {})},
-        input=stdin if stdin is not None else b"",
-        capture_output=True,
-        timeout=timeout,
-        cwd=cwd,
-        check=False,
-    )
-    return Ran(
-        finished.returncode,
-        finished.stdout.decode(errors="replace"),
-        finished.stderr.decode(errors="replace"),
-    )
+    command = [*somebody, sys.executable, TOP / "bin" / name, *arguments]
+    environment = {**os.environ, **(env or {})}
+    if not somebody and preloaded.may_fork(environment):
+        code, out, err = preloaded.run(command, environment, cwd or "", stdin or b"", timeout)
+    else:
+        finished = subprocess.run(
+            command,
+            env=environment,
+            input=stdin or b"",
+            capture_output=True,
+            timeout=timeout,
+            cwd=cwd,
+            check=False,
+        )
+        code, out, err = finished.returncode, finished.stdout, finished.stderr
+    return Ran(code, out.decode(errors="replace"), err.decode(errors="replace"))
