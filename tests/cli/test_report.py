@@ -28,6 +28,10 @@ def test_pages_are_written_without_a_word(busy: Site, tmp_path: Path) -> None:
     page = (tmp_path / "pages" / "index.html").read_text()
     assert "handoff.latiss" in page
     assert "finder.latiss" in page
+    (night,) = (tmp_path / "pages").glob("night-*.html")
+    assert "2 files found, 2 delivered" in night.read_text()
+    assert "night/&lt;script&gt;alert(1)&lt;/script&gt;.fits" in night.read_text()
+    assert '"night/<script>alert(1)<",["script>.fits"]' in night.with_suffix(".js").read_text()
 
 
 def test_text_begins_with_the_verdict(busy: Site) -> None:
@@ -54,6 +58,19 @@ def test_without_the_database_it_says_what_this_host_knows(busy: Site, tmp_path:
     assert out.startswith("NOT WELL: ")
     assert "The database could not be asked" in out
     assert "The database could not be asked" in (pages / "index.html").read_text()
+
+
+def test_where_the_nights_cannot_be_known_the_overview_is_written(
+    busy: Site, tmp_path: Path
+) -> None:
+    busy.config.write_text(busy.config.read_text() + "\n[report]\nnights = 0\n")
+    code, out, err = busy.run("dbb-report", str(tmp_path / "pages"), "--text")
+    assert code == 78
+    assert "[report]" in err
+    assert "\nNIGHTS\n  Not known:" in out
+    page = (tmp_path / "pages" / "index.html").read_text()
+    assert "Their numbers are not known now" in page
+    assert "handoff.latiss" in page
 
 
 def test_nothing_to_do_is_a_mistake(site: Site) -> None:
