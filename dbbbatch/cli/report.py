@@ -30,7 +30,7 @@ def command(
     """Write the state of all sites that use the database: to DIR, as pages for a browser.
 
     It changes nothing but its own pages and FILE. Without the database, it reports what this host
-    knows. The exit code is 0 also where not all is well.
+    knows. The exit code is 0 also where not all is well: `dbb status --check` is for that.
     """
     operator.given = config or operator.given
     if not (directory or text or metrics):
