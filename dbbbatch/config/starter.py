@@ -198,6 +198,11 @@ def crontab(role: str, answers: Mapping[str, str], config: str, scripts: str) ->
             f"* * * * *  dbb-ingester {answers['plugin']} --linger 55",
             f"40 16 * * *  dbb-auditor {name} --max-time 2h",
         ]
+    if not answers.get("database"):
+        lines += [
+            "# Once a day a copy of the database, to another disk:",
+            "# 20 16 * * *  dbb backup /backup/dbb-$(date +\\%F).sqlite >/dev/null",
+        ]
     return "\n".join(lines) + "\n"
 
 
