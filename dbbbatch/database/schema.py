@@ -47,6 +47,7 @@ RIGHTS_OF_ALL: Mapping[str, tuple[str, ...]] = {
     "run": ("INSERT", "UPDATE", "DELETE"),
     "pause": ("INSERT", "UPDATE", "DELETE"),
     "quarantine": ("INSERT", "UPDATE", "DELETE"),
+    "file_event": ("INSERT",),
 }
 
 

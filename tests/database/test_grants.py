@@ -78,6 +78,19 @@ def test_the_page_grants_what_the_check_asks_for(backend: str) -> None:
     assert granted("dbb_reader") == set()
 
 
+def test_no_table_is_forgotten(backend: str) -> None:
+    made = {
+        name
+        for migration in schema.migrations("postgresql")
+        for statement in migration.statements
+        for name in re.findall(r"CREATE TABLE (\w+)", statement)
+    }
+    listed = {
+        table for rights in (schema.RIGHTS_OF_ALL, *schema.RIGHTS.values()) for table in rights
+    }
+    assert made == listed | {"schema_version"}
+
+
 def test_a_handoff_site(run_as: As) -> None:
     site = only(run_as("dbb_summit"), "handoff")
     site.put_all(["a/1", "a/2"])
@@ -155,6 +168,7 @@ def test_a_reader(run_as: As) -> None:
         ("dbb_archive", "UPDATE handoff_file SET status = 'PURGED'"),
         ("dbb_archive", "UPDATE ingest_event SET status = 'SUCCESS'"),
         ("dbb_archive", "DELETE FROM ingest_event"),
+        ("dbb_summit", "DELETE FROM file_event"),
         ("dbb_archive", "DROP TABLE file"),
         ("dbb_reader", "INSERT INTO pause (site, label) VALUES ('a', 'b')"),
     ],
