@@ -1,6 +1,5 @@
 """What is done below a root stays below it, whatever an attacker does to names meanwhile."""
 
-import ctypes
 import errno
 import os
 import stat
@@ -12,6 +11,7 @@ import pytest
 
 from dbbbatch.files import checksum, place, tree
 from dbbbatch.files.tree import Tree
+from tests.support.disks import exchange
 
 
 @pytest.fixture(params=["openat2", "by parts"])
@@ -30,11 +30,6 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 def ours(root: Path) -> Iterator[Tree]:
     with Tree(str(root)) as made:
         yield made
-
-
-def exchange(one: Path, other: Path) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0
 
 
 def write(made: Tree, rel: str, content: bytes = b"data") -> None:

@@ -6,6 +6,7 @@ is skipped where it may not mount them.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -155,3 +156,9 @@ def area(path: Path, mounted: bool) -> Iterator[Area]:
         shutil.copytree(path, disk, dirs_exist_ok=True)
         with _mounted(["mount", "--bind", disk, path], path):
             yield Area(path, disk)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Exchange two names in one step, as an attacker does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0

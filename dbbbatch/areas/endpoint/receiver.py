@@ -31,7 +31,7 @@ from dbbbatch.files.tree import Tree
 #: The most bytes of a line, of the script that is not run, and of a list of names.
 _LONGEST_LINE = 1 << 16
 _LONGEST_SCRIPT = 1 << 20
-_LONGEST_LIST = 1 << 28
+_LONGEST_LIST = 1 << 26
 
 #: Seconds after the time limit of a request at which this process ends: a disk does not answer.
 _GRACE = 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from dbbbatch.config.fields import defaults
 from dbbbatch.config.sections import Receive
 from dbbbatch.errors import UsageError
 from dbbbatch.files import checksum
+from tests.support.disks import exchange
 from tests.support.site import tree
 
 pytestmark = pytest.mark.promise
@@ -259,3 +261,32 @@ def test_a_finder_that_took_a_linked_file_does_not_get_it_twice(told: Told) -> N
     os.link(told.staging / "one" / "t" / "a", told.root / "stored")
     assert told.tell(request("take_over", "one"), request("place", "one.r")).endswith("n ok 0\n")
     assert (tree(told.buffer), tree(told.staging / "one.r" / "t")) == ({}, {})
+
+
+def test_somebody_who_exchanges_directories_of_the_buffer_gets_nothing_outside(told: Told) -> None:
+    outside, night, link = (told.root / "outside", told.buffer / "night", told.buffer / "link")
+    for directory in (outside, night):
+        directory.mkdir()
+    link.symlink_to(outside)
+    done = threading.Event()
+
+    def attack() -> None:
+        while not done.is_set():
+            exchange(night, link)
+
+    attacker = threading.Thread(target=attack)
+    attacker.start()
+    files = [f"night/{number}" for number in range(100)]
+    try:
+        told.tell(told.arrive(*files))
+        for _ in range(20):
+            told.tell(request("place", "one"))
+    finally:
+        done.set()
+        attacker.join()
+    assert os.listdir(outside) == []
+    here = [path for path in (night, link) if not path.is_symlink()]
+    placed = tree(here[0])
+    left = tree(told.staging / "one" / "t")
+    assert {f"night/{name}" for name in placed} | set(left) == set(files)
+    assert len(placed) + len(left) == len(files)
