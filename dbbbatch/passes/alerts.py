@@ -21,8 +21,8 @@ from dbbbatch.errors import AWAY, DbbError
 from dbbbatch.files import state
 from dbbbatch.files.lock import Lock
 from dbbbatch.passes import outages, watch
-from dbbbatch.passes.notices import Notices
-from dbbbatch.passes.outages import Outage, Symptom, Turn, What
+from dbbbatch.passes.notices import Notices, Symptom
+from dbbbatch.passes.outages import Outage, Turn, What
 from dbbbatch.passes.overdue import RECURRING
 
 #: Returns the first few files that a kind of trouble ("failed", "stuck") of the pass's section is

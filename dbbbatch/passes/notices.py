@@ -15,14 +15,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from dbbbatch.files import state
 from dbbbatch.files.faults import FULL
 from dbbbatch.files.names import harmless
-from dbbbatch.passes.outages import Symptom
 
 #: Characters of a message that are remembered where there is little room.
 _SHORT = 200
@@ -37,6 +36,35 @@ class Notice(NamedTuple):
     message: str
     level: int
     since: float = 0
+
+
+@dataclass(kw_only=True)
+class Symptom:
+    """What one pass met of an outage.
+
+    Attributes
+    ----------
+    message : `str`
+        One line for an operator.
+    level : `int`
+        How great it is.
+    files : `list` [`str`]
+        The first few files that it is about.
+    more : `int`
+        How many others.
+    """
+
+    message: str
+    level: int = 0
+    files: list[str] = field(default_factory=list)
+    more: int = 0
+
+    def add(self, file: str) -> None:
+        """Note a file that it is about, by its name, or '' if it is only to be counted."""
+        if file and len(self.files) < MOST_NAMED:
+            self.files.append(file)
+        else:
+            self.more += 1
 
 
 class Notices:

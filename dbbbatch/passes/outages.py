@@ -15,9 +15,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from dbbbatch.files import names
+from dbbbatch.passes.notices import Symptom
 
-#: Files of an outage that are remembered; and those that a message names.
-_MOST_FILES = 10
+#: Files that a message names.
 _NAMED = 5
 
 #: Characters of a message that are remembered, and of a subject.
@@ -27,35 +27,6 @@ _LONGEST, _SUBJECT = 400, 120
 #: that met the outage later is over it; and if nobody else met it.
 _RARE = 600.0
 _LEFT_ALONE = 8 * 86400.0
-
-
-@dataclass(kw_only=True)
-class Symptom:
-    """What one pass met of an outage.
-
-    Attributes
-    ----------
-    message : `str`
-        One line for an operator.
-    level : `int`
-        How great it is.
-    files : `list` [`str`]
-        The first few files that it is about.
-    more : `int`
-        How many others.
-    """
-
-    message: str
-    level: int = 0
-    files: list[str] = field(default_factory=list)
-    more: int = 0
-
-    def add(self, file: str) -> None:
-        """Note a file that it is about, by its name, or '' if it is only to be counted."""
-        if file and len(self.files) < _MOST_FILES:
-            self.files.append(file)
-        else:
-            self.more += 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,6 @@ from dbbbatch.passes.context import Options, PassContext, logger
 from dbbbatch.passes.notices import Notices
 from dbbbatch.passes.reporter import Reporter
 from dbbbatch.passes.signals import Signals
-from dbbbatch.passes.watch import hanging
 
 #: Key of the trouble that no pass can take its lock.
 _LOCKS = "locks cannot be written"
@@ -430,6 +429,8 @@ class _Runner:
         limit = context.settings.site.hang_after
         found = lock.held_for(limit) if limit else []
         for holder in found:
+            from dbbbatch.passes.watch import hanging
+
             key, message = hanging(self._label, holder)
             context.warn(message, key=key, shared=True)
         return bool(found)

@@ -15,7 +15,8 @@ from dbbbatch.files import processes
 from dbbbatch.files.lock import Holder, held_locks
 from dbbbatch.passes import memory
 from dbbbatch.passes.memory import PassMemory
-from dbbbatch.passes.outages import Symptom, clock_text
+from dbbbatch.passes.notices import Symptom
+from dbbbatch.passes.outages import clock_text
 from dbbbatch.passes.overdue import RECURRING, longest_interval, usual_interval
 
 #: The sections that kinds of pass work on, where it is not the kind itself.

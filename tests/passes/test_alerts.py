@@ -12,7 +12,7 @@ import pytest
 
 from dbbbatch.passes import alerts, reporter, watch
 from dbbbatch.passes.context import Options
-from dbbbatch.passes.outages import Symptom
+from dbbbatch.passes.notices import Symptom
 from dbbbatch.passes.reporter import Reporter
 from dbbbatch.passes.signals import Signals
 from tests.support.mailbox import Box

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import pytest
 
 from dbbbatch.passes import outages
-from dbbbatch.passes.outages import Outage, Symptom, What
+from dbbbatch.passes.notices import Symptom
+from dbbbatch.passes.outages import Outage, What
 
 AWAY = "archive does not answer"
 FINDER, HANDOFF, TARGET = "finder.a", "handoff.a", "target.a"
