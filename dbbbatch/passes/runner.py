@@ -121,7 +121,8 @@ def refuse_pass(settings: Settings, label: str, options: Options, error: DbbErro
     must_own(settings.site.state, str(settings.path))
     with Signals() as signals:
         reporter = Reporter(settings, label, options, signals)
-        reporter.notices.warn(str(error), key=_key_of_error(error, None), shared=bool(error.key))
+        for problem in error.problems:
+            reporter.notices.warn(problem)
         reporter.notices.incomplete()
         reporter.remember("error", error.exit_code, str(error))
         reporter.end_pass()

@@ -91,7 +91,7 @@ def test_of_all_sections_one_that_is_wrong_stops_no_other(broken: Site) -> None:
     assert broken.run("dbb-handoff").code == broken.run("dbb-finder").code == 0
     ran = broken.run("dbb-ingester", "--all")
     assert ran.code == 78
-    assert ran.err.startswith(f"dbb-ingester: {broken.config}: [target.b] plugin: ")
+    assert ran.err.startswith(f"target.b: {broken.config}: [target.b] plugin: ")
     assert "target.a" in broken.run("dbb", "history", "x").out.partition("SUCCESS")[0]
 
 
