@@ -5,8 +5,9 @@ They are compressed in memory, to a tenth: a disk that is full keeps no page fro
 
 from __future__ import annotations
 
+import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 
 from dbbbatch.report.nights import Night, NightFile
@@ -40,7 +41,7 @@ class NightFiles:
 def _packed(files: list[NightFile]) -> bytes:
     # No name holds a NUL.
     fields = (
-        f"{path}\0{size}\0{where}\0{' '.join(f'{one} {two}' for one, two in targets.items())}"
+        f"{path}\0{size}\0{where}\0{' '.join([word for pair in targets.items() for word in pair])}"
         for path, size, where, targets in files
     )
     return zlib.compress("\0".join(fields).encode(), 1)
@@ -49,5 +50,10 @@ def _packed(files: list[NightFile]) -> bytes:
 def _unpacked(packed: bytes) -> Iterator[NightFile]:
     fields = iter(zlib.decompress(packed).decode().split("\0"))
     for path, size, where, ingests in zip(fields, fields, fields, fields, strict=True):
-        words = iter(ingests.split())
-        yield NightFile(path, int(size), where, dict(zip(words, words, strict=True)))
+        yield NightFile(path, int(size), where, _read_targets(ingests))
+
+
+@functools.lru_cache
+def _read_targets(ingests: str) -> Mapping[str, str]:
+    words = iter(ingests.split())
+    return dict(zip(words, words, strict=True))

@@ -13,16 +13,17 @@ and size.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import Report
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.models.file import File, Name, among_paths
 from dbbbatch.files import names
-from dbbbatch.report.night_tally import FileOfNight, IngestOfFile, NightTally
+from dbbbatch.report.night_tally import FileOfNight, NightTally
 from dbbbatch.report.nights import Night, NightFile
 
 #: Called with each file and the day of its night.
@@ -106,11 +107,11 @@ _Row = tuple[Any, ...]
 #: The time and the id after which a page begins.
 _Position = tuple[Any, int]
 
-#: Of a file: for each target since when it has the file, or else the status, and the target's id.
-#: To read it in one column takes half as long as in a row for each target.
+#: Of a file: for each target its id and the status, and then since when it has that. To read it in
+#: one column takes half as long as in a row for each target, and most files have the same statuses.
 _INGESTS = (
-    "(SELECT {concat}(CASE s.status WHEN 'SUCCESS' THEN {changed_at} ELSE s.status END"
-    " || ' ' || s.target_id, ',') FROM ingest_state AS s WHERE s.file_id = f.id)"
+    "(SELECT {concat}(s.target_id || ' ' || s.status, ',') || '/' || {concat}({changed_at}, ',')"
+    " FROM ingest_state AS s WHERE s.file_id = f.id)"
 )
 
 _HANDED_OFF = (
@@ -132,6 +133,27 @@ _ONLY_STORED = (
 )
 
 
+class _States(NamedTuple):
+    """The statuses of a file's ingests.
+
+    Attributes
+    ----------
+    by_target : sequence of `tuple`
+        Id of the target, and the status.
+    by_name : mapping
+        Status by the name of the target, without retired ones.
+    failed : `bool`
+        Whether any is that of a failure.
+    """
+
+    by_target: Sequence[tuple[str, str]]
+    by_name: Mapping[str, str]
+    failed: bool
+
+
+_NO_STATES = _States((), MappingProxyType({}), False)
+
+
 class _NightReader:
     """Reads the files of some nights, and sums them up."""
 
@@ -147,6 +169,7 @@ class _NightReader:
         #: By day, with the time at which it began.
         self._tallies: dict[date, tuple[NightTally, datetime]] = {}
         self._days: dict[str, date | None] = {}
+        self._states: dict[str, _States] = {}
         self._shared: dict[str, bool] = {}
         self._moment: Callable[[Any], Any] = datetime.fromisoformat
         if connect.on_postgresql():
@@ -183,74 +206,75 @@ class _NightReader:
             after = upto
 
     def _add_page(self, rows: Sequence[_Row]) -> None:
-        seen: set[int] = set()
-        failing = _Failing()
+        failing, before = _Failing(), None
         for row in rows:
             number, seen_at, relpath, filename = row[:4]
             path = names.join(relpath, filename)
-            day = self._day_of(relpath, path, seen_at)
+            day = self._days.get(relpath) or self._day_of(relpath, path, seen_at)
             # Two storage areas may have the file of a row.
-            if day is None or number in seen:
+            if number == before or not self._first <= day <= self._last:
                 continue
-            seen.add(number)
-            tally, begins = self.tally_of(day)
-            file = self._file(row, path, begins)
+            before = number
+            tally, begins = self._tallies.get(day) or self.tally_of(day)
+            file, states = self._file(row, path, begins)
             tally.add(file)
-            failing.note(tally, file, row)
+            failing.note(tally, file, row, states.failed)
             if self._each:
-                self._each(day, self._night_file(file))
+                where = _IN_STORAGE.get(file.storage) or _AT_HANDOFF.get(file.handoff, "")
+                self._each(day, NightFile(path, file.size_bytes, where, states.by_name))
         connect.read(failing.add_reasons)
 
-    def _file(self, row: _Row, path: str, begins: datetime) -> FileOfNight:
+    def _file(self, row: _Row, path: str, begins: datetime) -> tuple[FileOfNight, _States]:
         _, seen_at, _, _, size, handoff, delivered, _, owner, _, storage, stored, _, ingests = row
         moment = self._moment
-        return FileOfNight(
+        since: Sequence[float] = ()
+        states = _NO_STATES
+        if ingests:
+            text, _, times = ingests.partition("/")
+            states = self._states.get(text) or self._states_of(text)
+            since = [
+                (datetime.fromisoformat(at) - begins).total_seconds() for at in times.split(",")
+            ]
+        file = FileOfNight(
             path,
             size,
-            self._exposure_of(path),
+            self._exposure_of(path) if self._report.exposure else 0,
             (moment(seen_at) - begins).total_seconds(),
             handoff or "",
             (moment(delivered) - begins).total_seconds() if delivered else None,
             storage or "",
             (moment(stored) - begins).total_seconds() if stored else None,
             bool(storage) or self._is_shared(owner),
-            self._ingests(ingests, begins) if ingests else (),
+            states.by_target,
+            since,
         )
+        return file, states
 
-    def _ingests(self, text: str, begins: datetime) -> list[IngestOfFile]:
-        found: list[IngestOfFile] = []
-        for one in text.split(","):
-            what, _, target = one.rpartition(" ")
-            if what < ":":  # begins with a digit: a time
-                at = (datetime.fromisoformat(what) - begins).total_seconds()
-                found.append((target, "SUCCESS", at))
-            else:
-                found.append((target, what, None))
-        return found
-
-    def _night_file(self, file: FileOfNight) -> NightFile:
-        where = _IN_STORAGE.get(file.storage) or _AT_HANDOFF.get(file.handoff, "")
-        targets = {
-            self._names[target]: status
-            for target, status, _ in file.ingests
-            if target in self._names
-        }
-        return NightFile(file.path, file.size_bytes, where, targets)
+    def _states_of(self, text: str) -> _States:
+        """Return the statuses of a file's ingests, as the database writes them."""
+        by_target = [
+            (target, status)
+            for target, _, status in (one.partition(" ") for one in text.split(","))
+        ]
+        known = self._states[text] = _States(
+            by_target,
+            {self._names[one]: status for one, status in by_target if one in self._names},
+            any(status in _INGEST_FAILED for _, status in by_target),
+        )
+        return known
 
     def _begin_of(self, day: date) -> datetime:
         midnight = datetime(day.year, day.month, day.day)
         return midnight + timedelta(seconds=self._report.night_begins)
 
-    def _day_of(self, relpath: str, path: str, seen_at: Any) -> date | None:
-        """Return the day of a file's night; `None` if that is none of those asked for."""
+    def _day_of(self, relpath: str, path: str, seen_at: Any) -> date:
+        """Return the day of a file's night; the directory's, where its path has a date."""
         if relpath not in self._days:
             if len(self._days) >= _DIRECTORIES:
                 self._days.clear()
             self._days[relpath] = self._date_in(f"{relpath}/")
         day = self._days[relpath] or self._date_in(path)
-        if day is None:
-            day = _night_at(self._report, self._moment(seen_at))
-        return day if self._first <= day <= self._last else None
+        return day or _night_at(self._report, self._moment(seen_at))
 
     def _date_in(self, path: str) -> date | None:
         found = self._report.night.search(path) if self._report.night else None
@@ -261,9 +285,7 @@ class _NightReader:
             return None
 
     def _exposure_of(self, path: str) -> int:
-        if self._report.exposure is None:
-            return 0
-        found = self._report.exposure.search(path)
+        found = self._report.exposure.search(path) if self._report.exposure else None
         return hash(found[0] if found else path)
 
     def _is_shared(self, owner: str) -> bool:
@@ -290,7 +312,7 @@ class _Failing:
         #: Files that some target could not ingest, by id.
         self._refused: dict[int, tuple[NightTally, str]] = {}
 
-    def note(self, tally: NightTally, file: FileOfNight, row: _Row) -> None:
+    def note(self, tally: NightTally, file: FileOfNight, row: _Row, refused: bool) -> None:
         """Count the reason that a row has, or remember to ask for it."""
         error, file_id, file_error = row[7], row[9], row[12]
         if file.handoff in ("FOUND", "QUARANTINED"):
@@ -300,7 +322,7 @@ class _Failing:
             tally.add_reason("stored", file_error or file.storage.lower(), file.path)
         elif not file.storage and file.is_known:
             self._unstored[row[2], row[3]] = tally, file.path
-        if row[13] and any(map(row[13].__contains__, _INGEST_FAILED)):
+        if refused:
             self._refused[file_id] = tally, file.path
 
     def add_reasons(self) -> None:

@@ -33,11 +33,6 @@ FOUND, STORED = "found", "stored"
 _SENT = {"DELIVERED", "HELD", "PURGED"}
 _NOT_SENT = {"IGNORED", "VANISHED"}
 _NOT_TO_BE_STORED = {"QUARANTINED", "FORGOTTEN"}
-_INGESTED = {"SUCCESS", "BACKFILL"}
-
-
-#: The id of a target, the status, and for SUCCESS since when the target has the file.
-IngestOfFile = tuple[str, str, float | None]
 
 
 class FileOfNight(NamedTuple):
@@ -59,8 +54,10 @@ class FileOfNight(NamedTuple):
     stored : `float` or `None`
     is_known : `bool`
         Whether it would have a row there if it were stored: this database is that of its storage.
-    ingests : sequence of `IngestOfFile`
-        For each target that the file is for, or was.
+    ingests : sequence of `tuple`
+        For each target that the file is for, or was: its id, and the status.
+    ingested : sequence of `float`
+        Since when each of them has that status.
     """
 
     path: str
@@ -72,7 +69,8 @@ class FileOfNight(NamedTuple):
     storage: str
     stored: float | None
     is_known: bool
-    ingests: Sequence[IngestOfFile]
+    ingests: Sequence[tuple[str, str]] = ()
+    ingested: Sequence[float] = ()
 
     @property
     def was_sent(self) -> bool:
@@ -255,11 +253,13 @@ class NightTally:
             self.found.add_unknown(file)
             self.delivered.add_unknown(file)
         self._add_storage(file, since)
-        for target, status, at in file.ingests:
+        for (target, status), at in zip(file.ingests, file.ingested, strict=True):
             if (tally := self.targets.get(target)) is None:
                 continue  # retired
-            if status in _INGESTED:
+            if status == "SUCCESS":
                 tally.add_done(file, at, since)
+            elif status == "BACKFILL":
+                tally.add_done(file, None, since)
             elif status != "IGNORED" and file.storage == "STORED":
                 tally.add_missing(file)
 

@@ -11,7 +11,7 @@ TARGET = "7"
 
 
 def file(**values: object) -> FileOfNight:
-    usual = FileOfNight("n/a", 10, 0, 100.0, "HELD", 130.0, "STORED", 160.0, True, ())
+    usual = FileOfNight("n/a", 10, 0, 100.0, "HELD", 130.0, "STORED", 160.0, True)
     return usual._replace(**values)  # type: ignore[arg-type]
 
 
@@ -109,12 +109,13 @@ def test_what_another_database_knows_is_not_missing() -> None:
     ],
 )
 def test_an_ingest(status: str, storage: str, result: tuple[int, int, int]) -> None:
-    one = file(storage=storage, ingests=[(TARGET, status, 200.0), ("99", "SUCCESS", 300.0)])
+    ingests = [(TARGET, status), ("99", "SUCCESS")]
+    one = file(storage=storage, ingests=ingests, ingested=[200.0, 300.0])
     assert counts(step("target.gen3", one)) == result
 
 
 def test_latencies_begin_when_a_handoff_found_the_file() -> None:
-    one = file(ingests=[(TARGET, "SUCCESS", 200.0)])
+    one = file(ingests=[(TARGET, "SUCCESS")], ingested=[200.0])
     found = {
         name: latency
         for name in ("delivered", "stored", "target.gen3")
@@ -129,7 +130,7 @@ def test_latencies_begin_when_a_handoff_found_the_file() -> None:
 
 
 def test_without_a_handoff_they_begin_when_the_file_is_stored() -> None:
-    one = file(handoff="", seen=160.0, ingests=[(TARGET, "SUCCESS", 200.0)])
+    one = file(handoff="", seen=160.0, ingests=[(TARGET, "SUCCESS")], ingested=[200.0])
     assert step("stored", one).latency is None
     latency = step("target.gen3", one).latency
     assert latency is not None
@@ -138,7 +139,7 @@ def test_without_a_handoff_they_begin_when_the_file_is_stored() -> None:
 
 @pytest.mark.parametrize("status", ["BACKFILL", "FAILURE"])
 def test_no_latency_is_known_of_what_was_not_ingested_now(status: str) -> None:
-    assert step("target.gen3", file(ingests=[(TARGET, status, None)])).latency is None
+    assert step("target.gen3", file(ingests=[(TARGET, status)], ingested=[200.0])).latency is None
 
 
 def test_a_clock_that_was_set_back_gives_no_latency() -> None:
