@@ -61,7 +61,11 @@ def look_at_others(settings: Settings, now: float | None = None) -> dict[str, Sy
 
 
 def _silent(settings: Settings, state: Path, now: float) -> Iterator[tuple[PassMemory, float]]:
-    """Yield the components that make no passes, and how long they may take between two."""
+    """Yield the components that make no passes, and how long they may take between two.
+
+    While the machine was off none could.
+    """
+    on_since = now - time.clock_gettime(time.CLOCK_BOOTTIME)
     for last in memory.remembered_passes(state):
         kind, _, name = last.label.partition(".")
         if kind not in RECURRING:
@@ -73,7 +77,7 @@ def _silent(settings: Settings, state: Path, now: float) -> Iterator[tuple[PassM
         expect = None if kind in _SECTION else section.expect
         longest = longest_interval(usual_interval(starts), expect)
         # One that fails says so itself.
-        if longest is not None and now - _last_sign(last) > longest:
+        if longest is not None and now - max(_last_sign(last), on_since) > longest:
             yield last, longest
 
 

@@ -262,6 +262,13 @@ class TestOthers:
         now = silent(site, "handoff.removed")
         assert watch.look_at_others(site.settings(), now) == {}
 
+    def test_one_that_had_no_time_since_the_machine_is_on_is_none(
+        self, site: Site, box: Box, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = silent(site, "handoff.latiss")
+        monkeypatch.setattr(watch.time, "clock_gettime", lambda _: 60.0)
+        assert watch.look_at_others(site.settings(), now) == {}
+
     def test_one_at_work_is_none_until_it_hangs(self, site: Site, box: Box) -> None:
         from dbbbatch.files.lock import Lock
 
