@@ -11,12 +11,7 @@ from typing import Any
 
 import click
 
-from dbbbatch.cli import table
 from dbbbatch.files.names import harmless
-from dbbbatch.report.words import ago as ago
-from dbbbatch.report.words import size_for_people as size_for_people
-from dbbbatch.report.words import span_for_people as span_for_people
-from dbbbatch.report.words import time_for_people as time_for_people
 
 #: What the lines below a heading begin with.
 INDENT = "  "
@@ -55,6 +50,8 @@ def show_table(
         line(f"{title}: none")
         line()
         return
+    from dbbbatch.cli import table
+
     heading(title)
     for pieces in table.table_lines(columns, rows, width() - len(INDENT)):
         click.echo(INDENT + "".join(map(_styled, pieces)))
@@ -81,6 +78,8 @@ def show_text(text: str, first: str = INDENT, then: str = "", style: str | None 
     style : `str`, optional
         The colour on a terminal.
     """
+    from dbbbatch.cli import table
+
     for each in table.wrapped(harmless(text), width(), first, then or first):
         click.echo(_style(each, fg=style))
 

@@ -7,6 +7,7 @@ import click
 from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator
 from dbbbatch.errors import UsageError
+from dbbbatch.report.words import time_for_people
 
 
 @click.group()
@@ -51,8 +52,8 @@ def list_targets(operator: Operator, as_json: bool) -> None:
                 str(one.tried_again),
                 str(one.in_hand),
                 str(one.for_a_person),
-                output.time_for_people(one.oldest_new_file),
-                output.time_for_people(one.retired_at),
+                time_for_people(one.oldest_new_file),
+                time_for_people(one.retired_at),
             ]
             for one in found
         ],

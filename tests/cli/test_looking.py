@@ -4,9 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
-from dbbbatch.cli import output
 from tests.support.scripts import TOP
 from tests.support.site import Site
 
@@ -58,18 +55,3 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     )
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "0"
-
-
-@pytest.mark.parametrize(
-    ("number", "shown"),
-    [(None, ""), (999, "999 B"), (1500, "1.5 kB"), (23_000_000, "23.0 MB"), (4e12, "4.0 TB")],
-)
-def test_sizes_are_for_people(number: int | None, shown: str) -> None:
-    assert output.size_for_people(number) == shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(-1, "0 s"), (59, "59 s"), (600, "10 min"), (7200, "2 h"), (2e6, "23 d")]
-)
-def test_spans_are_for_people(seconds: float, shown: str) -> None:
-    assert output.span_for_people(seconds) == shown

@@ -50,8 +50,8 @@ def test_the_verdict_of_a_site_in_trouble_names_the_worst() -> None:
     health = examples.in_trouble()
     assert words.verdict(health) == "NOT WELL"
     assert words.in_short(health) == (
-        "finder.latiss: try again later for 5 h; 5 troubles, 4 need a person; "
-        "at least 1,427 files wait."
+        "finder.latiss: try again later since 2026-11-30 04:09 UTC (5 h); 5 troubles, 4 need a "
+        "person; at least 1,427 files wait."
     )
 
 
@@ -80,3 +80,18 @@ def test_the_summary_of_a_night_counts_what_is_known() -> None:
     elsewhere = replace(night.steps[1], files=0, unknown_files=1640, unknown=410)
     few = replace(night, expected=None, found=1, unit="file", steps=(night.steps[0], elsewhere))
     assert words.night_summary(few) == "1 file found."
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(None, ""), (999, "999 B"), (1500, "1.5 kB"), (23_000_000, "23.0 MB"), (4e12, "4.0 TB")],
+)
+def test_sizes_are_for_people(number: int | None, shown: str) -> None:
+    assert words.size_for_people(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(-1, "0 s"), (59, "59 s"), (600, "10 min"), (7200, "2 h"), (2e6, "23 d")]
+)
+def test_spans_are_for_people(seconds: float, shown: str) -> None:
+    assert words.span_for_people(seconds) == shown
