@@ -32,6 +32,10 @@ def problems(tmp_path):
                 "storage": f"/{n}/far/storage",
                 "quarantine": f"/{n}/far/quarantine",
             }
+            tables[f"receive.{n}"] = {
+                "buffer": f"/{n}/far/buffer",
+                "staging": f"/{n}/arrival/staging",
+            }
         tables["target.t"] = {"storage": "/elsewhere/storage", "plugin": "link"}
         tables["target.t.config"] = {"root": "/root"}
         for place, value in changes.items():
@@ -101,6 +105,13 @@ def test_a_database_in_a_state_directory_among_files_is_said_once(problems):
         ("finder.a source", "/b/buffer"),
         ("finder.a storage", "/b/far/buffer"),
         ("finder.a quarantine", "/b/far/storage/below"),
+        ("receive.a staging", "/b/arrival/staging"),
+        ("receive.a staging", "/b/far/buffer/below"),
+        ("receive.a staging", "/b/holding"),
+        ("receive.a staging", "/b"),
+        ("receive.a staging", "/a/far"),
+        ("receive.a buffer", "/b/quarantine"),
+        ("receive.a buffer", "/b/arrival/staging"),
     ],
 )
 def test_directories_that_would_mix_are_refused(problems, place, path):
@@ -119,6 +130,10 @@ def test_a_far_end_that_is_reached_by_a_command_has_directories_of_its_own(probl
 def test_what_one_handoff_delivers_here_may_be_the_buffer_of_the_next(problems):
     changes = {"handoff.a.endpoint buffer": "/b/buffer", "finder.a source": "/c/source"}
     assert problems(changes) == []
+
+
+def test_two_receivers_may_place_in_one_buffer(problems):
+    assert problems({"receive.a buffer": "/b/far/buffer"}) == []
 
 
 def test_two_finders_may_share_storage(problems):
