@@ -10,11 +10,14 @@ import click
 from dbbbatch import __version__
 from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator, absolute, leave
+from dbbbatch.cli.status import show_health
 from dbbbatch.errors import ConfigError, LockHeld, UsageError
+from dbbbatch.files.names import counted
 from dbbbatch.files.replace import replace_whole
 from dbbbatch.files.state import is_ours
+from dbbbatch.report import words
+from dbbbatch.report.nights import Latency, Night
 from dbbbatch.report.survey import Survey, survey
-from dbbbatch.report.text import as_text
 
 
 @click.command("dbb-report", context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,8 +42,7 @@ def command(
     count = None if directory or text else 1
     seen = survey(operator.settings, with_files=bool(directory), count=count)
     if text:
-        for line in as_text(seen):
-            output.line(line)
+        show_survey(seen)
     if directory:
         _write_pages(operator, absolute(directory), seen)
     if metrics:
@@ -48,6 +50,44 @@ def command(
     if seen.error:
         raise seen.error
     return 0
+
+
+def show_survey(seen: Survey) -> None:
+    """Print the state of all sites, and of the newest night that has files, for a mail."""
+    show_health(seen.health, short=False)
+    if seen.unknown and not seen.health.database:
+        output.heading("Nights")
+        output.show_text(f"not known: {seen.unknown}")
+    for night in [night for night in seen.nights if night.files][:1]:
+        _show_night(night)
+
+
+def _show_night(night: Night) -> None:
+    output.heading(f"Night {night.day}")
+    output.show_text(words.night_summary(night))
+    output.line()
+    output.show_table(
+        "Latency",
+        ["step", "since", ">median", ">95 %", ">99 %", ">worst"],
+        [[step.name, *_latency(step.latency)] for step in night.steps if step.latency],
+        [
+            f"the slowest until {step.name}: {slow.path}"
+            for step in night.steps
+            for slow in (step.latency.worst[:1] if step.latency else ())
+        ],
+    )
+    if night.reasons:
+        output.heading("Failures")
+    for reason in night.reasons:
+        files = counted(reason.files, "file")
+        text = f"{reason.step}: {files}: {reason.text} ({reason.example})"
+        output.show_text(text, then=2 * output.INDENT)
+
+
+def _latency(latency: Latency) -> list[str]:
+    worst = [slow.seconds for slow in latency.worst[:1]]
+    seconds = (latency.median, latency.p95, latency.p99, *(worst or [latency.p99]))
+    return [latency.since, *map(words.span_for_people, seconds)]
 
 
 def _write_metrics(path: str, seen: Survey) -> None:

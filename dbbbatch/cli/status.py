@@ -52,7 +52,7 @@ def command(
     if as_json:
         output.show_json(_for_programs(health))
     else:
-        _show(health, short)
+        show_health(health, short)
     return 0
 
 
@@ -73,13 +73,14 @@ def _watch(operator: Operator, short: bool, seconds: float) -> int:
             health = verdict.examine(settings)
             if sys.stdout.isatty():
                 click.clear()
-            _show(health, short)
+            show_health(health, short)
             time.sleep(seconds)
     except KeyboardInterrupt:
         return 0
 
 
-def _show(health: Health, short: bool) -> None:
+def show_health(health: Health, short: bool) -> None:
+    """Print the state of all sites; ``short``: no more than the verdict and troubles."""
     several = len({one.site for one in health.components} | {health.site}) > 1
     colour = _VERDICT_COLOURS.get(health.level, "red")
     said = f"{words.verdict(health)}: {words.in_short(health)}"

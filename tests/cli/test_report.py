@@ -1,10 +1,13 @@
 """`dbb-report`, as cron and people run it."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from dbbbatch.cli import report
+from tests.report.page import examples
 from tests.support.site import Site
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"])
@@ -38,7 +41,23 @@ def test_text_begins_with_the_verdict(busy: Site) -> None:
     code, out, err = busy.run("dbb-report", "--text")
     assert (code, err) == (0, "")
     assert out.startswith(("WELL: ", "NOT WELL: "))
-    assert "summit handoff.latiss: ok" in out
+    assert "handoff.latiss" in out
+    assert "2 files found, 2 delivered" in out
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_mail_tells_of_the_newest_night_in_80_columns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report.show_survey(examples.survey())
+    text = capsys.readouterr().out
+    assert "Night 2026-11-29\n  410 of 420 expected exposures found" in text
+    assert "2026-11-28" not in text
+    assert re.search(r"target.rucio +found +32 min +2 h +8 h +48 h\n", text)
+    assert "target.rucio: 12 files: the scope of this file is not registered" in text
+    assert "the slowest until target.rucio: <script>alert(1)</script>.fits\n" in text
+    long = [line for line in text.splitlines() if len(line) > 80]
+    assert [line for line in long if "dbb" not in line and "the slowest" not in line] == []
 
 
 def test_nothing_is_changed_but_the_pages(busy: Site, tmp_path: Path) -> None:
@@ -67,7 +86,7 @@ def test_where_the_nights_cannot_be_known_the_overview_is_written(
     code, out, err = busy.run("dbb-report", str(tmp_path / "pages"), "--text")
     assert code == 78
     assert "[report]" in err
-    assert "\nNIGHTS\n  Not known:" in out
+    assert "\nNights\n  not known:" in out
     page = (tmp_path / "pages" / "index.html").read_text()
     assert "Their numbers are not known now" in page
     assert "handoff.latiss" in page
