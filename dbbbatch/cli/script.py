@@ -34,7 +34,9 @@ _OPTIONS = [
     click.option(
         "--match", multiple=True, metavar="GLOB", help="Only such relative paths (any of several)."
     ),
-    click.option("--progress", is_flag=True, help="Show a progress bar on a terminal."),
+    click.option(
+        "--progress", is_flag=True, help="Show files, bytes, rate and time left, on a terminal."
+    ),
     duration_option("--linger", "Wait so long for work, and pass again.", "0"),
     click.option("--strict", is_flag=True, help="Exit with 75, not 0, if another pass is running."),
     click.version_option(__version__),

@@ -194,6 +194,7 @@ class Housekeeping:
         if not self._section.endpoint.confirm:
             return
         context = self.context
+        context.bar.step("purging what the endpoint has stored")
         connect.write(HandoffFile.held_from_now, self._site, self._section.name)
         for files in batched(self.candidates(), _ASKED_TOGETHER):
             if context.stopping:

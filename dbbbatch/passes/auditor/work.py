@@ -87,6 +87,7 @@ class AuditorWork(Work):
             if context.stopping:
                 skipped.append(what)
             else:
+                context.bar.step(f"looking at {what}")
                 step()
         if skipped and context.out_of_time and not context.interrupted:
             context.warn(
