@@ -77,19 +77,36 @@ class Operator:
     def passes_of(self, label: str) -> list[str]:
         """Return the passes KIND.NAME that an operator names: one, or all of a KIND.
 
-        However wrong their sections are. Janitors and auditors have no section of their own.
+        However wrong their sections are, or removed. Janitors and auditors have none of their own.
 
         Raises
         ------
         UsageError
-            If this configuration runs no such pass.
+            If this configuration runs no such pass, and none was ever made at this site.
         """
         kind, _, name = label.partition(".")
         of = SECTION_OF.get(kind, kind)
         if not name and of in KINDS:
             return [f"{kind}.{each}" for each in self.settings.chosen(of, None, every=True)]
-        self.settings.named(f"{of}.{name}" if name else label)
+        try:
+            self.settings.named(f"{of}.{name}" if name and "." not in name else label)
+        except UsageError:
+            if not self._has_made_passes(kind, name):
+                raise
         return [label]
+
+    def _has_made_passes(self, kind: str, name: str) -> bool:
+        """Return whether passes are known, here or in the database, whose section is gone."""
+        from dbbbatch.database import connect
+        from dbbbatch.database.models.run import Run
+        from dbbbatch.passes.memory import last_pass
+
+        if last_pass(Path(self.settings.site.state), f"{kind}.{name}").started:
+            return True
+        with suppress(DbbError):
+            self.connect(readonly=True)
+            return connect.read(Run.last, self.site, kind, name) is not None
+        return False
 
     def must_own_state(self) -> None:
         """Raise unless this user is the one that runs passes, before anything is made.

@@ -157,6 +157,7 @@ def _unwritable(state: Path, owner: int | None) -> Iterator[Seen]:
         if path.exists() and not _may_change(path, owner):
             message = f"{path}: user {user_named(owner)}, who runs the passes, may not write in it"
             yield Seen("", "state directory", f"{message}; {advice}", str(path))
+            break  # the advice is for all of them
     for path in sorted((state / "locks").glob("*.lock")):
         if not path.is_file():
             yield Seen(_label_of(path), "lock", f"{path}: is no file; remove it", str(path))

@@ -194,6 +194,12 @@ class TestPause:
         assert code == 64
         assert "latiss" in err
 
+    def test_a_component_whose_section_is_gone_is_no_trouble_once_paused(self, site: Site) -> None:
+        assert site.write(targets={"b": {"plugin": "no-such"}}).run("dbb-ingester").code == 78
+        assert site.write().run("dbb", "status", "--check").code == 2
+        assert site.run("dbb", "pause", "target.b").code == 0
+        assert site.run("dbb", "status", "--check").code == 0
+
     def test_a_whole_kind_is_paused_and_resumed(self, site: Site) -> None:
         site.write(targets={"a": {}, "b": {}})
         ran = site.run("dbb", "pause", "target", "--reason", "mirror")
