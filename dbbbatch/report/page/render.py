@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from markupsafe import Markup
 from dbbbatch import __version__
 from dbbbatch.files.names import harmless
 from dbbbatch.report import words
-from dbbbatch.report.health import Component, Level, Room, Waiting
+from dbbbatch.report.health import Component, Health, Level, Room, Waiting
 from dbbbatch.report.nights import Night, NightFile, Step
 from dbbbatch.report.page import plots
 from dbbbatch.report.rates import LATELY
@@ -78,6 +78,8 @@ class NightPage:
     ----------
     night : `Night`
     site : `str`
+    over : `bool`
+        The night has ended.
     before, after : `datetime.date` or `None`
         The nights to which it links.
     unfinished : sequence of `NightFile`
@@ -86,6 +88,7 @@ class NightPage:
 
     night: Night
     site: str
+    over: bool
     before: date | None
     after: date | None
     unfinished: Sequence[NightFile]
@@ -101,6 +104,7 @@ class NightPage:
             site=self.site,
             made=made,
             days=[night.day],
+            over=self.over,
             before=self.before,
             after=self.after,
             unfinished=self.unfinished[:_MOST_UNFINISHED],
@@ -209,20 +213,16 @@ def _class(level: Level) -> str:
     return level.name.lower()
 
 
-#: How bad the state of a component is, by its first word.
-_LEVEL_OF_STATE = {
-    "ok": Level.WELL,
-    "at": Level.WELL,
-    "running": Level.WELL,
-    "failed": Level.WARNING,
-}
-
-
-def _state(component: Component) -> Level:
+def _state(component: Component, health: Health) -> Level:
+    """Return how bad a component is: as its worst trouble; if it has none, as its state says."""
+    troubles = [
+        one for one in health.troubles if (one.site, one.label) == (component.site, component.label)
+    ]
+    if troubles:
+        return replace(health, troubles=troubles).level
     if component.state.startswith(("paused", "never")):
-        return Level.WARNING if component.overdue else Level.UNKNOWN
-    level = _LEVEL_OF_STATE.get(component.state.partition(" ")[0], Level.CRITICAL)
-    return max(level, Level.WARNING) if component.overdue else level
+        return Level.UNKNOWN
+    return Level.WARNING if component.overdue else Level.WELL
 
 
 def _rate(waiting: Waiting) -> str:

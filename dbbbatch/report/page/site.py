@@ -72,6 +72,7 @@ def _night_pages(directory: str, seen: Survey) -> Iterator[tuple[str, bytes]]:
         page = render.NightPage(
             night=night,
             site=seen.health.site,
+            over=night.ends <= seen.health.at,
             before=days[number + 2],
             after=days[number],
             unfinished=tuple(file for file in files if render.is_unfinished(file, night)),

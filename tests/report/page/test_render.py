@@ -25,6 +25,7 @@ def index(health: Health | None = None) -> str:
 def page_of(given: Night | None = None, **values: Any) -> render.NightPage:
     others: dict[str, Any] = {
         "site": "summit",
+        "over": True,
         "before": examples.LAST - timedelta(days=1),
         "after": None,
         "unfinished": list(examples.files_of(examples.LAST))[-len(examples.HOSTILE) :],
@@ -142,6 +143,17 @@ class TestOverview:
         assert "4 d ago" in text
         assert "every 60 min" in text
 
+    def test_shows_each_component_as_bad_as_its_troubles(self) -> None:
+        page = index()
+        assert '<span class="critical">✕ later (75), overdue</span>' in page
+        assert '<span class="warning">! failed (1)</span>' in page
+        assert '<span class="unknown">? never</span>' in page
+        assert '<span class="well">✓ ok</span>' in index(examples.well())
+
+    def test_does_not_miss_what_a_night_may_still_bring(self) -> None:
+        assert "10 not found" in index(replace(examples.well(), at=datetime(2026, 12, 1)))
+        assert index(examples.well()).count("so far") == 1
+
     def test_shows_how_long_the_backlog_takes(self) -> None:
         text = " ".join(Structure(index()).text)
         assert "at least 1,203" in text
@@ -175,6 +187,12 @@ class TestNight:
         text = re.sub(r"\s+", " ", " ".join(Structure(night()).text))
         assert "410 of 420 expected exposures found" in text
         assert "target.gen3 archive 253 157 1,015 625" in text
+
+    def test_does_not_warn_of_what_it_may_still_bring(self) -> None:
+        assert '<span class="bar warning"><i style="width:98%">' in night(examples.night())
+        page = night(examples.night(), over=False)
+        assert '<span class="bar "><i style="width:98%">' in page
+        assert "exposures so far" in page
 
     def test_shows_latencies_and_the_worst_files(self) -> None:
         text = re.sub(r"\s+", " ", " ".join(Structure(night()).text))
