@@ -5,10 +5,10 @@ import pty
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
-from dbbbatch.files.scan import Found
 from dbbbatch.passes import progress
 from tests.support.scripts import TOP
 
@@ -81,8 +81,7 @@ def test_a_narrow_terminal_gets_the_most_important_numbers():
 def test_work_is_counted_ahead():
     bar = progress.ProgressBar("finder.a", Counter(), False)
     bar.advance(1, 5)
-    found = [Found(f"{n}", 10, 0, n, 1) for n in range(4)]
-    bar._count(lambda: found)
+    bar._count(lambda: [SimpleNamespace(size_bytes=10)] * 4)
     assert (bar._now.all_files, bar._now.all_size, bar._now.more) == (4, 40, False)
 
 
