@@ -47,14 +47,11 @@ class Seen(NamedTuple):
     what : `str`
         As `dbbbatch.report.health.Trouble` has it.
     message : `str`
-    about : `str`
-        The path or words by which a pass that met the same names it.
     """
 
     label: str
     what: str
     message: str
-    about: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +81,11 @@ class HostView:
     rooms: list[Room] = field(default_factory=list)
     hidden: str = ""
     owner: int | None = None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another user, who is not root, looks than the one that runs passes."""
+        return self.owner is not None and os.geteuid() not in (self.owner, 0)
 
 
 def look_here(settings: Settings, seconds: float) -> HostView:
@@ -156,14 +158,14 @@ def _unwritable(state: Path, owner: int | None) -> Iterator[Seen]:
     for path in (state, *(state / name for name in _WRITTEN)):
         if path.exists() and not _may_change(path, owner):
             message = f"{path}: user {user_named(owner)}, who runs the passes, may not write in it"
-            yield Seen("", "state directory", f"{message}; {advice}", str(path))
+            yield Seen("", "state directory", f"{message}; {advice}")
             break  # the advice is for all of them
     for path in sorted((state / "locks").glob("*.lock")):
         if not path.is_file():
-            yield Seen(_label_of(path), "lock", f"{path}: is no file; remove it", str(path))
+            yield Seen(_label_of(path), "lock", f"{path}: is no file; remove it")
         elif not _may_change(path, owner):
             message = f"{path}: user {user_named(owner)}, who runs the passes, may not write it"
-            yield Seen(_label_of(path), "lock", f"{message}; {advice}", str(path))
+            yield Seen(_label_of(path), "lock", f"{message}; {advice}")
 
 
 def _label_of(path: Path) -> str:

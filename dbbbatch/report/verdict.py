@@ -207,16 +207,25 @@ class _Examination:
         ]
         since = since_seconds(min(told, default=0))
         later = isinstance(self.error, TryLater)
+        if not later and self.seen.is_foreign:
+            yield self._not_seen(str(self.error))
+            return
         what = "database away" if later else "configuration"
         level = judge.level_of_later(since, self.now) if later else Level.CRITICAL
         yield self._trouble("", what, str(self.error), "dbb check", since, level)
 
+    def _not_seen(self, why: str) -> Trouble:
+        """Return that this user is not the one who may see what is asked for."""
+        owner = self.seen.owner
+        advice = "" if owner is None else as_user(owner, str(self.settings.path))
+        return self._trouble("", "not seen", why, advice, level=Level.UNKNOWN)
+
     def _hidden(self) -> Iterator[Trouble]:
-        if hidden := self.seen.hidden:
-            owner = self.seen.owner
-            advice = "" if owner is None else as_user(owner, str(self.settings.path))
-            message = f"{hidden}: how passes of this host ended is not known in full"
-            yield self._trouble("", "not seen", message, advice, level=Level.UNKNOWN)
+        # Said once, also if the database is closed to this user, too.
+        if self.seen.hidden and (self.error is None or isinstance(self.error, TryLater)):
+            yield self._not_seen(
+                f"{self.seen.hidden}: how passes of this host ended is not known in full"
+            )
 
     def _hanging(self) -> Iterator[Trouble]:
         limit = self.settings.site.hang_after

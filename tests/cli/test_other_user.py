@@ -121,14 +121,26 @@ def test_a_change_by_another_user_is_one_line_that_says_who_may(site: Site, comm
     assert picture(site) == before
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
-@pytest.mark.parametrize("command", ["dbb status", "dbb-handoff --dry-run"])
-def test_a_database_in_a_closed_directory_is_not_called_missing(site: Site, command: str) -> None:
+@only_root
+def test_a_database_in_a_closed_directory_is_not_called_missing(site: Site) -> None:
     path = connect.sqlite_path(site.database_url)
     os.chmod(os.path.dirname(path), 0o700)
-    ran = run(site, *command.split())
+    ran = run(site, "dbb-handoff", "--dry-run")
     assert (ran.code, ran.err.count("\n")) == (78, 1)
     assert f"{path}: cannot be reached by user " in ran.err
+
+
+@only_root
+@pytest.mark.parametrize("closed", ["db", "state"])
+def test_the_status_of_what_may_not_be_read_is_not_known(site: Site, closed: str) -> None:
+    give_to_somebody(site)
+    os.chown(site.state, 12345, -1)
+    (site.state if closed == "state" else site.root.parent / "db").chmod(0o700)
+    os.chown(site.root.parent / "db", 12345 if closed == "db" else -1, -1)
+    ran = run(site, "dbb", "status", "--check")
+    assert (ran.code, ran.err) == (3, "")
+    assert ran.out.startswith("DBB UNKNOWN - summit: not seen: ")
+    assert "sudo -u '#12345' " in run(site, "dbb", "status").out
 
 
 @only_root
