@@ -42,11 +42,12 @@
     found.hidden = !part;
     list.replaceChildren();
     if (!part) return;
-    let count = 0, unread = 0;
+    let count = 0, looked = 0, unread = 0;
     for (const night of nights) {
       hits.textContent = `Looking in ${night} …`;
       await load(night);
       if (mine !== turn) return;
+      looked++;
       if (!files.has(night)) unread++;
       for (const [state, directory, names] of files.get(night) ?? []) {
         for (const name of names) {
@@ -58,7 +59,7 @@
     }
     hits.textContent = (count > MOST ? `More than ${MOST} files: here are ${MOST} of them; type more of the name.`
       : count === 1 ? "1 file." : `${count || "No"} files.`)
-      + ` Nights looked at: ${nights.length}.` + (unread ? ` Could not be read: ${unread}.` : "")
+      + ` Nights looked at: ${looked}.` + (unread ? ` Could not be read: ${unread}.` : "")
       + (count ? " More of one: dbb history PATH" : "");
   };
 
