@@ -85,14 +85,6 @@ def nights(
     return reader.read()
 
 
-def single_night(settings: Settings, day: date, each: Each | None = None) -> Night:
-    """Return one night, as `nights` does; its cost follows what came since."""
-    settings.require("report")
-    reader = _NightReader(settings, day, day, each)
-    reader.tally_of(day)
-    return reader.read()[0]
-
-
 #: Statuses of ingests that have a reason.
 _INGEST_FAILED = ("FAILURE", "UNKNOWN", "INVALID")
 

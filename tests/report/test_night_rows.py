@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from dbbbatch.config.sections import Report
 from dbbbatch.database import connect
 from dbbbatch.errors import ConfigError
 from dbbbatch.report import night_rows
-from dbbbatch.report.night_rows import nights, single_night
+from dbbbatch.report.night_rows import nights
 from dbbbatch.report.nights import Night, NightFile, Step
 
 Row = Callable[..., int]
@@ -124,7 +124,6 @@ def test_files_of_other_nights_are_left_out(settings: Settings, handoff_row: Row
         handoff_row(name, "FOUND", relpath=f"2026-11-{day}", discovered_at=at("02:00", 25))
     found = nights(with_report(settings, nights=3))
     assert [(night.day.day, night.files) for night in found] == [(25, 0), (24, 1)]
-    assert single_night(settings, date(2026, 11, 22)).files == 1
     assert len(nights(settings, count=4)) == 4
 
 
@@ -310,9 +309,3 @@ def test_only_the_nights_that_are_asked_for_are_read(
     nights(settings)
     assert len(steps) > 10
     assert [one for one in steps if re.match("SCAN (?!target|json_each|page)", one)] == []
-
-
-def test_a_night_is_a_day_long(settings: Settings, whole_way: Row) -> None:
-    whole_way("a.fits")
-    night = single_night(settings, DAY)
-    assert night.ends - night.begins == timedelta(days=1)
