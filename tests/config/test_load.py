@@ -462,7 +462,7 @@ def test_what_is_wrong_with_alerts_stops_no_pass(write, key, expected):
     assert "[alert] " in problem
     assert expected in problem
     assert settings.alert.command is settings.alert.ping is None
-    assert problem in load.examine(settings.path, registry)[1]
+    assert problem in load.examine_file(settings.path, registry)[1]
 
 
 def test_alerts_may_name_the_section_in_a_url_and_the_subject_in_a_command(write):

@@ -214,7 +214,7 @@ def test_copy_beside_that_has_its_blocks_is_as_long_as_what_was_written(tmp_path
     source = write(tmp_path / "a", "x" * (5 << 20))
     sizes = []
 
-    def measured(descriptor, block, real=place._write_block):
+    def measured(descriptor, block, real=place.write_block):
         sizes.append(os.fstat(descriptor).st_size)
         real(descriptor, block)
 

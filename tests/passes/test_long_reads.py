@@ -112,7 +112,7 @@ def test_a_copy_to_another_file_system_goes_no_further(
 ) -> None:
     finding = Finding(settings, tmp_path, source=other_file_system)
     finding.put("a", b"x" * (1 << 20))
-    real = place._write_block
+    real = place.write_block
 
     def write(descriptor: int, block: memoryview) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
