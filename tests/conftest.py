@@ -53,7 +53,7 @@ def _no_configuration_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    """Give what makes databases of each kind; PostgreSQL is started when first asked for."""
+    """Yield what makes databases of each kind; PostgreSQL is started when first asked for."""
     made = Databases(tmp_path_factory.mktemp("databases"))
     yield made
     made.close()
@@ -67,14 +67,14 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def database_url(backend: str, databases: Databases, tmp_path: Path) -> Iterator[str]:
-    """Give the URL of a database of its own with the schema in place (as after ``dbb init``)."""
+    """Yield the URL of a database of its own with the schema in place (as after ``dbb init``)."""
     with databases.fresh(backend, tmp_path) as url:
         yield url
 
 
 @pytest.fixture
 def empty_database_url(backend: str, databases: Databases, tmp_path: Path) -> Iterator[str]:
-    """Give the URL of a database of its own that holds nothing."""
+    """Yield the URL of a database of its own that holds nothing."""
     with databases.fresh(backend, tmp_path, schema=False) as url:
         yield url
 
@@ -92,7 +92,7 @@ def database(database_url: str) -> Iterator[Any]:
 
 @pytest.fixture
 def site(tmp_path: Path, database_url: str) -> Site:
-    """Give two sites side by side, far end a directory, with the usual configuration written."""
+    """Return two sites side by side, far end a directory, with the usual configuration written."""
     return Site(tmp_path / "site", database_url).write()
 
 
@@ -108,13 +108,13 @@ def _session_ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ss
 
 @pytest.fixture
 def ssh_server(_session_ssh_server: ssh.SshServer) -> ssh.SshServer:
-    """Give a running SSH server that tests share: do not stop it."""
+    """Return a running SSH server that tests share: do not stop it."""
     return _session_ssh_server
 
 
 @pytest.fixture
 def own_ssh_server(tmp_path: Path) -> Iterator[ssh.SshServer]:
-    """Give a running SSH server of this test's own, which it may stop, pause or start again."""
+    """Yield a running SSH server of this test's own, which it may stop, pause or start again."""
     if what := ssh.missing():
         pytest.skip(what)
     directory = tmp_path / "ssh"
@@ -127,13 +127,13 @@ def own_ssh_server(tmp_path: Path) -> Iterator[ssh.SshServer]:
 
 @pytest.fixture
 def ssh_site(tmp_path: Path, database_url: str, ssh_server: ssh.SshServer) -> Site:
-    """Give two sites side by side, the far end reached by ssh and rsync."""
+    """Return two sites side by side, the far end reached by ssh and rsync."""
     return Site(tmp_path / "site", database_url, ssh_server).write()
 
 
 @pytest.fixture(scope="session")
 def fits_files() -> list[Path]:
-    """Give real FITS files (images, tables, compressed ones; 3 to 90 kB) that astropy brings."""
+    """Return real FITS files (images, tables, compressed ones; 3 to 90 kB) that astropy brings."""
     import astropy.io.fits
 
     found = sorted((Path(astropy.io.fits.__file__).parent / "tests" / "data").glob("*.fits"))
@@ -143,7 +143,7 @@ def fits_files() -> list[Path]:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
-    """Give a function that puts a script first on PATH: ``program("rsync", "exit 24")``."""
+    """Return a function that puts a script first on PATH: ``program("rsync", "exit 24")``."""
     directory = tmp_path / "programs"
     directory.mkdir()
     monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
@@ -159,7 +159,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
 
 @pytest.fixture
 def other_file_system(tmp_path: Path) -> Iterator[Path]:
-    """Give a directory on another file system than `tmp_path`."""
+    """Yield a directory on another file system than `tmp_path`."""
     path = Path(tempfile.mkdtemp(dir="/dev/shm"))
     if path.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("/dev/shm is on the file system of the temporary directory")
@@ -169,7 +169,7 @@ def other_file_system(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> load.Settings:
-    """Give the settings of a site without sections, on a database of its own."""
+    """Return the settings of a site without sections, on a database of its own."""
     return load.Settings(
         path=tmp_path / "dbb.toml",
         site=defaults(sections.Site, name="archive", state=str(tmp_path / "state")),

@@ -29,7 +29,7 @@ def backend() -> str:
 
 @pytest.fixture
 def site(tmp_path: Path, database_url: str, ssh_server: SshServer, fits_files: list[Path]) -> Site:
-    """Give the site that crontab.example is about, its buffer full of FITS files."""
+    """Return the site that crontab.example is about, its buffer full of FITS files."""
     made = Site(tmp_path / "site", database_url, ssh_server)
     register = made.root / "register"
     register.write_text(f'#!/bin/sh\nbasename "$1" >>{made.root}/catalog\n')
@@ -51,7 +51,7 @@ def site(tmp_path: Path, database_url: str, ssh_server: SshServer, fits_files: l
 
 
 def crontab(site: Site, **settings: str) -> str:
-    """Give crontab.example with other settings; the lines of the jobs stay as they are."""
+    """Return crontab.example with other settings; the lines of the jobs stay as they are."""
     scripts = Path(sys.executable).parent
     assert (scripts / "dbb-handoff").exists(), "dbbbatch is not installed beside this Python"
     values = {"PATH": f"{scripts}:/usr/bin:/bin", "DBB_CONFIG": str(site.config), **settings}
@@ -65,7 +65,7 @@ def crontab(site: Site, **settings: str) -> str:
 
 
 def jobs(text: str) -> list[str]:
-    """Give the commands that cron starts every minute."""
+    """Return the commands that cron starts every minute."""
     return [line.split(None, 5)[5] for line in text.splitlines() if line.startswith("* ")]
 
 
@@ -242,7 +242,7 @@ def test_its_lines_beside_each_other_while_work_outlasts_their_interval(
 
 @pytest.fixture
 def cron(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Give a function that starts a real cron daemon with one crontab and nothing else to do.
+    """Yield a function that starts a real cron daemon with one crontab and nothing else to do.
 
     It lives in mount and process namespaces of its own, where the system's crontabs are hidden; all
     its jobs end with it. The function gives the directory where what jobs print is kept.

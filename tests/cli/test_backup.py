@@ -145,5 +145,5 @@ def test_postgresql_has_its_own(site: Site, tmp_path):
 
 
 def path_of(site: Site) -> str:
-    """Give the file of the site's database."""
+    """Return the file of the site's database."""
     return site.database_url.removeprefix("sqlite:///")

@@ -15,7 +15,7 @@ HOSTILE = [b"two\nlines", b'it\'s "$(x)" `y`', b"caf\xe9\xff", b"-rf", b"back\\s
 
 
 def paths(out: str) -> list[bytes]:
-    """Give the paths that a shell makes of the lines that begin a file."""
+    """Return the paths that a shell makes of the lines that begin a file."""
     words = [line for line in out.splitlines() if not line.startswith(" ")]
     script = f"printf '%s\\0' {' '.join(words)}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, check=True)

@@ -35,7 +35,7 @@ def assert_harmless(ran: Ran) -> None:
 
 @pytest.fixture
 def full(site: Site) -> Site:
-    """Give a site with a file at each place, and a hostile text in every column that holds any."""
+    """Return a site with a file at each place, and a hostile text in every column with text."""
     for rel in ("night/sent", "night/kept"):
         site.put(rel)
     assert site.run("dbb-handoff").code == 0

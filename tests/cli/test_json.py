@@ -48,7 +48,7 @@ def test_every_command_with_json_is_asked_here() -> None:
 
 @pytest.fixture
 def site_with_all(site: Site) -> Site:
-    """Give a site with a stored, a quarantined and a missing file, and a pause."""
+    """Return a site with a stored, a quarantined and a missing file, and a pause."""
     for name in ("a", "b"):
         site.put(f"2026-11-24/{name}")
     for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):

@@ -25,7 +25,7 @@ SOON = "2999-01-01 00:00:00.000000"
 
 @pytest.fixture
 def troubled(site: Site) -> Site:
-    """Give a site with files in each trouble that a table knows."""
+    """Return a site with files in each trouble that a table knows."""
     site.put_all(["n/missing", "n/corrupt", "n/again", "n/gave-up", "n/invalid", "n/claimed"])
     for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):
         assert site.run(script).code == 0

@@ -144,7 +144,7 @@ class TestInit:
 
 
 def paused(site: Site) -> list[dict[str, Any]]:
-    """Give the components that are paused, as `dbb status` has them."""
+    """Return the components that are paused, as `dbb status` has them."""
     components = json.loads(site.run("dbb", "status", "--json").out)["components"]
     return [one for one in components if one["state"] == "paused"]
 

@@ -48,14 +48,14 @@ KEPT = ("said", "passes")
 
 
 def picture(site: Site) -> dict[Path, tuple[int, int]]:
-    """Give whatever lies in the state directory and beside the database, with owner and time."""
+    """Return whatever lies in the state directory and beside the database, with owner and time."""
     below = (*site.state.rglob("*"), *(site.root.parent / "db").rglob("*"), site.root / "other")
     found = {path: path.stat() for path in below if path.exists()}
     return {path: (status.st_uid, status.st_mtime_ns) for path, status in found.items()}
 
 
 def give_to_somebody(site: Site) -> None:
-    """Have all but the configuration belong to the user that the tests have beside root."""
+    """Let everything except the configuration belong to the tests' user that is not root."""
     for top in (site.root, site.root.parent / "db"):
         for path in (top, *top.rglob("*")):
             if path not in (site.root, site.config):
@@ -66,7 +66,7 @@ def give_to_somebody(site: Site) -> None:
 
 @pytest.fixture
 def site(databases: Databases) -> Iterator[Site]:
-    """Give a site that somebody else may read, with the outcome of a pass and a new file."""
+    """Yield a site that somebody else may read, with the outcome of a pass and a new file."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         root.chmod(0o755)

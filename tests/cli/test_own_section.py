@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 @pytest.fixture
 def broken(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """Give a site with a sound target and one whose plugin cannot be imported."""
+    """Return a site with a sound target and one whose plugin cannot be imported."""
     package = tmp_path / "package"
     information = package / "broken-1.0.dist-info"
     information.mkdir(parents=True)

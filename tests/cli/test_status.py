@@ -22,7 +22,7 @@ NOW = datetime(2026, 11, 30, 9, 30)
 
 
 def sick() -> Health:
-    """Give a site with a bit of everything."""
+    """Return a site with a bit of everything."""
     long = "/data/very/long/path/of/a/storage/area/that/no/terminal/of/80/columns/holds/storage"
     return Health(
         at=NOW,
@@ -96,7 +96,7 @@ def sick() -> Health:
 
 @pytest.fixture
 def shown(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Give a function that shows a state of health as `dbb status` does, and gives the lines."""
+    """Return a function that shows a state of health as `dbb status` does, and gives the lines."""
 
     def show(health: Health, *, short: bool = False) -> list[str]:
         status._show(health, short)

@@ -96,7 +96,7 @@ backfill:
 
 
 def convert(tmp_path: Path, *texts: str) -> tuple[dict[str, Any], Ran]:
-    """Give what files become, of which the checks made no complaint."""
+    """Return what files become, of which the checks made no complaint."""
     files = []
     for number, text in enumerate(texts):
         files.append(str(tmp_path / f"{number}.yaml"))

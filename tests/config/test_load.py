@@ -126,7 +126,7 @@ def test_every_problem_names_the_file(write):
 
 
 def second(**directories):
-    """Give a second handoff beside that of HANDOFF."""
+    """Return a second handoff beside that of HANDOFF."""
     text = HANDOFF.replace("handoff.a", "handoff.b").replace("/d/", "/d2/").replace("/e/", "/e2/")
     for key, path in directories.items():
         text = text.replace(f'{key} = "/d2/{key}"', f'{key} = "{path}"')
@@ -266,7 +266,7 @@ def test_a_target_without_a_time_limit_is_refused(write):
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    """Have the current directory searched, then another place, where a sound file lies."""
+    """Search the current directory, then another place, where a correct file lies."""
     here, there = tmp_path / "here", tmp_path / "there"
     for directory in (here, there):
         directory.mkdir()

@@ -8,7 +8,7 @@ from dbbbatch.targets import registry
 
 @pytest.fixture
 def problems(tmp_path):
-    """Give what is wrong with a site of two handoffs, two finders and a tree of links.
+    """Return what is wrong with a site of two handoffs, two finders and a tree of links.
 
     All on this machine; directories are changed by "SECTION key".
     """

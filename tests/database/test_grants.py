@@ -25,7 +25,7 @@ As = Callable[[str], Site]
 
 
 def granted(role: str) -> set[tuple[str, str]]:
-    """Give tables and rights that the page grants to a role, beside SELECT."""
+    """Return tables and rights that the page grants to a role, beside SELECT."""
     found = set()
     for grant in GRANTS:
         rights, tables, roles = re.fullmatch(r"GRANT (.+) ON (.+) TO (.+);", grant).groups()
@@ -41,7 +41,7 @@ def needed(*kinds: str) -> set[tuple[str, str]]:
 
 @pytest.fixture
 def run_as(site: Site, database_url: str, databases: Any) -> Iterator[As]:
-    """Give a function that lets the site's scripts connect as a role of the page."""
+    """Yield a function that lets the site's scripts connect as a role of the page."""
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     execute = databases.postgres.execute
     for role in ROLES.values():

@@ -12,7 +12,7 @@ PAGE = (TOP / "docs" / "command-and-link.md").read_text()
 
 
 def words(section: str, head: str) -> list[str]:
-    """Give the first column of a table in a section."""
+    """Return the first column of a table in a section."""
     text = PAGE.split(f"## {section}")[1].split("\n## ")[0]
     table = text.split(f"| {head} |")[1].split("\n\n")[0]
     return re.findall(r"^\| `\{?(\w+)\}?`", table, re.MULTILINE)

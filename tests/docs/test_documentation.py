@@ -62,7 +62,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def command_lines(text: str) -> Iterator[str]:
-    """Give what a page says to type: lines of shell blocks, and inline code, that run a script."""
+    """Yield what a page says to type: lines of shell blocks, and inline code, that run a script."""
     for block in re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             yield from re.split(r"&&|\|", re.sub(r"\s#.*", "", line))
@@ -108,7 +108,7 @@ def test_each_command_is_on_an_operators_page(name: str) -> None:
 
 
 def exit_codes() -> set[int]:
-    """Give every exit code that the code has a name for."""
+    """Return every exit code that the code has a name for."""
     named = [vars(errors)[name] for name in vars(errors) if isinstance(vars(errors)[name], type)]
     return {runner.EXIT_OK, runner.EXIT_FAILED, runner.EXIT_UNFORESEEN} | {
         error.exit_code for error in named if issubclass(error, errors.DbbError)
@@ -224,7 +224,7 @@ class TestCrontab:
     LINES = (TOP / "crontab.example").read_text().splitlines()
 
     def jobs(self) -> list[tuple[str, str]]:
-        """Give the lines that start something: their five fields of time, and the command."""
+        """Return the lines that start something: their five fields of time, and the command."""
         found = []
         for line in self.LINES:
             if line.strip() and not line.startswith("#") and not re.match(r"\w+=", line):

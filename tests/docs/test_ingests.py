@@ -20,7 +20,7 @@ EXAMPLE = DOCS / "example-plugin"
 
 
 def table(page: str, heading: str) -> list[list[str]]:
-    """Give the rows of the first table below a heading."""
+    """Return the rows of the first table below a heading."""
     text = (DOCS / page).read_text().split(f"## {heading}\n")[1]
     lines = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
     assert lines is not None

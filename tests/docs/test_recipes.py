@@ -16,7 +16,7 @@ NAME = "2026-11-24/a.fits"
 
 
 def recipe(page: str, heading: str, begin: str) -> list[list[str]]:
-    """Give the commands of the shell block below a heading that begins so."""
+    """Return the commands of the shell block below a heading that begins so."""
     text = (TOP / "docs" / page).read_text().split(f"## {heading}\n")[1]
     block = re.search(rf"```sh\n({re.escape(begin)}.*?)```", text, re.DOTALL)
     assert block is not None
@@ -25,7 +25,7 @@ def recipe(page: str, heading: str, begin: str) -> list[list[str]]:
 
 @pytest.fixture
 def site(site: Site) -> Site:
-    """Give a site after a night, with the names that the pages use."""
+    """Return a site after a night, with the names that the pages use."""
     site.write(targets={"gen3": {}})
     site.put_all([NAME, *(f"2026-11-24/{n}.fits" for n in range(4))])
     for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):

@@ -13,7 +13,7 @@ _PROPERTY = "kill points"
 
 @pytest.fixture
 def sweep(record_property: Callable[[str, object], None]) -> Callable[..., Swept]:
-    """Give `tests.killing.sweep.sweep`; where system calls cannot be held, skip."""
+    """Return `tests.killing.sweep.sweep`; where system calls cannot be held, skip."""
     if why := supervisor.unavailable():
         pytest.skip(why)
 
@@ -27,7 +27,7 @@ def sweep(record_property: Callable[[str, object], None]) -> Callable[..., Swept
 
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-    """Say how many points were tried: a sweep that tried few shows little."""
+    """Report how many points were tried: a sweep that tried few shows little."""
     lines = [
         f"{report.nodeid}: {value}"
         for report in terminalreporter.getreports("passed")

@@ -26,7 +26,7 @@ class Preloaded(Server):
         super().__init__(__name__)
 
     def serve(self, request: Mapping[str, Any]) -> None:
-        """Have a request of `supervisor.supervise` served by a fork."""
+        """Serve a request of `supervisor.supervise` by a fork."""
         trouble = b""
         with self.ask(request) as connection:
             while part := connection.recv(4096):

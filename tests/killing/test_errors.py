@@ -42,7 +42,7 @@ def _supervisor() -> None:
 
 
 def roots(site: Site) -> list[str]:
-    """Give what is configured, and the files of an SQLite database."""
+    """Return what is configured, and the files of an SQLite database."""
     directories = [
         *(site.buffer, site.holding, site.quarantine, site.far_buffer, site.staging),
         *(site.storage, site.storage_quarantine, site.state),

@@ -25,7 +25,7 @@ STORED = ("night/a.fits", "c.fits")
 
 
 def site(directory: Path, url: str) -> Site:
-    """Give a site whose holding area has the files, and whose endpoint has stored some."""
+    """Return a site whose holding area has the files, and whose endpoint has stored some."""
     made = Site(directory / "site", url)
     confirm = shlex.join([sys.executable, f"{TOP}/bin/dbb", "-c", str(made.config), "confirm"])
     made.write(handoff={"purge_after": 0, "min_free": 0}, endpoint={"confirm": confirm})

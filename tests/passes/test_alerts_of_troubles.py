@@ -28,7 +28,7 @@ _TOLD = [case for case in CASES if case.what != "put off"]
 
 
 def in_metrics(site: Site) -> set[tuple[str, str, str]]:
-    """Give component, kind and level of the troubles that metrics have."""
+    """Return component, kind and level of the troubles that metrics have."""
     text = metrics.as_metrics(survey(site.settings(), with_files=False, count=1)).decode()
     connect.disconnect()
     return {

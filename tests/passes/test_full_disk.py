@@ -57,7 +57,7 @@ def one_line(capsys: pytest.CaptureFixture[str], *parts: object) -> None:
 
 
 def whole(directory: Path, sent: dict[str, bytes]) -> bool:
-    """Tell whether each file of a directory is one that was sent, with all that is in it."""
+    """Return whether each file of a directory is one that was sent, with all that is in it."""
     return tree(directory).items() <= sent.items()
 
 
@@ -66,7 +66,7 @@ def whole(directory: Path, sent: dict[str, bytes]) -> bool:
 
 @pytest.fixture(params=["cp", "rsync over ssh"])
 def far(request: pytest.FixtureRequest, tmp_path: Path, database_url: str, disk: SmallDisk) -> Site:
-    """Give a site whose endpoint has its staging and buffer on the small disk."""
+    """Return a site whose endpoint has its staging and buffer on the small disk."""
     ssh = None if request.param == "cp" else request.getfixturevalue("ssh_server")
     return at_the_far_end(Site(tmp_path / "site", database_url, ssh), disk)
 
@@ -180,7 +180,7 @@ def test_one_file_for_which_few_more_can_be_made_is_not_blamed(site: Site, disk:
 
 @pytest.fixture
 def place_there(disk: SmallDisk) -> sessions.EndpointAddress:
-    """Give a far end on the small disk, to be talked to without a handoff."""
+    """Return a far end on the small disk, to be talked to without a handoff."""
     for name in ("staging", "buffer"):
         (disk.path / name).mkdir()
     return sessions.EndpointAddress(f"{disk.path}/buffer", f"{disk.path}/staging", None, {})
@@ -286,7 +286,7 @@ def test_a_far_end_with_less_room_than_it_must_keep(
 
 @pytest.fixture
 def near(site: Site, disk: SmallDisk) -> Site:
-    """Give a site whose buffer, holding and quarantine are on the small disk."""
+    """Return a site whose buffer, holding and quarantine are on the small disk."""
     for area in ("buffer", "holding", "quarantine"):
         setattr(site, area, disk.path / area)
         (disk.path / area).mkdir()
@@ -489,7 +489,7 @@ def test_a_full_disk_of_ours_is_said_once_and_when_it_is_over(
 
 
 def _all_files(site: Site) -> dict[str, bytes]:
-    """Give the files where a handoff or a finder may have them, wherever that is."""
+    """Return the files where a handoff or a finder may have them, wherever that is."""
     areas = (site.buffer, site.holding, site.far_buffer, site.storage)
     return {rel: content for area in areas for rel, content in tree(area).items()}
 
@@ -499,7 +499,7 @@ def _all_files(site: Site) -> dict[str, bytes]:
 
 @pytest.fixture
 def storing(settings: load.Settings, disk: SmallDisk, tmp_path: Path) -> Finding:
-    """Give a finder with storage on the small disk, and a target that waits for its files."""
+    """Return a finder with storage on the small disk, and a target that waits for its files."""
     made = Finding(settings, disk.path, tmp_path / "source", min_free=0, retry_wait=0)
     made.add_target()
     return made
@@ -537,7 +537,7 @@ def everything_is_stored(storing: Finding, files: dict[str, bytes]) -> None:
 
 @pytest.fixture
 def fills(monkeypatch: pytest.MonkeyPatch, disk: SmallDisk) -> Callable[[int, int], None]:
-    """Have the small disk filled, but for so many blocks, when so many copies have been made."""
+    """Fill the small disk, except so many blocks, when so many copies have been made."""
     real = place.copy_beside
 
     def set_up(copies: int, blocks: int) -> None:

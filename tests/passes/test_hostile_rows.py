@@ -38,7 +38,7 @@ ASTRAY = [
 
 @pytest.fixture
 def site(site: Site) -> Site:
-    """Give a site whose janitor may purge at once, and a file beside its directories."""
+    """Return a site whose janitor may purge at once, and a file beside its directories."""
     ours = [sys.executable, f"{TOP}/bin/dbb", "-c", str(site.config), "confirm"]
     confirm = shlex.join(ours)
     site.write(
@@ -76,7 +76,7 @@ def insert_all(at: Site, table: str, **values: Any) -> int:
 
 
 def outside(site: Site) -> dict[str, bytes]:
-    """Give what is there beside the configured roots, and in the state directory, but our notes."""
+    """Return what is beside the configured roots, and in the state directory except notes."""
     roots = (site.buffer, site.holding, site.far_buffer, site.staging, site.storage)
     roots = (*roots, site.quarantine, site.storage_quarantine)
     found = {}

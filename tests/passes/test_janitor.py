@@ -616,7 +616,7 @@ class TestOtherAlgorithm:
         return site
 
     def found(self, site: Site, **keys: Any) -> None:
-        """Have the endpoint's finder record others."""
+        """Let the endpoint's finder record others."""
         handoff = {**KEYS, "checksum": "sha256"}
         confirm = site.settings().handoff[site.name].endpoint.confirm
         site.write(handoff=handoff, endpoint={"confirm": confirm}, finder=keys)

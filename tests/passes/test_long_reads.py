@@ -151,7 +151,7 @@ def test_a_backfill_reads_no_further(finding: Finding, how: Any, code: int) -> N
 
 @pytest.fixture
 def by_logs(settings: Any, tmp_path: Path) -> Finding:
-    """Give a finder that reads rsync's logs, and a log that names a, b and c in this order."""
+    """Return a finder that reads rsync's logs, and a log that names a, b and c in this order."""
     made = Finding(
         settings,
         tmp_path,

@@ -120,7 +120,7 @@ def test_what_is_over_is_told_in_the_words_in_which_it_began(a_pass):
 
 @pytest.fixture
 def full(tmp_path, monkeypatch):
-    """Give a function after which nothing takes up more of the disk of the state directory."""
+    """Return a function after which nothing takes up more of the disk of the state directory."""
     opened = os.open
 
     def fill():

@@ -30,7 +30,7 @@ def _leases(tmp_path: Path) -> None:
 
 @pytest.fixture(params=[False, True], ids=["one_file_system", "two"])
 def source(request: pytest.FixtureRequest, site: Site, other_file_system: Path) -> Path:
-    """Give a finder's source, on storage's file system or on another one."""
+    """Return a finder's source, on storage's file system or on another one."""
     if request.param:
         site.far_buffer = other_file_system
     site.write(finder={"source": site.far_buffer}, endpoint={"buffer": site.root / "elsewhere"})

@@ -66,7 +66,7 @@ def run(settings):
 
 @pytest.fixture
 def runs(settings):
-    """Give the rows of `run`: outcome, exit code, counts, message."""
+    """Return the rows of `run`: outcome, exit code, counts, message."""
 
     def runs():
         connect.connect(settings.database)
@@ -183,7 +183,7 @@ def test_with_wait_a_second_start_takes_its_turn(run, other_pass):
 
 @pytest.fixture
 def hanging_pass(tmp_path):
-    """Have another process hold the lock, and say that it has had it for 26 hours."""
+    """Let another process hold the lock, and record that it has held it for 26 hours."""
     path = tmp_path / "state" / "locks" / "demo.a.lock"
     code = (
         "import sys, pathlib; from dbbbatch.files.lock import Lock;"

@@ -12,7 +12,7 @@ Insert = Callable[..., int]
 
 @pytest.fixture
 def insert(database: Any) -> Insert:
-    """Give a function that writes one row, ``insert("run", site=…, …)``, and gives its id."""
+    """Return a function that writes one row, ``insert("run", site=…, …)``, and gives its id."""
 
     def write(table: str, **values: Any) -> int:
         names = ", ".join(values)
@@ -27,7 +27,7 @@ def insert(database: Any) -> Insert:
 
 @pytest.fixture
 def run_row(insert: Insert) -> Callable[..., int]:
-    """Give a function that writes a row of `run`."""
+    """Return a function that writes a row of `run`."""
 
     def write(script: str, name: str, outcome: str, minute: int, **more: Any) -> int:
         values: dict[str, Any] = {
@@ -49,7 +49,7 @@ def run_row(insert: Insert) -> Callable[..., int]:
 
 @pytest.fixture
 def handoff_row(insert: Insert) -> Callable[..., int]:
-    """Give a function that writes a row of `handoff_file`."""
+    """Return a function that writes a row of `handoff_file`."""
 
     def write(filename: str, status: str, **more: Any) -> int:
         values: dict[str, Any] = {
@@ -68,7 +68,7 @@ def handoff_row(insert: Insert) -> Callable[..., int]:
 
 @pytest.fixture
 def stored(insert: Insert) -> Callable[..., int]:
-    """Give a function that writes a row of `file`."""
+    """Return a function that writes a row of `file`."""
 
     def write(filename: str, status: str = "STORED", **more: Any) -> int:
         values: dict[str, Any] = {
@@ -99,7 +99,7 @@ def target(insert: Insert) -> int:
 
 @pytest.fixture
 def ingest_row(insert: Insert, target: int) -> Callable[..., int]:
-    """Give a function that writes a row of `ingest_state`."""
+    """Return a function that writes a row of `ingest_state`."""
 
     def write(file: int, status: str, **more: Any) -> int:
         values: dict[str, Any] = {"changed_at": "2026-11-24 05:20:00.000000"}

@@ -33,7 +33,7 @@ def shown(waiting: list[Waiting]) -> list[tuple[str, str, int, bool, int | None]
 
 @pytest.fixture
 def row_of(handoff_row: Row, site: Site) -> Callable[..., int]:
-    """Give a function that writes the row of a file that lies in the buffer."""
+    """Return a function that writes the row of a file that lies in the buffer."""
 
     def write(rel: str, status: str, **more: Any) -> int:
         path = site.put(rel)
@@ -152,7 +152,7 @@ def test_of_a_directory_that_cannot_be_read_it_is_not_said_that_nothing_waits(si
 
 @pytest.fixture
 def _hanging(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have the disk of the buffer hang after the first file."""
+    """Let the disk of the buffer hang after the first file."""
     disk, really = threading.Event(), backlog.scan
 
     def scan(root: str, *args: Any, **more: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"])
 
 @pytest.fixture
 def state(site: Site) -> Path:
-    """Give the state directory of a site, as after a pass."""
+    """Return the state directory of a site, as after a pass."""
     for name in ("locks", "said", "passes"):
         (site.state / name).mkdir()
     (site.state / "locks" / "handoff.latiss.lock").touch()

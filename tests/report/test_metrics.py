@@ -28,7 +28,7 @@ Samples = dict[tuple[str, ...], float]
 
 
 def read(text: bytes) -> Samples:
-    """Give the values by name and labels, as ``("dbb_x", "label=value", …)``."""
+    """Return the values by name and labels, as ``("dbb_x", "label=value", …)``."""
     return {
         (one.name, *(f"{name}={value}" for name, value in sorted(one.labels.items()))): one.value
         for family in text_string_to_metric_families(text.decode())
@@ -118,7 +118,7 @@ RECENT = [("summit", "handoff.a", "ok", 59)], [("summit", "handoff.a", "delivere
 
 
 def as_metrics(health: Health, *nights: Night) -> bytes:
-    """Give the metrics where the database counted `RECENT`."""
+    """Return the metrics where the database counted `RECENT`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "recent_counts", lambda: RECENT)
         return metrics.as_metrics(Survey(health=health, nights=nights))

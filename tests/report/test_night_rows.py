@@ -51,7 +51,7 @@ def with_report(settings: Settings, **keys: Any) -> Settings:
 
 @pytest.fixture
 def whole_way(handoff_row: Row, stored: Row, ingest_row: Row) -> Callable[..., tuple[int, int]]:
-    """Give a function that writes a file that went all the way, and gives its two ids."""
+    """Return a function that writes a file that went all the way, and gives its two ids."""
 
     def write(filename: str, relpath: str = "2026-11-24", **more: Any) -> tuple[int, int]:
         usual = {"discovered_at": at("02:00"), "delivered_at": at("02:01"), "held_at": at("02:02")}

@@ -27,7 +27,7 @@ Row = Callable[..., int]
 
 @pytest.fixture
 def state(settings: Settings) -> Path:
-    """Give the state directory of `settings`."""
+    """Return the state directory of `settings`."""
     path = Path(settings.site.state)
     path.mkdir()
     return path

@@ -62,7 +62,7 @@ class Finding:
         )
 
     def plan(self, **options):
-        """Give what a dry run says."""
+        """Return what a dry run says."""
         made = runner.plan_pass(
             self._work(self.finder), self.settings, self.finder, runner.Options(**options)
         )
@@ -101,7 +101,7 @@ class Finding:
 
 
 def tree(directory):
-    """Give the content of files below a directory by relative path: not sentinel and reasons."""
+    """Return the content of files below a directory by relative path: not sentinel and reasons."""
     found = {}
     for top, _, names in os.walk(directory):
         for name in names:

@@ -54,7 +54,7 @@ def make_pass(site: Site, **options: Any) -> int:
 
 
 def rows(site: Site, columns: str = "status", table: str = "handoff_file") -> list[Any]:
-    """Give columns of a table, in any order; single ones bare."""
+    """Return columns of a table, in any order; single ones bare."""
     connect.connect(site.settings().database)
     try:
         found = connect.execute(f"SELECT {columns} FROM {table}").fetchall()
@@ -71,7 +71,7 @@ def change(site: Site, sql: str, *values: Any) -> None:
 
 
 def statuses(site: Site) -> dict[str, str]:
-    """Give the status of each file by its relative path (the last version of it)."""
+    """Return the status of each file by its relative path (the last version of it)."""
     found = rows(site, "relpath, filename, status, id")
     return {
         names.join(relpath, filename): status
@@ -85,12 +85,12 @@ def wait_over(site: Site) -> None:
 
 
 def contents(files: Sequence[str | bytes]) -> dict[str, bytes]:
-    """Give files of these names, their content is their name."""
+    """Return files of these names, their content is their name."""
     return {os.fsdecode(rel): os.fsencode(rel) for rel in files}
 
 
 def receiving(root: Path, config: Path | None = None) -> str:
-    """Give a template for `remote` by which `dbb receive` answers, as for a key of sshd.
+    """Return a template for `remote` by which `dbb receive` answers, as for a key of sshd.
 
     Its staging and buffer are in ``root``; its configuration is written beside that, unless told.
     """

@@ -22,7 +22,7 @@ class Box:
         self.command = f"sh -c 'test ! -e {self.broken} && cat > {name}.mail || exit 7'"
 
     def new(self) -> list[str]:
-        """Give the messages that came since the last time."""
+        """Return the messages that came since the last time."""
         paths = sorted(self._directory.glob("*.mail"))
         found = [path.read_text() for path in paths]
         for path in paths:

@@ -47,7 +47,7 @@ class Postgres:
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """Have no server for a while."""
+        """Stop the server for a while."""
         self._server._stop()
         try:
             yield
@@ -72,7 +72,7 @@ class Postgres:
         self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def url(self, name: str) -> str:
-        """Give the URL of a database of this server."""
+        """Return the URL of a database of this server."""
         return self._server.get_uri(database=name)
 
     def template(self, fill: Callable[[str], None]) -> str:

@@ -92,7 +92,7 @@ class Site:
         return self
 
     def settings(self) -> Any:
-        """Give the settings as the scripts read them."""
+        """Return the settings as the scripts read them."""
         from dbbbatch.config import load
 
         return load.load(self.config)
@@ -116,7 +116,7 @@ class Site:
 
 
 def tree(directory: Path) -> dict[str, bytes]:
-    """Give the content of every file below a directory, by relative path.
+    """Return the content of every file below a directory, by relative path.
 
     Temporaries are included; what says that storage is mounted is not.
     """

@@ -20,7 +20,7 @@ SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if Path("/usr/sbin/sshd").exist
 
 
 def missing() -> str:
-    """Say what a test needs that this machine does not have; '' if it has all."""
+    """Return what a test needs that this machine does not have; '' if it has all."""
     tools = [tool for tool in ("ssh", "scp", "ssh-keygen") if not shutil.which(tool)]
     return f"no {', '.join(tools)} here (package openssh-client)" if tools else ""
 
@@ -174,7 +174,7 @@ Subsystem sftp internal-sftp
         self._process.send_signal(signal.SIGCONT)
 
     def log(self) -> str:
-        """Give what the server wrote."""
+        """Return what the server wrote."""
         return self._log.read_text(errors="replace")
 
     def connections(self) -> int:

@@ -29,7 +29,7 @@ class Writer:
         )
 
     def write(self) -> None:
-        """Have a half written, and wait until it is."""
+        """Write half of `a`, and wait until that is done."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write("\n")

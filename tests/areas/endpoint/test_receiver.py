@@ -39,7 +39,7 @@ class Told:
         }
 
     def tell(self, *requests: bytes, script: bytes = b"") -> str:
-        """Give the answers to requests, of which ``put`` names only list and content."""
+        """Return the answers to requests, of which ``put`` names only list and content."""
         section = defaults(Receive, name="a", buffer=str(self.buffer), staging=str(self.staging))
         head = "".join(f"{name}={value}\n" for name, value in self.head.items()).encode()
         sent = head + script + END_OF_SCRIPT.encode() + b"\n" + b"".join(requests)
@@ -48,7 +48,7 @@ class Told:
         return answers.getvalue().decode(errors="replace")
 
     def arrive(self, *files: str) -> bytes:
-        """Have files arrive in the attempt ``one``; give the request that verifies them."""
+        """Let files arrive in the attempt ``one``; return the request that verifies them."""
         found = checksum.ALGORITHMS["sha256"]()
         for rel in files:
             path = self.staging / "one" / "t" / rel

@@ -88,7 +88,7 @@ def test_placing_takes_the_next_version_of_a_name_that_is_taken_in_other_letters
 
 @pytest.fixture
 def apart(settings: load.Settings, disk: Path, tmp_path: Path) -> Finding:
-    """Give a finder whose storage folds, and whose source does not."""
+    """Return a finder whose storage folds, and whose source does not."""
     return Finding(settings, disk, tmp_path / "source", min_free=0)
 
 
@@ -96,7 +96,7 @@ def apart(settings: load.Settings, disk: Path, tmp_path: Path) -> Finding:
 def either(
     request: pytest.FixtureRequest, settings: load.Settings, disk: Path, tmp_path: Path
 ) -> Finding:
-    """Give a finder whose storage folds; its source is elsewhere, or there too."""
+    """Return a finder whose storage folds; its source is elsewhere, or there too."""
     source = tmp_path / "source" if request.param == "source apart" else None
     return Finding(settings, disk, source, min_free=0)
 
@@ -114,7 +114,7 @@ def agrees(storing: Finding) -> None:
 
 
 def contents(*directories: Path) -> list[bytes]:
-    """Give what is in all files of some directories, names aside."""
+    """Return what is in all files of some directories, names aside."""
     return sorted(content for path in directories for content in finding.tree(path).values())
 
 
@@ -219,7 +219,7 @@ KEYS: dict[str, Any] = {"min_free": 0, "streams": 1}
 
 @pytest.fixture
 def far(site: Site, disk: Path) -> Site:
-    """Give a site whose endpoint has its staging and buffer on the disk that folds."""
+    """Return a site whose endpoint has its staging and buffer on the disk that folds."""
     site.staging, site.far_buffer = disk / "staging", disk / "buffer"
     site.staging.mkdir()
     site.far_buffer.mkdir()

@@ -225,7 +225,7 @@ class TestStoring:
         assert os.listdir(finding.source) == ["old"]
 
     @pytest.mark.parametrize("size", [4, 2 << 20])
-    def test_original_that_cannot_be_removed_is_said_and_not_stored_twice(
+    def test_original_that_cannot_be_removed_is_reported_and_not_stored_twice(
         self, settings, tmp_path, other_file_system, monkeypatch, capsys, size
     ):
         finding = Finding(settings, tmp_path, other_file_system, jobs=2)

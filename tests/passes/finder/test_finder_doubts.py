@@ -139,7 +139,7 @@ def test_what_lies_below_an_overlay_is_not_a_duplicate_of_itself(overlaid, alter
 
 
 @pytest.mark.parametrize("cut_off", [False, True])
-def test_stored_file_gets_its_name_back_if_nothing_told_that_it_is_the_same(
+def test_stored_file_gets_its_name_back_if_nothing_shows_that_it_is_the_same(
     overlaid, monkeypatch, cut_off
 ):
     overlaid.change(alternative="delete")
@@ -789,7 +789,7 @@ def test_row_is_what_it_was_if_the_file_did_not_come(finding, monkeypatch):
     assert finding.rows("SELECT * FROM file") == before
 
 
-def test_intents_of_a_finder_that_is_no_more_are_told_of_once(finding, capsys):
+def test_intents_of_a_finder_that_no_longer_exists_are_reported_once(finding, capsys):
     finding.put("a")
     with finding.database():
         row = FileRow("", "a", 4, "blake2b:00", 0, 0)
@@ -813,7 +813,7 @@ def test_intents_of_a_finder_that_is_no_more_are_told_of_once(finding, capsys):
     # The time of a clock that was ahead proves nothing.
     [(timedelta(hours=1), False), (timedelta(days=3), True), (timedelta(days=-300000), True)],
 )
-def test_finder_that_makes_passes_is_not_told_of(finding, capsys, ago, told):
+def test_finder_that_makes_passes_is_not_reported(finding, capsys, ago, told):
     other = Finding(finding.settings, finding.storage.parent, finding.storage.parent / "other")
     other.change(name="other")
     other.run()
@@ -967,7 +967,7 @@ def test_what_tells_storage_is_no_file_to_be_stored(finding, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_name_that_begins_as_ours_do_is_told_of_if_it_is_not_ours(finding, capsys):
+def test_name_that_begins_as_ours_do_is_reported_if_it_is_not_ours(finding, capsys):
     finding.put(".dbb~important.fits")
     ours = finding.put("2026/.dbb~0123456789abcdef01234567")
     finding.run()
@@ -983,7 +983,7 @@ def test_name_that_begins_as_ours_do_is_told_of_if_it_is_not_ours(finding, capsy
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make device files")
-def test_device_files_are_told_of_and_left(finding, capsys):
+def test_device_files_are_reported_and_left(finding, capsys):
     try:
         os.mknod(finding.source / "null", 0o020666, os.makedev(1, 3))
         os.mknod(finding.source / "disk", 0o060666, os.makedev(7, 0))

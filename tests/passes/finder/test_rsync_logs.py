@@ -51,7 +51,7 @@ class Logs(Finding):
         return path
 
     def is_due(self):
-        """Tell whether a lingering pass would begin anew."""
+        """Return whether a lingering pass would begin anew."""
         with self.database():
             return self._work(self.finder).due(self.context())
 
@@ -224,7 +224,7 @@ class TestRecording:
         assert len(logs.rows()) == 2
 
     @pytest.mark.promise
-    def test_log_that_was_written_anew_in_its_place_is_read_from_its_beginning(self, logs):
+    def test_log_that_was_written_again_in_its_place_is_read_from_its_beginning(self, logs):
         """Its inode is the same and it is no smaller: only what stands in it tells."""
         logs.store("a")
         path = logs.log("a")
@@ -965,7 +965,7 @@ class TestReplacedLogs:
         assert self.names(logs) == "abc"
 
     @pytest.mark.parametrize("how", ["emptied", "removed", "broken"])
-    def test_loss_of_the_rest_is_told_once(self, logs, read, capsys, how):
+    def test_loss_of_the_rest_is_reported_once(self, logs, read, capsys, how):
         if how == "emptied":
             os.truncate(read, 0)
         else:
@@ -1014,7 +1014,7 @@ class TestOtherFormats:
             b"send:d/a.fits\r\n",
         ],
     )
-    def test_it_is_told_once(self, logs, capsys, line):
+    def test_it_is_reported_once(self, logs, capsys, line):
         logs.store("d/a.fits")
         logs.store("with blanks.fits", b"two")
         path = logs.log("sending incremental file list\n", line, "\n", "sent 1 bytes\n")
@@ -1068,7 +1068,7 @@ class TestDaysBefore:
     OLD = TODAY - datetime.timedelta(days=4)
 
     @pytest.mark.promise
-    def test_it_is_told_until_it_is_read(self, logs, capsys):
+    def test_it_is_reported_until_it_is_read(self, logs, capsys):
         logs.store("a")
         logs.log("a", day=self.OLD)
         said = (
@@ -1087,7 +1087,7 @@ class TestDaysBefore:
         assert logs.run() == 0
         assert capsys.readouterr().err == ""
 
-    def test_it_is_told_when_it_grew_since(self, logs, capsys):
+    def test_it_is_reported_when_it_grew_since(self, logs, capsys):
         logs.since = self.OLD
         logs.store("a")
         logs.log("a", day=self.OLD)
@@ -1105,7 +1105,7 @@ class TestDaysBefore:
         assert logs.run() == 0
         assert capsys.readouterr().err == ""
 
-    def test_log_of_no_day_is_told_once(self, logs, capsys):
+    def test_log_of_no_day_is_reported_once(self, logs, capsys):
         path = logs.source / "rsync.log"
         path.write_bytes(b"<f+++++++++ a\n")
         assert logs.run() == 0

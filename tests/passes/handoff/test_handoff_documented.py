@@ -17,7 +17,7 @@ PAGE = (TOP / "docs" / "transfer-commands.md").read_text()
 
 
 def documented(tool: str) -> Mapping[str, str]:
-    """Give the endpoint's keys that the page has for a tool."""
+    """Return the endpoint's keys that the page has for a tool."""
     for block in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL):
         keys = tomllib.loads(block)["handoff"]["latiss"]["endpoint"]
         if keys["transfer"].split()[0] == tool:

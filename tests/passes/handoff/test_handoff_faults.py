@@ -38,14 +38,14 @@ def site(site: Site) -> Site:
 
 @pytest.fixture
 def far(ssh_site: Site, own_ssh_server: SshServer) -> Site:
-    """Give a site whose far end is reached by an ssh server of its own."""
+    """Return a site whose far end is reached by an ssh server of its own."""
     ssh_site.ssh = own_ssh_server
     return ssh_site.write(handoff=KEYS)
 
 
 @pytest.fixture
 def before_transfer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Have something happen when the transfer command is about to run, once."""
+    """Let something happen when the transfer command is about to run, once."""
     real = programs.run
 
     def set_up(happen: Callable[[], None]) -> None:
@@ -63,7 +63,7 @@ def before_transfer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], N
 
 @pytest.fixture
 def after_transfer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Have something happen when the transfer command has just run, once."""
+    """Let something happen when the transfer command has just run, once."""
     real = programs.run
 
     def set_up(happen: Callable[[], None]) -> None:
@@ -670,7 +670,7 @@ def _seconds_until_next(site: Site) -> float:
 
 
 def _own(site: Site, uid: int) -> None:
-    """Give a site to another user, and let that user come so far."""
+    """Return a site to another user, and let that user come so far."""
     database = site.root.parent.glob("dbb.sqlite*")
     for path in (site.root.parent, site.root, *site.root.rglob("*"), *database):
         os.lchown(path, uid, uid)

@@ -89,7 +89,7 @@ def test_a_file_in_place_of_a_directory_for_too_long_is_quarantine(site: Site) -
 
 @pytest.fixture
 def refusing(site: Site, program: Program) -> Site:
-    """Give a site whose endpoint refuses links below one directory, as another owner's does."""
+    """Return a site whose endpoint refuses links below one directory, as another owner's does."""
     cp = shutil.which("cp")
     undo = f'rm "{site.far_buffer}/refused/f" 2>/dev/null && echo "cp: refused/f: denied" >&2'
     link = f'{cp} "$@"; s=$?; {undo} && exit 1; exit $s'
@@ -463,7 +463,7 @@ FORMS = {
 
 @pytest.fixture
 def far_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Give the size of a far end's disk, on which only the files there take room."""
+    """Return the size of a far end's disk, on which only the files there take room."""
     size = [1 << 40]
 
     def free(self: object) -> int:
@@ -637,7 +637,7 @@ def test_names_that_were_linked_in_transfer_are_all_placed(
 
 
 def _cp(site: Site, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this done at the far end instead of cp."""
+    """Do this at the far end instead of cp."""
     directory = site.root / "cp"
     directory.mkdir()
     (directory / "cp").write_text(f"#!/bin/sh\n{script}\n")
@@ -681,7 +681,7 @@ def test_a_pass_that_fails_leaves_no_transfer_running(
 
 
 def _archiving(site: Site, program: Program, **keys: Any) -> None:
-    """Have a live file written while each batch of a backlog is sent."""
+    """Write a live file while each batch of a backlog is sent."""
     n = f"$(ls {site.root}/n | wc -l)"
     (site.root / "n").mkdir()
     write = f"n={n}; touch {site.root}/n/$n; echo live >{site.root}/live; mv {site.root}/live"

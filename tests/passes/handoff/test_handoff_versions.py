@@ -74,7 +74,7 @@ def goes_on(site: Site, rel: str, content: bytes) -> None:
 
 @pytest.fixture
 def cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """Give a site of which a file was verified at the far end, and not yet placed."""
+    """Return a site of which a file was verified at the far end, and not yet placed."""
     put_at(site, "a", OLD)
     with monkeypatch.context() as patched:
         patched.setattr(session.Session, "place_files", away)
@@ -121,7 +121,7 @@ def test_a_version_that_was_sent_is_recovered_beside_one_that_is_new(
 
 
 def replaced_in_flight(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a scan see a new version of `a` while the old one is under way."""
+    """Let a scan see a new version of `a` while the old one is under way."""
     real = delivery.Delivery.record
 
     class Everything:
@@ -190,7 +190,7 @@ def killed_while_holding(
     rel: str,
     write: Callable[..., Path] = put_at,
 ) -> None:
-    """Have the writer replace a file as it is moved to holding, and end the pass right after."""
+    """Let the writer replace a file as it is moved to holding, and end the pass right after."""
     real = place.place_versioned
     pending = [killed]
 

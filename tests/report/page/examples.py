@@ -319,7 +319,7 @@ def files_of(day: date) -> Iterator[NightFile]:
 
 
 def survey(health: Health | None = None, count: int = 2, *, trouble: bool = True) -> Survey:
-    """Give all that a report shows, with the files of these nights."""
+    """Return all that a report shows, with the files of these nights."""
     shown = nights(count, trouble=trouble)
     given = files(*(one.day for one in shown)) if shown else NightFiles()
     return Survey(health=health or in_trouble(), nights=shown, files=given)
