@@ -142,9 +142,8 @@ def _look_into(places: Sequence[_Place], seconds: float) -> None:
     stop = threading.Event()
     until = time.monotonic() + seconds
     lately_ns = time.time_ns() - rates.LATELY * 10**9
-    for place in places:
-        threading.Thread(target=_read_place, args=(place, seen, stop), daemon=True).start()
-    unread = len(places)
+    started = [place for place in places if _starts_reading(place, seen, stop)]
+    unread = len(started)
     try:
         while unread and (left := until - time.monotonic()) > 0:
             with suppress(queue.Empty):
@@ -154,6 +153,22 @@ def _look_into(places: Sequence[_Place], seconds: float) -> None:
                 unread -= some.is_end
     finally:
         stop.set()
+
+
+#: By section and directory, the thread that reads it, or still waits for a disk which does not answer.
+_readers: dict[tuple[str, str], threading.Thread] = {}
+
+
+def _starts_reading(place: _Place, seen: queue.Queue[_Seen], stop: threading.Event) -> bool:
+    """Start to read a place, unless a thread of an earlier look still waits for its disk."""
+    if before := _readers.get((place.label, place.root)):
+        before.join(_HANDED_OVER_AFTER)
+        if before.is_alive():
+            return False
+    reader = threading.Thread(target=_read_place, args=(place, seen, stop), daemon=True)
+    _readers[place.label, place.root] = reader
+    reader.start()
+    return True
 
 
 def _read_place(place: _Place, seen: queue.Queue[_Seen], stop: threading.Event) -> None:

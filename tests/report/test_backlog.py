@@ -178,6 +178,17 @@ def test_a_disk_that_hangs_delays_nobody_for_longer_than_the_limit(site: Site) -
     ]
 
 
+@pytest.mark.usefixtures("database", "_hanging")
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_looks_again_and_again_leave_one_thread_with_a_disk_that_hangs(site: Site) -> None:
+    site.put_all(["a", "b"])
+    before = threading.active_count()
+    look(site, 0.5)
+    waiting = look(site, 0.5)
+    assert threading.active_count() <= before + 1
+    assert shown(waiting) == [("handoff.latiss", "deliver", 0, True, 0)]
+
+
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_without_a_database_everything_that_lies_there_is_counted(
     site: Site, monkeypatch: pytest.MonkeyPatch

@@ -309,3 +309,15 @@ def test_only_the_nights_that_are_asked_for_are_read(
     nights(settings)
     assert len(steps) > 10
     assert [one for one in steps if re.match("SCAN (?!target|json_each|page)", one)] == []
+
+
+@pytest.mark.usefixtures("database")
+def test_passes_take_a_file_from_step_to_step(site: Any) -> None:
+    site.put("2026-11-24/a.fits")
+    reached = []
+    for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):
+        assert site.run(script).code == 0
+        found = of(nights(site.settings()))
+        reached.append([one.files for one in found.steps])
+    assert reached == [[1, 1, 0], [1, 1, 1], [1, 1, 1, 1]]
+    assert [one.missing_files for one in found.steps] == [0, 0, 0, 0]
