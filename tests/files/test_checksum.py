@@ -123,3 +123,14 @@ def test_stored_form_goes_both_ways():
     assert checksum.parse("md5:ab") == ("md5", "ab")
     with pytest.raises(ValueError, match="not a checksum"):
         checksum.parse("ab")
+
+
+def test_what_is_read_is_noted_block_by_block(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 200_000)
+    noted = []
+    with checksum.heeding(lambda: False, noted.append):
+        checksum.compute(str(path))
+    checksum.compute(str(path))
+    assert sum(noted) == 200_000
+    assert len(noted) > 1
