@@ -59,14 +59,13 @@ def _show_history(one: history.History) -> None:
     )
     output.show_table(
         "History (UTC)",
-        ["when", "where", "what", ">took", "message"],
+        ["when", "where", ">took", "what"],
         [
             [
                 time_for_people(event.at),
                 event.where,
-                event.what,
                 f"{event.duration:.3g} s" if event.duration is not None else "",
-                event.message,
+                f"{event.what}: {event.message}" if event.message else event.what,
             ]
             for event in one.events
         ],
