@@ -155,7 +155,7 @@ def _look_into(places: Sequence[_Place], seconds: float) -> None:
         stop.set()
 
 
-#: By section and directory, the thread that reads it, or still waits for a disk which does not answer.
+#: By section and directory, the thread that reads it, or waits for a disk that does not answer.
 _readers: dict[tuple[str, str], threading.Thread] = {}
 
 
