@@ -1,5 +1,9 @@
-"""Each trouble is named by `dbb status` and by its line for monitoring, until it is over."""
+"""Each trouble is named by `dbb status`, its line for monitoring, page, mail and metrics.
 
+And by none of them when it is over.
+"""
+
+import html
 import re
 from pathlib import Path
 
@@ -16,6 +20,16 @@ def status(site: Site, *options: str) -> Ran:
     return site.run("dbb", "status", "-c", str(site.config), *options)
 
 
+def report(site: Site, directory: Path) -> tuple[str, str, str]:
+    """Return the words of the overview, the mail, and the metrics."""
+    pages, metrics = directory / "pages", directory / "dbb.prom"
+    arguments = ("-c", str(site.config), str(pages), "--text", "--metrics", str(metrics))
+    code, mail, err = site.run("dbb-report", *arguments)
+    assert (code, err) == (0, "")
+    page = re.sub(r"(?s)<style>.*?</style>|<[^>]*>", " ", (pages / "index.html").read_text())
+    return " ".join(html.unescape(page).split()), " ".join(mail.split()), metrics.read_text()
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_trouble_is_named_until_it_is_over(
     case: TroubleCase, tmp_path: Path, databases: Databases
@@ -25,6 +39,7 @@ def test_a_trouble_is_named_until_it_is_over(
         with case.makes(ground):
             case.meet(site)
             people, program = status(site, "--short"), status(site, "--check")
+            page, mail, metrics = report(site, tmp_path)
         name = re.escape(f"{case.label or 'summit'}: {case.what}")
         said = " ".join(people.out.split())
         assert (people.code, people.err) == (0, "")
@@ -35,6 +50,16 @@ def test_a_trouble_is_named_until_it_is_over(
             rf"DBB {case.level.name} - summit ?{name.removeprefix('summit')}", program.out
         )
         assert re.search(rf"{case.shows}.* troubles=1;", program.out)
+        assert re.search(f"NOT WELL {name}", page)
+        assert re.search(case.shows, page)
+        assert re.match(f"NOT WELL: {name}", mail)
+        assert re.search(case.shows, mail)
+        assert re.search(f'(?m)^dbb_troubles{{.*trouble="{case.what}"}} 1', metrics)
         case.end(site)
+        page, mail, metrics = report(site, tmp_path)
+        assert " WELL " in page
+        assert "NOT WELL" not in page
+        assert mail.startswith("WELL: ")
+        assert not re.search("(?m)^dbb_troubles{.*} [1-9]", metrics)
         assert status(site, "--short").out.startswith("WELL: ")
         assert status(site, "--check").out.startswith("DBB OK - ")
