@@ -47,9 +47,9 @@ class SectionName(click.types.StringParamType):
 
 
 def complete_sections(command: click.Command) -> None:
-    """Let the argument KIND.NAME of a command, named ``label``, be completed."""
+    """Let the argument KIND.NAME of a command be completed."""
     for parameter in command.params:
-        if isinstance(parameter, click.Argument) and parameter.name == "label":
+        if parameter.name in ("label", "component"):
             found = re.match(r"\[?([a-z]+)\.NAME", parameter.metavar or "")
             passes = ["janitor", "auditor"] if command.name in ("pause", "resume") else []
             kinds = [found[1]] if found else ["handoff", "finder", "target", *passes]

@@ -75,3 +75,7 @@ def test_the_package_can_be_run(site):
         check=True,
     )
     assert ran.stdout.startswith(b"dbb, version")
+
+
+def test_a_list_completes_its_component(site):
+    assert completed("dbb", "list", "-c", str(site.config), "h") == ["handoff.latiss"]
