@@ -83,7 +83,7 @@ def outside(site: Site) -> dict[str, bytes]:
     for top, _, files in os.walk(site.root):
         if not any(Path(top).is_relative_to(root) for root in roots):
             found |= {os.path.join(top, name): Path(top, name).read_bytes() for name in files}
-    ours = (str(site.state / each) for each in ("said", "locks", "lists", "crashes"))
+    ours = (str(site.state / each) for each in ("said", "passes", "locks", "lists", "crashes"))
     skipped = tuple(ours)
     return {path: data for path, data in found.items() if not path.startswith(skipped)}
 
