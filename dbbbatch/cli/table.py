@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +11,9 @@ _STACKED = "    "
 
 #: The narrowest last column in which free text is wrapped.
 _NARROWEST = 16
+
+#: The blank between a number and its unit or noun, which stay in one line.
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=[A-Za-z])")
 
 #: A line as pieces: cells, and the blanks between them.
 Pieces = list[str]
@@ -52,14 +56,14 @@ def table_lines(
 def wrapped(text: str, width: int, first: str = "", then: str = "") -> list[str]:
     """Return a text in lines, broken between words only; the first and others begin as given."""
     lines = textwrap.wrap(
-        text,
+        _BEFORE_UNIT.sub("\0", text),
         width,
         initial_indent=first,
         subsequent_indent=then,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return lines or [first.rstrip()]
+    return [line.replace("\0", " ") for line in lines] or [first.rstrip()]
 
 
 def _row(cells: Sequence[str], layout: Sequence[tuple[int, bool]]) -> Pieces:

@@ -99,7 +99,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Any:
     """Return a function that shows a state of health as `dbb status` does, and gives the lines."""
 
     def show(health: Health, *, short: bool = False) -> list[str]:
-        status._show(health, short)
+        status.show_health(health, short)
         return capsys.readouterr().out.splitlines()
 
     return show

@@ -45,6 +45,10 @@ def test_a_name_that_is_wider_than_the_terminal_is_whole() -> None:
     assert wrapped(f"see {name}-b now", 20) == ["see", f"{name}-b", "now"]
 
 
+def test_a_number_stays_with_its_unit() -> None:
+    assert wrapped("lasts for 12 min", 14) == ["lasts for", "12 min"]
+
+
 def test_no_line_ends_in_a_blank() -> None:
     rows = [["a", "1", ""], ["b", "", "later"]]
     assert [line for line in text(rows, 80) if line != line.rstrip()] == []
