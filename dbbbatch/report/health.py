@@ -34,7 +34,7 @@ class Component:
     overdue : `bool`
         It did not succeed for longer than that.
     code : `int` or `None`
-        Exit code of the last pass; `None` while it is at work, and of one that was killed.
+        Exit code of the last pass that ended; `None` if it is not known.
     failing_since : `datetime.datetime` or `None`
         When the first pass after the last successful one ended, if the last one failed; UTC.
     paused_until : `datetime.datetime` or `None`

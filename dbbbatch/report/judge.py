@@ -54,6 +54,10 @@ def later_of(row: Component | None, remembered: Component | None) -> Component |
     if row is None or remembered is None:
         return row or remembered
     last_ok = max(filter(None, (row.last_ok, remembered.last_ok)), default=None)
+    if row.state == remembered.state and is_at_work(row) and row.host == remembered.host:
+        # How the pass before ended is known here, whether or not it reached the database.
+        ended = {key: getattr(remembered, key) for key in ("code", "message", "failing_since")}
+        return replace(row, last_ok=last_ok, **ended)
     if row.state == remembered.state:
         return replace(row, last_ok=last_ok)
     known, seen = row.finished or row.started, remembered.finished or remembered.started
@@ -79,17 +83,17 @@ def pass_trouble(component: Component, now: datetime, hang_after: float = 0) -> 
     """
     site, label, message = component.site, component.label, without_advice(component.message)
     since = component.failing_since
-    if is_at_work(component) and component.started and hang_after:
-        seconds = (now - component.started).total_seconds()
-        if seconds < hang_after:
-            return None
-        lasts = words.span_for_people(seconds)
-        message = f"{component.state} for {lasts}, longer than hang_after; look at {component.host}"
-        since = component.started
-        return Trouble(site, label, "hangs", 0, message, since=since, level=Level.CRITICAL)
     if component.state == "killed":
         message = "the last pass was killed; the next one carries on"
         return Trouble(site, label, "killed", 0, message, since=component.started)
+    if is_at_work(component) and component.started and hang_after:
+        seconds = (now - component.started).total_seconds()
+        if seconds >= hang_after:
+            lasts = words.span_for_people(seconds)
+            where = component.host
+            message = f"{component.state} for {lasts}, longer than hang_after; look at {where}"
+            since = component.started
+            return Trouble(site, label, "hangs", 0, message, since=since, level=Level.CRITICAL)
     if component.code in (None, 0, 1) or component.state.startswith("interrupted"):
         return None
     what, advice = _BY_CODE.get(component.code or 0, ("error", ""))

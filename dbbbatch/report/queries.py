@@ -34,6 +34,8 @@ class LastPass:
     ----------
     outcome : `str`
         As in `run`: running, ok, failed, later, interrupted, error.
+    exit_code, message
+        Of the last pass that ended.
     last_ok : `datetime.datetime` or `None`
         When the last pass that worked (outcome "ok" or "failed") ended.
     failing_since : `datetime.datetime` or `None`
@@ -146,15 +148,24 @@ def _last_pass(key: tuple[Any, ...]) -> LastPass:
     )
     number, last_ok = good[0] if good else (0, None)
     failed = _rows(
-        f"SELECT finished, started {_OF_SECTION} AND id > ? ORDER BY id LIMIT 1", (*key, number)
+        f"SELECT finished {_OF_SECTION} AND id > ? AND finished IS NOT NULL ORDER BY id LIMIT 1",
+        (*key, number),
     )
     values = dict(zip(_RUN_COLUMNS, last, strict=True))
+    if values["outcome"] == "running":
+        # How the one before ended is true until this one ends.
+        before = (
+            f"SELECT outcome, exit_code, message {_OF_SECTION} ORDER BY id DESC LIMIT 1 OFFSET 1"
+        )
+        for outcome, exit_code, message in _rows(before, key):
+            if outcome != "interrupted":
+                values |= {"exit_code": exit_code, "message": message}
     values |= {"counts": json.loads(values["counts"])}
     values |= {column: read_moment(values[column]) for column in ("started", "finished")}
     return LastPass(
         **values,
         last_ok=read_moment(last_ok),
-        failing_since=read_moment(failed[0][0] or failed[0][1]) if failed else None,
+        failing_since=read_moment(failed[0][0]) if failed else None,
         starts=_recent_starts(key),
     )
 

@@ -298,8 +298,8 @@ def _state_of(row: queries.LastPass) -> str:
 
 
 def _of_memory(memory: PassMemory, site: str) -> Component:
-    state = memory.outcome
-    if state == "running":
+    state, begun = memory.outcome, memory.outcome == "running"
+    if begun:
         state = "at work" if processes.lives(memory.pid, None, memory.started) else "killed"
     elif memory.code:
         state = f"{state} ({memory.code})"
@@ -311,7 +311,7 @@ def _of_memory(memory: PassMemory, site: str) -> Component:
         started=since_seconds(memory.started),
         finished=since_seconds(memory.finished or 0),
         last_ok=since_seconds(memory.last_ok or 0),
-        code=memory.code if memory.outcome != "running" else None,
+        code=None if begun and memory.message.startswith("interrupted") else memory.code,
         failing_since=since_seconds(memory.failing_since or 0),
         message=memory.message,
     )

@@ -43,6 +43,8 @@ LATER = {"state": "later (75)", "code": 75, "message": "no route", "last_ok": ag
         ({"state": "never", "code": None, "started": None, "finished": None}, None, None),
         ({"state": "interrupted (75)", "code": 75}, None, None),
         ({"state": "at work", "code": None, "finished": None}, None, None),
+        # Until it ends, what the pass before met is not over.
+        ({**LATER, "state": "at work", "finished": None}, "try again later", Level.WARNING),
         ({"state": "killed", "code": None, "finished": None}, "killed", Level.WARNING),
         ({**LATER, "failing_since": ago(1)}, "try again later", Level.WARNING),
         ({**LATER, "failing_since": ago(11)}, "try again later", Level.CRITICAL),
@@ -141,6 +143,14 @@ def test_what_is_known_is_the_later_of_database_and_memory(
     found = judge.later_of(row, remembered)
     assert found is not None
     assert found.state == state
+
+
+def test_what_this_host_knows_of_the_pass_before_is_kept_while_one_is_at_work() -> None:
+    row = component(state="at work", finished=None)
+    remembered = component(**LATER | {"state": "at work", "failing_since": ago(3)}, finished=None)
+    found = judge.later_of(row, remembered)
+    assert found is not None
+    assert (found.code, found.message, found.failing_since) == (75, "no route", ago(3))
 
 
 def trouble(label: str, what: str, message: str = "x", **more: Any) -> Trouble:

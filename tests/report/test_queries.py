@@ -51,6 +51,16 @@ def test_a_pass_in_which_files_failed_worked(run_row: Row) -> None:
     assert (last.last_ok.minute, last.failing_since.minute) == (1, 2)
 
 
+def test_how_the_pass_before_ended_is_known_while_one_is_at_work(run_row: Row) -> None:
+    run_row("handoff", "latiss", "ok", 1)
+    run_row("handoff", "latiss", "later", 2, exit_code=75, message="no route")
+    run_row("handoff", "latiss", "running", 3)
+    (last,) = queries.status().passes
+    assert (last.outcome, last.exit_code, last.message) == ("running", 75, "no route")
+    assert last.failing_since is not None
+    assert last.failing_since.minute == 2
+
+
 def test_a_process_that_lingers_starts_once(run_row: Row) -> None:
     for minute, pid in enumerate((1, 1, 1, 2, 2, 3)):
         run_row("handoff", "latiss", "ok", minute, pid=pid)

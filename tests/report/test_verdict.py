@@ -61,6 +61,18 @@ class TestWithTheDatabase:
             ("finder.latiss", "try again later", "no route")
         ]
 
+    def test_a_pass_that_tries_again_is_still_in_trouble(
+        self, settings: Settings, state: Path
+    ) -> None:
+        memory.end_pass(state, "finder.latiss", "later", 75, "no route")
+        memory.begin_pass(state, "finder.latiss")
+        health = verdict.examine(settings)
+        assert [(one.what, one.message) for one in health.troubles] == [
+            ("try again later", "no route")
+        ]
+        memory.end_pass(state, "finder.latiss", "ok", 0, "")
+        assert verdict.examine(settings).troubles == []
+
     def test_a_retired_target_is_no_component(
         self, settings: Settings, state: Path, target: int
     ) -> None:
