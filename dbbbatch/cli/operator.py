@@ -19,12 +19,10 @@ from dbbbatch.errors import DbbError, UsageError
 from dbbbatch.files import faults
 from dbbbatch.files.names import harmless
 from dbbbatch.passes import crash
+from dbbbatch.passes.overdue import SECTION_OF
 from dbbbatch.passes.runner import EXIT_UNFORESEEN
 
 _MAIN_THREAD = threading.main_thread()
-
-#: Kinds of pass that work by the section of another kind.
-SECTION_OF = {"janitor": "handoff", "auditor": "finder"}
 
 
 class Operator:

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from dbbbatch.cli.operator import SECTION_OF, Operator
+from dbbbatch.cli.operator import Operator
 from dbbbatch.config.load import load
+from dbbbatch.passes.overdue import SECTION_OF
 
 
 class SectionName(click.types.StringParamType):

@@ -10,6 +10,9 @@ from itertools import pairwise
 #: Kinds of pass that cron starts again and again.
 RECURRING = ("handoff", "finder", "target", "janitor", "auditor")
 
+#: Kinds of pass that work by the section of another kind.
+SECTION_OF = {"janitor": "handoff", "auditor": "finder"}
+
 #: Gaps between starts of which the usual interval is learned: so many at most, and at least.
 _GAPS = 50
 _FEWEST_GAPS = 4

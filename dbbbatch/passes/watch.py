@@ -17,10 +17,7 @@ from dbbbatch.passes import memory
 from dbbbatch.passes.memory import PassMemory
 from dbbbatch.passes.notices import Symptom
 from dbbbatch.passes.outages import clock_text
-from dbbbatch.passes.overdue import RECURRING, longest_interval, usual_interval
-
-#: The sections that kinds of pass work on, where it is not the kind itself.
-_SECTION = {"janitor": "handoff", "auditor": "finder"}
+from dbbbatch.passes.overdue import RECURRING, SECTION_OF, longest_interval, usual_interval
 
 
 def hanging(label: str, holder: Holder) -> tuple[str, str]:
@@ -70,11 +67,11 @@ def _silent(settings: Settings, state: Path, now: float) -> Iterator[tuple[PassM
         kind, _, name = last.label.partition(".")
         if kind not in RECURRING:
             continue
-        section = settings.sections(_SECTION.get(kind, kind)).get(name)
+        section = settings.sections(SECTION_OF.get(kind, kind)).get(name)
         if section is None:
             continue
         starts = [datetime.fromtimestamp(one, UTC) for one in last.starts]
-        expect = None if kind in _SECTION else section.expect
+        expect = None if kind in SECTION_OF else section.expect
         longest = longest_interval(usual_interval(starts), expect)
         # One that fails says so itself.
         if longest is not None and now - max(_last_sign(last), on_since) > longest:

@@ -302,7 +302,7 @@ def without_advice(message: str) -> str:
 _COMMAND = re.compile(r"(?<![\w/-])(dbb(?:-[a-z]+)?)(?= [a-zA-Z-])")
 
 
-def pasteable(trouble: Trouble, site: str, config: str) -> Trouble:
+def pasteable(trouble: Trouble, site: str, config: str, known: bool = True) -> Trouble:
     """Return a trouble with commands that work when they are pasted.
 
     Parameters
@@ -312,9 +312,13 @@ def pasteable(trouble: Trouble, site: str, config: str) -> Trouble:
         Where they would be pasted; for other sites it is said where.
     config : `str`
         The options that name the configuration, such as "-c FILE"; '' if it is found without.
+    known : `bool`
+        That configuration has the section of the component; else it is said which one helps.
     """
+    where = "" if known else f"with the configuration of {trouble.label}: "
     if trouble.site not in ("", site):
         where = f"at {trouble.site}: "
+    if where:
         return replace(
             trouble,
             advice=trouble.advice and where + trouble.advice,

@@ -93,13 +93,22 @@ class _Examination:
             at=self.now,
             site=self.site,
             troubles=judge.worst_first(
-                judge.pasteable(trouble, self.site, config) for trouble in troubles
+                judge.pasteable(trouble, self.site, config, self._is_known(trouble))
+                for trouble in troubles
             ),
             components=components,
             backlog=self.waiting,
             rooms=self.seen.rooms,
             database=str(self.error) if self.error else "",
         )
+
+    def _is_known(self, trouble: Trouble) -> bool:
+        """Return whether commands about a trouble work with this configuration."""
+        kind, _, name = trouble.label.partition(".")
+        # Any component may be paused.
+        if kind not in overdue.RECURRING or trouble.what == "overdue":
+            return True
+        return name in self.settings.names(overdue.SECTION_OF.get(kind, kind))
 
     def _components(self) -> Iterator[tuple[tuple[str, str], tuple[Component, float | None]]]:
         """Yield each component, by site and label, with the seconds after which it is overdue."""

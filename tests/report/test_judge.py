@@ -280,6 +280,13 @@ def test_an_advice_can_be_pasted_where_it_helps(
     assert judge.pasteable(given, "summit", config).advice == pasted
 
 
+def test_an_advice_says_which_configuration_it_needs() -> None:
+    given = trouble("target.a", "gave up", advice="dbb retry target.a")
+    assert judge.pasteable(given, "summit", CONFIG, known=False).advice == (
+        "with the configuration of target.a: dbb retry target.a"
+    )
+
+
 def test_the_worst_comes_first() -> None:
     unseen = trouble("", "not seen", level=Level.UNKNOWN)
     warning, bad = trouble("a.b", "failing"), trouble("a.b", "hangs", level=Level.CRITICAL)
