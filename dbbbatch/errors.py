@@ -40,14 +40,25 @@ AWAY = "the database is busy or away"
 UNUSABLE = "the database is not set up for this"
 
 
+#: What ssh says if the far end answers, and the two do not trust each other.
+_LOCKED_OUT = ("Host key verification failed", "Permission denied (")
+
+_MISSING, _FULL = " is not there", " is full"
+
+
 def key_of_missing(path: str) -> str:
     """Return the key of the trouble that a directory is not there, or is another one by now."""
-    return f"{path} is not there"
+    return f"{path}{_MISSING}"
 
 
 def key_of_full(place: str) -> str:
     """Return the key of the trouble that a place has too little room."""
-    return f"{place} is full"
+    return f"{place}{_FULL}"
+
+
+def needs_a_person(key: str, message: str) -> bool:
+    """Return whether a trouble does not end by itself: a person makes room, mounts, or lets in."""
+    return key == NO_ROOM or key.endswith((_MISSING, _FULL)) or any(map(message.count, _LOCKED_OUT))
 
 
 class DbbError(Exception):

@@ -11,6 +11,7 @@ from dbbbatch import __version__
 from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator, absolute, leave
 from dbbbatch.cli.status import show_health
+from dbbbatch.config import fields
 from dbbbatch.errors import ConfigError, LockHeld, UsageError
 from dbbbatch.files.names import counted
 from dbbbatch.files.replace import replace_whole
@@ -87,7 +88,7 @@ def _show_night(night: Night) -> None:
 def _latency(latency: Latency) -> list[str]:
     worst = [slow.seconds for slow in latency.worst[:1]]
     seconds = (latency.median, latency.p95, latency.p99, *(worst or [latency.p99]))
-    return [latency.since, *map(words.span_for_people, seconds)]
+    return [latency.since, *map(fields.span_text, seconds)]
 
 
 def _write_metrics(path: str, seen: Survey) -> None:

@@ -10,6 +10,7 @@ import click
 
 from dbbbatch.cli import options, output
 from dbbbatch.cli.operator import Operator
+from dbbbatch.config import fields
 from dbbbatch.errors import DbbError
 from dbbbatch.files.names import counted
 from dbbbatch.report import plugin_line, verdict, words
@@ -118,12 +119,13 @@ def _show_troubles(health: Health, several: bool) -> None:
             said += f", since {words.minute(trouble.since)} ({lasts})"
         output.show_text(said, "  ", "    ", "yellow" if trouble.level < Level.CRITICAL else "red")
         output.show_text(trouble.message, "    ")
-        prose, command = words.commands_in(trouble.advice)
-        if prose or not command:
+        prose, commands = words.commands_in(trouble.advice)
+        if prose or (not commands and trouble.what != "warning"):
             output.show_text(f"next: {prose or 'nothing: it is tried again by itself'}", "    ")
         # A command is one line, so that it can be pasted.
-        if command:
-            output.line(f"    {'     ' if prose else 'next:'} {command}")
+        for number, command in enumerate(commands):
+            before = "or:" if number else "" if prose else "next:"
+            output.line(f"    {before.rjust(5)} {command}")
         if trouble.listing:
             output.line(f"    list: {trouble.listing}")
     output.line()
@@ -138,7 +140,7 @@ def _show_components(health: Health, several: bool) -> None:
                 _named(one, several),
                 f"overdue, {one.state}" if one.overdue else one.state,
                 words.ago(one.last_ok, health.at),
-                words.span_for_people(one.usual) if one.usual else "",
+                fields.span_text(one.usual) if one.usual else "",
                 _did(one),
             ]
             for one in health.components
@@ -162,7 +164,7 @@ def _show_backlog(health: Health, several: bool) -> None:
             [
                 _named(one, several),
                 one.step,
-                f"{'at least ' if one.at_least else ''}{one.files:,}",
+                f"{'≥ ' if one.at_least else ''}{one.files:,}",
                 words.size_for_people(one.size_bytes),
                 words.span_of(one.oldest, health.at) if one.oldest else "",
                 _left(one),
@@ -174,7 +176,7 @@ def _show_backlog(health: Health, several: bool) -> None:
 
 def _left(waiting: Waiting) -> str:
     if waiting.seconds_left is not None:
-        return f"done in {words.span_for_people(waiting.seconds_left)}"
+        return f"done in {fields.span_text(waiting.seconds_left)}"
     return "" if waiting.rate is None else words.rate_for_people(waiting.rate)
 
 

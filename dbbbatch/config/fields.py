@@ -253,6 +253,14 @@ def size_text(number: float) -> str:
     return f"{number:.1f} TB"
 
 
+def span_text(seconds: float) -> str:
+    """Write a length of time for people, in its largest unit."""
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
 def absolute_path(value: Any) -> str:
     """Accept an absolute path; ``..`` is refused, doubled and final slashes are dropped."""
     path = text(value)

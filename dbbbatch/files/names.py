@@ -160,7 +160,7 @@ def counted(number: int, one: str, many: str = "") -> str:
     many : `str`
         What follows any other number; by default the same with an s.
     """
-    return f"{number} {one}" if number == 1 else f"{number} {many or one + 's'}"
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _code(character: str) -> str:

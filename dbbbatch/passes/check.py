@@ -397,7 +397,9 @@ def _storing(where: str, finder: Finder) -> Iterator[Checked]:
         except OSError as error:
             problem = f"{storage}: {error.strerror or error}"
     yield Checked(f"{where} file_mode", "permissions can be set in storage", problem)
-    yield _free_room(f"{where} min_free", storage, finder.min_free, "nothing is stored")
+    yield _free_room(
+        f"{where} min_free", storage, finder.min_free, "what must be copied is not stored"
+    )
 
 
 def _sentinel(where: str, section: Finder | Target) -> Checked:

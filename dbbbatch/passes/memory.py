@@ -37,6 +37,8 @@ class PassMemory:
         Its exit code.
     message : `str`
         Why it did not succeed.
+    key : `str`
+        What the trouble shares with those of other components, as `DbbError` has it; '' if nothing.
     last_ok : `float` or `None`
         When the last pass that did succeed ended.
     failing_since : `float` or `None`
@@ -52,6 +54,7 @@ class PassMemory:
     outcome: str = "running"
     code: int | None = None
     message: str = ""
+    key: str = ""
     last_ok: float | None = None
     failing_since: float | None = None
     starts: list[float] = field(default_factory=list)
@@ -81,7 +84,9 @@ def begin_pass(directory: Path, label: str) -> None:
     state.write_json(_path(directory, label), asdict(begun))
 
 
-def end_pass(directory: Path, label: str, outcome: str, code: int, message: str) -> None:
+def end_pass(
+    directory: Path, label: str, outcome: str, code: int, message: str, key: str = ""
+) -> None:
     """Remember how a pass ended, also one that did not get as far as `begin_pass`.
 
     Parameters
@@ -90,7 +95,7 @@ def end_pass(directory: Path, label: str, outcome: str, code: int, message: str)
         The state directory.
     label : `str`
         KIND.NAME.
-    outcome, code, message
+    outcome, code, message, key
         As `PassMemory` has them.
     """
     before, now = last_pass(directory, label), time.time()
@@ -103,6 +108,7 @@ def end_pass(directory: Path, label: str, outcome: str, code: int, message: str)
         outcome=outcome,
         code=code,
         message=message,
+        key=key,
         last_ok=now if well else before.last_ok,
         failing_since=None if well else before.failing_since or now,
     )

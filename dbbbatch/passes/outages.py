@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from dbbbatch.config import fields
 from dbbbatch.files import names
 from dbbbatch.passes.notices import Symptom
 
@@ -195,7 +196,8 @@ def _paragraph(change: Turn, now: float) -> list[str]:
     ended = what in (What.OVER, What.ABANDONED)
     found = [f"{what.upper()}: {names.harmless(outage.message)}"]
     since = f"since {clock_text(outage.since)}"
-    found.append(f"  lasted {_span(now - outage.since)}, {since}" if ended else f"  {since}")
+    lasted = f"lasted {fields.span_text(now - outage.since)}, " if ended else ""
+    found.append(f"  {lasted}{since}")
     if holders := ", ".join(filter(None, outage.holders)):
         found.append(f"  met by {holders}")
     if outage.files and not ended:
@@ -211,13 +213,6 @@ def _paragraph(change: Turn, now: float) -> list[str]:
 def clock_text(seconds: float) -> str:
     """Return a time of seconds since 1970, as UTC."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _span(seconds: float) -> str:
-    minutes, days = round(seconds / 60), round(seconds / 86400)
-    if minutes < 120:
-        return f"{max(minutes, 1)} min"
-    return f"{minutes / 60:.0f} h" if days < 2 else f"{days} d"
 
 
 def as_json(outages: Mapping[str, Outage]) -> dict[str, Any]:

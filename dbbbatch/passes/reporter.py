@@ -52,10 +52,10 @@ class Reporter:
         if self._ping is not None:
             self._ping.begin()
 
-    def remember(self, outcome: str, code: int, message: str) -> int:
+    def remember(self, outcome: str, code: int, message: str, key: str = "") -> int:
         """Remember in the state directory how a pass ended; return its exit code."""
         self._had_turn = True
-        memory.end_pass(Path(self._site.state), self.label, outcome, code, message)
+        memory.end_pass(Path(self._site.state), self.label, outcome, code, message, key)
         return code
 
     def end_pass(self) -> None:

@@ -275,7 +275,8 @@ class _Runner:
             context.warn(str(error), key=key, shared=bool(error.key))
             self._notices.incomplete()
             outcome = "later" if isinstance(error, TryLater) else "error"
-            return self._reporter.remember(outcome, error.exit_code, str(error)), True
+            code = self._reporter.remember(outcome, error.exit_code, str(error), error.key)
+            return code, True
         except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
             return self._unforeseen(error, context), True
         finally:

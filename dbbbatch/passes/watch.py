@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dbbbatch.config import fields
 from dbbbatch.config.load import Settings
 from dbbbatch.files import processes
 from dbbbatch.files.lock import Holder, held_locks
@@ -27,7 +28,7 @@ def hanging(label: str, holder: Holder) -> tuple[str, str]:
         or f"`kill {holder.pid}` ends it after the current batch, a second one at once"
     )
     return f"{label} hangs: {holder.pid}", (
-        f"a pass may hang: {holder.seconds / 3600:.0f} h at work, longer than hang_after "
+        f"a pass may hang: {fields.span_text(holder.seconds)} at work, longer than hang_after "
         f"([site]): {holder}; {advice}"
     )
 
@@ -52,7 +53,8 @@ def look_at_others(settings: Settings, now: float | None = None) -> dict[str, Sy
         if last.label not in at_work and not _is_paused(settings, last.label):
             found[f"{last.label} makes no passes"] = Symptom(
                 message=f"{last.label}: no pass since {clock_text(_last_sign(last))}, and one is "
-                f"expected every {longest / 60:.0f} min at most; does cron run? See `crontab -l`"
+                f"expected every {fields.span_text(longest)} at most; "
+                "does cron run? See `crontab -l`"
             )
     return found
 

@@ -22,6 +22,7 @@ from dbbbatch.files.lock import Holder, held_locks
 from dbbbatch.passes.memory import PassMemory, remembered_passes
 from dbbbatch.passes.notices import Notice, outstanding_notices
 from dbbbatch.report.health import Room
+from dbbbatch.report.judge import CORRECT
 from dbbbatch.targets import registry
 
 Answered = TypeVar("Answered")
@@ -47,11 +48,14 @@ class Seen(NamedTuple):
     what : `str`
         As `dbbbatch.report.health.Trouble` has it.
     message : `str`
+    advice : `str`
+        What to do about it.
     """
 
     label: str
     what: str
     message: str
+    advice: str = CORRECT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,14 +162,14 @@ def _unwritable(state: Path, owner: int | None) -> Iterator[Seen]:
     for path in (state, *(state / name for name in _WRITTEN)):
         if path.exists() and not _may_change(path, owner):
             message = f"{path}: user {user_named(owner)}, who runs the passes, may not write in it"
-            yield Seen("", "state directory", f"{message}; {advice}")
+            yield Seen("", "state directory", message, advice)
             break  # the advice is for all of them
     for path in sorted((state / "locks").glob("*.lock")):
         if not path.is_file():
-            yield Seen(_label_of(path), "lock", f"{path}: is no file; remove it")
+            yield Seen(_label_of(path), "lock", f"{path}: is no file", "remove it")
         elif not _may_change(path, owner):
             message = f"{path}: user {user_named(owner)}, who runs the passes, may not write it"
-            yield Seen(_label_of(path), "lock", f"{message}; {advice}")
+            yield Seen(_label_of(path), "lock", message, advice)
 
 
 def _label_of(path: Path) -> str:

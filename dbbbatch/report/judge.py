@@ -7,7 +7,8 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from dbbbatch.errors import AWAY, NO_ROOM, UNUSABLE
+from dbbbatch.config import fields
+from dbbbatch.errors import AWAY, NO_ROOM, UNUSABLE, needs_a_person
 from dbbbatch.files import names
 from dbbbatch.passes.notices import Notice
 from dbbbatch.report import words
@@ -16,14 +17,14 @@ from dbbbatch.report.health import Component, Level, Room, Trouble
 #: Seconds for which "try again later" is only a warning.
 WARNING_FOR = 600.0
 
+#: What to do about a configuration that is wrong.
+CORRECT = "correct it, then: dbb check"
+
 #: What a pass that ended with an exit code is in trouble with, and what to do.
 _BY_CODE = {
-    75: ("try again later", "dbb check"),
-    78: ("configuration", "correct it, then: dbb check"),
+    75: ("try again later", ""),
+    78: ("configuration", CORRECT),
 }
-
-#: What to do about what is seen at once.
-ADVICE = {"configuration": "correct it, then: dbb check"}
 
 #: Troubles of passes that are of the whole host: by the key of their notice.
 OF_ALL = {AWAY: "database away", NO_ROOM: "no room", UNUSABLE: "configuration"}
@@ -71,7 +72,9 @@ def later_of(row: Component | None, remembered: Component | None) -> Component |
     return replace(remembered, last_ok=last_ok, counts=row.counts if unfinished else {})
 
 
-def pass_trouble(component: Component, now: datetime, hang_after: float = 0) -> Trouble | None:
+def pass_trouble(
+    component: Component, now: datetime, hang_after: float = 0, key: str = ""
+) -> Trouble | None:
     """Return the trouble that a component's last pass is in, apart from files that failed.
 
     Parameters
@@ -80,6 +83,8 @@ def pass_trouble(component: Component, now: datetime, hang_after: float = 0) -> 
     now : `datetime.datetime`
     hang_after : `float`
         Seconds after which a pass that is at work may hang; 0: never.
+    key : `str`
+        That of its last error; '' if it is not known.
     """
     site, label, message = component.site, component.label, without_advice(component.message)
     since = component.failing_since
@@ -89,15 +94,20 @@ def pass_trouble(component: Component, now: datetime, hang_after: float = 0) -> 
     if is_at_work(component) and component.started and hang_after:
         seconds = (now - component.started).total_seconds()
         if seconds >= hang_after:
-            lasts = words.span_for_people(seconds)
+            lasts = fields.span_text(seconds)
             where = component.host
-            message = f"{component.state} for {lasts}, longer than hang_after; look at {where}"
-            since = component.started
-            return Trouble(site, label, "hangs", 0, message, since=since, level=Level.CRITICAL)
+            message = f"{component.state} for {lasts}, longer than hang_after"
+            advice, since = f"look at {where}", component.started
+            return Trouble(
+                site, label, "hangs", 0, message, advice, since=since, level=Level.CRITICAL
+            )
     if component.code in (None, 0, 1) or component.state.startswith("interrupted"):
         return None
-    what, advice = _BY_CODE.get(component.code or 0, ("error", ""))
-    level = level_of_later(since, now) if component.code == 75 else Level.CRITICAL
+    what, advice = _BY_CODE.get(component.code or 0, ("error", "report it to the developers"))
+    level = Level.CRITICAL
+    if component.code == 75:
+        level = level_of_later(since, now)
+        advice = advice_of_later(level, key, message)
     return Trouble(site, label, what, 0, message, advice, since=since, level=level)
 
 
@@ -105,6 +115,11 @@ def level_of_later(since: datetime | None, now: datetime) -> Level:
     """Return how bad it is that passes must try again later, which may pass by itself."""
     lasts = since is not None and (now - since).total_seconds() > WARNING_FOR
     return Level.CRITICAL if lasts else Level.WARNING
+
+
+def advice_of_later(level: Level, key: str = "", message: str = "") -> str:
+    """Return what to do while passes try again: nothing, unless it lasts or needs a person."""
+    return "dbb check" if level == Level.CRITICAL or needs_a_person(key, message) else ""
 
 
 def overdue_trouble(component: Component, longest: float | None, now: datetime) -> Trouble | None:
@@ -120,9 +135,9 @@ def overdue_trouble(component: Component, longest: float | None, now: datetime) 
         return None
     name = component.label
     if component.last_ok is None and began is None:
-        message = f"has never made a pass, and is expected every {words.span_for_people(longest)}"
+        message = f"has never made a pass, and is expected every {fields.span_text(longest)}"
     else:
-        usual = f"usually every {words.span_for_people(component.usual or longest)}"
+        usual = f"usually every {fields.span_text(component.usual or longest)}"
         message = (
             f"has not succeeded since {component.last_ok or began:%Y-%m-%d %H:%M} UTC; {usual}"
         )
@@ -154,30 +169,36 @@ def room_troubles(site: str, rooms: Iterable[Room]) -> list[Trouble]:
 
 
 def one_outage(troubles: list[Trouble], keys: Mapping[str, str], answers: bool) -> list[Trouble]:
-    """Return troubles of passes, in which what keeps all of them from working is said once.
+    """Return troubles of passes, in which what several have in common is said once.
 
     Parameters
     ----------
     troubles : `list` [`Trouble`]
         Of passes of this host.
     keys : mapping
-        By label, the key of the notice of its last error.
+        By label, the key of its last error, which other components share.
     answers : `bool`
         The database answers now: then passes could not use it for another reason, or a while ago.
     """
-    found: list[Trouble] = []
-    for key, what in OF_ALL.items():
-        same = [one for one in troubles if keys.get(one.label) == key]
-        if same:
-            labels = ", ".join(one.label for one in same)
-            now = "; it answers now" if answers and key == AWAY else ""
-            since = min((one.since for one in same if one.since), default=None)
-            level = max(one.level for one in same)
-            message = f"{same[0].message} (last passes of {labels}){now}"
-            found.append(
-                Trouble(same[0].site, "", what, 0, message, "dbb check", since=since, level=level)
-            )
-    return found + [one for one in troubles if keys.get(one.label) not in OF_ALL]
+    alike: dict[str, list[Trouble]] = {}
+    for trouble in troubles:
+        alike.setdefault(keys.get(trouble.label) or f"{trouble.label}:", []).append(trouble)
+    return [_as_one(key, same, answers) for key, same in alike.items()]
+
+
+def _as_one(key: str, same: list[Trouble], answers: bool) -> Trouble:
+    worst = max(same, key=lambda one: one.level)
+    if len(same) == 1 and key not in OF_ALL:
+        return worst
+    labels = ", ".join(one.label for one in same)
+    now = "; it answers now" if answers and key == AWAY else ""
+    return replace(
+        worst,
+        label="",
+        what=OF_ALL.get(key, worst.what),
+        message=f"{worst.message} (last passes of {labels}){now}",
+        since=min((one.since for one in same if one.since), default=None),
+    )
 
 
 def without_repeats(seen: Iterable[Trouble], passes: Iterable[Trouble]) -> list[Trouble]:
@@ -197,7 +218,7 @@ def without_repeats(seen: Iterable[Trouble], passes: Iterable[Trouble]) -> list[
 
 def _is_met_by(seen: Trouble, of_pass: Trouble) -> bool:
     """Return whether a last pass met what is seen now."""
-    if seen.site != of_pass.site or seen.label not in ("", of_pass.label):
+    if seen.site != of_pass.site or (seen.label and of_pass.label and seen.label != of_pass.label):
         return False
     kinds = (seen.what, of_pass.what)
     if seen.label == of_pass.label and (
@@ -279,7 +300,12 @@ def worst_first(troubles: Iterable[Trouble]) -> list[Trouble]:
     rank = {Level.CRITICAL: 0, Level.WARNING: 1, Level.UNKNOWN: 2}
     return sorted(
         troubles,
-        key=lambda one: (rank[one.level], one.label != "", one.since or datetime.max),
+        key=lambda one: (
+            rank[one.level],
+            not one.advice,
+            one.label != "",
+            one.since or datetime.max,
+        ),
     )
 
 

@@ -410,8 +410,8 @@ def _quarantined() -> list[Trouble]:
             "quarantined",
             files,
             reason,
-            f"dbb quarantine release {label} --reason '*', or: dbb ignore {label} --status "
-            "QUARANTINED",
+            f"if the reason is gone: dbb quarantine release {label} --reason '*', or: dbb ignore "
+            f"{label} --status QUARANTINED",
             f"dbb quarantine list {label}",
             read_moment(since),
         )

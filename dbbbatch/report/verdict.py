@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from dbbbatch.config import fields
 from dbbbatch.config.load import Settings
 from dbbbatch.database import connect
 from dbbbatch.errors import AWAY, DbbError, TryLater
@@ -160,24 +161,23 @@ class _Examination:
     def _of_passes(self, components: list[Component]) -> list[Trouble]:
         """Return the troubles of last passes."""
         limit = self.settings.site.hang_after
-        found = [
-            trouble
-            for component in components
-            if component.state != "paused"
-            and (trouble := judge.pass_trouble(component, self.now, limit)) is not None
-        ]
-        here = [one for one in found if one.site == self.site]
-        elsewhere = [one for one in found if one.site != self.site]
-        keys = {label: key for label in self.seen.notices if (key := self._outage(label))}
+        keys = {one.label: key for one in components if (key := self._key_of(one))}
+        here: list[Trouble] = []
+        elsewhere: list[Trouble] = []
+        for one in components:
+            at_home = one.site == self.site
+            key = keys.get(one.label, "") if at_home else ""
+            trouble = judge.pass_trouble(one, self.now, limit, key)
+            if trouble is not None and one.state != "paused":
+                (here if at_home else elsewhere).append(trouble)
         return elsewhere + judge.one_outage(here, keys, self.known is not None)
 
-    def _outage(self, label: str) -> str:
-        """Return which outage, if any, the last pass of a component met."""
-        message = self.seen.passes.get(label, PassMemory(label=label)).message
-        for key, notice in self.seen.notices[label].items():
-            if key in judge.OF_ALL and (key in message or notice.message in message):
-                return key
-        return ""
+    def _key_of(self, component: Component) -> str:
+        """Return the key of the error of a last pass, if this host knows it."""
+        memory = self.seen.passes.get(component.label)
+        if memory is None or component.site != self.site or memory.message != component.message:
+            return ""
+        return memory.key
 
     def _seen_here(self) -> list[Trouble]:
         """Return the troubles that are seen on this host at once."""
@@ -201,10 +201,9 @@ class _Examination:
         return Trouble(self.site, label, what, 0, message, advice, since=since, level=level)
 
     def _problem(self, seen: host.Seen) -> Trouble:
-        advice = judge.ADVICE.get(seen.what, "")
         # Without [alert] or [report] passes do their work.
         level = Level.CRITICAL if "." in seen.label or not seen.label else Level.WARNING
-        return self._trouble(seen.label, seen.what, seen.message, advice, level=level)
+        return self._trouble(seen.label, seen.what, seen.message, seen.advice, level=level)
 
     def _database(self) -> Iterator[Trouble]:
         if self.error is None:
@@ -221,7 +220,8 @@ class _Examination:
             return
         what = "database away" if later else "configuration"
         level = judge.level_of_later(since, self.now) if later else Level.CRITICAL
-        yield self._trouble("", what, str(self.error), "dbb check", since, level)
+        advice = judge.advice_of_later(level) if later else judge.CORRECT
+        yield self._trouble("", what, str(self.error), advice, since, level)
 
     def _not_seen(self, why: str) -> Trouble:
         """Return that this user is not the one who may see what is asked for."""
@@ -240,8 +240,8 @@ class _Examination:
         limit = self.settings.site.hang_after
         for label, holder in self.seen.holders:
             if 0 < limit <= holder.seconds:
-                hours = holder.seconds / 3600
-                message = f"at work for {hours:.0f} h, longer than hang_after: {holder}"
+                lasts = fields.span_text(holder.seconds)
+                message = f"at work for {lasts}, longer than hang_after: {holder}"
                 advice = processes.waits_for(holder.pid) or f"kill {holder.pid}"
                 yield self._trouble(label, "hangs", message, advice, since_seconds(holder.since))
 

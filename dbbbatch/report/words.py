@@ -1,4 +1,4 @@
-"""Sizes, times, spans and states in words for people."""
+"""Sizes, times and states in words for people."""
 
 from __future__ import annotations
 
@@ -26,15 +26,7 @@ def time_for_people(value: datetime | None) -> str:
 
 def ago(value: datetime | None, now: datetime) -> str:
     """Write how long ago a time was."""
-    return f"{span_for_people((now - value).total_seconds())} ago" if value else "never"
-
-
-def span_for_people(seconds: float) -> str:
-    """Write a length of time for people, in its largest unit."""
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
+    return f"{fields.span_text((now - value).total_seconds())} ago" if value else "never"
 
 
 def minute(value: datetime | None) -> str:
@@ -66,10 +58,12 @@ def rate_for_people(rate: float | None) -> str:
 _TYPED = re.compile(r"(?:\A|(?<=: ))(?:sudo .*|kill .*|(?:\S*/)?dbb[ -].*)", re.DOTALL)
 
 
-def commands_in(advice: str) -> tuple[str, str]:
-    """Split an advice into words and the command to type; either may be empty."""
+def commands_in(advice: str) -> tuple[str, list[str]]:
+    """Split an advice into words and commands, of which one is to be typed; it may lack both."""
     found = _TYPED.search(advice)
-    return (advice[: found.start()].strip(), found[0]) if found else (advice, "")
+    if not found:
+        return advice, []
+    return advice[: found.start()].strip(), found[0].split(", or: ")
 
 
 def verdict(health: Health) -> str:
@@ -103,7 +97,7 @@ def files_waiting(health: Health) -> str:
 
 def span_of(since: datetime, now: datetime) -> str:
     """Write how long something has lasted."""
-    return span_for_people((now - since).total_seconds())
+    return fields.span_text((now - since).total_seconds())
 
 
 def night_summary(night: Night) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -153,7 +154,7 @@ def test_what_status_advises_works_when_it_is_pasted(troubled: Site, tmp_path: P
         assert ran.stdout.count(b"\n") >= trouble.files, trouble
     for trouble in of_files:
         told = trouble.advice.removeprefix("at the endpoint: ")
-        for line in told.replace(", or: ", ", then: ").split(", then: "):
+        for line in re.split(r"(?:, or|, then|gone): ", told):
             if line.startswith("dbb"):
                 line = line.replace("dbb history", f"dbb -c {troubled.config} history")
                 ran = paste(line, tmp_path)

@@ -89,3 +89,10 @@ def test_a_mode_is_octal_text():
     assert fields.mode("0444") == 0o444
     with pytest.raises(ValueError, match="octal"):
         fields.mode("rw-")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(-1, "0 s"), (59, "59 s"), (600, "10 min"), (7200, "2 h"), (2e6, "23 d")]
+)
+def test_spans_are_for_people(seconds: float, shown: str) -> None:
+    assert fields.span_text(seconds) == shown

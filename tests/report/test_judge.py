@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.errors import AWAY
+from dbbbatch.errors import AWAY, NO_ROOM, key_of_full, key_of_missing
 from dbbbatch.passes.notices import Notice
 from dbbbatch.report import judge
 from dbbbatch.report.health import Component, Health, Level, Room, Trouble
@@ -171,6 +171,43 @@ def test_one_outage_of_the_database_is_one_trouble() -> None:
     assert other.label == "target.a"
 
 
+def test_storage_that_is_gone_for_several_components_is_one_trouble_that_names_them() -> None:
+    gone = key_of_missing("/data")
+    passes = [
+        trouble(
+            "finder.a", "try again later", "/data: not there", since=ago(5), advice="dbb check"
+        ),
+        trouble("target.a", "try again later", "/data: no sentinel", since=ago(9)),
+        trouble("target.b", "try again later", "no tree"),
+    ]
+    keys = {"finder.a": gone, "target.a": gone, "target.b": key_of_missing("/tree")}
+    outage, other = judge.one_outage(passes, keys, True)
+    assert (outage.label, outage.what, outage.since) == ("", "try again later", ago(9))
+    assert outage.message == "/data: not there (last passes of finder.a, target.a)"
+    assert (other.label, other.message) == ("target.b", "no tree")
+
+
+@pytest.mark.parametrize(
+    ("key", "message", "minutes", "advice"),
+    [
+        ("far does not answer", "no route", 5, ""),
+        ("far does not answer", "no route", 11, "dbb check"),
+        ("far does not answer", "ssh: Host key verification failed.", 5, "dbb check"),
+        ("far does not answer", "ssh: Permission denied (publickey).", 5, "dbb check"),
+        (key_of_missing("/data"), "", 5, "dbb check"),
+        (key_of_full("/data"), "", 5, "dbb check"),
+        (NO_ROOM, "", 5, "dbb check"),
+    ],
+)
+def test_a_pass_that_tries_again_needs_a_person_if_it_lasts_or_cannot_end_by_itself(
+    key: str, message: str, minutes: int, advice: str
+) -> None:
+    last = component(**LATER | {"failing_since": ago(minutes), "message": message})
+    found = judge.pass_trouble(last, NOW, key=key)
+    assert found is not None
+    assert found.advice == advice
+
+
 @pytest.mark.parametrize(
     ("seen", "of_pass", "once"),
     [
@@ -180,6 +217,7 @@ def test_one_outage_of_the_database_is_one_trouble() -> None:
         (trouble("", "database away"), trouble("", "database away"), True),
         (trouble("", "no room", "/state (x): 1 B"), trouble("a.b", "later", "/state: full"), True),
         (trouble("a.b", "no room", "/data (x): 1 B"), trouble("a.b", "later", "no route"), False),
+        (trouble("a.b", "no room", "/data (x): 1 B"), trouble("", "later", "/data: full"), True),
         (trouble("a.b", "hangs"), trouble("a.b", "try again later"), False),
     ],
 )
@@ -305,3 +343,19 @@ def test_the_worst_comes_first() -> None:
 def test_what_is_not_seen_is_no_worse_than_what_is(levels: list[Level], worst: Level) -> None:
     troubles = [trouble("", "x", level=level) for level in levels]
     assert Health(at=NOW, site="summit", troubles=troubles).level is worst
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"state": "error (70)", "code": 70},
+        {"state": "error (78)", "code": 78},
+        {**LATER, "failing_since": ago(11)},
+        {"state": "running on mountain", "code": None, "started": ago(90), "finished": None},
+    ],
+)
+def test_what_is_critical_says_what_to_do(more: dict[str, Any]) -> None:
+    found = judge.pass_trouble(component(**more), NOW, hang_after=3600)
+    assert found is not None
+    assert found.level is Level.CRITICAL
+    assert found.advice

@@ -128,7 +128,7 @@ class TestWithoutTheDatabase:
                 notices = Notices(state, label)
                 notices.warn(str(error), getattr(error, "key", ""))
                 notices.end_pass()
-                memory.end_pass(state, label, "later", 75, str(error))
+                memory.end_pass(state, label, "later", 75, str(error), getattr(error, "key", ""))
         health = verdict.examine(away)
         assert [(one.label, one.what) for one in health.troubles] == [("", "database away")]
         assert health.troubles[0].since is not None

@@ -368,15 +368,15 @@ class Sender:
     def _spare(self, free: int) -> int:
         if free < self._section.min_free:
             raise session.Refused(
-                self._too_little(free, "anything"), key=self._section.endpoint.key_of_full
+                self._too_little(free, "any file"), key=self._section.endpoint.key_of_full
             )
         return free - self._section.min_free
 
     def _too_little(self, free: int, what: str) -> str:
         return (
             f"{self.session.place.name}: {fields.size_text(free)} free in "
-            f"{self._section.endpoint.staging}: too little for {what} and min_free "
-            f"({fields.size_text(self._section.min_free)})"
+            f"{self._section.endpoint.staging}: too little for {what}: "
+            f"{fields.size_text(self._section.min_free)} must stay free (min_free)"
         )
 
 

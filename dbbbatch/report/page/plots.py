@@ -15,8 +15,9 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dbbbatch.config import fields
 from dbbbatch.report.nights import BIN, Latency, Night, Step
-from dbbbatch.report.words import size_for_people, span_for_people
+from dbbbatch.report.words import size_for_people
 
 # It tells on stderr of caches and fonts, which cron would mail.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -136,7 +137,7 @@ def _slowest(latency: Latency) -> float:
 
 def _in_words(name: str, latency: Latency) -> str:
     half, p95, p99, worst = map(
-        span_for_people, (latency.median, latency.p95, latency.p99, _slowest(latency))
+        fields.span_text, (latency.median, latency.p95, latency.p99, _slowest(latency))
     )
     return (
         f"{name}: half of the files within {half}, 95 % within {p95}, 99 % within {p99}, "

@@ -16,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from dbbbatch import __version__
+from dbbbatch.config import fields
 from dbbbatch.files.names import harmless
 from dbbbatch.report import words
 from dbbbatch.report.health import Component, Health, Level, Room, Waiting
@@ -195,7 +196,7 @@ def _environment() -> jinja2.Environment:
         "share": _share,
         "sign": _SIGNS.get,
         "size": words.size_for_people,
-        "span": words.span_for_people,
+        "span": fields.span_text,
         "state": _state,
         "state_in_words": _state_in_words,
         "step": _step,
