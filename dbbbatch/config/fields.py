@@ -24,6 +24,9 @@ REQUIRED: Any = dataclasses.MISSING
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)?\s*")
 _SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+
+#: The longest length of time; seconds. A hundred years can be added to any date.
+_LONGEST = 36_525 * 86_400
 _SIZE_TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)B?\s*")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -216,12 +219,16 @@ def fraction(value: Any) -> float:
 
 def duration(value: Any) -> float:
     """Accept seconds, or a text such as "90s", "10 min", "2h", "30d"; return seconds."""
-    if _is(int | float, value) and value >= 0:
-        return float(value)
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if not found:
+    if found:
+        seconds = float(found[1]) * _SECONDS[found[2]]
+    elif _is(int | float, value) and value >= 0:
+        seconds = value
+    else:
         raise ValueError(f'expected seconds, or a text such as "90s", "2h", "30d", not {value!r}')
-    return float(found[1]) * _SECONDS[found[2]]
+    if seconds > _LONGEST:
+        raise ValueError(f"expected at most {_LONGEST // 86400} d, not {value!r}")
+    return float(seconds)
 
 
 def interval(value: Any) -> float | None:

@@ -212,7 +212,7 @@ def _write_holder(descriptor: int, path: Path) -> None:
 def _lock_type(path: Path) -> int:
     """Return the type of lock that keeps us from a file: F_UNLCK, F_RDLCK or F_WRLCK."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return fcntl.F_UNLCK
     try:
@@ -226,9 +226,9 @@ def _lock_type(path: Path) -> int:
 
 def _holder(path: Path) -> Holder | None:
     """Read who holds a lock; return `None` while its holder changes."""
-    with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        held = json.loads(path.read_text())
-        pid, since = int(held["pid"]), float(held["since"])
+    held = state.read_json(path) or {}
+    with suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
+        pid, since = int(held["pid"]), state.read_time(held["since"])
         # The number of a process that is gone may be another's by now.
         if not processes.lives(pid, held.get("ticks"), since):
             return None

@@ -29,6 +29,12 @@ DATABASE_MODE = 0o640
 #: disk is full.
 SMALLEST_FILE = 4096
 
+#: Bytes that are read of such a file at most.
+_LARGEST_FILE = 1 << 24
+
+#: A time that no file of ours has; seconds since 1970.
+_NEVER = 1e11
+
 
 def must_own(state: str, config: str = "") -> None:
     """Raise unless this user owns the state directory, or it does not exist yet.
@@ -110,13 +116,30 @@ def make(path: str | os.PathLike[str]) -> None:
         make(path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a file of ours; an empty one if it is missing, or was cut short."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a file of ours; `None` if that is missing, cut short, or no file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        # What is no file must not be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            found = json.loads(file.read(_LARGEST_FILE))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def read_time(value: Any) -> float:
+    """Return a time (seconds since 1970) from a file of ours.
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        It is none.
+    """
+    found = float(value)
+    if not 0 <= found < _NEVER:
+        raise ValueError(f"{found} is no time")
+    return found
 
 
 def write_json(path: Path, value: dict[str, Any]) -> bool:

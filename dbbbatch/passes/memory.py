@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from dbbbatch.files import state
 
@@ -58,6 +59,24 @@ class PassMemory:
     last_ok: float | None = None
     failing_since: float | None = None
     starts: list[float] = field(default_factory=list)
+
+
+def _unless_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else read(value)
+
+
+#: What reads each value of a file.
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "pid": int,
+    "started": state.read_time,
+    "finished": _unless_none(state.read_time),
+    "outcome": str,
+    "code": _unless_none(int),
+    "message": str,
+    "last_ok": _unless_none(state.read_time),
+    "failing_since": _unless_none(state.read_time),
+    "starts": lambda values: [state.read_time(one) for one in values][-_STARTS:],
+}
 
 
 def _path(directory: Path, label: str) -> Path:
@@ -117,10 +136,13 @@ def end_pass(
 
 def last_pass(directory: Path, label: str) -> PassMemory:
     """Return what is remembered of a component; what cannot be read was never remembered."""
-    found = state.read_json(_path(directory, label))
+    found = state.read_json(_path(directory, label)) or {}
     try:
-        return PassMemory(**{**found, "label": label})
-    except TypeError:
+        return PassMemory(
+            label=label,
+            **{name: _READ[name](value) for name, value in found.items() if name != "label"},
+        )
+    except (KeyError, ValueError, TypeError, ArithmeticError):
         return PassMemory(label=label)
 
 

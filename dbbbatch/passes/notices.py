@@ -266,12 +266,15 @@ def outstanding_notices(directory: Path) -> dict[str, Mapping[str, Notice]]:
 
 def _read_said(path: Path) -> Mapping[str, Notice] | None:
     """Return what was said; `None` if there is no file of it, or not a whole one."""
+    said = state.read_json(path)
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            key: Notice(str(message), int(level), float(since[0]) if since else 0)
-            for key, (message, level, *since) in said.items()
-        }
-    except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        # Never said, or cut short: then it is said once more.
-        return None
+        return (
+            None
+            if said is None
+            else {
+                key: Notice(str(message), int(level), state.read_time(since[0]) if since else 0)
+                for key, (message, level, *since) in said.items()
+            }
+        )
+    except (ValueError, TypeError, ArithmeticError):
+        return None  # it is said once more

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from dbbbatch.config import fields
 from dbbbatch.files import names
+from dbbbatch.files.state import read_time
 from dbbbatch.passes.notices import Symptom
 
 #: Files that a message names.
@@ -220,18 +221,18 @@ def as_json(outages: Mapping[str, Outage]) -> dict[str, Any]:
     return {key: asdict(outage) for key, outage in outages.items()}
 
 
-def from_json(found: Mapping[str, Any]) -> dict[str, Outage]:
+def from_json(found: Mapping[str, Any] | None) -> dict[str, Outage]:
     """Return the outages that were remembered; what makes no sense was none."""
     outages = {}
-    for key, table in found.items():
+    for key, table in (found or {}).items():
         try:
             holders = {
-                str(label): Sufferer(met=float(one["met"]), over=bool(one["over"]))
+                str(label): Sufferer(met=read_time(one["met"]), over=bool(one["over"]))
                 for label, one in table["holders"].items()
             }
             outages[str(key)] = Outage(
                 message=str(table["message"]),
-                since=float(table["since"]),
+                since=read_time(table["since"]),
                 level=int(table["level"]),
                 files=tuple(map(str, table["files"])),
                 more=int(table["more"]),

@@ -53,6 +53,12 @@ def test_what_is_no_duration_is_refused(text):
         fields.duration(text)
 
 
+@pytest.mark.parametrize("text", ["36526d", "9" * 400 + "w", 1e300, 10**400, float("inf")])
+def test_a_duration_can_be_added_to_any_date(text):
+    with pytest.raises(ValueError, match="at most 36525 d"):
+        fields.duration(text)
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [(7, 7), ("64 MiB", 64 * 2**20), ("2 GB", 2 * 10**9), ("1.5k", 1500)]
 )
