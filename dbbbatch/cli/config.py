@@ -209,7 +209,12 @@ def _read_yaml(path: str) -> Any:
         raise UsageError("PyYAML is not installed: pip install 'dbbbatch[convert]'") from None
     try:
         with open(path, encoding="utf-8") as file:
-            return yaml.safe_load(file)
+            text = file.read()
+        # By aliases a few lines become billions, or have no end.
+        events = yaml.parse(text, yaml.SafeLoader)
+        if any(isinstance(event, yaml.AliasEvent) for event in events):
+            raise UsageError(f"{path}: has aliases (*name): write out what they stand for")
+        return yaml.safe_load(text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

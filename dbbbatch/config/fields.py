@@ -26,7 +26,7 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)?\s*")
 _SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 #: The longest length of time; seconds. A hundred years can be added to any date.
-_LONGEST = 36_525 * 86_400
+_CENTURY = 36_525 * 86_400
 _SIZE_TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)B?\s*")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -226,8 +226,8 @@ def duration(value: Any) -> float:
         seconds = value
     else:
         raise ValueError(f'expected seconds, or a text such as "90s", "2h", "30d", not {value!r}')
-    if seconds > _LONGEST:
-        raise ValueError(f"expected at most {_LONGEST // 86400} d, not {value!r}")
+    if seconds > _CENTURY:
+        raise ValueError(f"expected at most {_CENTURY // 86400} d, not {value!r}")
     return float(seconds)
 
 

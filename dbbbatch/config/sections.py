@@ -174,7 +174,7 @@ def _ping_url(value: Any) -> str:
     # Whoever knows it can say that all is well: no message quotes it.
     url = fields.unquoted(value)
     plain = re.sub(r"\{(label|kind|name)\}", "", url)
-    if not re.fullmatch(r"https?://[^/?#\s{}@]+([/?][^\s{}#]*)?", plain):
+    if not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?([/?][^\s{}#]*)?", plain, re.ASCII):
         raise ValueError(
             "expected a URL, http:// or https://, without a user's name; {label}, {kind} and "
             "{name} are placeholders"

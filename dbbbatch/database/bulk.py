@@ -15,6 +15,7 @@ import peewee
 
 from dbbbatch.database import connect
 from dbbbatch.database.base import Table, TimeField, time_text
+from dbbbatch.errors import ConfigError
 
 #: Name to field of each column of ``new``.
 Columns = Mapping[str, "peewee.Field[Any]"]
@@ -128,8 +129,33 @@ def time_mark() -> str:
 
 
 def read_moment(value: Any) -> Any:
-    """Return a time (UTC) from a row of a statement, or `None`."""
-    return datetime.fromisoformat(value) if isinstance(value, str) else value
+    """Return a time (UTC) from a row of a statement, or `None`.
+
+    Raises
+    ------
+    ConfigError
+        It is none: in SQLite a column may hold anything.
+    """
+    if value is None or isinstance(value, datetime):
+        return value
+    try:
+        found = datetime.fromisoformat(value)
+    except (ValueError, TypeError):
+        found = None
+    if found is None or found.tzinfo:
+        raise ConfigError(f"the database has {str(value)[:80]!r} where a time (UTC) must be")
+    return found
+
+
+def read_counts(text: str) -> dict[str, int]:
+    """Return what a pass counted, from its row of `run`; nothing where that makes no sense."""
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {what: number for what, number in found.items() if type(number) is int}
 
 
 def clean(message: str, most: int = 2000) -> str:

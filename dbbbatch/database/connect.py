@@ -430,7 +430,8 @@ class _Passing(Exception):
 
 def _sorted_out(function: Callable[[], Value]) -> Value:
     try:
-        return function()
+        with driver_errors:  # of rows that are read, too
+            return function()
     except peewee.DatabaseError as error:
         error = _first(error)
         _raise_unless_passing(error)
@@ -470,6 +471,9 @@ def _raise_unless_passing(error: peewee.DatabaseError) -> None:
         _raise_if_refused_for_good(words)
         _drop_broken_connection()
         return
+    if state is None and isinstance(error, peewee.DataError):
+        # The driver could not read it: a time such as 'infinity'.
+        raise ConfigError(f"{_name}: a row makes no sense: {words}") from None
     if state is None:
         raise error
     if state == "25006" and getattr(proxy.obj, "readonly", False):

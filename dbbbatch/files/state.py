@@ -33,7 +33,7 @@ SMALLEST_FILE = 4096
 _LARGEST_FILE = 1 << 24
 
 #: A time that no file of ours has; seconds since 1970.
-_NEVER = 1e11
+_LATEST_TIME = 1e11
 
 
 def must_own(state: str, config: str = "") -> None:
@@ -137,7 +137,7 @@ def read_time(value: Any) -> float:
         It is none.
     """
     found = float(value)
-    if not 0 <= found < _NEVER:
+    if not 0 <= found < _LATEST_TIME:
         raise ValueError(f"{found} is no time")
     return found
 

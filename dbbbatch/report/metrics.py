@@ -7,7 +7,6 @@ does not grow with history.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -120,7 +119,7 @@ def _recent_counts() -> tuple[list[Count], list[Count]]:
     for site, script, name, outcome, counts in rows.fetchall():
         label = f"{script}.{name}"
         passes[site, label, outcome] += 1
-        for what, number in json.loads(counts).items():
+        for what, number in bulk.read_counts(counts).items():
             files[site, label, what] += number
     return [(*key, number) for key, number in sorted(passes.items())], [
         (*key, number) for key, number in sorted(files.items())

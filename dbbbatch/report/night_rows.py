@@ -22,6 +22,7 @@ from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import Report
 from dbbbatch.database import bulk, connect
 from dbbbatch.database.models.file import File, Name, among_paths
+from dbbbatch.errors import ConfigError
 from dbbbatch.files import names
 from dbbbatch.report.night_tally import FileOfNight, NightTally
 from dbbbatch.report.nights import Night, NightFile
@@ -200,21 +201,30 @@ class _NightReader:
     def _add_page(self, rows: Sequence[_Row]) -> None:
         failing, before = _Failing(), None
         for row in rows:
-            number, seen_at, relpath, filename = row[:4]
-            path = names.join(relpath, filename)
-            day = self._days.get(relpath) or self._day_of(relpath, path, seen_at)
             # Two storage areas may have the file of a row.
-            if number == before or not self._first <= day <= self._last:
-                continue
-            before = number
-            tally, begins = self._tallies.get(day) or self.tally_of(day)
-            file, states = self._file(row, path, begins)
-            tally.add(file)
-            failing.note(tally, file, row, states.failed)
-            if self._each:
-                where = _IN_STORAGE.get(file.storage) or _AT_HANDOFF.get(file.handoff, "")
-                self._each(day, NightFile(path, file.size_bytes, where, states.by_name))
+            if row[0] != before:
+                try:
+                    before = self._add_row(row, failing) or before
+                except (ValueError, TypeError, OverflowError) as error:
+                    path = names.printable(names.join(str(row[2]), str(row[3])))
+                    raise ConfigError(f"a row of {path} makes no sense: {error}") from None
         connect.read(failing.add_reasons)
+
+    def _add_row(self, row: _Row, failing: _Failing) -> int | None:
+        """Add a file, if it is of these nights; return the number of its row then."""
+        number, seen_at, relpath, filename = row[:4]
+        path = names.join(relpath, filename)
+        day = self._days.get(relpath) or self._day_of(relpath, path, seen_at)
+        if not self._first <= day <= self._last:
+            return None
+        tally, begins = self._tallies.get(day) or self.tally_of(day)
+        file, states = self._file(row, path, begins)
+        tally.add(file)
+        failing.note(tally, file, row, states.failed)
+        if self._each:
+            where = _IN_STORAGE.get(file.storage) or _AT_HANDOFF.get(file.handoff, "")
+            self._each(day, NightFile(path, file.size_bytes, where, states.by_name))
+        return int(number)
 
     def _file(self, row: _Row, path: str, begins: datetime) -> tuple[FileOfNight, _States]:
         _, seen_at, _, _, size, handoff, delivered, _, owner, _, storage, stored, _, ingests = row

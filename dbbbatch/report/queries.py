@@ -5,7 +5,6 @@ with history.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +12,7 @@ from typing import Any
 
 from dbbbatch.config.load import Settings
 from dbbbatch.database import connect
-from dbbbatch.database.bulk import read_moment
+from dbbbatch.database.bulk import read_counts, read_moment
 from dbbbatch.database.models.run import Pause
 from dbbbatch.files import names
 from dbbbatch.passes import relocate
@@ -160,7 +159,7 @@ def _last_pass(key: tuple[Any, ...]) -> LastPass:
         for outcome, exit_code, message in _rows(before, key):
             if outcome != "interrupted":
                 values |= {"exit_code": exit_code, "message": message}
-    values |= {"counts": json.loads(values["counts"])}
+    values |= {"counts": read_counts(values["counts"])}
     values |= {column: read_moment(values[column]) for column in ("started", "finished")}
     return LastPass(
         **values,

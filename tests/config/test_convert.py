@@ -248,6 +248,7 @@ def test_files_that_stay_in_the_source_are_not_moved_by_mistake(tmp_path: Path) 
         ("finder: [1, 2", "is not YAML"),
         ("database: {}", "none, or several"),
         ("a: \x00", "is not YAML"),
+        ("handoff: &a {buffer: *a}", "has aliases"),
         ("ingester: {plugin: {name: Other}}", "expected Gen2Ingest, Gen3Ingest"),
         ("ingester: 3", "ingester.plugin.name: is missing"),
     ],

@@ -452,6 +452,8 @@ def test_a_sound_url_is_taken(write, url):
         ("ping = 'ftp://h/x'", "ping: expected a URL"),
         ("ping = 'https://user@h/x'", "ping: expected a URL"),
         ("ping = 'https://h/{nme}'", "ping: expected a URL"),
+        ("ping = 'http://['", "ping: expected a URL"),
+        ("ping = 'http://h:99999999/'", "ping: expected a URL"),
         ("limit = 0", "limit: expected more than 0 s"),
     ],
 )
