@@ -13,12 +13,15 @@ from dbbbatch.cli.operator import Operator, absolute, leave
 from dbbbatch.cli.status import show_health
 from dbbbatch.config import fields
 from dbbbatch.errors import ConfigError, LockHeld, UsageError
-from dbbbatch.files.names import counted
+from dbbbatch.files.names import counted, printable
 from dbbbatch.files.replace import replace_whole
 from dbbbatch.files.state import is_ours
 from dbbbatch.report import words
 from dbbbatch.report.nights import Latency, Night
 from dbbbatch.report.survey import Survey, survey
+
+#: How a file of metrics begins.
+_METRICS = b"# HELP dbb_"
 
 
 @click.command("dbb-report", context_settings={"help_option_names": ["-h", "--help"]})
@@ -100,9 +103,17 @@ def _write_metrics(path: str, seen: Survey) -> None:
     if path == "-":
         for line in content.decode().splitlines():
             output.line(line)
-    else:
-        # node_exporter is another user.
-        replace_whole(absolute(path), content)
+        return
+    # A rename would replace a device, too.
+    if os.path.exists(path) and not (os.path.isfile(path) and _begins_as_metrics(path)):
+        raise UsageError(f"--metrics {printable(path)}: holds something else, and is not replaced")
+    # node_exporter is another user.
+    replace_whole(absolute(path), content)
+
+
+def _begins_as_metrics(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(_METRICS)) in (_METRICS, b"")
 
 
 def _needed(error: ImportError, what: str) -> ConfigError:

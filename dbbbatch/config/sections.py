@@ -174,7 +174,11 @@ def _ping_url(value: Any) -> str:
     # Whoever knows it can say that all is well: no message quotes it.
     url = fields.unquoted(value)
     plain = re.sub(r"\{(label|kind|name)\}", "", url)
-    if not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?([/?][^\s{}#]*)?", plain, re.ASCII):
+    try:
+        port = urllib.parse.urlsplit(plain).port
+    except ValueError:
+        port = 0
+    if port == 0 or not re.fullmatch(r"https?://[^/?#\s{}@]+([/?][^\s{}#]*)?", plain):
         raise ValueError(
             "expected a URL, http:// or https://, without a user's name; {label}, {kind} and "
             "{name} are placeholders"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +65,14 @@ def _unless_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else read(value)
 
 
-#: What reads each value of a file.
-_READ: Mapping[str, Callable[[Any], Any]] = {
-    "pid": int,
-    "started": state.read_time,
-    "finished": _unless_none(state.read_time),
-    "outcome": str,
-    "code": _unless_none(int),
-    "message": str,
-    "last_ok": _unless_none(state.read_time),
-    "failing_since": _unless_none(state.read_time),
-    "starts": lambda values: [state.read_time(one) for one in values][-_STARTS:],
+#: What reads the values of a file, by the type of the attribute.
+_READ: Mapping[Any, Callable[[Any], Any]] = {
+    "str": str,
+    "int": int,
+    "int | None": _unless_none(int),
+    "float": state.read_time,
+    "float | None": _unless_none(state.read_time),
+    "list[float]": lambda values: [state.read_time(one) for one in values][-_STARTS:],
 }
 
 
@@ -139,10 +136,14 @@ def last_pass(directory: Path, label: str) -> PassMemory:
     found = state.read_json(_path(directory, label)) or {}
     try:
         return PassMemory(
-            label=label,
-            **{name: _READ[name](value) for name, value in found.items() if name != "label"},
+            **{
+                each.name: _READ[each.type](found[each.name])
+                for each in fields(PassMemory)
+                if each.name in found
+            }
+            | {"label": label}
         )
-    except (KeyError, ValueError, TypeError, ArithmeticError):
+    except (ValueError, TypeError, ArithmeticError):
         return PassMemory(label=label)
 
 

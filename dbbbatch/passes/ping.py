@@ -76,7 +76,7 @@ class Ping:
             try:
                 with self._opener.open(request, timeout=self._limit) as answer:
                     answer.read(_ANSWER)
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
                 host = urllib.parse.urlsplit(url).hostname
                 # Not its words: they may quote the URL.
                 logger.warning("%s was not told%s: %s", host, what, type(error).__name__)

@@ -127,6 +127,16 @@ def test_metrics_are_written_for_another_user_to_read(busy: Site, tmp_path: Path
     assert 'dbb_night_files{state="done",step="stored"} 2.0' in text
 
 
+def test_metrics_replace_nothing_but_metrics(busy: Site, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("notes", "pipe"):
+        code, _, err = busy.run("dbb-report", "--metrics", str(tmp_path / name))
+        assert (code, "is not replaced" in err) == (64, True)
+    assert (tmp_path / "notes").read_text() == "mine"
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_metrics_without_the_database_say_so(busy: Site) -> None:
     busy.write(database={"url": "postgresql://dbb@127.0.0.1:1/dbb"})
     code, out, err = busy.run("dbb-report", "--metrics", "-")

@@ -1,9 +1,11 @@
 """How the last pass of a component ended, remembered without a database."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from dbbbatch.files import state
 from dbbbatch.passes import memory
 from tests.support.database import Databases
 from tests.support.site import Site
@@ -32,6 +34,25 @@ def test_failing_lasts_from_the_first_failure_to_the_next_success(tmp_path: Path
     assert second.last_ok == first.last_ok is not None
     memory.end_pass(tmp_path, LABEL, "failed", 1, "1 file failed")
     assert memory.last_pass(tmp_path, LABEL).failing_since is None
+
+
+def test_everything_is_remembered(tmp_path: Path) -> None:
+    kept = memory.PassMemory(
+        label=LABEL,
+        pid=1,
+        started=2,
+        finished=3,
+        outcome="later",
+        code=75,
+        message="m",
+        key="k",
+        last_ok=4,
+        failing_since=5,
+        starts=[6],
+    )
+    state.write_json(tmp_path / "passes" / f"{LABEL}.json", asdict(kept))
+    assert memory.last_pass(tmp_path, LABEL) == kept
+    assert all(asdict(kept).values())
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"unknown": 1}'])

@@ -17,6 +17,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.heard: list[str] = []
+        self.leads_to = ""
         self.silent = threading.Event()
         self.over = threading.Event()
         listener = self
@@ -28,7 +29,7 @@ class Listener:
                     listener.over.wait(30)
                 if self.path.startswith("/again"):
                     self.send_response(302)
-                    self.send_header("Location", self.path)
+                    self.send_header("Location", listener.leads_to or self.path)
                 else:
                     self.send_response(200)
                 self.send_header("Content-Length", "0")
@@ -83,6 +84,17 @@ def test_a_url_hears_that_a_pass_begins_and_how_it_ended(
 def test_redirects_are_bounded(listener: Listener) -> None:
     Ping(f"{listener.url}/again", "handoff.a", 30).end(True)
     assert len(listener.heard) <= 5
+
+
+@pytest.mark.parametrize("leads_to", ["http://[", "http://127.0.0.1:99999/", "file:///etc/passwd"])
+def test_where_nothing_can_be_is_no_traceback(
+    listener: Listener, leads_to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    listener.leads_to = leads_to
+    Ping(f"{listener.url}/again", "handoff.a", 30).end(True)
+    assert (listener.heard, raised) == (["/again"], [])
 
 
 def test_no_proxy_of_the_environment_is_asked(

@@ -21,7 +21,7 @@ from dbbbatch.report.page import render
 from dbbbatch.report.survey import Survey
 
 #: The names of our files.
-_PAGE_NAME = re.compile(r"index\.html|search\.js|night-(\d{4}-\d\d-\d\d)\.(?:html|js)")
+_PAGE_NAME = re.compile(r"index\.html|search\.js|night-(\d{4}-\d\d-\d\d)\.(?:html|js)", re.ASCII)
 
 #: What is within the first bytes of each of our files, with the digest of what it shows.
 _MARK = re.compile(rb"dbb-report\b(?: ([0-9a-f]{24}) )?")
@@ -59,8 +59,7 @@ def write_site(directory: str, seen: Survey) -> None:
         shown = _days(there) if seen.unknown else [night.day for night in seen.nights]
         _renew(directory, "index.html", render.overview(seen, shown))
         for name in there:
-            found = _PAGE_NAME.fullmatch(name)
-            if found and found[1] and date.fromisoformat(found[1]) not in shown:
+            if name.startswith("night-") and _day_of_page(name) not in shown:
                 os.unlink(os.path.join(directory, name))
 
 
@@ -123,8 +122,17 @@ def _digest_of(directory: str, name: str) -> str:
 
 def _days(there: Iterable[str]) -> list[date]:
     """Return the days of the pages of nights, the newest first."""
-    found = (_PAGE_NAME.fullmatch(name) for name in there if name.endswith(".html"))
-    return sorted((date.fromisoformat(one[1]) for one in found if one and one[1]), reverse=True)
+    found = (_day_of_page(name) for name in there if name.endswith(".html"))
+    return sorted(filter(None, found), reverse=True)
+
+
+def _day_of_page(name: str) -> date | None:
+    """Return the night of a file of ours; `None` if it has none."""
+    found = _PAGE_NAME.fullmatch(name)
+    try:
+        return date.fromisoformat(found[1]) if found and found[1] else None
+    except ValueError:
+        return None
 
 
 @contextlib.contextmanager

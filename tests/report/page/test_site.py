@@ -83,6 +83,13 @@ def test_pages_of_nights_that_are_no_longer_shown_are_removed(pages: Path) -> No
     ]
 
 
+@pytest.mark.parametrize("name", ["night-2026-13-99.html", "night-0000-00-00.js"])
+def test_a_page_of_a_day_that_there_is_not_is_removed(pages: Path, name: str) -> None:
+    (pages / name).write_text("dbb-report")
+    write(pages)
+    assert name not in names(pages)
+
+
 def test_without_the_database_the_pages_of_nights_stay(pages: Path) -> None:
     before = names(pages)
     site.write_site(str(pages), Survey(health=examples.in_trouble(), unknown="it is away"))
