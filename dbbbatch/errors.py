@@ -23,9 +23,15 @@ def user_named(uid: int) -> str:
         return str(uid)
 
 
+#: What differs from pass to pass; the digits of an algorithm's name do not.
+_NUMBERS = re.compile(
+    r"[0-9a-f]{8,}|\b(?P<name>blake2[bs]|sha\d+|md5)\b|\d[\d.,]*( ?[kMGT]i?B| ?B\b)?"
+)
+
+
 def without_numbers(words: str) -> str:
     """Return a text with "#" for numbers, with their units, and nonces: what recurs is the same."""
-    return re.sub(r"[0-9a-f]{8,}|\d[\d.,]*( ?[kMGT]i?B| ?B\b)?", "#", words)
+    return _NUMBERS.sub(lambda found: found["name"] or "#", words)
 
 
 #: Key of the trouble that nothing can be recorded, because the disk of the state directory or of an

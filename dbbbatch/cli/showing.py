@@ -32,7 +32,7 @@ def pasted(text: str) -> str:
 def show_what_else(found: Matches) -> None:
     """Print how many files are not shown, and what was not searched."""
     if found.more:
-        some = f"at least {found.more}" if found.at_least else str(found.more)
+        some = f"{'at least ' if found.at_least else ''}{found.more:,}"
         output.line(f"and {some} more: give --limit, or more of the name", err=True)
     if found.newest:
         output.line(

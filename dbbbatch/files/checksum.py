@@ -340,7 +340,7 @@ def stream(
     if came != (size := os.fstat(descriptor).st_size):
         if came > size or os.readv(descriptor, (view,)):
             raise Changed(errno.EAGAIN, "the file changed while it was read")
-        raise OSError(errno.EIO, f"only {came} of {names.counted(size, 'byte')} can be read")
+        raise OSError(errno.EIO, f"only {came:,} of {names.counted(size, 'byte')} can be read")
     return {name: each.hexdigest() for name, each in hashes.items()}
 
 

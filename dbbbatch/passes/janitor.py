@@ -385,7 +385,9 @@ class Housekeeping:
 
     def _note_altered(self, path: str, status: os.stat_result, file: HandoffRow) -> None:
         delivered, there = file.size_bytes, status.st_size
-        what = f"{names.counted(delivered, 'byte was', 'bytes were')} delivered, and it has {there}"
+        what = (
+            f"{names.counted(delivered, 'byte was', 'bytes were')} delivered, and it has {there:,}"
+        )
         if delivered == there:
             what = "it has other content or another time"
         self._altered[path] = what

@@ -209,7 +209,7 @@ def what_it_did(counts: Mapping[str, int], did: str, size: int, seconds: float) 
     files = counts.get(did, 0)
     # An original that is held after its delivery is no news.
     also = [
-        f"{number} {what}"
+        f"{number:,} {what}"
         for what, number in counts.items()
         if number and what != did and (what, number) != ("held", files)
     ]

@@ -164,7 +164,7 @@ def compare(
     if missing:
         raise TryLater(
             *lacking,
-            f"{old}: {missing} of {names.counted(files, 'file')} not in {new}, and nothing was "
+            f"{old}: {missing:,} of {names.counted(files, 'file')} not in {new}, and nothing was "
             "changed: copy them and try again; to give up what is lost, put the old path back, and "
             "let dbb-auditor mark it",
         )

@@ -21,7 +21,8 @@ WARNING_FOR = 600.0
 CORRECT = "correct it, then: dbb check"
 
 #: What a pass that ended with an exit code is in trouble with, and what to do.
-_BY_CODE = {
+BY_CODE = {
+    70: ("error", "report it to the developers"),
     75: ("try again later", ""),
     78: ("configuration", CORRECT),
 }
@@ -103,7 +104,7 @@ def pass_trouble(
             )
     if component.code in (None, 0, 1) or component.state.startswith("interrupted"):
         return None
-    what, advice = _BY_CODE.get(component.code or 0, ("error", "report it to the developers"))
+    what, advice = BY_CODE.get(component.code, BY_CODE[70])
     level = Level.CRITICAL
     if component.code == 75:
         level = level_of_later(since, now)

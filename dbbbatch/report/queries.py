@@ -319,7 +319,7 @@ def _unconfirmed(janitors: list[LastPass]) -> list[Trouble]:
 _WENT_WRONG = "status IN ('FAILURE', 'UNKNOWN', 'INVALID')"
 
 #: What is wrong with files of a target: the condition, what to do, and what lists them.
-_INGEST_TROUBLE = {
+INGEST_TROUBLE = {
     "put off": (
         "next_try_at IS NOT NULL AND status = 'UNTRIED'",
         "",
@@ -349,7 +349,7 @@ def _ingest_failing() -> list[Trouble]:
         "SELECT id, site, name FROM target WHERE retired_at IS NULL ORDER BY site, name"
     ):
         label = f"target.{name}"
-        for what, (condition, advice, listing) in _INGEST_TROUBLE.items():
+        for what, (condition, advice, listing) in INGEST_TROUBLE.items():
             among = f"FROM ingest_state WHERE target_id = ? AND {condition}"
             ((files, since),) = _rows(f"SELECT COUNT(*), MIN(changed_at) {among}", [target])
             if files:
@@ -363,7 +363,7 @@ def _ingest_failing() -> list[Trouble]:
 
 
 #: What is wrong with files that a finder remembers: in words, what to do, and the list's name.
-_FINDER_TROUBLE = {
+FINDER_TROUBLE = {
     "FAILED": ("failing", "", "failing"),
     "MOVED": (
         "stored, original not removed",
@@ -391,7 +391,7 @@ def _finder_failing() -> list[Trouble]:
             " ORDER BY seen_at DESC, relpath DESC, filename DESC LIMIT 1",
             (site, finder, verdict),
         )
-        what, advice, listed = _FINDER_TROUBLE[verdict]
+        what, advice, listed = FINDER_TROUBLE[verdict]
         label = f"finder.{finder}"
         listing = f"dbb list {label} --status {listed}"
         # The row stays until the auditor's next pass, though the file may have left the source.

@@ -252,7 +252,7 @@ def _unfit(file: StoredFile) -> Outcome | None:
     if not stat.S_ISREG(found.st_mode):
         return Outcome(file.number, Result.ALTERED, "is no regular file")
     if found.st_size != file.size_bytes:
-        sizes = f"has {names.counted(found.st_size, 'byte')}; {file.size_bytes} were stored"
+        sizes = f"has {names.counted(found.st_size, 'byte')}; {file.size_bytes:,} were stored"
         return Outcome(file.number, Result.ALTERED, sizes)
     if found.st_size == 0:
         return Outcome(file.number, Result.EMPTY, "is empty")

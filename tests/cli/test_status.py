@@ -146,6 +146,12 @@ class TestText:
         (line,) = (line for line in shown(sick()) if "ingest" in line)
         assert line.endswith("done in 40 min")
 
+    def test_a_backlog_that_was_not_counted_to_its_end_is_a_table_at_80_columns(
+        self, shown: Any
+    ) -> None:
+        (line,) = (line for line in shown(sick()) if "deliver " in line)
+        assert re.search(r"handoff.latiss +deliver +≥ 1,203 +10.0 GB +2 h$", line)
+
     def test_a_pause_has_its_end_and_reason(self, shown: Any) -> None:
         text = " ".join(" ".join(shown(sick())).split())
         assert "target.a paused never until 2026-11-30 09:30: mirror" in text

@@ -5,6 +5,7 @@ It needs Chromium, and shows some troubles of `tests.report.page.examples`.
 
 import tempfile
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from PIL import Image
@@ -19,6 +20,9 @@ PICTURE = TOP / "docs" / "images" / "report.png"
 
 def main() -> None:
     """Write the picture, in few colours."""
+    # The page says how old it is.
+    examples.NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    examples.LAST = examples.NOW.date() - timedelta(days=1)
     with tempfile.TemporaryDirectory() as directory:
         health = examples.in_trouble()
         few = replace(health, troubles=[health.troubles[0], *health.troubles[3:]])

@@ -1,5 +1,6 @@
 """Pages, samples and the crontab agree with the code, both ways."""
 
+import ast
 import re
 import shlex
 import tomllib
@@ -15,6 +16,7 @@ from dbbbatch.cli.config import sample_of_plugins
 from dbbbatch.config import fields, load, sections, toml
 from dbbbatch.database.models.statuses import FileStatus, HandoffStatus
 from dbbbatch.passes import runner
+from dbbbatch.report import judge, queries
 from dbbbatch.targets import registry
 from tests.docs import reference
 from tests.support.scripts import TOP, run_script
@@ -143,6 +145,31 @@ def settings_of(text: str, directory: Path) -> load.Settings:
     path = directory / "dbb.toml"
     path.write_text(text)
     return load.load(path)
+
+
+def kinds_of_trouble() -> set[str]:
+    """Return all that the code calls a trouble: in tables, and in calls."""
+    found = {*judge.OF_ALL.values(), *queries.INGEST_TROUBLE, "missing", "corrupt"}
+    found |= {what for what, _ in judge.BY_CODE.values()}
+    found |= {what for what, _, _ in queries.FINDER_TROUBLE.values()}
+    place = {"Trouble": 2, "_trouble": 1, "Seen": 1}
+    for path in (TOP / "dbbbatch" / "report").glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call):
+                name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+                what = call.args[place[name]] if name in place and call.args else None
+                if isinstance(what, ast.Constant) and isinstance(what.value, str):
+                    found.add(what.value)
+    return found
+
+
+def test_the_table_of_troubles_is_complete() -> None:
+    page = (TOP / "docs" / "monitoring.md").read_text()
+    table = page.partition("| trouble | meaning |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| ([a-z][^|]*) \|", table, re.MULTILINE)
+    known = {*rows, *(word for row in rows for word in row.split(", "))}
+    assert kinds_of_trouble() <= known
+    assert {row for row in rows if ", " not in row} <= kinds_of_trouble()
 
 
 def toml_blocks() -> list[tuple[str, str]]:

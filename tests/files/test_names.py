@@ -42,3 +42,4 @@ def test_a_noun_has_its_number():
     assert [names.counted(n, "file") for n in range(3)] == ["0 files", "1 file", "2 files"]
     assert names.counted(1, "file is", "files are") == "1 file is"
     assert names.counted(2, "file is", "files are") == "2 files are"
+    assert names.counted(1203, "file") == "1,203 files"

@@ -208,5 +208,9 @@ def test_a_thousand_different_reasons_are_not_all_told_apart() -> None:
     assert (first.text, first.files, len(others)) == ("other reasons", 2, 19)
 
 
+def test_the_digits_of_an_algorithm_stay_in_a_reason() -> None:
+    assert reason_of("blake2b 7be1c03308337d15 instead of 12", "x") == "blake2b # instead of #"
+
+
 def test_a_reason_is_one_line() -> None:
     assert reason_of(" a\n  b ", "x") == "a b"

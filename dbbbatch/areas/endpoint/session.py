@@ -518,7 +518,7 @@ class Session:
             raise self._away(
                 f"{self.place.name} announces an answer of "
                 f"{names.counted(int(found[2]), 'byte')}, where "
-                f"{self._longest_answer} are the most that was asked for"
+                f"{self._longest_answer:,} are the most that was asked for"
             )
         fine, begin, end = found[1] == b"ok", found.end(), found.end() + int(found[2])
         while len(self._unread) < end:

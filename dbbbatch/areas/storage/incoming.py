@@ -149,7 +149,7 @@ def decide(known: FileRow | None, same: bool, size_there: int | None) -> Decisio
     if size_there != known.size_bytes:
         return _conflict(
             f"the stored file has {names.counted(size_there, 'byte')} instead of "
-            f"{known.size_bytes}; this one has "
+            f"{known.size_bytes:,}; this one has "
             "the content it should have"
         )
     if known.status == FileStatus.MISSING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from dbbbatch.areas.storage.incoming import Incoming
+from dbbbatch.config import fields
 from dbbbatch.config.sections import Finder
 from dbbbatch.database.models.file import FileRow
 from dbbbatch.errors import ConfigError, TryLater, key_of_full, key_of_missing
@@ -97,9 +98,9 @@ class StorageArea:
         free = place.free_bytes(self.storage)
         if free - needed < self.section.min_free:
             raise TryLater(
-                f"{self.storage}: {names.counted(free, 'byte is', 'bytes are')} free and "
-                f"{needed} are to come, but "
-                f"{self.section.min_free} must stay free ([{self.section.label}] min_free)",
+                f"{self.storage}: {fields.size_text(free)} free and {fields.size_text(needed)} to "
+                f"come, but {fields.size_text(self.section.min_free)} must stay free "
+                f"([{self.section.label}] min_free)",
                 key=key_of_full(self.storage),
             )
 

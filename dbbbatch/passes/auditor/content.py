@@ -70,7 +70,7 @@ class Verification:
                 yield f"would mark {name} {FileStatus.STORED}: it is there again, with its content"
         rest = ": --share 1 reads all" if most < rows.stored else ""
         if rows.stored:
-            yield f"{read} of {names.counted(rows.stored, 'stored file')} read{rest}"
+            yield f"{read:,} of {names.counted(rows.stored, 'stored file')} read{rest}"
 
     def _share(
         self, most: int, begun: datetime, marked: Collection[int] = ()

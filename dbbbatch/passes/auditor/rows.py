@@ -175,7 +175,7 @@ class RowComparison:
     def _require_most(self, missing: int, total: int) -> None:
         if missing > self._share * total:
             raise TryLater(
-                f"{self._finder.storage}: {missing} of "
+                f"{self._finder.storage}: {missing:,} of "
                 f"{names.counted(total, 'file is', 'files are')} not there, more than "
                 f"[{self._finder.label}] audit_missing: it looks unmounted, and nothing was "
                 "changed (if they are lost, run dbb-auditor with --missing 1)",
@@ -205,6 +205,6 @@ def _compare_row(storage: str, row: FileRow) -> tuple[FileStatus | None, str]:
     if status.st_size != row.size_bytes:
         return (
             FileStatus.CORRUPT,
-            f"has {names.counted(status.st_size, 'byte')} instead of {row.size_bytes}",
+            f"has {names.counted(status.st_size, 'byte')} instead of {row.size_bytes:,}",
         )
     return None, ""

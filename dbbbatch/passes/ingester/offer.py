@@ -284,7 +284,7 @@ class Offer:
             return [outcome for outcome in outcomes if outcome.number not in missing]
         if rules.storage_is_in_trouble(outcomes):
             self._error = TryLater(
-                f"{len(missing)} of {names.counted(len(outcomes), 'file')} not in {storage}, "
+                f"{len(missing):,} of {names.counted(len(outcomes), 'file')} not in {storage}, "
                 "too many "
                 "to have been lost one by one; if they are gone, `dbb-auditor` says so",
                 key=key_of_missing(storage),

@@ -56,5 +56,5 @@ def difference(path: str, file: StoredFile) -> str | None:
             raise
         return f"from {path}, which cannot be read ({error.strerror}); here it is {file.path}"
     return (
-        f"from {path} ({counted(size, 'byte')}), and differs from {file.path} ({file.size_bytes})"
+        f"from {path} ({counted(size, 'byte')}), and differs from {file.path} ({file.size_bytes:,})"
     )

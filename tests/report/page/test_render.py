@@ -133,13 +133,11 @@ class TestOverview:
     def test_keeps_apart_what_is_tried_again_by_itself(self) -> None:
         page = index()
         assert page.index("Needs a person") < page.index("gave up")
-        assert (
-            page.index("gave up") < page.index("Is tried again by itself") < page.index("failing")
-        )
+        assert page.index("gave up") < page.index("Needs nobody yet") < page.index("failing")
 
     def test_shows_components_against_what_is_expected(self) -> None:
         text = " ".join(Structure(index()).text)
-        assert "! ok, overdue" in text
+        assert "✕ ok, overdue" in text
         assert "4 d ago" in text
         assert "every 60 min" in text
 
