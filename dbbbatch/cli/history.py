@@ -64,7 +64,7 @@ def _show_history(one: history.History) -> None:
             [
                 time_for_people(event.at),
                 event.where,
-                f"{event.duration:.3g} s" if event.duration is not None else "",
+                f"{max(event.duration, 0.001):.3g} s" if event.duration is not None else "",
                 f"{event.what}: {event.message}" if event.message else event.what,
             ]
             for event in one.events

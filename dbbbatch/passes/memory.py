@@ -40,6 +40,8 @@ class PassMemory:
         Why it did not succeed.
     key : `str`
         What the trouble shares with those of other components, as `DbbError` has it; '' if nothing.
+    over, over_at : `str`, `float`
+        The key of the last error that a later pass did not meet again, and when that one ended.
     last_ok : `float` or `None`
         When the last pass that did succeed ended.
     failing_since : `float` or `None`
@@ -56,6 +58,8 @@ class PassMemory:
     code: int | None = None
     message: str = ""
     key: str = ""
+    over: str = ""
+    over_at: float = 0
     last_ok: float | None = None
     failing_since: float | None = None
     starts: list[float] = field(default_factory=list)
@@ -116,6 +120,7 @@ def end_pass(
     """
     before, now = last_pass(directory, label), time.time()
     well = outcome in ("ok", "failed")
+    is_over = bool(well and before.key)
     ended = replace(
         before,
         pid=os.getpid(),
@@ -125,6 +130,8 @@ def end_pass(
         code=code,
         message=message,
         key=key,
+        over=before.key if is_over else before.over,
+        over_at=now if is_over else before.over_at,
         last_ok=now if well else before.last_ok,
         failing_since=None if well else before.failing_since or now,
     )

@@ -17,6 +17,9 @@ SECTION_OF = {"janitor": "handoff", "auditor": "finder"}
 _GAPS = 50
 _FEWEST_GAPS = 4
 
+#: Seconds; shorter gaps are between passes by hand, as cron starts one a minute at most.
+_BY_HAND = 30.0
+
 #: Share of the gaps that are not longer than the usual interval: busy times make many short ones.
 _QUANTILE = 0.9
 
@@ -37,7 +40,8 @@ def usual_interval(starts: Sequence[datetime]) -> float | None:
     ][-_GAPS:]
     if len(gaps) < _FEWEST_GAPS:
         return None
-    return sorted(gaps)[math.ceil(_QUANTILE * len(gaps)) - 1]
+    usual = sorted(gaps)[math.ceil(_QUANTILE * len(gaps)) - 1]
+    return usual if usual >= _BY_HAND else None
 
 
 def longest_interval(usual: float | None, expect: float | None) -> float | None:

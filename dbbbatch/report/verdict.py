@@ -168,9 +168,18 @@ class _Examination:
             at_home = one.site == self.site
             key = keys.get(one.label, "") if at_home else ""
             trouble = judge.pass_trouble(one, self.now, limit, key)
-            if trouble is not None and one.state != "paused":
+            if trouble is not None and one.state != "paused" and not self._is_over(key, one):
                 (here if at_home else elsewhere).append(trouble)
         return elsewhere + judge.one_outage(here, keys, self.known is not None)
+
+    def _is_over(self, key: str, component: Component) -> bool:
+        """Return whether a component that makes more passes is over what this one met."""
+        ended = component.finished
+        return ended is not None and any(
+            memory.over == key and moment(memory.over_at) > ended
+            for memory in self.seen.passes.values()
+            if key
+        )
 
     def _key_of(self, component: Component) -> str:
         """Return the key of the error of a last pass, if this host knows it."""

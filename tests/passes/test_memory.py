@@ -46,6 +46,8 @@ def test_everything_is_remembered(tmp_path: Path) -> None:
         code=75,
         message="m",
         key="k",
+        over="o",
+        over_at=7,
         last_ok=4,
         failing_since=5,
         starts=[6],

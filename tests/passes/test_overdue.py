@@ -19,6 +19,10 @@ def test_nothing_is_learned_of_a_few_passes() -> None:
     assert longest_interval(None, None) is None
 
 
+def test_nothing_is_learned_from_passes_that_a_person_starts_one_after_the_other() -> None:
+    assert usual_interval(starts(*[3] * 8)) is None
+
+
 def test_short_gaps_of_a_busy_time_do_not_make_the_usual_interval_short() -> None:
     assert usual_interval(starts(*[1] * 8, 300, 300)) == 300
 

@@ -15,6 +15,7 @@ import pytest
 
 from dbbbatch.config.load import Settings
 from dbbbatch.database import connect
+from dbbbatch.errors import key_of_missing
 from dbbbatch.passes import memory
 from dbbbatch.passes.notices import Notices
 from dbbbatch.report import verdict
@@ -102,6 +103,19 @@ class TestWithTheDatabase:
         (trouble,) = verdict.examine(settings).troubles
         assert (trouble.what, trouble.since) == ("overdue", found.last_ok)
         assert trouble.advice.startswith("at lake: crontab -l")
+
+    def test_what_another_component_is_over_does_not_wait_for_a_rare_pass(
+        self, settings: Settings, state: Path
+    ) -> None:
+        for label in ("finder.latiss", "auditor.latiss"):
+            memory.end_pass(state, label, "later", 75, "no disk", key_of_missing("/data"))
+        memory.end_pass(state, "target.a", "ok", 0, "")
+        (trouble,) = verdict.examine(settings).troubles
+        assert trouble.message == "no disk (last passes of auditor.latiss, finder.latiss)"
+        memory.end_pass(state, "finder.latiss", "ok", 0, "")
+        assert verdict.examine(settings).troubles == []
+        memory.end_pass(state, "auditor.latiss", "later", 75, "no disk", key_of_missing("/data"))
+        assert len(verdict.examine(settings).troubles) == 1
 
     def test_what_a_pass_warned_of_is_trouble(self, settings: Settings, state: Path) -> None:
         notices = Notices(state, "finder.latiss")
