@@ -102,20 +102,29 @@ def look_here(settings: Settings, seconds: float) -> HostView:
         The longest wait for a disk or a plugin that does not answer.
     """
     state = Path(settings.site.state)
-    rooms: list[Room] = within(seconds, lambda: list(_rooms(settings)), [])
+    looked: list[str] = []
+    rooms: list[Room] = []
     problems = [
         Seen(label, "configuration", "; ".join(found)) for label, found in settings.wrong.items()
     ]
+
+    def look() -> bool:
+        rooms.extend(_rooms(settings, looked))
+        return True
+
+    if not within(seconds, look, False):
+        message = f"{looked[-1]}: no answer within {seconds:.0f} s"
+        problems.append(Seen("", "not seen", message, "see whether its disk or server works"))
     problems += _plugin_problems(settings, seconds)
     owner = _owner(state)
     if hidden := _why_hidden(state, owner):
-        return HostView(problems=problems, rooms=rooms, hidden=hidden, owner=owner)
+        return HostView(problems=problems, rooms=[*rooms], hidden=hidden, owner=owner)
     return HostView(
         passes={memory.label: memory for memory in remembered_passes(state)},
         notices=outstanding_notices(state),
         holders=list(held_locks(state / "locks")),
         problems=[*problems, *_unwritable(state, owner)],
-        rooms=rooms,
+        rooms=[*rooms],
         owner=owner,
     )
 
@@ -217,10 +226,14 @@ def _try_plugin(target: Target, seconds: float) -> str:
     return f"[{target.label}] plugin: {target.plugin!r} cannot be imported: {done.summary()}"
 
 
-def _rooms(settings: Settings) -> Iterator[Room]:
-    """Yield the free room where passes of this host write, of each file system and section once."""
+def _rooms(settings: Settings, looked: list[str]) -> Iterator[Room]:
+    """Yield the free room where passes of this host write, of each file system and section once.
+
+    What is looked at is appended to ``looked`` first: it may never answer.
+    """
     seen = set()
     for where, path, needed in _places_written(settings):
+        looked.append(f"{path} ({where})")
         try:
             found, device = os.statvfs(path), os.stat(path).st_dev
         except OSError:

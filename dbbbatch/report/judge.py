@@ -36,7 +36,8 @@ def is_overdue(component: Component, longest: float | None, now: datetime) -> bo
     if longest is None or component.state == "paused" or is_at_work(component):
         return False
     last = component.last_ok or component.failing_since
-    return last is None or (now - last).total_seconds() > longest
+    # A clock that was wrong may have set it in the future.
+    return last is None or abs((now - last).total_seconds()) > longest
 
 
 def is_at_work(component: Component) -> bool:

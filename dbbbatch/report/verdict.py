@@ -212,6 +212,8 @@ class _Examination:
     def _problem(self, seen: host.Seen) -> Trouble:
         # Without [alert] or [report] passes do their work.
         level = Level.CRITICAL if "." in seen.label or not seen.label else Level.WARNING
+        if seen.what == "not seen":
+            level = Level.UNKNOWN
         return self._trouble(seen.label, seen.what, seen.message, seen.advice, level=level)
 
     def _database(self) -> Iterator[Trouble]:

@@ -82,16 +82,16 @@ def in_short(health: Health) -> str:
             who += f" since {minute(worst.since)} UTC ({span_of(worst.since, health.at)})"
         person = sum(bool(trouble.advice) for trouble in health.troubles)
         needs = f"{person or 'none'} {'needs' if person == 1 else 'need'} a person"
-        parts = [who, f"{number} {noun(number, 'trouble')}, {needs}", *parts]
+        parts = [who, f"{number:,} {noun(number, 'trouble')}, {needs}", *parts]
     return f"{'; '.join(parts)}."
 
 
 def files_waiting(health: Health) -> str:
     """Return how many files wait, in words."""
     files = sum(one.files for one in health.backlog)
-    if not files:
-        return "no file waits"
     least = "at least " if any(one.at_least for one in health.backlog) else ""
+    if not files:
+        return "whether files wait is not known" if least else "no file waits"
     return f"{least}{files:,} {noun(files, 'file')} {'waits' if files == 1 else 'wait'}"
 
 

@@ -78,6 +78,23 @@ def test_the_room_of_a_file_system_is_shown_once_for_each_section(site: Site) ->
     assert all(0 < room.free_bytes <= room.total_bytes for room in rooms)
 
 
+def test_a_disk_that_does_not_answer_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, over = os.statvfs, threading.Event()
+
+    def hangs(path: str) -> os.statvfs_result:
+        if path == str(site.buffer):
+            over.wait(60)
+        return asked(path)
+
+    monkeypatch.setattr(os, "statvfs", hangs)
+    seen = host.look_here(site.settings(), 0.5)
+    over.set()
+    (problem,) = seen.problems
+    assert problem.what == "not seen"
+    assert problem.message.startswith(f"{site.buffer} ([handoff.latiss] buffer): no answer")
+    assert "[site] state" in [room.where for room in seen.rooms]
+
+
 def test_a_place_that_is_not_there_has_no_room(site: Site) -> None:
     site.buffer.rmdir()
     wheres = [room.where for room in host.look_here(site.settings(), 2).rooms]

@@ -85,6 +85,7 @@ def test_a_pass_that_is_at_work_for_too_long_may_hang(
         ({"last_ok": None, "state": "never", "started": None}, None, False),
         ({"last_ok": None, "failing_since": ago(6)}, 300, True),
         ({"last_ok": None, "failing_since": ago(4)}, 300, False),
+        ({"last_ok": ago(-5000)}, 300, True),
     ],
 )
 def test_a_component_is_overdue_that_did_not_succeed_for_too_long(

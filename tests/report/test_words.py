@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dbbbatch.report import words
-from dbbbatch.report.health import Health, Level
+from dbbbatch.report.health import Health, Level, Waiting
 from tests.report.page import examples
 
 
@@ -45,6 +45,12 @@ def test_the_verdict_of_a_site_that_is_well() -> None:
     health = examples.well()
     assert words.verdict(health) == "WELL"
     assert words.in_short(health) == "no file waits."
+
+
+def test_a_buffer_that_cannot_be_read_is_not_said_to_be_empty() -> None:
+    waiting = Waiting(site="summit", label="handoff.a", step="deliver", files=0, at_least=True)
+    health = replace(examples.well(), backlog=[waiting])
+    assert words.in_short(health) == "whether files wait is not known."
 
 
 def test_the_verdict_of_a_site_in_trouble_names_the_worst() -> None:
