@@ -88,7 +88,11 @@ def declared(section: type) -> list[dataclasses.Field[Any]]:
 def nearest(word: str, known: list[str]) -> str:
     """Return the end of a sentence that suggests the nearest known word."""
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {found[0]!r}?" if found else f"; known: {', '.join(sorted(known))}"
+    return (
+        f"; did you mean {found[0]!r}?"
+        if found
+        else f"; known: {', '.join(sorted(known)) or 'none'}"
+    )
 
 
 def read_section(

@@ -147,7 +147,7 @@ class Settings:
         kind, _, name = label.partition(".")
         if kind not in KINDS or not name:
             labels = [f"{kind}.{name}" for kind in KINDS for name in self.names(kind)]
-            raise UsageError(f"{label!r}: expected KIND.NAME; known: {', '.join(labels)}")
+            raise UsageError(f"{label!r}: expected KIND.NAME; known: {', '.join(labels) or 'none'}")
         return kind, self.chosen(kind, name)[0]
 
     def labelled(self, label: str) -> Section:

@@ -77,7 +77,8 @@ def in_short(health: Health) -> str:
     parts = [files_waiting(health)]
     if health.troubles:
         worst, number = health.troubles[0], len(health.troubles)
-        who = f"{worst.label or worst.site}: {worst.what}"
+        where = f"{worst.site} " if worst.site not in ("", health.site) and worst.label else ""
+        who = f"{where}{worst.label or worst.site}: {worst.what}"
         if worst.since:
             who += f" since {minute(worst.since)} UTC ({span_of(worst.since, health.at)})"
         person = sum(bool(trouble.advice) for trouble in health.troubles)

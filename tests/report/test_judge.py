@@ -271,6 +271,8 @@ def test_what_passes_reported_is_shown_unless_it_is_said_elsewhere(
         ({}, set(), False),
         ({"state": "failed (1)", "code": 1}, set(), True),
         ({"state": "failed (1)", "code": 1}, {"handoff.latiss"}, False),
+        ({"code": 1, "counts": {"failed": 2, "quarantined": 1}}, set(), True),
+        ({"code": 1, "counts": {"failed": 2, "quarantined": 2}}, set(), False),
         ({"state": "paused", "code": 1}, set(), False),
     ],
 )

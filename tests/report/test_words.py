@@ -57,8 +57,8 @@ def test_the_verdict_of_a_site_in_trouble_names_the_worst() -> None:
     health = examples.in_trouble()
     assert words.verdict(health) == "NOT WELL"
     assert words.in_short(health) == (
-        "finder.latiss: try again later since 2026-11-30 04:09 UTC (5 h); 5 troubles, 4 need a "
-        "person; at least 1,427 files wait."
+        "archive finder.latiss: try again later since 2026-11-30 04:09 UTC (5 h); 5 troubles, 4 "
+        "need a person; at least 1,427 files wait."
     )
 
 
@@ -68,7 +68,7 @@ def test_one_trouble_and_one_file_are_one() -> None:
     health = Health(at=examples.NOW, site="summit", troubles=[trouble], backlog=[waiting])
     assert (
         words.in_short(health)
-        == "target.rucio: gave up; 1 trouble, 1 needs a person; 1 file waits."
+        == "archive target.rucio: gave up; 1 trouble, 1 needs a person; 1 file waits."
     )
 
 
