@@ -88,7 +88,7 @@ def pass_trouble(
     key : `str`
         That of its last error; '' if it is not known.
     """
-    site, label, message = component.site, component.label, without_advice(component.message)
+    site, label, message = component.site, component.label, component.message
     since = component.failing_since
     if component.state == "killed":
         message = "the last pass was killed; the next one carries on"
@@ -240,6 +240,9 @@ _ABOUT_FILES = re.compile(
 _IN_TABLES = re.compile(r"(failed|stuck)$|quarantine[:…]|hold ")
 _FAILED = re.compile(r"failed[:…]")
 
+#: What a pass says of files that failed, of which the tables have more.
+_COUNTED_ONLY = re.compile(r"[\d,]+ files? failed")
+
 
 def warnings_of(
     component: Component, notices: Mapping[str, Notice], asked: bool, wrong: bool
@@ -273,7 +276,7 @@ def warnings_of(
     return Trouble(component.site, component.label, "warning", 0, message, since=since)
 
 
-def failed_pass(component: Component, told: Container[str]) -> Trouble | None:
+def failed_pass(component: Component, told: Container[str], asked: bool) -> Trouble | None:
     """Return that files failed in a last pass, if nothing else says which.
 
     Parameters
@@ -281,13 +284,16 @@ def failed_pass(component: Component, told: Container[str]) -> Trouble | None:
     component : `Component`
     told : container of `str`
         Labels at its site of which other troubles tell.
+    asked : `bool`
+        The database could be asked.
     """
     if component.code != 1 or component.label in told or component.state == "paused":
         return None
-    message = without_advice(component.message) or "files failed"
+    message = component.message or "files failed"
     files = component.counts.get("failed", 0)
-    if files and files == component.counts.get("quarantined"):
-        return None  # the tables say which, until a person has dealt with them
+    quarantined = component.counts.get("quarantined")
+    if asked and ((files and files == quarantined) or _COUNTED_ONLY.fullmatch(message)):
+        return None  # the tables would say which, and a person has dealt with them since
     return Trouble(component.site, component.label, "failed", files, message)
 
 

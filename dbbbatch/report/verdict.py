@@ -184,9 +184,9 @@ class _Examination:
     def _key_of(self, component: Component) -> str:
         """Return the key of the error of a last pass, if this host knows it."""
         memory = self.seen.passes.get(component.label)
-        if memory is None or component.site != self.site or memory.message != component.message:
+        if memory is None or component.site != self.site:
             return ""
-        return memory.key
+        return memory.key if judge.without_advice(memory.message) == component.message else ""
 
     def _seen_here(self) -> list[Trouble]:
         """Return the troubles that are seen on this host at once."""
@@ -284,7 +284,7 @@ class _Examination:
                 found = judge.warnings_of(component, notices, self.known is not None, wrong)
             if wrong and component.label.startswith("auditor."):
                 told.add(component.label)
-            if found := found or judge.failed_pass(component, told):
+            if found := found or judge.failed_pass(component, told, self.known is not None):
                 yield found
 
 
@@ -300,7 +300,7 @@ def _of_row(row: queries.LastPass) -> Component:
         code=row.exit_code,
         failing_since=row.failing_since if row.outcome not in ("ok", "failed") else None,
         counts=row.counts,
-        message=row.message,
+        message=judge.without_advice(row.message),
     )
 
 
@@ -333,5 +333,5 @@ def _of_memory(memory: PassMemory, site: str) -> Component:
         last_ok=since_seconds(memory.last_ok or 0),
         code=None if begun and memory.message.startswith("interrupted") else memory.code,
         failing_since=since_seconds(memory.failing_since or 0),
-        message=memory.message,
+        message=judge.without_advice(memory.message),
     )

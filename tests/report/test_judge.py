@@ -273,13 +273,15 @@ def test_what_passes_reported_is_shown_unless_it_is_said_elsewhere(
         ({"state": "failed (1)", "code": 1}, {"handoff.latiss"}, False),
         ({"code": 1, "counts": {"failed": 2, "quarantined": 1}}, set(), True),
         ({"code": 1, "counts": {"failed": 2, "quarantined": 2}}, set(), False),
+        ({"code": 1, "message": "2 files failed"}, set(), False),
+        ({"code": 1, "message": "a: no permission; 2 files failed"}, set(), True),
         ({"state": "paused", "code": 1}, set(), False),
     ],
 )
 def test_files_that_failed_are_trouble_even_if_no_table_has_them(
     more: dict[str, Any], told: set[str], found: bool
 ) -> None:
-    assert (judge.failed_pass(component(**more), told) is not None) == found
+    assert (judge.failed_pass(component(**more), told, True) is not None) == found
 
 
 def test_a_place_with_too_little_room_is_trouble() -> None:

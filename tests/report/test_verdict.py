@@ -104,6 +104,13 @@ class TestWithTheDatabase:
         assert (trouble.what, trouble.since) == ("overdue", found.last_ok)
         assert trouble.advice.startswith("at lake: crontab -l")
 
+    def test_a_component_does_not_send_to_status_whoever_looks_at_it(
+        self, settings: Settings, state: Path
+    ) -> None:
+        said = "2 files failed; `dbb status` says why, and what lists them"
+        memory.end_pass(state, "finder.latiss", "failed", 1, said)
+        assert component(settings, "finder.latiss").message == "2 files failed"
+
     def test_what_another_component_is_over_does_not_wait_for_a_rare_pass(
         self, settings: Settings, state: Path
     ) -> None:
