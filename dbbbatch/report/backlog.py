@@ -23,7 +23,7 @@ from dbbbatch.database.models.file import File
 from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.statuses import FileStatus, HandoffStatus, WhyRemembered
-from dbbbatch.errors import TryLater
+from dbbbatch.errors import DbbError
 from dbbbatch.files import names
 from dbbbatch.files.identity import Version
 from dbbbatch.files.scan import Found, scan
@@ -75,17 +75,14 @@ def look_at(settings: Settings, counted: Sequence[Waiting] | None, seconds: floa
         for one in settings.finder.values()
         if one.search == "scan"
     ]
-    try:
+    with suppress(DbbError):  # a place that could not be read to its end says so
         _look_into(places, seconds)
-        merged = [
-            _with_counted(place, before.pop((place.label, place.step), None)) for place in places
-        ]
-        waiting = [one for one in (*before.values(), *merged) if one.files or one.at_least]
-        if known:
-            looked = {place.label: place.young for place in places if place.read_all}
+    merged = [_with_counted(place, before.pop((place.label, place.step), None)) for place in places]
+    waiting = [one for one in (*before.values(), *merged) if one.files or one.at_least]
+    if known:
+        looked = {place.label: place.young for place in places if place.read_all}
+        with suppress(DbbError):
             waiting = rates.with_rates(waiting, looked)
-    except TryLater:
-        return list(counted or ())
     return sorted(waiting, key=_place_in_order)
 
 

@@ -202,7 +202,7 @@ def test_without_a_database_everything_that_lies_there_is_counted(
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-def test_a_database_that_goes_away_leaves_what_it_counted(
+def test_a_database_that_goes_away_leaves_what_it_counted_and_the_rest_is_not_known(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dbbbatch.errors import TryLater
