@@ -1,5 +1,7 @@
 """What all tables share: their database, their fields of times, and Peewee's untyped edges."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -13,6 +15,21 @@ AnyDatabase: TypeAlias = Any
 
 #: Context in which errors of the driver become Peewee's; not in Peewee's type stubs.
 driver_errors: Any = vars(peewee)["__exception_wrapper__"]
+
+
+@contextmanager
+def errors_of_rows() -> Iterator[None]:
+    """Turn errors of the driver that come from reading rows into Peewee's, which stay as they are.
+
+    Peewee itself does so only while a statement is carried out.
+    """
+    try:
+        yield
+    except peewee.PeeweeException:
+        raise
+    except Exception:
+        with driver_errors:
+            raise
 
 
 def is_postgresql(database: AnyDatabase) -> bool:

@@ -23,7 +23,7 @@ from dbbbatch.config.sections import Database as DatabaseSettings
 from dbbbatch.config.sections import is_sqlite, sqlite_path
 from dbbbatch.database import causes, schema, waiting
 from dbbbatch.database.base import database as proxy
-from dbbbatch.database.base import driver_errors, is_postgresql
+from dbbbatch.database.base import driver_errors, errors_of_rows, is_postgresql
 from dbbbatch.database.causes import Cause
 from dbbbatch.errors import (
     AWAY,
@@ -34,6 +34,7 @@ from dbbbatch.errors import (
     Interrupted,
     TryLater,
     user,
+    without_numbers,
 )
 from dbbbatch.files import trust
 from dbbbatch.files.state import DATABASE_MODE
@@ -430,7 +431,7 @@ class _Passing(Exception):
 
 def _sorted_out(function: Callable[[], Value]) -> Value:
     try:
-        with driver_errors:  # of rows that are read, too
+        with errors_of_rows():
             return function()
     except peewee.DatabaseError as error:
         error = _first(error)
@@ -487,7 +488,9 @@ def _raise_unless_passing(error: peewee.DatabaseError) -> None:
         why = f"{_name}: the database cannot do it now: {words}"
         raise TryLater(why, key=AWAY) from None
     if cause is Cause.SETUP:
-        raise ConfigError(f"{_name}: {words}{_advice(state)}", key=UNUSABLE) from None
+        # What is missing next is told, too.
+        key = f"{UNUSABLE}: {without_numbers(str(words))}"
+        raise ConfigError(f"{_name}: {words}{_advice(state)}", key=key) from None
     raise error
 
 

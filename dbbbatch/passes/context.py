@@ -146,7 +146,8 @@ class PassContext:
 
     def did(self, what: str, files: int, size_bytes: int) -> None:
         """Count files that the pass has dealt with as it should, and their bytes."""
-        self.counts[what] += files
+        if files:
+            self.counts[what] += files
         self.size_bytes += size_bytes
         self.bar.advance(files, size_bytes)
 

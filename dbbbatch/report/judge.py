@@ -27,7 +27,7 @@ BY_CODE = {
     78: ("configuration", CORRECT),
 }
 
-#: Troubles of passes that are of the whole host: by the key of their notice.
+#: Troubles of passes that are of the whole host: by what their keys begin with.
 OF_ALL = {AWAY: "database away", NO_ROOM: "no room", UNUSABLE: "configuration"}
 
 
@@ -190,14 +190,15 @@ def one_outage(troubles: list[Trouble], keys: Mapping[str, str], answers: bool) 
 
 def _as_one(key: str, same: list[Trouble], answers: bool) -> Trouble:
     worst = max(same, key=lambda one: one.level)
-    if len(same) == 1 and key not in OF_ALL:
+    of_all = OF_ALL.get(key.partition(":")[0])
+    if len(same) == 1 and not of_all:
         return worst
     labels = ", ".join(one.label for one in same)
     now = "; it answers now" if answers and key == AWAY else ""
     return replace(
         worst,
         label="",
-        what=OF_ALL.get(key, worst.what),
+        what=of_all or worst.what,
         message=f"{worst.message} (last passes of {labels}){now}",
         since=min((one.since for one in same if one.since), default=None),
     )
