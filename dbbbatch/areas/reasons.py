@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.files import names, place
+from dbbbatch.files import faults, names, place
 
 #: Added to the name of a file in quarantine.
 REASON = ".reason"
@@ -58,12 +58,20 @@ def reason_and_name(path: str) -> tuple[str, str]:
 
     The reason is '' if there is no text file. If that does not have the own name, a name that looks
     like a version's is taken for one of the file beside it, if there is such a file.
+
+    Raises
+    ------
+    TryLater
+        The disk is away: the reason may be there.
     """
     filename = names.to_text(os.path.basename(path))
     base = VERSION.sub("", filename)
     text = ""
-    with suppress(OSError), open(path + REASON, encoding="utf-8", errors="replace") as file:
-        text = file.read(_LONGEST_REASON)
+    try:
+        with open(path + REASON, encoding="utf-8", errors="replace") as file:
+            text = file.read(_LONGEST_REASON)
+    except OSError as error:
+        faults.raise_if_general(error, path + REASON)
     if match := _OWN_NAME.search(text):
         text = text[: match.start()]
         with suppress(ValueError):

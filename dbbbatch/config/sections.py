@@ -451,8 +451,8 @@ class Finder(Source):
     group: str = option("", "group of stored files and directories")
     trust_writers: bool = option(
         False,
-        "rename a file into storage also if another user owns it, or it has a further link: who "
-        "writes there can then change stored files; false: such a file is copied",
+        "rename a file into storage also if another user owns it, who can then change it there; "
+        "false: such a file is copied",
         fields.boolean,
     )
     min_free: int = _size("1 GiB", "free space to leave in storage")

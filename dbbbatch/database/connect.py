@@ -440,11 +440,6 @@ def _sorted_out(function: Callable[[], Value]) -> Value:
     except peewee.InterfaceError as error:
         _drop_broken_connection()
         raise _Passing(_first_line(error)) from None
-    except Exception as error:
-        if type(error).__name__ != "DataError":
-            raise
-        # The driver's own, of a row that it cannot read: a time such as 'infinity'.
-        raise ConfigError(f"{_name}: a value makes no sense: {error}") from None
 
 
 def _first(error: peewee.DatabaseError) -> peewee.DatabaseError:
@@ -478,6 +473,7 @@ def _raise_unless_passing(error: peewee.DatabaseError) -> None:
         _drop_broken_connection()
         return
     if state is None and isinstance(error, peewee.DataError):
+        # The driver could not read it: a time such as 'infinity'.
         raise ConfigError(f"{_name}: a value makes no sense: {words}") from None
     if state is None:
         raise error

@@ -18,7 +18,7 @@ from tests.support.troubles import CASES, TroubleCase
 
 #: What a message shows where a pass has other words than status.
 _SHOWS = {
-    "storage full": "bytes are free|No space left",
+    "storage full": " free and .* to come|No space left",
     "cron dead": "finder.latiss: no pass since .* does cron run",
 }
 

@@ -126,12 +126,11 @@ class Examiner:
     def _is_ours_alone(self, status: os.stat_result) -> bool:
         """Return whether nobody else can change a file of the source after it was renamed.
 
-        Its owner could set its permissions, and write to it, in storage, too. A further link may
-        lie where others may remove or rename it.
+        Its owner could set its permissions, and write to it, in storage, too. A further link of a
+        file that is ours opens it to nobody, and may be the receipt of an attempt in staging, which
+        counts the links.
         """
-        if self._area.section.trust_writers:
-            return True
-        return status.st_uid == os.geteuid() and status.st_nlink == 1
+        return self._area.section.trust_writers or status.st_uid == os.geteuid()
 
     def _set_mode_and_group(self, descriptor: int, status: os.stat_result) -> bool:
         """Set the mode and group of storage; return False where only a copy can get them."""

@@ -48,16 +48,6 @@ NAMES = [
 ]
 
 
-def test_a_file_with_a_further_link_is_copied_so_that_the_link_leads_to_no_stored_file(
-    finding, tmp_path
-):
-    path = finding.put("a")
-    os.link(path, tmp_path / "kept by its writer")
-    assert finding.run() == 0
-    assert not os.path.samefile(finding.storage / "a", tmp_path / "kept by its writer")
-    assert (tree(finding.source), tree(finding.storage)) == ({}, {"a": b"data"})
-
-
 def test_a_writer_that_comes_before_the_permissions_are_set_delays_its_file(finding, monkeypatch):
     path = finding.put("a")
     path.chmod(0o664)
