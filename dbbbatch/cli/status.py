@@ -42,8 +42,8 @@ def command(
     All sites that use the same database are shown. Times are UTC. If the database is away, it shows
     what this host knows.
 
-    The exit code is 0, whatever is shown; with --check it is 0 if all is well, 1 for a warning, 2
-    if it is critical, 3 if it is not known.
+    The exit code is 0, whatever is shown, but 75 or 78 if the database could not be asked. With
+    --check it is 0 if all is well, 1 for a warning, 2 if it is critical, 3 if it is not known.
     """
     if check:
         return _print_line(operator)
@@ -54,7 +54,7 @@ def command(
         output.show_json(_for_programs(health))
     else:
         show_health(health, short)
-    return 0
+    return health.exit_code
 
 
 def _print_line(operator: Operator) -> int:

@@ -166,6 +166,9 @@ class Health:
     database : `str`
         Why the database could not be asked; '' if it was. Without it, components are those of this
         host, and files are counted only where they lie.
+    exit_code : `int`
+        What a command that asked for all of this exits with: 75 or 78 where the database could
+        not be asked, else 0.
     """
 
     at: datetime
@@ -175,6 +178,7 @@ class Health:
     backlog: list[Waiting] = field(default_factory=list)
     rooms: list[Room] = field(default_factory=list)
     database: str = ""
+    exit_code: int = 0
 
     @property
     def level(self) -> Level:

@@ -101,6 +101,7 @@ class _Examination:
             backlog=self.waiting,
             rooms=self.seen.rooms,
             database=str(self.error) if self.error else "",
+            exit_code=self.error.exit_code if self.error else 0,
         )
 
     def _is_known(self, trouble: Trouble) -> bool:

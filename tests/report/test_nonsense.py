@@ -52,7 +52,8 @@ def used(site: Site) -> Site:
 
 
 def tell(site: Site, cwd: Path) -> None:
-    assert site.run("dbb", "status").code == 0
+    # 78 where a row keeps it from asking for the rest.
+    assert site.run("dbb", "status").code in (0, 78)
     for command in COMMANDS[1:]:
         ran = site.run(*command, cwd=cwd)
         assert ran.code in (0, 1, 2, 75, 78), (command, ran)
