@@ -12,7 +12,7 @@ from dbbbatch.files.temporary import TEMPORARY_PREFIX, is_temporary
 #: Seconds after which an unfinished file is what a killed process left.
 _ABANDONED = 3600
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def replace_whole(path: str, content: bytes, mode: int = 0o644) -> None:
@@ -35,6 +35,9 @@ def replace_whole(path: str, content: bytes, mode: int = 0o644) -> None:
     """
     name = f"{TEMPORARY_PREFIX}{os.getpid():016x}"
     temporary = os.path.join(os.path.dirname(path), name)
+    with suppress(FileNotFoundError):
+        # Of a killed process with this number; or somebody else's, who could write to it.
+        os.unlink(temporary)
     try:
         descriptor = os.open(temporary, _FLAGS, 0o600)
         with os.fdopen(descriptor, "wb") as file, faults.naming(path):

@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -142,15 +143,15 @@ def read_time(value: Any) -> float:
     return found
 
 
-def write_json(path: Path, value: dict[str, Any]) -> bool:
+def write_json(path: Path, value: Mapping[str, Any]) -> str:
     """Replace a file of ours, whole; on a full disk write over its old content, if it fits.
 
     Nothing depends on such a file: what is in it can be learned again.
 
     Returns
     -------
-    written : `bool`
-        False where it cannot be written.
+    why : `str`
+        Why it cannot be written; '' if it is.
     """
     content = json.dumps(value).encode().ljust(SMALLEST_FILE)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -163,8 +164,9 @@ def write_json(path: Path, value: dict[str, Any]) -> bool:
     except OSError as error:
         with suppress(OSError):  # of a directory that this user may not even enter
             temporary.unlink(missing_ok=True)
-        return error.errno in FULL and _write_in_place(path, content)
-    return True
+        if not (error.errno in FULL and _write_in_place(path, content)):
+            return error.strerror or str(error)
+    return ""
 
 
 def _write_in_place(path: Path, content: bytes) -> bool:

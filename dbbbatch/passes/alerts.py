@@ -123,7 +123,9 @@ class Alerts:
         short = {
             key: replace(one, message=one.message[:_LITTLE], files=()) for key, one in after.items()
         }
-        return any(state.write_json(self._path, outages.as_json(kept)) for kept in (after, short))
+        return not all(
+            state.write_json(self._path, outages.as_json(kept)) for kept in (after, short)
+        )
 
     def _tell(self, changes: Sequence[Turn], now: float, end: float) -> str:
         """Run the command; return why it failed, or ''."""

@@ -7,20 +7,16 @@ That must work where the disk of the state directory is full, too: so the file o
 never removed and never smaller than a block, which can be written in place.
 """
 
-import json
-import os
 import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from dbbbatch.files import state
-from dbbbatch.files.faults import FULL
 from dbbbatch.files.names import harmless
 
 #: Characters of a message that are remembered where there is little room.
@@ -221,35 +217,15 @@ class Notices:
         print(harmless(f"{self.label}: {message}"), file=sys.stderr, flush=True)
 
     def _remember(self, troubles: Mapping[str, Notice], before: Mapping[str, Notice]) -> None:
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            state.make(self._path.parent)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, state.FILE_MODE)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(json.dumps(troubles).encode().ljust(state.SMALLEST_FILE))
-            os.replace(temporary, self._path)
-        except OSError as error:
-            with suppress(OSError):  # of a directory that this user may not even enter
-                temporary.unlink(missing_ok=True)
-            if not (error.errno in FULL and self._remember_in_place(troubles)) and (
-                troubles or before
-            ):
-                self._say(f"{self._path}: cannot remember what was said: {error.strerror}")
-
-    def _remember_in_place(self, troubles: Mapping[str, Notice]) -> bool:
-        """Write over what was said before, as far as the blocks of its file reach."""
-        kept: dict[str, Notice] = {}
-        try:
-            with self._path.open("r+b") as file:
-                size = os.fstat(file.fileno()).st_size
-                for key, trouble in troubles.items():
-                    more = {**kept, key: trouble._replace(message=trouble.message[:_SHORT])}
-                    if len(json.dumps(more)) <= size:
-                        kept = more
-                file.write(json.dumps(kept).encode().ljust(size))
-        except OSError:
-            return False
-        return len(kept) == len(troubles)
+        why = state.write_json(self._path, troubles)
+        kept = {
+            key: trouble._replace(message=trouble.message[:_SHORT])
+            for key, trouble in troubles.items()
+        }
+        while why and kept and state.write_json(self._path, kept):
+            kept.popitem()
+        if why and (not kept or len(kept) < len(troubles)) and (troubles or before):
+            self._say(f"{self._path}: cannot remember what was said: {why}")
 
 
 def outstanding_notices(directory: Path) -> dict[str, Mapping[str, Notice]]:
