@@ -177,11 +177,10 @@ class Housekeeping:
             So much is missing that this looks like an empty mount point.
         """
         message = (
-            f"{self._section.holding}: {names.counted(self._missing, 'held file')} not there, "
-            "and no "
-            f"pass removed them ({names.printable(self._first_missing)}): is it mounted? If a "
-            "person "
-            f"removed them: `dbb ignore {self._section.label} --status HELD --match …`"
+            f"{self._section.holding}: "
+            f"{names.counted(self._missing, 'held file is', 'held files are')} not there, and no "
+            f"pass removed any ({names.printable(self._first_missing)}): is it mounted? "
+            f"If a person did: `dbb ignore {self._section.label} --status HELD --match …`"
         )
         if self._missing > self._present:
             raise TryLater(message, key=key_of_missing(self._section.holding))
@@ -321,9 +320,9 @@ class Housekeeping:
                 f"`checksum` of [{self._section.label}] be that of the endpoint's finder"
             )
         self.context.warn(
-            f"{self._section.holding}: {names.counted(self._unconfirmed, 'held file')} past "
-            "purge_after "
-            f"not confirmed by the endpoint, the oldest {name} ({word}), held since "
+            f"{self._section.holding}: past purge_after, "
+            f"{names.counted(self._unconfirmed, 'held file is', 'held files are')} not confirmed "
+            f"by the endpoint, the oldest {name} ({word}), held since "
             f"{oldest.held_at:%Y-%m-%d %H:%M} UTC; `dbb history {shlex.quote(name)}` there says "
             "why",
             key="not confirmed",
@@ -398,7 +397,8 @@ class Housekeeping:
             return
         path, what = next(iter(self._altered.items()))
         self.context.warn(
-            f"{self._section.holding}: {names.counted(len(self._altered), 'held file')} not as "
+            f"{self._section.holding}: "
+            f"{names.counted(len(self._altered), 'held file is', 'held files are')} not as "
             f"delivered, such as {names.printable(path)} ({what}): a program may have written to "
             "it later; they are not purged. To send what is there, move it back into "
             f"{self._section.buffer}",

@@ -230,7 +230,7 @@ def test_a_held_file_that_its_writer_goes_on_with_is_told_and_stays(site: Site) 
         writer.write(b" and more")
     ran = site.run("dbb-janitor")
     assert ran.code == 0
-    assert "1 held file not as delivered" in ran.err
+    assert "1 held file is not as delivered" in ran.err
     assert "a/b (3 bytes were delivered, and it has 12)" in ran.err
     assert tree(site.holding) == {"a/b": b"a/b and more"}
     assert statuses(site) == {"a/b": "HELD", "c": "PURGED"}
@@ -423,7 +423,7 @@ class TestMissing:
             assert janitor(site) == 75
         assert set(statuses(site).values()) == {"HELD"}
         (line,) = capsys.readouterr().err.splitlines()
-        assert f"{site.holding}: 2 held files not there" in line
+        assert f"{site.holding}: 2 held files are not there" in line
         assert "is it mounted?" in line
         mount(site, away)
         assert janitor(site) == 0
@@ -485,7 +485,7 @@ class TestMissing:
         (site.holding / "b").unlink()
         assert janitor(site) == 0
         assert statuses(site) == {"a": "PURGED", "b": "HELD", "c": "PURGED"}
-        assert "1 held file not there" in capsys.readouterr().err
+        assert "1 held file is not there" in capsys.readouterr().err
 
     def test_a_person_who_removed_them_says_so(
         self, site: Site, capsys: pytest.CaptureFixture[str]
@@ -680,7 +680,7 @@ class TestUnconfirmed:
         capsys.readouterr()
         assert janitor(site) == 0
         said = capsys.readouterr().err
-        assert "1 held file past purge_after not confirmed" in said
+        assert "past purge_after, 1 held file is not confirmed" in said
         assert "the oldest a b (unknown), held since 20" in said
         assert "`dbb history 'a b'` there says why" in said
         janitor(site)

@@ -172,8 +172,8 @@ class _LogsJob(FinderJob):
             day = min(days[path] for path in unread)
             self._note_unread(
                 section.source,
-                f"{names.counted(len(unread), 'log')} of days before past_days, not read to "
-                "the end, "
+                "of days before past_days, "
+                f"{names.counted(len(unread), 'log is', 'logs are')} not read to the end, "
                 f"the first of {day:%Y%m%d}: `dbb-finder {section.name} --since {day}` reads them",
             )
 

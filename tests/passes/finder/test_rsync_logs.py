@@ -1072,7 +1072,7 @@ class TestDaysBefore:
         logs.store("a")
         logs.log("a", day=self.OLD)
         said = (
-            "1 log of days before past_days, not read to the end, the first of "
+            "of days before past_days, 1 log is not read to the end, the first of "
             f"{self.OLD:%Y%m%d}: `dbb-finder latiss --since {self.OLD}` reads them"
         )
         assert logs.run() == 0
@@ -1097,7 +1097,7 @@ class TestDaysBefore:
         assert capsys.readouterr().err == ""
         logs.log("b", day=self.OLD)
         logs.run()
-        assert "1 log of days before past_days" in capsys.readouterr().err
+        assert "of days before past_days, 1 log is" in capsys.readouterr().err
 
     @pytest.mark.parametrize("days", [40, 400])
     def test_it_is_nobodys_after_a_month(self, logs, capsys, days):
