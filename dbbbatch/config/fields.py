@@ -28,6 +28,7 @@ _SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604
 #: The longest length of time; seconds. A hundred years can be added to any date.
 _CENTURY = 36_525 * 86_400
 _SIZE_TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)B?\s*")
+_RATE_TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)(bit|B)/s\s*")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -253,6 +254,21 @@ def byte_count(value: Any) -> int:
         raise ValueError(f'expected bytes, or a text such as "64 MiB" or "2 GB", not {value!r}')
     power = " KMGTP".index(found[2].upper() or " ")
     return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+
+
+def rate(value: Any) -> float | None:
+    """Accept a text such as "200 Mbit/s" or "25 MB/s", or "" for none; return bytes a second."""
+    if value == "":
+        return None
+    found = _RATE_TEXT.fullmatch(value) if isinstance(value, str) else None
+    number = 0.0
+    if found:
+        power = " KMGT".index(found[2].upper() or " ")
+        number = float(found[1]) * (1024 if found[3] else 1000) ** power
+    if not found or not number:
+        # A number alone may be bits or bytes.
+        raise ValueError(f'expected a text such as "200 Mbit/s" or "25 MB/s", not {value!r}')
+    return number / 8 if found[4] == "bit" else number
 
 
 def size_text(number: float) -> str:

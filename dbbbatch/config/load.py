@@ -29,6 +29,7 @@ from dbbbatch.config.sections import (
     Section,
     Site,
     Target,
+    default_remote,
     is_sqlite,
     sqlite_path,
 )
@@ -437,4 +438,5 @@ def _read_endpoint(content: Any, where: str, problems: list[str]) -> Endpoint | 
         elif name not in known:
             problems.append(f"{where} {name}: a placeholder's value is a text or a number")
     table = {name: value for name, value in content.items() if name in known}
+    table["remote"] = table.get("remote") or default_remote(placeholders)
     return fields.read_section(Endpoint, table, where, problems, placeholders=placeholders)

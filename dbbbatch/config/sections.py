@@ -2,7 +2,7 @@
 
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple
@@ -212,6 +212,17 @@ class Alert:
     limit: float = option("5s", "how long the command, and a ping, may take", _short_time)
 
 
+def default_remote(placeholders: Collection[str]) -> str:
+    """Return the command that reaches an endpoint that has these keys, if it names none."""
+    if "host" not in placeholders:
+        return ""
+    user = "-l {user} " if "user" in placeholders else ""
+    return (
+        "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 "
+        f"{user}{{host}} {{command}}"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """The far end of a handoff; any further key is a {placeholder} of its commands."""
@@ -228,7 +239,8 @@ class Endpoint:
     )
     remote: str = option(
         "",
-        "command that runs {command} at the far end; empty: the endpoint is on this machine",
+        "command that runs {command} at the far end; empty: ssh to `host`, without which the "
+        "endpoint is on this machine",
         _remote,
     )
     transfer: str = option(

@@ -80,9 +80,6 @@ QUESTIONS = (
 #: Questions that may be left without an answer.
 OPTIONAL = ("database",)
 
-_REMOTE = (
-    "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -l {user} {host} {command}"
-)
 _TRANSFER = "scp -Bpq -o ConnectTimeout=10 {batch} {user}@{host}:{dest}"
 
 
@@ -171,7 +168,7 @@ def _endpoint(answers: Mapping[str, str]) -> dict[str, str]:
     keys = {"buffer": answers["far-buffer"], "staging": answers["far-staging"]}
     if "host" not in answers:
         return {**keys, "transfer": "cp -p -- {batch} {dest}"}
-    keys |= {"remote": _REMOTE, "transfer": _TRANSFER}
+    keys["transfer"] = _TRANSFER
     return keys | {key: answers[key] for key in ("host", "user")}
 
 

@@ -47,6 +47,20 @@ def test_a_duration_is_seconds_or_a_text_with_its_unit(text, seconds):
     assert fields.duration(text) == seconds
 
 
+@pytest.mark.parametrize(
+    ("text", "bytes_a_second"),
+    [("200 Mbit/s", 25e6), ("8 bit/s", 1), ("25 MB/s", 25e6), ("1 MiB/s", 1 << 20), ("", None)],
+)
+def test_a_rate_says_whether_it_is_in_bits_or_bytes(text, bytes_a_second):
+    assert fields.rate(text) == bytes_a_second
+
+
+@pytest.mark.parametrize("text", [200, "200", "200 M", "200 Mb/s", "0 MB/s", "-1 MB/s", True, None])
+def test_what_is_no_rate_is_refused(text):
+    with pytest.raises(ValueError, match="200 Mbit/s"):
+        fields.rate(text)
+
+
 @pytest.mark.parametrize("text", ["-1", "1 year", "", True, None])
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match="seconds"):

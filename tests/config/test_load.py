@@ -440,6 +440,22 @@ def test_a_sound_url_is_taken(write, url):
     assert load.load(write(f'{SITE}[database]\nurl = "{url}"\n')).database.url == url
 
 
+@pytest.mark.parametrize(
+    ("keys", "remote"),
+    [
+        ('host = "far"', "{host} {command}"),
+        ('host = "far"\nuser = "dbb"', "-l {user} {host} {command}"),
+        ('host = "far"\nremote = "rsh {host} {command}"', "rsh {host} {command}"),
+        ("", ""),
+    ],
+)
+def test_a_host_is_reached_by_ssh_unless_a_command_is_given(write, keys, remote):
+    text = HANDOFF.replace('host = "far"', keys).replace("{host}:", "")
+    found = load.load(write(SITE + text)).handoff["a"].endpoint.remote
+    assert found.endswith(remote)
+    assert found.startswith("ssh -o BatchMode=yes ") == ("host" in keys and "remote" not in keys)
+
+
 # ---- [alert] -----------------------------------------------------------------------------------
 
 
