@@ -64,11 +64,11 @@ class Bench:
         history.due(site.database_url, site.storage, TARGET, relpaths, 64)
 
 
-def ingest(bench: Bench, site: object, files: int) -> float:
+def ingest(bench: Bench, site: object, files: int) -> measure.Cost:
     """A pass over new files; checked to have ingested them all, with both events."""
     before = events(site, "SUCCESS"), events(site, "PENDING")
     bench.add(site, files)
-    took = measure.seconds(ingester(site))
+    took = measure.cost(ingester(site))
     after = events(site, "SUCCESS"), events(site, "PENDING")
     if after != (before[0] + files, before[1] + files):
         raise RuntimeError(f"SUCCESS and PENDING events before: {before}, after: {after}")
@@ -103,11 +103,11 @@ def idle(bench: Bench) -> None:
     old = 1_000_000 // bench.less
     for backend, name in BACKENDS.items():
         with bench.site(backend) as young, bench.site(backend, old) as aged:
-            measure.seconds(ingester(aged))
+            measure.cost(ingester(aged))
             times = measure.in_turn(
                 {
-                    "empty database": lambda s=young: measure.seconds(ingester(s)),
-                    "with history": lambda s=aged: measure.seconds(ingester(s)),
+                    "empty database": lambda s=young: measure.cost(ingester(s)),
+                    "with history": lambda s=aged: measure.cost(ingester(s)),
                 },
                 max(9, bench.repeats),
             )

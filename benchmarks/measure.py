@@ -1,12 +1,15 @@
-"""Timing the sides of a comparison in turn, and the table of their medians.
+"""Measuring the sides of a comparison in turn, and the table of their medians.
 
-Seconds differ from machine to machine and with what else it does; ratios measured in one run, the
-sides in turn, hold. Nothing here asserts.
+A side costs wall time and processor time. The latter is that of every process below this one: of
+the command, of the servers that the benchmark started, and of what both left behind. Seconds differ
+from machine to machine and with what else it does; ratios measured in one run, the sides in turn,
+hold. Nothing here asserts.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import resource
 import signal
@@ -16,28 +19,68 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-#: prepares, runs and takes the time of one side once: seconds
-Side = Callable[[], float]
+#: PR_SET_CHILD_SUBREAPER of prctl(2).
+_ADOPT_ORPHANS = 36
+
+#: Seconds in which what a command left behind, such as the session of a server, comes to its end.
+_AFTERWARDS = 10.0
+
+#: Processes that count for no side, such as a delayed line; they have no children.
+left_out: set[int] = set()
 
 
-def arguments(description: str | None, parts: Sequence[str] = ()) -> argparse.Namespace:
-    """What every benchmark understands: --quick, --repeats, --directory, and which parts."""
+class Cost(NamedTuple):
+    """What a side cost.
+
+    Attributes
+    ----------
+    wall : `float`
+        Seconds until it ended.
+    cpu : `float`
+        Processor seconds, of the user and of the system, of all processes.
+    """
+
+    wall: float
+    cpu: float
+
+
+class Meter:
+    """Gives what was done between its begin and its end as `cost`."""
+
+    cost: Cost
+
+
+#: prepares, runs and measures one side once
+Side = Callable[[], Cost]
+
+
+def arguments(
+    description: str | None,
+    parts: Sequence[str] = (),
+    more: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
+) -> argparse.Namespace:
+    """What every benchmark understands: --quick, --repeats, --directory, and which parts.
+
+    From then on orphans of all processes that are started belong to this one.
+    """
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the work: a look only")
-    parser.add_argument("--repeats", type=int, default=3, help="times that each side runs")
+    parser.add_argument("--repeats", type=int, default=5, help="times that each side runs")
     parser.add_argument("--directory", help="where to work (default: a temporary directory)")
     if parts:
         parser.add_argument("part", nargs="*", metavar="PART", help=f"of {', '.join(parts)}")
+    more(parser)
     given = parser.parse_args()
     # So that servers and files are cleared away then too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    adopt_orphans()
     if parts and (unknown := set(given.part) - set(parts)):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     return given
@@ -55,28 +98,25 @@ def script(name: str) -> list[str]:
     return [sys.executable, str(ROOT / "bin" / name)]
 
 
-def seconds(
+def cost(
     command: Sequence[str | os.PathLike[str]],
     *,
     env: Mapping[str, str] | None = None,
     codes: Sequence[int] = (0,),
     memory: list[float] | None = None,
-) -> float:
-    """Wall time of a command; `memory` is given its peak in MiB.
+) -> Cost:
+    """Run a command and return what it cost; `memory` is given its peak in MiB.
 
     Raises
     ------
     RuntimeError
         It left with another exit code than `codes`.
     """
-    os.sync()
-    begin = time.perf_counter()
-    with tempfile.TemporaryFile() as said:
+    with metered() as meter, tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=env
         )
         _, status, used = os.wait4(process.pid, 0)
-        took = time.perf_counter() - begin
         process.returncode = code = os.waitstatus_to_exitcode(status)
         if code not in codes:
             said.seek(0)
@@ -84,26 +124,102 @@ def seconds(
             raise RuntimeError(f"{' '.join(map(str, command))}: exit code {code}\n{text}")
     if memory is not None:
         memory.append(used.ru_maxrss / 1024)
-    return took
+    return meter.cost
 
 
-def in_turn(sides: Mapping[str, Side], repeats: int) -> dict[str, list[float]]:
+@contextmanager
+def metered() -> Iterator[Meter]:
+    """Measure what is done meanwhile; give its cost when it is over.
+
+    What is left to write is written first. Wall time ends with the body; processor time, when what
+    the body left behind has ended, or after `_AFTERWARDS` seconds.
+    """
+    os.sync()
+    earlier = _below()
+    used, begin = processor_seconds(), time.perf_counter()
+    meter = Meter()
+    yield meter
+    wall = time.perf_counter() - begin
+    while time.perf_counter() < begin + wall + _AFTERWARDS:
+        later = _below()
+        if all(later[pid].state == "Z" for pid in later.keys() - earlier.keys()):
+            break
+        time.sleep(0.05)
+    meter.cost = Cost(wall, processor_seconds() - used)
+    for pid, process in later.items() - earlier.items():
+        if process.state == "Z" and process.parent == os.getpid():
+            os.waitpid(pid, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of each process below this one whose own parent ends."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def processor_seconds() -> float:
+    """Return the processor time so far of this process and of all that it started.
+
+    A process that ended counts with the parent that waited for it, and until then by itself. A
+    parent that ignores SIGCHLD waits for none: its children are not counted. No shell, sshd, rsync
+    or PostgreSQL does that. What the kernel does in threads of its own counts for nobody.
+    """
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = sum(process.ticks for pid, process in _below().items() if pid not in left_out)
+    used = own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
+    return used + ticks / os.sysconf("SC_CLK_TCK")
+
+
+class _Process(NamedTuple):
+    """A process; `ticks` are its own and those of the children that it waited for."""
+
+    parent: int
+    state: str
+    ticks: int
+
+
+def _below() -> dict[int, _Process]:
+    """Return the processes below this one."""
+    everything: dict[int, _Process] = {}
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with (
+                suppress(FileNotFoundError, ProcessLookupError),
+                open(f"/proc/{name}/stat") as file,
+            ):
+                fields = file.read().rpartition(")")[2].split()
+                process = _Process(int(fields[1]), fields[0], sum(map(int, fields[11:15])))
+                everything[int(name)] = process
+                children.setdefault(process.parent, []).append(int(name))
+    found = {}
+    waiting = children.get(os.getpid(), [])
+    while waiting:
+        pid = waiting.pop()
+        found[pid] = everything[pid]
+        waiting += children.get(pid, [])
+    return found
+
+
+def in_turn(sides: Mapping[str, Side], repeats: int) -> dict[str, list[Cost]]:
     """Run every side once, in changing order, and all of that `repeats` times."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
+    costs: dict[str, list[Cost]] = {name: [] for name in sides}
     names = list(sides)
     for turn in range(repeats):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            times[name].append(sides[name]())
-            print(f"  {name}: {times[name][-1]:.2f} s", file=sys.stderr, flush=True)
-    return times
+            costs[name].append(cost := sides[name]())
+            print(f"  {name}: {cost.wall:.2f} s, CPU {cost.cpu:.2f} s", file=sys.stderr, flush=True)
+    return costs
 
 
 def show(
     title: str,
-    times: Mapping[str, Sequence[float]],
+    costs: Mapping[str, Sequence[Cost]],
     floor: str,
     *,
     wanted: Mapping[str, str] | None = None,
+    wanted_cpu: Mapping[str, str] | None = None,
     amount: float = 0,
     unit: str = "",
     rate: bool = False,
@@ -114,28 +230,36 @@ def show(
     ----------
     floor
         The side that the others are compared with.
-    wanted
-        For sides that have one, the figure aimed at, as text.
+    wanted, wanted_cpu
+        For sides that have one, the figure aimed at, as text: of the ratio of wall time or rate,
+        and of that of processor time.
     amount, unit
         What each run handled, to tell it a second.
     rate
         Compare rates instead of times: 0.5 is half as fast as the floor.
     """
-    base = statistics.median(times[floor])
-    rows = [("", "median", "range", f"{unit}/s" if amount else "", "ratio", "wanted")]
-    for name, values in times.items():
-        median = statistics.median(values)
+    base = statistics.median(cost.wall for cost in costs[floor])
+    base_cpu = statistics.median(cost.cpu for cost in costs[floor])
+    per_second = f"{unit}/s" if amount else ""
+    rows = [("", "median", "range", per_second, "ratio", "wanted", "CPU", "ratio", "wanted")]
+    for name, values in costs.items():
+        wall = [cost.wall for cost in values]
+        median, cpu = statistics.median(wall), statistics.median(cost.cpu for cost in values)
         rows.append(
             (
                 name,
                 f"{median:.3f} s",
-                f"{min(values):.3f}-{max(values):.3f}",
+                f"{min(wall):.3f}-{max(wall):.3f}",
                 f"{amount / median:,.0f}" if amount else "",
                 f"{(base / median if rate else median / base):.2f}",
                 (wanted or {}).get(name, "floor" if name == floor else ""),
+                f"{cpu:.2f} s",
+                f"{cpu / base_cpu:.2f}",
+                (wanted_cpu or {}).get(name, ""),
             )
         )
-    print(f"\n{title}  ({'rate' if rate else 'time'} by that of {floor})")
+    load = " ".join(f"{one:.1f}" for one in os.getloadavg())
+    print(f"\n{title}  ({'rate' if rate else 'time'} by that of {floor}; load {load})")
     print_rows(rows)
 
 

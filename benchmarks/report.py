@@ -8,7 +8,6 @@ Needs nothing else; with `postgresql` as a part, a PostgreSQL that the tests can
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -95,17 +94,10 @@ def measured(url: str, directory: Path, files: int) -> None:
     rows = [("", "seconds", "processor", "MiB")]
     for name, command in sides.items():
         memory: list[float] = []
-        before = processor_time()
-        took = measure.seconds(command, env=env, codes=(0, 1, 2, 3), memory=memory)
-        rows.append((name, f"{took:.1f}", f"{processor_time() - before:.1f}", f"{memory[0]:.0f}"))
+        took = measure.cost(command, env=env, codes=(0, 1, 2, 3), memory=memory)
+        rows.append((name, f"{took.wall:.1f}", f"{took.cpu:.1f}", f"{memory[0]:.0f}"))
     print(f"\n{files:,} files, {NIGHTS} nights, {len(TARGETS)} targets, {url.partition(':')[0]}")
     measure.print_rows(rows)
-
-
-def processor_time() -> float:
-    """Seconds of the processes that ended, which other work on the machine makes hardly longer."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

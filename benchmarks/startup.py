@@ -29,7 +29,7 @@ def main() -> None:
         for name in ("dbb-handoff", "dbb-finder", "dbb-ingester", "dbb-janitor", "dbb-auditor"):
             if (measure.ROOT / "bin" / name).exists():
                 commands[name] = [*measure.script(name), "-c", config]
-        sides = {name: lambda c=command: measure.seconds(c) for name, command in commands.items()}
+        sides = {name: lambda c=command: measure.cost(c) for name, command in commands.items()}
         measure.in_turn(sides, 1)  # writes what Python keeps of compiled modules
         times = measure.in_turn(sides, 5 if given.quick else max(given.repeats, 15))
         measure.show(

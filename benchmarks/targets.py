@@ -62,26 +62,27 @@ class Butlers:
         copy = self._directory / f"repo-{self._numbers}"
         return Path(shutil.copytree(self._prepared, copy))
 
-    def plugin(self, camera: str) -> float:
+    def plugin(self, camera: str) -> measure.Cost:
         """The plugin's `start` and `ingest`, in this process."""
         from tests.targets import offering
 
         repo, files = self.repo(), self.files(camera)
-        begin = time.perf_counter()
-        with offering.started("butler-gen3", self._directory, repo=str(repo)) as plugin:
+        with (
+            measure.metered() as meter,
+            offering.started("butler-gen3", self._directory, repo=str(repo)) as plugin,
+        ):
             outcomes = offering.offered(plugin, *files)
-        took = time.perf_counter() - begin
         _check(offering.results(outcomes), len(files))
-        return took
+        return meter.cost
 
-    def bare(self, camera: str) -> float:
+    def bare(self, camera: str) -> measure.Cost:
         """The bare calls, in this process."""
         repo, files = self.repo(), [str(path) for path in self.files(camera)]
-        begin = time.perf_counter()
-        targets_floor.butler(str(repo), files)
-        return time.perf_counter() - begin
+        with measure.metered() as meter:
+            targets_floor.butler(str(repo), files)
+        return meter.cost
 
-    def command(self, camera: str, url: str) -> float:
+    def command(self, camera: str, url: str) -> measure.Cost:
         """A whole pass of dbb-ingester over files that are due."""
         from tests.support.site import Site
 
@@ -94,13 +95,13 @@ class Butlers:
         rels = [str(path.relative_to(site.storage)) for path in self.files(camera)]
         size = self.files(camera)[0].stat().st_size
         history.due(url, site.storage, TARGET, rels, size)
-        return measure.seconds([*measure.script("dbb-ingester"), "-c", str(site.config), TARGET])
+        return measure.cost([*measure.script("dbb-ingester"), "-c", str(site.config), TARGET])
 
-    def bare_command(self, camera: str) -> float:
+    def bare_command(self, camera: str) -> measure.Cost:
         """The bare calls as a program."""
         script = Path(targets_floor.__file__)
         arguments = [str(self.repo()), str(self._directory / camera)]
-        return measure.seconds([sys.executable, str(script), *arguments])
+        return measure.cost([sys.executable, str(script), *arguments])
 
 
 RAFTS = [
@@ -139,7 +140,7 @@ def butler_command(directory: Path, files: int, repeats: int) -> None:
     made = Butlers(directory, files)
     with measure.databases(directory / "databases") as databases:
 
-        def ingester(camera: str) -> float:
+        def ingester(camera: str) -> measure.Cost:
             place = directory / f"database-{time.monotonic_ns()}"
             place.mkdir()
             with databases.fresh("sqlite", place) as url:
@@ -227,31 +228,30 @@ def rucio(directory: Path, files: int, repeats: int) -> None:
             client.add_dataset(scope, "night")
             return scope
 
-        def bare() -> float:
+        def bare() -> measure.Cost:
             scope = new()
             described = [
                 {"scope": scope, "name": path.name, "bytes": len(content), **sums}
                 | {"pfn": f"file://localhost{path}"}
                 for path in paths
             ]
-            begin = time.perf_counter()
-            targets_floor.rucio(client, "BENCH", scope, "night", described)
-            return time.perf_counter() - begin
+            with measure.metered() as meter:
+                targets_floor.rucio(client, "BENCH", scope, "night", described)
+            return meter.cost
 
-        def plugin() -> float:
+        def plugin() -> measure.Cost:
             scope = new()
             config = {"url": server.url, "account": ACCOUNT, **login, "rse": "BENCH"}
             config |= {"scope": scope, "dataset": "night"}
             with offering.started("rucio", paths[0].parent, **config) as started:
                 started._registrar._client = Calls(started._registrar._client)
-                begin = time.perf_counter()
-                outcomes = offering.offered(
-                    started, *paths, storage=paths[0].parent, checksums=sums
-                )
-                took = time.perf_counter() - begin
+                with measure.metered() as meter:
+                    outcomes = offering.offered(
+                        started, *paths, storage=paths[0].parent, checksums=sums
+                    )
                 calls.append(dict(started._registrar._client.made))
             _check(offering.results(outcomes), files)
-            return took
+            return meter.cost
 
         times = measure.in_turn({"bare calls": bare, "rucio": plugin}, repeats)
     finally:
