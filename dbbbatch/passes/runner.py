@@ -80,6 +80,10 @@ class Work(ABC):
         """Return the directories in which a change may mean work."""
         return []
 
+    def close(self) -> None:
+        """Let go of what was kept from one pass to the next: there is no further one."""
+        return
+
 
 def run_pass(work: Work, settings: Settings, section: NamedSection, options: Options) -> int:
     """Make a pass, and with ``linger`` further ones when there is work.
@@ -105,6 +109,7 @@ def run_pass(work: Work, settings: Settings, section: NamedSection, options: Opt
         try:
             code = _Runner(work, settings, section, options, signals, reporter).run()
         finally:
+            work.close()
             _disconnect()
         reporter.end(code)
         return code

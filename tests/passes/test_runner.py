@@ -415,6 +415,15 @@ def test_what_is_due_and_is_left_is_no_reason_to_pass_without_end(run):
     assert work.done == ["recover", "work"] * 2
 
 
+@pytest.mark.parametrize("work", [lambda p: None, raises(ZeroDivisionError("oops"))])
+def test_what_passes_keep_for_each_other_is_let_go_at_the_end(run, work):
+    work = Work(work)
+    work.close = lambda: work.done.append("close")
+    run(work, linger=0.05)
+    assert work.done.count("close") == 1
+    assert work.done[-1] == "close"
+
+
 def test_a_signal_ends_lingering(run):
     def look(p):
         os.kill(os.getpid(), signal.SIGTERM)

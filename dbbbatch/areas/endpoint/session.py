@@ -210,6 +210,11 @@ class Session:
         if self._process is None:
             self._connect()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a conversation, as far as we know."""
+        return self._process is not None
+
     def close(self) -> None:
         """End the conversation."""
         if self._process is not None:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from dbbbatch.areas.buffer import why_gone
@@ -58,24 +59,39 @@ def probe_of_directory(section: Handoff, directory: str) -> str:
     return temporary.probe_path(os.path.join(section.buffer, directory), section.label)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What those have in common that send at the same time."""
+
+    room: SpaceBudget = field(default_factory=SpaceBudget)
+    evidence: Evidence = field(default_factory=Evidence)
+
+
 class Sender:
     """Sends batches over one session.
 
-    Those that send at the same time share `room` and `evidence`. The directory `lists` is for the
-    lists that ``{files_from}`` names.
+    Parameters
+    ----------
+    section : `~dbbbatch.config.sections.Handoff`
+    lists : `str`
+        The directory for the lists that ``{files_from}`` names.
+    shared : `Shared`, optional
+        What it shares with other senders.
+    kept : `~dbbbatch.areas.endpoint.session.Session`, optional
+        A session that was opened before; else a new one is opened when it is needed.
     """
 
     def __init__(
         self,
         section: Handoff,
         lists: str,
-        room: SpaceBudget | None = None,
-        evidence: Evidence | None = None,
+        shared: Shared | None = None,
+        kept: session.Session | None = None,
     ) -> None:
         self._section = section
-        self._room = room or SpaceBudget()
-        self._evidence = evidence or Evidence()
-        self.session = session.Session(endpoint_address(section))
+        shared = shared or Shared()
+        self._room, self._evidence = shared.room, shared.evidence
+        self.session = kept or session.Session(endpoint_address(section))
         self._command = TransferCommand(section, self.session, lists)
 
     def send(self, batch: Batch) -> TransferResult:

@@ -28,7 +28,7 @@ from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import Delivery
 from dbbbatch.passes.handoff.due_files import DueFiles
 from dbbbatch.passes.handoff.scanning import scanned
-from dbbbatch.passes.handoff.streams import Streams
+from dbbbatch.passes.handoff.streams import KeptSession, Streams
 
 #: Seconds of scanning before the first batch goes, in whatever order is known by then.
 HEAD_START = 10.0
@@ -96,12 +96,18 @@ def next_action(state: State) -> Action:
 class Scheduler:
     """One pass over the buffer: scan, batches, and what comes of them."""
 
-    def __init__(self, context: PassContext, section: Handoff, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        context: PassContext,
+        section: Handoff,
+        delivery: Delivery,
+        kept: KeptSession | None = None,
+    ) -> None:
         self.context = context
         self._section = section
         self._site = context.settings.site.name
         self._delivery = delivery
-        self._streams = Streams(context, section, delivery.act)
+        self._streams = Streams(context, section, delivery.act, kept)
         # Nothing is sent while the far end cannot be asked what it has; the scan is recorded.
         self._streams.trouble = delivery.trouble
         self._scan: Iterator[list[HandoffRow]] | None = scanned(context, section)

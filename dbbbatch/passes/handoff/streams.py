@@ -1,7 +1,7 @@
 """The streams of a handoff: threads that each send one batch after the other, over a session each.
 
-A session is opened when there is a batch for it: a small pass makes one connection. Nothing here
-uses the database.
+A session is opened when there is a batch for it: a small pass makes one connection. While the
+process lingers one session stays open for its next pass. Nothing here uses the database.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from dbbbatch.areas.endpoint.batch import Batch, TransferResult
 from dbbbatch.areas.endpoint.charge import Evidence
-from dbbbatch.areas.endpoint.space import SpaceBudget
-from dbbbatch.areas.endpoint.transfer import Sender
+from dbbbatch.areas.endpoint.session import Away, Session
+from dbbbatch.areas.endpoint.transfer import Sender, Shared
 from dbbbatch.config.sections import Handoff
 from dbbbatch.errors import DbbError
 from dbbbatch.passes.context import PassContext
@@ -26,17 +26,40 @@ from dbbbatch.process import run
 _WAIT_STEP = 0.2
 
 
+class KeptSession:
+    """The session that one pass of a process leaves open for the next one, if any."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+
+    def keep(self, session: Session) -> bool:
+        """Keep a session; return `False` if there is another one, or it is not open."""
+        if self._session is not None or not session.is_open:
+            return False
+        self._session = session
+        return True
+
+    def take(self) -> Session | None:
+        """Return the session, which is no longer kept."""
+        session, self._session = self._session, None
+        return session
+
+    def close(self) -> None:
+        """End the session."""
+        if session := self.take():
+            _close(session)
+
+
 class Streams:
     """Sends batches at the same time.
 
-    The function `act` sends a batch with a sender, and raises nothing.
+    The function `act` sends a batch with a sender, and raises nothing. The session that `kept` has
+    is used first; one is left there when the streams are closed in good order.
 
     Attributes
     ----------
     trouble : `dbbbatch.errors.DbbError` or `None`
         What ends the pass.
-    evidence : `dbbbatch.areas.endpoint.charge.Evidence`
-        What the transfer command has shown.
     """
 
     def __init__(
@@ -44,12 +67,13 @@ class Streams:
         context: PassContext,
         section: Handoff,
         act: Callable[[Sender, Batch], TransferResult],
+        kept: KeptSession | None = None,
     ) -> None:
         self._section = section
         self._act = act
+        self._kept = kept
         self._lists = lists_directory(context.settings.site.state)
-        self._room = SpaceBudget()
-        self.evidence = Evidence()
+        self._shared = Shared()
         self.trouble: DbbError | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._connecting: Future[DbbError | None] | None = None
@@ -58,6 +82,11 @@ class Streams:
         self._idle: list[Sender] = []
         self._closing = False
         context.on_second_signal(run.end_all)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the transfer command has shown."""
+        return self._shared.evidence
 
     @property
     def busy(self) -> bool:
@@ -117,7 +146,10 @@ class Streams:
             return
         self._closing = True
         under_way: list[Future[Any]] = [*self._batches, *self._cleaning]
-        closing = [self._executor.submit(_close, sender) for sender in self._idle]
+        sessions = [sender.session for sender in self._idle]
+        if self._kept and not self.trouble:
+            sessions = [session for session in sessions if not self._kept.keep(session)]
+        closing = [self._executor.submit(_close, session) for session in sessions]
         self._executor.shutdown(wait=False)
         end = time.monotonic() + 2 * run.GRACE
         while (pending := wait([*under_way, *closing], 0).not_done) and time.monotonic() < end:
@@ -128,6 +160,11 @@ class Streams:
     def _connect(self) -> DbbError | None:
         try:
             with self._sender() as sender:
+                if sender.session.is_open:
+                    # It may have been closed while nothing was to be done.
+                    with contextlib.suppress(Away):
+                        sender.spare_bytes()
+                        return None
                 sender.session.open()
                 sender.spare_bytes()
         except DbbError as error:
@@ -154,17 +191,18 @@ class Streams:
         try:
             sender = self._idle.pop()
         except IndexError:
-            sender = Sender(self._section, self._lists, self._room, self.evidence)
+            kept = self._kept.take() if self._kept else None
+            sender = Sender(self._section, self._lists, self._shared, kept)
         try:
             yield sender
         finally:
             if self._closing:
-                _close(sender)
+                _close(sender.session)
             else:
                 self._idle.append(sender)
 
 
-def _close(sender: Sender) -> None:
+def _close(session: Session) -> None:
     """End a session; what was sent is recorded, and what fails to end here ends without us."""
     with contextlib.suppress(BaseException):
-        sender.session.close()
+        session.close()

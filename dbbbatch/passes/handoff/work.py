@@ -17,6 +17,7 @@ from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import Delivery
 from dbbbatch.passes.handoff.scanning import scanned
 from dbbbatch.passes.handoff.scheduler import Scheduler
+from dbbbatch.passes.handoff.streams import KeptSession
 from dbbbatch.passes.runner import Work
 
 #: Files at a time that are looked at before a lingering pass begins again.
@@ -36,6 +37,7 @@ class HandoffWork(Work):
     def __init__(self, section: Handoff) -> None:
         self._section = section
         self._delivery: Delivery
+        self._kept = KeptSession()
 
     def recover(self, context: PassContext) -> None:
         """Finish what earlier passes left."""
@@ -47,7 +49,8 @@ class HandoffWork(Work):
 
     def work(self, context: PassContext) -> None:
         """Record what is in the buffer, and send it."""
-        Scheduler(context, self._section, self._delivery).run()
+        kept = self._kept if context.options.linger else None
+        Scheduler(context, self._section, self._delivery, kept).run()
         buffer.remove_sent_directories(context.settings.site.name, self._section)
 
     def plan(self, context: PassContext) -> Iterator[str]:
@@ -96,6 +99,10 @@ class HandoffWork(Work):
             connect.read(HandoffFile.unknown, context.settings.site.name, section.name, chunk)
             for chunk in scanned(context, section)
         )
+
+    def close(self) -> None:
+        """End the session that was left open for a next pass."""
+        self._kept.close()
 
     def watched(self) -> list[str]:
         """Return the buffer."""

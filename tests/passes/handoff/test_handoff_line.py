@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 from dbbbatch.areas.endpoint import session, space, transfer_command
+from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import SUSPECTED
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import TryLater
 from dbbbatch.passes import runner
 from dbbbatch.passes.handoff import delivery, scheduler, streams
+from dbbbatch.passes.handoff.work import HandoffWork
+from dbbbatch.passes.signals import Signals
 from dbbbatch.process import run as programs
 from tests.support.handing import change, make_pass, rows, statuses, wait_over
 from tests.support.site import Site, tree
@@ -767,3 +770,58 @@ def test_a_batch_of_which_nothing_is_known_keeps_what_was_known(
     site.write(handoff=KEYS)
     assert make_pass(site) == 0
     assert rows(site, columns, "transfer_batch")[0] == ("DONE", *row[1:])
+
+
+# ---- the session of passes that linger ---------------------------------------------------------
+
+
+@pytest.fixture
+def lingering(site: Site, program: Program) -> Iterator[Callable[[], int]]:
+    """Passes of one process that lingers; how often the far end was connected is in `opened`."""
+    program("far", f'echo >>{site.root}/opened; exec sh -c "$1"')
+    site.write(handoff=KEYS, endpoint={"remote": "far {command}"})
+    settings = site.settings()
+    section = settings.handoff[site.name]
+    work = HandoffWork(section)
+    options = runner.Options(linger=60)
+
+    def lingering() -> int:
+        notices = runner.Notices(site.state, section.label)
+        context = runner.PassContext(settings, section, options, notices, Signals())
+        connect.connect(settings.database)
+        context.run_id = 1
+        work.recover(context)
+        work.work(context)
+        return len((site.root / "opened").read_text())
+
+    yield lingering
+    work.close()
+    connect.disconnect()
+
+
+def test_a_session_stays_open_for_the_next_pass(site: Site, lingering: Callable[[], int]) -> None:
+    for number in (1, 2, 3):
+        site.put(f"{number}")
+        assert lingering() == 1
+    assert set(statuses(site).values()) == {"HELD"}
+
+
+def test_a_session_that_was_closed_meanwhile_is_opened_again_and_nobody_is_told(
+    site: Site, lingering: Callable[[], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.put("1")
+    lingering()
+    programs.end_all()
+    site.put("2")
+    assert lingering() == 2
+    assert set(statuses(site).values()) == {"HELD"}
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_last_pass_leaves_no_session(site: Site, program: Program) -> None:
+    program("far", f'echo $$ >>{site.root}/opened; exec sh -c "$1"')
+    site.write(handoff=KEYS, endpoint={"remote": "far {command}"})
+    site.put("1")
+    assert make_pass(site, linger=0.1) == 0
+    (pid,) = (site.root / "opened").read_text().split()
+    assert not Path(f"/proc/{pid}").exists()
