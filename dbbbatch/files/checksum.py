@@ -122,6 +122,19 @@ def heeding(
         _must_end, _note_read = before
 
 
+def heed(count: int) -> None:
+    """Note that bytes of a file were read.
+
+    Raises
+    ------
+    Interrupted
+        The pass must end (`heeding`): no fault of the file's.
+    """
+    if _must_end():
+        raise Interrupted("interrupted while a file was read; the next pass reads it again")
+    _note_read(count)
+
+
 def format(algorithm: str, digest: str) -> str:
     """Return a checksum as it is stored: ``algorithm:hex``."""
     return f"{algorithm}:{digest}"
@@ -328,10 +341,8 @@ def stream(
     updates = [each.update for each in hashes.values()]
     came = 0
     while count := os.readv(descriptor, (view,)):
-        if _must_end():
-            raise Interrupted("interrupted while a file was read; the next pass reads it again")
         came += count
-        _note_read(count)
+        heed(count)
         block = view[:count]
         for update in updates:
             update(block)

@@ -169,7 +169,12 @@ class Process:
             self.end()
             self.finish(time.monotonic() + GRACE)
 
-    def write(self, data: bytes | Iterable[bytes], deadline: float) -> None:
+    @property
+    def reads(self) -> bool:
+        """Whether it may still read what is written to it: it did not close its stdin."""
+        return self._ends.input >= 0
+
+    def write(self, data: bytes | memoryview | Iterable[bytes], deadline: float) -> None:
         """Write all of `data` to the program's stdin, reading what it writes meanwhile.
 
         A program that no longer reads is no error here.
@@ -179,7 +184,7 @@ class Process:
         TimeoutError
             The program does not read until `deadline`, a time of `time.monotonic`.
         """
-        for piece in [data] if isinstance(data, bytes) else data:
+        for piece in [data] if isinstance(data, bytes | memoryview) else data:
             rest = memoryview(piece)
             while rest and self._ends.input >= 0:
                 self._wait(deadline, writing=True)

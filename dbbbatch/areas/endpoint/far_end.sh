@@ -2,7 +2,7 @@
 #
 # session.py sends it over stdin, after lines that set nonce, staging, buffer and sum. Then each
 # request is a line "OPERATION ATTEMPT LIMIT BYTES ARGUMENT" followed by that many bytes: a list of
-# names, each ended by a NUL byte. Names are only ever data and arguments, never code. Each answer
+# names, each ended by a NUL byte, or a tar archive. Names are only ever data and arguments, never code. Each answer
 # is a line "NONCE ok|no BYTES" followed by that many bytes, so that what a start-up file prints
 # does no harm.
 #
@@ -72,7 +72,7 @@ roots() {
 }
 
 op_hello() {
-    for tool in "$sum" chmod cp dd ln mkdir mv rm stat sync timeout wc xargs; do
+    for tool in "$sum" chmod cp dd ln mkdir mv rm stat sync timeout wc xargs $1; do
         command -v "$tool" >/dev/null || fail "there is no command $tool" || return
     done
     roots || return
@@ -80,11 +80,11 @@ op_hello() {
         fail "staging $staging and buffer $buffer are on different file systems"
 }
 
-# Try each tool with the options with which it is used here, and name the one that fails. The files
-# for this lie in the attempt, and are removed with it.
+# Try each tool with the options with which it is used here, and name the one that fails; tar only if
+# it is $1. The files for this lie in the attempt, and are removed with it.
 tools() {
     try timeout -k 5 "$limit" true && try mkdir -p -- "$work/tools/a/t" &&
-        cd "$work/tools" && try_all && cd / && rm -rf -- "$work/tools"
+        cd "$work/tools" && try_all "$1" && cd / && rm -rf -- "$work/tools"
 }
 
 try() {
@@ -111,13 +111,21 @@ try_all() {
     try cp -l -P --parents -t a/t -- ./a/name || return
     [ a/name -ef a/t/a/name ] ||
         fail "the command cp makes no hard links (-l) in $staging" || return
-    try ln -s -- t a/1 && try mv -T -- a a.r && try sync -f /dev/null
+    try ln -s -- t a/1 && try mv -T -- a a.r && try sync -f /dev/null || return
+    [ "$1" != tar ] || try_tar
 }
 
-# Make an attempt; the tools are tried if $1 is "tools".
+# Unpack what tar packed.
+try_tar() {
+    mkdir t && try tar -c -f packed ./a.r/name || return
+    problem=$(bytes=$(stat -c %s packed) && work=. && op_unpack <packed 2>&1)
+    [ "$(cat t/a.r/name)" = 123 ] || fail "the command tar cannot unpack: ${problem%%"$newline"*}"
+}
+
+# Make an attempt; the tools are tried if $1 is "tools", and tar, too, if it is "tools-tar".
 op_begin() {
     roots && mkdir -- "$work" "$work/t" || return
-    [ "$1" != tools ] || tools
+    case $1 in tools*) tools "${1#tools-}" ;; esac
 }
 
 # Keep the data of the request under the name $1.
@@ -139,6 +147,25 @@ op_look() {
     fi
     stat -f -c '%a %S' -- "$work" >"$work/answer" &&
         cd "$buffer" && there <"$work/names" >>"$work/answer"
+}
+
+# Unpack the archive that follows. Answers what tar complains of: what is missing then will not be
+# verified. Some versions of tar go on reading at the end of an archive, so dd counts; and some end
+# at their first error, after which the rest is read in vain. There is no time limit here: the sender
+# sees whether it gets on.
+op_unpack() {
+    dd bs=65536 iflag=fullblock,count_bytes count="$bytes" 2>/dev/null | {
+        said=$(unpacked) || printf '%s\ntar: exit code %s\n' "$said" "$?"
+        cat >/dev/null
+    }
+}
+
+# Unpack stdin. Large records make GNU tar faster; others do not know the options.
+unpacked() {
+    case $(tar --version 2>&1) in
+    *"GNU tar"*) tar -x -o -b 128 --warning=no-timestamp -C "$work/t" -f - 2>&1 ;;
+    *) tar -x -o -C "$work/t" -f - 2>&1 ;;
+    esac
 }
 
 # Make the directories of the batch in $1. One that cannot be made is no failure of the others: the
@@ -373,7 +400,7 @@ durable() {
 # Try with two files of ours whether op_place places, and refuses a name that is taken.
 op_trial() {
     roots && mkdir -- "$work" || return
-    problem=$({ tools && cd "$work" && placed_once; } 2>&1 7>&1)
+    problem=$({ tools "$1" && cd "$work" && placed_once; } 2>&1 7>&1)
     failed=$?
     rm -rf -- "$work"
     [ "$failed" = 0 ] || fail "$problem"
@@ -471,12 +498,12 @@ op_list() {
 
 while read -r op attempt limit bytes argument; do
     work=$staging/$attempt
-    if [ "$op" = put ]; then
-        text=$(op_put "$argument" 2>&1)
-    else
-        [ ! -e "$work/answer" ] || rm -f -- "$work/answer"
-        text=$("op_$op" "$argument" 7>&1 2>&1 </dev/null)
-    fi
+    [ "$op" = put ] || [ ! -e "$work/answer" ] || rm -f -- "$work/answer"
+    case $op in
+    put) text=$(op_put "$argument" 2>&1) ;;
+    unpack) text=$(op_unpack 2>&1) ;;
+    *) text=$("op_$op" "$argument" 7>&1 2>&1 </dev/null) ;;
+    esac
     code=$?
     if [ "$code" != 0 ]; then
         case $text in
@@ -484,7 +511,7 @@ while read -r op attempt limit bytes argument; do
         *) text="$staging: $text" ;;
         esac
         printf '%s no %s\n%s' "$nonce" "${#text}" "$text"
-        [ "$op" != put ] || exit
+        case $op in put | unpack) exit ;; esac
     elif [ "$op" != put ] && [ -s "$work/answer" ]; then
         printf '%s ok %s\n' "$nonce" "$(stat -c %s -- "$work/answer")"
         cat -- "$work/answer"

@@ -24,7 +24,7 @@ from dbbbatch.areas.endpoint.rsync_server import PARTIALS
 from dbbbatch.areas.endpoint.session import Refused
 from dbbbatch.config.sections import Receive
 from dbbbatch.errors import DbbError, Interrupted, UsageError
-from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files import checksum, faults, names, place, tar
 from dbbbatch.files.temporary import PROBE_PREFIX, TEMPORARY_PREFIX
 from dbbbatch.files.tree import Tree
 
@@ -82,12 +82,14 @@ def receive(section: Receive, requests: BinaryIO, answers: BinaryIO) -> None:
             if operation == "put":
                 receiver.put(attempt, argument, _blocks(requests, int(size)))
                 content = b""
+            elif operation == "unpack":
+                content = receiver.unpack(attempt, tar.Reader(requests, int(size)), limit)
             else:
                 content = receiver.answer(operation, attempt, argument, limit)
         except (DbbError, OSError) as error:
             answer(False, _reason(error, section).encode("utf-8", "surrogateescape"))
-            if operation == "put":
-                return  # what it sends next may be a part of the list
+            if operation in ("put", "unpack"):
+                return  # what it sends next may be a part of this
         else:
             answer(True, content)
         signal.alarm(0)
@@ -129,6 +131,12 @@ def _blocks(requests: BinaryIO, size: int) -> Iterator[bytes]:
         if not block:
             raise UsageError("stdin ends within a list")
         size -= len(block)
+        yield block
+
+
+def _in_time(archive: tar.Reader, limit: int) -> Iterator[bytes]:
+    for block in archive.content():
+        signal.alarm(limit + _GRACE)
         yield block
 
 
@@ -183,6 +191,44 @@ class _Receiver:
             raise Refused(f"{name!r} is no list of an attempt")
         self._staging.forget()
         self._write(_in(attempt, name), blocks)
+
+    def unpack(self, attempt: str, archive: tar.Reader, limit: int) -> bytes:
+        """Unpack files that were announced; return why some could not be, as far as we know.
+
+        The time limit begins anew with each block.
+        """
+        self._staging.forget()
+        announced = set(self._list(attempt, "names"))
+        complaints = []
+        try:
+            for member in archive:
+                rel = os.fsdecode(member.raw)
+                if rel not in announced:
+                    raise Refused(f"{names.printable(rel)}: was not announced")
+                announced.discard(rel)
+                try:
+                    self._unpack(_in(attempt, "t", rel), member, _in_time(archive, limit))
+                except OSError as error:  # the others may arrive nevertheless
+                    complaints.append(_reason(error, self._section))
+        except tar.NoArchive as error:
+            raise Refused(f"what is sent is no archive: {error}") from None
+        except EOFError:
+            raise UsageError("stdin ends within an archive") from None
+        return "\n".join(complaints).encode("utf-8", "surrogateescape")
+
+    def _unpack(self, path: str, member: tar.Member, blocks: Iterable[bytes]) -> None:
+        """Write a file that arrives; its time and its permissions tell that it is finished."""
+        self._make(self._staging, names.split(path)[0], 0o755)
+        self._staging.remove(path)
+        descriptor = self._staging.create(path)
+        try:
+            with faults.naming(f"{self._staging.path}/{path}"):
+                for block in blocks:
+                    place.write_block(descriptor, memoryview(block))
+                os.utime(descriptor, ns=(time.time_ns(), member.mtime_ns))
+                os.fchmod(descriptor, place.masked(member.mode))
+        finally:
+            os.close(descriptor)
 
     @property
     def _staging(self) -> Tree:

@@ -11,15 +11,19 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
+from dbbbatch.areas.endpoint.stream import Outgoing, TarStream
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files import checksum, names
 from dbbbatch.process import run, template
+
+#: What programs say last where there is no room, though there may be free bytes.
+FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 
 #: Seconds for an answer that takes no time by itself: connecting, listing, renaming.
 PATIENCE = 60.0
@@ -41,6 +45,7 @@ _STEPS = {
     "hello": "looking for its tools and directories",
     "begin": "trying its tools in staging",
     "put": "taking a list of names",
+    "unpack": "unpacking what is sent",
     "look": "making the directories of a batch",
     "verify": "reading what arrived, and making it durable with `sync`",
     "place": "placing files in its buffer, and making that durable with `sync`",
@@ -132,6 +137,23 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Streamed:
+    """What came of sending files as a stream.
+
+    Attributes
+    ----------
+    outcomes : `dict` [ `bytes`, `str` or `OSError` ]
+        Of each file the checksum of what was sent, or why that is not the file: then it must not be
+        verified.
+    complaint : `str`
+        Why some of the others may not have arrived; '' if there is nothing to complain of.
+    """
+
+    outcomes: Mapping[bytes, str | OSError]
+    complaint: str
+
+
+@dataclass(frozen=True)
 class EndpointAddress:
     """Where a far end is and how to reach it.
 
@@ -145,6 +167,8 @@ class EndpointAddress:
         What the placeholders of commands stand for.
     algorithm : `str`
         Of checksums.
+    unpacks : `bool`
+        Files are sent by `Session.stream`, so it needs `tar`.
     """
 
     buffer: str
@@ -152,6 +176,12 @@ class EndpointAddress:
     remote: template.Command | None
     values: Mapping[str, bytes]
     algorithm: str = checksum.DEFAULT
+    unpacks: bool = False
+
+    @property
+    def further_tools(self) -> str:
+        """The argument of requests that look for tools, or try them."""
+        return "tar" if self.unpacks else ""
 
     @property
     def name(self) -> str:
@@ -195,6 +225,7 @@ class Session:
             place.staging,
             place.buffer,
             place.algorithm,
+            place.unpacks,
         )
 
     def __enter__(self) -> Self:
@@ -249,7 +280,8 @@ class Session:
         begin = self._request("begin", attempt, limit)
         if untried := self._tools not in _tried:
             # Before anything that a tool at fault might take for something else.
-            self._ask([self._request("begin", attempt, limit, "tools")], limit=limit)
+            tools = "-".join(filter(None, ("tools", self.place.further_tools)))
+            self._ask([self._request("begin", attempt, limit, tools)], limit=limit)
             _tried.add(self._tools)
         numbered = [part for n, rel in enumerate(links, 1) for part in (b"%d" % n, rel or b".")]
         answer = self._ask(
@@ -302,6 +334,54 @@ class Session:
             files, again = right, True
         return []
 
+    def stream(
+        self,
+        attempt: str,
+        files: Sequence[Outgoing],
+        stall: float,
+        pace: Callable[[int], object] | None = None,
+    ) -> Streamed:
+        """Send files to an attempt that has begun, within this conversation.
+
+        Parameters
+        ----------
+        attempt : `str`
+        files : `~collections.abc.Sequence` [ `Outgoing` ]
+            Their names were given to `begin`.
+        stall : `float`
+            Seconds for which the far end may take nothing; a transfer may last as long as it takes.
+        pace : `~collections.abc.Callable`, optional
+            Called before each block with its length; may wait.
+
+        Raises
+        ------
+        Interrupted
+            The pass must end (`checksum.heeding`).
+        """
+        self.open()
+        assert self._process is not None
+        sent = TarStream(files, self.place.algorithm)
+        request = self._request("unpack", attempt, stall, "", sent.size_bytes)
+        try:
+            self._process.write(request, time.monotonic() + stall)
+            with closing(sent.blocks()) as blocks:
+                for block in blocks:
+                    if pace is not None:
+                        pace(len(block))
+                    self._process.write(block, time.monotonic() + stall)
+                    if not self._process.reads:
+                        break
+            answer = self._ask([request], stall, data=b"")
+        except BaseException as error:
+            # Whatever is sent next would be taken for a part of the stream.
+            if self._process is not None:
+                self._drop()
+            if isinstance(error, TimeoutError):
+                why = f"{self.place.name} has taken nothing for {stall:.0f} s"
+                raise self._away(why) from None
+            raise
+        return Streamed(sent.outcomes, _complaint(answer, attempt))
+
     def place_files(self, attempt: str, limit: float = 0) -> Placed:
         """Move what was verified into the buffer, never onto another file, durably.
 
@@ -320,7 +400,7 @@ class Session:
         Refused
             It cannot, or it would be.
         """
-        self._ask([self._request("trial", attempt)])
+        self._ask([self._request("trial", attempt, 0, self.place.further_tools)])
 
     def try_place(self, attempt: str) -> None:
         """Try whether the buffer takes files of ours that were verified, and remove them again.
@@ -436,7 +516,8 @@ class Session:
         script = head.encode() + Path(__file__).with_name("far_end.sh").read_bytes()
         script += END_OF_SCRIPT.encode() + b"\n"
         self._process = run.Process(self._argv)
-        self._ask([self._request("hello", "-")], before=script)
+        hello = self._request("hello", "-", 0, self.place.further_tools)
+        self._ask([hello], data=script + hello)
 
     def _request(
         self, operation: str, attempt: str, limit: float = 0, argument: str = "", size: int = 0
@@ -464,8 +545,10 @@ class Session:
             found.update(b"%d\0" % file.size_bytes)
         return str(found.hexdigest())
 
-    def _ask(self, requests: Sequence[bytes], limit: float = 0, before: bytes = b"") -> bytes:
+    def _ask(self, requests: Sequence[bytes], limit: float = 0, data: bytes | None = None) -> bytes:
         """Send requests and return the last answer; all are read, so that the next one fits.
+
+        If `data` is given, that is sent, for the requests are a part of it or were sent before.
 
         Raises
         ------
@@ -479,7 +562,7 @@ class Session:
         deadline = time.monotonic() + self._patience + limit + SPARE
         found: list[tuple[bool, bytes]] = []
         try:
-            self._process.write(before + b"".join(requests), deadline)
+            self._process.write(b"".join(requests) if data is None else data, deadline)
             while len(found) < len(requests):
                 found.append(self._answer(deadline))
         except TimeoutError:
@@ -500,8 +583,8 @@ class Session:
                 if len(found) > 1 and self._process is not None:
                     self._drop()  # a refused block of data may have left some of it unread
                 # An attempt has another name each time, and it is the same trouble.
-                attempt = b"/" + requests[-1].split(b" ", 2)[1]
-                reason = run.last_lines(text.replace(attempt, b"/*")) or "no reason given"
+                attempt = requests[-1].split(b" ", 2)[1].decode()
+                reason = run.last_lines(_without(attempt, text)) or "no reason given"
                 raise Refused(f"{self.place.name}: {reason}")
         return found[-1][1]
 
@@ -561,6 +644,17 @@ def directories(names: Iterable[bytes]) -> list[bytes]:
 def _as_argument(rel: bytes) -> bytes:
     """Return a relative path as commands are given it: it begins with no dash."""
     return b"./" + rel
+
+
+def _without(attempt: str, text: bytes) -> bytes:
+    return text.replace(b"/" + attempt.encode(), b"/*")
+
+
+def _complaint(answer: bytes, attempt: str) -> str:
+    """Return the first line about a full disk, or else the first line, of what `tar` says."""
+    lines = [line for line in _without(attempt, answer).splitlines() if line.strip()]
+    full = (line for line in lines if any(words.encode() in line for words in FULL_WORDS))
+    return run.last_lines(next(full, lines[0])) if lines else ""
 
 
 def _bytes(space: bytes) -> int:

@@ -28,9 +28,6 @@ from dbbbatch.files import checksum, names, place, scan, temporary
 from dbbbatch.files.identity import Version
 from dbbbatch.process import template
 
-#: What a transfer command says last where there is no room, though there may be free bytes.
-_FULL = ("No space left on device", "Disk quota exceeded")
-
 #: The fate of what did not arrive although its command succeeded.
 _NOT_WHOLE = FileFate(
     SendStatus.FAILED, "it did not arrive whole although the transfer command reported success"
@@ -281,7 +278,7 @@ class Sender:
         if missing and failures:
             self.spare_bytes()
         for _, why in missing:
-            if any(words in why for words in _FULL):
+            if any(words in why for words in session.FULL_WORDS):
                 # It is the quota or the table of files: the free bytes do not show these.
                 result.no_room = True
                 result.error = f"{self.session.place.name}: {self._section.endpoint.staging}: {why}"

@@ -1,0 +1,198 @@
+"""Files of the buffer as one tar stream: read once, for sending and for their checksums.
+
+The length of the stream is said before it begins, and kept whatever happens to the files meanwhile:
+one that turns out to be shorter, or unreadable, is filled up with zeros. It counts as not sent, is
+never verified, and so never placed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from dbbbatch.files import checksum, faults, names, place, tar
+
+#: The most bytes that are read and yielded at once: small files go together, and what is hashed is
+#: still in the processor's cache when it is written.
+_MOST_AT_ONCE = 1 << 18
+
+_ZEROS = bytes(1 << 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A file to be sent.
+
+    Attributes
+    ----------
+    raw : `bytes`
+        Its relative path there.
+    open : `~collections.abc.Callable`
+        Returns a descriptor, positioned at the beginning, which is closed after use; or raises
+        `OSError`.
+    size_bytes, mtime_ns : `int`
+        As it was looked at; if it is another now, it is not sent.
+    mode : `int`
+        Its permissions, which arrive as `place.masked` lets them.
+    digest : `str`
+        Its hexadecimal checksum, if it is known already.
+    """
+
+    raw: bytes
+    open: Callable[[], int]
+    size_bytes: int
+    mode: int
+    mtime_ns: int
+    digest: str = ""
+
+    @property
+    def header(self) -> bytes:
+        """What precedes its content."""
+        mode = place.masked(self.mode)
+        return tar.header(tar.Member(self.raw, self.size_bytes, mode, self.mtime_ns))
+
+
+class TarStream:
+    """Files as they are sent.
+
+    Parameters
+    ----------
+    files : `~collections.abc.Sequence` [ `Outgoing` ]
+    algorithm : `str`
+        Of their checksums.
+
+    Attributes
+    ----------
+    size_bytes : `int`
+        The length of the stream.
+    outcomes : `dict` [ `bytes`, `str` or `OSError` ]
+        Of each file that was read, by its relative path: the checksum of what was sent, or why
+        that is not the file (`checksum.Changed` if it changed).
+    """
+
+    def __init__(self, files: Sequence[Outgoing], algorithm: str) -> None:
+        self._files = files
+        self._algorithm = algorithm
+        content = sum(
+            len(file.header) + file.size_bytes + tar.padding(file.size_bytes) for file in files
+        )
+        self._end = tar.ending(content)
+        self.size_bytes = content + self._end
+        self.outcomes: dict[bytes, str | OSError] = {}
+        self._buffer = memoryview(bytearray(_MOST_AT_ONCE))
+        self._filled = 0
+
+    def blocks(self) -> Generator[memoryview, None, None]:
+        """Yield the stream in blocks, each of which the next one overwrites.
+
+        Raises
+        ------
+        Interrupted
+            The pass must end (`checksum.heeding`).
+        """
+        for file in self._files:
+            yield from self._add(file.header)
+            with _Read(file, self._algorithm) as reading:
+                missing = file.size_bytes
+                while missing and (count := reading.read(self._room[:missing])):
+                    missing -= count
+                    yield from self._fill(count)
+                yield from self._add_zeros(missing + tar.padding(file.size_bytes))
+                self.outcomes[file.raw] = reading.outcome()
+        yield from self._add_zeros(self._end)
+        if self._filled:
+            yield self._buffer[: self._filled]
+
+    @property
+    def _room(self) -> memoryview:
+        return self._buffer[self._filled :]
+
+    def _fill(self, count: int) -> Iterator[memoryview]:
+        """Count bytes that were put into the buffer; yield it when it is full."""
+        self._filled += count
+        if self._filled == len(self._buffer):
+            yield self._buffer
+            self._filled = 0
+
+    def _add(self, data: bytes) -> Iterator[memoryview]:
+        rest = memoryview(data)
+        while rest:
+            part = rest[: len(self._room)]
+            self._room[: len(part)] = part
+            rest = rest[len(part) :]
+            yield from self._fill(len(part))
+
+    def _add_zeros(self, count: int) -> Iterator[memoryview]:
+        while count:
+            part = min(count, len(_ZEROS))
+            yield from self._add(_ZEROS[:part])
+            count -= part
+
+
+class _Read:
+    """A file while it is read; errors are kept for `outcome`."""
+
+    def __init__(self, file: Outgoing, algorithm: str) -> None:
+        self._file = file
+        self._hash = checksum.ALGORITHMS[algorithm]()
+        self._came = 0
+        self._descriptor = -1
+        self._error: OSError | None = None
+        with self._keeping_errors():
+            self._descriptor = file.open()
+            self._before = os.fstat(self._descriptor)
+
+    def __enter__(self) -> Self:
+        """Return it."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def read(self, room: memoryview) -> int:
+        """Read a part and return its length; 0 at the end, and after an error."""
+        count = 0
+        if self._error is None:
+            with self._keeping_errors():
+                count = os.readv(self._descriptor, (room,))
+        checksum.heed(count)
+        self._came += count
+        self._hash.update(room[:count])
+        return count
+
+    def outcome(self) -> str | OSError:
+        """Return the checksum of what was read, or why that is not the file."""
+        if self._error is None:
+            with self._keeping_errors():
+                return self._checked()
+        assert self._error is not None
+        return self._error
+
+    def _checked(self) -> str:
+        file, after = self._file, os.fstat(self._descriptor)
+        checksum.same(self._before, after)
+        if (after.st_size, after.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
+            raise checksum.Changed(errno.EAGAIN, "the file changed before it was read")
+        if self._came < file.size_bytes:
+            what = names.counted(file.size_bytes, "byte")
+            raise OSError(errno.EIO, f"only {self._came:,} of {what} can be read")
+        digest = self._hash.hexdigest()
+        if file.digest not in ("", digest):
+            raise checksum.Changed(errno.EAGAIN, "its content changed, though not its time")
+        if not after.st_nlink:
+            raise checksum.Changed(errno.EAGAIN, "the file was removed while it was read")
+        return digest
+
+    @contextmanager
+    def _keeping_errors(self) -> Iterator[None]:
+        try:
+            with faults.naming(os.fsdecode(self._file.raw)):
+                yield
+        except OSError as error:
+            self._error = error
