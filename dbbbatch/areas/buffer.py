@@ -231,7 +231,7 @@ def hold(section: Handoff, rows: Sequence[HandoffRow]) -> Holding:
                 continue
             if directory not in directories:
                 place.make_directories(section.holding, relpath)
-            name = place.place_versioned(path, directory, filename)
+            name = place.place_versioned(path, os.path.join(directory, filename))
             there = names.join(relpath, name)
             if why_gone(section.holding, again, there) and not (
                 again := with_new_inode(section.holding, again, there)
@@ -378,12 +378,12 @@ def put_back(section: Handoff, row: HandoffRow, name: str) -> None:
         It cannot be moved.
     """
     rel, path = path_of(section, row)
-    relpath, filename = names.split(rel)
+    relpath = names.split(rel)[0]
     if what := scan.detour(section.buffer, relpath):
         raise OSError(errno.ENOTDIR, f"{os.strerror(errno.ENOTDIR)}: {what}", path)
     place.make_directories(section.buffer, relpath)
     directory = _below(section.holding, relpath)
-    place.place_versioned(os.path.join(directory, name), os.path.dirname(path), filename)
+    place.place_versioned(os.path.join(directory, name), path)
     for each in (os.path.dirname(path), directory):
         place.sync_directory(each)
 

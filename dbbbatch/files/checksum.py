@@ -29,6 +29,20 @@ class NotRegular(OSError):
     """A link, a FIFO or another thing that is never read."""
 
 
+class Openable(Protocol):
+    """What names a file and can open it, such as `dbbbatch.files.tree.Entry`."""
+
+    @property
+    def path(self) -> str:
+        """The whole path."""
+
+    def open(self) -> int:
+        """Return a descriptor, as `open_regular`."""
+
+    def lstat(self) -> os.stat_result:
+        """Return what it is, without following it."""
+
+
 class Hash(Protocol):
     """A checksum in the making, as those of `hashlib`."""
 
@@ -155,13 +169,13 @@ def parse(text: str) -> tuple[str, str]:
 
 
 def compute(
-    path: str, algorithms: Collection[str] = (DEFAULT,), *, written: bool = True
+    path: str | Openable, algorithms: Collection[str] = (DEFAULT,), *, written: bool = True
 ) -> dict[str, str]:
     """Read a file once and return its digests.
 
     Parameters
     ----------
-    path : `str`
+    path : `str` or `Openable`
         Not followed if it is a symbolic link.
     algorithms : `~collections.abc.Collection` [ `str` ]
         Names in `ALGORITHMS`.
@@ -178,11 +192,13 @@ def compute(
     with opened(path, written=written) as descriptor:
         before = os.fstat(descriptor)
         sums = stream(descriptor, algorithms)
-        same(before, os.fstat(descriptor), path)
+        same(before, os.fstat(descriptor), _path_of(path))
     return sums
 
 
-def read_file(path: str, algorithms: Collection[str]) -> tuple[os.stat_result, dict[str, str]]:
+def read_file(
+    path: str | Openable, algorithms: Collection[str]
+) -> tuple[os.stat_result, dict[str, str]]:
     """Return what a file is, and its digests, if the path led to this version all the time.
 
     Raises
@@ -190,27 +206,27 @@ def read_file(path: str, algorithms: Collection[str]) -> tuple[os.stat_result, d
     Changed, OSError
         As `compute`.
     """
-    before = os.lstat(path)
+    before = _status_of(path)
     sums = compute(path, algorithms)
-    status = os.lstat(path)
-    same(before, status, path)
+    status = _status_of(path)
+    same(before, status, _path_of(path))
     return status, sums
 
 
-def matches(path: str, stored: str) -> bool:
+def matches(path: str | Openable, stored: str) -> bool:
     """Return whether a file has a stored checksum; raise what `parse` and `compute` raise."""
     algorithm, digest = parse(stored)
     return compute(path, [algorithm])[algorithm] == digest
 
 
 @contextmanager
-def opened(source: str | int, *, written: bool = True) -> Iterator[int]:
+def opened(source: str | int | Openable, *, written: bool = True) -> Iterator[int]:
     """Open a regular file for reading, without following a link or waiting for a FIFO.
 
     Parameters
     ----------
-    source : `str` or `int`
-        A path, or an open descriptor, which is read from its beginning and left open.
+    source : `str`, `Openable` or `int`
+        A file, or an open descriptor, which is read from its beginning and left open.
     written : `bool`
         Open it also while somebody has it open for writing.
     """
@@ -218,15 +234,18 @@ def opened(source: str | int, *, written: bool = True) -> Iterator[int]:
         os.lseek(source, 0, os.SEEK_SET)
         yield source
         return
-    descriptor = open_regular(source) if written else open_closed(source)
+    if not written:
+        descriptor = open_closed(source)
+    else:
+        descriptor = open_regular(source) if isinstance(source, str) else source.open()
     try:
-        with naming(source):
+        with naming(_path_of(source)):
             yield descriptor
     finally:
         os.close(descriptor)
 
 
-def is_being_written(path: str) -> bool:
+def is_being_written(path: str | Openable) -> bool:
     """Return whether somebody has a file open for writing, as far as the kernel knows."""
     try:
         os.close(open_closed(path))
@@ -237,7 +256,7 @@ def is_being_written(path: str) -> bool:
     return False
 
 
-def open_closed(path: str) -> int:
+def open_closed(path: str | Openable) -> int:
     """Return a descriptor of a regular file that its writer has closed, as far as we can know.
 
     Raises
@@ -247,9 +266,9 @@ def open_closed(path: str) -> int:
     OSError
         As `open_regular`.
     """
-    descriptor = open_regular(path)
+    descriptor = open_regular(path) if isinstance(path, str) else path.open()
     try:
-        require_closed(descriptor, path)
+        require_closed(descriptor, _path_of(path))
     except OSError:
         os.close(descriptor)
         raise
@@ -280,8 +299,14 @@ def require_closed(descriptor: int, path: str) -> None:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
-def open_regular(path: str) -> int:
+def open_regular(path: str, directory: int | None = None) -> int:
     """Return a descriptor of a regular file.
+
+    Parameters
+    ----------
+    path : `str`
+    directory : `int`, optional
+        The descriptor of the directory that a relative path is relative to.
 
     Raises
     ------
@@ -294,7 +319,8 @@ def open_regular(path: str) -> int:
     """
     # O_NONBLOCK: a FIFO put in the file's place since the scan must not block.
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, dir_fd=directory)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise NotRegular(error.errno, "not a regular file", path) from None
@@ -364,3 +390,11 @@ def same(before: os.stat_result, after: os.stat_result, source: str | int = "") 
         after.st_dev,
     ):
         raise Changed(errno.EAGAIN, "the file changed while it was read", source)
+
+
+def _path_of(path: str | Openable) -> str:
+    return path if isinstance(path, str) else path.path
+
+
+def _status_of(path: str | Openable) -> os.stat_result:
+    return os.lstat(path) if isinstance(path, str) else path.lstat()

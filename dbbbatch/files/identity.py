@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import NamedTuple, Protocol
+
+from dbbbatch.files import tree
+from dbbbatch.files.tree import Where
 
 #: Columns of a database have 64 bits with a sign; inodes and times of a file system may need more.
 _MOST = (1 << 63) - 1
@@ -70,7 +72,7 @@ def inode_of(number: int) -> int:
     return number & _MOST
 
 
-def status_of(path: str) -> os.stat_result | None:
+def status_of(path: Where) -> os.stat_result | None:
     """Return the status of a file of any kind, without following a link; `None` if there is none.
 
     Raises
@@ -78,41 +80,20 @@ def status_of(path: str) -> os.stat_result | None:
     OSError
         It cannot be examined.
     """
-    try:
-        return os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return None  # no file system has such a name
-        raise
+    return tree.at(path).status()
 
 
-def same_entry(first: str, second: str) -> bool:
-    """Return whether two paths lead to one entry of one directory.
-
-    True through symbolic links to directories and bind mounts as well, and where a file system does
-    not distinguish upper and lower case: what is removed under one of these paths is then gone
-    under the other.
-    """
-    (one, name), (two, other) = os.path.split(first), os.path.split(second)
-    if not os.path.samestat(os.stat(one or "."), os.stat(two or ".")):
-        return False
-    if name.casefold() != other.casefold():
-        return False
-    return name == other or not {name, other} <= set(os.listdir(one or "."))
-
-
-def may_be_same_file(first: str, second: str) -> bool:
+def may_be_same_file(first: Where, second: Where) -> bool:
     """Return whether two paths may lead to one entry of one directory.
 
-    As `same_entry`, and through mounts that show one file on two devices: an overlay and what lies
-    below it, an export that is mounted twice. Files of two devices that have the same inode, size
-    and times are one file.
+    As `tree.Entry.is_same_entry`, and through mounts that show one file on two devices: an overlay
+    and what lies below it, an export that is mounted twice. Files of two devices that have the same
+    inode, size and times are one file.
     """
-    if same_entry(first, second):
+    here, there = tree.at(first), tree.at(second)
+    if here.is_same_entry(there):
         return True
-    one, two = os.lstat(first), os.lstat(second)
+    one, two = here.lstat(), there.lstat()
     return (
         one.st_dev != two.st_dev
         and Version.of_file(one) == Version.of_file(two)

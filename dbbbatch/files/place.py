@@ -5,6 +5,9 @@ renameat2(RENAME_NOREPLACE); where the file system does not know that flag, by l
 unlink(2); else not at all. Across file systems it is copied to a hidden temporary name beside its
 destination, made durable, then placed.
 
+What lies below a configured root is an `Entry` of its `Tree`. A path stands for a file of our own,
+in a place that nobody else can write to.
+
 Every function may be killed between any two system calls. Called again it finishes the work, or
 raises FileExistsError because the file is there.
 """
@@ -19,8 +22,20 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from dbbbatch.files import checksum, clock, faults, identity
+from dbbbatch.files import checksum, clock, names
 from dbbbatch.files.temporary import PROBE_PREFIX, is_temporary, probe_path, temporary_path
+from dbbbatch.files.tree import (
+    Entry,
+    Naming,
+    Tree,
+    Where,
+    at,
+    link,
+    refusal,
+    rename,
+    sync_everything,
+    sync_names,
+)
 
 #: The content of a probe.
 PROBE = b"Written by dbbbatch to see what can be done with a file here; may be removed.\n"
@@ -28,8 +43,6 @@ PROBE = b"Written by dbbbatch to see what can be done with a file here; may be r
 #: Bytes to leave free on the disk of the state directory and on that of a quarantine.
 RESERVE = 16 << 20
 
-_AT_FDCWD = -100
-_RENAME_NOREPLACE = 1
 _NAME_MAX = 255
 
 #: What a version's name ends with.
@@ -58,32 +71,25 @@ class ModeError(WriteError):
     """Permissions or group of a file could not be set."""
 
 
-def place(source: str, destination: str) -> None:
-    """Move a file to a free name on the same file system.
+def place(source: Where, destination: Where) -> None:
+    """Move a file to a free name on the same file system, as `tree.Entry.move_to`."""
+    at(source).move_to(at(destination))
 
-    Durable only after `sync_directory` of both directories, or `sync_file_system`. If an earlier
-    call was killed between its link and its unlink, this one makes up for the unlink.
 
-    Raises
-    ------
-    FileExistsError
-        Another file has the name. Both files are as they were.
-    OSError
-        `errno.EXDEV` across file systems; `errno.ENOTSUP` where the file system has no way to place
-        a file without the risk of overwriting.
-    """
-    try:
-        if not _rename(source, destination):
-            _link(source, destination)
-    except FileExistsError:
-        if not _two_names_of_one_file(source, destination):
-            raise
-        remove_if_there(source)
+def place_copy(destination: Where, owner: str = "") -> None:
+    """Place what `copy_beside` wrote, as `place`."""
+    place(temporary_of(destination, owner), destination)
+
+
+def temporary_of(destination: Where, owner: str = "") -> Entry:
+    """Return the hidden name beside a destination to which `copy_beside` copies."""
+    there = at(destination)
+    return there.beside(os.path.basename(temporary_path(there.path, owner)))
 
 
 def copy_into(
-    source: str | int,
-    destination: str,
+    source: Where | int,
+    destination: Where,
     algorithms: Collection[str] = (),
     *,
     owner: str = "",
@@ -102,7 +108,7 @@ def copy_into(
         As `copy_beside`.
     """
     sums = copy_beside(source, destination, algorithms, owner=owner, mode=mode, group=group)
-    temporary = temporary_path(destination, owner)
+    temporary = temporary_of(destination, owner)
     try:
         sync_file(temporary)
         place(temporary, destination)
@@ -113,25 +119,25 @@ def copy_into(
 
 
 def copy_beside(
-    source: str | int,
-    destination: str,
+    source: Where | int,
+    destination: Where,
     algorithms: Collection[str] = (),
     *,
     owner: str = "",
     mode: int | None = None,
     group: int | None = None,
 ) -> dict[str, str]:
-    """Copy a file to the `temporary_path` of its destination; return the digests of what was read.
+    """Copy a file to the `temporary_of` its destination; return the digests of what was read.
 
     The caller makes the copy durable (`sync_file`, or `sync_file_system` for many), then places it.
     It has the time of modification of the source. An error leaves nothing behind.
 
     Parameters
     ----------
-    source : `str` or `int`
-        A path, or an open descriptor, which is read from its beginning.
-    destination : `str`
-        The final path; its directory exists.
+    source : `Where` or `int`
+        A file, or an open descriptor, which is read from its beginning.
+    destination : `Where`
+        The final name; its directory exists.
     algorithms : `~collections.abc.Collection` [ `str` ]
         Names in `checksum.ALGORITHMS`.
     owner : `str`
@@ -149,17 +155,18 @@ def copy_beside(
     OSError
         The source cannot be read.
     """
-    temporary = temporary_path(destination, owner)
+    temporary = temporary_of(destination, owner)
+    shown = temporary.path
     with checksum.opened(source) as descriptor:
         before = os.fstat(descriptor)
-        with writing(temporary):
+        with writing(shown):
             target = _create(temporary)
         begun = written = 0
 
         def write(block: memoryview) -> None:
             nonlocal begun, written
             written += len(block)
-            with writing(temporary):
+            with writing(shown):
                 write_block(target, block)
             if written - begun >= _WRITE_BACK:
                 _begin_write_back(target, begun, written - begun)
@@ -169,12 +176,14 @@ def copy_beside(
             if before.st_size >= _WRITE_BACK:
                 _reserve(target, before.st_size)
             sums = checksum.stream(descriptor, algorithms, write)
-            checksum.same(before, os.fstat(descriptor), source)
-            with setting_mode(temporary):
+            checksum.same(
+                before, os.fstat(descriptor), source if isinstance(source, int) else at(source).path
+            )
+            with setting_mode(shown):
                 if group is not None:
                     os.fchown(target, -1, group)
                 os.fchmod(target, masked(before.st_mode) if mode is None else mode)
-            with writing(temporary):
+            with writing(shown):
                 os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
                 if begun:
                     # An error of an early write may be reported for this descriptor only.
@@ -201,17 +210,17 @@ def setting_mode(path: str) -> Iterator[None]:
         raise ModeError(error.errno, what, error.filename or path) from None
 
 
-def remove_temporary(destination: str, owner: str = "") -> None:
+def remove_temporary(destination: Where, owner: str = "") -> None:
     """Remove what a killed copy with these arguments may have left."""
-    remove_if_there(temporary_path(destination, owner))
+    temporary_of(destination, owner).remove()
 
 
-def is_there(path: str) -> bool:
+def is_there(path: Where) -> bool:
     """Return whether a file of any kind has a path; raise `OSError` where that cannot be seen.
 
     `os.path.lexists` returns false there.
     """
-    return identity.status_of(path) is not None
+    return at(path).status() is not None
 
 
 def masked(mode: int) -> int:
@@ -223,7 +232,7 @@ def masked(mode: int) -> int:
     return mode & 0o777 & ~0o022
 
 
-def mask(path: str, status: os.stat_result) -> None:
+def mask(path: Where, status: os.stat_result) -> None:
     """Remove the permissions of a file that `masked` removes, if we may.
 
     Raises
@@ -233,7 +242,7 @@ def mask(path: str, status: os.stat_result) -> None:
     """
     if stat.S_IMODE(status.st_mode) == masked(status.st_mode) and not status.st_mode & 0o111:
         return
-    descriptor = checksum.open_regular(path)
+    descriptor = at(path).open()
     try:
         # The file of another user runs as that user, who could run it without us.
         with contextlib.suppress(PermissionError):
@@ -251,15 +260,14 @@ def set_mode(descriptor: int, mode: int) -> None:
             os.chown(descriptor, -1, -1)
 
 
-def remove_if_there(path: str) -> None:
+def remove_if_there(path: Where) -> None:
     """Remove a file, unless it, or its directory, is gone already."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        os.unlink(path)
+    at(path).remove()
 
 
-def write_new(path: str, text: str) -> None:
+def write_new(path: Where, text: str) -> None:
     """Write a small text file as a whole; raise `FileExistsError` if a file has the name."""
-    temporary = temporary_path(path, "text")
+    temporary = temporary_of(path, "text")
     descriptor = _create(temporary)
     with _removed_on_error(descriptor, temporary):
         os.fchmod(descriptor, 0o644)
@@ -267,28 +275,27 @@ def write_new(path: str, text: str) -> None:
         place(temporary, path)
 
 
-def write_probe(path: str) -> None:
+def write_probe(path: Where) -> None:
     """Write a file with the content `PROBE`; one that a killed pass left is removed first."""
-    descriptor = _create(path)
-    with _removed_on_error(descriptor, path):
+    probe = at(path)
+    descriptor = _create(probe)
+    with _removed_on_error(descriptor, probe):
         os.fchmod(descriptor, 0o644)
         write_block(descriptor, memoryview(PROBE))
 
 
-def touch(path: str) -> None:
+def touch(path: Where) -> None:
     """Make an empty file, unless a file has the name."""
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        os.close(at(path).create(0o644))
 
 
-def next_version(directory: str, filename: str) -> str:
-    """Return the first of NAME.~1~, NAME.~2~, … that is free in `directory`."""
-    number = 1
-    while True:
-        name = versioned(filename, number)
-        if not os.path.lexists(os.path.join(directory, name)):
-            return name
+def next_version(file: Where) -> Entry:
+    """Return the first of NAME.~1~, NAME.~2~, … that is free in the directory of a file."""
+    named, number = at(file), 1
+    while is_there(version := named.beside(versioned(os.path.basename(named.name), number))):
         number += 1
+    return version
 
 
 def versioned(filename: str, number: int) -> str:
@@ -309,25 +316,25 @@ def without_version(filename: str) -> str:
     return _VERSION.sub("", filename)
 
 
-def place_versioned(source: str, directory: str, filename: str) -> str:
-    """Place a file in `directory` under its name or, if that is taken, the next version.
+def place_versioned(source: Where, destination: Where) -> str:
+    """Place a file under a name or, if that is taken, under its next version.
 
     Returns
     -------
     filename : `str`
         Its name there.
     """
-    name = filename
+    there = at(destination)
     while True:
         try:
-            place(source, os.path.join(directory, name))
-            return name
+            place(source, there)
+            return os.path.basename(there.name)
         except FileExistsError:
-            name = next_version(directory, filename)
+            there = next_version(destination)
 
 
 def make_directories(
-    root: str,
+    root: str | Tree,
     relpath: str,
     mode: int | None = None,
     group: int | None = None,
@@ -338,7 +345,7 @@ def make_directories(
 
     A root that is missing is a file system that is not mounted, and is never made. New directories
     get `mode` (else what the umask leaves) and `group`. They are durable, unless the caller ensures
-    that (`sync_file_system`).
+    that (`Tree.sync_file_system`).
 
     Raises
     ------
@@ -347,59 +354,59 @@ def make_directories(
     NotADirectoryError
         One of the names is not that of a directory.
     """
-    path = os.path.join(root, relpath) if relpath else root
-    if os.path.isdir(path):
+    with opened_tree(root) as tree:
+        with contextlib.suppress(FileNotFoundError):
+            tree.directory(relpath)
+            return
+        here = ""
+        for part in relpath.split("/"):
+            here, above = names.join(here, part), tree.directory(here)
+            entry = tree.entry(here)
+            try:
+                with Naming(entry):
+                    os.mkdir(part, dir_fd=above.fd)
+            except FileExistsError:
+                # Raises another error if it is something else.
+                tree.directory(here)
+            else:
+                with setting_mode(entry.path), tree.directory(here).readable() as made:
+                    if group is not None:
+                        os.fchown(made, -1, group)
+                    if mode is not None:
+                        os.fchmod(made, mode)
+                if durable:
+                    with Naming(entry), above.readable() as opened:
+                        sync_names(opened)
+
+
+@contextlib.contextmanager
+def opened_tree(root: str | Tree) -> Iterator[Tree]:
+    """Lend the tree of a root, which is opened for the while if it is given by its path."""
+    if isinstance(root, Tree):
+        yield root
         return
-    parent = root
-    if not os.path.isdir(root):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)
-    for part in relpath.split("/"):
-        path = os.path.join(parent, part)
-        try:
-            os.mkdir(path)
-        except FileExistsError:
-            # Raises another error if it cannot be examined.
-            if not stat.S_ISDIR(_mode(path)):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
-        else:
-            with setting_mode(path):
-                if group is not None:
-                    os.chown(path, -1, group)
-                if mode is not None:
-                    os.chmod(path, mode)
-            if durable:
-                sync_directory(parent)
-        parent = path
+    with Tree(root) as tree:
+        yield tree
 
 
-def _mode(path: str) -> int:
-    """Return the mode of the file to which a path leads; 0 of a dangling link."""
-    try:
-        return os.stat(path).st_mode
-    except FileNotFoundError:
-        return 0
-
-
-def sync_file(path: str) -> None:
+def sync_file(path: Where) -> None:
     """Make the content of a file durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        with faults.naming(path):
+    file = at(path)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with Naming(file):
+        descriptor = os.open(file.name, flags, dir_fd=file.where().fd)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def sync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
+    """Make the names in a directory of our own, outside all roots, durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems do not sync directories; their server does.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            error.filename = path
-            raise
+        with Naming(path):
+            sync_names(descriptor)
     finally:
         os.close(descriptor)
 
@@ -408,17 +415,14 @@ def sync_file_system(path: str) -> None:
     """Make everything that was written to the file system of `path` durable, also names."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if not hasattr(_libc, "syncfs"):
-            os.sync()
-        elif _libc.syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
+        with Naming(path):
+            sync_everything(descriptor)
     finally:
         os.close(descriptor)
 
 
 def remove_empty_directories(
-    root: str,
+    root: str | Tree,
     older_than: float,
     keep: Iterable[str] = (),
     may_go: Callable[[str], bool] | None = None,
@@ -427,7 +431,7 @@ def remove_empty_directories(
 
     Parameters
     ----------
-    root : `str`
+    root : `str` or `Tree`
         Never removed itself.
     older_than : `float`
         Seconds since a directory last changed. A directory that held only such directories is
@@ -444,21 +448,26 @@ def remove_empty_directories(
         Directories removed.
     """
     kept = {path.strip("/") for path in keep}
-    candidates = [
-        path
-        for path, status in _fileless(root, older_than)
-        if not clock.of(root).is_young(status, older_than)
-    ]
     removed = 0
     emptied = set()
-    for path in reversed(candidates):  # children before their parents
-        if path not in kept and (may_go is None or path in emptied or may_go(path)):
-            try:
-                os.rmdir(os.path.join(root, path))
+    with opened_tree(root) as tree:
+        tree.forget()
+        stamps = clock.of(tree.path)
+        candidates = [
+            path
+            for path, status in _fileless(tree, older_than)
+            if not stamps.is_young(status, older_than)
+        ]
+        for path in reversed(candidates):  # children before their parents
+            if path not in kept and (may_go is None or path in emptied or may_go(path)):
+                above, name = names.split(path)
+                try:
+                    os.rmdir(name, dir_fd=tree.directory(above).fd)
+                except OSError:
+                    continue  # no longer empty
                 removed += 1
-                emptied.add(os.path.dirname(path))
-            except OSError:
-                pass  # no longer empty
+                emptied.add(above)
+        tree.forget()
     return removed
 
 
@@ -476,18 +485,19 @@ def can_rename(first: str, second: str) -> bool:
     OSError
         It fails for another reason than different file systems.
     """
-    here, there = probe_path(first, "a"), probe_path(second, "b")
-    try:
-        remove_if_there(there)
-        os.close(_create(here))
-        place(here, there)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        return False
-    finally:
-        remove_if_there(here)
-        remove_if_there(there)
+    with Tree(first) as one, Tree(second) as two:
+        here, there = _probe(one, "a"), _probe(two, "b")
+        try:
+            there.remove()
+            os.close(_create(here))
+            place(here, there)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        finally:
+            here.remove()
+            there.remove()
     return True
 
 
@@ -499,109 +509,63 @@ def can_place(directory: str) -> str:
     OSError
         It cannot be, or it would overwrite.
     """
-    first, second = probe_path(directory, "a"), probe_path(directory, "b")
-    try:
-        for path in (first, second):
-            os.close(_create(path))
-        for how, move in (("rename", _rename), ("link", _link)):
-            try:
-                overwritten = move(first, second)
-            except FileExistsError:
-                return how
-            if overwritten:
-                raise OSError(errno.ENOTSUP, "a file was overwritten in a trial", directory)
-        raise _refusal(directory)
-    finally:
-        remove_if_there(first)
-        remove_if_there(second)
+    with Tree(directory) as tree:
+        first, second = _probe(tree, "a"), _probe(tree, "b")
+        where = tree.directory().fd
+        try:
+            for probe in (first, second):
+                os.close(_create(probe))
+            for how, move in (("rename", rename), ("link", link)):
+                try:
+                    with Naming(directory):
+                        overwritten = move(first.name, where, second.name, where) is not False
+                except FileExistsError:
+                    return how
+                if overwritten:
+                    raise OSError(errno.ENOTSUP, "a file was overwritten in a trial", directory)
+            raise refusal(directory)
+        finally:
+            first.remove()
+            second.remove()
 
 
 def can_set_mode(directory: str, mode: int | None, group: int | None) -> None:
     """Raise `ModeError` if mode and group of a probe in `directory` cannot be set."""
-    path = probe_path(directory, "mode")
-    try:
-        descriptor = _create(path)
+    with Tree(directory) as tree:
+        probe = _probe(tree, "mode")
         try:
-            with setting_mode(path):
-                if group is not None:
-                    os.fchown(descriptor, -1, group)
-                os.fchmod(descriptor, 0o644 if mode is None else mode)
+            descriptor = _create(probe)
+            try:
+                with setting_mode(probe.path):
+                    if group is not None:
+                        os.fchown(descriptor, -1, group)
+                    os.fchmod(descriptor, 0o644 if mode is None else mode)
+            finally:
+                os.close(descriptor)
         finally:
-            os.close(descriptor)
-    finally:
-        remove_if_there(path)
+            probe.remove()
 
 
-def _rename(source: str, destination: str) -> bool:
-    """Rename without replacing; return whether the file system can do that."""
-    return rename_at(source, _AT_FDCWD, destination, _AT_FDCWD)
+def _probe(tree: Tree, *whose: str) -> Entry:
+    return tree.entry(os.path.basename(probe_path(tree.path, *whose)))
 
 
-def rename_at(source: str, source_in: int, destination: str, destination_in: int) -> bool:
-    """Rename without replacing, from one open directory to another.
-
-    Returns
-    -------
-    able : `bool`
-        Whether the file system can do that; if not, nothing was done.
-    """
-    if not hasattr(_libc, "renameat2"):
-        return False
-    done = _libc.renameat2(
-        source_in, os.fsencode(source), destination_in, os.fsencode(destination), _RENAME_NOREPLACE
-    )
-    if done == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(number, os.strerror(number), source, None, destination)
-
-
-def _link(source: str, destination: str) -> bool:
-    """Add the new name of a file, then remove the old one."""
-    try:
-        os.link(source, destination, follow_symlinks=False)
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-            raise _refusal(destination) from error
-        raise
-    # It may be gone: a server did this once already, and its answer was lost.
-    remove_if_there(source)
-    return True
-
-
-def _two_names_of_one_file(source: str, destination: str) -> bool:
-    """Return whether a link was made and its unlink is still to come.
-
-    Two paths to one directory entry look the same, but to unlink one of them would remove the file.
-    """
-    one, two = os.lstat(source), os.lstat(destination)
-    return (
-        os.path.samestat(one, two)
-        and stat.S_ISREG(one.st_mode)
-        and one.st_nlink > 1
-        and not identity.same_entry(source, destination)
-    )
-
-
-def _create(path: str) -> int:
+def _create(file: Entry) -> int:
     """Return a descriptor of a new file of ours; one that a killed pass left is removed first."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(path, flags, 0o600)
+        return file.create()
     except FileExistsError:
-        os.unlink(path)
-        return os.open(path, flags, 0o600)
+        file.unlink()
+        return file.create()
 
 
 @contextlib.contextmanager
-def _removed_on_error(descriptor: int, path: str) -> Iterator[None]:
+def _removed_on_error(descriptor: int, file: Entry) -> Iterator[None]:
     """Close a new file of ours at the end, and remove it if an error is met within."""
     try:
         yield
     except BaseException:
-        remove_if_there(path)
+        file.remove()
         raise
     finally:
         os.close(descriptor)
@@ -630,39 +594,28 @@ def _begin_write_back(descriptor: int, start: int, count: int) -> None:
         _libc.sync_file_range(descriptor, start, count, _SYNC_FILE_RANGE_WRITE)
 
 
-def _fileless(root: str, older_than: float) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the directories below `root` that hold nothing but directories, parents first.
+def _fileless(tree: Tree, older_than: float) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the directories of a tree that hold nothing but directories, parents first.
 
     Their status is from before their own children are removed, which changes it. Probes that have
     not changed for so many seconds are removed.
     """
+    stamps = clock.of(tree.path)
     pending: list[tuple[str, os.stat_result | None]] = [("", None)]
     while pending:
         relpath, found = pending.pop()
         bare = True
         try:
-            with os.scandir(os.path.join(root, relpath)) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        status = entry.stat(follow_symlinks=False)
-                        pending.append((os.path.join(relpath, entry.name), status))
-                        continue
-                    bare = False
-                    probe = entry.name.startswith(PROBE_PREFIX) and is_temporary(entry.name)
-                    if probe and not clock.of(root).is_young(
-                        entry.stat(follow_symlinks=False), older_than
-                    ):
-                        os.unlink(entry.path)
+            for entry in tree.scan(relpath):
+                if entry.is_dir(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    pending.append((os.path.join(relpath, entry.name), status))
+                    continue
+                bare = False
+                probe = entry.name.startswith(PROBE_PREFIX) and is_temporary(entry.name)
+                if probe and not stamps.is_young(entry.stat(follow_symlinks=False), older_than):
+                    tree.entry(names.join(relpath, entry.name)).unlink()
         except OSError:
             continue  # gone, or we may not read it
         if bare and found is not None:
             yield relpath, found
-
-
-def _refusal(path: str) -> OSError:
-    return OSError(
-        errno.ENOTSUP,
-        "this file system can neither rename without overwriting nor link this file, "
-        "so nothing is placed here",
-        path,
-    )

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dbbbatch.errors import TryLater, key_of_missing
-from dbbbatch.files import mounts, names, place
+from dbbbatch.files import faults, mounts, names, place
+from dbbbatch.files.tree import Tree
 
 
 class MovedFile(NamedTuple):
@@ -44,6 +45,24 @@ class Roots:
     def __init__(self) -> None:
         # The open descriptor keeps the inode from being used again.
         self._roots: dict[str, tuple[int, _Identity]] = {}
+        self._trees: dict[str, Tree] = {}
+
+    def tree(self, path: str) -> Tree:
+        """Return the tree of a configured root, the same one in the whole pass.
+
+        It is that of the first look: what is done in it reaches the same disk also when the path
+        leads elsewhere meanwhile, such as to the bare mount point.
+
+        Raises
+        ------
+        TryLater
+            The root is not there, or cannot be read.
+        """
+        if path not in self._trees:
+            with faults.as_try_later(path):
+                self._trees[path] = Tree(path)
+            self.require(path)
+        return self._trees[path]
 
     def require(self, path: str, sentinel: str = "") -> None:
         """Raise `TryLater` unless a configured root is there, and is the one of the first look.
@@ -109,6 +128,9 @@ class Roots:
         for descriptor, _ in self._roots.values():
             os.close(descriptor)
         self._roots.clear()
+        for tree in self._trees.values():
+            tree.close()
+        self._trees.clear()
 
 
 def _open_directory(path: str) -> tuple[int, _Identity]:

@@ -15,6 +15,7 @@ from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, place
 from dbbbatch.files.roots import Roots
+from dbbbatch.files.tree import Entry
 
 
 class Killed(BaseException):
@@ -162,9 +163,12 @@ def test_file_whose_source_cannot_be_looked_at_afterwards_stays_in_quarantine(pl
     source, root = places
     file = rejected(places)
     with monkeypatch.context() as patched:
-        patched.setattr(
-            place, "sync_file_system", lambda path: patched.setattr(os, "lstat", broken)
-        )
+
+        def sync(path):
+            patched.setattr(os, "lstat", broken)
+            patched.setattr(Entry, "lstat", broken)
+
+        patched.setattr(place, "sync_file_system", sync)
         ((_, error),) = area(places).quarantine([file])
     assert error.errno == errno.EIO
     assert files(root) == {"d/a"}
@@ -200,11 +204,11 @@ def test_what_cannot_be_looked_at_does_not_keep_recovery_from_the_rest(places, m
         area(places).quarantine(killed)
     connect.disconnect()
 
-    def lstat(path, real=os.lstat, **keywords):
-        return broken(path) if path == str(root / "d/a") else real(path, **keywords)
+    def lstat(entry, real=Entry.lstat):
+        return broken(entry) if entry.path == str(root / "d/a") else real(entry)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "lstat", lstat)
+        patched.setattr(Entry, "lstat", lstat)
         assert area(places).recover(must_refuse_none) == 1
     assert rows() == [(str(root / "d/a"), False), (str(root / "other"), True)]
     assert area(places).recover(must_refuse_none) == 1

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from dbbbatch.files import checksum, place, temporary
+from dbbbatch.files import checksum, place, temporary, tree
 
 NAMES = ["a.fits", "a b.fits", "-rf", "$(touch x)", "a\nb", "q\"'", os.fsdecode(b"\xff\xfe.fits")]
 
@@ -12,7 +12,8 @@ NAMES = ["a.fits", "a b.fits", "-rf", "$(touch x)", "a\nb", "q\"'", os.fsdecode(
 @pytest.fixture
 def link_only(monkeypatch):
     """A file system that does not know RENAME_NOREPLACE."""
-    monkeypatch.setattr(place, "_rename", lambda source, destination: False)
+    for module in (tree, place):
+        monkeypatch.setattr(module, "rename", lambda *_: False)
 
 
 def write(path, text="content"):
@@ -41,9 +42,9 @@ def test_place_is_done_where_a_server_answers_the_removal_of_the_old_name_twice(
 ):
     source, destination = write(tmp_path / "a"), str(tmp_path / "b")
 
-    def unlink(path, real=os.unlink):
-        real(path)
-        real(path)
+    def unlink(path, dir_fd, real=os.unlink):
+        real(path, dir_fd=dir_fd)
+        real(path, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "unlink", unlink)
     place.place(source, destination)
@@ -120,7 +121,7 @@ def test_place_versioned_takes_the_next_free_version(tmp_path):
     got = []
     for number in range(3):
         source = write(tmp_path / "new", str(number))
-        got.append(place.place_versioned(source, str(tmp_path), "a"))
+        got.append(place.place_versioned(source, str(tmp_path / "a")))
     assert got == ["a.~1~", "a.~2~", "a.~3~"]
     assert [read(tmp_path / name) for name in ["a", *got]] == ["old", "0", "1", "2"]
 
@@ -128,7 +129,7 @@ def test_place_versioned_takes_the_next_free_version(tmp_path):
 @pytest.mark.parametrize("name", ["x" * 255, "é" * 127 + "x"])
 def test_versioned_fits_the_longest_name(tmp_path, name):
     write(tmp_path / name)
-    version = place.next_version(str(tmp_path), name)
+    version = os.path.basename(place.next_version(str(tmp_path / name)).path)
     write(tmp_path / version)
     assert version.endswith(".~1~")
     assert len(os.fsencode(version)) <= 255
@@ -295,7 +296,11 @@ def test_can_place_falls_back_to_links(tmp_path, link_only):
 
 
 def test_can_place_finds_a_rename_that_overwrites(tmp_path, monkeypatch):
-    monkeypatch.setattr(place, "_rename", lambda a, b: os.rename(a, b) is None)
+    def rename(source, source_in, destination, destination_in):
+        os.rename(source, destination, src_dir_fd=source_in, dst_dir_fd=destination_in)
+        return True
+
+    monkeypatch.setattr(place, "rename", rename)
     with pytest.raises(OSError, match="overwritten"):
         place.can_place(str(tmp_path))
 
@@ -327,9 +332,9 @@ def test_is_there_does_not_take_what_cannot_be_seen_for_nothing(tmp_path, monkey
     assert not place.is_there(str(tmp_path / "b"))
     assert not place.is_there(str(tmp_path / ("x" * 300)))
 
-    def lstat(path):
+    def stat(path, **_):
         raise OSError(errno.EIO, "Input/output error", path)
 
-    monkeypatch.setattr(os, "lstat", lstat)
+    monkeypatch.setattr(os, "stat", stat)
     with pytest.raises(OSError, match="Input/output"):
         place.is_there(str(path))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dbbbatch.files import checksum, place, tree
+from dbbbatch.files import checksum, tree
 from dbbbatch.files.tree import Tree
 from tests.support.disks import exchange
 
@@ -117,7 +117,7 @@ class TestMoving:
     def test_nothing_is_replaced_where_no_rename_can_refuse(
         self, ours: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(place, "rename_at", lambda *_: False)
+        monkeypatch.setattr(tree, "rename", lambda *_: False)
         write(ours, "one", b"1")
         write(ours, "a/two", b"2")
         with pytest.raises(FileExistsError):
@@ -202,12 +202,12 @@ class TestAttacks:
     def test_a_directory_exchanged_between_look_and_rename_leads_nowhere(
         self, ours: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def attacked(*arguments: object, real: object = place.rename_at) -> bool:
+        def attacked(*arguments: object, real: object = tree.rename) -> bool:
             exchange(root / "a", root / "link")
             return real(*arguments)  # type: ignore[operator]
 
         write(ours, "one")
-        monkeypatch.setattr(place, "rename_at", attacked)
+        monkeypatch.setattr(tree, "rename", attacked)
         ours.move("one", ours, "a/b/one")
         # The directory has another name now, and has the file; the link has led nowhere.
         assert (root / "link/b/one").exists()
@@ -217,11 +217,11 @@ class TestAttacks:
     def test_a_private_file_is_not_taken_through_an_exchanged_directory(
         self, ours: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def attacked(*arguments: object, real: object = place.rename_at) -> bool:
+        def attacked(*arguments: object, real: object = tree.rename) -> bool:
             exchange(root / "a", root / "link")
             return real(*arguments)  # type: ignore[operator]
 
-        monkeypatch.setattr(place, "rename_at", attacked)
+        monkeypatch.setattr(tree, "rename", attacked)
         with pytest.raises(FileNotFoundError):
             ours.move("a/b/secret", ours, "taken")
         assert (root.parent / "outside/b/secret").read_text() == "theirs"

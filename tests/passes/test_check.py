@@ -14,6 +14,7 @@ import pytest
 
 from dbbbatch.files import lock
 from dbbbatch.files.lock import Lock
+from dbbbatch.files.tree import Entry
 from dbbbatch.passes import check
 from tests.support.scripts import TOP
 from tests.support.site import Site
@@ -187,12 +188,12 @@ def test_it_tells_how_files_get_to_storage(
 ) -> None:
     if not renames:
 
-        def renamed(source: str, destination: str, real: Any = check.place._rename) -> bool:
-            if os.path.dirname(source) == str(good.far_buffer) != os.path.dirname(destination):
+        def moved(source: Entry, destination: Entry, real: Any = Entry.move_to) -> None:
+            if source.tree.path == str(good.far_buffer) != destination.tree.path:
                 raise OSError(18, "Invalid cross-device link")
-            return bool(real(source, destination))
+            real(source, destination)
 
-        monkeypatch.setattr(check.place, "_rename", renamed)
+        monkeypatch.setattr(Entry, "move_to", moved)
     how = "renamed" if renames else "copied"
     told = [checked for checked in check.check_everything(good.settings()) if how in checked.what]
     assert [checked.where for checked in told] == ["[finder.latiss] source"]
@@ -348,12 +349,12 @@ def test_a_transfer_that_fails_for_what_lies_in_the_buffer_is_told(good: Site) -
 def test_a_holding_area_to_which_no_rename_leads_is_told(
     good: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def renamed(source: str, destination: str, real: Any = check.place._rename) -> bool:
-        if os.path.dirname(source) == str(good.buffer) != os.path.dirname(destination):
+    def moved(source: Entry, destination: Entry, real: Any = Entry.move_to) -> None:
+        if source.tree.path == str(good.buffer) != destination.tree.path:
             raise OSError(18, "Invalid cross-device link")
-        return bool(real(source, destination))
+        real(source, destination)
 
-    monkeypatch.setattr(check.place, "_rename", renamed)
+    monkeypatch.setattr(Entry, "move_to", moved)
     assert [line.split(": ")[0] for line in problems(good)] == [
         "[handoff.latiss] holding",
         "[handoff.latiss] quarantine",

@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -162,3 +162,11 @@ def exchange(one: Path, other: Path) -> None:
     """Exchange two names in one step, as an attacker does."""
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0
+
+
+def path_of(name: str | bytes | os.PathLike[str], keywords: Mapping[str, object]) -> str:
+    """Return the path that a system call means, given its name and its keyword arguments."""
+    directory = keywords.get("dir_fd", keywords.get("src_dir_fd"))
+    if directory is None or directory == -100:
+        return os.fsdecode(name)
+    return os.path.join(os.readlink(f"/proc/self/fd/{directory}"), os.fsdecode(name))

@@ -253,7 +253,7 @@ class _Receiver:
 
     def _op_hello(self, attempt: str, argument: str) -> bytes:
         staging, buffer = self._roots()
-        if os.fstat(staging.directory()).st_dev != os.fstat(buffer.directory()).st_dev:
+        if os.fstat(staging.directory().fd).st_dev != os.fstat(buffer.directory().fd).st_dev:
             raise Refused(
                 f"staging {staging.path} and buffer {buffer.path} are on different file systems"
             )
@@ -396,7 +396,7 @@ class _Receiver:
         return b"%d" % removed
 
     def _op_space(self, attempt: str, argument: str) -> bytes:
-        found = os.fstatvfs(self._staging.directory())
+        found = os.fstatvfs(self._staging.directory().fd)
         return b"%d %d" % (found.f_bavail, found.f_frsize)
 
     def _op_end(self, attempt: str, argument: str) -> bytes:
@@ -427,15 +427,15 @@ class _Receiver:
             if status and stat.S_ISDIR(status.st_mode):
                 age = now - int(status.st_mtime)
                 if age < 0:  # its clock was ahead: it ages from now on
-                    os.utime(name, dir_fd=self._staging.directory(), follow_symlinks=False)
+                    os.utime(name, dir_fd=self._staging.directory().fd, follow_symlinks=False)
                 lines.append(f"{age} {name}\n")
         return os.fsencode("".join(lines))
 
     def _now(self) -> int:
         """Return the time of the clock that stamps files in staging, if that can be had."""
-        with suppress(OSError):
-            os.utime(self._staging.directory())
-            return int(os.fstat(self._staging.directory()).st_mtime)
+        with suppress(OSError), self._staging.directory().readable() as opened:
+            os.utime(opened)
+            return int(os.fstat(opened).st_mtime)
         return int(time.time())
 
     def _write(self, rel: str, blocks: Iterable[bytes], mode: int = 0o644) -> None:

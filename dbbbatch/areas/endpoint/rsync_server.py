@@ -98,10 +98,10 @@ def serve_rsync(section: Receive, words: Sequence[str]) -> NoReturn:
             'rsync a key of its own with rrsync, and set transfer = "none"'
         )
     staging = Tree(section.staging)
-    writable = [staging.directory(f"{call.attempt}/t")]
+    writable = [staging.directory(f"{call.attempt}/t").fd]
     if call.partials:
         with suppress(FileExistsError):
             staging.make_directory(call.partials, 0o700)
-        writable.append(staging.directory(call.partials))
+        writable.append(staging.directory(call.partials).fd)
     landlock.restrict_writing(writable)
     run.become(call.argv)

@@ -127,7 +127,7 @@ def _remove_one(area: StorageArea, original: RememberedFile, known: FileRow | No
     except (NotVerified, OSError, TryLater):
         # Another file may have its name by now; then this becomes that one's next version.
         with contextlib.suppress(FileNotFoundError):
-            place.place_versioned(hidden, *os.path.split(source))
+            place.place_versioned(hidden, source)
         raise
 
 

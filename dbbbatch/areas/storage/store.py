@@ -322,7 +322,7 @@ def _read_again(file: Incoming, algorithms: Sequence[str]) -> Incoming:
         sums = checksum.compute(file.destination, algorithms)
     except OSError:
         # Its writer may have made the next version by now.
-        place.place_versioned(file.destination, *os.path.split(file.source))
+        place.place_versioned(file.destination, file.source)
         raise
     status = os.lstat(file.destination)
     return file._replace(sums=sums, status=status, placed=Version.of_file(status))

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -432,15 +434,16 @@ def test_tools_are_tried_once_for_all_sessions_of_a_process(
 
 
 def test_only_what_works_in_an_attempt_is_ended(far: Far) -> None:
-    import subprocess
-
     far.session.open()
     for last, ends in (
         ("/logs/of-one.txt", False),
         (f"{far.staging}/one.log", False),
         (f"{far.staging}/one/t/a", True),
     ):
-        with subprocess.Popen(["sh", "-c", "read -r x", last], stdin=subprocess.PIPE) as process:
+        command = ["sh", "-c", "echo; read -r x", last]
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # the kernel shows its command line from now on
             far.session.end("one")
             if ends:
                 assert process.wait(10) == -9

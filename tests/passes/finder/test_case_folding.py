@@ -39,7 +39,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(params=["rename", "link"])
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "link":
-        monkeypatch.setattr(place, "_rename", lambda source, destination: False)
+        monkeypatch.setattr("dbbbatch.files.tree.rename", lambda *_: False)
 
 
 @pytest.mark.usefixtures("how")
@@ -79,7 +79,7 @@ def test_placing_takes_the_next_version_of_a_name_that_is_taken_in_other_letters
 ) -> None:
     (disk / "a.fits").write_text("old")
     (disk / "new").write_text("new")
-    assert place.place_versioned(str(disk / "new"), str(disk), "A.fits") == "A.fits.~1~"
+    assert place.place_versioned(str(disk / "new"), str(disk / "A.fits")) == "A.fits.~1~"
     assert tree(disk) == {"a.fits": b"old", "a.fits.~1~": b"new"}
 
 

@@ -16,6 +16,7 @@ from dbbbatch.files import checksum, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.passes.finder import examine
 from dbbbatch.passes.finder.scan import FinderWork
+from tests.support.disks import path_of
 from tests.support.finding import SENTINEL, Finding, tree
 
 
@@ -412,7 +413,10 @@ class TestOddThings:
         real = getattr(os, call)
 
         def broken(where, *more, **keywords):
-            path = os.readlink(f"/proc/self/fd/{where}") if call == "write" else str(where)
+            if call == "write":
+                path = os.readlink(f"/proc/self/fd/{where}")
+            else:
+                path = path_of(where, keywords)
             if path.startswith(str(finding.storage)):
                 raise OSError(5, "Input/output error", None if call == "write" else path)
             return real(where, *more, **keywords)

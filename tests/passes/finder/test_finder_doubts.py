@@ -21,6 +21,7 @@ from dbbbatch.database import bulk, connect
 from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.files import checksum, identity, mounts, place, temporary
+from dbbbatch.files.tree import Entry
 from dbbbatch.passes import runner
 from dbbbatch.passes.auditor.work import AuditorWork
 from dbbbatch.passes.backfill import BackfillWork
@@ -378,14 +379,14 @@ def test_original_that_stays_is_kept_in_mind_though_the_file_failed_before(apart
 def exdev(finding, monkeypatch):
     """Let no rename lead from source to storage."""
 
-    def renamed(source, destination, real=place._rename):
-        if source.startswith(f"{finding.source}/") and destination.startswith(
+    def moved(source, destination, real=Entry.move_to):
+        if source.path.startswith(f"{finding.source}/") and destination.path.startswith(
             f"{finding.storage}/"
         ):
             raise OSError(18, "Invalid cross-device link")
-        return real(source, destination)
+        real(source, destination)
 
-    monkeypatch.setattr(place, "_rename", renamed)
+    monkeypatch.setattr(Entry, "move_to", moved)
 
 
 def test_file_that_no_rename_brings_to_storage_is_copied(finding, monkeypatch):

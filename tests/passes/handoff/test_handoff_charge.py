@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dbbbatch.files.tree import Entry
 from tests.support.handing import REFUSING, make_pass, rows, statuses, wait_over
 from tests.support.site import Site, tree
 
@@ -225,14 +226,15 @@ def test_a_directory_of_the_buffer_that_is_closed_meanwhile_charges_none_of_its_
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.put_all(["closed/a", "open/b"])
-    real = os.lstat
+    for owner in (Entry, os):
+        real: Any = vars(owner)["lstat"]
 
-    def lstat(path: Any, **more: Any) -> os.stat_result:
-        if str(path) == str(site.buffer / "closed" / "a"):
-            raise PermissionError(13, "Permission denied")
-        return real(path, **more)
+        def lstat(path: Any, *, real: Any = real) -> os.stat_result:
+            if str(path) == str(site.buffer / "closed" / "a"):
+                raise PermissionError(13, "Permission denied")
+            return real(path)
 
-    monkeypatch.setattr(os, "lstat", lstat)
+        monkeypatch.setattr(owner, "lstat", lstat)
     make_pass(site)
     assert attempts(site) == 0
     assert statuses(site) == {"closed/a": "FOUND", "open/b": "HELD"}
