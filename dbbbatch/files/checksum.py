@@ -206,9 +206,9 @@ def read_file(
     Changed, OSError
         As `compute`.
     """
-    before = _status_of(path)
+    before = _look_at(path)
     sums = compute(path, algorithms)
-    status = _status_of(path)
+    status = _look_at(path)
     same(before, status, _path_of(path))
     return status, sums
 
@@ -396,5 +396,5 @@ def _path_of(path: str | Openable) -> str:
     return path if isinstance(path, str) else path.path
 
 
-def _status_of(path: str | Openable) -> os.stat_result:
+def _look_at(path: str | Openable) -> os.stat_result:
     return os.lstat(path) if isinstance(path, str) else path.lstat()

@@ -317,7 +317,7 @@ class Tree:
             return _open_by_parts(self._root.fd, rel) if found is None else found
 
 
-class _Outside(Tree):
+class _Everywhere(Tree):
     """What is named by whole paths, looked up by the kernel: files of our own outside all roots."""
 
     def __init__(self) -> None:
@@ -329,7 +329,7 @@ class _Outside(Tree):
         return self._root
 
 
-_outside = _Outside()
+_everywhere = _Everywhere()
 
 
 class Entry:
@@ -383,7 +383,7 @@ class Entry:
 
     def beside(self, name: str) -> Entry:
         """Return another name in the same directory."""
-        if self.tree is _outside:
+        if self.tree is _everywhere:
             return outside(os.path.join(os.path.dirname(self.name), name))
         return Entry(self.tree, self.relpath, name)
 
@@ -510,12 +510,12 @@ class Entry:
         )
 
     def _directory_status(self) -> os.stat_result:
-        if self.tree is _outside:
+        if self.tree is _everywhere:
             return os.stat(os.path.dirname(self.name) or ".")
         return os.fstat(self.where().fd)
 
     def _siblings(self) -> list[str]:
-        if self.tree is _outside:
+        if self.tree is _everywhere:
             return os.listdir(os.path.dirname(self.name) or ".")
         return self.tree.names(self.relpath)
 
@@ -530,7 +530,7 @@ def outside(path: str) -> Entry:
     For files of our own in places that nobody else can write to, such as the state directory. What
     lies in a buffer, a source, a storage area or any other configured root is an entry of its tree.
     """
-    return Entry(_outside, "", path)
+    return Entry(_everywhere, "", path)
 
 
 def at(where: Where) -> Entry:
