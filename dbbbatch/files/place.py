@@ -394,7 +394,8 @@ def sync_file(path: Where) -> None:
     file = at(path)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     with Naming(file):
-        descriptor = os.open(file.name, flags, dir_fd=file.where().fd)
+        directory = file.where()
+        descriptor = os.open(file.name, flags, dir_fd=directory.fd)
         try:
             os.fsync(descriptor)
         finally:
@@ -462,7 +463,8 @@ def remove_empty_directories(
             if path not in kept and (may_go is None or path in emptied or may_go(path)):
                 above, name = names.split(path)
                 try:
-                    os.rmdir(name, dir_fd=tree.directory(above).fd)
+                    directory = tree.directory(above)
+                    os.rmdir(name, dir_fd=directory.fd)
                 except OSError:
                     continue  # no longer empty
                 removed += 1
@@ -511,7 +513,7 @@ def can_place(directory: str) -> str:
     """
     with Tree(directory) as tree:
         first, second = _probe(tree, "a"), _probe(tree, "b")
-        where = tree.directory().fd
+        where = tree.directory().fd  # which stays open as long as the tree
         try:
             for probe in (first, second):
                 os.close(_create(probe))

@@ -60,7 +60,8 @@ class Directory:
     ----------
     fd : `int`
         Its descriptor, for calls that look names up in it; `readable` has one for all others.
-        Whoever uses it keeps the object meanwhile.
+        Whoever uses it keeps the object meanwhile, in a variable: another thread may have the tree
+        forget the directory, and the descriptor would be that of another file soon.
     """
 
     __slots__ = ("fd",)
@@ -248,8 +249,9 @@ class Tree:
     def link_to(self, target: str, rel: str) -> None:
         """Make a symbolic link; raise `FileExistsError` if something has its name."""
         entry = self.entry(rel)
+        directory = entry.where()
         with Naming(entry.path):
-            os.symlink(target, entry.name, dir_fd=entry.where().fd)
+            os.symlink(target, entry.name, dir_fd=directory.fd)
 
     def move(self, rel: str, to: Tree, destination: str) -> None:
         """Move a file or a directory, as `Entry.move_to`."""
@@ -265,7 +267,8 @@ class Tree:
         self.forget()
         entry = self.entry(rel)
         with suppress(FileNotFoundError), Naming(entry.path):
-            shutil.rmtree(entry.name, dir_fd=entry.where().fd)
+            directory = entry.where()
+            shutil.rmtree(entry.name, dir_fd=directory.fd)
 
     def sync(self, directories: Iterable[str]) -> None:
         """Make the names in directories durable, and see that these are still where they were.
@@ -293,7 +296,8 @@ class Tree:
             if not rel:
                 continue
             there = Directory(self._open_directory(rel))
-            if not os.path.samestat(os.fstat(there.fd), os.fstat(self.directory(rel).fd)):
+            here = self.directory(rel)
+            if not os.path.samestat(os.fstat(there.fd), os.fstat(here.fd)):
                 why = "is another directory than a moment ago"
                 raise OSError(errno.ESTALE, why, self._whole(rel))
 
@@ -400,7 +404,8 @@ class Entry:
             It cannot be looked at.
         """
         with Naming(self):
-            return os.stat(self.name, dir_fd=self.where().fd, follow_symlinks=False)
+            directory = self.where()
+            return os.stat(self.name, dir_fd=directory.fd, follow_symlinks=False)
 
     def status(self) -> os.stat_result | None:
         """Return what has the name; `None` if nothing has, or if its directory is none.
@@ -432,7 +437,8 @@ class Entry:
             It cannot be opened.
         """
         with Naming(self):
-            return checksum.open_regular(self.name, self.where().fd)
+            directory = self.where()
+            return checksum.open_regular(self.name, directory.fd)
 
     def create(self, mode: int = 0o600) -> int:
         """Return a descriptor of a new file for writing, which the caller closes.
@@ -444,7 +450,8 @@ class Entry:
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with Naming(self):
-            return os.open(self.name, flags, mode, dir_fd=self.where().fd)
+            directory = self.where()
+            return os.open(self.name, flags, mode, dir_fd=directory.fd)
 
     def remove(self) -> None:
         """Remove a file or a link, unless it, or its directory, is gone already."""
@@ -454,7 +461,8 @@ class Entry:
     def unlink(self) -> None:
         """Remove a file or a link; raise `FileNotFoundError` if there is none."""
         with Naming(self):
-            os.unlink(self.name, dir_fd=self.where().fd)
+            directory = self.where()
+            os.unlink(self.name, dir_fd=directory.fd)
 
     def move_to(self, destination: Entry) -> None:
         """Move what has the name, a file or a directory, to a free name on the same file system.
@@ -512,7 +520,8 @@ class Entry:
     def _directory_status(self) -> os.stat_result:
         if self.tree is _everywhere:
             return os.stat(os.path.dirname(self.name) or ".")
-        return os.fstat(self.where().fd)
+        directory = self.where()
+        return os.fstat(directory.fd)
 
     def _siblings(self) -> list[str]:
         if self.tree is _everywhere:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dbbbatch.files import checksum, tree
+from dbbbatch.files import checksum, place, tree
 from dbbbatch.files.tree import Tree
 from tests.support.disks import exchange
 
@@ -186,6 +186,27 @@ class TestDirectories:
             made.sync(["", *map(str, range(10))])
             assert descriptors() - before == 4
         assert descriptors() == before
+
+    def test_one_that_another_thread_lets_go_stays_open_while_it_is_used(
+        self, ours: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def directory(made: Tree, rel: str = "", real: object = Tree.directory) -> tree.Directory:
+            found = real(made, rel)  # type: ignore[operator]
+            made.forget()  # as the other thread does
+            return found  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(Tree, "directory", directory)
+        file = ours.entry("a/x")
+        os.close(file.create())
+        os.close(file.open())
+        file.lstat()
+        file.move_to(ours.entry("a/b/x"))
+        place.sync_file(ours.entry("a/b/x"))
+        ours.link_to("t", "a/b/l")
+        ours.sync(["a", "a/b"])
+        ours.entry("a/b/x").unlink()
+        ours.remove_tree("a/b")
+        assert ours.names("a") == []
 
     def test_errors_leave_none_open(self, ours: Tree) -> None:
         before = descriptors()
