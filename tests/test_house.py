@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -221,3 +221,147 @@ def test_a_count_takes_its_noun_from_one_place() -> None:
         if COUNTED.search(text)
     ]
     assert not bad, "`files.names.counted` knows 1 file from 2 files"
+
+
+#: Functions of `os` that change what a path leads to, unless a name in an open directory is meant.
+CHANGING = {
+    *("chflags", "chmod", "chown", "lchflags", "lchmod", "lchown", "link", "makedirs", "mkdir"),
+    *("mkfifo", "mknod", "remove", "removedirs", "removexattr", "rename", "renames", "replace"),
+    *("rmdir", "setxattr", "symlink", "truncate", "unlink", "utime"),
+}
+#: Flags of `os.open` by which it changes something.
+WRITING = {"O_APPEND", "O_CREAT", "O_RDWR", "O_TMPFILE", "O_TRUNC", "O_WRONLY"}
+#: What `shutil` has that changes nothing.
+LOOKING = {"which", "get_terminal_size", "disk_usage"}
+#: Methods of `pathlib.Path` that change what it leads to.
+CHANGING_METHODS = {
+    *("chmod", "hardlink_to", "lchmod", "mkdir", "rename", "replace", "rmdir", "symlink_to"),
+    *("touch", "unlink", "write_bytes", "write_text"),
+}
+
+#: The modules outside `files/` that change what a path leads to: no file of a site, and why.
+OUTSIDE_ALL_ROOTS = {
+    "dbbbatch.areas.endpoint.transfer_command": "lists of files for a command, in the state",
+    "dbbbatch.cli.init": "the sentinel and the state, before there are passes",
+    "dbbbatch.cli.man": "manual pages, where a person wants them",
+    "dbbbatch.database.backup": "a copy of the database, where a person wants it",
+    "dbbbatch.database.connect": "the SQLite database",
+    "dbbbatch.demo.sites": "a demonstration in a directory of its own",
+    "dbbbatch.demo.systems": "a demonstration in a directory of its own",
+    "dbbbatch.passes.check": "directories of the state that a trial made",
+    "dbbbatch.passes.crash": "a traceback, in the state",
+    "dbbbatch.report.page.site": "pages of a report",
+    "dbbbatch.targets.butler.gen2": "what a killed ingest left in a repository of the Butler",
+    "dbbbatch.targets.butler.headers": "headers of a file, in a temporary directory",
+    "dbbbatch.targets.butler.origins": "where files came from, in the state",
+    "dbbbatch.targets.butler.prepare": "a new repository of the Butler",
+    "dbbbatch.targets.rucio.server": "a server for a demonstration, in a directory of its own",
+}
+
+#: Modules in which paths below a root are still used.
+NOT_YET = {
+    "dbbbatch.areas.buffer",
+    "dbbbatch.areas.quarantine",
+    "dbbbatch.areas.reasons",
+    "dbbbatch.areas.storage.duplicates",
+    "dbbbatch.areas.storage.store",
+    "dbbbatch.passes.forget",
+    "dbbbatch.passes.handoff.delivery",
+    "dbbbatch.passes.janitor",
+    "dbbbatch.targets.link",
+}
+
+
+def changes(node: ast.AST, has_paths: bool) -> bool:
+    """Return whether an expression changes, or can change, what a path leads to."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return node.value.id == "shutil" and node.attr not in LOOKING
+    if not isinstance(node, ast.Call):
+        return False
+    keywords = {each.arg: each.value for each in node.keywords}
+    function = node.func
+    if isinstance(function, ast.Name) and function.id == "open":
+        return opens_for_writing([*node.args[1:2], *(keywords.get(one) for one in ("mode",))])
+    if not isinstance(function, ast.Attribute):
+        return False
+    if isinstance(function.value, ast.Name) and function.value.id == "os":
+        below_a_directory = {"dir_fd", "src_dir_fd", "dst_dir_fd"} & set(keywords)
+        return not below_a_directory and (
+            function.attr in CHANGING
+            or (
+                function.attr == "open"
+                and any(isinstance(n, ast.Attribute) and n.attr in WRITING for n in ast.walk(node))
+            )
+        )
+    if function.attr == "open":
+        return has_paths and opens_for_writing([*node.args[:1], keywords.get("mode")])
+    # A text, and a time, are replaced by more than one argument, or by names.
+    if function.attr == "replace" and (len(node.args) != 1 or keywords):
+        return False
+    return has_paths and function.attr in CHANGING_METHODS
+
+
+def opens_for_writing(modes: Iterable[ast.AST | None]) -> bool:
+    """Return whether a file is opened for writing, by what is given as its mode."""
+    return any(
+        isinstance(mode, ast.Constant)
+        and isinstance(mode.value, str)
+        and set("wax+") & set(mode.value)
+        for mode in modes
+    )
+
+
+def changed_by_path(tree: ast.Module) -> list[int]:
+    """Return the lines in which a module changes what a path leads to."""
+    nodes = list(ast.walk(tree))
+    has_paths = any(isinstance(node, ast.ImportFrom) and node.module == "pathlib" for node in nodes)
+    return [
+        node.lineno for node in nodes if isinstance(node, ast.expr) and changes(node, has_paths)
+    ]
+
+
+def test_only_files_changes_what_a_path_leads_to() -> None:
+    """Whoever may write to a directory on the way can exchange it; `files/tree.py` holds it."""
+    found = {
+        name: lines
+        for name, tree in modules().items()
+        if not name.startswith("dbbbatch.files.") and (lines := changed_by_path(tree))
+    }
+    known = set(OUTSIDE_ALL_ROOTS) | NOT_YET
+    unknown = {name: lines for name, lines in found.items() if name not in known}
+    assert not unknown, "use an entry of a `files.tree.Tree`, or say why not"
+    assert not set(OUTSIDE_ALL_ROOTS) - set(found), "these no longer do"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.rename(a, b)",
+        "os.unlink(path)",
+        "os.open(path, os.O_WRONLY | os.O_CREAT)",
+        "open(path, 'w')",
+        "open(path, mode='r+b')",
+        "shutil.rmtree(path)",
+        "map(shutil.rmtree, paths)",
+        "from pathlib import Path; Path(a).unlink()",
+        "from pathlib import Path; Path(a).open('wb')",
+        "from pathlib import Path; Path(a).replace(b)",
+    ],
+)
+def test_a_change_by_path_is_seen(code: str) -> None:
+    assert changed_by_path(ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.unlink(name, dir_fd=directory)",
+        "os.open(path, os.O_RDONLY)",
+        "open(path, 'rb')",
+        "shutil.which(program)",
+        "entry.unlink()",
+        "from pathlib import Path; text.replace(a, b); time.replace(tzinfo=None)",
+    ],
+)
+def test_what_changes_nothing_by_path_is_not_seen(code: str) -> None:
+    assert not changed_by_path(ast.parse(code))

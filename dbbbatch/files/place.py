@@ -20,6 +20,7 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from dbbbatch.files import checksum, clock, names
@@ -258,6 +259,11 @@ def set_mode(descriptor: int, mode: int) -> None:
         # Without CAP_SETFCAP this removes them, and changes nothing else.
         with contextlib.suppress(OSError):
             os.chown(descriptor, -1, -1)
+
+
+def set_mtime(descriptor: int, mtime_ns: int) -> None:
+    """Set the time at which an open file was written; it is read now."""
+    os.utime(descriptor, ns=(time.time_ns(), mtime_ns))
 
 
 def remove_if_there(path: Where) -> None:

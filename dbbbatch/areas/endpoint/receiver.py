@@ -225,7 +225,7 @@ class _Receiver:
             with faults.naming(f"{self._staging.path}/{path}"):
                 for block in blocks:
                     place.write_block(descriptor, memoryview(block))
-                os.utime(descriptor, ns=(time.time_ns(), member.mtime_ns))
+                place.set_mtime(descriptor, member.mtime_ns)
                 os.fchmod(descriptor, place.masked(member.mode))
         finally:
             os.close(descriptor)
@@ -433,9 +433,10 @@ class _Receiver:
 
     def _now(self) -> int:
         """Return the time of the clock that stamps files in staging, if that can be had."""
-        with suppress(OSError), self._staging.directory().readable() as opened:
-            os.utime(opened)
-            return int(os.fstat(opened).st_mtime)
+        root = self._staging.directory()
+        with suppress(OSError):
+            os.utime(".", dir_fd=root.fd)
+            return int(os.fstat(root.fd).st_mtime)
         return int(time.time())
 
     def _write(self, rel: str, blocks: Iterable[bytes], mode: int = 0o644) -> None:
