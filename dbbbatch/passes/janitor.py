@@ -29,9 +29,10 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import Interrupted, TryLater, key_of_missing
-from dbbbatch.files import checksum, names, place
+from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
+from dbbbatch.files.tree import Entry, Tree
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import attempt_prefix, lists_directory
 from dbbbatch.passes.runner import Work
@@ -147,12 +148,17 @@ class Housekeeping:
     def act(self, files: Sequence[HandoffRow]) -> list[int]:
         """Remove files; return the ids of those that are gone."""
         purged = []
+        directories = set()
         for file in files:
             if self._remove(file):
                 self.lacking -= file.size_bytes
                 purged.append(file.id)
-        # What is not there now may be on the disk that was there when it was marked.
+                directories.add(names.split(file.held_rel)[0])
+        # What is not there now may be on the disk, or in the directory, that was there when it was
+        # marked.
         self.context.roots.require(self._section.holding)
+        with faults.as_try_later():
+            self._holding.require_same(directories)
         return purged
 
     def record(self, files: Sequence[HandoffRow], purged: Sequence[int]) -> None:
@@ -198,6 +204,7 @@ class Housekeeping:
         for files in batched(self.candidates(), _ASKED_TOGETHER):
             if context.stopping:
                 break
+            self._holding.forget()
             stored = self._confirmed(files[: context.take(len(files))])
             while some := self._to_go(stored[:_MARKED]):
                 stored = stored[len(some) :]
@@ -212,6 +219,10 @@ class Housekeeping:
             )
         self._warn_of_unconfirmed()
         self.recover()
+
+    @property
+    def _holding(self) -> Tree:
+        return self.context.roots.tree(self._section.holding)
 
     def _held_files(self, after: tuple[datetime, int] | None) -> Iterator[Sequence[HandoffRow]]:
         """Yield the files of the holding area page by page, those first that are there longest."""
@@ -297,12 +308,12 @@ class Housekeeping:
 
     def _read(self, file: HandoffRow, algorithm: str) -> str:
         """Return a further checksum of a held file; "" if it is not what was delivered."""
-        path = os.path.join(self._section.holding, file.held_rel)
         try:
             ours, digest = checksum.parse(file.checksum or "")
-            if os.lstat(path).st_size != file.size_bytes:
+            held = self._holding.entry(file.held_rel)
+            if held.lstat().st_size != file.size_bytes:
                 return ""
-            sums = checksum.compute(path, {ours, algorithm})
+            sums = checksum.compute(held, {ours, algorithm})
         except (OSError, ValueError):
             return ""
         return checksum.format(algorithm, sums[algorithm]) if sums[ours] == digest else ""
@@ -329,67 +340,74 @@ class Housekeeping:
         )
 
     def _still_there(self, files: Sequence[HandoffRow]) -> list[HandoffRow]:
-        """Return the files that are there; note which of the others a killed pass removed."""
+        """Return the files that are there; note which of the others a killed pass removed.
+
+        What cannot be looked at keeps its mark: a killed pass may have removed it.
+        """
         there = []
+        holding = self._holding
+        holding.forget()
         for file in files:
-            if not _is_gone(names.below(self._section.holding, file.held_rel)):
-                there.append(file)
-            elif file.confirmed_at:
-                self._purged_before.append(file.id)
+            held = holding.entry(file.held_rel)
+            try:
+                held.lstat()
+            except FileNotFoundError:
+                if file.confirmed_at:
+                    self._purged_before.append(file.id)
+                else:
+                    self._missing += 1
+                    self._first_missing = self._first_missing or file.held_rel
+            except OSError as error:
+                self._present += 1
+                self._warn_of_stuck(held, error)
             else:
-                self._missing += 1
-                self._first_missing = self._first_missing or file.held_rel
+                there.append(file)
         self._present += len(there)
         return there
 
     def _remove(self, file: HandoffRow) -> bool:
         """Remove a held file if it is the one that was delivered; return whether it is gone."""
-        path = names.below(self._section.holding, file.held_rel)
+        held = self._holding.entry(file.held_rel)
         try:
-            status = os.lstat(path)
+            status = held.lstat()
+            if not _is_delivered(held, status, file):
+                self._note_altered(held, status, file)
+                return False
+            held.unlink()
         except FileNotFoundError:
             return True
-        except OSError as error:
-            self.context.warn(
-                f"{names.printable(path)}: {error.strerror}", key="purge", of=file.held_rel
-            )
-            return False
-        try:
-            if not _is_delivered(path, status, file):
-                self._note_altered(path, status, file)
-                return False
-            os.unlink(path)
         except Interrupted:
             return False
         except OSError as error:
-            self.context.warn(
-                f"{names.printable(path)}: cannot be purged: {error.strerror}",
-                key="purge",
-                of=file.held_rel,
-            )
+            self._warn_of_stuck(held, error)
             return False
         return True
+
+    def _warn_of_stuck(self, held: Entry, error: OSError) -> None:
+        shown = names.printable(held.path)
+        self.context.warn(f"{shown}: cannot be purged: {error.strerror}", key="purge", of=held.rel)
 
     def _check_latest(self) -> None:
         """Check whether what was held lately is still what was delivered."""
         for page in self._held_files((connect.read(connect.now) - _WATCHED, 0)):
             if self.context.stopping:
                 break
+            self._holding.forget()
             for file in page:
-                path = os.path.join(self._section.holding, file.held_rel)
                 with suppress(OSError):  # found out on the day on which it is to go
-                    status = os.lstat(path)
+                    held = self._holding.entry(file.held_rel)
+                    status = held.lstat()
                     if not Version.of_file(status).is_like(Version.of_row(file)):
-                        self._note_altered(path, status, file)
+                        self._note_altered(held, status, file)
 
-    def _note_altered(self, path: str, status: os.stat_result, file: HandoffRow) -> None:
+    def _note_altered(self, held: Entry, status: os.stat_result, file: HandoffRow) -> None:
         delivered, there = file.size_bytes, status.st_size
         what = (
             f"{names.counted(delivered, 'byte was', 'bytes were')} delivered, and it has {there:,}"
         )
         if delivered == there:
             what = "it has other content or another time"
-        self._altered[path] = what
+        self._altered[held.path] = what
 
     def _warn_of_altered(self) -> None:
         """Warn of held files that are not what was delivered: what is new in them is only here."""
@@ -436,11 +454,11 @@ class Housekeeping:
                     if entry.name.endswith(end) and age >= section.stale_after:
                         os.unlink(entry.path)
         removed = buffer.remove_sent_directories(self._site, section)
-        removed += place.remove_empty_directories(section.holding, section.expiration)
+        removed += place.remove_empty_directories(self._holding, section.expiration)
         self.context.counts["directories removed"] += removed
 
 
-def _is_delivered(path: str, status: os.stat_result, file: HandoffRow) -> bool:
+def _is_delivered(held: Entry, status: os.stat_result, file: HandoffRow) -> bool:
     """Return whether a file of the holding area is the one that was delivered.
 
     One of another inode was written since, or the disk is a restored one: its content decides.
@@ -451,17 +469,6 @@ def _is_delivered(path: str, status: os.stat_result, file: HandoffRow) -> bool:
     if not there.is_like(delivered):
         return False
     try:
-        return checksum.matches(path, file.checksum or "")
+        return checksum.matches(held, file.checksum or "")
     except ValueError:
         return False
-
-
-def _is_gone(path: str) -> bool:
-    """Return whether nothing has a path; if it cannot be looked at, that is not known."""
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return False

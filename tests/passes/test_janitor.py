@@ -15,9 +15,11 @@ import pytest
 
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.files import checksum
+from dbbbatch.files.tree import Entry
 from dbbbatch.passes import runner
 from dbbbatch.passes.handoff.delivery import attempt_prefix
 from dbbbatch.passes.janitor import Housekeeping, JanitorWork
+from tests.support.disks import exchange
 from tests.support.handing import HOSTILE, change, contents, make_pass, rows, statuses
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
@@ -339,12 +341,12 @@ class TestSpace:
     def test_what_cannot_be_removed_makes_no_space(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def unlink(path: str, real: Callable[[str], None] = os.unlink) -> None:
-            if path.endswith("first"):
-                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
-            real(path)
+        def unlink(entry: Entry, real: Callable[[Entry], None] = Entry.unlink) -> None:
+            if entry.name == "first":
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), entry.path)
+            real(entry)
 
-        monkeypatch.setattr(os, "unlink", unlink)
+        monkeypatch.setattr(Entry, "unlink", unlink)
         janitor(site)
         assert set(tree(site.holding)) == {"first", "fourth"}
 
@@ -410,6 +412,49 @@ def test_a_kill_between_removing_and_recording_is_made_good(
     assert statuses(site) == {"a/b": "PURGED"}
 
 
+class TestExchangedDirectory:
+    """Somebody puts a link to private files where a directory of the holding area was."""
+
+    @pytest.fixture
+    def private(self, site: Site) -> Path:
+        """Make a file that is the held one in all but its place, and a link to its directory."""
+        deliver(site)
+        private = site.holding.parent / "private"
+        shutil.copytree(site.holding / "a", private)
+        (site.holding.parent / "link").symlink_to(private)
+        return private
+
+    @pytest.mark.promise
+    def test_what_lies_behind_a_link_is_not_purged(self, site: Site, private: Path) -> None:
+        exchange(site.holding.parent / "link", site.holding / "a")
+        ran = site.run("dbb-janitor")
+        assert "a/b: cannot be purged: Not a directory" in ran.err
+        assert tree(private) == {"b": b"a/b"}
+        assert statuses(site) == {"a/b": "HELD"}
+
+    @pytest.mark.promise
+    def test_nor_if_the_link_comes_after_the_look(
+        self, site: Site, private: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mark = HandoffFile.confirmed
+
+        def exchanged(ids: list[int]) -> None:
+            mark(ids)
+            exchange(site.holding.parent / "link", site.holding / "a")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(HandoffFile, "confirmed", exchanged)
+            assert janitor(site) == 75
+        assert tree(private) == {"b": b"a/b"}
+        assert statuses(site) == {"a/b": "HELD"}
+        # The file itself is gone, which is found out when its directory is back.
+        assert janitor(site) == 0
+        assert statuses(site) == {"a/b": "HELD"}
+        exchange(site.holding.parent / "link", site.holding / "a")
+        assert janitor(site) == 0
+        assert statuses(site) == {"a/b": "PURGED"}
+
+
 class TestMissing:
     """Held files that are not where they should be, and that no pass removed."""
 
@@ -434,12 +479,12 @@ class TestMissing:
     def test_nor_was_it_if_earlier_passes_could_not_remove_the_files(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refuse(path: str) -> None:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        def refuse(entry: Entry) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), entry.path)
 
         deliver(site)
         with monkeypatch.context() as patched:
-            patched.setattr(os, "unlink", refuse)
+            patched.setattr(Entry, "unlink", refuse)
             janitor(site)
         unmount(site)
         assert janitor(site) == 75
@@ -468,7 +513,7 @@ class TestMissing:
         monkeypatch.setattr("dbbbatch.passes.janitor._MARKED", 1)
         deliver(site, "a", "b")
         with monkeypatch.context() as patched:
-            patched.setattr(os, "unlink", kill)
+            patched.setattr(Entry, "unlink", kill)
             with pytest.raises(Killed):
                 janitor(site)
         away = unmount(site)
