@@ -9,9 +9,8 @@ written in base 256.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
 #: Headers and content are written in whole blocks, an archive in whole records.
 UNIT = 512
@@ -84,6 +83,13 @@ class Reader:
     Iterating yields the files; `content` yields the blocks of the last one, as far as they were not
     read yet, and what nobody reads is skipped.
 
+    Parameters
+    ----------
+    source : `~collections.abc.Callable`
+        Returns so many bytes of the stream, or fewer at its end.
+    size_bytes : `int`
+        The length of the archive.
+
     Raises
     ------
     NoArchive
@@ -92,7 +98,7 @@ class Reader:
         The stream ends before.
     """
 
-    def __init__(self, source: BinaryIO, size_bytes: int) -> None:
+    def __init__(self, source: Callable[[int], bytes], size_bytes: int) -> None:
         self._source = source
         self._left = size_bytes
         self._content = 0
@@ -151,7 +157,7 @@ class Reader:
     def _read(self, size: int) -> bytes:
         if size > self._left:
             raise NoArchive("it is longer than was said")
-        data = self._source.read(size)
+        data = self._source(size)
         if len(data) < size:
             raise EOFError
         self._left -= size

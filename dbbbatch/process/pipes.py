@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+
+#: What the kernel lets a pipe of any user hold, unless it is configured otherwise.
+_WIDE = 1 << 20
 
 
 class Ends:
@@ -16,6 +21,12 @@ class Ends:
         self.output, self.their_output = os.pipe()
         self.error, self.their_error = os.pipe()
         os.set_blocking(self.input, False)
+
+    def widen(self) -> None:
+        """Let the pipe to the program hold as much as any user may, if that is possible."""
+        if self.input >= 0:
+            with suppress(OSError):
+                fcntl.fcntl(self.input, fcntl.F_SETPIPE_SZ, _WIDE)
 
     def close_theirs(self) -> None:
         """Close the ends of the program, which has its own descriptors of them."""

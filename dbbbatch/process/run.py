@@ -174,6 +174,10 @@ class Process:
         """Whether it may still read what is written to it: it did not close its stdin."""
         return self._ends.input >= 0
 
+    def widen(self) -> None:
+        """Prepare for much data: the program is waited for less often while it is written."""
+        self._ends.widen()
+
     def write(self, data: bytes | memoryview | Iterable[bytes], deadline: float) -> None:
         """Write all of `data` to the program's stdin, reading what it writes meanwhile.
 
@@ -189,7 +193,7 @@ class Process:
             while rest and self._ends.input >= 0:
                 self._wait(deadline, writing=True)
                 try:
-                    rest = rest[os.write(self._ends.input, rest[:_READ_SIZE]) :]
+                    rest = rest[os.write(self._ends.input, rest) :]
                 except BlockingIOError:
                     continue
                 except BrokenPipeError:

@@ -46,7 +46,7 @@ def archive(*members: tar.Member) -> bytes:
 
 
 def read(data: bytes, size: int | None = None) -> list[tar.Member]:
-    return list(tar.Reader(io.BytesIO(data), len(data) if size is None else size))
+    return list(tar.Reader(io.BytesIO(data).read, len(data) if size is None else size))
 
 
 @pytest.mark.parametrize("tool", TARS)
@@ -101,14 +101,14 @@ def test_what_is_written_is_read(mtime_ns: int) -> None:
 def test_content_is_read_where_somebody_wants_it() -> None:
     data = archive(member(b"a"), member(b"b", 100_000), member(b"c", 512))
     source = io.BytesIO(data + b"next")
-    reader = tar.Reader(source, len(data))
+    reader = tar.Reader(source.read, len(data))
     lengths = {one.raw: len(b"".join(reader.content())) for one in reader if one.raw != b"b"}
     assert (lengths, source.read()) == ({b"a": 5, b"c": 512}, b"next")
 
 
 def test_content_that_was_read_in_part_is_skipped() -> None:
     data = archive(member(b"a", 200_000), member(b"b"))
-    reader = tar.Reader(io.BytesIO(data), len(data))
+    reader = tar.Reader(io.BytesIO(data).read, len(data))
     assert [(one.raw, len(next(reader.content()))) for one in reader] == [
         (b"a", 1 << 16),
         (b"b", 5),
@@ -140,7 +140,7 @@ def test_anything_but_a_regular_file_is_refused(kind: bytes) -> None:
     ],
 )
 def test_what_is_no_archive_of_ours_is_refused(data: bytes, why: str) -> None:
-    reader = tar.Reader(io.BytesIO(data), len(data))
+    reader = tar.Reader(io.BytesIO(data).read, len(data))
     with pytest.raises(tar.NoArchive, match=why):
         for _ in reader:
             pass

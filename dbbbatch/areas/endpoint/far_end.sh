@@ -152,19 +152,21 @@ op_look() {
 # Unpack the archive that follows. Answers what tar complains of: what is missing then will not be
 # verified. Some versions of tar go on reading at the end of an archive, so dd counts; and some end
 # at their first error, after which the rest is read in vain. There is no time limit here: the sender
-# sees whether it gets on.
+# sees whether it gets on. Where tar fills the disk, the room of `spare` is left to verify the rest.
 op_unpack() {
+    dd bs=65536 count=16 if=/dev/zero of="$work/spare" 2>/dev/null
     dd bs=65536 iflag=fullblock,count_bytes count="$bytes" 2>/dev/null | {
-        said=$(unpacked) || printf '%s\ntar: exit code %s\n' "$said" "$?"
+        said=$(unpacked 2>&1) || printf 'tar: exit code %s: %s\n' "$?" "$said"
         cat >/dev/null
     }
+    rm -f -- "$work/spare"
 }
 
 # Unpack stdin. Large records make GNU tar faster; others do not know the options.
 unpacked() {
     case $(tar --version 2>&1) in
-    *"GNU tar"*) tar -x -o -b 128 --warning=no-timestamp -C "$work/t" -f - 2>&1 ;;
-    *) tar -x -o -C "$work/t" -f - 2>&1 ;;
+    *"GNU tar"*) tar -x -o -b 128 --warning=no-timestamp -C "$work/t" -f - ;;
+    *) tar -x -o -C "$work/t" -f - ;;
     esac
 }
 
@@ -508,7 +510,7 @@ while read -r op attempt limit bytes argument; do
     if [ "$code" != 0 ]; then
         case $text in
         *"$staging"* | *"$buffer"*) ;;
-        *) text="$staging: $text" ;;
+        *) text="$staging: ${text:-exit code $code}" ;;
         esac
         printf '%s no %s\n%s' "$nonce" "${#text}" "$text"
         case $op in put | unpack) exit ;; esac

@@ -83,7 +83,8 @@ def receive(section: Receive, requests: BinaryIO, answers: BinaryIO) -> None:
                 receiver.put(attempt, argument, _blocks(requests, int(size)))
                 content = b""
             elif operation == "unpack":
-                content = receiver.unpack(attempt, tar.Reader(requests, int(size)), limit)
+                source = _in_time(requests, limit)
+                content = receiver.unpack(attempt, tar.Reader(source, int(size)))
             else:
                 content = receiver.answer(operation, attempt, argument, limit)
         except (DbbError, OSError) as error:
@@ -134,10 +135,14 @@ def _blocks(requests: BinaryIO, size: int) -> Iterator[bytes]:
         yield block
 
 
-def _in_time(archive: tar.Reader, limit: int) -> Iterator[bytes]:
-    for block in archive.content():
+def _in_time(requests: BinaryIO, limit: int) -> Callable[[int], bytes]:
+    """Return what reads, and begins the time limit anew each time."""
+
+    def read(size: int) -> bytes:
         signal.alarm(limit + _GRACE)
-        yield block
+        return requests.read(size)
+
+    return read
 
 
 def _reason(error: DbbError | OSError, section: Receive) -> str:
@@ -192,11 +197,8 @@ class _Receiver:
         self._staging.forget()
         self._write(_in(attempt, name), blocks)
 
-    def unpack(self, attempt: str, archive: tar.Reader, limit: int) -> bytes:
-        """Unpack files that were announced; return why some could not be, as far as we know.
-
-        The time limit begins anew with each block.
-        """
+    def unpack(self, attempt: str, archive: tar.Reader) -> bytes:
+        """Unpack files that were announced; return why some could not be."""
         self._staging.forget()
         announced = set(self._list(attempt, "names"))
         complaints = []
@@ -207,13 +209,15 @@ class _Receiver:
                     raise Refused(f"{names.printable(rel)}: was not announced")
                 announced.discard(rel)
                 try:
-                    self._unpack(_in(attempt, "t", rel), member, _in_time(archive, limit))
+                    self._unpack(_in(attempt, "t", rel), member, archive.content())
                 except OSError as error:  # the others may arrive nevertheless
+                    if error.errno in faults.FULL:
+                        self._staging.remove(_in(attempt, "t", rel))
                     complaints.append(_reason(error, self._section))
         except tar.NoArchive as error:
             raise Refused(f"what is sent is no archive: {error}") from None
         except EOFError:
-            raise UsageError("stdin ends within an archive") from None
+            raise Refused("the archive ends too early") from None
         return "\n".join(complaints).encode("utf-8", "surrogateescape")
 
     def _unpack(self, path: str, member: tar.Member, blocks: Iterable[bytes]) -> None:

@@ -309,7 +309,8 @@ class Session:
         ----------
         attempt : `str`
         files : `~collections.abc.Sequence` [ `Expected` ]
-            Those whose names were given to `begin`, in that order, unless `again`.
+            Those whose names were given to `begin`, or then to `stream`, in that order, unless
+            `again`.
         limit : `float`
             Seconds for reading them there.
         again : `bool`
@@ -347,7 +348,7 @@ class Session:
         ----------
         attempt : `str`
         files : `~collections.abc.Sequence` [ `Outgoing` ]
-            Their names were given to `begin`.
+            These are the names of the attempt from now on.
         stall : `float`
             Seconds for which the far end may take nothing; a transfer may last as long as it takes.
         pace : `~collections.abc.Callable`, optional
@@ -361,9 +362,13 @@ class Session:
         self.open()
         assert self._process is not None
         sent = TarStream(files, self.place.algorithm)
-        request = self._request("unpack", attempt, stall, "", sent.size_bytes)
+        requests = [
+            self._put(attempt, "names", (_as_argument(file.raw) for file in files)),
+            self._request("unpack", attempt, stall, "", sent.size_bytes),
+        ]
+        self._process.widen()
         try:
-            self._process.write(request, time.monotonic() + stall)
+            self._process.write(requests, time.monotonic() + stall)
             with closing(sent.blocks()) as blocks:
                 for block in blocks:
                     if pace is not None:
@@ -371,7 +376,7 @@ class Session:
                     self._process.write(block, time.monotonic() + stall)
                     if not self._process.reads:
                         break
-            answer = self._ask([request], stall, data=b"")
+            answer = self._ask(requests, stall, data=b"")
         except BaseException as error:
             # Whatever is sent next would be taken for a part of the stream.
             if self._process is not None:

@@ -15,7 +15,7 @@ from dbbbatch.areas.endpoint.session import END_OF_SCRIPT, PROTOCOL
 from dbbbatch.config.fields import defaults
 from dbbbatch.config.sections import Receive
 from dbbbatch.errors import UsageError
-from dbbbatch.files import checksum
+from dbbbatch.files import checksum, tar
 from tests.support.disks import exchange
 from tests.support.site import tree
 
@@ -290,3 +290,104 @@ def test_somebody_who_exchanges_directories_of_the_buffer_gets_nothing_outside(t
     left = tree(told.staging / "one" / "t")
     assert {f"night/{name}" for name in placed} | set(left) == set(files)
     assert len(placed) + len(left) == len(files)
+
+
+def unpack(data: bytes, attempt: str = "one", size: int | None = None) -> bytes:
+    """Return the request that unpacks an archive."""
+    return f"unpack {attempt} 9 {len(data) if size is None else size} \n".encode() + data
+
+
+def archive(*names: str, content: bytes = b"abc") -> bytes:
+    data = b"".join(
+        tar.header(tar.Member(os.fsencode(name), len(content), 0o644, 10**9))
+        + content
+        + bytes(tar.padding(len(content)))
+        for name in names
+    )
+    return data + bytes(tar.ending(len(data)))
+
+
+def announced(*names: str) -> tuple[bytes, bytes]:
+    return request("begin", "one"), put("names", *(b"./" + os.fsencode(name) for name in names))
+
+
+def forged(kind: bytes, name: str = "a", target: bytes = b"") -> bytes:
+    """Return an archive of one member that is no regular file."""
+    head = bytearray(tar.header(tar.Member(os.fsencode(name), 0, 0o644, 10**9)))
+    head[156:157] = kind
+    head[157 : 157 + len(target)] = target
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + bytes(tar.ending(512))
+
+
+def test_what_is_sent_is_unpacked(told: Told) -> None:
+    answer = told.tell(*announced("a", "d/b"), unpack(archive("a", "d/b")), request("hello"))
+    assert answer == "n ok 0\n" * 4
+    assert tree(told.staging / "one" / "t") == {"a": b"abc", "d/b": b"abc"}
+
+
+@pytest.mark.parametrize("name", ["b", "/etc/x", "../a", "d/../a", "./a", "a/", ""])
+def test_what_was_not_announced_is_not_unpacked(told: Told, name: str) -> None:
+    answer = told.tell(*announced("a"), unpack(archive(name)), request("hello"))
+    # Nothing else is answered: it may be a part of the archive.
+    assert answer.startswith("n ok 0\nn ok 0\nn no ")
+    assert answer.endswith("was not announced")
+    assert tree(told.staging / "one" / "t") == tree(told.buffer) == {}
+
+
+def test_a_file_is_unpacked_once_only(told: Told) -> None:
+    assert "was not announced" in told.tell(*announced("a"), unpack(archive("a", "a")))
+
+
+@pytest.mark.parametrize("kind", [b"1", b"2", b"3", b"4", b"5", b"6", b"g"])
+def test_only_regular_files_are_unpacked(told: Told, kind: bytes) -> None:
+    answer = told.tell(*announced("a"), unpack(forged(kind, target=b"/etc/passwd")))
+    assert "is no regular file" in answer
+    assert os.listdir(told.staging / "one" / "t") == []
+
+
+def test_nothing_is_unpacked_through_a_link(told: Told) -> None:
+    outside = told.root / "outside"
+    outside.mkdir()
+    (outside / "b").write_bytes(b"theirs")
+    told.tell(*announced("d/a", "b", "c"))
+    t = told.staging / "one" / "t"
+    (t / "d").symlink_to(outside)
+    (t / "b").symlink_to(outside / "b")
+    answer = told.tell(unpack(archive("d/a", "b", "c")))
+    assert "t/d: Not a directory" in answer
+    assert tree(outside) == {"b": b"theirs"}
+    assert ((t / "b").read_bytes(), (t / "c").read_bytes()) == (b"abc", b"abc")
+
+
+def test_no_special_permission_is_unpacked(told: Told) -> None:
+    data = tar.header(tar.Member(b"a", 0, 0o7777, 10**9))
+    told.tell(*announced("a"), unpack(data + bytes(tar.ending(len(data)))))
+    assert oct((told.staging / "one" / "t" / "a").stat().st_mode) == "0o100755"
+
+
+@pytest.mark.parametrize("length", [0, 100, 512, 1000, 60_000])
+def test_an_archive_that_ends_too_early_ends_it(told: Told, length: int) -> None:
+    data = archive("a", content=b"x" * 100_000)
+    answer = told.tell(*announced("a"), unpack(data[:length], size=len(data)))
+    assert "the archive ends too early" in answer
+    assert set(tree(told.staging)) <= {"one/names", "one/t/a"}
+
+
+def test_what_follows_an_archive_is_no_request(told: Told) -> None:
+    hidden = request("begin", "hidden").ljust(512, b"\0")
+    answer = told.tell(*announced("a"), unpack(archive("a")[:-512] + hidden))
+    assert "something follows the end" in answer
+    assert os.listdir(told.staging) == ["one"]
+
+
+def test_nothing_is_unpacked_into_what_was_verified(told: Told) -> None:
+    answer = told.tell(told.arrive("a"), unpack(archive("a", content=b"other")))
+    assert "n no " in answer
+    assert tree(told.staging / "one" / "t") == {"a": b"a"}
+
+
+def test_nothing_is_unpacked_into_an_attempt_that_never_began(told: Told) -> None:
+    assert "n no " in told.tell(unpack(archive("a")))
+    assert os.listdir(told.staging) == []

@@ -6,31 +6,37 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from dbbbatch.areas.endpoint.session import EndpointAddress, Session
+from dbbbatch.areas.endpoint.session import Away, EndpointAddress, Refused, Session
 from dbbbatch.areas.endpoint.stream import Outgoing, TarStream
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, tar
-from dbbbatch.process import template
+from dbbbatch.process import run, template
+from tests.support.disks import BLOCK, small_disk
 from tests.support.handing import HOSTILE, Arriving, contents, receiving
 from tests.support.site import tree
+from tests.support.ssh import SshServer
 
 
 class Line:
     """A directory whose files are sent, and a far end."""
 
-    def __init__(self, root: Path, remote: str = "") -> None:
+    def __init__(self, root: Path, remote: str = "", **values: str) -> None:
         self.source, self.buffer, self.staging = (
             root / name for name in ("source", "far/buffer", "far/staging")
         )
         for directory in (self.source, self.buffer, self.staging):
             directory.mkdir(parents=True)
         command = template.parse_command(remote) if remote else None
-        self.place = EndpointAddress(str(self.buffer), str(self.staging), command, {}, unpacks=True)
+        given = {name: value.encode() for name, value in values.items()}
+        self.place = EndpointAddress(
+            str(self.buffer), str(self.staging), command, given, unpacks=True
+        )
         self.session = Session(self.place)
 
     def file(self, rel: str, content: bytes) -> Outgoing:
@@ -236,7 +242,7 @@ def test_a_stream_has_the_length_that_was_announced(tmp_path: Path, size: int) -
     stream = TarStream(files, "blake2b")
     data = b"".join(map(bytes, stream.blocks()))
     assert len(data) == stream.size_bytes
-    found = tar.Reader(io.BytesIO(data), len(data))
+    found = tar.Reader(io.BytesIO(data).read, len(data))
     assert [(one.raw, one.size_bytes) for one in found] == [(file.raw, size) for file in files]
 
 
@@ -256,3 +262,166 @@ def test_sending_is_paced(line: Line) -> None:
     line.session.begin("one", [b"a"])
     line.session.stream("one", [file], 10, sent.append)
     assert sum(sent) == TarStream([file], "blake2b").size_bytes
+
+
+# What is at the far end.
+
+BUSYBOX = 'exec busybox tar "$@"'
+
+
+@pytest.mark.parametrize("tar", ["GNU tar", "busybox"])
+@pytest.mark.parametrize("sh", ["dash", "bash", "busybox", "ksh", "zsh"])
+def test_any_tar_and_any_shell_will_do(
+    tmp_path: Path, tar: str, sh: str, program: Callable[[str, str], Path]
+) -> None:
+    if tar == "busybox":
+        program("tar", BUSYBOX)
+    if not (path := shutil.which(sh)):
+        pytest.skip(f"no {sh} here")
+    program("sh", f'exec {path} {"sh" if sh == "busybox" else ""} "$@"')
+    line = Line(tmp_path)
+    wanted = contents([*HOSTILE, "n" * 255, "/".join(["d" * 200] * 15) + "/" + "f" * 100])
+    with line.session:
+        for attempt in ("one", "two"):
+            files = [line.file(f"{attempt}/{rel}", data) for rel, data in wanted.items()]
+            line.send(attempt, *files)
+    assert len(tree(line.buffer)) == 2 * len(wanted)
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(
+    ("tar", "complaint"),
+    [
+        ("exit 3", "tar: exit code 3:"),
+        ("kill -9 $$", "tar: exit code 137: Killed"),
+        ("head -c 100000 >/dev/null; kill -9 $$", "tar: exit code 137: Killed"),
+        ("echo one >&2; echo two >&2; cat >/dev/null; exit 2", "tar: exit code 2: one"),
+        (
+            "echo one >&2; echo a: Cannot write: No space left on device >&2; exit 2",
+            "a: Cannot write: No space left on device",
+        ),
+    ],
+)
+def test_a_tar_that_fails_does_not_end_the_conversation(
+    shell: Line, program: Callable[[str, str], Path], tar: str, complaint: str
+) -> None:
+    files = [shell.file("a", b"a" * 3_000_000), shell.file("b", b"b")]
+    shell.session.begin("one", [file.raw for file in files])
+    failing = program("tar", f"case $* in *version*) exit;; esac; {tar}")
+    streamed = shell.session.stream("one", files, 10)
+    assert streamed.complaint == complaint
+    assert shell.deliver("one", files, streamed.outcomes) == []
+    failing.unlink()
+    shell.send("two", *files)
+    assert sorted(tree(shell.buffer)) == ["a", "b"]
+
+
+@pytest.mark.promise
+def test_what_arrived_before_tar_failed_is_delivered(
+    shell: Line, program: Callable[[str, str], Path]
+) -> None:
+    files = [shell.file(name, name.encode() * 100_000) for name in "abc"]
+    shell.session.begin("one", [file.raw for file in files])
+    real = shutil.which("tar")
+    program("tar", f'{real} "$@"; for f do [ -e "$f/b" ] && rm -- "$f/b"; done; exit 2')
+    streamed = shell.session.stream("one", files, 10)
+    assert shell.deliver("one", files, streamed.outcomes) == [b"a", b"c"]
+
+
+@pytest.mark.parametrize("kind", ["GNU tar", "busybox", "receiver"])
+def test_a_disk_that_fills_is_named(
+    tmp_path: Path, kind: str, program: Callable[[str, str], Path]
+) -> None:
+    if kind == "busybox":
+        program("tar", BUSYBOX)
+    with small_disk(tmp_path / "far", 16 << 20) as disk:
+        line = Line(tmp_path, receiving(tmp_path / "far") if kind == "receiver" else "")
+        files = [line.file(name, name.encode() * 2_000_000) for name in "abc"]
+        line.session.begin("one", [file.raw for file in files])
+        disk.fill(3_800_000 // BLOCK)
+        streamed = line.session.stream("one", files, 10)
+        assert "No space left on device" in streamed.complaint
+        assert line.deliver("one", files, streamed.outcomes) == [b"a"]
+        line.session.close()
+
+
+def test_a_far_end_without_tar_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for directory in os.environ["PATH"].split(os.pathsep):
+        for path in Path(directory).glob("*"):
+            if path.name != "tar" and not (tools / path.name).exists():
+                (tools / path.name).symlink_to(path)
+    monkeypatch.setenv("PATH", str(tools))
+    line = Line(tmp_path)
+    with line.session, pytest.raises(Refused, match="there is no command tar"):
+        line.session.open()
+
+
+@pytest.mark.parametrize(
+    ("tar", "complaint"),
+    [
+        ("echo unknown option >&2; exit 1", "the command tar cannot do what is asked of it"),
+        ("case $* in *-x*) exit;; esac; exec /bin/tar", "the command tar cannot unpack"),
+    ],
+)
+def test_a_tar_that_will_not_do_is_named_before_anything_is_sent(
+    shell: Line, program: Callable[[str, str], Path], tar: str, complaint: str
+) -> None:
+    program("tar", f'{tar} "$@"')
+    for ask in (lambda: shell.session.begin("one", [b"a"]), lambda: shell.session.trial("try")):
+        with pytest.raises(Refused, match=complaint):
+            ask()
+
+
+def test_a_far_end_that_takes_nothing_is_away(
+    shell: Line, program: Callable[[str, str], Path]
+) -> None:
+    file = shell.file("a", b"a" * 5_000_000)
+    shell.session.begin("one", [b"a"])
+    program("dd", 'case $* in *bs=1M*|*"of="*) exec /bin/dd "$@";; esac; exec sleep 60')
+    with pytest.raises(Away, match="has taken nothing for 1 s"):
+        shell.session.stream("one", [file], 1)
+    assert shell.session.take_over("one") == "arrived"
+
+
+def test_a_line_that_breaks_is_away(line: Line) -> None:
+    file = line.file("a", b"a" * 5_000_000)
+    line.session.begin("one", [b"a"])
+    with pytest.raises(Away, match="cannot be reached: ended by signal 9"):
+        line.session.stream("one", [file], 10, lambda _: run.end_all())
+    assert line.session.take_over("one") == "arrived"
+
+
+def test_a_list_that_cannot_be_kept_is_said(shell: Line) -> None:
+    file = shell.file("a", b"a" * 5_000_000)
+    with pytest.raises(Refused, match=r"names cannot be written"):
+        shell.session.stream("one", [file], 10)
+    assert shell.session.take_over("one") == "nothing"
+
+
+def test_a_noisy_start_up_file_does_no_harm(tmp_path: Path) -> None:
+    noise = "sh -c 'echo Welcome; yes | head -c 100000; eval \"$1\"' sh {command}"
+    line = Line(tmp_path, noise)
+    with line.session:
+        line.send("one", line.file("a", b"a" * 100_000))
+    assert sorted(tree(line.buffer)) == ["a"]
+
+
+def test_it_works_over_ssh(tmp_path: Path, ssh_server: SshServer) -> None:
+    line = Line(tmp_path, ssh_server.remote, host=ssh_server.host, user=ssh_server.user)
+    with line.session:
+        for attempt in ("one", "two"):
+            names = [f"{attempt}/{number}" for number in range(20)]
+            line.send(attempt, *(line.file(name, name.encode() * 20_000) for name in names))
+    assert len(tree(line.buffer)) == 40
+
+
+def test_an_attempt_that_was_taken_over_gets_nothing_more(line: Line) -> None:
+    file = line.file("a", b"a")
+    line.session.begin("one", [b"a"])
+    with Session(line.place) as other:
+        assert other.take_over("one") == "arrived"
+    with pytest.raises(Refused):
+        line.session.stream("one", [file], 10)
+    assert tree(line.staging / "one.r" / "t") == {}
