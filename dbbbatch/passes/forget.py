@@ -22,8 +22,9 @@ from dbbbatch.database.models.finder import Remembered
 from dbbbatch.database.models.ingest import IngestEvent, IngestState
 from dbbbatch.database.models.statuses import FileStatus, IngestStatus, WhyRemembered
 from dbbbatch.errors import TryLater, UsageError
-from dbbbatch.files import faults, names, place, scan
+from dbbbatch.files import faults, names, scan
 from dbbbatch.files.roots import Roots
+from dbbbatch.files.tree import Entry
 
 #: Statuses of an ingest that is still to come, or to be tried again.
 _TO_COME = (IngestStatus.UNTRIED, IngestStatus.RERUN, IngestStatus.FAILURE, IngestStatus.UNKNOWN)
@@ -87,7 +88,6 @@ class Forgetting:
         self._roots = roots
         self._name = names.name_of(rel)
         self._shown = names.printable(rel)
-        self._path = os.path.join(finder.storage, rel)
 
     def forget(self, remove: bool) -> str:
         """Forget the file, as the function of this name does."""
@@ -103,6 +103,7 @@ class Forgetting:
                 f"{shown}: {names.printable(top)} is not there or empty; that looks unmounted, and "
                 f"nothing is forgotten ({if_it_is_lost(finder, top)}, and forget it then)"
             )
+        storage = self._roots.tree(finder.storage)
         there, other = self._what_is_there()
         self._roots.require(finder.storage, finder.sentinel)
         if known is None:
@@ -130,7 +131,7 @@ class Forgetting:
         before = connect.write(self.intend, number)
 
         def remove_it() -> None:
-            self.act(number, there)
+            self.act(number, storage.entry(self._rel), there)
             self.record()
 
         try:
@@ -140,8 +141,9 @@ class Forgetting:
             connect.write(self.recover, number, before, f"forgotten no longer: {trouble}")
             kind = TryLater if faults.affects_every_file(error) else UsageError
             raise kind(f"{shown}: {trouble}; it is not forgotten") from None
-        with suppress(FileNotFoundError):
-            place.sync_directory(os.path.dirname(self._path))
+        # Whatever has the directory's path by now: the file is removed.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            storage.sync([names.split(self._rel)[0]])
         return f"{shown}: forgotten, and removed from storage; its history stays"
 
     def intend(self, number: int) -> Before:
@@ -174,14 +176,14 @@ class Forgetting:
         File.forget([number], self._why if states else f"{self._why}, {now:%Y-%m-%d %H:%M} UTC")
         return before
 
-    def act(self, number: int, seen: os.stat_result) -> None:
+    def act(self, number: int, file: Entry, seen: os.stat_result) -> None:
         """Remove a file while no finder can store it again; twice equals once."""
         if _locked_row(number)[0] != FileStatus.FORGOTTEN:
             raise NotNow(f"{self._shown}: a finder has stored it again; it stays")
         with suppress(FileNotFoundError):
-            if not os.path.samestat(os.lstat(self._path), seen):
+            if not os.path.samestat(file.lstat(), seen):
                 raise NotNow(f"{self._shown}: is another file by now, and stays")
-            os.unlink(self._path)
+            file.unlink()
 
     def record(self) -> None:
         """Let the finder forget the file, unless it has yet to remove its original."""
@@ -202,12 +204,14 @@ class Forgetting:
             return None, "its name leads out of storage"
         if self._rel == self._finder.sentinel:
             return None, "it is the sentinel of storage"
+        storage = self._roots.tree(self._finder.storage)
         try:
-            if why := scan.detour(self._finder.storage, names.split(self._rel)[0]):
-                return None, f"{why}, so that what is there is not part of storage"
-            status = os.lstat(self._path)
-        except (FileNotFoundError, NotADirectoryError):
+            status = storage.entry(self._rel).lstat()
+        except FileNotFoundError:
             return None, ""
+        except NotADirectoryError:
+            why = scan.detour(storage.path, names.split(self._rel)[0])
+            return None, f"{why}, so that what is there is not part of storage" if why else ""
         except OSError as error:
             later = TryLater if faults.affects_every_file(error) else NotNow
             raise later(f"{self._shown}: {error.strerror}") from None

@@ -6,7 +6,6 @@ Recorded: the new path of all rows, in one transaction. So there is nothing to r
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import faults, mounts, names
 from dbbbatch.files.identity import inode_of
 from dbbbatch.files.lock import Lock
+from dbbbatch.files.tree import Tree
 
 #: Rows read at a time.
 _STORED_PAGE = 5000
@@ -152,15 +152,16 @@ def compare(
         raise TryLater(away)
     files, missing, same_inodes = 0, 0, True
     lacking: list[str] = []
-    for row in _stored(old):
-        files += 1
-        if looked and files % _STORED_PAGE == 0:
-            looked(_STORED_PAGE)
-        inode, why = _look_for(row, new)
-        if why:
-            missing += 1
-            lacking += [why] if len(lacking) < _MOST_MISSING_NAMED else []
-        same_inodes = same_inodes and row.inode in (None, inode)
+    with Tree(new) as storage:
+        for row in _stored(old):
+            files += 1
+            if looked and files % _STORED_PAGE == 0:
+                looked(_STORED_PAGE)
+            inode, why = _look_for(row, storage)
+            if why:
+                missing += 1
+                lacking += [why] if len(lacking) < _MOST_MISSING_NAMED else []
+            same_inodes = same_inodes and row.inode in (None, inode)
     if missing:
         raise TryLater(
             *lacking,
@@ -171,16 +172,18 @@ def compare(
     return files, same_inodes
 
 
-def _look_for(row: File, new: str) -> tuple[int | None, str]:
+def _look_for(row: File, new: Tree) -> tuple[int | None, str]:
     """Return the inode of a stored file in another storage area, and why it is not the same."""
     rel = names.rel_of(row)
     shown = names.printable(rel)
     try:
-        status = os.lstat(names.below(new, rel))
+        status = new.entry(rel).lstat()
     except FileNotFoundError:
         return row.inode, f"{shown}: is not in {new}"
+    except NotADirectoryError:
+        return row.inode, f"{shown}: a directory on its way in {new} is a link, or no directory"
     except OSError as error:
-        faults.raise_if_general(error, new)
+        faults.raise_if_general(error, new.path)
         return row.inode, f"{shown}: {error.strerror}"
     if not stat.S_ISREG(status.st_mode) or status.st_size != row.size_bytes:
         return row.inode, f"{shown}: is another file in {new}"

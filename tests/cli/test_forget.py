@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from dbbbatch.files.tree import Entry
+from tests.support.disks import exchange
 from tests.support.scripts import TOP
 from tests.support.site import Site
 
@@ -97,7 +99,7 @@ def test_removal_that_was_killed_is_finished_by_the_next(stored, monkeypatch):
     settings = stored.settings()
     connect.connect(settings.database)
     arguments = ("summit", settings.finder["latiss"], "2026/a.fits", True, "why")
-    monkeypatch.setattr(os, "unlink", lambda path: exec("raise SystemExit"))
+    monkeypatch.setattr(Entry, "unlink", lambda entry: exec("raise SystemExit"))
     with pytest.raises(SystemExit):
         forget(*arguments)
     monkeypatch.undo()
@@ -185,12 +187,12 @@ def test_file_that_cannot_be_removed_is_not_forgotten(stored, monkeypatch, numbe
     from dbbbatch.errors import DbbError
     from dbbbatch.passes.forget import forget
 
-    def unlink(path):
-        raise OSError(number, os.strerror(number), path)
+    def unlink(entry):
+        raise OSError(number, os.strerror(number), entry.path)
 
     settings = stored.settings()
     connect.connect(settings.database)
-    monkeypatch.setattr(os, "unlink", unlink)
+    monkeypatch.setattr(Entry, "unlink", unlink)
     with pytest.raises(DbbError, match=r"2026/a\.fits: cannot be removed: ") as raised:
         forget("summit", settings.finder["latiss"], "2026/a.fits", True, "why")
     monkeypatch.undo()
@@ -393,3 +395,29 @@ def test_file_that_comes_back_meanwhile_is_not_removed(stored, monkeypatch, happ
         forget("summit", settings.finder["latiss"], "2026/a.fits", True, "why")
     connect.disconnect()
     assert path.exists()
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_nothing_is_removed_from_a_directory_that_takes_the_place_of_its_own(stored, monkeypatch):
+    from dbbbatch.database import connect
+    from dbbbatch.passes.forget import Forgetting, forget
+
+    path, private = stored.storage / "2026/a.fits", stored.root / "private"
+    private.mkdir()
+    (private / "a.fits").hardlink_to(path)
+    (stored.root / "link").symlink_to(private)
+    real = Forgetting.act
+
+    def act(*arguments):
+        exchange(stored.root / "link", stored.storage / "2026")
+        real(*arguments)
+
+    monkeypatch.setattr(Forgetting, "act", act)
+    settings = stored.settings()
+    connect.connect(settings.database)
+    forget("summit", settings.finder["latiss"], "2026/a.fits", True, "why")
+    connect.disconnect()
+    assert (private / "a.fits").exists()
+    assert not (stored.root / "link" / "a.fits").exists()
+    assert ask(stored, "SELECT status FROM file") == [("FORGOTTEN",)]

@@ -94,6 +94,15 @@ def test_dry_run_changes_nothing(site: Site, old: Path) -> None:
     assert storages(site) == everywhere(old)
 
 
+def test_what_lies_behind_a_link_is_not_in_storage(site: Site, old: Path) -> None:
+    (site.storage / "night").rename(site.root / "elsewhere")
+    (site.storage / "night").symlink_to(site.root / "elsewhere")
+    ran = site.run("dbb", "storage", "move", old, site.storage)
+    assert ran.code == 75
+    assert "is a link, or no directory" in ran.err
+    assert storages(site) == everywhere(old)
+
+
 @pytest.mark.parametrize("how", ["missing", "of another size", "a directory"])
 def test_file_that_is_not_there_keeps_everything_as_it_is(site: Site, old: Path, how: str) -> None:
     path = site.storage / "night/a"
