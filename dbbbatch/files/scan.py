@@ -13,6 +13,7 @@ from dbbbatch.files.clock import Clock
 from dbbbatch.files.clock import of as clock_of
 from dbbbatch.files.identity import Version
 from dbbbatch.files.temporary import TEMPORARY_PREFIX, is_temporary
+from dbbbatch.files.tree import Tree
 
 
 class Found(NamedTuple):
@@ -47,14 +48,14 @@ def _ignore(*_: str) -> None:
 
 
 def scan(
-    root: str,
+    root: Tree,
     exclude: Sequence[re.Pattern[str]] = (),
     settle: float = 0,
     clock: Clock | None = None,
     odd: Callable[[str, str], None] = _ignore,
     unfinished: Callable[[str], None] = _ignore,
 ) -> Iterator[Found]:
-    """Yield the regular files below a directory.
+    """Yield the regular files of a tree.
 
     The memory needed grows with the number of directories, not of files. Files may be removed
     while the scan goes on. Directories come in the order of their names, so that dated ones come
@@ -62,7 +63,7 @@ def scan(
 
     Parameters
     ----------
-    root : `str`
+    root : `Tree`
         Where to begin.
     exclude : `~collections.abc.Sequence` [ `re.Pattern` ]
         Searched in the relative path of each file, and in that of each directory with a slash at
@@ -83,7 +84,7 @@ def scan(
         The root itself cannot be read.
     """
     if settle and clock is None:
-        clock = clock_of(root)
+        clock = clock_of(root.path)
     pending = [""]
     while pending:
         relpath = pending.pop()
@@ -107,21 +108,23 @@ def scan(
 
 
 def _directory_entries(
-    root: str, relpath: str, odd: Callable[[str, str], None]
+    root: Tree, relpath: str, odd: Callable[[str, str], None]
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield the entries of a directory with their relative paths."""
-    try:
-        entries = os.scandir(os.path.join(root, relpath) if relpath else root)
-    except OSError as error:
-        if not relpath:
-            raise
-        if not isinstance(error, FileNotFoundError):  # removed since its parent was read
-            odd(relpath, f"directory cannot be read: {error.strerror}")
-        return
     prefix = relpath + "/" if relpath else ""
-    with entries:
-        for entry in entries:
-            yield prefix + entry.name, entry
+    entries = root.scan(relpath)
+    while True:
+        try:
+            entry = next(entries, None)
+        except OSError as error:
+            if not relpath:
+                raise
+            if not isinstance(error, FileNotFoundError):  # removed since its parent was read
+                odd(relpath, f"directory cannot be read: {error.strerror}")
+            return
+        if entry is None:
+            return
+        yield prefix + entry.name, entry
 
 
 def _file_status(

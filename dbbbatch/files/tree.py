@@ -191,10 +191,14 @@ class Tree:
             return os.listdir(opened)
 
     def scan(self, rel: str = "") -> Iterator[os.DirEntry[str]]:
-        """Yield the entries of a directory, each without a path, and to be asked at once."""
-        whole = self._whole(rel)
-        with Naming(whole), self.directory(rel).readable() as opened, os.scandir(opened) as entries:
-            yield from entries
+        """Yield the entries of a directory, each without a path, and to be asked at once.
+
+        It is looked up anew, and not kept.
+        """
+        with Naming(self._whole(rel)):
+            found = Directory(self._open_directory(rel)) if rel else self._root
+            with found.readable() as opened, os.scandir(opened) as entries:
+                yield from entries
 
     def open(self, rel: str) -> int:
         """Return a descriptor of a regular file, as `Entry.open`."""

@@ -113,9 +113,10 @@ class BackfillJob(RecordingJob):
                         target, ids, [IngestStatus.BACKFILL], "dbb backfill --as RERUN"
                     )
 
+        storage = self.context.roots.tree(self.finder.storage)
         self.context.bar.step("recording files")
         self.context.bar.count_ahead(
-            lambda: filter(self._is_asked_for, scan(self.finder.storage, self._left_out()))
+            lambda: filter(self._is_asked_for, scan(storage, self._left_out()))
         )
         for batch in self._batches():
             self.context.must_have_room()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dbbbatch.errors import Interrupted, TryLater, key_of_missing
 from dbbbatch.files import checksum, faults, names
 from dbbbatch.files.scan import Found, scan
+from dbbbatch.files.tree import Entry
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.job import Job, JobWork
 
@@ -26,14 +27,15 @@ class RecordingJob(Job):
         """Yield the regular files below a directory; warn of places where there may be others."""
 
         def odd(rel: str, what: str) -> None:
-            path = os.path.join(root, rel)
-            if not _may_lead_to_files(path):
-                self.context.log.info("%s: %s", names.printable(path), what)
+            seen = tree.entry(rel)
+            if not _may_lead_to_files(seen):
+                self.context.log.info("%s: %s", names.printable(seen.path), what)
             elif not any(pattern.search(rel + "/") for pattern in exclude):
-                self._warn_of_unseen(path, what)
+                self._warn_of_unseen(seen.path, what)
 
+        tree = self.context.roots.tree(root)
         try:
-            yield from scan(root, exclude, odd=odd)
+            yield from scan(tree, exclude, odd=odd)
         except OSError as error:
             if faults.affects_every_file(error) or isinstance(error, FileNotFoundError):
                 why = f"{root}: {error.strerror}; is it mounted?"
@@ -86,14 +88,16 @@ class Recording(JobWork):
         return super().plan(context)
 
 
-def _may_lead_to_files(path: str) -> bool:
+def _may_lead_to_files(seen: Entry) -> bool:
     """Return whether what a scan passed over may be a file, or lead to files.
 
     That is a file with a name of ours, a link to a directory, and what cannot be looked at; not a
     FIFO, nor a link to a file.
     """
     try:
-        return stat.S_ISREG(os.lstat(path).st_mode) or stat.S_ISDIR(os.stat(path).st_mode)
+        if not stat.S_ISLNK(mode := seen.lstat().st_mode):
+            return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+        return stat.S_ISDIR(os.stat(seen.name, dir_fd=seen.where().fd).st_mode)
     except FileNotFoundError:
         return False
     except OSError:

@@ -27,6 +27,7 @@ from dbbbatch.errors import DbbError
 from dbbbatch.files import names
 from dbbbatch.files.identity import Version
 from dbbbatch.files.scan import Found, scan
+from dbbbatch.files.tree import Tree
 from dbbbatch.report import rates
 from dbbbatch.report.health import Waiting
 
@@ -186,14 +187,15 @@ def _read_place(place: _Place, seen: queue.Queue[_Seen], stop: threading.Event) 
     batch: list[Found] = []
     last = time.monotonic()
     try:
-        for found in scan(place.root, place.exclude, odd=odd):
-            if stop.is_set():
-                return
-            if found.rel != place.no_file:
-                batch.append(found)
-            if len(batch) == _HANDED_OVER or time.monotonic() - last > _HANDED_OVER_AFTER:
-                hand_over(_Seen(place, batch))
-                batch, last = [], time.monotonic()
+        with Tree(place.root) as root:
+            for found in scan(root, place.exclude, odd=odd):
+                if stop.is_set():
+                    return
+                if found.rel != place.no_file:
+                    batch.append(found)
+                if len(batch) == _HANDED_OVER or time.monotonic() - last > _HANDED_OVER_AFTER:
+                    hand_over(_Seen(place, batch))
+                    batch, last = [], time.monotonic()
     except OSError:
         unreadable.append(place.root)
     hand_over(_Seen(place, batch, is_end=True, read_all=not unreadable))

@@ -8,6 +8,7 @@ import pytest
 from dbbbatch.files import temporary
 from dbbbatch.files.clock import Clock
 from dbbbatch.files.scan import scan
+from dbbbatch.files.tree import Tree
 
 
 @pytest.fixture
@@ -23,12 +24,12 @@ def put(tmp_path):
 
 
 def names(root, *args, **keywords):
-    return sorted(found.rel for found in scan(str(root), *args, **keywords))
+    return sorted(found.rel for found in scan(Tree(str(root)), *args, **keywords))
 
 
 def test_scan_describes_each_file(tmp_path, put):
     put("2026/a.fits")
-    (found,) = scan(str(tmp_path))
+    (found,) = scan(Tree(str(tmp_path)))
     status = os.stat(tmp_path / "2026/a.fits")
     assert found == (
         "2026/a.fits", 1, status.st_mtime_ns, status.st_ino, status.st_dev, status.st_ctime_ns
@@ -39,7 +40,7 @@ def test_scan_takes_directories_in_the_order_of_their_names(tmp_path, put):
     for day in ("20261124", "20261122", "20261123"):
         put(f"{day}/a/x")
         put(f"{day}/b/x")
-    rels = [found.rel for found in scan(str(tmp_path))]
+    rels = [found.rel for found in scan(Tree(str(tmp_path)))]
     assert rels == sorted(rels)
 
 
@@ -59,10 +60,10 @@ def test_scan_passes_over_what_a_client_of_nfs_keeps_for_a_program(tmp_path, put
 def test_scan_does_not_enter_an_excluded_directory(tmp_path, put, monkeypatch):
     put("lost+found/c")
     entered = []
-    real = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: entered.append(path) or real(path))
+    real = Tree.scan
+    monkeypatch.setattr(Tree, "scan", lambda tree, rel: entered.append(rel) or real(tree, rel))
     assert names(tmp_path, [re.compile(r"^lost\+found/")]) == []
-    assert entered == [str(tmp_path)]
+    assert entered == [""]
 
 
 class At(Clock):
@@ -109,14 +110,14 @@ def test_scan_reports_what_is_no_file_and_opens_none_of_it(tmp_path, put):
 def test_scan_reports_a_directory_that_it_may_not_read(tmp_path, put, monkeypatch):
     put("closed/a")
     put("open/a")
-    real = os.scandir
+    real = Tree.scan
 
-    def scandir(path):
-        if path.endswith("closed"):
+    def read(tree, rel):
+        if rel == "closed":
             raise PermissionError(13, "Permission denied")
-        return real(path)
+        return real(tree, rel)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(Tree, "scan", read)
     odd = {}
     assert names(tmp_path, odd=odd.__setitem__) == ["open/a"]
     assert odd == {"closed": "directory cannot be read: Permission denied"}
@@ -124,7 +125,7 @@ def test_scan_reports_a_directory_that_it_may_not_read(tmp_path, put, monkeypatc
 
 def test_scan_needs_its_root(tmp_path):
     with pytest.raises(FileNotFoundError):
-        list(scan(str(tmp_path / "unmounted")))
+        Tree(str(tmp_path / "unmounted"))
 
 
 def test_scan_skips_unfinished_copies_of_ours(tmp_path, put):
@@ -147,7 +148,7 @@ def test_scan_bears_files_taken_away_meanwhile(tmp_path, put):
     for number in range(100):
         put(f"{number % 3}/{number}")
     seen = []
-    for found in scan(str(tmp_path)):
+    for found in scan(Tree(str(tmp_path))):
         os.unlink(tmp_path / found.rel)
         seen.append(found.rel)
     assert len(seen) == len(set(seen)) == 100
@@ -156,5 +157,5 @@ def test_scan_bears_files_taken_away_meanwhile(tmp_path, put):
 @pytest.mark.parametrize("name", [b"a b", b"-x", b"$(x)", b"a\nb", b"\xff\xfe", b"#", b"'\""])
 def test_scan_yields_names_that_lead_to_the_file(tmp_path, name):
     (tmp_path / os.fsdecode(name)).touch()
-    (found,) = scan(str(tmp_path))
+    (found,) = scan(Tree(str(tmp_path)))
     assert os.fsencode(found.rel) == name

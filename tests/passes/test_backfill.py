@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from dbbbatch.cli import dbb
 from dbbbatch.files import checksum, parallel
+from dbbbatch.files.tree import Tree
 from dbbbatch.passes import runner
 from dbbbatch.passes.backfill import BackfillWork
 from tests.support.clocks import set_clock_of_files
@@ -173,12 +174,12 @@ def test_only_directories_in_which_a_match_can_lie_are_looked_at(stored):
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_directory_that_cannot_be_read_is_counted_said_and_fails(stored, monkeypatch):
-    def scandir(path, real=os.scandir):
-        if str(path).endswith("2026-11-24"):
+    def read(tree, rel, real=Tree.scan):
+        if rel == "2026-11-24":
             raise PermissionError(13, "Permission denied")
-        return real(path)
+        return real(tree, rel)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(Tree, "scan", read)
     words = ["-c", str(stored.config), "backfill", "finder.latiss"]
     ran = CliRunner().invoke(dbb.dbb, words, standalone_mode=False)
     assert ran.return_value == 1

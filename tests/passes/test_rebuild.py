@@ -9,6 +9,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.files import names
+from dbbbatch.files.tree import Tree
 from dbbbatch.passes import runner
 from dbbbatch.passes.rebuild import HandoffRebuild, StorageRebuild
 from tests.support.handing import REFUSING
@@ -187,12 +188,12 @@ def test_directory_that_cannot_be_read_is_said_and_fails(
     (getattr(lived, area) / "below").mkdir()
     closed = f"{getattr(lived, area)}{top}"
 
-    def scandir(path, real=os.scandir):
-        if str(path) == closed:
+    def read(tree, rel, real=Tree.scan):
+        if os.path.join(str(tree), rel).rstrip("/") == closed:
             raise PermissionError(13, "Permission denied")
-        return real(path)
+        return real(tree, rel)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(Tree, "scan", read)
     settings = lived.settings()
     section = settings.labelled(label)
     work = HandoffRebuild(section)

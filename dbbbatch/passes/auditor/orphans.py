@@ -75,7 +75,7 @@ class OrphanSearch:
         """Yield orphans in batches; remove temporary copies that are abandoned on the way."""
         finder = self._finder
         found = scan(
-            finder.storage,
+            self._context.roots.tree(finder.storage),
             finder.exclude,
             finder.settle,
             odd=self._note_odd,

@@ -157,7 +157,8 @@ class _ScanJob(FinderJob):
                 odd(found.rel, "has the name by which storage is known (`sentinel`)")
             return found.rel != section.sentinel and self.context.matches(found.rel)
 
-        found = scan(section.source, section.exclude, section.settle, odd=odd)
+        source = self.context.roots.tree(section.source)
+        found = scan(source, section.exclude, section.settle, odd=odd)
         return filter(is_to_be_stored, found)
 
     def _due_of(

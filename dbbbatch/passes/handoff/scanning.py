@@ -33,7 +33,7 @@ def scanned(context: PassContext, section: Handoff) -> Iterator[list[HandoffRow]
             -found.mtime_ns if newest_first else found.mtime_ns,
         )
 
-    found = scan.scan(section.buffer, section.exclude, section.settle, odd=odd)
+    found = scan.scan(context.roots.tree(section.buffer), section.exclude, section.settle, odd=odd)
     yield from batched((seen(each) for each in found if context.matches(each.rel)), CHUNK)
 
 
