@@ -115,7 +115,7 @@ def test_scan_reports_a_directory_that_it_may_not_read(tmp_path, put, monkeypatc
     def read(tree, rel):
         if rel == "closed":
             raise PermissionError(13, "Permission denied")
-        return real(tree, rel)
+        yield from real(tree, rel)
 
     monkeypatch.setattr(Tree, "scan", read)
     odd = {}

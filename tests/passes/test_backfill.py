@@ -177,7 +177,7 @@ def test_directory_that_cannot_be_read_is_counted_said_and_fails(stored, monkeyp
     def read(tree, rel, real=Tree.scan):
         if rel == "2026-11-24":
             raise PermissionError(13, "Permission denied")
-        return real(tree, rel)
+        yield from real(tree, rel)
 
     monkeypatch.setattr(Tree, "scan", read)
     words = ["-c", str(stored.config), "backfill", "finder.latiss"]

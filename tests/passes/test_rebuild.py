@@ -191,7 +191,7 @@ def test_directory_that_cannot_be_read_is_said_and_fails(
     def read(tree, rel, real=Tree.scan):
         if os.path.join(str(tree), rel).rstrip("/") == closed:
             raise PermissionError(13, "Permission denied")
-        return real(tree, rel)
+        yield from real(tree, rel)
 
     monkeypatch.setattr(Tree, "scan", read)
     settings = lived.settings()

@@ -13,6 +13,7 @@ from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.statuses import WhyRemembered
 from dbbbatch.files import names
 from dbbbatch.files.temporary import temporary_path
+from dbbbatch.files.tree import Tree
 from dbbbatch.report import backlog, queries
 from dbbbatch.report.health import Waiting
 from tests.support.site import Site
@@ -155,10 +156,10 @@ def _hanging(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the disk of the buffer hang after the first file."""
     disk, really = threading.Event(), backlog.scan
 
-    def scan(root: str, *args: Any, **more: Any) -> Iterator[Any]:
+    def scan(root: Tree, *args: Any, **more: Any) -> Iterator[Any]:
         for found in really(root, *args, **more):
             yield found
-            if root == str(site.buffer):
+            if root.path == str(site.buffer):
                 disk.wait()
 
     monkeypatch.setattr(backlog, "scan", scan)
