@@ -133,6 +133,26 @@ class Buffer:
             return f"no longer in the buffer: {what}"
         return why_gone(self._root, row, rel)
 
+    def open(self, row: HandoffRow, rel: str) -> int:
+        """Return a descriptor of a file that its writer has closed.
+
+        Raises
+        ------
+        dbbbatch.files.checksum.Changed
+            It is no longer this version, or somebody has it open for writing.
+        OSError
+            It cannot be opened.
+        """
+        path = os.path.join(self._root, rel)
+        what = self.why_gone(row, rel)
+        descriptor = -1 if what else checksum.open_closed(path)
+        if not what and Version.of_file(os.fstat(descriptor)) != Version.of_row(row):
+            os.close(descriptor)
+            what = REPLACED
+        if what:
+            raise checksum.Changed(errno.EAGAIN, what, path)
+        return descriptor
+
     def with_new_inode(self, row: HandoffRow, rel: str) -> HandoffRow | None:
         """Return a row as `with_new_inode` does; nothing for a file behind a link."""
         if self._detours.get(os.path.dirname(rel)):
@@ -141,11 +161,11 @@ class Buffer:
 
 
 def prepare_files(
-    section: Handoff, rows: Sequence[HandoffRow]
+    section: Handoff, rows: Sequence[HandoffRow], *, read: bool
 ) -> Iterator[Prepared | FileFate | None]:
     """Yield what can be said of files before they are sent, in their order.
 
-    Each file is hashed unless that was done for this very version.
+    If `read`, each file is hashed unless that was done for this very version.
 
     Yields
     ------
@@ -157,11 +177,13 @@ def prepare_files(
     TryLater
         The disk, not these files, is at fault.
     """
-    look = partial(_prepare, section, Buffer(section))
-    yield from map_in_order(look, rows, useful_threads(rows, _JOBS))
+    look = partial(_prepare, section, Buffer(section), read)
+    yield from map_in_order(look, rows, useful_threads(rows, _JOBS) if read else 1)
 
 
-def _prepare(section: Handoff, buffer: Buffer, row: HandoffRow) -> Prepared | FileFate | None:
+def _prepare(
+    section: Handoff, buffer: Buffer, read: bool, row: HandoffRow
+) -> Prepared | FileFate | None:
     rel, path = path_of(section, row)
     try:
         if what := buffer.why_gone(row, rel):
@@ -172,22 +194,38 @@ def _prepare(section: Handoff, buffer: Buffer, row: HandoffRow) -> Prepared | Fi
         algorithm, digest = _checksum_of(row)
         if algorithm == section.checksum:
             return Prepared(row, rel, digest)
-        digest = checksum.compute(path, [section.checksum], written=False)[section.checksum]
-        if why_gone(section.buffer, row, rel):
-            return None  # the next scan sees the new version
-        row = row._replace(checksum=checksum.format(section.checksum, digest))
-        return Prepared(row, rel, digest)
-    except (checksum.Changed, Interrupted):
+        item = Prepared(row, rel, "")
+        if read:
+            digest = checksum.compute(path, [section.checksum], written=False)[section.checksum]
+            if why_gone(section.buffer, row, rel):
+                return None  # the next scan sees the new version
+            item.learn(section.checksum, digest)
+        return item
+    except Interrupted:
         return None
-    except FileNotFoundError:
-        return FileFate(SendStatus.VANISHED, "no longer in the buffer")
     except OSError as error:
-        faults.raise_if_general(error, path)
-        try:
-            os.lstat(path)
-        except OSError:
-            return None  # the fault of its directory, which the scan reports
-        return FileFate(SendStatus.FAILED, f"cannot be read: {error.strerror}")
+        return fate_of_unreadable(section, row, error)
+
+
+def fate_of_unreadable(section: Handoff, row: HandoffRow, error: OSError) -> FileFate | None:
+    """Return what an error makes of a file that was read; nothing if the next scan finds it again.
+
+    Raises
+    ------
+    TryLater
+        The disk, not this file, is at fault.
+    """
+    _, path = path_of(section, row)
+    if isinstance(error, checksum.Changed):
+        return None
+    if isinstance(error, FileNotFoundError):
+        return FileFate(SendStatus.VANISHED, "no longer in the buffer")
+    faults.raise_if_general(error, path)
+    try:
+        os.lstat(path)
+    except OSError:
+        return None  # the fault of its directory, which the scan reports
+    return FileFate(SendStatus.UNREADABLE, f"cannot be read: {error.strerror}")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import re
 import urllib.parse
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple
@@ -44,7 +45,7 @@ def _inner_path(value: Any) -> str:
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
-def _remote(value: Any) -> str:
+def _optional_command(value: Any) -> str:
     return fields.command(value) if value else ""
 
 
@@ -241,12 +242,13 @@ class Endpoint:
         "",
         "command that runs {command} at the far end; empty: ssh to `host`, without which the "
         "endpoint is on this machine",
-        _remote,
+        _optional_command,
     )
     transfer: str = option(
-        help="command that copies {file}, {batch} or {files_from} to {dest} or {dest_root}",
-        parse=fields.command,
-        example="scp -Bpq {batch} {user}@{host}:{dest}",
+        "",
+        "command that copies {file}, {batch} or {files_from} to {dest} or {dest_root}; empty: the "
+        "built-in stream, through the connection of `remote`",
+        _optional_command,
     )
     confirm: str | None = option(
         None,
@@ -373,7 +375,18 @@ class Handoff(Source):
     )
     batch_files: int = _count(2000, "most files in one transfer")
     batch_bytes: int = _size("1 GiB", "most bytes in one transfer (a single file may be larger)")
-    streams: int = _count(2, "transfers at a time", 64)
+    streams: int | None = option(
+        None,
+        "transfers at a time; left out: 2 of a command, and of the built-in stream as many as the "
+        "line needs, at most 8",
+        fields.number(1, 64),
+        example=2,
+    )
+    bandwidth: float | None = option(
+        "",
+        'most that the built-in stream sends, as "200 Mbit/s" or "25 MB/s"; empty: no limit',
+        fields.rate,
+    )
     timeout: float = _duration("2 min", "time limit of a transfer, in addition to bytes / min_rate")
     min_rate: int = _size("1 MB", "slowest acceptable rate of a transfer, bytes a second")
     success_codes: tuple[int, ...] = option(
@@ -400,6 +413,11 @@ class Handoff(Source):
         "7d", "age at which leftovers of killed passes are removed from staging"
     )
 
+    @property
+    def has_stream(self) -> bool:
+        """Whether the built-in stream sends its files, and no command does."""
+        return not self.endpoint.transfer
+
     def far_path(self, key: str) -> ConfiguredPath:
         """Return the directory that a key of the endpoint names."""
         where = f"[{self.label}.endpoint] {key}"
@@ -412,9 +430,38 @@ class Handoff(Source):
         commands = {key: getattr(self.endpoint, key) for key in ("remote", "transfer", "confirm")}
         for problem in template.command_problems(commands, self.endpoint.placeholders):
             yield f"[{self.label}.endpoint] {problem}"
+        yield from self._problems_of_stream() if self.has_stream else self._problems_of_command()
         staging, buffer = self.far_path("staging"), self.far_path("buffer")
         if staging.overlaps(buffer):
             yield f"{staging} and {buffer}: neither may lie in the other"
+
+    def _problems_of_command(self) -> Iterator[str]:
+        if self.bandwidth is not None:
+            yield (
+                f"[{self.label}] bandwidth: limits the built-in stream only; leave it out, and "
+                f"give the command of [{self.label}.endpoint] transfer an option of its own"
+            )
+
+    def _problems_of_stream(self) -> Iterator[str]:
+        """Yield keys that only a command would use: one may be `transfer`, written wrong."""
+        from dbbbatch.process import template
+
+        if self.success_codes != (0,):
+            yield (
+                f"[{self.label}] success_codes: the built-in stream has no exit code; leave it "
+                f"out, or set [{self.label}.endpoint] transfer"
+            )
+        endpoint = self.endpoint
+        used = {"host", "user"}
+        for text in filter(None, (endpoint.remote, endpoint.confirm)):
+            with suppress(ValueError):  # reported above
+                used |= template.parse_command(text).placeholders
+        known = [key.name for key in fields.declared(Endpoint)]
+        for name in sorted(endpoint.placeholders.keys() - used - set(known)):
+            yield (
+                f"[{self.label}.endpoint] {name}: no command uses it, and without `transfer` the "
+                f"built-in stream sends the files{fields.nearest(name, known)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -465,7 +465,7 @@ def _far_end(where: str, handoff: Handoff) -> Checked:
 
 
 def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
-    """Send a file of ours from the buffer by the configured command, and place it, as a pass."""
+    """Send a file of ours from the buffer, and place it, as a pass does."""
     from dbbbatch.areas.endpoint.session import Refused
     from dbbbatch.areas.endpoint.transfer import Sender
     from dbbbatch.passes.handoff.delivery import attempt_prefix, lists_directory
@@ -494,6 +494,8 @@ def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
         if ours:
             with suppress(OSError):
                 os.rmdir(lists)
-    what = "it sends a file from the buffer, which can be placed there"
-    yield Checked(f"{endpoint} transfer", what, problem)
+    way = "the built-in stream" if handoff.has_stream else "the command"
+    what = f"{way} sends a file from the buffer, which can be placed there"
+    note = "left out: the built-in stream sends the files" if handoff.has_stream else ""
+    yield Checked(f"{endpoint} transfer", what, problem, note=note)
     yield Checked(f"[{handoff.label}] min_free", "staging has so much free space", free, later=True)

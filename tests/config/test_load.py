@@ -456,6 +456,36 @@ def test_a_host_is_reached_by_ssh_unless_a_command_is_given(write, keys, remote)
     assert found.startswith("ssh -o BatchMode=yes ") == ("host" in keys and "remote" not in keys)
 
 
+@pytest.mark.parametrize(
+    ("handoff", "endpoint", "problem"),
+    [
+        ("success_codes = [0, 24]", "", "[handoff.a] success_codes: the built-in stream has no"),
+        ("", 'tranfser = "cp {batch} {dest}"', "[handoff.a.endpoint] tranfser: no command uses it"),
+        ("", 'tranfser = "cp {batch} {dest}"', "did you mean 'transfer'?"),
+        ("", 'partials = "x"', "[handoff.a.endpoint] partials: no command uses it"),
+        (
+            'bandwidth = "1 MB/s"',
+            'transfer = "cp {batch} {dest}"',
+            "[handoff.a] bandwidth: limits the built-in stream only",
+        ),
+    ],
+)
+def test_a_key_that_its_way_of_sending_does_not_know_is_refused(write, handoff, endpoint, problem):
+    text = HANDOFF.replace('transfer = "scp {batch} {host}:{dest}"', endpoint)
+    text = text.replace("[handoff.a]", f"[handoff.a]\n{handoff}")
+    with pytest.raises(ConfigError) as caught:
+        refuse(write(SITE + text))
+    assert problem in str(caught.value)
+
+
+def test_without_a_command_the_built_in_stream_sends_the_files(write):
+    text = HANDOFF.replace('transfer = "scp {batch} {host}:{dest}"', 'port = 1\nuser = "u"')
+    text += 'remote = "ssh -p {port} {host} {command}"\n'
+    handoff = load.load(write(SITE + text)).handoff["a"]
+    assert handoff.has_stream
+    assert not load.load(write(SITE + HANDOFF)).handoff["a"].has_stream
+
+
 # ---- [alert] -----------------------------------------------------------------------------------
 
 

@@ -64,6 +64,10 @@ def command(site: Site) -> list[str]:
     return [sys.executable, str(TOP / "bin" / "dbb-handoff"), "-c", str(site.config)]
 
 
+def find(site: Site) -> list[str]:
+    return [sys.executable, str(TOP / "bin" / "dbb-finder"), "-c", str(site.config)]
+
+
 def look(site: Site) -> Mapping[str, Any]:
     return picture.disk(site.root) | picture.tables(site.database_url, site.root)
 
@@ -102,10 +106,7 @@ def test_a_handoff_whose_files_the_finder_takes_at_once(
     sweep: Callable[..., Swept], databases: Databases, backend: str
 ) -> None:
     # It does so before the next pass asks what came of them: none is placed a second time.
-    def finder(site: Site) -> list[str]:
-        return [sys.executable, str(TOP / "bin" / "dbb-finder"), "-c", str(site.config)]
-
-    swept = sweep(sites(databases, backend), command, look, then=finder, every=8)
+    swept = sweep(sites(databases, backend), command, look, then=find, every=8)
     names = [name for name in FILES if not name.endswith(".tmp")]
     assert {f"archive/storage/{name}" for name in names} <= swept.seen.keys()
     assert not {f"archive/buffer/{name}" for name in names} & swept.seen.keys()
@@ -119,6 +120,67 @@ def test_a_handoff_by_rsync_over_ssh(
     make = sites(databases, backend, ssh_server, {"transfer": ssh_server.rsync})
     # Each thing said to it counts too: the conversation breaks off anywhere.
     sweep(make, command, look, every=16, streams=True)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+class TestByTheStream:
+    """What is read of a file becomes known only while it is sent."""
+
+    #: No command: the built-in stream.
+    STREAM: Mapping[str, str] = {"transfer": ""}
+
+    def test_on_one_machine(
+        self, sweep: Callable[..., Swept], databases: Databases, backend: str
+    ) -> None:
+        sweep(sites(databases, backend, endpoint=self.STREAM), command, look, every=16)
+
+    def test_over_ssh(
+        self,
+        sweep: Callable[..., Swept],
+        databases: Databases,
+        backend: str,
+        ssh_server: SshServer,
+    ) -> None:
+        # The far end lives on, and the conversation breaks off anywhere, also within the stream.
+        make = sites(databases, backend, ssh_server, self.STREAM)
+        sweep(make, command, look, every=8, streams=True)
+
+    @pytest.mark.parametrize("spare", [[], ["env", "dbb"]])
+    def test_to_a_receiver(
+        self,
+        sweep: Callable[..., Swept],
+        databases: Databases,
+        backend: str,
+        spare: list[str],
+    ) -> None:
+        make = sites(databases, backend, endpoint=self.STREAM, receiver=True)
+        sweep(make, command, look, every=16, streams=bool(spare), spare=spare)
+
+    def test_by_several_at_a_time(
+        self, sweep: Callable[..., Swept], databases: Databases, backend: str
+    ) -> None:
+        make = sites(databases, backend, endpoint=self.STREAM, streams=2, batch_files=1)
+        sweep(make, command, look, every=64)
+
+    def test_with_files_that_the_finder_takes_at_once(
+        self, sweep: Callable[..., Swept], databases: Databases, backend: str
+    ) -> None:
+        # Before the next pass asks what came of them: none is placed a second time.
+        make = sites(databases, backend, endpoint=self.STREAM)
+        swept = sweep(make, command, look, then=find, every=8)
+        assert not {f"archive/buffer/{name}" for name in FILES} & swept.seen.keys()
+
+    def test_with_files_that_are_there_already(
+        self, sweep: Callable[..., Swept], databases: Databases, backend: str
+    ) -> None:
+        # They are read to be compared, and not sent.
+        @contextmanager
+        def make(directory: Path) -> Iterator[Site]:
+            with sites(databases, backend, endpoint=self.STREAM)(directory) as site:
+                site.put(HELD, b"data", site.far_buffer)
+                yield site
+
+        sweep(make, command, look, every=16)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

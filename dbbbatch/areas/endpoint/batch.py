@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -11,19 +12,26 @@ from typing import Any, NamedTuple
 
 from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.errors import DbbError
+from dbbbatch.files import checksum
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
     """A file of the buffer that is ready to be sent.
 
     Its row has the inode and the checksum of what was read; `rel` is its path relative to the
-    buffer, `digest` is hexadecimal, by the configured algorithm.
+    buffer, `digest` is hexadecimal, by the configured algorithm. That is empty while the file was
+    not read: the built-in stream reads it while it is sent.
     """
 
     row: HandoffRow
     rel: str
     digest: str
+
+    def learn(self, algorithm: str, digest: str) -> None:
+        """Note what its content is."""
+        self.digest = digest
+        self.row = self.row._replace(checksum=checksum.format(algorithm, digest))
 
     @property
     def raw(self) -> bytes:
@@ -46,8 +54,10 @@ class SendStatus(StrEnum):
 
     #: Verified in the endpoint's buffer.
     DELIVERED = "DELIVERED"
-    #: It cannot be read here or did not arrive, though nothing else is wrong.
+    #: It did not arrive, though nothing else is wrong.
     FAILED = "FAILED"
+    #: It cannot be read here.
+    UNREADABLE = "UNREADABLE"
     #: It arrived, and cannot be placed though other files can.
     UNPLACED = "UNPLACED"
     #: It is no longer in the buffer, or no longer this version.
@@ -79,12 +89,15 @@ class Batch:
         Its row in `transfer_batch`.
     failed_before : `bool`
         Its files failed before, alone or with others.
+    long : `bool`
+        It is a single file that takes long by itself.
     """
 
     attempt: str
     items: list[Prepared]
     number: int = 0
     failed_before: bool = False
+    long: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -98,6 +111,8 @@ class TransferResult:
 
     Attributes
     ----------
+    recorded : `~concurrent.futures.Future` or `None`
+        Done when it is recorded what was read while it was sent: before, nothing may be placed.
     fate_of : `dict` [ `int`, `FileFate` ]
         What came of the files, by the id of their row.
     trouble : `DbbError` or `None`
@@ -115,6 +130,7 @@ class TransferResult:
     """
 
     batch: Batch
+    recorded: Future[None] | None = None
     fate_of: dict[int, FileFate] = field(default_factory=dict)
     trouble: DbbError | None = None
     unknown: bool = False

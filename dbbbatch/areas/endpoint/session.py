@@ -353,11 +353,6 @@ class Session:
             Seconds for which the far end may take nothing; a transfer may last as long as it takes.
         pace : `~collections.abc.Callable`, optional
             Called before each block with its length; may wait.
-
-        Raises
-        ------
-        Interrupted
-            The pass must end (`checksum.heeding`).
         """
         self.open()
         assert self._process is not None

@@ -2,7 +2,8 @@
 
 A `Sender` has a session with the far end and sends one batch after the other. The streams of a pass
 are several of them, in threads. What is sent, and what came of it, is in `batch`; how it is sent is
-the matter of a `TransferCommand`. `Sender.send` raises nothing, so that no thread ends unnoticed.
+the matter of a `TransferCommand`, or else of a `TransferStream`. `Sender.send` raises nothing, so
+that no thread ends unnoticed.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from dbbbatch.areas.buffer import why_gone
+from dbbbatch.areas.buffer import prepare_files, why_gone
 from dbbbatch.areas.endpoint import session
 from dbbbatch.areas.endpoint.batch import Batch, FileFate, Prepared, SendStatus, TransferResult
 from dbbbatch.areas.endpoint.charge import Evidence
+from dbbbatch.areas.endpoint.line import Line
 from dbbbatch.areas.endpoint.space import SpaceBudget
 from dbbbatch.areas.endpoint.transfer_command import TransferCommand, time_limit
+from dbbbatch.areas.endpoint.transfer_stream import TransferStream
 from dbbbatch.config import fields
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database.models.handoff import HandoffRow
@@ -30,7 +35,7 @@ from dbbbatch.process import template
 
 #: The fate of what did not arrive although its command succeeded.
 _NOT_WHOLE = FileFate(
-    SendStatus.FAILED, "it did not arrive whole although the transfer command reported success"
+    SendStatus.FAILED, "it did not arrive whole although the transfer reported success"
 )
 
 
@@ -43,6 +48,7 @@ def endpoint_address(section: Handoff) -> session.EndpointAddress:
         remote=template.parse_command(endpoint.remote) if endpoint.remote else None,
         values={name: os.fsencode(value) for name, value in endpoint.placeholders.items()},
         algorithm=section.checksum,
+        unpacks=section.has_stream,
     )
 
 
@@ -58,10 +64,22 @@ def probe_of_directory(section: Handoff, directory: str) -> str:
 
 @dataclass(frozen=True)
 class Shared:
-    """What those have in common that send at the same time."""
+    """What those have in common that send at the same time.
+
+    Attributes
+    ----------
+    room : `SpaceBudget`
+    evidence : `Evidence`
+    line : `Line`
+        Whoever sends by the built-in stream uses it.
+    record : `~collections.abc.Callable`
+        Has recorded what was read of the files of a batch; it returns what says when that is done.
+    """
 
     room: SpaceBudget = field(default_factory=SpaceBudget)
     evidence: Evidence = field(default_factory=Evidence)
+    line: Line = field(default_factory=lambda: Line(1))
+    record: Callable[[TransferResult], Future[None]] | None = None
 
 
 class Sender:
@@ -88,8 +106,13 @@ class Sender:
         self._section = section
         shared = shared or Shared()
         self._room, self._evidence = shared.room, shared.evidence
+        self._line, self._record = shared.line, shared.record
         self.session = kept or session.Session(endpoint_address(section))
-        self._command = TransferCommand(section, self.session, lists)
+        self._way: TransferCommand | TransferStream = (
+            TransferStream(section, self.session, self._line)
+            if section.has_stream
+            else TransferCommand(section, self.session, lists)
+        )
 
     def send(self, batch: Batch) -> TransferResult:
         """Send a batch, and return what came of it."""
@@ -116,7 +139,7 @@ class Sender:
 
     def clean(self, attempt: str) -> None:
         """Remove what is left of an attempt at the far end and here."""
-        self._command.clean(attempt)
+        self._way.clean(attempt)
         self.session.clean(attempt, self._section.timeout)
 
     def verify_and_place(
@@ -145,7 +168,12 @@ class Sender:
             self.place(attempt, right, result)
 
     def place(self, attempt: str, items: Sequence[Prepared], result: TransferResult) -> None:
-        """Place files that were verified, and note what came of them in the result."""
+        """Place files that were verified, and note what came of them in the result.
+
+        Recovery knows what was placed by the record of what was read: it waits for that.
+        """
+        if result.recorded:
+            result.recorded.result()
         placed = self.session.place_files(attempt, self._limit(items))
         if placed.kept:
             self.spare_bytes()
@@ -212,20 +240,25 @@ class Sender:
         self._account(result, failures)
         failed = [item for item, _ in result.having(SendStatus.FAILED)]
         self._forget_partials(batch, failed, failures)
-        self._excuse(result, failures)
+        if isinstance(self._way, TransferCommand):
+            self._excuse(result, failures)
+        elif len(batch.items) == 1 and not self._evidence.sent:
+            # Nothing shows yet that another file would have arrived.
+            for item in failed:
+                result.settle(item, SendStatus.POSTPONED, result.fate_of[item.row.id].reason)
 
     def _prepare(self, batch: Batch, result: TransferResult) -> list[Prepared]:
         """Make the attempt's directory; return what is not in the endpoint's buffer yet."""
-        links = self._command.numbered_directories(batch.items)
+        links = self._way.numbered_directories(batch.items)
         rels = [item.raw for item in batch.items]
         # What the buffer has already is read there, which takes time.
         free, taken = self.session.begin(batch.attempt, rels, links, self._limit(batch.items))
         to_send = []
         for item in batch.items:
-            if item.raw in taken:
-                _compare_taken(item, taken[item.raw], result)
-            else:
+            if item.raw not in taken:
                 to_send.append(item)
+            elif item.digest or self._read(item, result):
+                _compare_taken(item, taken[item.raw], result)
         wanted = sum(item.size_bytes for item in to_send)
         spare = self._room.reserve(batch.attempt, wanted, self._spare(free), self.spare_bytes)
         if wanted <= spare:
@@ -242,18 +275,35 @@ class Sender:
         self, batch: Batch, items: Sequence[Prepared], result: TransferResult, *, again: bool
     ) -> dict[int, FileFate]:
         """Send, verify and place files; return the failures of commands, by id."""
-        result.transfer_started = result.transfer_started or _now()
-        began = time.monotonic()
-        try:
-            failures = self._command.send(batch, items, result)
-        finally:
-            result.transfer_duration = (result.transfer_duration or 0) + time.monotonic() - began
+        with self._line.use(long=batch.long) if self._section.has_stream else nullcontext():
+            result.transfer_started = result.transfer_started or _now()
+            began = time.monotonic()
+            try:
+                failures = self._way.send(batch, items, result)
+            finally:
+                spent = time.monotonic() - began
+                result.transfer_duration = (result.transfer_duration or 0) + spent
         if failures:
             self.session.end(batch.attempt)
+        if self._record and self._section.has_stream:
+            result.recorded = self._record(result)
         result.place_started, began = _now(), time.monotonic()
+        whole = [item for item in items if item.row.id not in result.fate_of]
+        items, again = whole, again or len(whole) != len(items)
         self.verify_and_place(batch.attempt, items, result, again=again, cut_off=result.cut_off)
         result.place_duration = time.monotonic() - began
         return failures
+
+    def _read(self, item: Prepared, result: TransferResult) -> bool:
+        """Read a file of whose name the far end has one; return whether it can be compared."""
+        (found,) = prepare_files(self._section, [item.row], read=True)
+        if isinstance(found, Prepared):
+            item.row, item.digest = found.row, found.digest
+        elif found:
+            result.settle(item, *found)
+        else:
+            result.settle(item, SendStatus.LATER, "not sent: it changes")
+        return bool(item.digest)
 
     def _finished(self, attempt: str, items: Sequence[Prepared]) -> list[Prepared]:
         """Return the files that arrived with time and permissions of their sources.
@@ -345,10 +395,10 @@ class Sender:
         version = Version.of_file(status)
         item = Prepared(HandoffRow(*names.split(rel), *version), rel, made.hexdigest())
         batch = Batch(attempt, [item])
-        links = self._command.numbered_directories(batch.items)
+        links = self._way.numbered_directories(batch.items)
         self.session.begin(attempt, [item.raw], links)
         try:
-            failures = self._command.send(batch, [item], TransferResult(batch))
+            failures = self._way.send(batch, [item], TransferResult(batch))
             if failures:
                 self.session.end(attempt)
             if self.session.verify(attempt, [item], self._limit([item])):
@@ -365,7 +415,7 @@ class Sender:
         self, batch: Batch, items: Sequence[Prepared], failures: Mapping[int, FileFate]
     ) -> bool:
         """Remove what was kept of files that failed though the line held; return if any was."""
-        partials = self._command.partials
+        partials = self._way.partials
         failed = [
             item.raw
             for item in items

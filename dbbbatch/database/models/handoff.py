@@ -326,6 +326,11 @@ class HandoffFile(Table):
         change(cls, sums, sets=("checksum", "inode"))
 
     @classmethod
+    def read(cls, sums: Sequence[tuple[int, int, str | None]]) -> None:
+        """Record checksums of files that are still FOUND and this version: id, inode, checksum."""
+        change(cls, sums, ("id", "inode"), ("checksum",), before=[FOUND])
+
+    @classmethod
     def delivered(cls, files: Sequence[tuple[int, int, str | None]]) -> set[int]:
         """Record that files are verified in the endpoint's buffer: id, inode and checksum as sent.
 

@@ -112,6 +112,27 @@ class TransferBatch(Table):
             cls.update(**known).where(cls.id == batch).execute()
 
     @classmethod
+    def read(cls, batch: int, sums: Sequence[tuple[int, str]]) -> None:
+        """Record what was sent of each file of a batch: its id and checksum, '' if it was not."""
+        change(
+            TransferAttempt,
+            [(batch, number, checksum) for number, checksum in sums],
+            ("batch_id", "handoff_file_id"),
+            ("checksum",),
+        )
+
+    @classmethod
+    def was_read(cls, batch: int) -> bool:
+        """Return whether it is known of each file of an open batch what was sent of it."""
+        return (
+            execute(
+                "SELECT 1 FROM transfer_attempt WHERE batch_id = ? AND checksum IS NULL LIMIT 1",
+                (batch,),
+            ).fetchone()
+            is None
+        )
+
+    @classmethod
     def settle(cls, batch: int, outcomes: Sequence[tuple[int, str, str]]) -> None:
         """Record the result of a batch, and of each file: id, outcome, reason."""
         change(
@@ -138,7 +159,8 @@ class TransferAttempt(Table):
         DELIVERED, FAILED, CONFLICT, VANISHED or LATER.
     checksum : `str` or `None`
         Of the content that is sent, until the outcome is known; the file may be replaced
-        meanwhile.
+        meanwhile. `None`: that is not known yet, and nothing of the batch was placed; '': it was
+        left out.
     """
 
     batch_id = peewee.BigIntegerField()

@@ -2,9 +2,11 @@
 
 intend   Insert the batch and its files, with the name of a directory in staging, never used twice.
 act      Send the files to that directory, verify them there, place them in the endpoint's buffer.
+         What the built-in stream reads of a file is recorded between sending and placing.
 record   What came of each file. Those that are DELIVERED now are the intent of `holding`.
 recover  Is the directory in staging? It is the receipt: what was verified there and has left it was
-         placed, what arrived is verified and placed, and the rest is sent again.
+         placed, what arrived is verified and placed, and the rest is sent again. All is sent again
+         if it is not recorded what was read: nothing was placed.
 """
 
 from __future__ import annotations
@@ -33,7 +35,15 @@ from dbbbatch.passes.handoff.holding import Originals
 from dbbbatch.process import family
 
 #: The outcomes that `transfer_attempt` records under another name.
-_RECORDED_AS = {SendStatus.UNPLACED: "FAILED", SendStatus.POSTPONED: "LATER"}
+_RECORDED_AS = {
+    SendStatus.UNREADABLE: "FAILED",
+    SendStatus.UNPLACED: "FAILED",
+    SendStatus.POSTPONED: "LATER",
+}
+
+
+#: The outcomes of files that failed.
+_FAILURES = (SendStatus.FAILED, SendStatus.UNREADABLE, SendStatus.UNPLACED)
 
 
 def lists_directory(state: str) -> str:
@@ -94,6 +104,22 @@ class Delivery:
         result.settle_rest(SendStatus.LATER, result.error)
         return result
 
+    def record_read(self, result: TransferResult) -> None:
+        """Record what was read of the files of a batch while they were sent."""
+        batch = result.batch
+        read = [item.row for item in batch.items if item.digest]
+        sent = {item.row.id for item in result.unsettled()}
+        sums = [
+            (item.row.id, (item.row.checksum or "") if item.row.id in sent else "")
+            for item in batch.items
+        ]
+
+        def write() -> None:
+            HandoffFile.read([(row.id, row.inode, row.checksum) for row in read])
+            TransferBatch.read(batch.number, sums)
+
+        connect.write(write)
+
     def record(self, result: TransferResult) -> None:
         """Record what came of a batch; move delivered originals on, and give files up."""
         batch, counts = result.batch, self.context.counts
@@ -108,9 +134,11 @@ class Delivery:
         conflicts = [(item.row.id, why, wait) for item, why in result.having(SendStatus.CONFLICT)]
         postponed = [(item.row.id, why, wait) for item, why in result.having(SendStatus.POSTPONED)]
         suspects = result.suspects
-        charged = [SendStatus.UNPLACED] if suspects else [SendStatus.FAILED, SendStatus.UNPLACED]
+        charged = [SendStatus.UNREADABLE, SendStatus.UNPLACED]
+        charged += [] if suspects else [SendStatus.FAILED]
         failed = [(item.row, why) for item, why in result.having(*charged)]
         old_conflicts = self._old_conflicts(result)
+        read = [item.row for item in delivered] if self._section.has_stream else []
         given_up = self.failures.given_up(failed) + old_conflicts
         outcomes = [
             (number, _RECORDED_AS.get(fate.status, fate.status.value), fate.reason)
@@ -118,6 +146,8 @@ class Delivery:
         ]
 
         def write() -> set[int]:
+            if not result.recorded:  # those that the endpoint's buffer has were read
+                HandoffFile.read([(row.id, row.inode, row.checksum) for row in read])
             recorded = self.originals.intend(delivered)
             HandoffFile.vanished(gone)
             HandoffFile.conflicting(conflicts)
@@ -197,7 +227,7 @@ class Delivery:
         """Find out how far a batch came, and finish what has arrived."""
         family.end_naming(row.attempt.encode())
         items = []
-        for file in rows:  # they were in a batch, so they have a checksum
+        for file in rows:  # it is known what was sent of them, so they have a checksum
             _, digest = checksum.parse(file.checksum or "")
             items.append(Prepared(file, buffer.path_of(self._section, file)[0], digest))
         for directory in {"", *(item.directory for item in items)}:
@@ -208,7 +238,9 @@ class Delivery:
         sender.session.end(row.attempt)
         state = sender.session.take_over(row.attempt)
         taken_over = f"{row.attempt}.r"
-        if state == "verified":
+        if not connect.read(TransferBatch.was_read, row.id):
+            items = []
+        elif state == "verified":
             receipt = sender.session.receipt(taken_over)
             sender.place(taken_over, [item for item in items if item.raw in receipt], result)
         elif state == "arrived" and items:
@@ -248,7 +280,7 @@ class Delivery:
             names.counted(len(result.batch.items), "file"),
             names.counted(result.batch.size_bytes, "byte"),
             len(list(result.having(SendStatus.DELIVERED))),
-            len(list(result.having(SendStatus.FAILED, SendStatus.UNPLACED))),
+            len(list(result.having(*_FAILURES))),
             f", {rate / 1e6:.1f} MB/s" if rate else "",
             f": {result.error}" if result.error else "",
         )

@@ -1,11 +1,11 @@
 """How much of the built-in stream at a time: how many streams, and how large a batch.
 
-Pure functions: what was measured goes in, what follows comes out.
+Functions of what was measured; `Pace` measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 #: The most streams that a pass chooses by itself.
@@ -20,6 +20,9 @@ _WORTHWHILE = 1.1
 
 #: The share of the processors' time from which on a further stream only takes from the others.
 _BUSY = 0.85
+
+#: Seconds for which a rate is measured.
+_MEASURED_SECONDS = 2.0
 
 #: What the work for one more file is worth in bytes, where rates are compared.
 BYTES_PER_FILE = 64 << 10
@@ -68,6 +71,67 @@ def wanted_streams(streams: int, rates: Mapping[int, float], busy: float) -> int
         return streams
     more = rates.get(streams + 1)
     return streams + 1 if more is None or more >= rate * _WORTHWHILE else streams
+
+
+def _busy_processors() -> float:
+    """Return which share of their time the processors here were busy since this was asked last."""
+    import psutil
+
+    return float(psutil.cpu_percent()) / 100
+
+
+class Pace:
+    """How many streams a pass uses, by the rates that it finds.
+
+    Parameters
+    ----------
+    streams : `int`
+        How many at first.
+    busy : `~collections.abc.Callable`, optional
+        Returns which share of their time the processors were busy since it was called last.
+    """
+
+    def __init__(self, streams: int, busy: Callable[[], float] = _busy_processors) -> None:
+        self._streams = streams
+        self._busy = busy
+        self._rates: dict[int, float] = {}
+        self._files = 0
+        self._starved = True
+        self._since, self._sent = 0.0, 0
+
+    def begin(self, round_trip: float) -> None:
+        """Choose how many streams to begin with, by the seconds that an answer takes."""
+        self._streams = first_streams(round_trip)
+
+    def count(self, files: int, *, starved: bool) -> None:
+        """Count the files of a batch that has ended.
+
+        If the line was `starved` because no batch was ready, its rate says nothing about the line.
+        """
+        self._files += files
+        self._starved = self._starved or starved
+
+    def streams(self, sent: int, now: float) -> int:
+        """Return how many streams to use from now on.
+
+        Parameters
+        ----------
+        sent : `int`
+            Bytes that were sent in all.
+        now : `float`
+            Seconds, of any clock that never goes back.
+        """
+        spent = now - self._since
+        if not self._starved and spent < _MEASURED_SECONDS:
+            return self._streams
+        busy = self._busy()
+        if not self._starved:
+            work = sent - self._sent + self._files * BYTES_PER_FILE
+            self._rates[self._streams] = work / spent
+            self._streams = wanted_streams(self._streams, self._rates, busy)
+        self._files, self._starved = 0, False
+        self._since, self._sent = now, sent
+        return self._streams
 
 
 def first_size(limit: BatchSize) -> BatchSize:

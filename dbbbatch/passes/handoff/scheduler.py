@@ -27,6 +27,7 @@ from dbbbatch.files import faults, names
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import Delivery
 from dbbbatch.passes.handoff.due_files import DueFiles
+from dbbbatch.passes.handoff.pace import BatchSize, first_size, next_size
 from dbbbatch.passes.handoff.scanning import scanned
 from dbbbatch.passes.handoff.streams import KeptSession, Streams
 
@@ -126,6 +127,8 @@ class Scheduler:
         self._others = 0
         # Batches that had no room; the next one is the last.
         self._smaller: list[list[Prepared]] = []
+        self._limit = BatchSize(section.batch_files, section.batch_bytes)
+        self._size = first_size(self._limit) if section.has_stream else self._limit
         self._out_of_space = 0
         self._no_room: TryLater | None = None
         self._fruitless = 0
@@ -142,6 +145,9 @@ class Scheduler:
         try:
             while (action := next_action(self._state())) is not Action.END:
                 steps[action]()
+                for recording in self._streams.to_record():
+                    self._delivery.record_read(recording.result)
+                    recording.done.set_result(None)
                 for result in self._streams.finished():
                     self._settle(result)
             if done := self._streams.cleaned():
@@ -246,6 +252,7 @@ class Scheduler:
         if not items or not self._streams.connected():
             return
         batch = self._delivery.intend(items, failed_before=failed_before)
+        batch.long = len(items) == 1 and batch.size_bytes > self._size.size_bytes
         self._under_way.update(item.row.id for item in items)
         self._streams.send(batch)
         self.context.bar.doing("sending", len(items), batch.size_bytes)
@@ -261,20 +268,22 @@ class Scheduler:
             self._others = 0
             if row := failed_before.peek():
                 together = connect.read(TransferBatch.failed_with, row.id)
-                most = min(self._most_retried, self._section.batch_files)
+                most = min(self._most_retried, self._size.files)
                 if together > 1:
                     most = min(most, together // 2)
                 return self._take(failed_before, most), True
-        return self._take(self._new, self._section.batch_files), False
+        return self._take(self._new, self._size.files), False
 
     def _take(self, queue: DueFiles, files: int) -> list[Prepared]:
         """Take the next files, in order, until a batch is full; prepare them."""
-        rows = queue.take(files, self._section.batch_bytes)
+        rows = queue.take(files, self._size.size_bytes)
         # Those of a conflict come back again and again.
         if any(row.id <= self._backlog and not row.conflict_since for row in rows):
             self._backlog_goes = self._backlog_goes or queue is self._new
-        self.context.bar.doing("reading", len(rows), sum(row.size_bytes for row in rows))
-        found = list(buffer.prepare_files(self._section, rows))
+        read = not self._section.has_stream
+        if read:
+            self.context.bar.doing("reading", len(rows), sum(row.size_bytes for row in rows))
+        found = list(buffer.prepare_files(self._section, rows, read=read))
         self._delivery.failures.record_prepared(rows, found)
         self._suspects.difference_update(
             row.id for row, item in zip(rows, found, strict=True) if isinstance(item, FileFate)
@@ -287,6 +296,7 @@ class Scheduler:
     def _settle(self, result: TransferResult) -> None:
         """Record what came of a batch, move delivered originals on, and note what follows."""
         self._delivery.record(result)
+        self._resize(result)
         ids = {item.row.id for item in result.batch.items}
         if result.no_room:
             self._divide(result)
@@ -302,6 +312,15 @@ class Scheduler:
             self._failed_before.rewind()
         if not result.unknown:
             self._streams.clean(result.batch)
+
+    def _resize(self, result: TransferResult) -> None:
+        """Choose how much goes into the next batch, by the time that one took."""
+        if not self._section.has_stream or not result.place_duration:
+            return
+        batch, size = result.batch, self._size
+        full = len(batch.items) >= size.files or 2 * batch.size_bytes >= size.size_bytes
+        spent = result.place_duration + (result.transfer_duration or 0)
+        self._size = next_size(size, spent, self._limit, full=full)
 
     def _divide(self, result: TransferResult) -> None:
         """Send a batch for which there was no room in two halves, unless it is one file."""

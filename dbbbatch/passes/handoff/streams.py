@@ -1,29 +1,37 @@
 """The streams of a handoff: threads that each send one batch after the other, over a session each.
 
 A session is opened when there is a batch for it: a small pass makes one connection. While the
-process lingers one session stays open for its next pass. Nothing here uses the database.
+process lingers one session stays open for its next pass. Nothing here uses the database: what must
+be recorded while a batch is under way is handed to the thread that does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple
 
 from dbbbatch.areas.endpoint.batch import Batch, TransferResult
 from dbbbatch.areas.endpoint.charge import Evidence
+from dbbbatch.areas.endpoint.line import Line
 from dbbbatch.areas.endpoint.session import Away, Session
 from dbbbatch.areas.endpoint.transfer import Sender, Shared
 from dbbbatch.config.sections import Handoff
 from dbbbatch.errors import DbbError
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import lists_directory
+from dbbbatch.passes.handoff.pace import MOST_STREAMS, Pace
 from dbbbatch.process import run
 
 #: Seconds after which a waiting pass checks whether it is to stop.
 _WAIT_STEP = 0.2
+
+#: Transfers at a time of a command, unless the configuration says how many.
+_STREAMS_OF_COMMAND = 2
 
 
 class KeptSession:
@@ -50,11 +58,22 @@ class KeptSession:
             _close(session)
 
 
+class ToRecord(NamedTuple):
+    """What is to be recorded of a batch under way, and what is done then."""
+
+    result: TransferResult
+    done: Future[None]
+
+
 class Streams:
     """Sends batches at the same time.
 
     The function `act` sends a batch with a sender, and raises nothing. The session that `kept` has
     is used first; one is left there when the streams are closed in good order.
+
+    Of the built-in stream as many batches are on the line as the configuration says, or else as
+    `Pace` finds useful. Then one more is under way, whose files the far end verifies and places
+    meanwhile.
 
     Attributes
     ----------
@@ -73,13 +92,21 @@ class Streams:
         self._act = act
         self._kept = kept
         self._lists = lists_directory(context.settings.site.state)
-        self._shared = Shared()
+        adapts = section.has_stream and section.streams is None
+        width = 1 if adapts else section.streams or _STREAMS_OF_COMMAND
+        self._line = Line(width, section.bandwidth)
+        self._pace = Pace(width) if adapts else None
+        self._shared = Shared(line=self._line, record=self._record)
         self.trouble: DbbError | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._connecting: Future[DbbError | None] | None = None
         self._batches: list[Future[TransferResult]] = []
         self._cleaning: list[Future[int | None]] = []
         self._idle: list[Sender] = []
+        self._lent = 0
+        self._returned = threading.Condition()
+        self._news = threading.Event()
+        self._recordings: queue.SimpleQueue[ToRecord] = queue.SimpleQueue()
         self._closing = False
         context.on_second_signal(run.end_all)
 
@@ -96,12 +123,13 @@ class Streams:
     @property
     def wants_more(self) -> bool:
         """Whether a further batch should be made ready: one is kept in reserve."""
-        return len(self._batches) <= self._section.streams
+        return len(self._batches) <= self._sessions
 
     def start(self) -> None:
         """Begin to connect, if that has not begun."""
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(self._section.streams, "stream")
+            most = MOST_STREAMS + 1 if self._pace else self._sessions
+            self._executor = ThreadPoolExecutor(most, "stream")
             self._connecting = self._executor.submit(self._connect)
 
     def connected(self) -> bool:
@@ -115,7 +143,8 @@ class Streams:
         """Send a batch as soon as a stream is free."""
         self.start()
         assert self._executor is not None
-        self._batches.append(self._executor.submit(self._send, batch))
+        self._batches.append(future := self._executor.submit(self._send, batch))
+        future.add_done_callback(lambda _: self._news.set())
 
     def clean(self, batch: Batch) -> None:
         """Remove what is left of a batch in staging, as soon as a stream is free."""
@@ -128,11 +157,23 @@ class Streams:
             self._batches.remove(future)
             result = future.result()
             self.trouble = self.trouble or result.trouble
+            if self._pace:
+                starved = len(self._batches) < self._line.width
+                self._pace.count(len(result.batch.items), starved=starved)
             yield result
+        if self._pace:
+            self._line.widen(self._pace.streams(self._line.sent, time.monotonic()))
 
     def wait(self) -> None:
-        """Wait until a batch ends, or for a moment."""
-        wait(self._batches, _WAIT_STEP, FIRST_COMPLETED)
+        """Wait until a batch ends, something is to be recorded, or for a moment."""
+        self._news.wait(_WAIT_STEP)
+        self._news.clear()
+
+    def to_record(self) -> Iterator[ToRecord]:
+        """Yield what is to be recorded of batches under way, which wait for it."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._recordings.get_nowait()
 
     def cleaned(self) -> list[int]:
         """Wait until staging is clean; return the numbers of the batches that were removed."""
@@ -145,6 +186,11 @@ class Streams:
         if self._executor is None:
             return
         self._closing = True
+        self._line.close()
+        for recording in self.to_record():
+            recording.done.cancel()
+        with self._returned:
+            self._returned.notify_all()
         under_way: list[Future[Any]] = [*self._batches, *self._cleaning]
         sessions = [sender.session for sender in self._idle]
         if self._kept and not self.trouble:
@@ -157,21 +203,44 @@ class Streams:
                 run.end_all()  # a thread may have been about to start something
             wait(pending, _WAIT_STEP)
 
+    @property
+    def _sessions(self) -> int:
+        """How many sessions there may be."""
+        return self._line.width + (1 if self._pace else 0)
+
     def _connect(self) -> DbbError | None:
         try:
             with self._sender() as sender:
-                if sender.session.is_open:
-                    # It may have been closed while nothing was to be done.
-                    with contextlib.suppress(Away):
-                        sender.spare_bytes()
-                        return None
-                sender.session.open()
-                sender.spare_bytes()
+                self._open(sender)
         except DbbError as error:
             return error
         except BaseException as error:  # noqa: BLE001  (as `Sender.send`)
             return DbbError(f"connecting failed: {type(error).__name__}: {error}")
         return None
+
+    def _open(self, sender: Sender) -> None:
+        """Open a session if none is open, and see how long its answers take."""
+        if sender.session.is_open:
+            # It may have been closed while nothing was to be done.
+            with contextlib.suppress(Away):
+                self._look(sender)
+                return
+        sender.session.open()
+        self._look(sender)
+
+    def _look(self, sender: Sender) -> None:
+        began = time.monotonic()
+        sender.spare_bytes()
+        if self._pace:
+            self._pace.begin(time.monotonic() - began)
+
+    def _record(self, result: TransferResult) -> Future[None]:
+        recording = ToRecord(result, Future())
+        self._recordings.put(recording)
+        self._news.set()
+        if self._closing:
+            recording.done.cancel()
+        return recording.done
 
     def _send(self, batch: Batch) -> TransferResult:
         with self._sender() as sender:
@@ -188,6 +257,9 @@ class Streams:
     @contextlib.contextmanager
     def _sender(self) -> Iterator[Sender]:
         """Lend a sender to this thread; its session is closed if the pass has ended meanwhile."""
+        with self._returned:
+            self._returned.wait_for(lambda: self._closing or self._lent < self._sessions)
+            self._lent += 1
         try:
             sender = self._idle.pop()
         except IndexError:
@@ -200,6 +272,9 @@ class Streams:
                 _close(sender.session)
             else:
                 self._idle.append(sender)
+            with self._returned:
+                self._lent -= 1
+                self._returned.notify_all()
 
 
 def _close(session: Session) -> None:

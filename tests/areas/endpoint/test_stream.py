@@ -14,7 +14,6 @@ import pytest
 
 from dbbbatch.areas.endpoint.session import Away, EndpointAddress, Refused, Session
 from dbbbatch.areas.endpoint.stream import Outgoing, TarStream
-from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, tar
 from dbbbatch.process import run, template
 from tests.support.disks import BLOCK, small_disk
@@ -244,16 +243,6 @@ def test_a_stream_has_the_length_that_was_announced(tmp_path: Path, size: int) -
     assert len(data) == stream.size_bytes
     found = tar.Reader(io.BytesIO(data).read, len(data))
     assert [(one.raw, one.size_bytes) for one in found] == [(file.raw, size) for file in files]
-
-
-def test_a_pass_that_must_end_sends_no_more(line: Line) -> None:
-    files = [line.file(name, name.encode() * 500_000) for name in "abc"]
-    line.session.begin("one", [file.raw for file in files])
-    seen: list[int] = []
-    with checksum.heeding(lambda: len(seen) > 2, seen.append), pytest.raises(Interrupted):
-        line.session.stream("one", files, 10)
-    # It is another conversation, which knows nothing of the rest of the stream.
-    assert line.session.take_over("one") == "arrived"
 
 
 def test_sending_is_paced(line: Line) -> None:

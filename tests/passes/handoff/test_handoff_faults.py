@@ -14,9 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from dbbbatch.areas.endpoint import session, transfer_command
+from dbbbatch.areas.endpoint import session, transfer_command, transfer_stream
 from dbbbatch.files import place
-from dbbbatch.process import run as programs
 from tests.support.handing import REFUSING, change, make_pass, rows, statuses, wait_over
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
@@ -32,12 +31,12 @@ TOOL = {"transfer": "tool {batch} {dest}"}
 
 
 @pytest.fixture
-def site(site: Site) -> Site:
+def site(by_each_way: None, site: Site) -> Site:
     return site.write(handoff=KEYS)
 
 
 @pytest.fixture
-def far(ssh_site: Site, own_ssh_server: SshServer) -> Site:
+def far(by_each_way: None, ssh_site: Site, own_ssh_server: SshServer) -> Site:
     """Return a site whose far end is reached by an ssh server of its own."""
     ssh_site.ssh = own_ssh_server
     return ssh_site.write(handoff=KEYS)
@@ -45,39 +44,39 @@ def far(ssh_site: Site, own_ssh_server: SshServer) -> Site:
 
 @pytest.fixture
 def before_transfer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Let something happen when the transfer command is about to run, once."""
-    real = programs.run
-
-    def set_up(happen: Callable[[], None]) -> None:
-        pending = [happen]
-
-        def run(argv: Any, **more: Any) -> programs.Finished:
-            if pending:
-                pending.pop()()
-            return real(argv, **more)
-
-        monkeypatch.setattr(transfer_command.run, "run", run)
-
-    return set_up
+    """Let something happen when files are about to be sent, once."""
+    return lambda happen: happening(
+        monkeypatch,
+        happen,
+        (transfer_command.TransferCommand, "send"),
+        (transfer_stream.TransferStream, "send"),
+    )
 
 
 @pytest.fixture
 def after_transfer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Let something happen when the transfer command has just run, once."""
-    real = programs.run
+    """Let something happen when files have just been sent, once."""
+    return lambda happen: happening(monkeypatch, happen, (session.Session, "verify"))
 
-    def set_up(happen: Callable[[], None]) -> None:
-        pending = [happen]
 
-        def run(argv: Any, **more: Any) -> programs.Finished:
-            finished = real(argv, **more)
+def happening(
+    monkeypatch: pytest.MonkeyPatch, happen: Callable[[], None], *before: tuple[type, str]
+) -> None:
+    """Let something happen before one of some methods is called, once."""
+    pending = [happen]
+
+    def replace(owner: type, name: str) -> None:
+        real = getattr(owner, name)
+
+        def method(*arguments: Any, **more: Any) -> Any:
             if pending:
                 pending.pop()()
-            return finished
+            return real(*arguments, **more)
 
-        monkeypatch.setattr(transfer_command.run, "run", run)
+        monkeypatch.setattr(owner, name, method)
 
-    return set_up
+    for owner, name in before:
+        replace(owner, name)
 
 
 def untouched(site: Site) -> None:

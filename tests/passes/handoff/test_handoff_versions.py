@@ -39,7 +39,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def site(site: Site) -> Site:
+def site(by_each_way: None, site: Site) -> Site:
     return site.write(handoff=KEYS)
 
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import pytest
 
 from dbbbatch.passes.handoff.pace import (
+    BYTES_PER_FILE,
     MOST_STREAMS,
     BatchSize,
+    Pace,
     first_size,
     first_streams,
     next_size,
@@ -50,6 +52,46 @@ def test_a_further_stream_is_used_while_that_brings_more(
     streams: int, rates: Mapping[int, float], busy: float, wanted: int
 ) -> None:
     assert wanted_streams(streams, rates, busy) == wanted
+
+
+class Measuring:
+    """A pace on a line whose rate is told, and processors that are as busy as is told."""
+
+    def __init__(self) -> None:
+        self.busy = 0.1
+        self._pace = Pace(1, lambda: self.busy)
+        self._now, self._sent = 100.0, 0
+
+    def after(self, rate: float, files: int = 0, *, starved: bool = False) -> int:
+        """Send at a rate for some seconds; return how many streams follow."""
+        if not self._sent:
+            self._pace.streams(0, self._now)
+        self._now += 3
+        self._sent += round(rate * 3)
+        self._pace.count(files, starved=starved)
+        return self._pace.streams(self._sent, self._now)
+
+
+def test_streams_are_added_while_the_rate_grows() -> None:
+    line = Measuring()
+    assert [line.after(rate) for rate in (10e6, 20e6, 30e6, 31e6, 31e6)] == [2, 3, 4, 4, 4]
+
+
+def test_a_rate_says_nothing_where_no_batch_was_ready() -> None:
+    line = Measuring()
+    assert [line.after(rate, starved=True) for rate in (10e6, 20e6, 30e6)] == [1, 1, 1]
+
+
+def test_small_files_count_for_more_than_their_bytes() -> None:
+    line = Measuring()
+    assert [line.after(1.0, files) for files in (1000, 2000, 2000)] == [2, 3, 3]
+    assert BYTES_PER_FILE > 1000
+
+
+def test_busy_processors_get_no_further_stream() -> None:
+    line = Measuring()
+    line.busy = 0.95
+    assert [line.after(rate) for rate in (10e6, 20e6)] == [1, 1]
 
 
 LIMIT = BatchSize(2000, 1 << 30)

@@ -1,0 +1,103 @@
+"""How files are sent without a command: as a stream through the session, each of them read once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+
+from dbbbatch.areas import buffer
+from dbbbatch.areas.endpoint.batch import Batch, FileFate, Prepared, SendStatus, TransferResult
+from dbbbatch.areas.endpoint.line import Line
+from dbbbatch.areas.endpoint.session import Session
+from dbbbatch.areas.endpoint.stream import Outgoing
+from dbbbatch.config.sections import Handoff
+from dbbbatch.files import checksum
+
+#: What cannot be read is filled up with zeros on the line. A file of this size or more is therefore
+#: opened once before (bytes).
+_TRIED_FIRST = 1 << 20
+
+
+class TransferStream:
+    """Sends files of batches through the session, when the line is free for them.
+
+    No failure here is the fault of a file, but that it cannot be read: nothing else than the
+    session sends it.
+    """
+
+    #: Nothing that was interrupted is continued.
+    partials = ""
+
+    def __init__(self, section: Handoff, session: Session, line: Line) -> None:
+        self._section = section
+        self._session = session
+        self._line = line
+
+    def numbered_directories(self, items: Sequence[Prepared]) -> list[bytes]:
+        """Return the directories to which numbered links are needed in staging: none."""
+        return []
+
+    def send(
+        self, batch: Batch, items: Sequence[Prepared], result: TransferResult
+    ) -> dict[int, FileFate]:
+        """Send files of a batch, which learn their checksums; settle those that were not sent.
+
+        Returns
+        -------
+        failures : `dict` [ `int`, `FileFate` ]
+            If the far end complains: why the others may not have arrived, by the id of their row.
+
+        Raises
+        ------
+        TryLater
+            The line, the far end or the disk here is at fault.
+        """
+        looked_at = buffer.Buffer(self._section)
+        outgoing = {item.raw: self._outgoing(looked_at, item, result) for item in items}
+        files = [file for file in outgoing.values() if file is not None]
+        if not files:
+            return {}
+        sent = self._session.stream(batch.attempt, files, self._section.timeout, self._line.pace)
+        for item in items:
+            outcome = sent.outcomes.get(item.raw)
+            if isinstance(outcome, str):
+                item.learn(self._section.checksum, outcome)
+            elif outcome is not None:
+                self._leave_out(item, outcome, result)
+        if not sent.complaint:
+            return {}
+        result.error = f"unpacking: {sent.complaint}"
+        fate = FileFate(SendStatus.FAILED, result.error)
+        return {item.row.id: fate for item in items if item.row.id not in result.fate_of}
+
+    def clean(self, attempt: str) -> None:
+        """Remove what was written here for an attempt: nothing was."""
+
+    def _outgoing(
+        self, looked_at: buffer.Buffer, item: Prepared, result: TransferResult
+    ) -> Outgoing | None:
+        row, open_file = item.row, partial(looked_at.open, item.row, item.rel)
+        try:
+            status = os.lstat(os.path.join(self._section.buffer, item.rel))
+            if row.size_bytes >= _TRIED_FIRST:
+                os.close(open_file())
+        except OSError as error:
+            self._leave_out(item, error, result)
+            return None
+        return Outgoing(
+            item.raw, open_file, row.size_bytes, status.st_mode, status.st_mtime_ns, item.digest
+        )
+
+    def _leave_out(self, item: Prepared, error: OSError, result: TransferResult) -> None:
+        """Settle a file that is not, or no longer, what was to be sent."""
+        gone = ""
+        if isinstance(error, checksum.Changed):
+            gone = buffer.why_gone(self._section.buffer, item.row, item.rel)
+        fate = buffer.fate_of_unreadable(self._section, item.row, error)
+        if gone:
+            result.settle(item, SendStatus.VANISHED, gone)
+        elif fate:
+            result.settle(item, *fate)
+        else:
+            result.settle(item, SendStatus.LATER, f"not sent: {error.strerror}")
