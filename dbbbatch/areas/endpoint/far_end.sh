@@ -184,13 +184,32 @@ could_be_made() {
     esac
 }
 
+# Whether a part of the directory $2 below $1 is a link. What lies behind it is no part of the
+# buffer: nothing is made, placed or looked at there. Whoever may write in the buffer can still
+# exchange a directory between this and the next command; dbb receive holds it open.
+behind_link='
+    behind_link() {
+        part=$2
+        while [ "$part" != . ]; do
+            [ ! -L "$1/$part" ] || return 0
+            part=${part%/*}
+        done
+        return 1
+    }'
+
+# Print something if a directory of the batch lies behind a link.
+linked() {
+    cd "$buffer" && limited xargs -0 -r sh -c "$behind_link"'
+        for d do ! behind_link . "$d" || echo yes; done' sh <"$work/dirs"
+}
+
 # Of directories that are not there, print the permissions of the nearest ones above them that are;
 # if permissions are given, print the directories above which they are.
-by_mode='
+by_mode=$behind_link'
     only=$1 last= seen=
     shift
     for d do
-        [ ! -d "$d" ] || continue
+        [ ! -d "$d" ] && ! behind_link . "$d" || continue
         above=${d%/*}
         until [ -d "$above" ] || [ "$above" = . ]; do above=${above%/*}; done
         if [ "$above" != "$last" ]; then
@@ -233,14 +252,18 @@ made_there() {
 }
 
 # Answer those of the names on stdin that cannot be placed because of something here: "D", name and
-# NUL where something that is no directory has the name of its directory, "E", name and NUL where
-# something has its own name; then the sums of the latter.
+# NUL where something that is no directory, or a link, has the name of its directory, "E", name and
+# NUL where something has its own name; then the sums of the latter.
 there() {
     : >"$work/there"
-    limited xargs -0 -r sh -c '
+    limited xargs -0 -r sh -c "$behind_link"'
         there=$1
         shift
         for f do
+            if behind_link . "${f%/*}"; then
+                printf "D%s\0" "$f" || exit
+                continue
+            fi
             if [ -e "$f" ] || [ -L "$f" ]; then printf "%s\0" "$f" >&3 || exit; fi
             above=${f%/*}
             while [ ! -d "$above" ] && [ "$above" != . ]; do
@@ -320,19 +343,24 @@ op_place() {
     case $attempt in
     *.r) take_placed || return ;;
     esac
-    made_there || return
-    limited xargs -0 -r cp -lP --parents -t "$buffer" -- <"$work/verified" 2>/dev/null && {
+    made_there && links=$(linked) || return
+    [ -z "$links" ] &&
+        limited xargs -0 -r cp -lP --parents -t "$buffer" -- <"$work/verified" 2>/dev/null && {
         durable && limited xargs -0 -r rm -f -- <"$work/verified"
         return
     }
     late $? && return 1
     take_placed || return
     : >"$work/kept"
-    limited xargs -0 -r sh -c '
+    limited xargs -0 -r sh -c "$behind_link"'
         buffer=$1 kept=$2 name=$3 last=
         shift 3
         for f do
             [ -e "$f" ] || continue
+            if behind_link "$buffer" "${f%/*}"; then
+                printf "MNot a directory\0K%s\0" "$f" && printf "%s\0" "$f" >&3 || exit
+                continue
+            fi
             why=$(cp -lP --parents -t "$buffer" -- "$f" 2>&1) && continue
             if [ "${f%/*}" != "$last" ]; then
                 last=${f%/*} closed=
@@ -353,7 +381,8 @@ op_place() {
 
 # Try whether the buffer takes what was verified, which are files of ours, and remove them again.
 op_tryplace() {
-    [ -e "$work/verified" ] && made_there || return
+    [ -e "$work/verified" ] && made_there && links=$(linked) || return
+    [ -z "$links" ] || fail "no such file can be placed in $buffer: Not a directory" || return
     cd "$buffer" && limited xargs -0 -r rm -f -- <"$work/verified" && cd "$work/t" || return
     problem=$(limited xargs -0 -r cp -lP --parents -t "$buffer" -- <"$work/verified" 2>&1)
     cd "$buffer" && limited xargs -0 -r rm -f -- <"$work/verified"
@@ -370,12 +399,13 @@ take_placed() {
         for f do if [ -e "$f" ]; then printf "%s\0" "$f" || exit; fi; done' sh \
         <"$work/verified" >"$work/left" &&
         limited xargs -0 -r stat -c %h -- <"$work/left" >"$work/links" &&
-        limited xargs -0 -r sh -c '
+        limited xargs -0 -r sh -c "$behind_link"'
             work=$1 buffer=$2
             shift 2
             for f do
                 read -r links <&3 || exit
-                if [ "$f" -ef "$buffer/$f" ] || { [ -e "$work/single" ] && [ "$links" -gt 1 ]; }
+                if { [ "$f" -ef "$buffer/$f" ] && ! behind_link "$buffer" "${f%/*}"; } ||
+                    { [ -e "$work/single" ] && [ "$links" -gt 1 ]; }
                 then printf "%s\0" "$f" || exit
                 fi
             done' sh "$work" "$buffer" <"$work/left" 3<"$work/links" >"$work/placed" &&

@@ -17,7 +17,15 @@ from subprocess import PIPE
 import pytest
 
 from dbbbatch.areas.endpoint import session as sessions
-from dbbbatch.areas.endpoint.session import Away, EndpointAddress, Refused, Session, directories
+from dbbbatch.areas.endpoint.session import (
+    NO_DIRECTORY,
+    Away,
+    EndpointAddress,
+    Refused,
+    Session,
+    directories,
+)
+from dbbbatch.files.temporary import PROBE_PREFIX
 from dbbbatch.process import template
 from tests.support.handing import Arriving, receiving
 from tests.support.site import tree
@@ -126,6 +134,58 @@ def test_only_what_was_verified_is_placed(far: Far) -> None:
     far.session.verify("one", files, 10)
     far.session.place_files("one")
     assert {os.fsencode(rel) for rel in tree(far.buffer)} == set(NAMES) - {b"-n"}
+
+
+class TestLinksInTheBuffer:
+    """What lies behind a link is none of the buffer's, whatever it leads to."""
+
+    @pytest.fixture
+    def outside(self, far: Far, tmp_path: Path) -> Path:
+        """Return a directory to which the buffer has a link, in the place of two directories."""
+        outside = tmp_path / "outside"
+        (outside / "e").mkdir(parents=True)
+        (far.buffer / "a b").symlink_to(outside)
+        (far.buffer / "c").mkdir()
+        (far.buffer / "c" / "d").symlink_to(outside)
+        return outside
+
+    def test_takes_nothing_and_shows_nothing(self, far: Far, outside: Path) -> None:
+        theirs = outside / "new\nline"
+        theirs.write_bytes(b"private")
+        far.session.verify("one", far.send("one"), 10)
+        placed = far.session.place_files("one")
+        behind = {name for name in NAMES if b"/" in name}
+        assert set(placed.kept) == behind
+        assert placed.taken == dict.fromkeys(behind, NO_DIRECTORY)
+        assert tree(outside) == {"new\nline": b"private"}
+        assert os.listdir(outside / "e") == []
+        assert {os.fsencode(rel) for rel in tree(far.buffer)} == set(NAMES) - behind
+        assert {os.fsencode(rel) for rel in tree(far.staging / "one" / "t")} == behind
+
+    def test_no_directory_is_made_there(self, far: Far, outside: Path) -> None:
+        far.session.verify("one", far.send("one", [b"a b/x/y/z"]), 10)
+        assert set(far.session.place_files("one").kept) == {b"a b/x/y/z"}
+        assert sorted(os.listdir(outside)) == ["e"]
+
+    def test_a_link_back_to_what_arrived_is_not_the_placed_file(self, far: Far) -> None:
+        far.session.verify("one", far.send("one", [b"a b/x"]), 10)
+        assert far.session.take_over("one") == "verified"
+        (far.buffer / "a b").symlink_to(far.staging / "one.r" / "t" / "a b")
+        assert set(far.session.place_files("one.r").kept) == {b"a b/x"}
+        assert tree(far.staging / "one.r" / "t") == {"a b/x": b"x"}
+
+    def test_takes_no_file_on_trial(self, far: Far, outside: Path) -> None:
+        name = f"a b/{PROBE_PREFIX}x".encode()
+        (outside / f"{PROBE_PREFIX}x").touch()
+        far.session.verify("one", far.send("one", [name]), 10)
+        with pytest.raises(Refused, match="Not a directory"):
+            far.session.try_place("one")
+        assert (outside / f"{PROBE_PREFIX}x").exists()
+
+    def test_in_the_buffer_is_told_before_anything_is_sent(self, far: Far, outside: Path) -> None:
+        (outside / "e" / "#hash;").write_bytes(b"private")
+        taken = far.session.begin("one", NAMES)[1]
+        assert taken == {name: NO_DIRECTORY for name in NAMES if b"/" in name}
 
 
 def test_nothing_is_placed_before_it_is_verified(far: Far) -> None:
