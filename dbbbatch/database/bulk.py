@@ -1,12 +1,15 @@
 """One statement for many rows, on either database: what makes thousands of files a second possible.
 
-PostgreSQL is sent one statement with an array for each column; SQLite runs a prepared statement for
-each row. Both read the row as a table named ``new``, whose columns have the types of Peewee fields.
+PostgreSQL is sent one statement with an array for each column, which it reads as a table named
+``new``; SQLite runs a prepared statement for each row, with the row's values where the statement
+has columns of ``new``. The columns have the types of Peewee fields.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -39,7 +42,8 @@ def for_each(
     Parameters
     ----------
     statement : `str`
-        An INSERT or UPDATE in which ``{new}`` stands where its FROM names the rows, as in
+        An INSERT or UPDATE in which ``{new}`` stands where its FROM names the rows, alone or last,
+        with a WHERE or nothing after it, as in
         ``UPDATE file SET error = new.error FROM {new} WHERE file.id = new.id``.
     columns : mapping
         Name to Peewee field of each column of ``new``.
@@ -62,11 +66,13 @@ def for_each(
         lists = zip(*rows, strict=True)
         values = [_array(kind, values) for kind, values in zip(types, lists, strict=True)]
         return int(connect.execute(statement.format(new=new), [*first, *values]).rowcount)
-    new = f"(SELECT {', '.join(f'? AS {name}' for name in columns)}) AS new"
+    one, used = _of_one_row(statement, columns)
     ready = _with_texts(columns, rows)
+    if len(used) < len(columns):
+        ready = ([row[at] for at in used] for row in ready)
     if first:
         ready = ((*first, *row) for row in ready)
-    return connect.execute_many(statement.format(new=new), ready)
+    return connect.execute_many(one, ready)
 
 
 def insert(
@@ -162,6 +168,21 @@ def clean(message: str, most: int = 2000) -> str:
     """Return a text fit for a column, whatever is in it: UTF-8, without NUL, at most so long."""
     text = message.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _of_one_row(statement: str, columns: Columns) -> tuple[str, list[int]]:
+    """Return a statement for many rows as one for SQLite, and which values of a row it takes.
+
+    As a table in the FROM, a row would cost more than all the rest of an UPDATE: SQLite stores what
+    it joins before it changes anything.
+    """
+    begin, end = re.split(r"(?: FROM|,) \{new\}(?= WHERE |$)", statement)
+    names = set(re.findall(r"\bnew\.(\w+)", statement))
+    numbers = itertools.count(1)
+    begin = re.sub(r"\?", lambda _: f"?{next(numbers)}", begin)
+    number_of = {name: next(numbers) for name in columns if name in names}
+    one = re.sub(r"\bnew\.(\w+)", lambda column: f"?{number_of[column[1]]}", begin + end)
+    return one, [at for at, name in enumerate(columns) if name in names]
 
 
 def _array(kind: str, values: Sequence[Any]) -> str:

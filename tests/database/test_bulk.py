@@ -60,6 +60,37 @@ class TestForEach:
         self.keep((0, None, moment, None), (1, None, None, None))
         assert [bulk.read_moment(value) for value in self.kept("at")] == [moment, None]
 
+    def test_values_by_which_a_row_is_found_and_those_of_all_rows(self) -> None:
+        self.keep((1, "one", None, 0.5), (2, "two", None, 0.5), (3, "three", None, 0.5))
+        columns = {"number": peewee.IntegerField(), "word": peewee.TextField()}
+        count = bulk.for_each(
+            "UPDATE kept SET word = new.word, share = ? FROM {new}"
+            " WHERE kept.number = new.number AND COALESCE(kept.word, '') <> new.word",
+            columns,
+            [(1, "first"), (2, "two"), (9, "ninth")],
+            [0.75],
+        )
+        assert count == 1
+        assert self.kept("word") == ["first", "two", "three"]
+        assert self.kept("share") == [0.75, 0.5, 0.5]
+
+    def test_a_column_that_the_statement_does_not_read(self) -> None:
+        self.keep((1, "one", None, None), (2, "two", None, None))
+        columns = {
+            "word": peewee.TextField(),
+            "number": peewee.IntegerField(),
+            "share": peewee.DoubleField(),
+        }
+        bulk.for_each(
+            "INSERT INTO kept (number, word) SELECT kept.number + 10, ? FROM kept, {new}"
+            " WHERE kept.number = new.number",
+            columns,
+            [("unused", 2, 0.5)],
+            ["copy"],
+        )
+        assert self.kept("number") == [1, 2, 12]
+        assert self.kept("word") == ["one", "two", "copy"]
+
     def test_nothing(self) -> None:
         self.keep()
         assert self.kept("number") == []

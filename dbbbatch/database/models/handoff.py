@@ -11,7 +11,7 @@ from peewee import SQL
 
 from dbbbatch.database import bulk, retry
 from dbbbatch.database.base import Table, TimeField
-from dbbbatch.database.connect import execute, now
+from dbbbatch.database.connect import execute, for_update, now
 from dbbbatch.database.models.changes import change
 from dbbbatch.database.models.event import append_events
 from dbbbatch.database.models.file import Name, among_paths
@@ -147,6 +147,9 @@ class HandoffFile(Table):
         """
         for was in (None, *_NOT_IN_BUFFER, *_IN_BUFFER):
             require_possible("handoff_file", was, FOUND)
+        known = cls._versions(site, handoff, files)
+        # Most of what later scans see.
+        files = [file for file in files if known.get(file[:4]) != ("FOUND", *file[4:7])]
         columns = (*_VERSION_COLUMNS, "inode", "priority", "rank", "discovered_at")
         when = now()
         same = " AND ".join(f"handoff_file.{column} = new.{column}" for column in _VERSION_COLUMNS)
@@ -156,7 +159,7 @@ class HandoffFile(Table):
             " OR handoff_file.status IN ('DELIVERED', 'QUARANTINED')"
             " AND handoff_file.inode <> new.inode)",
             bulk.fields_of(cls, columns[:7]),
-            [(site, handoff, *file[:5]) for file in files],
+            [(site, handoff, *file[:5]) for file in files if file[:4] in known],
             [bulk.time_value(when), why],
         )
         bulk.for_each(
@@ -281,19 +284,11 @@ class HandoffFile(Table):
     @classmethod
     def unknown(cls, site: str, handoff: str, files: Sequence[HandoffRow]) -> list[HandoffRow]:
         """Return the scanned files that `found` would record as new or as back again."""
-        where, values = among_paths([(file.relpath, file.filename) for file in files])
-        rows = execute(
-            "SELECT relpath, filename, size_bytes, mtime_ns, inode, status FROM handoff_file"
-            " WHERE site = ? AND handoff = ?"
-            " AND status IN ('FOUND', 'DELIVERED', 'QUARANTINED', 'IGNORED')"
-            f" AND (relpath, filename) {where}",
-            (site, handoff, *values),
-        )
-        known = {tuple(row[:4]): row[4:] for row in rows.fetchall()}
+        known = cls._versions(site, handoff, files)
 
         def is_known(file: HandoffRow) -> bool:
-            inode, status = known.get(file[:4], (None, ""))
-            return bool(status == "IGNORED" or inode == file.inode)
+            status, inode, *_ = known.get(file[:4], ("", 0))
+            return status == IGNORED or (status in _IN_BUFFER and inode == file.inode)
 
         return [file for file in files if not is_known(file)]
 
@@ -340,10 +335,17 @@ class HandoffFile(Table):
             Of the files that are DELIVERED now. A file that is another version by now, or about
             which a person has decided, stays as it is.
         """
+        where, value = bulk.among([number for number, _, _ in files])
+        rows = execute(
+            "SELECT id, inode, checksum FROM handoff_file"
+            f" WHERE id {where} AND status IN ('FOUND', 'DELIVERED'){for_update()}",
+            (value,),
+        )
+        sent = set(files)
+        same = [row[0] for row in rows.fetchall() if tuple(row) in sent]
         change(
             cls,
-            files,
-            ("id", "inode", "checksum"),
+            same,
             before=[FOUND],
             becomes=DELIVERED,
             delivered_at=now(),
@@ -351,14 +353,7 @@ class HandoffFile(Table):
             conflict_since=None,
             error=None,
         )
-        where, value = bulk.among([number for number, _, _ in files])
-        rows = execute(
-            "SELECT id, inode, checksum FROM handoff_file"
-            f" WHERE id {where} AND status = 'DELIVERED'",
-            (value,),
-        )
-        sent = set(files)
-        return {row[0] for row in rows.fetchall() if tuple(row) in sent}
+        return set(same)
 
     @classmethod
     def delivered_times(cls, ids: Sequence[int]) -> dict[int, datetime]:
@@ -635,6 +630,22 @@ class HandoffFile(Table):
         change(cls, ids, before=[HELD], becomes=PURGED, purged_at=now())
 
     @classmethod
+    def _versions(
+        cls, site: str, handoff: str, files: Sequence[HandoffRow]
+    ) -> dict[tuple[Any, ...], tuple[str, int, int, int]]:
+        """Return status, inode, priority and rank of versions that have the names of files.
+
+        By relpath, filename, size and time, as the fields of a row begin.
+        """
+        where, values = among_paths([(file.relpath, file.filename) for file in files])
+        rows = execute(
+            "SELECT relpath, filename, size_bytes, mtime_ns, status, inode, priority, rank"
+            f" FROM handoff_file WHERE site = ? AND handoff = ? AND (relpath, filename) {where}",
+            (site, handoff, *values),
+        )
+        return {tuple(row[:4]): tuple(row[4:]) for row in rows.fetchall()}
+
+    @classmethod
     def _waiting(cls, condition: str, values: tuple[Any, ...], limit: int) -> list[HandoffRow]:
         rows = execute(
             f"SELECT {_ROW_COLUMNS} FROM handoff_file"
@@ -671,9 +682,14 @@ def _listed(statuses: Sequence[str]) -> str:
 
 
 def _read_row(row: Sequence[Any]) -> HandoffRow:
-    found = HandoffRow(*row)
-    return found._replace(
-        conflict_since=bulk.read_moment(found.conflict_since),
-        confirmed_at=bulk.read_moment(found.confirmed_at),
-        held_at=bulk.read_moment(found.held_at) or datetime.min,
+    *before, conflict_since, held_as, confirmed_at, held_at, status = row
+    return HandoffRow._make(
+        (
+            *before,
+            bulk.read_moment(conflict_since),
+            held_as,
+            bulk.read_moment(confirmed_at),
+            bulk.read_moment(held_at) or datetime.min,
+            status,
+        )
     )

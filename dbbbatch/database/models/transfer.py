@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import peewee
+from peewee import SQL
 
 from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
@@ -69,12 +70,11 @@ class TransferBatch(Table):
             size_bytes=size,
             started=now(),
         )
-        bulk.for_each(
+        where, numbers = bulk.among(ids)
+        execute(
             "INSERT INTO transfer_attempt (batch_id, handoff_file_id, checksum)"
-            " SELECT new.batch_id, new.handoff_file_id, f.checksum FROM {new}"
-            " JOIN handoff_file AS f ON f.id = new.handoff_file_id",
-            bulk.fields_of(TransferAttempt, ("batch_id", "handoff_file_id")),
-            [(batch.id, number) for number in ids],
+            f" SELECT ?, id, checksum FROM handoff_file WHERE id {where}",
+            (batch.id, numbers),
         )
         return int(batch.id)
 
@@ -97,7 +97,7 @@ class TransferBatch(Table):
             .where(
                 cls.site == site,
                 cls.handoff == handoff,
-                peewee.SQL("status IN ('OPEN', 'SETTLED')"),  # as the index has it
+                SQL("status IN ('OPEN', 'SETTLED')"),  # as the index has it
             )
             .order_by(cls.id)
         )
@@ -135,13 +135,17 @@ class TransferBatch(Table):
     @classmethod
     def settle(cls, batch: int, outcomes: Sequence[tuple[int, str, str]]) -> None:
         """Record the result of a batch, and of each file: id, outcome, reason."""
-        change(
-            TransferAttempt,
-            [(batch, n, outcome, bulk.clean(error) or None) for n, outcome, error in outcomes],
-            ("batch_id", "handoff_file_id"),
-            ("outcome", "error"),
-            checksum=None,
-        )
+        alike: dict[str, list[int]] = {}
+        with_reason = []
+        for number, outcome, error in outcomes:
+            if error:
+                with_reason.append((number, outcome, bulk.clean(error)))
+            else:
+                alike.setdefault(outcome, []).append(number)
+        which = ("handoff_file_id", SQL(f"transfer_attempt.batch_id = {batch:d}"))
+        for outcome, numbers in alike.items():
+            change(TransferAttempt, numbers, which, outcome=outcome, error=None, checksum=None)
+        change(TransferAttempt, with_reason, which, ("outcome", "error"), checksum=None)
         change(cls, [batch], becomes=BatchStatus.SETTLED)
 
     @classmethod

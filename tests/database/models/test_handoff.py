@@ -13,7 +13,7 @@ import pytest
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, HandoffRow
 from dbbbatch.database.models.statuses import BatchStatus, HandoffStatus
-from dbbbatch.database.models.transfer import TransferBatch
+from dbbbatch.database.models.transfer import TransferAttempt, TransferBatch
 
 #: The longest wait that is configured, seconds.
 LONGEST = 3600.0
@@ -167,6 +167,60 @@ def test_beginning_a_batch_twice_is_beginning_it_once() -> None:
         for _ in range(2)
     }
     assert len(numbers) == TransferBatch.select().count() == 1
+
+
+@pytest.mark.usefixtures("database")
+class TestDelivered:
+    """Which files are DELIVERED after a batch that sent them."""
+
+    @pytest.fixture(autouse=True)
+    def files(self, database: object) -> None:
+        names = ("sent", "replaced", "other inode", "ignored")
+        found(*(FILE._replace(filename=name) for name in names))
+        put(checksum="md5:1")
+
+    def sent(self) -> list[tuple[int, int, str | None]]:
+        return [(each.id, each.inode, each.checksum) for each in HandoffFile.select()]
+
+    def named(self, status: str) -> set[str]:
+        return {each.filename for each in HandoffFile.select() if each.status == status}
+
+    def test_those_that_are_still_what_was_sent(self) -> None:
+        sent = self.sent()
+        change = {"replaced": {"checksum": "md5:2"}, "other inode": {"inode": 2}}
+        change["ignored"] = {"status": "IGNORED"}
+        for name, values in change.items():
+            HandoffFile.update(values).where(HandoffFile.filename == name).execute()
+        delivered = connect.write(HandoffFile.delivered, sent)
+        assert self.named("DELIVERED") == {"sent"}
+        assert delivered == {each.id for each in HandoffFile.select() if each.filename == "sent"}
+
+    def test_recording_it_twice_is_recording_it_once(self) -> None:
+        sent = self.sent()
+        first, second = (connect.write(HandoffFile.delivered, sent) for _ in range(2))
+        assert first == second == {number for number, _, _ in sent}
+
+
+@pytest.mark.usefixtures("database")
+def test_each_file_of_a_batch_has_its_outcome() -> None:
+    found(*(FILE._replace(filename=name) for name in "abcd"))
+    ids = [each.id for each in HandoffFile.select().order_by(HandoffFile.filename)]
+    first, other = (
+        connect.write(TransferBatch.begin, 1, "summit", "latiss", attempt, ids, 10)
+        for attempt in ("first", "other")
+    )
+    outcomes = list(zip(ids, ("DELIVERED", "FAILED", "DELIVERED", "LATER"), strict=True))
+    reasons = ("", "why", "", "")
+    connect.write(
+        lambda: TransferBatch.settle(
+            first, [(*each, why) for each, why in zip(outcomes, reasons, strict=True)]
+        )
+    )
+    attempts = TransferAttempt.select().order_by(TransferAttempt.handoff_file_id)
+    settled = [each for each in attempts if each.batch_id == first]
+    assert [(each.handoff_file_id, each.outcome) for each in settled] == outcomes
+    assert [each.error for each in settled] == [None, "why", None, None]
+    assert {each.outcome for each in attempts if each.batch_id == other} == {None}
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
