@@ -154,6 +154,7 @@ class _Child:
         import pickle
 
         self._watch()
+        self._plugin.look_anew()
         found = self._plugin.known(pickle.loads(pickled))
         answer = None if found is None else [(int(number), bool(held)) for number, held in found]
         self._send(messages.FOUND, answer)
@@ -163,10 +164,11 @@ class _Child:
 
         self._started = time.monotonic()
         self._stopped = False
+        self._plugin.look_anew()
         waiting: dict[int, StoredFile] = {}
         for file in pickle.loads(pickled):
             self._watch()
-            if refused := _unfit(file):
+            if refused := _unfit(file, self._plugin):
                 self._report(refused)
             else:
                 waiting[file.number] = file
@@ -190,9 +192,8 @@ class _Child:
                 if not self._plugin.one_at_a_time:
                     raise
                 file = waiting.pop(next(iter(waiting)))
-                self._report(
-                    _or_missing(Outcome(file.number, Result.FAILED, _described(error)), file)
-                )
+                failed = Outcome(file.number, Result.FAILED, _described(error))
+                self._report(_or_missing(failed, file, self._plugin))
         return False
 
     def _collect(self, waiting: dict[int, StoredFile]) -> None:
@@ -200,7 +201,7 @@ class _Child:
         self._started = started = time.monotonic()
         for outcome in self._plugin.ingest(list(waiting.values())):
             _check(outcome, waiting)
-            outcome = _or_missing(outcome, waiting.pop(outcome.number))
+            outcome = _or_missing(outcome, waiting.pop(outcome.number), self._plugin)
             self._report(outcome, None if self._plugin.one_at_a_time else started)
             if self._stopped and self._plugin.one_at_a_time:
                 return
@@ -241,10 +242,10 @@ class _Child:
             self._stopped = self._stopped or not data or messages.STOP in received
 
 
-def _unfit(file: StoredFile) -> Outcome | None:
+def _unfit(file: StoredFile, plugin: Plugin) -> Outcome | None:
     """Return the outcome of a file that is not even offered."""
     try:
-        found = os.stat(file.path)
+        found = plugin.stored(file).lstat()
     except (FileNotFoundError, NotADirectoryError):
         return Outcome(file.number, Result.MISSING, MISSING)
     except OSError as error:
@@ -259,12 +260,22 @@ def _unfit(file: StoredFile) -> Outcome | None:
     return None
 
 
-def _or_missing(outcome: Outcome, file: StoredFile) -> Outcome:
+def _or_missing(outcome: Outcome, file: StoredFile, plugin: Plugin) -> Outcome:
     """Return an outcome, or that the file is missing if that is why it failed."""
-    if outcome.result not in _REFUSALS or os.path.lexists(file.path):
+    if outcome.result not in _REFUSALS or not _is_missing(file, plugin):
         return outcome
     message = f"{MISSING}: {outcome.message}" if outcome.message else MISSING
     return replace(outcome, result=Result.MISSING, message=message)
+
+
+def _is_missing(file: StoredFile, plugin: Plugin) -> bool:
+    plugin.look_anew()
+    try:
+        return plugin.stored(file).status() is None
+    except NotReady:
+        return True
+    except OSError:
+        return False  # that is not known
 
 
 def _check(outcome: Any, waiting: Collection[int]) -> None:

@@ -16,9 +16,11 @@ from typing import Any
 
 from dbbbatch.config import fields
 from dbbbatch.config.fields import option
-from dbbbatch.files import checksum, faults, place, temporary
+from dbbbatch.errors import TryLater
+from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.batches import batched
 from dbbbatch.files.roots import Roots
+from dbbbatch.files.tree import Entry, Naming
 from dbbbatch.targets import naming
 from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 
@@ -72,16 +74,19 @@ class Link(Plugin):
         templates = {"path": self.settings.path}
         self._namer = naming.Namer(self.settings.pattern, self.context.target, templates)
         self._roots = Roots()
-        self._require_root()
+        try:
+            self._tree = self._roots.tree(self.settings.root)
+        except TryLater as error:
+            raise NotReady(f"root: {error}") from None
 
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
         """Link or copy files; an outcome is yielded once the directory is durable."""
         for some in batched(files, _SYNCED_TOGETHER):
             directories: set[str] = set()
+            self._tree.forget()
             outcomes = [self._show(file, directories) for file in some]
             try:
-                for directory in directories:
-                    place.sync_directory(directory)
+                self._tree.sync(directories)
             except OSError as error:
                 raise NotReady(f"{error.filename}: {error.strerror}") from None
             # If another tree is mounted there now, what was made is in that one: not recorded.
@@ -90,10 +95,11 @@ class Link(Plugin):
 
     def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
         """Yield whether the tree has each file at its path."""
+        self._tree.forget()
         for file in files:
             held = False
             try:
-                held = _is_same(os.path.join(self.settings.root, self._path_of(file)), file)
+                held = self._is_same(self._tree.entry(self._path_of(file)), file)
             except naming.NoName:
                 pass
             except OSError as error:
@@ -105,53 +111,88 @@ class Link(Plugin):
             raise NotReady(f"root: {why}")
 
     def _path_of(self, file: StoredFile) -> str:
-        return self._namer.names(file)["path"].lstrip("/")
+        # The relative path of the top directory is empty.
+        return re.sub("/+", "/", self._namer.names(file)["path"]).lstrip("/")
 
     def _show(self, file: StoredFile, directories: set[str]) -> Outcome:
         try:
             rel = self._path_of(file)
         except naming.NoName as error:
             return Outcome(file.number, Result.NEVER, str(error))
-        if not rel or rel.endswith("/") or {"..", "."} & set(rel.split("/")) or "\0" in rel:
+        if names.is_astray(rel):
             return Outcome(file.number, Result.NEVER, f"the template gives no path: {rel!r}")
-        destination = os.path.join(self.settings.root, rel)
+        destination = self._tree.entry(rel)
         result = Result.DONE
         try:
-            place.make_directories(self.settings.root, os.path.dirname(rel))
+            place.make_directories(self._tree, destination.relpath)
             try:
                 self._make(file, destination)
             except FileExistsError:
-                if not _is_same(destination, file):
+                if not self._is_same(destination, file):
                     return Outcome(file.number, Result.FAILED, f"{rel}: another file is there")
                 result = Result.ALREADY
         except OSError as error:
             return Outcome(file.number, Result.FAILED, f"{rel}: {self._explain(error)}")
-        directories.add(os.path.dirname(destination))
+        directories.add(destination.relpath)
         return Outcome(file.number, result, rel)
 
-    def _make(self, file: StoredFile, destination: str) -> None:
+    def _make(self, file: StoredFile, destination: Entry) -> None:
         if self.settings.how == "hard":
-            os.link(file.path, destination, follow_symlinks=False)
+            original = self.stored(file)
+            here, there = original.where(), destination.where()
+            with Naming(original, destination):
+                os.link(
+                    original.name,
+                    destination.name,
+                    src_dir_fd=here.fd,
+                    dst_dir_fd=there.fd,
+                    follow_symlinks=False,
+                )
         elif self.settings.how == "symbolic":
-            os.symlink(file.path, destination)
+            self._tree.link_to(file.path, destination.rel)
         else:
             self._copy(file, destination)
 
-    def _copy(self, file: StoredFile, destination: str) -> None:
-        if os.path.lexists(destination):
+    def _copy(self, file: StoredFile, destination: Entry) -> None:
+        if place.is_there(destination):
             raise FileExistsError
         # Another worker may have another file for the same destination.
         owner = f"target.{self.context.target} {file.path}"
         known = [name for name in file.checksums if name in checksum.ALGORITHMS][:1]
-        sums = place.copy_beside(file.path, destination, known, owner=owner)
+        sums = place.copy_beside(self.stored(file), destination, known, owner=owner)
         try:
             if any(sums[name] != file.checksums[name] for name in known):
                 raise OSError(errno.EIO, "the file in storage is not what was stored: checksum")
-            hidden = temporary.temporary_path(destination, owner)
-            place.sync_file(hidden)
-            place.place(hidden, destination)
+            place.sync_file(place.temporary_of(destination, owner))
+            place.place_copy(destination, owner)
         finally:
             place.remove_temporary(destination, owner)
+
+    def _is_same(self, destination: Entry, file: StoredFile) -> bool:
+        """Return whether something is the file, a link to it, or a copy with the same content.
+
+        The key `how` may have been another one when it was made, or another program made it.
+
+        Raises
+        ------
+        OSError
+            This cannot be found out.
+        """
+        there = destination.lstat()
+        stored = self.stored(file)
+        if stat.S_ISLNK(there.st_mode):
+            return _leads_to(destination, stored)
+        if not stat.S_ISREG(there.st_mode):
+            return False
+        here = stored.lstat()
+        if os.path.samestat(there, here):
+            return True
+        if there.st_size != here.st_size:
+            return False
+        for algorithm, digest in file.checksums.items():
+            if algorithm in checksum.ALGORITHMS:
+                return checksum.compute(destination, [algorithm])[algorithm] == digest
+        return checksum.compute(destination) == checksum.compute(stored)
 
     def _explain(self, error: OSError) -> str:
         """Return what is wrong with one file; raise if it is wrong with every file."""
@@ -166,32 +207,15 @@ class Link(Plugin):
         return error.strerror or str(error)
 
 
-def _is_same(destination: str, file: StoredFile) -> bool:
-    """Return whether a path is the file, a link to it, or a copy with the same content.
-
-    The key `how` may have been another one when it was made, or another program made it.
-
-    Raises
-    ------
-    OSError
-        This cannot be found out.
-    """
-    there = os.lstat(destination)
-    if stat.S_ISLNK(there.st_mode):
-        if os.readlink(destination) == file.path:
+def _leads_to(link: Entry, file: Entry) -> bool:
+    """Return whether a symbolic link leads to a file, perhaps through other links."""
+    directory = link.where()
+    with Naming(link):
+        if os.readlink(link.name, dir_fd=directory.fd) == file.path:
             return True
         try:
-            return os.path.samefile(destination, file.path)
+            there = os.stat(link.name, dir_fd=directory.fd)
         except (FileNotFoundError, NotADirectoryError):
             return False
-    if not stat.S_ISREG(there.st_mode):
-        return False
-    here = os.lstat(file.path)
-    if os.path.samestat(there, here):
-        return True
-    if there.st_size != here.st_size:
-        return False
-    for algorithm, digest in file.checksums.items():
-        if algorithm in checksum.ALGORITHMS:
-            return checksum.compute(destination, [algorithm])[algorithm] == digest
-    return checksum.compute(destination) == checksum.compute(file.path)
+    here = file.status()
+    return here is not None and os.path.samestat(there, here)

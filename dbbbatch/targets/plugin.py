@@ -23,6 +23,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar
 
+from dbbbatch.files.tree import Entry, Tree
+
 #: The message of a file that is not in the storage area begins with this.
 MISSING = "not in the storage area"
 
@@ -88,7 +90,9 @@ class StoredFile:
     number : int
         Identifies the file in outcomes; unique within a batch, without meaning beyond it.
     path : str
-        Absolute path, decoded by `os.fsdecode` (so bytes that are not UTF-8 are surrogates).
+        Absolute path, decoded by `os.fsdecode` (so bytes that are not UTF-8 are surrogates). It is
+        for messages, and for libraries and programs that open the file themselves; what reads the
+        file here uses `Plugin.stored`.
     relpath, filename : str
         Directory relative to the storage area ('' for the top) and last part, decoded likewise.
     size_bytes : int
@@ -202,6 +206,8 @@ class Plugin(ABC):
     #: is alone in one.
     one_at_a_time: ClassVar[bool] = False
 
+    _storage: Tree | None = None
+
     def __init__(self, settings: Any, context: Context) -> None:
         # Cheap and without I/O: the settings are also built to be checked.
         self.settings = settings
@@ -254,6 +260,29 @@ class Plugin(ABC):
             `StoredFile.number` and whether the target holds it; None if it cannot be asked.
         """
         return None
+
+    def stored(self, file: StoredFile) -> Entry:
+        """Return a file of storage, which is reached without following a link on the way to it.
+
+        Raises
+        ------
+        NotReady
+            Storage is away.
+        OSError
+            The path is not that of a file in storage.
+        """
+        storage = self._storage
+        if storage is None:
+            root = self.context.storage
+            try:
+                self._storage = storage = Tree(root)
+            except OSError as error:
+                raise NotReady(f"{root}: {error.strerror}; is it mounted?") from None
+        return storage.at(file.path)
+
+    def look_anew(self) -> None:
+        """Look storage up again when it is used next; called before each batch."""
+        self._storage = None
 
     def version(self) -> str:
         """Return the version of what ingests, for each event whose outcome has none."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.files import checksum
+from dbbbatch.targets.link import Link
 from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, StoredFile
 from tests.targets.offering import results, started
 
@@ -165,6 +166,51 @@ def test_names_are_data(storage: Path, tree: Path) -> None:
     for name in ("{0}", "{relpath}", "a b", "new\nline", os.fsdecode(b"\xff")):
         assert ingest(storage, stored(storage, name)).result.value == "done"
         assert (tree / name).exists()
+
+
+@HOW
+@pytest.mark.promise
+def test_directory_of_the_tree_that_is_a_link_is_none(
+    storage: Path, tree: Path, tmp_path: Path, how: str
+) -> None:
+    (tmp_path / "private").mkdir()
+    (tree / "night").symlink_to(tmp_path / "private")
+    outcome = ingest(storage, stored(storage, "night/x.fits"), how=how)
+    assert (outcome.result.value, outcome.message) == ("failed", "night/x.fits: Not a directory")
+    assert os.listdir(tmp_path / "private") == []
+
+
+@pytest.mark.parametrize("how", ["hard", "copy"])
+@pytest.mark.promise
+def test_what_lies_behind_a_link_in_storage_is_not_shown(
+    storage: Path, tree: Path, tmp_path: Path, how: str
+) -> None:
+    file = stored(storage, "night/x.fits")
+    (storage / "night").rename(tmp_path / "private")
+    (storage / "night").symlink_to(tmp_path / "private")
+    outcome = ingest(storage, file, how=how)
+    assert (outcome.result.value, outcome.message) == ("failed", "night/x.fits: Not a directory")
+    assert not (tree / "night/x.fits").exists()
+
+
+@pytest.mark.promise
+def test_directory_that_is_exchanged_before_it_is_durable_gives_no_outcome(
+    storage: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exchanged(*arguments: Any) -> None:
+        make(*arguments)
+        (tree / "night").rename(tmp_path / "away")
+        (tree / "night").mkdir()
+
+    file, make = stored(storage, "night/x.fits"), Link._make
+    monkeypatch.setattr(Link, "_make", exchanged)
+    with pytest.raises(NotReady, match="another directory"):
+        ingest(storage, file)
+
+
+def test_path_without_a_directory_in_its_middle(storage: Path, tree: Path) -> None:
+    ingest(storage, stored(storage, "x.fits"), path="night/{relpath}/{filename}")
+    assert (tree / "night/x.fits").exists()
 
 
 def test_copy_of_an_altered_file_is_refused(storage: Path, tree: Path) -> None:

@@ -14,7 +14,15 @@ import psutil
 import pytest
 
 from dbbbatch.targets import child, messages
-from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
+from dbbbatch.targets.plugin import (
+    Context,
+    Misconfigured,
+    NotReady,
+    Outcome,
+    Plugin,
+    Result,
+    StoredFile,
+)
 from dbbbatch.targets.pool import WorkerPool
 from tests.targets.conftest import MakePool, open_when_read, outcomes_of, until
 
@@ -113,9 +121,24 @@ class TestFilesThatAreNotOffered:
         assert results(pool) == ["altered"]
 
     def test_directory_is_altered(self, make_pool: MakePool, storage: Path) -> None:
+        (storage / "night").mkdir()
         pool = make_pool()
-        pool.offer([StoredFile(1, str(storage), "", "storage", 4)])
+        pool.offer([StoredFile(1, str(storage / "night"), "", "night", 4)])
         assert results(pool) == ["altered"]
+
+    @pytest.mark.promise
+    def test_link_is_altered_and_what_lies_behind_one_is_missing(
+        self, make_pool: MakePool, storage: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "private").mkdir()
+        (tmp_path / "private" / "x").write_bytes(b"data")
+        (storage / "x").symlink_to(tmp_path / "private" / "x")
+        (storage / "night").symlink_to(tmp_path / "private")
+        pool = make_pool()
+        for rel, result in (("x", "altered"), ("night/x", "missing")):
+            relpath, _, filename = rel.rpartition("/")
+            pool.offer([StoredFile(1, str(storage / rel), relpath, filename, 4)])
+            assert results(pool) == [result]
 
     def test_failure_of_a_file_that_went_is_missing(
         self, make_pool: MakePool, stored: Stored, tmp_path: Path
@@ -304,7 +327,7 @@ class TestStop:
         assert outcomes_of(pool) == {}
         assert pool.unoffered == [1, 2]
 
-    def test_a_batch_is_not_begun_once_that_is_heard(self, stored: Stored) -> None:
+    def test_a_batch_is_not_begun_once_that_is_heard(self, stored: Stored, storage: Path) -> None:
         """Also if files that are missing were reported first."""
         asked = []
 
@@ -318,7 +341,7 @@ class TestStop:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             made = child._Child(theirs)
-            made._plugin = Whole(None, None)  # type: ignore[arg-type]
+            made._plugin = Whole(None, Context("a", "here", str(storage), "/", 60.0))
             made._timeout = 60.0
             ours.sendall(messages.frame(messages.STOP))
             # Not by itself: its watchdog, left on, would end the process of the tests.

@@ -211,7 +211,7 @@ class Rucio(Plugin):
         """Compute the checksums that are not known; return why the file cannot be read, if so."""
         missing = [name for name in self._sums if name not in entry.sums]
         try:
-            entry.computed = checksum.compute(entry.file.path, missing) if missing else {}
+            entry.computed = checksum.compute(self.stored(entry.file), missing) if missing else {}
         except checksum.Changed as error:
             return Outcome(entry.file.number, Result.LATER, str(error))
         except OSError as error:

@@ -183,7 +183,8 @@ def test_two_files_of_one_name(element: Element) -> None:
 def test_pfn_outside_the_element_is_refused(element: Element, tmp_path: Path) -> None:
     outside = tmp_path / "elsewhere.fits"
     outside.write_bytes(b"x")
-    (outcome,) = ingest(element, outside, name="{filename}")
+    with started("rucio", tmp_path, **element.config, name="{filename}") as plugin:
+        (outcome,) = offered(plugin, outside, storage=tmp_path)
     assert outcome.result.value == "failed"
     assert "RSEFileNameNotSupported" in outcome.message
 
