@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dbbbatch.errors import TryLater, key_of_missing
-from dbbbatch.files import faults, mounts, names, place
+from dbbbatch.files import mounts, names, place
 from dbbbatch.files.tree import Tree
 
 
@@ -56,12 +56,11 @@ class Roots:
         Raises
         ------
         TryLater
-            The root is not there, or cannot be read.
+            The root is not there, or another one than at the first look.
         """
         if path not in self._trees:
-            with faults.as_try_later(path):
-                self._trees[path] = Tree(path)
             self.require(path)
+            self._trees[path] = Tree(path, opened=os.dup(self._roots[path][0]))
         return self._trees[path]
 
     def require(self, path: str, sentinel: str = "") -> None:

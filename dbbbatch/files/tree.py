@@ -96,6 +96,8 @@ class Tree:
         The root. It is the only path that may lead through links.
     keep : `int`
         The most descriptors of directories that stay open.
+    opened : `int`, optional
+        A descriptor of the root, which the tree closes; without it, the root is opened.
 
     Raises
     ------
@@ -103,12 +105,16 @@ class Tree:
         The root is no directory.
     """
 
-    def __init__(self, path: str, keep: int = 64) -> None:
+    def __init__(self, path: str, keep: int = 64, opened: int | None = None) -> None:
         self.path = path
         self._keep = keep
         self._held: dict[str, Directory] = {}
+        #: Device and inode of each directory since `forget`, also of those that were closed.
+        self._found: dict[str, tuple[int, int]] = {}
         self._changing = threading.Lock()
-        self._root = Directory(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        if opened is None:
+            opened = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root = Directory(opened)
 
     def __str__(self) -> str:
         """Return the path of the root."""
@@ -131,22 +137,27 @@ class Tree:
         """Look every directory up again when it is used next."""
         with self._changing:
             self._held.clear()
+            self._found.clear()
 
     def directory(self, rel: str = "") -> Directory:
-        """Return a directory, which is looked up once until `forget`.
+        """Return a directory, the same one until `forget`.
 
         Raises
         ------
         NotADirectoryError
             A part of the path is no directory, or a link.
         OSError
-            It is not there, or may not be looked for.
+            It is not there, or may not be looked for; `errno.ESTALE`: it did not stay open, and
+            another directory has its path by now.
         """
         if not rel:
             return self._root
         if (held := self._held.get(rel)) is None:
             held = Directory(self._open_directory(rel))
+            which = _which(held)
             with self._changing:
+                if self._found.setdefault(rel, which) != which:
+                    raise self._stale(rel)
                 self._held[rel] = held
                 while len(self._held) > self._keep:
                     del self._held[next(iter(self._held))]
@@ -301,9 +312,8 @@ class Tree:
                 continue
             there = Directory(self._open_directory(rel))
             here = self.directory(rel)
-            if not os.path.samestat(os.fstat(there.fd), os.fstat(here.fd)):
-                why = "is another directory than a moment ago"
-                raise OSError(errno.ESTALE, why, self._whole(rel))
+            if _which(there) != _which(here):
+                raise self._stale(rel)
 
     def sync_file_system(self, rel: str = "") -> None:
         """Make everything that was written to the file system of a directory durable, also names.
@@ -312,6 +322,10 @@ class Tree:
         """
         with Naming(self._whole(rel)), self.directory(rel).readable() as opened:
             sync_everything(opened)
+
+    def _stale(self, rel: str) -> OSError:
+        why = "is another directory than a moment ago"
+        return OSError(errno.ESTALE, why, self._whole(rel))
 
     def _whole(self, rel: str) -> str:
         return os.path.join(self.path, rel) if rel else self.path
@@ -641,6 +655,12 @@ def sync_everything(descriptor: int) -> None:
     elif _c_library.syncfs(descriptor) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _which(directory: Directory) -> tuple[int, int]:
+    """Return device and inode of an open directory."""
+    status = os.fstat(directory.fd)
+    return status.st_dev, status.st_ino
 
 
 def _open_beneath(root: int, rel: str) -> int | None:

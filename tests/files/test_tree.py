@@ -264,6 +264,22 @@ class TestAttacks:
         assert raised.value.errno == errno.ESTALE
 
     @pytest.mark.promise
+    def test_a_directory_that_was_moved_away_is_told_though_it_did_not_stay_open(
+        self, root: Path
+    ) -> None:
+        (root / "c").mkdir()
+        with Tree(str(root), keep=1) as made:
+            write(made, "a/one")
+            write(made, "c/one")
+            exchange(root / "a", root / "c")
+            for look in (made.directory, lambda rel: made.require_same([rel])):
+                with pytest.raises(OSError, match="is another directory") as raised:
+                    look("a")
+                assert raised.value.errno == errno.ESTALE
+            made.forget()
+            made.require_same(["a"])
+
+    @pytest.mark.promise
     def test_an_attacker_who_never_rests_gets_nothing_outside(self, root: Path) -> None:
         done = threading.Event()
 
