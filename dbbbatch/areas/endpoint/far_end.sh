@@ -72,7 +72,7 @@ roots() {
 }
 
 op_hello() {
-    for tool in "$sum" chmod cp dd ln mkdir mv rm stat sync timeout wc xargs $1; do
+    for tool in "$sum" chmod cp dd ln mkdir mv rm stat sync timeout touch tr wc xargs $1; do
         command -v "$tool" >/dev/null || fail "there is no command $tool" || return
     done
     roots || return
@@ -149,25 +149,71 @@ op_look() {
         cd "$buffer" && there <"$work/names" >>"$work/answer"
 }
 
-# Unpack the archive that follows. Answers what tar complains of: what is missing then will not be
-# verified. Some versions of tar go on reading at the end of an archive, so dd counts; and some end
-# at their first error, after which the rest is read in vain. There is no time limit here: the sender
-# sees whether it gets on. Where tar fills the disk, the room of `spare` is left to verify the rest.
+# Unpack the archive that follows.
 op_unpack() {
-    dd bs=65536 count=16 if=/dev/zero of="$work/spare" 2>/dev/null
-    dd bs=65536 iflag=fullblock,count_bytes count="$bytes" 2>/dev/null | {
-        said=$(unpacked 2>&1) || printf 'tar: exit code %s: %s\n' "$?" "$said"
-        cat >/dev/null
-    }
-    rm -f -- "$work/spare"
+    received unpacked
 }
 
-# Unpack stdin. Large records make GNU tar faster; others do not know the options.
+# GNU tar is faster by large records; others do not know the options.
 unpacked() {
     case $(tar --version 2>&1) in
     *"GNU tar"*) tar -x -o -b 128 --warning=no-timestamp -C "$work/t" -f - ;;
     *) tar -x -o -C "$work/t" -f - ;;
     esac
+}
+
+# Append what follows to the only file of the attempt, at $1, and give that permissions and time.
+op_append() {
+    received appended "$@"
+}
+
+appended() {
+    only=$(only_name) && IFS=/ && set -- $1 && only=$work/t/${only%/} &&
+        dd bs=65536 iflag=fullblock oflag=seek_bytes seek="$1" conv=notrunc of="$only" &&
+        chmod -- "$2" "$only" && touch -d "@$3" -- "$only"
+}
+
+# Run a command that reads what follows. Answers what it complains of: what is missing then will not
+# be verified. Some versions of tar go on reading at the end of an archive, so dd counts; and some
+# end at their first error, after which the rest is read in vain. There is no time limit here: the
+# sender sees whether it gets on. Where the disk is filled, the room of `spare` is left to verify the
+# rest.
+received() {
+    dd bs=65536 count=16 if=/dev/zero of="$work/spare" 2>/dev/null
+    dd bs=65536 iflag=fullblock,count_bytes count="$bytes" 2>/dev/null | {
+        said=$("$@" 2>&1) || printf 'exit code %s: %s\n' "$?" "$said"
+        cat >/dev/null
+    }
+    rm -f -- "$work/spare"
+}
+
+# Print the only name of the attempt, and a slash, so that no newline at its end is lost.
+only_name() {
+    tr -d '\0' <"$work/names" && printf /
+}
+
+# Copy what the attempt $1 has of the only file of this one, and remove that attempt. Answers size
+# and sum of the copy, or nothing if there is none, or it cannot be had. It is a copy because whoever
+# wrote the file may still be at work.
+op_resume() {
+    [ -d "$staging/$1" ] || return 0
+    only=$(only_name) || return
+    from=$staging/$1/t/${only%/} only=$work/t/${only%/}
+    if [ -f "$from" ] && [ ! -L "$from" ] && made "$work/t" 2>/dev/null 7>&2 &&
+        limited cp --reflink=auto -- "$from" "$only" 2>/dev/null 7>&2 &&
+        digest=$(limited "$sum" <"$only" 2>/dev/null 7>&2); then
+        printf '%s %s' "$(stat -c %s -- "$only")" "${digest%% *}"
+    else
+        rm -f -- "$only"
+    fi
+    limited rm -rf -- "$staging/$1"
+}
+
+# Keep the attempt under the name $1 for op_resume, in the place of what was kept there before.
+op_keep() {
+    cd "$staging" && limited rm -rf -- "$1.x" || return
+    [ ! -d "$1" ] || { mv -T -- "$1" "$1.x" && limited rm -rf -- "$1.x"; } || return
+    [ ! -d "$attempt" ] || { mv -T -- "$attempt" "$1" && touch -c -- "$1"; }
 }
 
 # Make the directories of the batch in $1. One that cannot be made is no failure of the others: the
@@ -533,7 +579,7 @@ while read -r op attempt limit bytes argument; do
     [ "$op" = put ] || [ ! -e "$work/answer" ] || rm -f -- "$work/answer"
     case $op in
     put) text=$(op_put "$argument" 2>&1) ;;
-    unpack) text=$(op_unpack 2>&1) ;;
+    unpack | append) text=$("op_$op" "$argument" 2>&1) ;;
     *) text=$("op_$op" "$argument" 7>&1 2>&1 </dev/null) ;;
     esac
     code=$?
@@ -543,7 +589,7 @@ while read -r op attempt limit bytes argument; do
         *) text="$staging: ${text:-exit code $code}" ;;
         esac
         printf '%s no %s\n%s' "$nonce" "${#text}" "$text"
-        case $op in put | unpack) exit ;; esac
+        case $op in put | unpack | append) exit ;; esac
     elif [ "$op" != put ] && [ -s "$work/answer" ]; then
         printf '%s ok %s\n' "$nonce" "$(stat -c %s -- "$work/answer")"
         cat -- "$work/answer"

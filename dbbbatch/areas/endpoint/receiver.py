@@ -10,6 +10,7 @@ lists and that is no longer in ``t/`` has been placed.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import BinaryIO
 
 from dbbbatch.areas.endpoint import session
@@ -40,6 +42,9 @@ _SETTING = re.compile(rb"(protocol|nonce|staging|buffer|sum)=([A-Za-z0-9._/-]*)\
 _REQUEST = re.compile(
     rb"([a-z_]+) (-|[A-Za-z0-9_-][A-Za-z0-9._-]*) (\d{1,7}) (\d{1,12}) ([A-Za-z0-9._/-]*)\n"
 )
+
+#: Where the rest of a file begins, its permissions, and its time.
+_SHAPE = re.compile(r"(\d{1,18})/([0-7]{1,4})/(\d{1,12})\.(\d{9})")
 
 #: The files of an attempt that a request may write.
 _LISTS = ("dirs", "names", "numbered")
@@ -85,11 +90,14 @@ def receive(section: Receive, requests: BinaryIO, answers: BinaryIO) -> None:
             elif operation == "unpack":
                 source = _in_time(requests, limit)
                 content = receiver.unpack(attempt, tar.Reader(source, int(size)))
+            elif operation == "append":
+                source = _in_time(requests, limit)
+                content = receiver.append(argument, source, int(size))
             else:
                 content = receiver.answer(operation, attempt, argument, limit)
         except (DbbError, OSError) as error:
             answer(False, _reason(error, section).encode("utf-8", "surrogateescape"))
-            if operation in ("put", "unpack"):
+            if operation in ("put", "unpack", "append"):
                 return  # what it sends next may be a part of this
         else:
             answer(True, content)
@@ -152,6 +160,13 @@ def _reason(error: DbbError | OSError, section: Receive) -> str:
     return f"{where}: {error.strerror or error}"
 
 
+def _checked(attempt: str) -> str:
+    """Return the name of an attempt that is an argument; raise if it is none."""
+    if not session.ATTEMPT.fullmatch(attempt):
+        raise Refused(f"{attempt!r} is no name of an attempt")
+    return attempt
+
+
 def _in(attempt: str, *parts: str) -> str:
     return "/".join((attempt, *parts))
 
@@ -163,6 +178,7 @@ class _Receiver:
         self._section = section
         self._algorithm = algorithm
         self._opened: tuple[Tree, Tree] | None = None
+        self._resumed: io.FileIO | None = None
 
     def answer(self, operation: str, attempt: str, argument: str, limit: int) -> bytes:
         """Return the answer to a request.
@@ -199,6 +215,7 @@ class _Receiver:
 
     def unpack(self, attempt: str, archive: tar.Reader) -> bytes:
         """Unpack files that were announced; return why some could not be."""
+        self._close_resumed()
         self._staging.forget()
         announced = set(self._list(attempt, "names"))
         complaints = []
@@ -233,6 +250,38 @@ class _Receiver:
                 os.fchmod(descriptor, place.masked(member.mode))
         finally:
             os.close(descriptor)
+
+    def append(self, shape: str, source: Callable[[int], bytes], size: int) -> bytes:
+        """Append what follows to the file of the last `resume`; return why it could not be.
+
+        Parameters
+        ----------
+        shape : `str`
+            Where it begins, the permissions of the file, and its time.
+        source : `~collections.abc.Callable`
+            Returns so many bytes.
+        size : `int`
+            How many bytes follow.
+        """
+        resumed, self._resumed = self._resumed, None
+        found = _SHAPE.fullmatch(shape)
+        if resumed is None or found is None or resumed.tell() != int(found[1]):
+            raise Refused("what is sent is no rest of a file that was resumed")
+        complaint = b""
+        with resumed as file:
+            while size:
+                block = source(min(size, 1 << 16))
+                if not block:
+                    raise Refused("what is sent ends too early")
+                size -= len(block)
+                if not complaint:
+                    try:
+                        place.write_block(file.fileno(), memoryview(block))
+                    except OSError as error:
+                        complaint = os.fsencode(_reason(error, self._section))
+            place.set_mtime(file.fileno(), int(found[3]) * 10**9 + int(found[4]))
+            os.fchmod(file.fileno(), place.masked(int(found[2], 8)))
+        return complaint
 
     @property
     def _staging(self) -> Tree:
@@ -375,6 +424,36 @@ class _Receiver:
             return b"verified"
         return b"arrived" if self._staging.status(_in(taken, "t")) else b"nothing"
 
+    def _op_keep(self, attempt: str, kept: str) -> bytes:
+        self._discard(_checked(kept))
+        if self._staging.status(attempt):
+            self._staging.move(attempt, self._staging, kept)
+            os.utime(kept, dir_fd=self._staging.directory().fd, follow_symlinks=False)
+        return b""
+
+    def _op_resume(self, attempt: str, kept: str) -> bytes:
+        """Copy what was kept, for whoever wrote it may still be at work, and begin to append."""
+        (rel,) = self._list(attempt, "names")
+        path, answer = _in(attempt, "t", rel), b""
+        self._close_resumed()
+        try:
+            part = self._staging.open(_in(_checked(kept), "t", rel))
+        except (FileNotFoundError, NotADirectoryError, checksum.NotRegular):
+            return answer
+        try:
+            self._make(self._staging, names.split(path)[0], 0o755)
+            file = self._resumed = io.FileIO(self._staging.create(path), "w")
+            write = partial(place.write_block, file.fileno())
+            digest = checksum.stream(part, [self._algorithm], write)[self._algorithm]
+            answer = b"%d %s" % (file.tell(), digest.encode())
+        except (OSError, Interrupted):  # then all of it is sent
+            self._close_resumed()
+            self._staging.remove(path)
+        finally:
+            os.close(part)
+        self._discard(kept)
+        return answer
+
     def _op_modes_and_times(self, attempt: str, argument: str) -> bytes:
         found = []
         for rel in self._list(attempt, "names"):
@@ -416,12 +495,20 @@ class _Receiver:
     def _op_clean(self, attempt: str, argument: str) -> bytes:
         self._buffer.remove(f"{TEMPORARY_PREFIX}{attempt}")
         for each in (attempt, f"{attempt}.r"):
-            # First it gets a name under which no step looks for it.
-            if self._staging.status(each):
-                self._staging.remove_tree(f"{each}.x")
-                self._staging.move(each, self._staging, f"{each}.x")
-            self._staging.remove_tree(f"{each}.x")
+            self._discard(each)
         return b""
+
+    def _discard(self, attempt: str) -> None:
+        """Remove a directory of staging: first it gets a name under which no step looks for it."""
+        if self._staging.status(attempt):
+            self._staging.remove_tree(f"{attempt}.x")
+            self._staging.move(attempt, self._staging, f"{attempt}.x")
+        self._staging.remove_tree(f"{attempt}.x")
+
+    def _close_resumed(self) -> None:
+        if self._resumed is not None:
+            self._resumed.close()
+            self._resumed = None
 
     def _op_list(self, prefix: str, argument: str) -> bytes:
         now = self._now()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
-from dbbbatch.areas.endpoint.stream import Outgoing, TarStream
+from dbbbatch.areas.endpoint.stream import Outgoing, Rest, Stream, TarStream
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files import checksum, names
 from dbbbatch.process import run, template
@@ -46,6 +46,9 @@ _STEPS = {
     "begin": "trying its tools in staging",
     "put": "taking a list of names",
     "unpack": "unpacking what is sent",
+    "append": "appending what is sent",
+    "keep": "keeping what arrived",
+    "resume": "copying and reading what arrived before",
     "look": "making the directories of a batch",
     "verify": "reading what arrived, and making it durable with `sync`",
     "place": "placing files in its buffer, and making that durable with `sync`",
@@ -77,7 +80,9 @@ READ_SCRIPT = (
 _tried: set[tuple[object, ...]] = set()
 
 _SAFE = re.compile(r"[A-Za-z0-9._/-]+")
-_ATTEMPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+#: The name of an attempt.
+ATTEMPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 #: The states in which `take_over` may find an attempt.
 _STATES = ("verified", "arrived", "nothing")
@@ -354,33 +359,62 @@ class Session:
         pace : `~collections.abc.Callable`, optional
             Called before each block with its length; may wait.
         """
-        self.open()
-        assert self._process is not None
         sent = TarStream(files, self.place.algorithm)
-        requests = [
-            self._put(attempt, "names", (_as_argument(file.raw) for file in files)),
-            self._request("unpack", attempt, stall, "", sent.size_bytes),
-        ]
-        self._process.widen()
-        try:
-            self._process.write(requests, time.monotonic() + stall)
-            with closing(sent.blocks()) as blocks:
-                for block in blocks:
-                    if pace is not None:
-                        pace(len(block))
-                    self._process.write(block, time.monotonic() + stall)
-                    if not self._process.reads:
-                        break
-            answer = self._ask(requests, stall, data=b"")
-        except BaseException as error:
-            # Whatever is sent next would be taken for a part of the stream.
-            if self._process is not None:
-                self._drop()
-            if isinstance(error, TimeoutError):
-                why = f"{self.place.name} has taken nothing for {stall:.0f} s"
-                raise self._away(why) from None
-            raise
-        return Streamed(sent.outcomes, _complaint(answer, attempt))
+        put = self._put(attempt, "names", (_as_argument(file.raw) for file in files))
+        unpack = self._request("unpack", attempt, stall, "", sent.size_bytes)
+        return self._send([put, unpack], sent, stall, pace)
+
+    def keep(self, attempt: str, kept: str, limit: float = 0) -> None:
+        """Keep what there is of an attempt under another name, for `resume`."""
+        self._checked(kept)
+        self._ask([self._request("keep", attempt, limit, kept)], limit=limit)
+
+    def kept_part(
+        self, attempt: str, raw: bytes, kept: str, limit: float
+    ) -> tuple[int, str] | None:
+        """Copy what was kept of a file to an attempt that has begun, and remove what was kept.
+
+        Parameters
+        ----------
+        attempt : `str`
+        raw : `bytes`
+            Its relative path, the only one that was given to `begin`.
+        kept : `str`
+            As it was given to `keep`.
+        limit : `float`
+            Seconds for copying and reading it there.
+
+        Returns
+        -------
+        size_bytes : `int`
+        digest : `str`
+            Of this part; there may be no such part.
+        """
+        self._checked(kept)
+        put = self._put(attempt, "names", [_as_argument(raw)])
+        resume = self._request("resume", attempt, limit, kept)
+        # It may take as long for each of copying, reading and removing.
+        answer = self._ask([put, resume], limit=3 * limit + 2 * self._patience)
+        if not answer:
+            return None
+        with self._understanding(answer):
+            size, digest = answer.split()
+            return int(size), digest.decode("ascii", "replace")
+
+    def send_rest(
+        self,
+        attempt: str,
+        file: Outgoing,
+        rest: Rest,
+        stall: float,
+        pace: Callable[[int], object] | None = None,
+    ) -> Streamed:
+        """Send what is missing of a file after its `kept_part`; otherwise as `stream`."""
+        offset = file.size_bytes - rest.size_bytes
+        seconds, nanoseconds = divmod(max(0, file.mtime_ns), 10**9)
+        shape = f"{offset}/{file.shown_mode:o}/{seconds}.{nanoseconds:09d}"
+        append = self._request("append", attempt, stall, shape, rest.size_bytes)
+        return self._send([append], rest, stall, pace)
 
     def place_files(self, attempt: str, limit: float = 0) -> Placed:
         """Move what was verified into the buffer, never onto another file, durably.
@@ -522,11 +556,15 @@ class Session:
     def _request(
         self, operation: str, attempt: str, limit: float = 0, argument: str = "", size: int = 0
     ) -> bytes:
-        if attempt != "-" and not _ATTEMPT.fullmatch(attempt):
-            # It comes from a row of the database, and becomes the path of a directory there.
-            raise Refused(f"{self.place.name}: {attempt!r} is no name of an attempt")
+        if attempt != "-":
+            self._checked(attempt)
         seconds = int(self._patience + limit) + 1
         return f"{operation} {attempt} {seconds} {size} {argument}\n".encode()
+
+    def _checked(self, attempt: str) -> None:
+        """Raise if a name, which comes from a row of the database, is no name of a directory."""
+        if not ATTEMPT.fullmatch(attempt):
+            raise Refused(f"{self.place.name}: {attempt!r} is no name of an attempt")
 
     def _put(self, attempt: str, name: str, parts: Iterable[bytes]) -> bytes:
         """Return the request to keep a list of names, followed by the list."""
@@ -544,6 +582,37 @@ class Session:
         for file in files:
             found.update(b"%d\0" % file.size_bytes)
         return str(found.hexdigest())
+
+    def _send(
+        self,
+        requests: Sequence[bytes],
+        stream: Stream,
+        stall: float,
+        pace: Callable[[int], object] | None,
+    ) -> Streamed:
+        """Send requests, and the stream that the last one announces."""
+        self.open()
+        assert self._process is not None
+        self._process.widen()
+        try:
+            self._process.write(requests, time.monotonic() + stall)
+            with closing(stream.blocks()) as blocks:
+                for block in blocks:
+                    if pace is not None:
+                        pace(len(block))
+                    self._process.write(block, time.monotonic() + stall)
+                    if not self._process.reads:
+                        break
+            answer = self._ask(requests, stall, data=b"")
+        except BaseException as error:
+            # Whatever is sent next would be taken for a part of the stream.
+            if self._process is not None:
+                self._drop()
+            if isinstance(error, TimeoutError):
+                why = f"{self.place.name} has taken nothing for {stall:.0f} s"
+                raise self._away(why) from None
+            raise
+        return Streamed(stream.outcomes, _complaint(answer, _attempt_of(requests)))
 
     def _ask(self, requests: Sequence[bytes], limit: float = 0, data: bytes | None = None) -> bytes:
         """Send requests and return the last answer; all are read, so that the next one fits.
@@ -583,8 +652,8 @@ class Session:
                 if len(found) > 1 and self._process is not None:
                     self._drop()  # a refused block of data may have left some of it unread
                 # An attempt has another name each time, and it is the same trouble.
-                attempt = requests[-1].split(b" ", 2)[1].decode()
-                reason = run.last_lines(_without(attempt, text)) or "no reason given"
+                without = _without(_attempt_of(requests), text)
+                reason = run.last_lines(without) or "no reason given"
                 raise Refused(f"{self.place.name}: {reason}")
         return found[-1][1]
 
@@ -646,11 +715,15 @@ def _as_argument(rel: bytes) -> bytes:
     return b"./" + rel
 
 
-def _without(attempt: str, text: bytes) -> bytes:
-    return text.replace(b"/" + attempt.encode(), b"/*")
+def _attempt_of(requests: Sequence[bytes]) -> bytes:
+    return requests[-1].split(b" ", 2)[1]
 
 
-def _complaint(answer: bytes, attempt: str) -> str:
+def _without(attempt: bytes, text: bytes) -> bytes:
+    return text.replace(b"/" + attempt, b"/*")
+
+
+def _complaint(answer: bytes, attempt: bytes) -> str:
     """Return the first line about a full disk, or else the first line, of what `tar` says."""
     lines = [line for line in _without(attempt, answer).splitlines() if line.strip()]
     full = (line for line in lines if any(words.encode() in line for words in FULL_WORDS))

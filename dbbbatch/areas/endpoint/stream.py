@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 from dbbbatch.files import checksum, faults, names, place, tar
 
@@ -37,7 +37,7 @@ class Outgoing:
     size_bytes, mtime_ns : `int`
         As it was looked at; if it is another now, it is not sent.
     mode : `int`
-        Its permissions, which arrive as `place.masked` lets them.
+        Its permissions, of which those to write do not arrive: it is complete.
     digest : `str`
         Its hexadecimal checksum, if it is known already.
     """
@@ -50,28 +50,43 @@ class Outgoing:
     digest: str = ""
 
     @property
+    def shown_mode(self) -> int:
+        """Its permissions there."""
+        return place.masked(self.mode) & 0o555
+
+    @property
     def header(self) -> bytes:
         """What precedes its content."""
-        mode = place.masked(self.mode)
-        return tar.header(tar.Member(self.raw, self.size_bytes, mode, self.mtime_ns))
+        return tar.header(tar.Member(self.raw, self.size_bytes, self.shown_mode, self.mtime_ns))
 
 
-class TarStream:
-    """Files as they are sent.
-
-    Parameters
-    ----------
-    files : `~collections.abc.Sequence` [ `Outgoing` ]
-    algorithm : `str`
-        Of their checksums.
+class Stream(Protocol):
+    """What is sent through a session.
 
     Attributes
     ----------
     size_bytes : `int`
         The length of the stream.
     outcomes : `dict` [ `bytes`, `str` or `OSError` ]
-        Of each file that was read, by its relative path: the checksum of what was sent, or why
-        that is not the file (`checksum.Changed` if it changed).
+        Of each file that was read, by its relative path: the checksum of the whole, or why what was
+        sent is not the file (`checksum.Changed` if it changed).
+    """
+
+    size_bytes: int
+    outcomes: dict[bytes, str | OSError]
+
+    def blocks(self) -> Generator[memoryview, None, None]:
+        """Yield the stream in blocks, each of which the next one overwrites."""
+
+
+class TarStream:
+    """Files as a tar archive: a `Stream`.
+
+    Parameters
+    ----------
+    files : `~collections.abc.Sequence` [ `Outgoing` ]
+    algorithm : `str`
+        Of their checksums.
     """
 
     def __init__(self, files: Sequence[Outgoing], algorithm: str) -> None:
@@ -87,7 +102,7 @@ class TarStream:
         self._filled = 0
 
     def blocks(self) -> Generator[memoryview, None, None]:
-        """Yield the stream in blocks, each of which the next one overwrites."""
+        """Yield the archive."""
         for file in self._files:
             yield from self._add(file.header)
             with _Read(file, self._algorithm) as reading:
@@ -127,6 +142,53 @@ class TarStream:
             count -= part
 
 
+class Rest:
+    """What is missing there of a file of which a part arrived before: a `Stream`.
+
+    Parameters
+    ----------
+    file : `Outgoing`
+    algorithm : `str`
+        Of its checksum.
+    """
+
+    def __init__(self, file: Outgoing, algorithm: str) -> None:
+        self._file = file
+        self._reading = _Read(file, algorithm)
+        self._buffer = memoryview(bytearray(_MOST_AT_ONCE))
+        self.size_bytes = file.size_bytes
+        self.outcomes: dict[bytes, str | OSError] = {}
+
+    def __enter__(self) -> Self:
+        """Return it."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the file."""
+        self._reading.__exit__(*exception)
+
+    def skip(self, size_bytes: int, digest: str) -> bool:
+        """Read the part that is there; return whether it is the beginning of the file."""
+        if size_bytes > self.size_bytes:
+            return False
+        while size_bytes and (count := self._reading.read(self._buffer[:size_bytes])):
+            size_bytes -= count
+            self.size_bytes -= count
+        return not size_bytes and self._reading.digest == digest
+
+    def blocks(self) -> Generator[memoryview, None, None]:
+        """Yield the rest."""
+        missing = self.size_bytes
+        while missing and (count := self._reading.read(self._buffer[:missing])):
+            missing -= count
+            yield self._buffer[:count]
+        while missing:
+            part = memoryview(_ZEROS)[:missing]
+            missing -= len(part)
+            yield part
+        self.outcomes[self._file.raw] = self._reading.outcome()
+
+
 class _Read:
     """A file while it is read; errors are kept for `outcome`."""
 
@@ -159,6 +221,11 @@ class _Read:
         self._hash.update(room[:count])
         return count
 
+    @property
+    def digest(self) -> str:
+        """The checksum of what was read so far."""
+        return self._hash.hexdigest()
+
     def outcome(self) -> str | OSError:
         """Return the checksum of what was read, or why that is not the file."""
         if self._error is None:
@@ -175,7 +242,7 @@ class _Read:
         if self._came < file.size_bytes:
             what = names.counted(file.size_bytes, "byte")
             raise OSError(errno.EIO, f"only {self._came:,} of {what} can be read")
-        digest = self._hash.hexdigest()
+        digest = self.digest
         if file.digest not in ("", digest):
             raise checksum.Changed(errno.EAGAIN, "its content changed, though not its time")
         if not after.st_nlink:

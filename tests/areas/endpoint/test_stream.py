@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dbbbatch.areas.endpoint.session import Away, EndpointAddress, Refused, Session
-from dbbbatch.areas.endpoint.stream import Outgoing, TarStream
+from dbbbatch.areas.endpoint.stream import Outgoing, Rest, TarStream
 from dbbbatch.files import checksum, tar
 from dbbbatch.process import run, template
 from tests.support.disks import BLOCK, small_disk
@@ -281,10 +281,10 @@ def test_any_tar_and_any_shell_will_do(
 @pytest.mark.parametrize(
     ("tar", "complaint"),
     [
-        ("exit 3", "tar: exit code 3:"),
-        ("kill -9 $$", "tar: exit code 137: Killed"),
-        ("head -c 100000 >/dev/null; kill -9 $$", "tar: exit code 137: Killed"),
-        ("echo one >&2; echo two >&2; cat >/dev/null; exit 2", "tar: exit code 2: one"),
+        ("exit 3", "exit code 3:"),
+        ("kill -9 $$", "exit code 137: Killed"),
+        ("head -c 100000 >/dev/null; kill -9 $$", "exit code 137: Killed"),
+        ("echo one >&2; echo two >&2; cat >/dev/null; exit 2", "exit code 2: one"),
         (
             "echo one >&2; echo a: Cannot write: No space left on device >&2; exit 2",
             "a: Cannot write: No space left on device",
@@ -414,3 +414,139 @@ def test_an_attempt_that_was_taken_over_gets_nothing_more(line: Line) -> None:
     with pytest.raises(Refused):
         line.session.stream("one", [file], 10)
     assert tree(line.staging / "one.r" / "t") == {}
+
+
+# What is left of a broken stream is continued.
+
+
+def resume(line: Line, attempt: str, file: Outgoing, kept: str = "kept") -> int:
+    """Continue a file in a new attempt and deliver it; return how many bytes were sent."""
+    line.session.begin(attempt, [file.raw])
+    part = line.session.kept_part(attempt, file.raw, kept, 10)
+    with Rest(file, line.place.algorithm) as rest:
+        if part and rest.skip(*part):
+            sent = rest.size_bytes
+            streamed = line.session.send_rest(attempt, file, rest, 10)
+        else:
+            sent = file.size_bytes
+            streamed = line.session.stream(attempt, [file], 10)
+    assert streamed.complaint == ""
+    line.deliver(attempt, [file], streamed.outcomes)
+    return sent
+
+
+def broken(line: Line, file: Outgoing, after: int = 1_000_000) -> None:
+    """Let the line break while a file is sent, and keep what arrived."""
+    came = 0
+
+    def pace(count: int) -> None:
+        nonlocal came
+        came += count
+        if came > after:
+            raise KeyboardInterrupt
+
+    line.session.begin("one", [file.raw])
+    with pytest.raises(KeyboardInterrupt):
+        line.session.stream("one", [file], 10, pace)
+    line.session.end("one")
+    assert line.session.take_over("one") == "arrived"
+    line.session.keep("one.r", "kept")
+    assert os.listdir(line.staging) == ["kept"]
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(
+    "name", ["a", "d/new\nline\n", "-n/-n", "d/*", "x y'\"/$(touch x)", "d/\udcff"]
+)
+def test_a_broken_file_is_continued(line: Line, name: str) -> None:
+    content = os.urandom(3_000_000)
+    file = line.file(name, content)
+    os.utime(os.path.join(line.source, name), ns=(0, 1_700_000_000_000_456_789))
+    file = line.looked_at(name)
+    broken(line, file)
+    assert 0 < resume(line, "two", file) < 3_000_000
+    assert tree(line.buffer) == {name: content}
+    status = os.stat(os.path.join(line.buffer, name))
+    assert (status.st_mtime_ns, status.st_mode & 0o777) == (file.mtime_ns, 0o440)
+    line.session.clean("two")
+    assert os.listdir(line.staging) == []
+
+
+@pytest.mark.promise
+def test_a_part_that_is_not_the_beginning_of_the_file_is_sent_again(line: Line) -> None:
+    broken(line, line.file("a", b"a" * 3_000_000))
+    assert resume(line, "two", line.file("a", b"b" * 3_000_000)) == 3_000_000
+    assert tree(line.buffer) == {"a": b"b" * 3_000_000}
+
+
+@pytest.mark.promise
+def test_a_part_that_is_longer_than_the_file_is_sent_again(line: Line) -> None:
+    broken(line, line.file("a", b"a" * 3_000_000))
+    assert resume(line, "two", line.file("a", b"aaa")) == 3
+    assert tree(line.buffer) == {"a": b"aaa"}
+
+
+def test_a_part_that_is_the_whole_file_needs_nothing_more(line: Line) -> None:
+    broken(line, line.file("a", b"a" * 3_000_000))
+    [part] = line.staging.rglob("kept/t/a")
+    part.chmod(0o600)
+    part.write_bytes(b"bbb")
+    assert resume(line, "two", line.file("a", b"bbb")) == 0
+    assert tree(line.buffer) == {"a": b"bbb"}
+
+
+def test_where_nothing_was_kept_all_is_sent(line: Line) -> None:
+    assert resume(line, "two", line.file("a", b"abc")) == 3
+    assert tree(line.buffer) == {"a": b"abc"}
+
+
+def test_what_cannot_be_copied_is_sent_again(line: Line) -> None:
+    file = line.file("a", b"a" * 3_000_000)
+    broken(line, file)
+    [part] = line.staging.rglob("kept/t/a")
+    part.unlink()
+    part.symlink_to(line.source / "a")
+    assert resume(line, "two", file) == 3_000_000
+    assert tree(line.buffer) == {"a": b"a" * 3_000_000}
+
+
+def test_whoever_still_writes_to_what_was_kept_does_no_harm(line: Line) -> None:
+    content = os.urandom(3_000_000)
+    file = line.file("a", content)
+    broken(line, file)
+    [part] = line.staging.rglob("kept/t/a")
+    part.chmod(0o600)
+    with part.open("ab") as late:
+        resume(line, "two", file)
+        late.write(b"late")
+    assert tree(line.buffer) == {"a": content}
+
+
+def test_the_last_of_several_parts_is_kept(line: Line) -> None:
+    file = line.file("a", b"a" * 3_000_000)
+    for attempt in ("zero", "one"):
+        broken(line, file)
+        line.session.keep("nothing", "other")
+        (line.staging / "kept" / attempt).touch()
+    assert "zero" not in os.listdir(line.staging / "kept")
+
+
+@pytest.mark.promise
+def test_a_file_that_changes_while_its_rest_is_sent_is_left_out(line: Line) -> None:
+    file = line.file("a", b"a" * 3_000_000)
+    broken(line, file)
+    path = line.source / "a"
+    spoiled = changed(file, lambda: os.truncate(path, 2_900_000))
+    resume(line, "two", spoiled)
+    assert tree(line.buffer) == {}
+
+
+@pytest.mark.parametrize("kept", ["../buffer", "a/b", ".", ""])
+def test_only_attempts_are_kept(line: Line, kept: str) -> None:
+    line.session.begin("one", [b"a"])
+    for ask in (
+        lambda: line.session.keep("one", kept),
+        lambda: line.session.kept_part("one", b"a", kept, 10),
+    ):
+        with pytest.raises(Refused, match="is no name of an attempt"):
+            ask()
