@@ -1,5 +1,9 @@
 """The near end of a handoff: the files of its buffer, and the originals in its holding area.
 
+What a name led to when it was looked at need not be what it leads to when it is used: others write
+to a buffer. So a file is hashed and moved by the descriptor of its directory, and what was taken is
+compared with its row before that is believed.
+
 Only the disk is touched here; `dbbbatch.passes.handoff.holding` keeps the records of what is moved.
 """
 
@@ -18,13 +22,16 @@ from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.errors import Interrupted, TryLater, key_of_missing
-from dbbbatch.files import checksum, faults, mounts, names, place, scan
-from dbbbatch.files.identity import Version, inode_of, status_of
+from dbbbatch.files import checksum, faults, mounts, names, place
+from dbbbatch.files.identity import Version, inode_of
 from dbbbatch.files.parallel import map_in_order, useful_threads
 from dbbbatch.files.roots import Roots
+from dbbbatch.files.tree import Entry, Tree
 
 #: Why a version is no longer there whose file was written to, or replaced: a later one is there.
 REPLACED = "replaced in the buffer by another version"
+
+_GONE = "no longer in the buffer"
 
 #: Threads that hash: until the first batch is hashed there is nothing else to do.
 _JOBS = 2
@@ -73,99 +80,84 @@ def remove_sent_directories(site: str, section: Handoff) -> int:
     return place.remove_empty_directories(section.buffer, section.expiration, may_go=may_go)
 
 
-def path_of(section: Handoff, row: HandoffRow) -> tuple[str, str]:
-    """Return the relative and the absolute path of a file of the buffer."""
-    rel = names.rel_of(row)
-    return rel, names.below(section.buffer, rel)
+def entry_of(tree: Tree, row: HandoffRow) -> Entry:
+    """Return the file of a row in a buffer, or under the same name in a holding area."""
+    return tree.entry(names.rel_of(row))
 
 
-def why_gone(root: str, row: HandoffRow, rel: str) -> str:
-    """Return why a path is no longer the version that a row records, or nothing if it is."""
-    if (status := status_of(os.path.join(root, rel))) is None:
-        return "no longer in the buffer"
-    if Version.of_file(status) != Version.of_row(row):
-        return REPLACED
-    return ""
+def why_gone(file: Entry, row: HandoffRow) -> str:
+    """Return why a file is no longer the version that a row records, or nothing if it is.
+
+    What lies behind a link belongs to another tree, as it does for the scan.
+
+    Raises
+    ------
+    OSError
+        It cannot be looked at.
+    """
+    if (status := file.status()) is not None:
+        return "" if Version.of_file(status) == Version.of_row(row) else REPLACED
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            file.where()
+        except NotADirectoryError:
+            where = names.printable(file.relpath)
+            return f"{_GONE}: {where} is no directory, or is reached through a symbolic link"
+    return _GONE
 
 
-def with_new_inode(root: str, row: HandoffRow, rel: str) -> HandoffRow | None:
+def with_new_inode(file: Entry, row: HandoffRow) -> HandoffRow | None:
     """Return a row with the inode that its file has now, or nothing if more of it has changed.
 
     Some file systems (FUSE, FAT, CIFS) number files anew after a remount.
     """
-    path, stored = os.path.join(root, rel), row.checksum or ""
+    algorithm, digest = _checksum_of(row)
     try:
-        found = Version.of_file(os.lstat(path))
-        if not found.is_like(Version.of_row(row)) or not checksum.matches(path, stored):
+        if not algorithm or not Version.of_file(file.lstat()).is_like(Version.of_row(row)):
             return None
-    except (
-        ValueError,
-        FileNotFoundError,
-        NotADirectoryError,
-        checksum.Changed,
-        checksum.NotRegular,
-    ):
+        status, sums = checksum.read_file(file, [algorithm])
+    except (FileNotFoundError, NotADirectoryError, checksum.Changed, checksum.NotRegular):
+        return None
+    found = Version.of_file(status)
+    if sums[algorithm] != digest or not found.is_like(Version.of_row(row)):
         return None
     return row._replace(inode=found.inode)
 
 
-class Buffer:
-    """One look at files of a buffer, and at each of their directories only once."""
+def open_version(file: Entry, row: HandoffRow) -> int:
+    """Return a descriptor of the version that a row records, which its writer has closed.
 
-    def __init__(self, section: Handoff) -> None:
-        self._root = section.buffer
-        self._detours: dict[str, str] = {}
-
-    def why_gone(self, row: HandoffRow, rel: str) -> str:
-        """Return why a file is no longer in the buffer as this version, or nothing if it is.
-
-        What lies behind a link belongs to another tree, as it does for the scan.
-
-        Raises
-        ------
-        OSError
-            It cannot be looked at.
-        """
-        relpath = os.path.dirname(rel)
-        if relpath not in self._detours:
-            self._detours[relpath] = scan.detour(self._root, relpath)
-        if what := self._detours[relpath]:
-            return f"no longer in the buffer: {what}"
-        return why_gone(self._root, row, rel)
-
-    def open(self, row: HandoffRow, rel: str) -> int:
-        """Return a descriptor of a file that its writer has closed.
-
-        Raises
-        ------
-        dbbbatch.files.checksum.Changed
-            It is no longer this version, or somebody has it open for writing.
-        OSError
-            It cannot be opened.
-        """
-        path = os.path.join(self._root, rel)
-        what = self.why_gone(row, rel)
-        descriptor = -1 if what else checksum.open_closed(path)
-        if not what and Version.of_file(os.fstat(descriptor)) != Version.of_row(row):
-            os.close(descriptor)
-            what = REPLACED
-        if what:
-            raise checksum.Changed(errno.EAGAIN, what, path)
-        return descriptor
-
-    def with_new_inode(self, row: HandoffRow, rel: str) -> HandoffRow | None:
-        """Return a row as `with_new_inode` does; nothing for a file behind a link."""
-        if self._detours.get(os.path.dirname(rel)):
-            return None
-        return with_new_inode(self._root, row, rel)
+    Raises
+    ------
+    checksum.Changed
+        It is another version by now, or somebody has it open for writing.
+    OSError
+        It cannot be opened.
+    """
+    descriptor = checksum.open_closed(file)
+    try:
+        if Version.of_file(os.fstat(descriptor)) != Version.of_row(row):
+            raise checksum.Changed(errno.EAGAIN, REPLACED, file.path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def prepare_files(
-    section: Handoff, rows: Sequence[HandoffRow], *, read: bool
+    section: Handoff, tree: Tree, rows: Sequence[HandoffRow], *, read: bool
 ) -> Iterator[Prepared | FileFate | None]:
     """Yield what can be said of files before they are sent, in their order.
 
-    If `read`, each file is hashed unless that was done for this very version.
+    Parameters
+    ----------
+    section : `Handoff`
+    tree : `Tree`
+        The buffer.
+    rows : `~collections.abc.Sequence` [ `HandoffRow` ]
+        The files.
+    read : `bool`
+        Hash each file unless that was done for this very version.
 
     Yields
     ------
@@ -177,37 +169,31 @@ def prepare_files(
     TryLater
         The disk, not these files, is at fault.
     """
-    look = partial(_prepare, section, Buffer(section), read)
+    tree.forget()
+    look = partial(_prepare, section.checksum, tree, read)
     yield from map_in_order(look, rows, useful_threads(rows, _JOBS) if read else 1)
 
 
-def _prepare(
-    section: Handoff, buffer: Buffer, read: bool, row: HandoffRow
-) -> Prepared | FileFate | None:
-    rel, path = path_of(section, row)
+def _prepare(wanted: str, tree: Tree, read: bool, row: HandoffRow) -> Prepared | FileFate | None:
+    file = entry_of(tree, row)
     try:
-        if what := buffer.why_gone(row, rel):
-            again = buffer.with_new_inode(row, rel)
+        if what := why_gone(file, row):
+            again = with_new_inode(file, row)
             if again is None:
                 return FileFate(SendStatus.VANISHED, what)
             row = again
         algorithm, digest = _checksum_of(row)
-        if algorithm == section.checksum:
-            return Prepared(row, rel, digest)
-        item = Prepared(row, rel, "")
-        if read:
-            digest = checksum.compute(path, [section.checksum], written=False)[section.checksum]
-            if why_gone(section.buffer, row, rel):
-                return None  # the next scan sees the new version
-            item.learn(section.checksum, digest)
+        item = Prepared(row, file.rel, digest if algorithm == wanted else "")
+        if read and not item.digest:
+            item.learn(wanted, _digest_read(file, row, wanted))
         return item
     except Interrupted:
         return None
     except OSError as error:
-        return fate_of_unreadable(section, row, error)
+        return fate_of_unreadable(file, error)
 
 
-def fate_of_unreadable(section: Handoff, row: HandoffRow, error: OSError) -> FileFate | None:
+def fate_of_unreadable(file: Entry, error: OSError) -> FileFate | None:
     """Return what an error makes of a file that was read; nothing if the next scan finds it again.
 
     Raises
@@ -215,17 +201,31 @@ def fate_of_unreadable(section: Handoff, row: HandoffRow, error: OSError) -> Fil
     TryLater
         The disk, not this file, is at fault.
     """
-    _, path = path_of(section, row)
     if isinstance(error, checksum.Changed):
         return None
     if isinstance(error, FileNotFoundError):
-        return FileFate(SendStatus.VANISHED, "no longer in the buffer")
-    faults.raise_if_general(error, path)
+        return FileFate(SendStatus.VANISHED, _GONE)
+    faults.raise_if_general(error, file.path)
     try:
-        os.lstat(path)
+        file.lstat()
     except OSError:
         return None  # the fault of its directory, which the scan reports
     return FileFate(SendStatus.UNREADABLE, f"cannot be read: {error.strerror}")
+
+
+def _digest_read(file: Entry, row: HandoffRow, algorithm: str) -> str:
+    """Return the checksum of the version that a row records, if its name led to it all the time."""
+    descriptor = open_version(file, row)
+    try:
+        before = os.fstat(descriptor)
+        with faults.naming(file.path):
+            digest = checksum.stream(descriptor, [algorithm])[algorithm]
+        checksum.same(before, os.fstat(descriptor), file.path)
+    finally:
+        os.close(descriptor)
+    if what := why_gone(file, row):
+        raise checksum.Changed(errno.EAGAIN, what, file.path)
+    return digest
 
 
 @dataclass
@@ -251,67 +251,63 @@ class Holding:
     stuck: list[tuple[HandoffRow, OSError]] = field(default_factory=list)
 
 
-def hold(section: Handoff, rows: Sequence[HandoffRow]) -> Holding:
-    """Move delivered originals to the holding area, under names that are free, durably."""
+def hold(tree: Tree, holding: Tree, rows: Sequence[HandoffRow]) -> Holding:
+    """Move delivered originals from a buffer to its holding area, under free names, durably."""
+    tree.forget()
+    holding.forget()
     result = Holding()
-    buffer = Buffer(section)
     absent: dict[str, list[tuple[HandoffRow, str]]] = {}
-    directories: set[str] = set()
+    relpaths: set[str] = set()
     for row in rows:
-        rel, path = path_of(section, row)
-        relpath, filename = names.split(rel)
-        directory = _below(section.holding, relpath)
+        file = entry_of(tree, row)
         try:
-            what = buffer.why_gone(row, rel)
-            again = buffer.with_new_inode(row, rel) if what else row
+            what = why_gone(file, row)
+            again = with_new_inode(file, row) if what else row
             if again is None:
-                absent.setdefault(relpath, []).append((row, what))
+                absent.setdefault(file.relpath, []).append((row, what))
                 continue
-            if directory not in directories:
-                place.make_directories(section.holding, relpath)
-            name = place.place_versioned(path, os.path.join(directory, filename))
-            there = names.join(relpath, name)
-            if why_gone(section.holding, again, there) and not (
-                again := with_new_inode(section.holding, again, there)
-            ):
+            if file.relpath not in relpaths:
+                place.make_directories(holding, file.relpath)
+            there = entry_of(holding, row)
+            there = there.beside(place.place_versioned(file, there))
+            if why_gone(there, again) and not (again := with_new_inode(there, again)):
                 # A writer was faster than the rename: what was moved is the next version.
-                put_back(section, row, name)
+                put_back(there, file)
                 result.gone[row.id] = "delivered, but replaced by another version"
                 continue
-            directories.add(directory)
-            result.held.append((again, name))
+            relpaths.add(file.relpath)
+            result.held.append((again, there.name))
         except OSError as error:
             result.stuck.append((row, error))
     for relpath, some in absent.items():
         try:
-            if _find_moved(section, relpath, some, result):
-                directories.add(_below(section.holding, relpath))
+            if _find_moved(holding, relpath, some, result):
+                relpaths.add(relpath)
         except OSError as error:
             result.stuck += [(row, error) for row, _ in some]
-    for directory in directories:
+    for relpath in relpaths:
         try:
-            place.sync_directory(directory)
+            holding.sync([relpath])
         except OSError as error:
             # The next pass looks at them once more.
-            here = [row for row, _ in result.held if _holding_of(section, row) == directory]
+            here = [row for row, _ in result.held if names.from_text(row.relpath) == relpath]
             result.stuck += [(row, error) for row in here]
             result.held = [(row, name) for row, name in result.held if row not in here]
     return result
 
 
 def _find_moved(
-    section: Handoff, relpath: str, absent: Sequence[tuple[HandoffRow, str]], result: Holding
+    holding: Tree, relpath: str, absent: Sequence[tuple[HandoffRow, str]], result: Holding
 ) -> bool:
     """Find where a pass that was killed put originals, or others instead; return whether it did.
 
     The directory is read once, however many files of it are missing.
     """
-    directory = _below(section.holding, relpath)
     inodes = {row.inode for row, _ in absent}
     bases = {base: row for row, _ in absent for base in _bases(names.from_text(row.filename))}
     same: dict[int, list[str]] = {}
     alike: list[tuple[HandoffRow, str]] = []
-    for name, inode in _entries(directory):
+    for name, inode in _inodes(holding, relpath):
         if inode in inodes:
             same.setdefault(inode, []).append(name)
         if row := bases.get(name) or bases.get(place.without_version(name)):
@@ -320,14 +316,14 @@ def _find_moved(
     lost = {}
     for row, what in absent:
         for name in same.get(row.inode, ()):
-            if not why_gone(section.holding, row, names.join(relpath, name)):
+            if not why_gone(Entry(holding, relpath, name), row):
                 result.held.append((row, name))
                 break
         else:
             lost[row.id] = f"delivered, but {what}"
     for row, name in alike:
         if row.id in lost:
-            status = os.lstat(os.path.join(directory, name))
+            status = Entry(holding, relpath, name).lstat()
             if stat.S_ISREG(status.st_mode):
                 result.strays.append((row, name, status))
     result.gone.update(lost)
@@ -349,9 +345,8 @@ def earlier_names(row: HandoffRow, name: str) -> list[str]:
 
 
 def remove_copies(
-    section: Handoff,
+    stays: Entry,
     row: HandoffRow,
-    name: str,
     copies: Sequence[str],
     others: Container[tuple[str | None, int, int]],
 ) -> str:
@@ -361,8 +356,10 @@ def remove_copies(
 
     Parameters
     ----------
-    name : `str`
-        The name of the copy that stays; it is made durable first.
+    stays : `Entry`
+        The copy that stays; it is made durable first.
+    row : `HandoffRow`
+        What it is.
     copies : `~collections.abc.Sequence` [ `str` ]
         Names of which some may have the same content.
     others : `~collections.abc.Container` [ `tuple` [ `str` or `None`, `int`, `int` ] ]
@@ -374,14 +371,13 @@ def remove_copies(
     OSError
         One cannot be read or removed. Those that are not removed stay.
     """
-    directory = _holding_of(section, row)
     algorithm, digest = _checksum_of(row)
     filename = names.from_text(row.filename)
     is_free = False
     for each in copies if algorithm else ():
-        path = os.path.join(directory, each)
+        copy = stays.beside(each)
         try:
-            status = os.lstat(path)
+            status = copy.lstat()
         except FileNotFoundError:
             continue
         if (
@@ -394,20 +390,21 @@ def remove_copies(
             )
         ):
             continue
-        if checksum.compute(path, [algorithm])[algorithm] == digest:
-            place.sync_file(os.path.join(directory, name))
-            place.sync_directory(directory)
-            os.unlink(path)
+        if checksum.read_file(copy, [algorithm])[1][algorithm] == digest:
+            place.sync_file(stays)
+            stays.tree.sync([stays.relpath])
+            copy.unlink()
             is_free |= each == filename
     if is_free:
         with contextlib.suppress(OSError):
-            place.place(os.path.join(directory, name), os.path.join(directory, filename))
-            name = filename
-            place.sync_directory(directory)
-    return name
+            own = stays.beside(filename)
+            stays.move_to(own)
+            stays = own
+            stays.tree.sync([stays.relpath])
+    return stays.name
 
 
-def put_back(section: Handoff, row: HandoffRow, name: str) -> None:
+def put_back(held: Entry, file: Entry) -> None:
     """Move a file that was not delivered from the holding area back to the buffer, durably.
 
     Raises
@@ -415,25 +412,16 @@ def put_back(section: Handoff, row: HandoffRow, name: str) -> None:
     OSError
         It cannot be moved.
     """
-    rel, path = path_of(section, row)
-    relpath = names.split(rel)[0]
-    if what := scan.detour(section.buffer, relpath):
-        raise OSError(errno.ENOTDIR, f"{os.strerror(errno.ENOTDIR)}: {what}", path)
-    place.make_directories(section.buffer, relpath)
-    directory = _below(section.holding, relpath)
-    place.place_versioned(os.path.join(directory, name), path)
-    for each in (os.path.dirname(path), directory):
-        place.sync_directory(each)
+    place.make_directories(file.tree, file.relpath)
+    place.place_versioned(held, file)
+    for each in (file, held):
+        each.tree.sync([each.relpath])
 
 
-def _entries(directory: str) -> Iterator[tuple[str, int]]:
+def _inodes(tree: Tree, relpath: str) -> Iterator[tuple[str, int]]:
     """Yield the names and inodes of a directory, which may be missing."""
-    try:
-        entries = os.scandir(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with entries:
-        for entry in entries:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for entry in tree.scan(relpath):
             yield entry.name, inode_of(entry.inode())
 
 
@@ -444,15 +432,6 @@ def _bases(filename: str) -> Iterable[str]:
         suffix = place.versioned("", 10**digits)
         found.add(place.versioned(filename, 10**digits).removesuffix(suffix))
     return found
-
-
-def _below(root: str, relpath: str) -> str:
-    return os.path.join(root, relpath) if relpath else root
-
-
-def _holding_of(section: Handoff, row: HandoffRow) -> str:
-    """Return the directory of the holding area that a file belongs to."""
-    return _below(section.holding, names.from_text(row.relpath))
 
 
 def _checksum_of(row: HandoffRow) -> tuple[str, str]:

@@ -19,8 +19,8 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names, place, scan
-from dbbbatch.files.identity import status_of
-from dbbbatch.files.roots import MovedFile, Roots
+from dbbbatch.files.roots import Roots
+from dbbbatch.files.tree import Entry
 
 
 class Resending:
@@ -33,12 +33,20 @@ class Resending:
         Knows whether the buffer is still the directory of the first look.
     why : `str`
         Who asked for it, for the history.
+
+    Raises
+    ------
+    TryLater
+        Buffer or holding area look unmounted.
     """
 
     def __init__(self, section: Handoff, roots: Roots, why: str) -> None:
         self._section = section
         self._roots = roots
         self._why = why
+        buffers.require_areas(section, roots)
+        self._buffer = roots.tree(section.buffer)
+        self._holding = roots.tree(section.holding)
 
     def send_again(self, rows: Sequence[HandoffRow]) -> list[str]:
         """Move held files back to the buffer; return why some were not.
@@ -46,9 +54,10 @@ class Resending:
         Raises
         ------
         TryLater
-            Buffer or holding area look unmounted, or are full or broken.
+            Buffer or holding area are full or broken, or are others by now.
         """
-        buffers.require_areas(self._section, self._roots)
+        for tree in (self._buffer, self._holding):
+            tree.forget()
         back = self.recover(rows)
         faulty = {row.id: why for row in rows if row.id not in back and (why := self.why_not(row))}
         rest = [row for row in rows if row.id not in back and row.id not in faulty]
@@ -63,28 +72,25 @@ class Resending:
         """Return why a held file cannot go back to the buffer, or nothing if it can."""
         if why := names.fault(row, row.held_as):
             return f"row {row.id} of handoff_file: {why}: refused; find out who writes there"
-        held = names.below(self._section.holding, row.held_rel)
-        rel, path = buffers.path_of(self._section, row)
-        shown = names.printable(held)
+        held, file = self._held(row), self._file(row)
+        shown, goes_to = names.printable(held.path), names.printable(file.path)
         try:
-            if (here := status_of(held)) is None:
+            if (here := held.status()) is None:
                 return f"{shown}: is not there"
-            if buffers.why_gone(self._section.holding, row, row.held_rel) and not (
-                buffers.with_new_inode(self._section.holding, row, row.held_rel)
-            ):
+            if buffers.why_gone(held, row) and not buffers.with_new_inode(held, row):
                 return f"{shown}: is not the file that was delivered, by its size, time or content"
-            if why := scan.detour(self._section.buffer, os.path.dirname(rel)):
-                return f"{names.printable(path)}: {why}, and no pass would enter it"
-            if (there := status_of(path)) and not os.path.samestat(here, there):
+            if why := scan.detour(self._section.buffer, file.relpath):
+                return f"{goes_to}: {why}, and no pass would enter it"
+            if (there := file.status()) and not os.path.samestat(here, there):
                 return (
-                    f"{names.printable(path)}: the buffer has another file of this name, "
+                    f"{goes_to}: the buffer has another file of this name, "
                     "which goes first; try again after the next pass"
                 )
         except OSError as error:
-            faults.raise_if_general(error, held)
+            faults.raise_if_general(error, held.path)
             return f"{shown}: {error.strerror}"
-        if pattern := excluded_by(self._section, rel):
-            return f"{names.printable(path)}: no pass would take it: {pattern}"
+        if pattern := excluded_by(self._section, file.rel):
+            return f"{goes_to}: no pass would take it: {pattern}"
         return ""
 
     def intend(self, rows: Sequence[HandoffRow]) -> None:
@@ -99,28 +105,23 @@ class Resending:
         refused: list[str] = []
         trouble = ""
         for row in rows:
-            rel, path = buffers.path_of(self._section, row)
+            held, file = self._held(row), self._file(row)
             try:
-                place.make_directories(self._section.buffer, os.path.dirname(rel))
-                place.place(names.below(self._section.holding, row.held_rel), path)
+                place.make_directories(self._buffer, file.relpath)
+                held.move_to(file)
             except OSError as error:
-                why = f"{names.printable(path)}: cannot be put back: {error.strerror}"
+                why = f"{names.printable(file.path)}: cannot be put back: {error.strerror}"
                 if faults.affects_every_file(error, writing=True):
                     trouble = why
                     break
                 refused.append(why)
             else:
                 moved.append(row)
-        if away := self._roots.why_not(self._section.buffer):
-            back = [
-                MovedFile(row.rel, names.below(self._section.holding, row.held_rel))
-                for row in moved
-            ]
-            left = self._roots.take_back(self._section.buffer, back)
-            raise TryLater(f"{away}; {left}" if left else away)
-        for rel in {os.path.dirname(each) for row in moved for each in (row.rel, row.held_rel)}:
-            for root in (self._section.buffer, self._section.holding):
-                place.sync_directory(os.path.join(root, rel))
+        # Where it is not, they are where the next command finds them, as soon as that is back.
+        self._roots.require(self._section.buffer)
+        relpaths = {names.split(row.rel)[0] for row in moved}
+        self._buffer.sync(relpaths)
+        self._holding.sync(relpaths)
         return moved, refused, trouble
 
     def record(self, rows: Sequence[HandoffRow]) -> None:
@@ -134,8 +135,13 @@ class Resending:
         for row in rows:
             if names.fault(row, row.held_as):
                 continue
-            gone = not place.is_there(names.below(self._section.holding, row.held_rel))
-            if gone and not buffers.why_gone(self._section.buffer, row, row.rel):
+            if not self._held(row).status() and not buffers.why_gone(self._file(row), row):
                 back.append(row)
         self.record(back)
         return {row.id for row in back}
+
+    def _held(self, row: HandoffRow) -> Entry:
+        return self._holding.entry(row.held_rel)
+
+    def _file(self, row: HandoffRow) -> Entry:
+        return self._buffer.entry(row.rel)

@@ -468,6 +468,7 @@ def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
     """Send a file of ours from the buffer, and place it, as a pass does."""
     from dbbbatch.areas.endpoint.session import Refused
     from dbbbatch.areas.endpoint.transfer import Sender
+    from dbbbatch.files.tree import Tree
     from dbbbatch.passes.handoff.delivery import attempt_prefix, lists_directory
 
     # As a pass would name it, so that the janitor removes what a cut connection leaves.
@@ -476,16 +477,17 @@ def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
     ours = not os.path.isdir(lists)
     problem, free = "", ""
     try:
-        sender = Sender(handoff, lists)
-        with sender.session:
-            why = sender.probe(attempt)
-            if why is None:
-                why = f"{handoff.buffer}: a file to try it with cannot be written"
-            problem = why
-            try:
-                sender.spare_bytes()
-            except Refused as error:
-                free = str(error)
+        with Tree(handoff.buffer) as buffer:
+            sender = Sender(handoff, buffer, lists)
+            with sender.session:
+                why = sender.probe(attempt)
+                if why is None:
+                    why = f"{handoff.buffer}: a file to try it with cannot be written"
+                problem = why
+                try:
+                    sender.spare_bytes()
+                except Refused as error:
+                    free = str(error)
     except DbbError as error:
         problem = str(error)
     except OSError as error:

@@ -117,7 +117,6 @@ def test_a_finder_across_file_systems(fight: Callable[[Bout], None]) -> None:
     fight(bout)
 
 
-@not_yet
 def test_a_handoff(fight: Callable[[Bout], None]) -> None:
     """Each file is on this side once, and the endpoint has what is held."""
 
@@ -204,7 +203,6 @@ def test_a_release_from_the_quarantine_of_a_finder(
     fight(bout)
 
 
-@not_yet
 def test_held_files_that_are_sent_again(fight: Callable[[Bout], None]) -> None:
     def bout(arena: Arena) -> None:
         site = arena.site

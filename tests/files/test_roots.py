@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, place
 from dbbbatch.files.roots import Roots
+from dbbbatch.files.tree import Tree
 from dbbbatch.passes import runner
 from dbbbatch.passes.auditor.work import AuditorWork
 from dbbbatch.passes.backfill import BackfillWork
@@ -188,7 +189,7 @@ def test_a_buffer_has_not_lost_what_is_not_in_its_mount_point(
     site.put_all(FILES)
     with area(site.buffer, mounted=False) as buffer:
         with monkeypatch.context() as patch:
-            at_call(patch, checksum, "compute", 2, buffer.goes_away)
+            at_call(patch, checksum, "stream", 2, buffer.goes_away)
             assert handing.make_pass(site) == 75
         assert "VANISHED" not in handing.rows(site)
         buffer.comes_back()
@@ -294,11 +295,11 @@ def test_a_directory_of_holding_that_cannot_be_made_durable_holds_its_files_in_t
     site.write(handoff={"min_free": 0})
     site.put_all(FILES)
 
-    def refuse(path: str) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    def refuse(tree: Tree, directories: Sequence[str]) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), tree.path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(place, "sync_directory", refuse)
+        patch.setattr(Tree, "sync", refuse)
         assert handing.make_pass(site) == 1
     assert set(handing.rows(site)) == {"DELIVERED"}
     assert handing.make_pass(site) == 0

@@ -29,8 +29,9 @@ from dbbbatch.config import fields
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.errors import DbbError, TryLater
-from dbbbatch.files import checksum, names, place, scan, temporary
+from dbbbatch.files import checksum, names, place, temporary
 from dbbbatch.files.identity import Version
+from dbbbatch.files.tree import Entry, Tree
 from dbbbatch.process import template
 
 #: The fate of what did not arrive although its command succeeded.
@@ -57,9 +58,9 @@ def probe_of(attempt: str) -> str:
     return f"{attempt}-trial"
 
 
-def probe_of_directory(section: Handoff, directory: str) -> str:
-    """Return the path of a probe in a directory of the buffer: always the same, for a next pass."""
-    return temporary.probe_path(os.path.join(section.buffer, directory), section.label)
+def probe_of_directory(section: Handoff, buffer: Tree, directory: str) -> Entry:
+    """Return a probe in a directory of the buffer: always the same, for a next pass."""
+    return Entry(buffer, directory, temporary.probe_path("", section.label))
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Sender:
     Parameters
     ----------
     section : `~dbbbatch.config.sections.Handoff`
+    buffer : `~dbbbatch.files.tree.Tree`
+        Its buffer.
     lists : `str`
         The directory for the lists that ``{files_from}`` names.
     shared : `Shared`, optional
@@ -99,17 +102,19 @@ class Sender:
     def __init__(
         self,
         section: Handoff,
+        buffer: Tree,
         lists: str,
         shared: Shared | None = None,
         kept: session.Session | None = None,
     ) -> None:
         self._section = section
+        self._buffer = buffer
         shared = shared or Shared()
         self._room, self._evidence = shared.room, shared.evidence
         self._line, self._record = shared.line, shared.record
         self.session = kept or session.Session(endpoint_address(section))
         self._way: TransferCommand | TransferStream = (
-            TransferStream(section, self.session, self._line)
+            TransferStream(section, buffer, self.session, self._line)
             if section.has_stream
             else TransferCommand(section, self.session, lists)
         )
@@ -200,18 +205,17 @@ class Sender:
             Why it did not arrive; '' if it did, and `None` if none can be written there.
         """
         with self._evidence.probing():
-            path = probe_of_directory(self._section, directory)
+            self._buffer.forget()
+            file = probe_of_directory(self._section, self._buffer, directory)
             try:
-                if scan.detour(self._section.buffer, directory):
-                    return None
-                place.write_probe(path)
+                place.write_probe(file)
             except OSError:
                 return None
             try:
-                why = self._send_probe(attempt, path, os.path.join(directory, names.split(path)[1]))
+                why = self._send_probe(attempt, file)
             finally:
                 with contextlib.suppress(OSError):  # the next pass removes it
-                    place.remove_if_there(path)
+                    file.remove()
         if not why:
             self._evidence.sent.add(directory)
         return why
@@ -296,7 +300,7 @@ class Sender:
 
     def _read(self, item: Prepared, result: TransferResult) -> bool:
         """Read a file of whose name the far end has one; return whether it can be compared."""
-        (found,) = prepare_files(self._section, [item.row], read=True)
+        (found,) = prepare_files(self._section, self._buffer, [item.row], read=True)
         if isinstance(found, Prepared):
             item.row, item.digest = found.row, found.digest
         elif found:
@@ -314,7 +318,7 @@ class Sender:
         finished = []
         for item in items:
             with contextlib.suppress(OSError):
-                status = os.lstat(os.path.join(self._section.buffer, item.rel))
+                status = self._buffer.entry(item.rel).lstat()
                 seconds, mode = found.get(item.raw, (None, 0))
                 if (seconds, mode & 0o555) == (int(status.st_mtime), status.st_mode & 0o555):
                     finished.append(item)
@@ -325,6 +329,7 @@ class Sender:
         missing = [
             (item, failures.get(item.row.id, _NOT_WHOLE).reason) for item in result.unsettled()
         ]
+        self._buffer.forget()
         if missing and failures:
             self.spare_bytes()
         for _, why in missing:
@@ -336,7 +341,7 @@ class Sender:
         for item, why in missing:
             gone = ""
             with contextlib.suppress(OSError):  # it is there, but cannot be looked at
-                gone = why_gone(self._section.buffer, item.row, item.rel)
+                gone = why_gone(self._buffer.entry(item.rel), item.row)
             result.settle(item, SendStatus.VANISHED if gone else SendStatus.FAILED, gone or why)
 
     def _excuse(self, result: TransferResult, failures: Mapping[int, FileFate]) -> None:
@@ -388,12 +393,12 @@ class Sender:
             where = names.printable(os.path.join(self._section.buffer, directory))
             known.refused[directory] = f"the transfer command sends no file of {where}: {why}"
 
-    def _send_probe(self, attempt: str, path: str, rel: str) -> str:
+    def _send_probe(self, attempt: str, file: Entry) -> str:
         made = checksum.ALGORITHMS[self._section.checksum]()
         made.update(place.PROBE)
-        status = os.lstat(path)
-        version = Version.of_file(status)
-        item = Prepared(HandoffRow(*names.split(rel), *version), rel, made.hexdigest())
+        version = Version.of_file(file.lstat())
+        row = HandoffRow(file.relpath, file.name, *version)
+        item = Prepared(row, file.rel, made.hexdigest())
         batch = Batch(attempt, [item])
         links = self._way.numbered_directories(batch.items)
         self.session.begin(attempt, [item.raw], links)

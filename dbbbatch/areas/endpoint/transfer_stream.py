@@ -13,6 +13,7 @@ from dbbbatch.areas.endpoint.session import Session
 from dbbbatch.areas.endpoint.stream import Outgoing
 from dbbbatch.config.sections import Handoff
 from dbbbatch.files import checksum
+from dbbbatch.files.tree import Tree
 
 #: What cannot be read is filled up with zeros on the line. A file of this size or more is therefore
 #: opened once before (bytes).
@@ -29,8 +30,9 @@ class TransferStream:
     #: Nothing that was interrupted is continued.
     partials = ""
 
-    def __init__(self, section: Handoff, session: Session, line: Line) -> None:
+    def __init__(self, section: Handoff, tree: Tree, session: Session, line: Line) -> None:
         self._section = section
+        self._buffer = tree
         self._session = session
         self._line = line
 
@@ -53,8 +55,8 @@ class TransferStream:
         TryLater
             The line, the far end or the disk here is at fault.
         """
-        looked_at = buffer.Buffer(self._section)
-        outgoing = {item.raw: self._outgoing(looked_at, item, result) for item in items}
+        self._buffer.forget()
+        outgoing = {item.raw: self._outgoing(item, result) for item in items}
         files = [file for file in outgoing.values() if file is not None]
         if not files:
             return {}
@@ -74,12 +76,11 @@ class TransferStream:
     def clean(self, attempt: str) -> None:
         """Remove what was written here for an attempt: nothing was."""
 
-    def _outgoing(
-        self, looked_at: buffer.Buffer, item: Prepared, result: TransferResult
-    ) -> Outgoing | None:
-        row, open_file = item.row, partial(looked_at.open, item.row, item.rel)
+    def _outgoing(self, item: Prepared, result: TransferResult) -> Outgoing | None:
+        row, file = item.row, self._buffer.entry(item.rel)
+        open_file = partial(buffer.open_version, file, row)
         try:
-            status = os.lstat(os.path.join(self._section.buffer, item.rel))
+            status = file.lstat()
             if row.size_bytes >= _TRIED_FIRST:
                 os.close(open_file())
         except OSError as error:
@@ -91,10 +92,9 @@ class TransferStream:
 
     def _leave_out(self, item: Prepared, error: OSError, result: TransferResult) -> None:
         """Settle a file that is not, or no longer, what was to be sent."""
-        gone = ""
-        if isinstance(error, checksum.Changed):
-            gone = buffer.why_gone(self._section.buffer, item.row, item.rel)
-        fate = buffer.fate_of_unreadable(self._section, item.row, error)
+        file = self._buffer.entry(item.rel)
+        gone = buffer.why_gone(file, item.row) if isinstance(error, checksum.Changed) else ""
+        fate = buffer.fate_of_unreadable(file, error)
         if gone:
             result.settle(item, SendStatus.VANISHED, gone)
         elif fate:

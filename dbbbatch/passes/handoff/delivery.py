@@ -18,7 +18,6 @@ import re
 import secrets
 from collections.abc import Sequence
 
-from dbbbatch.areas import buffer
 from dbbbatch.areas.endpoint.batch import Batch, Prepared, SendStatus, TransferResult
 from dbbbatch.areas.endpoint.session import Refused
 from dbbbatch.areas.endpoint.transfer import Sender, probe_of, probe_of_directory
@@ -28,7 +27,7 @@ from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.statuses import BatchStatus
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import DbbError
-from dbbbatch.files import checksum, names, place, scan
+from dbbbatch.files import checksum, names
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.failures import Failures
 from dbbbatch.passes.handoff.holding import Originals
@@ -77,6 +76,7 @@ class Delivery:
         self.originals = Originals(context, section)
         self._section = section
         self._site = context.settings.site.name
+        self._buffer = context.roots.tree(section.buffer)
         self._prefix = attempt_prefix(self._site, section.name)
         self.trouble: DbbError | None = None
         self.refused: DbbError | None = None
@@ -186,7 +186,8 @@ class Delivery:
         if not batches:
             return
         try:
-            sender = Sender(self._section, lists_directory(self.context.settings.site.state))
+            lists = lists_directory(self.context.settings.site.state)
+            sender = Sender(self._section, self._buffer, lists)
             with sender.session:
                 sender.session.open()
                 for batch in batches:
@@ -229,11 +230,10 @@ class Delivery:
         items = []
         for file in rows:  # it is known what was sent of them, so they have a checksum
             _, digest = checksum.parse(file.checksum or "")
-            items.append(Prepared(file, buffer.path_of(self._section, file)[0], digest))
+            items.append(Prepared(file, names.rel_of(file), digest))
         for directory in {"", *(item.directory for item in items)}:
             with contextlib.suppress(OSError):  # the janitor removes it
-                if not scan.detour(self._section.buffer, directory):
-                    place.remove_if_there(probe_of_directory(self._section, directory))
+                probe_of_directory(self._section, self._buffer, directory).remove()
         result = TransferResult(Batch(row.attempt, items, row.id), error="the pass was interrupted")
         sender.session.end(row.attempt)
         state = sender.session.take_over(row.attempt)

@@ -84,16 +84,17 @@ class Failures:
         """Move files that are recorded as QUARANTINED out of the buffer, if still there."""
         files = []
         stayed: list[tuple[str, OSError]] = []
-        buffer = buffers.Buffer(self._section)
+        tree = self.context.roots.tree(self._section.buffer)
+        tree.forget()
         for row, why in rows:
-            rel, path = buffers.path_of(self._section, row)
+            file = buffers.entry_of(tree, row)
             try:
-                if not buffer.why_gone(row, rel):
-                    files.append(Rejected(path, rel, os.lstat(path), row.checksum, why))
+                if not buffers.why_gone(file, row):
+                    files.append(Rejected(file.path, file.rel, file.lstat(), row.checksum, why))
             except FileNotFoundError:
                 pass
             except OSError as error:
-                stayed.append((rel, error))
+                stayed.append((file.rel, error))
         not_moved = self._quarantine.quarantine(files)
         self.context.counts["quarantined"] += len(files) - len(not_moved)
         stayed += [(file.rel, why) for file, why in not_moved]

@@ -9,7 +9,6 @@ recover  Is the file in the buffer? Or in the holding area, by its inode? What w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import UTC
 
@@ -18,10 +17,9 @@ from dbbbatch.areas.endpoint.batch import Prepared
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, HandoffRow
-from dbbbatch.errors import TryLater, key_of_missing
+from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
 from dbbbatch.files.identity import Version
-from dbbbatch.files.roots import MovedFile
 from dbbbatch.passes.context import PassContext
 
 #: Seconds by which the clocks of the database and of the disk may differ.
@@ -38,6 +36,8 @@ class Originals:
         self.context = context
         self._section = section
         self._site = context.settings.site.name
+        self._buffer = context.roots.tree(section.buffer)
+        self._holding = context.roots.tree(section.holding)
 
     def intend(self, items: Sequence[Prepared]) -> set[int]:
         """Write that files are delivered, in the current transaction; return ids of those that are.
@@ -50,8 +50,11 @@ class Originals:
 
     def act(self, rows: Sequence[HandoffRow]) -> buffers.Holding:
         """Move originals; put back what was moved instead of one, and remove earlier copies."""
-        holding = buffers.hold(self._section, rows)
-        self._require_same_roots(holding)
+        holding = buffers.hold(self._buffer, self._holding, rows)
+        # Where it is not, the files are where recovery finds them, as soon as that is back.
+        self.context.roots.require(self._section.holding)
+        if holding.gone:
+            self.context.roots.require(self._section.buffer)
         if holding.strays:
             self._put_back(holding)
         # Before it is recorded, so that a kill leaves no copy that no row knows.
@@ -93,20 +96,6 @@ class Originals:
         if rows:
             self.record(self.act(rows))
 
-    def _require_same_roots(self, holding: buffers.Holding) -> None:
-        """Raise `TryLater` if holding area or buffer is another one by now; nothing is recorded."""
-        root, roots = self._section.holding, self.context.roots
-        if not (why := roots.why_not(root)):
-            if holding.gone:
-                roots.require(self._section.buffer)
-            return
-        back = []
-        for row, name in holding.held:
-            rel, path = buffers.path_of(self._section, row)
-            back.append(MovedFile(os.path.join(os.path.dirname(rel), name), path))
-        left = roots.take_back(root, back)
-        raise TryLater(f"{why}; {left}" if left else why, key=key_of_missing(root))
-
     def _put_back(self, holding: buffers.Holding) -> None:
         """Put back what was moved instead of a delivered original, and is not delivered.
 
@@ -130,7 +119,8 @@ class Originals:
             if Version.of_file(status) in delivered[row.relpath]:
                 continue
             try:
-                buffers.put_back(self._section, row, name)
+                there = buffers.entry_of(self._holding, row).beside(name)
+                buffers.put_back(there, buffers.entry_of(self._buffer, row))
             except OSError as error:
                 holding.stuck.append((row, error))
 
@@ -144,12 +134,12 @@ class Originals:
             HandoffFile.others_like, row.id, row.relpath, filenames, row.size_bytes
         )
         try:
-            return buffers.remove_copies(self._section, row, name, copies, others)
+            stays = buffers.entry_of(self._holding, row).beside(name)
+            return buffers.remove_copies(stays, row, copies, others)
         except OSError as error:
             self.context.log.info("%s: an earlier copy in holding stays: %s", row.filename, error)
             return name
 
     def _why_stuck(self, row: HandoffRow, error: OSError) -> str:
-        rel, _ = buffers.path_of(self._section, row)
-        where = names.printable(os.path.join(self._section.holding, rel))
+        where = names.printable(buffers.entry_of(self._holding, row).path)
         return f"{where}: delivered, but cannot be moved to holding: {error.strerror}"

@@ -10,13 +10,14 @@ from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.files import names, scan
 from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
+from dbbbatch.files.tree import Tree
 from dbbbatch.passes.context import PassContext
 
 #: Files recorded in one transaction while scanning.
 CHUNK = 5000
 
 
-def scanned(context: PassContext, section: Handoff) -> Iterator[list[HandoffRow]]:
+def scanned(context: PassContext, section: Handoff, tree: Tree) -> Iterator[list[HandoffRow]]:
     """Scan a buffer, in chunks of files that --match lets through."""
 
     def odd(rel: str, what: str) -> None:
@@ -33,7 +34,7 @@ def scanned(context: PassContext, section: Handoff) -> Iterator[list[HandoffRow]
             -found.mtime_ns if newest_first else found.mtime_ns,
         )
 
-    found = scan.scan(context.roots.tree(section.buffer), section.exclude, section.settle, odd=odd)
+    found = scan.scan(tree, section.exclude, section.settle, odd=odd)
     yield from batched((seen(each) for each in found if context.matches(each.rel)), CHUNK)
 
 

@@ -111,7 +111,8 @@ class Scheduler:
         self._streams = Streams(context, section, delivery.act, kept)
         # Nothing is sent while the far end cannot be asked what it has; the scan is recorded.
         self._streams.trouble = delivery.trouble
-        self._scan: Iterator[list[HandoffRow]] | None = scanned(context, section)
+        self._buffer = context.roots.tree(section.buffer)
+        self._scan: Iterator[list[HandoffRow]] | None = scanned(context, section, self._buffer)
         self._head_start = time.monotonic() + HEAD_START
         self._begin_count()
         self._next_scan = float("inf")
@@ -206,7 +207,7 @@ class Scheduler:
         due = self._backlog_goes and time.monotonic() >= self._next_scan
         if not self._scan and due and self._may_send():
             self._backlog_goes = False
-            self._scan = scanned(self.context, self._section)
+            self._scan = scanned(self.context, self._section, self._buffer)
             self._begin_count()
         return self._scan is not None
 
@@ -283,7 +284,7 @@ class Scheduler:
         read = not self._section.has_stream
         if read:
             self.context.bar.doing("reading", len(rows), sum(row.size_bytes for row in rows))
-        found = list(buffer.prepare_files(self._section, rows, read=read))
+        found = list(buffer.prepare_files(self._section, self._buffer, rows, read=read))
         self._delivery.failures.record_prepared(rows, found)
         self._suspects.difference_update(
             row.id for row, item in zip(rows, found, strict=True) if isinstance(item, FileFate)

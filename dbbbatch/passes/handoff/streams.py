@@ -91,6 +91,7 @@ class Streams:
         self._section = section
         self._act = act
         self._kept = kept
+        self._buffer = context.roots.tree(section.buffer)
         self._lists = lists_directory(context.settings.site.state)
         adapts = section.has_stream and section.streams is None
         width = 1 if adapts else section.streams or _STREAMS_OF_COMMAND
@@ -264,7 +265,7 @@ class Streams:
             sender = self._idle.pop()
         except IndexError:
             kept = self._kept.take() if self._kept else None
-            sender = Sender(self._section, self._lists, self._shared, kept)
+            sender = Sender(self._section, self._buffer, self._lists, self._shared, kept)
         try:
             yield sender
         finally:

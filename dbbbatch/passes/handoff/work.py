@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,6 +12,7 @@ from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, HandoffR
 from dbbbatch.database.models.statuses import BatchStatus
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.files import checksum, names
+from dbbbatch.files.tree import Tree
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import Delivery
 from dbbbatch.passes.handoff.scanning import scanned
@@ -57,6 +57,7 @@ class HandoffWork(Work):
         """Yield what would be recovered first, then what would be sent; nothing is connected to."""
         site, section = context.settings.site.name, self._section
         buffer.require_areas(section, context.roots)
+        tree = context.roots.tree(section.buffer)
         for batch in connect.read(TransferBatch.unfinished, site, section.name):
             what = "ask the endpoint about" if batch.status == BatchStatus.OPEN else "tidy up after"
             files = f"{names.counted(batch.files, 'file')} of {batch.started} UTC"
@@ -65,10 +66,10 @@ class HandoffWork(Work):
             for row in connect.read(HandoffFile.in_buffer, site, section.name, status):
                 if why := names.fault(row):
                     yield f"refuse: row {row.id} of handoff_file: {why}"
-                elif os.path.lexists(buffer.path_of(section, row)[1]):
+                elif buffer.entry_of(tree, row).status():
                     yield f"recover: move to {what} {names.printable(names.rel_of(row))}"
         count = size = 0
-        for chunk in scanned(context, section):
+        for chunk in scanned(context, section, tree):
             for seen in connect.read(HandoffFile.unknown, site, section.name, chunk):
                 count, size = count + 1, size + seen.size_bytes
                 yield f"send: {names.printable(names.rel_of(seen))} (new)"
@@ -76,8 +77,8 @@ class HandoffWork(Work):
             if why := names.fault(row):
                 yield f"refuse: row {row.id} of handoff_file: {why}"
                 continue
-            rel, path = buffer.path_of(section, row)
-            if context.matches(rel) and os.path.lexists(path):
+            rel = names.rel_of(row)
+            if context.matches(rel) and tree.entry(rel).status():
                 count, size = count + 1, size + row.size_bytes
                 again = f" (after {names.counted(row.attempts, 'failure')})" if row.attempts else ""
                 yield f"send: {names.printable(rel)}{again}"
@@ -87,18 +88,20 @@ class HandoffWork(Work):
     def due(self, context: PassContext) -> bool:
         """Return whether there is a file that is new or may be tried again."""
         section = self._section
-        for row in self._due(context, _LOOKED_AT):
+        rows = (row for row in self._due(context, _LOOKED_AT) if not names.fault(row))
+        try:
+            # Between two looks nothing keeps the disk from being unmounted.
+            tree = Tree(section.buffer)
+        except OSError:
+            return any(True for _ in rows)  # the pass says what is wrong
+        with tree:
             # Else one that a writer keeps open would have pass follow upon pass.
-            if not names.fault(row) and not checksum.is_being_written(
-                buffer.path_of(section, row)[1]
-            ):
+            if not all(checksum.is_being_written(buffer.entry_of(tree, row)) for row in rows):
                 return True
-        if not os.path.isdir(section.buffer):
-            return False
-        return any(
-            connect.read(HandoffFile.unknown, context.settings.site.name, section.name, chunk)
-            for chunk in scanned(context, section)
-        )
+            return any(
+                connect.read(HandoffFile.unknown, context.settings.site.name, section.name, chunk)
+                for chunk in scanned(context, section, tree)
+            )
 
     def close(self) -> None:
         """End the session that was left open for a next pass."""

@@ -19,6 +19,7 @@ from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.files import place
 from dbbbatch.files.identity import Version
+from dbbbatch.files.tree import Tree
 from dbbbatch.passes.handoff import delivery, failures, holding, scanning
 from tests.passes.handoff.test_handoff_faults import TOOL, _as_nobody, _own
 from tests.passes.test_janitor import configure, janitor, store
@@ -132,8 +133,9 @@ def replaced_in_flight(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def record(self: delivery.Delivery, *arguments: Any) -> None:
         put_at(site, "a", NEW)
-        for chunk in scanning.scanned(Everything(), site.settings().handoff["latiss"]):  # type: ignore[arg-type]
-            connect.write(lambda chunk=chunk: HandoffFile.found("summit", "latiss", chunk))
+        with Tree(str(site.buffer)) as buffer:
+            for chunk in scanning.scanned(Everything(), site.settings().handoff["latiss"], buffer):  # type: ignore[arg-type]
+                connect.write(lambda chunk=chunk: HandoffFile.found("summit", "latiss", chunk))
         real(self, *arguments)
 
     monkeypatch.setattr(delivery.Delivery, "record", record)
@@ -573,13 +575,13 @@ class TestAgain:
         self.send(site)
         self.one_is_purged(site)
 
-    @pytest.mark.parametrize("before", ["sync_file", "sync_directory"])
+    @pytest.mark.parametrize("before", [(place, "sync_file"), (Tree, "sync")])
     def test_and_the_pass_is_killed(
-        self, site: Site, monkeypatch: pytest.MonkeyPatch, before: str
+        self, site: Site, monkeypatch: pytest.MonkeyPatch, before: tuple[object, str]
     ) -> None:
         put_at(site, "d/a", OLD)
         with monkeypatch.context() as patched:
-            patched.setattr(place, before, killed)
+            patched.setattr(*before, killed)
             with pytest.raises(Killed):
                 make_pass(site)
         assert make_pass(site) == 0
