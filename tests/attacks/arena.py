@@ -52,10 +52,11 @@ class Arena:
         self._outside: list[Path] = []
         self._pairs: list[tuple[Path, Path]] = []
 
-    def threaten(self, *roots: Path, files: bool = False) -> None:
-        """Let directories of these roots be exchanged; with `files`, also some of their files.
+    def threaten(self, *roots: Path, links: bool = False, files: bool = False) -> None:
+        """Let directories of these roots be exchanged for links; behind one are the same names.
 
-        Behind a link to a directory are the same names.
+        With `links`, some of their files are exchanged for links to such files, and with `files`
+        for files of the attacker's own, too.
         """
         for root in roots:
             outside, others = (
@@ -69,11 +70,11 @@ class Arena:
             for name in _EXCHANGED:
                 (others / name).symlink_to(outside / name)
                 self._pairs.append((root / name, others / name))
-            if files:
+            if links or files:
                 (others / _QUIET).mkdir()
                 for number in range(_COUNT):
                     rel = f"{_QUIET}/{number}.fits"
-                    if number % 2:
+                    if number % 2 or not files:
                         (others / rel).symlink_to(outside / rel)
                     else:
                         self.theirs.append(_content(rel, b"theirs"))

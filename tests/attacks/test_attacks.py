@@ -216,7 +216,6 @@ def test_held_files_that_are_sent_again(fight: Callable[[Bout], None]) -> None:
     fight(bout)
 
 
-@not_yet
 def test_a_janitor(fight: Callable[[Bout], None]) -> None:
     """Some of the held files are stored at the endpoint, and no other is purged."""
 
@@ -231,7 +230,7 @@ def test_a_janitor(fight: Callable[[Bout], None]) -> None:
         arena.put(site.buffer)
         arena.run("dbb-handoff")
         arena.run("dbb-finder")
-        arena.threaten(site.holding, files=True)
+        arena.threaten(site.holding, links=True)
         under_attack(arena, "dbb-janitor")
         arena.check(site.holding, gone=[rel for rel in arena.files if rel[-6] not in "01"])
 
