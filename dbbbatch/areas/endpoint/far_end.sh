@@ -175,16 +175,21 @@ appended() {
 
 # Run a command that reads what follows. Answers what it complains of: what is missing then will not
 # be verified. Some versions of tar go on reading at the end of an archive, so dd counts; and some
-# end at their first error, after which the rest is read in vain. There is no time limit here: the
-# sender sees whether it gets on. Where the disk is filled, the room of `spare` is left to verify the
-# rest.
+# end at their first error, after which the rest is read in vain. If dd itself is ended, the session
+# must end: a part of a file would be taken for a request. There is no time limit here: the sender
+# sees whether it gets on. Where the disk is filled, the room of `spare` is left to verify the rest.
 received() {
     dd bs=65536 count=16 if=/dev/zero of="$work/spare" 2>/dev/null
-    dd bs=65536 iflag=fullblock,count_bytes count="$bytes" 2>/dev/null | {
-        said=$("$@" 2>&1) || printf 'exit code %s: %s\n' "$?" "$said"
-        cat >/dev/null
-    }
+    {
+        whole=$({
+            { dd bs=65536 iflag=fullblock,count_bytes count="$bytes" 2>/dev/null && echo >&3 yes; } | {
+                said=$("$@" 2>&1) || printf >&4 'exit code %s: %s\n' "$?" "$said"
+                cat >/dev/null
+            }
+        } 3>&1)
+    } 4>&1
     rm -f -- "$work/spare"
+    [ "$whole" = yes ] || fail "what was sent could not be read to its end"
 }
 
 # Print the only name of the attempt, and a slash, so that no newline at its end is lost.

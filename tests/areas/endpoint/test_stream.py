@@ -374,12 +374,27 @@ def test_a_far_end_that_takes_nothing_is_away(
     assert shell.session.take_over("one") == "arrived"
 
 
-def test_a_line_that_breaks_is_away(line: Line) -> None:
+def test_a_session_that_is_ended_is_a_trouble(line: Line) -> None:
     file = line.file("a", b"a" * 5_000_000)
     line.session.begin("one", [b"a"])
-    with pytest.raises(Away, match="cannot be reached: ended by signal 9"):
+    with pytest.raises((Away, Refused)):
         line.session.stream("one", [file], 10, lambda _: run.end_all())
     assert line.session.take_over("one") == "arrived"
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("dies", ["exit 1", "kill -9 $$", "kill -9 $$ $PPID"])
+def test_no_part_of_a_file_is_taken_for_a_request(
+    shell: Line, program: Callable[[str, str], Path], dies: str
+) -> None:
+    shell.session.begin("victim", [b"a"])
+    shell.session.begin("one", [b"a"])
+    file = shell.file("a", b"\nclean victim 60 0 \n" * 100_000)
+    dd = shutil.which("dd")
+    program("dd", f'case $* in *zero*|*of=*) exec {dd} "$@";; esac; head -c 100000; {dies}')
+    with pytest.raises(Refused, match="what was sent could not be read to its end"):
+        shell.session.stream("one", [file], 10)
+    assert shell.session.take_over("victim") == "arrived"
 
 
 def test_a_list_that_cannot_be_kept_is_said(shell: Line) -> None:
