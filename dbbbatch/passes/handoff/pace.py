@@ -13,7 +13,7 @@ MOST_STREAMS = 8
 
 #: Round trips (seconds) from which on a pass begins with more than one stream: one ssh channel
 #: carries 2 MiB in each, so that it alone does not fill a long line.
-_FIRST_STREAMS = ((0.05, 4), (0.01, 2), (0.0, 1))
+_FIRST_STREAMS = ((0.1, 6), (0.05, 4), (0.02, 2), (0.0, 1))
 
 #: A further stream must bring so much more, or it is not worth its connection.
 _WORTHWHILE = 1.1
@@ -99,9 +99,10 @@ class Pace:
         self._starved = True
         self._since, self._sent = 0.0, 0
 
-    def begin(self, round_trip: float) -> None:
-        """Choose how many streams to begin with, by the seconds that an answer takes."""
+    def begin(self, round_trip: float) -> int:
+        """Choose and return how many streams to begin with, by the seconds that an answer takes."""
         self._streams = first_streams(round_trip)
+        return self._streams
 
     def count(self, files: int, *, starved: bool) -> None:
         """Count the files of a batch that has ended.

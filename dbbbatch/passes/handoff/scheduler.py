@@ -250,7 +250,7 @@ class Scheduler:
             return
         self._streams.start()
         items, failed_before = self._choose()
-        if not items or not self._streams.connected():
+        if not items or not self._streams.connected(more=self._has_more()):
             return
         batch = self._delivery.intend(items, failed_before=failed_before)
         batch.long = len(items) == 1 and batch.size_bytes > self._size.size_bytes

@@ -30,6 +30,9 @@ from dbbbatch.process import run
 #: Seconds after which a waiting pass checks whether it is to stop.
 _WAIT_STEP = 0.2
 
+#: Seconds after which connecting takes long, and how many round trips ssh needs for it.
+_LONG_CONNECTING, _ROUND_TRIPS_OF_SSH = 1.0, 10
+
 #: Transfers at a time of a command, unless the configuration says how many.
 _STREAMS_OF_COMMAND = 2
 
@@ -103,6 +106,7 @@ class Streams:
         self._connecting: Future[DbbError | None] | None = None
         self._batches: list[Future[TransferResult]] = []
         self._cleaning: list[Future[int | None]] = []
+        self._further: list[Future[None]] = []
         self._idle: list[Sender] = []
         self._lent = 0
         self._returned = threading.Condition()
@@ -133,10 +137,24 @@ class Streams:
             self._executor = ThreadPoolExecutor(most, "stream")
             self._connecting = self._executor.submit(self._connect)
 
-    def connected(self) -> bool:
-        """Wait until the far end is connected; return whether it is."""
+    def connected(self, *, more: bool) -> bool:
+        """Wait until the far end is connected; return whether it is.
+
+        Parameters
+        ----------
+        more : `bool`
+            One batch is not all: where there is more than one session, a second one is opened
+            meanwhile, and as many as a long line needs where that takes long.
+        """
         self.start()
         assert self._connecting is not None
+        if more and self._pace and not self._connecting.done():
+            self._open_further(1)
+            wait([self._connecting], _LONG_CONNECTING)
+            if not self._connecting.done():
+                # That is several round trips.
+                self._line.widen(self._pace.begin(_LONG_CONNECTING / _ROUND_TRIPS_OF_SSH))
+                self._open_further(self._line.width - 1)
         self.trouble = self.trouble or self._connecting.result()
         return self.trouble is None
 
@@ -192,7 +210,7 @@ class Streams:
             recording.done.cancel()
         with self._returned:
             self._returned.notify_all()
-        under_way: list[Future[Any]] = [*self._batches, *self._cleaning]
+        under_way: list[Future[Any]] = [*self._batches, *self._cleaning, *self._further]
         sessions = [sender.session for sender in self._idle]
         if self._kept and not self.trouble:
             sessions = [session for session in sessions if not self._kept.keep(session)]
@@ -208,6 +226,17 @@ class Streams:
     def _sessions(self) -> int:
         """How many sessions there may be."""
         return self._line.width + (1 if self._pace else 0)
+
+    def _open_further(self, sessions: int) -> None:
+        """Open sessions beside the first one; if that fails, they are opened when needed."""
+        assert self._executor is not None
+        for _ in range(sessions):
+            self._further.append(self._executor.submit(self._open_one))
+
+    def _open_one(self) -> None:
+        with self._sender() as sender, contextlib.suppress(BaseException):
+            if not self._closing:
+                sender.session.open()
 
     def _connect(self) -> DbbError | None:
         try:
@@ -233,7 +262,7 @@ class Streams:
         began = time.monotonic()
         sender.spare_bytes()
         if self._pace:
-            self._pace.begin(time.monotonic() - began)
+            self._line.widen(self._pace.begin(time.monotonic() - began))
 
     def _record(self, result: TransferResult) -> Future[None]:
         recording = ToRecord(result, Future())

@@ -19,7 +19,7 @@ from dbbbatch.passes.handoff.pace import (
 
 
 @pytest.mark.parametrize(
-    ("round_trip", "streams"), [(0.0, 1), (0.005, 1), (0.02, 2), (0.15, 4), (1.0, 4)]
+    ("round_trip", "streams"), [(0.0, 1), (0.01, 1), (0.03, 2), (0.07, 4), (0.15, 6), (1.0, 6)]
 )
 def test_a_long_line_begins_with_more_streams(round_trip: float, streams: int) -> None:
     assert first_streams(round_trip) == streams
