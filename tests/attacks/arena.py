@@ -20,8 +20,13 @@ _EXCHANGED = [*(f"night-{number}" for number in range(6)), *(f"camera-{n}" for n
 _WITH_FILES = [name if name.startswith("night") else f"{name}/raw" for name in _EXCHANGED]
 #: A directory of which the files are exchanged.
 _QUIET = "quiet"
+#: What is in files outside.
+PRIVATE = b"PRIVATE"
 #: Files in each directory.
 _COUNT = 8
+
+#: Whom a file of the attacker's own belongs to, where the site is root's.
+_NOBODY = 65534
 
 #: What a command may answer: all well, some files failed or are refused, or try again later.
 _CODES = (0, 1, 64, 75)
@@ -65,7 +70,7 @@ class Arena:
             for rel in self.files:
                 for top in (root, outside):
                     (top / rel).parent.mkdir(parents=True, exist_ok=True)
-                (outside / rel).write_bytes(_content(rel, b"PRIVATE"))
+                (outside / rel).write_bytes(_content(rel, PRIVATE))
             others.mkdir()
             for name in _EXCHANGED:
                 (others / name).symlink_to(outside / name)
@@ -79,6 +84,8 @@ class Arena:
                     else:
                         self.theirs.append(_content(rel, b"theirs"))
                         (others / rel).write_bytes(self.theirs[-1])
+                        if os.geteuid() == 0:
+                            os.chown(others / rel, _NOBODY, _NOBODY)
                     self._pairs.append((root / rel, others / rel))
             outside.chmod(0o700)
             self._outside.append(outside)
@@ -133,7 +140,7 @@ class Arena:
 
     def _check_nothing_private(self) -> None:
         """Check that nothing from outside is, or is told of, in the site."""
-        private = {_content(rel, b"PRIVATE") for rel in self.files}
+        private = {_content(rel, PRIVATE) for rel in self.files}
         for root in _roots(self.site):
             assert not private.intersection(_contents(root)), root
         digests = {f"blake2b:{hashlib.blake2b(content).hexdigest()}" for content in private}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.arena import Arena
+from tests.attacks.arena import PRIVATE, Arena
 from tests.support.database import Databases
 from tests.support.handing import REFUSING, receiving
 from tests.support.scripts import TOP
@@ -123,14 +123,20 @@ def test_a_handoff(fight: Callable[[Bout], None], transfer: str) -> None:
 
     def bout(arena: Arena) -> None:
         site = arena.site
+        sent = site.root / "sent"
+        sent.touch()
         if transfer == "stream":
-            site.write(handoff=HANDOFF, endpoint={"transfer": None}, finder=FINDER)
+            listening = f"sh -c 'tee -a {sent} | sh -c \"$1\"' sh {{command}}"
+            endpoint = {"remote": listening, "transfer": None}
+            site.write(handoff=HANDOFF, endpoint=endpoint, finder=FINDER)
         arena.threaten(site.buffer, files=True)
         arena.threaten(site.holding)
         arena.put(site.buffer)
         under_attack(arena, "dbb-handoff")
         arena.check(site.buffer, site.holding, site.quarantine)
         arena.check_delivered()
+        assert (b"ours" in sent.read_bytes()) == (transfer == "stream")
+        assert PRIVATE not in sent.read_bytes()
 
     fight(bout)
 
@@ -235,6 +241,18 @@ def test_a_janitor(fight: Callable[[Bout], None]) -> None:
         arena.threaten(site.holding, links=True)
         under_attack(arena, "dbb-janitor")
         arena.check(site.holding, gone=[rel for rel in arena.files if rel[-6] not in "01"])
+
+    fight(bout)
+
+
+def test_files_that_are_forgotten(fight: Callable[[Bout], None]) -> None:
+    def bout(arena: Arena) -> None:
+        site = arena.site
+        arena.put(site.far_buffer)
+        arena.run("dbb-finder")
+        arena.threaten(site.storage, links=True)
+        under_attack(arena, "dbb", "forget", "finder.latiss", "--remove", "--yes", *arena.files)
+        arena.check(site.storage, gone=list(arena.files))
 
     fight(bout)
 
