@@ -143,7 +143,7 @@ class QuarantineArea:
         if not (arrived or stayed):
             return
         for row in arrived:
-            write_reason(row)
+            write_reason(row, names.from_text(row.path))
 
         def write() -> None:
             when = connect.now()

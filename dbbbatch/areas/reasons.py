@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from contextlib import suppress
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.files import faults, names, place
+from dbbbatch.files.tree import Entry, Where, at
 
 #: Added to the name of a file in quarantine.
 REASON = ".reason"
@@ -30,30 +30,38 @@ _LONGEST_OWN_NAME = 4096
 _LONGEST_REASON = 1 << 16
 
 
-def is_reason(path: str) -> bool:
+def is_reason(file: Where) -> bool:
     """Return whether a file in quarantine is the reason of another one."""
-    return path.endswith(REASON) and place.is_there(path.removesuffix(REASON))
+    named = at(file)
+    name = os.path.basename(named.name)
+    return name.endswith(REASON) and place.is_there(named.beside(name.removesuffix(REASON)))
 
 
-def is_reason_of(path: str, reason: str) -> bool:
+def reason_beside(file: Where) -> Entry:
+    """Return the name of a file's reason."""
+    named = at(file)
+    return named.beside(os.path.basename(named.name) + REASON)
+
+
+def is_reason_of(file: Where, reason: str) -> bool:
     """Return whether a file is a reason that was written here, and not a file in quarantine."""
+    named = at(file)
     written = _text_of(reason).encode("utf-8", "surrogateescape")
     longest = len(written) + _LONGEST_OWN_NAME
     try:
-        status = os.lstat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > longest:
+        if named.lstat().st_size > longest:
             return False
-        with open(path, "rb") as file:
-            found = file.read(longest)
+        with open(named.open(), "rb") as opened:
+            found = opened.read(longest)
     except OSError:
         return False
     below = found.removeprefix(written).decode(errors="replace")
     if not found.startswith(written) or (below and not _OWN_NAME.fullmatch(below)):
         return False
-    return not connect.read(Quarantine.is_at, names.to_text(path))
+    return not connect.read(Quarantine.is_at, names.to_text(named.path))
 
 
-def reason_and_name(path: str) -> tuple[str, str]:
+def reason_and_name(file: Where) -> tuple[str, str]:
     """Return the reason of a file in quarantine, and its own name as the tables have it.
 
     The reason is '' if there is no text file. If that does not have the own name, a name that looks
@@ -64,14 +72,16 @@ def reason_and_name(path: str) -> tuple[str, str]:
     TryLater
         The disk is away: the reason may be there.
     """
-    filename = names.to_text(os.path.basename(path))
+    named, reason = at(file), reason_beside(file)
+    name = os.path.basename(named.name)
+    filename = names.to_text(name)
     base = VERSION.sub("", filename)
     text = ""
     try:
-        with open(path + REASON, encoding="utf-8", errors="replace") as file:
-            text = file.read(_LONGEST_REASON)
+        with open(reason.open(), encoding="utf-8", errors="replace") as opened:
+            text = opened.read(_LONGEST_REASON)
     except OSError as error:
-        faults.raise_if_general(error, path + REASON)
+        faults.raise_if_general(error, reason.path)
     if match := _OWN_NAME.search(text):
         text = text[: match.start()]
         with suppress(ValueError):
@@ -80,12 +90,12 @@ def reason_and_name(path: str) -> tuple[str, str]:
             # A person may have written here.
             if "/" not in own_name and own_name.startswith(base):
                 return text.strip(), own_name
-    if base.endswith(REASON) or place.is_there(VERSION.sub("", path)):
+    if base.endswith(REASON) or place.is_there(named.beside(VERSION.sub("", name))):
         filename = base
     return text.strip(), filename
 
 
-def write_reason(row: Quarantine) -> None:
+def write_reason(row: Quarantine, file: Where) -> None:
     """Write the reason beside a file in quarantine, if its name is not too long for that.
 
     The own name follows where the file has the name of a version, or one that looks like that.
@@ -94,15 +104,15 @@ def write_reason(row: Quarantine) -> None:
     if VERSION.search(row.path):
         text += f"Its name was {json.dumps(row.filename)}\n"
     with suppress(OSError):
-        place.write_new(names.from_text(row.path) + REASON, text)
+        place.write_new(reason_beside(file), text)
 
 
-def remove_reason(row: Quarantine) -> None:
+def remove_reason(row: Quarantine, file: Where) -> None:
     """Remove the reason of a file that left quarantine, unless a person changed it."""
-    path = names.from_text(row.path) + REASON
-    if is_reason_of(path, row.reason):
+    reason = reason_beside(file)
+    if is_reason_of(reason, row.reason):
         with suppress(OSError):
-            os.unlink(path)
+            reason.unlink()
 
 
 def _text_of(reason: str) -> str:

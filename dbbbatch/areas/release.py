@@ -134,7 +134,7 @@ class Releases:
 
     def record(self, row: Quarantine) -> None:
         """Record that a file is back where its row says that it goes."""
-        remove_reason(row)
+        remove_reason(row, names.from_text(row.path))
         path = names.from_text(row.released_as or "")
 
         def write() -> None:

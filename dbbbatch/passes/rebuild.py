@@ -18,6 +18,7 @@ from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found
+from dbbbatch.files.tree import Entry, Tree
 from dbbbatch.passes.backfill import BackfillJob, BackfillWork
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.recording import Recording, RecordingJob
@@ -143,6 +144,7 @@ class _HandoffRebuildJob(RecordingJob):
     def work(self) -> None:
         """Record held files as HELD, and those in quarantine."""
         site, counts = self.context.settings.site.name, self.context.counts
+        holding = self._tree(self._section.holding)
         for held, moved in self._unknown():
             held = held[: self.context.take(len(held))]
             ready = []
@@ -150,8 +152,9 @@ class _HandoffRebuildJob(RecordingJob):
                 if error is None:
                     ready.append(row)
                 else:
-                    self.note(os.path.join(self._section.holding, row.held_rel), error)
+                    self.note(holding.entry(row.held_rel).path, error)
             self.context.roots.require(self._section.holding)
+            holding.require_same({names.split(row.held_rel)[0] for row in ready})
             connect.write(self._record, site, ready, moved)
             self.context.did("recorded", len(ready), sum(row.size_bytes for row in ready))
             if self.context.stopping:
@@ -173,6 +176,9 @@ class _HandoffRebuildJob(RecordingJob):
         """Return whether a held file is not known."""
         return any(held for held, _ in self._unknown())
 
+    def _tree(self, root: str) -> Tree:
+        return self.context.roots.tree(root)
+
     def _unknown(self) -> Iterator[tuple[list[HandoffRow], list[tuple[int, int]]]]:
         """Yield held files that are not known.
 
@@ -185,6 +191,8 @@ class _HandoffRebuildJob(RecordingJob):
         """
         site = self.context.settings.site.name
         for batch in batched(self.files(self._section.holding), _BATCH):
+            for each in (self._section.holding, self._section.buffer, self._section.quarantine):
+                self._tree(each).forget()
             held = [_held_row(found) for found in batch]
             # A file may have been named like a version in the buffer already.
             own = [row._replace(filename=row.held_as or "") for row in held]
@@ -221,7 +229,8 @@ class _HandoffRebuildJob(RecordingJob):
         if known.status == HandoffStatus.QUARANTINED:
             name, version = (row.relpath, row.filename), (row.size_bytes, row.mtime_ns)
             paths = connect.read(Quarantine.paths_of, site, self._section.label, name, *version)
-            return any(place.is_there(names.readable(path)) for path in paths)
+            quarantine = self._tree(self._section.quarantine)
+            return any(_is_aside(quarantine, names.readable(path)) for path in paths)
         return known.status == HandoffStatus.IGNORED
 
     def _is_in_buffer(self, row: HandoffRow) -> bool:
@@ -231,15 +240,16 @@ class _HandoffRebuildJob(RecordingJob):
         """Return whether a version is below a root, in its directory, under some name."""
         try:
             rel = names.join(names.from_text(row.relpath), names.from_text(filename))
-            status = os.lstat(names.below(root, rel))
+            status = self._tree(root).entry(rel).lstat()
         except (OSError, ValueError):
             return False
         return Version.of_file(status).is_like(Version.of_row(row))
 
     def _read(self, row: HandoffRow) -> tuple[HandoffRow, OSError | Interrupted | None]:
-        path, algorithm = os.path.join(self._section.holding, row.held_rel), self._section.checksum
+        algorithm = self._section.checksum
         try:
-            digest = checksum.compute(path, [algorithm])[algorithm]
+            held = self._tree(self._section.holding).entry(row.held_rel)
+            digest = checksum.compute(held, [algorithm])[algorithm]
         except (OSError, Interrupted) as error:
             return row, error
         return row._replace(checksum=checksum.format(algorithm, digest)), None
@@ -294,27 +304,35 @@ def _unrecorded(job: RecordingJob, section: Finder | Handoff) -> Iterator[list[Q
     """Yield rows for the files in a quarantine that the table does not know."""
     if job.context.stopping:
         return
-    site, root = job.context.settings.site.name, section.quarantine
-    for batch in batched(job.files(root), _BATCH):
-        found = {os.path.join(root, each.rel): each for each in batch}
-        known = connect.read(Quarantine.paths_among, site, list(map(names.to_text, found)))
+    site, root = job.context.settings.site.name, job.context.roots.tree(section.quarantine)
+    for batch in batched(job.files(root.path), _BATCH):
+        root.forget()
+        found = [(root.entry(each.rel), each) for each in batch]
+        paths = [names.to_text(file.path) for file, _ in found]
+        known = connect.read(Quarantine.paths_among, site, paths)
         rows = [
-            _quarantined_row(site, section.label, path, each)
-            for path, each in found.items()
-            if names.to_text(path) not in known and not is_reason(path)
+            _quarantined_row(site, section.label, file, each)
+            for (file, each), path in zip(found, paths, strict=True)
+            if path not in known and not is_reason(file)
         ]
         if rows:
             yield rows
 
 
-def _quarantined_row(site: str, label: str, path: str, found: Found) -> Quarantine:
-    reason, filename = reason_and_name(path)
+def _is_aside(quarantine: Tree, path: str) -> bool:
+    """Return whether a file has a path of the table, in a quarantine or in one before it."""
+    within = names.stays_inside(path, quarantine.path)
+    return place.is_there(quarantine.at(path) if within else path)
+
+
+def _quarantined_row(site: str, label: str, file: Entry, found: Found) -> Quarantine:
+    reason, filename = reason_and_name(file)
     return Quarantine(
         site=site,
         label=label,
         relpath=names.name_of(found.rel)[0],
         filename=filename,
-        path=names.to_text(path),
+        path=names.to_text(file.path),
         size_bytes=found.size_bytes,
         mtime_ns=found.mtime_ns,
         inode=found.inode,
