@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 
 from dbbbatch.files.temporary import temporary_path
+from dbbbatch.files.tree import Tree
 
 #: Seconds by which our clock may differ from that of a file server whose time is not known.
 _MOST_SKEW = 86400.0
@@ -77,17 +78,18 @@ def of(directory: str) -> Clock:
 
 def _stamp(directory: str) -> int:
     """Return the time that a new file gets (nanoseconds)."""
-    with suppress(OSError):
-        # A file without a name, where the file system has such.
-        return _time_of(os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    path = temporary_path(os.path.join(directory, "clock"), f"clock {os.getpid()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        return _time_of(descriptor)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+    with Tree(directory) as root:
+        with suppress(OSError):
+            # A file without a name, where the file system has such.
+            flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+            where = root.directory()
+            return _time_of(os.open(".", flags, 0o600, dir_fd=where.fd))
+        file = root.entry(os.path.basename(temporary_path("clock", f"clock {os.getpid()}")))
+        descriptor = file.create()
+        try:
+            return _time_of(descriptor)
+        finally:
+            file.remove()
 
 
 def _time_of(descriptor: int) -> int:

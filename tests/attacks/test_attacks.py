@@ -284,7 +284,6 @@ def test_what_records_what_is_in_storage(fight: Callable[[Bout], None], command:
     fight(bout)
 
 
-@not_yet
 def test_a_rebuild_of_what_is_held(fight: Callable[[Bout], None]) -> None:
     def bout(arena: Arena) -> None:
         site = arena.site

@@ -9,6 +9,7 @@ import pytest
 
 from dbbbatch.files import clock, place, temporary
 from dbbbatch.files.clock import Clock
+from dbbbatch.files.tree import Entry
 
 DAYS = 86400.0
 YEARS = 365 * DAYS
@@ -79,7 +80,7 @@ def test_what_a_kill_leaves_there_is_an_unfinished_file_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as killed:
-        killed.setattr(clock.os, "unlink", lambda path: None)
+        killed.setattr(Entry, "unlink", lambda entry: None)
         Clock(str(tmp_path)).now_ns()
     (name,) = os.listdir(tmp_path)
     assert temporary.is_temporary(name)
