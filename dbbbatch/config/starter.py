@@ -80,8 +80,6 @@ QUESTIONS = (
 #: Questions that may be left without an answer.
 OPTIONAL = ("database",)
 
-_TRANSFER = "scp -Bpq -o ConnectTimeout=10 {batch} {user}@{host}:{dest}"
-
 
 def answered(
     role: str, given: Mapping[str, str | None], ask: Callable[[Asked], str] | None
@@ -166,10 +164,7 @@ def configuration(role: str, answers: Mapping[str, str], plugin: Any) -> str:
 
 def _endpoint(answers: Mapping[str, str]) -> dict[str, str]:
     keys = {"buffer": answers["far-buffer"], "staging": answers["far-staging"]}
-    if "host" not in answers:
-        return {**keys, "transfer": "cp -p -- {batch} {dest}"}
-    keys["transfer"] = _TRANSFER
-    return keys | {key: answers[key] for key in ("host", "user")}
+    return keys | {key: answers[key] for key in ("host", "user") if key in answers}
 
 
 def crontab(role: str, answers: Mapping[str, str], config: str, scripts: str) -> str:

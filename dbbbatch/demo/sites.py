@@ -111,10 +111,7 @@ class Demo:
                     **{name: summit / name for name in ("buffer", "holding", "quarantine")},
                     "min_free": 0,
                 },
-                "handoff.latiss.endpoint": {
-                    **{name: archive / name for name in ("buffer", "staging")},
-                    "transfer": "cp -p -- {batch} {dest}",
-                },
+                "handoff.latiss.endpoint": {name: archive / name for name in ("buffer", "staging")},
             },
         )
         self._write(

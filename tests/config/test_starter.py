@@ -16,13 +16,8 @@ from dbbbatch.errors import UsageError
 from tests.docs.test_documentation import parse
 from tests.support.scripts import TOP, Ran, run_script
 
-#: ssh and scp that reach a directory of this machine.
+#: An ssh that reaches a directory of this machine.
 SSH = 'for last; do :; done; exec sh -c "$last"'
-SCP = """
-while [ "${1#-}" != "$1" ]; do [ "$1" = -o ] && shift; shift; done
-for last; do :; done; to=${last#*:}
-while [ $# -gt 1 ]; do cp -p -- "$1" "$to" || exit; shift; done
-"""
 
 
 def new(root: Path, role: str, *options: str) -> Ran:
@@ -47,7 +42,6 @@ def test_what_it_writes_passes_its_check_after_the_steps_that_it_prints(
     role: str, tmp_path: Path, program: Callable[[str, str], Path]
 ) -> None:
     program("ssh", SSH)
-    program("scp", SCP)
     program("crontab", "true")
     ran = new(tmp_path, role, *(("--host", "far", "--user", "dbb") if role == "handoff" else ()))
     assert (ran.code, ran.err) == (0, "")

@@ -33,6 +33,12 @@ def goes_through(site: Site, keys: Mapping[str, str]) -> None:
     assert tree(site.far_buffer) == files
 
 
+def test_the_built_in_stream(ssh_site: Site) -> None:
+
+    ssh_site.by_stream = True
+    goes_through(ssh_site, {})
+
+
 def test_cp(site: Site) -> None:
     goes_through(site, documented("cp"))
 
