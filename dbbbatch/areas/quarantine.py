@@ -1,29 +1,33 @@
 """The quarantine of a section: files are set aside there, with their reasons, for a person.
 
 intend   Insert a row for each file, with the path that it is going to have.
-act      Move or copy the files there, sync, and remove the originals of copies.
+act      Move or copy the files there, sync, and remove the originals of copies. What was moved
+         instead of one, because somebody exchanged names, goes back to the directory it came from.
 record   That they are there; the rows of files that stayed are deleted. Write their reasons.
-recover  Is the file at its path? Or still in the source? In neither, its row waits.
+recover  Is the file at its path? Or another one, which goes back? Or is it still in the source? In
+         neither, its row waits.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from dbbbatch.areas.reasons import REASON, is_reason_of, write_reason
+from dbbbatch.areas.reasons import REASON, is_reason_of, reason_beside, write_reason
 from dbbbatch.areas.release import Releases, source_of
 from dbbbatch.config.sections import Finder, Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.finder import Remembered
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.statuses import WhyRemembered
-from dbbbatch.files import checksum, faults, names, place
-from dbbbatch.files.identity import Version, status_of
-from dbbbatch.files.roots import MovedFile, Roots
+from dbbbatch.files import checksum, faults, names, place, temporary
+from dbbbatch.files.identity import Version
+from dbbbatch.files.roots import Roots
+from dbbbatch.files.tree import Entry, Tree
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,8 @@ class Rejected:
 
     Attributes
     ----------
-    source : `str`
-        Where it is.
-    rel : `str`
-        Its path relative to the buffer or source.
+    source : `Entry`
+        Where it is, in the buffer or source.
     status : `os.stat_result`
         As it was when the decision was made.
     checksum : `str` or `None`
@@ -44,11 +46,15 @@ class Rejected:
         For an operator.
     """
 
-    source: str
-    rel: str
+    source: Entry
     status: os.stat_result
     checksum: str | None
     reason: str
+
+    @property
+    def rel(self) -> str:
+        """Its path relative to the buffer or source."""
+        return self.source.rel
 
 
 class QuarantineArea:
@@ -93,16 +99,20 @@ class QuarantineArea:
         self, files: Sequence[Rejected], failed: list[tuple[Rejected, OSError]]
     ) -> list[tuple[Rejected, Quarantine]]:
         """Record where each file is going to be; add those for which this fails to `failed`."""
-        planned: dict[str, Rejected] = {}
+        if why := self._roots.why_not(self._root):
+            failed += self._all_failed(files, why)
+            return []
+        self._tree.forget()
+        planned: dict[Entry, Rejected] = {}
         for file in files:
             try:
-                planned[self._free_path(file, planned)] = file
+                planned[self._free_name(file, planned)] = file
             except OSError as error:
                 failed.append((file, error))
         if not planned:
             return []
         return connect.write(
-            lambda: [(file, self._intent(file, path)) for path, file in planned.items()]
+            lambda: [(file, self._intent(file, aside)) for aside, file in planned.items()]
         )
 
     def act(
@@ -116,20 +126,20 @@ class QuarantineArea:
         stayed: list[Quarantine] = []
         for file, row in intended:
             try:
-                self._move_or_copy(file, names.from_text(row.path))
+                self._move_or_copy(file, row)
                 moved.append((file, row))
             except OSError as error:
                 stayed.append(row)
                 failed.append((file, error))
         if moved:
-            self._sync()
+            self._sync([row for _, row in moved])
             if why := self._roots.why_not(self._root):
-                # Their rows stay intents: once the quarantine is back, they are withdrawn.
-                failed += self._take_back(moved, why)
+                # Their rows stay intents, and recovery finds them once the quarantine is back.
+                failed += self._all_failed([file for file, _ in moved], why)
                 return [], []
         for file, row in moved:
             try:
-                if refusal := _remove_original(file.source, row):
+                if refusal := self._remove_original(file.source, row):
                     stayed.append(row)
                     failed.append((file, refusal))
                 else:
@@ -143,7 +153,7 @@ class QuarantineArea:
         if not (arrived or stayed):
             return
         for row in arrived:
-            write_reason(row, names.from_text(row.path))
+            write_reason(row, self._aside(row))
 
         def write() -> None:
             when = connect.now()
@@ -173,26 +183,29 @@ class QuarantineArea:
         TryLater
             The disk is away or full.
         """
+        if self._roots.why_not(self._root):
+            return 0  # the rows wait for it
+        self._tree.forget()
         back = connect.read(Quarantine.on_the_way_back, self._site, self._section.label)
         count = Releases(self._section, self._roots).recover_all(self._followed(back, refuse))
         moving = connect.read(Quarantine.moving, self._site, self._section.label)
         there, arrived, stayed = [], list[Quarantine](), list[Quarantine]()
         for row in self._followed(moving, refuse):
-            path = names.from_text(row.path)
-            with _one_file(path):
-                place.remove_temporary(path, self._owner)
-                if _is_quarantined_file(row):
+            aside, source = self._aside(row), self._source_of(row)
+            with _one_file(aside.path):
+                place.remove_temporary(aside, self._owner)
+                if _is_quarantined_file(aside, row):
                     there.append(row)
-                elif place.is_there(self._source_of(row)):
+                elif _is_put_back(aside, source) or place.is_there(source):
                     stayed.append(row)
                 # Else it may be in a quarantine that is not mounted now: its row waits for it.
         if there:
-            self._sync()
+            self._sync(there)
             self._roots.require(self._root)
         for row in there:
             source = self._source_of(row)
-            with _one_file(source):
-                (stayed if _remove_original(source, row) else arrived).append(row)
+            with _one_file(source.path):
+                (stayed if self._remove_original(source, row) else arrived).append(row)
         self.record(arrived, stayed)
         return count + len(arrived) + len(stayed)
 
@@ -201,8 +214,17 @@ class QuarantineArea:
         """Owner of the temporary copies in quarantine."""
         return f"{self._section.label} quarantine"
 
-    def _source_of(self, row: Quarantine) -> str:
-        return names.below(self._source, names.rel_of(row))
+    @property
+    def _tree(self) -> Tree:
+        """The quarantine; raise `TryLater` if it is not there."""
+        return self._roots.tree(self._root)
+
+    def _aside(self, row: Quarantine) -> Entry:
+        """Return where a file is, or goes, in quarantine."""
+        return self._tree.at(names.from_text(row.path))
+
+    def _source_of(self, row: Quarantine) -> Entry:
+        return self._roots.tree(self._source).entry(names.rel_of(row))
 
     def _followed(
         self, rows: Sequence[Quarantine], refuse: Callable[[str, int | None, str], None]
@@ -214,69 +236,106 @@ class QuarantineArea:
             else:
                 yield row
 
-    def _free_path(self, file: Rejected, planned: dict[str, Rejected]) -> str:
-        """Return a free path in quarantine, and make its directory.
+    def _free_name(self, file: Rejected, planned: dict[Entry, Rejected]) -> Entry:
+        """Return a free name in quarantine, and make its directory.
 
         No file gets a name that a reason might have, nor one beside which something else is.
         """
-        relpath, filename = names.split(file.rel)
-        place.make_directories(self._root, relpath)
-        directory = os.path.join(self._root, relpath) if relpath else self._root
-        path, number = os.path.join(directory, filename), 0
+        aside, number = self._tree.entry(file.rel), 0
+        place.make_directories(self._tree, aside.relpath)
         while (
-            path in planned
-            or place.is_there(path)
-            or path.endswith(REASON)
-            or (place.is_there(path + REASON) and not is_reason_of(path + REASON, file.reason))
+            aside in planned
+            or place.is_there(aside)
+            or aside.name.endswith(REASON)
+            or (
+                place.is_there(reason_beside(aside))
+                and not is_reason_of(reason_beside(aside), file.reason)
+            )
         ):
             number += 1
-            path = os.path.join(directory, place.versioned(filename, number))
-        return path
+            aside = aside.beside(place.versioned(file.source.name, number))
+        return aside
 
-    def _intent(self, file: Rejected, path: str) -> Quarantine:
+    def _intent(self, file: Rejected, aside: Entry) -> Quarantine:
         relpath, filename = names.name_of(file.rel)
         return Quarantine.intend(
             site=self._site,
             label=self._section.label,
             relpath=relpath,
             filename=filename,
-            path=names.to_text(path),
+            path=names.to_text(aside.path),
             **Version.of_file(file.status)._asdict(),
             checksum=file.checksum,
             reason=file.reason,
         )
 
-    def _move_or_copy(self, file: Rejected, path: str) -> None:
-        checksum.same(file.status, os.lstat(file.source), file.source)
+    def _move_or_copy(self, file: Rejected, row: Quarantine) -> None:
+        source, aside = file.source, self._aside(row)
+        checksum.same(file.status, source.lstat(), source.path)
         try:
-            place.place(file.source, path)
+            source.move_to(aside)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            if place.free_bytes(self._root) - file.status.st_size < place.RESERVE:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from None
-            place.copy_into(file.source, path, owner=self._owner)
+            self._copy(file, aside)
+            return
+        if not _is_quarantined_file(aside, row):
+            with faults.as_try_later(source.path):  # then recovery does it
+                place.place_versioned(aside, source)
+            raise checksum.Changed(errno.EAGAIN, "another file has its name by now", source.path)
 
-    def _sync(self) -> None:
+    def _copy(self, file: Rejected, aside: Entry) -> None:
+        if place.free_bytes(self._root) - file.status.st_size < place.RESERVE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), aside.path)
+        with checksum.opened(file.source) as descriptor:
+            checksum.same(file.status, os.fstat(descriptor), file.source.path)
+            place.copy_into(descriptor, aside, owner=self._owner)
+
+    def _sync(self, rows: Iterable[Quarantine]) -> None:
         with faults.as_try_later(self._root):
-            place.sync_file_system(self._root)
+            self._tree.sync_file_system()
+            self._tree.require_same({self._aside(row).relpath for row in rows})
 
-    def _take_back(
-        self, moved: Sequence[tuple[Rejected, Quarantine]], why: str
-    ) -> list[tuple[Rejected, OSError]]:
-        """Take back files that came to a directory which is not the quarantine; all failed."""
-        back = [
-            MovedFile(
-                os.path.relpath(names.from_text(row.path), self._root),
-                file.source,
-                place.is_there(file.source),
-            )
-            for file, row in moved
-        ]
-        left = self._roots.take_back(self._root, back)
+    def _all_failed(self, files: Iterable[Rejected], why: str) -> list[tuple[Rejected, OSError]]:
         why = why.removeprefix(f"{self._root}: ")  # which the error of the pass begins with
-        error = OSError(errno.ESTALE, f"{why}; {left}" if left else why)
-        return [(file, error) for file, _ in moved]
+        return [(file, OSError(errno.ESTALE, why)) for file in files]
+
+    def _remove_original(self, source: Entry, row: Quarantine) -> OSError | None:
+        """Remove an original that is durable in quarantine, if it is still there under its name.
+
+        It gets a hidden name first: what was taken instead of it gets its own name back. Where it
+        cannot be removed, its copy is, and the error is returned: the original would come back as
+        one more version in each pass.
+
+        Raises
+        ------
+        OSError
+            Both are as they were.
+        """
+        aside = self._aside(row)
+        hidden = source.beside(temporary.hidden_path("", "removing", self._owner, str(row.id)))
+        if not place.is_there(hidden):
+            if not _is_row_version(source, row):
+                return None
+            if os.path.samestat(source.lstat(), aside.lstat()):
+                source.move_to(aside)  # a second name of one file
+                return None
+        try:
+            # Also where a killed pass had linked the hidden name and not yet unlinked the other.
+            with suppress(FileExistsError):
+                source.move_to(hidden)
+            if _is_row_version(hidden, row):
+                hidden.unlink()
+                return None
+            place.place_versioned(hidden, source)
+        except OSError as error:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                place.place_versioned(hidden, source)
+            # A server may have removed it, and only its answer was lost.
+            if _is_row_version(source, row):
+                aside.unlink()
+                return error
+        return None
 
 
 @contextmanager
@@ -288,10 +347,9 @@ def _one_file(path: str) -> Iterator[None]:
         faults.raise_if_general(error, path)
 
 
-def _is_quarantined_file(row: Quarantine) -> bool:
-    """Return whether the file of a row is at its path in quarantine."""
-    path = names.from_text(row.path)
-    if (status := status_of(path)) is None:
+def _is_quarantined_file(aside: Entry, row: Quarantine) -> bool:
+    """Return whether what is in quarantine is the file of a row."""
+    if (status := aside.status()) is None:
         return False
     found, recorded = Version.of_file(status), Version.of_row(row)
     if found == recorded:
@@ -300,37 +358,26 @@ def _is_quarantined_file(row: Quarantine) -> bool:
         return False
     if row.checksum is None:
         return found.is_like(recorded)
-    return checksum.matches(path, row.checksum)
+    return stat.S_ISREG(status.st_mode) and checksum.matches(aside, row.checksum)
 
 
-def _is_row_version(path: str, row: Quarantine) -> bool:
-    """Return whether a file is still the version of a row."""
-    status = status_of(path)
-    return status is not None and Version.of_file(status) == Version.of_row(row)
+def _is_put_back(aside: Entry, source: Entry) -> bool:
+    """Move what a killed pass moved instead of a file back to where that was, if there is any.
 
-
-def _remove_original(source: str, row: Quarantine) -> OSError | None:
-    """Remove an original that is durable in quarantine, if it is still there under its name.
-
-    Where it cannot be removed, its copy is, and the error is returned: the original would come
-    back as one more version in each pass.
-
-    Raises
-    ------
-    OSError
-        Both are as they were.
+    Another file never gets the same place: what is intended for it takes the place of the intent.
     """
-    path = names.from_text(row.path)
-    if not _is_row_version(source, row):
-        return None
-    if os.path.samestat(os.lstat(source), os.lstat(path)):
-        place.place(source, path)  # a second name of one file
-        return None
     try:
-        os.unlink(source)
+        place.place_versioned(aside, source)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError as error:
-        # A server may have removed it, and only its answer was lost.
-        if _is_row_version(source, row):
-            os.unlink(path)
-            return error
-    return None
+        if error.errno != errno.EXDEV:
+            raise
+        return False  # it was copied
+    return True
+
+
+def _is_row_version(file: Entry, row: Quarantine) -> bool:
+    """Return whether a file is still the version of a row."""
+    status = file.status()
+    return status is not None and Version.of_file(status) == Version.of_row(row)

@@ -7,14 +7,13 @@ lost.
 from __future__ import annotations
 
 import json
-import os
 import re
 from contextlib import suppress
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.files import faults, names, place
-from dbbbatch.files.tree import Entry, Where, at
+from dbbbatch.files.tree import Entry
 
 #: Added to the name of a file in quarantine.
 REASON = ".reason"
@@ -30,38 +29,35 @@ _LONGEST_OWN_NAME = 4096
 _LONGEST_REASON = 1 << 16
 
 
-def is_reason(file: Where) -> bool:
+def is_reason(file: Entry) -> bool:
     """Return whether a file in quarantine is the reason of another one."""
-    named = at(file)
-    name = os.path.basename(named.name)
-    return name.endswith(REASON) and place.is_there(named.beside(name.removesuffix(REASON)))
+    base = file.name.removesuffix(REASON)
+    return base != file.name and place.is_there(file.beside(base))
 
 
-def reason_beside(file: Where) -> Entry:
+def reason_beside(file: Entry) -> Entry:
     """Return the name of a file's reason."""
-    named = at(file)
-    return named.beside(os.path.basename(named.name) + REASON)
+    return file.beside(file.name + REASON)
 
 
-def is_reason_of(file: Where, reason: str) -> bool:
+def is_reason_of(file: Entry, reason: str) -> bool:
     """Return whether a file is a reason that was written here, and not a file in quarantine."""
-    named = at(file)
     written = _text_of(reason).encode("utf-8", "surrogateescape")
     longest = len(written) + _LONGEST_OWN_NAME
     try:
-        if named.lstat().st_size > longest:
+        if file.lstat().st_size > longest:
             return False
-        with open(named.open(), "rb") as opened:
+        with open(file.open(), "rb") as opened:
             found = opened.read(longest)
     except OSError:
         return False
     below = found.removeprefix(written).decode(errors="replace")
     if not found.startswith(written) or (below and not _OWN_NAME.fullmatch(below)):
         return False
-    return not connect.read(Quarantine.is_at, names.to_text(named.path))
+    return not connect.read(Quarantine.is_at, names.to_text(file.path))
 
 
-def reason_and_name(file: Where) -> tuple[str, str]:
+def reason_and_name(file: Entry) -> tuple[str, str]:
     """Return the reason of a file in quarantine, and its own name as the tables have it.
 
     The reason is '' if there is no text file. If that does not have the own name, a name that looks
@@ -72,9 +68,7 @@ def reason_and_name(file: Where) -> tuple[str, str]:
     TryLater
         The disk is away: the reason may be there.
     """
-    named, reason = at(file), reason_beside(file)
-    name = os.path.basename(named.name)
-    filename = names.to_text(name)
+    reason, filename = reason_beside(file), names.to_text(file.name)
     base = VERSION.sub("", filename)
     text = ""
     try:
@@ -90,12 +84,12 @@ def reason_and_name(file: Where) -> tuple[str, str]:
             # A person may have written here.
             if "/" not in own_name and own_name.startswith(base):
                 return text.strip(), own_name
-    if base.endswith(REASON) or place.is_there(named.beside(VERSION.sub("", name))):
+    if base.endswith(REASON) or place.is_there(file.beside(VERSION.sub("", file.name))):
         filename = base
     return text.strip(), filename
 
 
-def write_reason(row: Quarantine, file: Where) -> None:
+def write_reason(row: Quarantine, file: Entry) -> None:
     """Write the reason beside a file in quarantine, if its name is not too long for that.
 
     The own name follows where the file has the name of a version, or one that looks like that.
@@ -107,7 +101,7 @@ def write_reason(row: Quarantine, file: Where) -> None:
         place.write_new(reason_beside(file), text)
 
 
-def remove_reason(row: Quarantine, file: Where) -> None:
+def remove_reason(row: Quarantine, file: Entry) -> None:
     """Remove the reason of a file that left quarantine, unless a person changed it."""
     reason = reason_beside(file)
     if is_reason_of(reason, row.reason):

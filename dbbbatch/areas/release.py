@@ -13,15 +13,16 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
-from dbbbatch.areas.reasons import REASON, remove_reason
+from dbbbatch.areas.reasons import reason_beside, remove_reason
 from dbbbatch.config.sections import Finder, Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.errors import TryLater, UsageError, key_of_missing
+from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import checksum, clock, faults, names, place, scan, temporary
 from dbbbatch.files.identity import Version
-from dbbbatch.files.roots import MovedFile, Roots
+from dbbbatch.files.roots import Roots
+from dbbbatch.files.tree import Entry, Tree
 
 #: Owner of the temporary copies of a release.
 _RELEASE = "release"
@@ -43,7 +44,6 @@ class Releases:
     def __init__(self, section: Finder | Handoff, roots: Roots) -> None:
         self._section = section
         self._root = section.quarantine
-        self._source = source_of(section)
         self._roots = roots
 
     def release(self, row: Quarantine, new_name: str = "") -> str:
@@ -69,24 +69,23 @@ class Releases:
         TryLater
             The quarantine looks unmounted, or the source is another directory by now.
         """
-        # The first look; what is wrong with it is met below.
-        self._roots.why_not(self._source)
-        if why := row.path_fault(self._root, self._source):
+        if why := row.path_fault(self._root, source_of(self._section)):
             raise UsageError(
                 f"row {row.id} of quarantine: {why}: refused; find out who writes to the database"
             )
-        rel = self._destination(row, new_name)
-        path = names.below(self._source, rel)
-        shown = names.printable(path)
+        file = self._source.entry(self._destination(row, new_name))
+        shown = names.printable(file.path)
+        self._source.forget()
+        self._quarantine.forget()
         try:
             if earlier := self.recover(row):
-                if earlier != path:
+                if earlier != file.path:
                     raise UsageError(
                         f"{shown}: an earlier release has put it back as {names.printable(earlier)}"
                     )
-                return path
-            self.intend(row, rel)
-            self.act(row, rel)
+                return file.path
+            self.intend(row, file)
+            self.act(row, file)
         except FileExistsError:
             connect.write(row.releasing, None)
             raise UsageError(f"{shown}: another file has this name; move it away first") from None
@@ -95,57 +94,53 @@ class Releases:
             kind = UsageError if for_a_person else TryLater
             raise kind(f"{shown}: cannot be put back: {error.strerror}") from None
         self.record(row)
-        return path
+        return file.path
 
-    def intend(self, row: Quarantine, rel: str) -> None:
+    def intend(self, row: Quarantine, file: Entry) -> None:
         """Record where a file goes, if it is in quarantine, or there already."""
-        path = names.below(self._source, rel)
-        if place.is_there(names.from_text(row.path)):
-            if why := scan.detour(self._source, os.path.dirname(rel)):
+        if place.is_there(self._aside(row)):
+            if why := scan.detour(file.tree.path, file.relpath):
                 raise UsageError(
-                    f"{names.printable(path)}: {why}, and no pass would enter it: use --as-new"
+                    f"{names.printable(file.path)}: {why}, and no pass would enter it: use --as-new"
                 )
-        elif not _is_back(path, row):
+        elif not _is_back(file, row):
             raise self._gone(row)
-        if row.released_as not in (None, names.to_text(path)):
-            place.remove_temporary(names.from_text(row.released_as), _RELEASE)
-        connect.write(row.releasing, names.to_text(path))
+        if row.released_as not in (None, names.to_text(file.path)):
+            place.remove_temporary(self._released(row), _RELEASE)
+        connect.write(row.releasing, names.to_text(file.path))
 
-    def act(self, row: Quarantine, rel: str) -> None:
+    def act(self, row: Quarantine, file: Entry) -> None:
         """Move a file back, durably."""
-        aside, path = names.from_text(row.path), names.below(self._source, rel)
+        aside = self._aside(row)
         if not place.is_there(aside):
             return
-        place.make_directories(self._source, os.path.dirname(rel))
+        place.make_directories(file.tree, file.relpath)
         try:
-            place.place(aside, path)
+            aside.move_to(file)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            place.copy_into(aside, path, owner=_RELEASE)
-            place.sync_directory(os.path.dirname(path))
-            self._roots.require(self._source)
-            place.remove_if_there(aside)  # a pass may have finished this
-        if why := self._roots.why_not(self._source):
-            left = self._roots.take_back(self._source, [MovedFile(rel, aside)])
-            key = key_of_missing(self._source)
-            raise TryLater(f"{why}; {left}" if left else why, key=key)
-        place.sync_directory(os.path.dirname(path))
+            place.copy_into(aside, file, owner=_RELEASE)
+            file.tree.sync([file.relpath])
+            self._roots.require(file.tree.path)
+            aside.remove()  # a pass may have finished this
+        # Where it is not, the file is where recovery finds it, as soon as that is back.
+        self._roots.require(file.tree.path)
+        file.tree.sync([file.relpath])
 
     def record(self, row: Quarantine) -> None:
         """Record that a file is back where its row says that it goes."""
-        remove_reason(row, names.from_text(row.path))
-        path = names.from_text(row.released_as or "")
+        remove_reason(row, self._aside(row))
+        rel = self._released(row).rel
 
         def write() -> None:
             row.released(connect.now())
             if not isinstance(self._section, Handoff):
                 return
-            if path == names.below(self._source, names.rel_of(row)):
+            if rel == names.rel_of(row):
                 HandoffFile.released(row)
             else:
-                rel = names.to_text(os.path.relpath(path, self._source))
-                HandoffFile.left_aside(row, f"released as {rel}")
+                HandoffFile.left_aside(row, f"released as {names.to_text(rel)}")
 
         connect.write(write)
 
@@ -153,20 +148,20 @@ class Releases:
         """Finish a release that was cut off; return where the file is now, '' if it is not back."""
         if row.released_as is None:
             return ""
-        aside, path = names.from_text(row.path), names.from_text(row.released_as)
+        aside, file = self._aside(row), self._released(row)
         if place.is_there(aside):
-            if not _is_copied(aside, path):
+            if not _is_copied(aside, file):
                 return ""
-            if os.path.samestat(os.lstat(aside), os.lstat(path)):
-                place.place(aside, path)  # a second link
+            if os.path.samestat(aside.lstat(), file.lstat()):
+                aside.move_to(file)  # a second link
             else:
-                place.sync_file(path)
-                place.sync_directory(os.path.dirname(path))
-                place.remove_if_there(aside)
-        elif not (_is_back(path, row) or place.is_there(aside + REASON)):
+                place.sync_file(file)
+                file.tree.sync([file.relpath])
+                aside.remove()
+        elif not (_is_back(file, row) or place.is_there(reason_beside(aside))):
             return ""  # nothing shows that the quarantine is mounted
         self.record(row)
-        return path
+        return file.path
 
     def recover_all(self, rows: Iterable[Quarantine]) -> int:
         """Finish releases that were cut off; return how many."""
@@ -176,14 +171,30 @@ class Releases:
                 if self.recover(row):
                     count += 1
                 else:
-                    _remove_abandoned(names.from_text(row.released_as or ""))
+                    _remove_abandoned(self._released(row))
         return count
+
+    @property
+    def _source(self) -> Tree:
+        """Where files go back to; raise `TryLater` if it is not there."""
+        return self._roots.tree(source_of(self._section))
+
+    @property
+    def _quarantine(self) -> Tree:
+        """The quarantine; raise `TryLater` if it is not there."""
+        return self._roots.tree(self._root)
+
+    def _aside(self, row: Quarantine) -> Entry:
+        """Return where a file is in quarantine."""
+        return self._quarantine.at(names.from_text(row.path))
+
+    def _released(self, row: Quarantine) -> Entry:
+        """Return where a file is released to."""
+        return self._source.at(names.from_text(row.released_as or ""))
 
     def _gone(self, row: Quarantine) -> UsageError | TryLater:
         """Return what it means that a file is not in quarantine."""
         closes = f"`dbb ignore {row.label} --status QUARANTINED --match …` closes the matter"
-        if not os.path.isdir(self._root):
-            return TryLater(f"{self._root}: the quarantine is not there; is it mounted?")
         paths = connect.read(
             lambda: [
                 names.readable(other.path)
@@ -191,7 +202,11 @@ class Releases:
                 if other.quarantined_at is not None
             ]
         )
-        if not any(place.is_there(path) or place.is_there(path + REASON) for path in paths):
+        # Those of an earlier configuration may lie elsewhere.
+        inside = [
+            self._quarantine.at(each) for each in paths if names.stays_inside(each, self._root)
+        ]
+        if not any(place.is_there(each) or place.is_there(reason_beside(each)) for each in inside):
             return TryLater(
                 f"{self._root}: none of the files that wait there is there; is it mounted? If they "
                 f"were taken away, {closes}"
@@ -234,27 +249,27 @@ def source_of(section: Finder | Handoff) -> str:
     return section.buffer if isinstance(section, Handoff) else section.source
 
 
-def _remove_abandoned(path: str) -> None:
+def _remove_abandoned(file: Entry) -> None:
     """Remove the temporary copy that a killed release left of a file."""
-    hidden = temporary.temporary_path(path, _RELEASE)
+    hidden = place.temporary_of(file, _RELEASE)
     # A copy has the mtime of its original from early on.
-    if not clock.of(os.path.dirname(hidden)).is_new(os.lstat(hidden), _RELEASE_ABANDONED):
-        place.remove_if_there(hidden)
+    if not clock.of(file.tree.path).is_new(hidden.lstat(), _RELEASE_ABANDONED):
+        hidden.remove()
 
 
-def _is_copied(aside: str, path: str) -> bool:
-    """Return whether a file in quarantine has a second link, or a whole copy, under a path."""
+def _is_copied(aside: Entry, file: Entry) -> bool:
+    """Return whether a file in quarantine has a second link, or a whole copy, under a name."""
     try:
-        one, other = os.lstat(aside), os.lstat(path)
+        one, other = aside.lstat(), file.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     if one.st_size != other.st_size:
         return False
-    return os.path.samestat(one, other) or checksum.compute(aside) == checksum.compute(path)
+    return os.path.samestat(one, other) or checksum.compute(aside) == checksum.compute(file)
 
 
-def _is_back(path: str, row: Quarantine) -> bool:
+def _is_back(file: Entry, row: Quarantine) -> bool:
     """Return whether a file is where a release puts it, and no pass has taken it yet."""
     with suppress(OSError):
-        return Version.of_file(os.lstat(path)).is_like(Version.of_row(row))
+        return Version.of_file(file.lstat()).is_like(Version.of_row(row))
     return False

@@ -13,9 +13,9 @@ from dbbbatch.config.fields import defaults
 from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater
-from dbbbatch.files import checksum, place
+from dbbbatch.files import checksum
 from dbbbatch.files.roots import Roots
-from dbbbatch.files.tree import Entry
+from dbbbatch.files.tree import Entry, Tree
 
 
 class Killed(BaseException):
@@ -52,12 +52,13 @@ def area(places):
     return QuarantineArea("site", finder, Roots())
 
 
-def rejected(places, content=b"data"):
-    path = places[0] / "d" / "a"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(content)
-    digest = checksum.compute(str(path))["blake2b"]
-    return Rejected(str(path), "d/a", os.lstat(path), f"blake2b:{digest}", "because")
+def rejected(places, content=b"data", rel="d/a"):
+    file = Tree(str(places[0])).entry(rel)
+    os.makedirs(os.path.dirname(file.path), exist_ok=True)
+    with open(file.path, "wb") as written:
+        written.write(content)
+    digest = checksum.compute(file)["blake2b"]
+    return Rejected(file, file.lstat(), f"blake2b:{digest}", "because")
 
 
 def files(directory):
@@ -81,7 +82,7 @@ def test_file_is_moved_and_its_reason_recorded(places):
 
 def test_file_that_changed_meanwhile_stays(places):
     file = rejected(places)
-    with open(file.source, "ab") as more:
+    with open(file.source.path, "ab") as more:
         more.write(b"more")
     ((_, error),) = area(places).quarantine([file])
     assert isinstance(error, checksum.Changed)
@@ -90,12 +91,11 @@ def test_file_that_changed_meanwhile_stays(places):
 
 
 def test_two_files_of_one_name_in_one_batch_get_two_places(places):
-    first = rejected(places)
-    other = places[0] / "other"
-    other.write_bytes(b"other")
-    second = Rejected(str(other), "d/a", os.lstat(other), None, "because")
+    (places[1] / "d").mkdir()
+    (places[1] / "d" / "a").write_bytes(b"there already")
+    first, second = rejected(places), rejected(places, b"other", "d/a.~1~")
     assert area(places).quarantine([first, second]) == []
-    assert files(places[1]) == {"d/a", "d/a.~1~"}
+    assert files(places[1]) == {"d/a", "d/a.~1~", "d/a.~1~.~1~"}
 
 
 @pytest.mark.parametrize("places", ["two file systems"], indirect=True)
@@ -103,29 +103,33 @@ def test_source_that_may_not_be_removed_leaves_no_copy(places, monkeypatch):
     source, root = places
     file = rejected(places)
 
-    def unlink(path, real=os.unlink, **keywords):
-        if path == file.source:
+    def unlink(entry, real=Entry.unlink):
+        if entry.tree.path == str(source):
             raise PermissionError(1, "Operation not permitted")
-        real(path, **keywords)
+        real(entry)
 
-    monkeypatch.setattr(os, "unlink", unlink)
+    monkeypatch.setattr(Entry, "unlink", unlink)
     ((_, error),) = area(places).quarantine([file])
     assert isinstance(error, PermissionError)
     assert (files(source), files(root), rows()) == ({"d/a"}, set(), [])
 
 
 @pytest.mark.promise
-@pytest.mark.parametrize("step", ["place", "sync_file_system", "unlink", "record"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        (Entry, "move_to"),
+        (Tree, "sync_file_system"),
+        (Tree, "require_same"),
+        (os, "unlink"),
+        (Quarantine, "arrived"),
+    ],
+)
 def test_kill_at_any_step_is_finished_by_recovery(places, monkeypatch, step):
     source, root = places
     file = rejected(places)
     with monkeypatch.context() as patched:
-        if step == "record":
-            patched.setattr(Quarantine, "arrived", kill)
-        elif step == "unlink":
-            patched.setattr(os, "unlink", kill)
-        else:
-            patched.setattr(place, step, kill)
+        patched.setattr(*step, kill)
         try:
             area(places).quarantine([file])
         except Killed:
@@ -147,12 +151,12 @@ def test_copy_stays_where_the_removal_of_its_original_is_answered_with_an_error(
     source, root = places
     file = rejected(places)
 
-    def unlink(path, real=os.unlink, **keywords):
-        real(path, **keywords)
-        if path == file.source:
+    def unlink(entry, real=Entry.unlink):
+        real(entry)
+        if entry.tree.path == str(source):
             raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr(os, "unlink", unlink)
+    monkeypatch.setattr(Entry, "unlink", unlink)
     assert area(places).quarantine([file]) == []
     assert (files(source), files(root)) == (set(), {"d/a"})
     assert rows() == [(str(root / "d/a"), True)]
@@ -164,11 +168,10 @@ def test_file_whose_source_cannot_be_looked_at_afterwards_stays_in_quarantine(pl
     file = rejected(places)
     with monkeypatch.context() as patched:
 
-        def sync(path):
-            patched.setattr(os, "lstat", broken)
+        def sync(tree):
             patched.setattr(Entry, "lstat", broken)
 
-        patched.setattr(place, "sync_file_system", sync)
+        patched.setattr(Tree, "sync_file_system", sync)
         ((_, error),) = area(places).quarantine([file])
     assert error.errno == errno.EIO
     assert files(root) == {"d/a"}
@@ -195,10 +198,8 @@ def test_what_is_in_neither_place_waits_for_a_quarantine_that_is_not_mounted(pla
 
 
 def test_what_cannot_be_looked_at_does_not_keep_recovery_from_the_rest(places, monkeypatch):
-    source, root = places
-    other = source / "other"
-    other.write_bytes(b"other")
-    killed = [rejected(places), Rejected(str(other), "other", os.lstat(other), None, "because")]
+    _, root = places
+    killed = [rejected(places), rejected(places, b"other", "other")]
     with monkeypatch.context() as patched, suppress(Killed):
         patched.setattr(Quarantine, "arrived", kill)
         area(places).quarantine(killed)
@@ -219,8 +220,105 @@ def test_what_cannot_be_looked_at_does_not_keep_recovery_from_the_rest(places, m
 def test_disk_of_the_quarantine_that_fails_is_tried_again_later(places, monkeypatch):
     source, root = places
     with monkeypatch.context() as patched:
-        patched.setattr(place, "sync_file_system", broken)
+        patched.setattr(Tree, "sync_file_system", broken)
         with pytest.raises(TryLater, match=f"{root}: Input/output error"):
             area(places).quarantine([rejected(places)])
     area(places).recover(must_refuse_none)
     assert (files(source), files(root)) == (set(), {"d/a"})
+
+
+def instead(monkeypatch, file, after=lambda: None):
+    """Let somebody exchange the names of a file and another one just before it is moved."""
+
+    def move_to(entry, destination, real=Entry.move_to):
+        if entry == file.source and not entry.beside("ours").status():
+            os.rename(entry.path, entry.beside("ours").path)
+            with open(entry.path, "wb") as other:
+                other.write(b"other content")
+            real(entry, destination)
+            after()
+        else:
+            real(entry, destination)
+
+    monkeypatch.setattr(Entry, "move_to", move_to)
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("places", ["one file system"], indirect=True)
+def test_what_was_moved_instead_of_a_file_goes_back(places, monkeypatch):
+    source, root = places
+    file = rejected(places)
+    instead(monkeypatch, file)
+    ((_, error),) = area(places).quarantine([file])
+    assert isinstance(error, checksum.Changed)
+    assert (files(source), files(root), rows()) == ({"d/a", "d/ours"}, set(), [])
+    assert (source / "d/a").read_bytes() == b"other content"
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("places", ["one file system"], indirect=True)
+@pytest.mark.parametrize("taken", [False, True])
+def test_what_a_killed_pass_moved_instead_of_a_file_goes_back(places, monkeypatch, taken):
+    source, root = places
+    file = rejected(places)
+    with monkeypatch.context() as patched, suppress(Killed):
+        instead(patched, file, kill)
+        area(places).quarantine([file])
+    connect.disconnect()
+    assert (files(source), files(root)) == ({"d/ours"}, {"d/a"})
+    if taken:
+        (source / "d/a").write_bytes(b"next")
+    area(places).recover(must_refuse_none)
+    assert files(source) == {"d/a", "d/ours", *(["d/a.~1~"] if taken else [])}
+    assert (files(root), rows()) == (set(), [])
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("places", ["one file system"], indirect=True)
+def test_a_file_that_got_the_place_of_one_that_vanished_stays_in_quarantine(places, monkeypatch):
+    source, root = places
+    with monkeypatch.context() as patched, suppress(Killed):
+        patched.setattr(Entry, "move_to", kill)
+        area(places).quarantine([rejected(places)])
+    connect.disconnect()
+    assert area(places).quarantine([rejected(places, b"the next one")]) == []
+    area(places).recover(must_refuse_none)
+    assert (files(source), files(root)) == (set(), {"d/a"})
+    assert [there for _, there in rows()] == [True]
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("places", ["two file systems"], indirect=True)
+def test_a_version_that_takes_the_place_of_a_copied_original_is_not_removed(places, monkeypatch):
+    source, root = places
+    file = rejected(places)
+
+    def move_to(entry, destination, real=Entry.move_to):
+        if entry == file.source and destination.tree is entry.tree:
+            with open(entry.path, "wb") as written:
+                written.write(b"the next version")
+        real(entry, destination)
+
+    monkeypatch.setattr(Entry, "move_to", move_to)
+    assert area(places).quarantine([file]) == []
+    assert (files(source), files(root)) == ({"d/a"}, {"d/a"})
+    assert (source / "d/a").read_bytes() == b"the next version"
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("places", ["one file system"], indirect=True)
+def test_a_directory_that_is_a_link_takes_and_gives_nothing(places, tmp_path):
+    source, root = places
+    file = rejected(places)
+    (tmp_path / "elsewhere").mkdir()
+    (root / "d").symlink_to(tmp_path / "elsewhere")
+    ((_, error),) = area(places).quarantine([file])
+    assert isinstance(error, NotADirectoryError)
+    (root / "d").unlink()
+    file.source.tree.forget()
+    (source / "d").rename(tmp_path / "elsewhere" / "d")
+    (source / "d").symlink_to(tmp_path / "elsewhere" / "d")
+    ((_, error),) = area(places).quarantine([file])
+    assert isinstance(error, NotADirectoryError)
+    assert files(tmp_path / "elsewhere") == {"d/a"}
+    assert (files(root), rows()) == (set(), [])

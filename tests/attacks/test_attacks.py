@@ -141,7 +141,6 @@ def test_a_handoff(fight: Callable[[Bout], None], transfer: str) -> None:
     fight(bout)
 
 
-@not_yet
 def test_a_handoff_that_gives_up(fight: Callable[[Bout], None]) -> None:
     def bout(arena: Arena) -> None:
         site = arena.site
@@ -171,7 +170,6 @@ def test_a_far_end_that_receives(fight: Callable[[Bout], None]) -> None:
     fight(bout)
 
 
-@not_yet
 def test_a_release_from_the_quarantine_of_a_handoff(fight: Callable[[Bout], None]) -> None:
     def bout(arena: Arena) -> None:
         site = arena.site
@@ -186,7 +184,6 @@ def test_a_release_from_the_quarantine_of_a_handoff(fight: Callable[[Bout], None
     fight(bout)
 
 
-@not_yet
 @pytest.mark.parametrize("apart", [False, True])
 def test_a_release_from_the_quarantine_of_a_finder(
     fight: Callable[[Bout], None], apart: bool

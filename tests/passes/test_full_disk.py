@@ -20,6 +20,7 @@ from dbbbatch.areas.storage import store as store_module
 from dbbbatch.config import load
 from dbbbatch.errors import TryLater
 from dbbbatch.files import place, temporary
+from dbbbatch.files.tree import Tree
 from dbbbatch.passes import runner
 from dbbbatch.passes.finder.scan import FinderWork
 from dbbbatch.passes.handoff import failures
@@ -349,7 +350,8 @@ def test_a_quarantine_at_the_near_end_where_no_directory_can_be_made(
 
 def _aside(quarantine: Path) -> dict[str, bytes]:
     found = tree(quarantine).items()
-    return {rel: content for rel, content in found if not is_reason(str(quarantine / rel))}
+    with Tree(str(quarantine)) as aside:
+        return {rel: content for rel, content in found if not is_reason(aside.entry(rel))}
 
 
 @only_sqlite

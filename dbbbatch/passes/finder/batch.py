@@ -222,7 +222,8 @@ class FinderBatch:
         algorithm = self._area.algorithms[0]
         digest = file.sums.get(algorithm)
         stored_as = checksum.format(algorithm, digest) if digest else None
-        self._rejected.append((file, Rejected(file.source, file.rel, status, stored_as, reason)))
+        source = self._job.context.roots.tree(self._section.source).entry(file.rel)
+        self._rejected.append((file, Rejected(source, status, stored_as, reason)))
 
     def _fail(self, file: Incoming, message: str) -> None:
         """Count a try that went wrong; after the last one the file is quarantined."""

@@ -90,7 +90,7 @@ class Failures:
             file = buffers.entry_of(tree, row)
             try:
                 if not buffers.why_gone(file, row):
-                    files.append(Rejected(file.path, file.rel, file.lstat(), row.checksum, why))
+                    files.append(Rejected(file, file.lstat(), row.checksum, why))
             except FileNotFoundError:
                 pass
             except OSError as error:
