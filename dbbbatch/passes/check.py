@@ -29,7 +29,7 @@ from dbbbatch.config.sections import (
     sqlite_path,
 )
 from dbbbatch.errors import ConfigError, DbbError, TryLater, user, user_named
-from dbbbatch.files import mounts, names, place
+from dbbbatch.files import exposure, mounts, names, place
 from dbbbatch.files.lock import Lock, held_locks
 from dbbbatch.files.state import must_own
 
@@ -88,6 +88,7 @@ def check_everything(settings: Settings) -> Iterator[Checked]:
         yield from _check_target(target, settings.site)
     for receiver in settings.receive.values():
         yield from _check_receiver(receiver)
+    yield from _check_exposure(settings)
 
 
 def _check_state(settings: Settings) -> Iterator[Checked]:
@@ -285,6 +286,43 @@ def _check_receiver(receiver: Receive) -> Iterator[Checked]:
             'rrsync, and set transfer = "none"'
         )
     yield Checked(f"{where} transfer", "rsync can be confined", problem)
+
+
+def _check_exposure(settings: Settings) -> Iterator[Checked]:
+    """Yield whether others can exchange directories in which passes work."""
+    sections = [
+        *((each, ("buffer",), ("holding", "quarantine")) for each in settings.handoff.values()),
+        *((each, ("source",), ("storage", "quarantine")) for each in settings.finder.values()),
+        *((each, ("storage",), ()) for each in settings.target.values()),
+        *((each, ("buffer",), ("staging",)) for each in settings.receive.values()),
+    ]
+    seen = set()
+    for section, shared, ours in sections:
+        for key in (*shared, *ours):
+            path = getattr(section, key)
+            if path not in seen and os.path.isdir(path):
+                seen.add(path)
+                with suppress(OSError):  # it went meanwhile
+                    yield from _exposed(f"[{section.label}] {key}", path, key in ours)
+
+
+def _exposed(where: str, path: str, is_ours: bool) -> Iterator[Checked]:
+    remark = ""
+    if why := exposure.why_replaceable(path):
+        remark = f"others can put another directory, or a link, in the place of {path}: {why}"
+    yield Checked(where, f"nobody else can put something in the place of {path}", remark=remark)
+    if not is_ours:
+        return
+    remark, found = "", exposure.look_below(path)
+    if found.exposed:
+        remark = f"others can change, move or remove what is in {path}: {found.exposed}"
+    yield Checked(where, f"nobody else can write in {path} and its directories", remark=remark)
+    if link := found.link:
+        remark = (
+            f"{names.printable(link)} is a link, which no pass follows: mount what it leads to in "
+            "its place (mount --bind), or move it there"
+        )
+    yield Checked(where, f"no directory in {path} is a link", remark=remark if link else "")
 
 
 def _error_of(check: Callable[..., object], *args: object) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dbbbatch.config.load import Settings
 from dbbbatch.files import lock
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.tree import Entry
@@ -416,3 +417,60 @@ def test_a_site_that_the_database_does_not_know_is_remarked_upon(good: Site) -> 
 def test_what_is_well_is_named_too(good: Site) -> None:
     checked = [dataclasses.astuple(one)[:4] for one in check.check_everything(good.settings())]
     assert ("[database] url", f"{good.database_url} answers", "", "") in checked
+
+
+def remarks(settings: Settings) -> list[str]:
+    return [
+        f"{checked.where}: {checked.remark}"
+        for checked in check.check_everything(settings)
+        if checked.remark
+    ]
+
+
+class TestExposure:
+    """Others can exchange what a pass works in."""
+
+    def test_a_good_site_is_not_exposed(self, good: Site) -> None:
+        assert remarks(good.settings()) == []
+
+    @pytest.mark.parametrize("directory", ["buffer", "far_buffer"])
+    def test_a_buffer_and_a_source_are_written_by_others(self, good: Site, directory: str) -> None:
+        getattr(good, directory).chmod(0o777)
+        assert remarks(good.settings()) == []
+
+    @pytest.mark.parametrize(
+        ("directory", "key"),
+        [
+            ("holding", "[handoff.latiss] holding"),
+            ("quarantine", "[handoff.latiss] quarantine"),
+            ("storage", "[finder.latiss] storage"),
+            ("storage_quarantine", "[finder.latiss] quarantine"),
+        ],
+    )
+    def test_what_is_kept_is_not(self, good: Site, directory: str, key: str) -> None:
+        path = getattr(good, directory)
+        path.chmod(0o777)
+        (told,) = remarks(good.settings())
+        assert told == (
+            f"{key}: others can change, move or remove what is in {path}: {path} can be written by "
+            f"everybody: chmod go-w {path}"
+        )
+
+    def test_a_directory_above_is_told_of_each_root(self, good: Site) -> None:
+        settings = good.settings()
+        good.root.chmod(0o777)
+        told = remarks(settings)
+        assert [line.partition(":")[0] for line in told] == [
+            "[handoff.latiss] buffer",
+            "[handoff.latiss] holding",
+            "[handoff.latiss] quarantine",
+            "[finder.latiss] source",
+            "[finder.latiss] storage",
+            "[finder.latiss] quarantine",
+        ]
+        assert f"in the place of {good.buffer}: {good.root} can be written by everybody" in told[0]
+
+    def test_a_link_in_storage_is_told_with_what_to_do(self, good: Site) -> None:
+        (good.storage / "night").symlink_to(good.root)
+        (told,) = remarks(good.settings())
+        assert f"{good.storage}/night is a link, which no pass follows: mount what" in told
