@@ -136,12 +136,16 @@ def open_version(file: Entry, row: HandoffRow) -> int:
     """
     descriptor = checksum.open_closed(file)
     try:
-        if Version.of_file(os.fstat(descriptor)) != Version.of_row(row):
-            raise checksum.Changed(errno.EAGAIN, REPLACED, file.path)
+        _require_version(descriptor, file, row)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _require_version(descriptor: int, file: Entry, row: HandoffRow) -> None:
+    if Version.of_file(os.fstat(descriptor)) != Version.of_row(row):
+        raise checksum.Changed(errno.EAGAIN, REPLACED, file.path)
 
 
 def prepare_files(
@@ -162,7 +166,7 @@ def prepare_files(
     Yields
     ------
     found : `Prepared`, `FileFate` or `None`
-        Ready to be sent; or VANISHED or FAILED; or not ready now, which the next scan finds again.
+        Ready to be sent; or VANISHED or UNREADABLE; or not ready now: the next scan finds it again.
 
     Raises
     ------
@@ -217,10 +221,9 @@ def _digest_read(file: Entry, row: HandoffRow, algorithm: str) -> str:
     """Return the checksum of the version that a row records, if its name led to it all the time."""
     descriptor = open_version(file, row)
     try:
-        before = os.fstat(descriptor)
         with faults.naming(file.path):
             digest = checksum.stream(descriptor, [algorithm])[algorithm]
-        checksum.same(before, os.fstat(descriptor), file.path)
+        _require_version(descriptor, file, row)
     finally:
         os.close(descriptor)
     if what := why_gone(file, row):
