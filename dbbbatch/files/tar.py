@@ -72,6 +72,15 @@ def header(member: Member) -> bytes:
     return before + _block(name, member.size_bytes, member.mode, seconds, b"0")
 
 
+def header_size(member: Member) -> int:
+    """Return the length of what `header` returns."""
+    before = 2 * UNIT if member.mtime_ns > 0 and member.mtime_ns % 10**9 else 0
+    if len(member.raw) > _LONGEST_NAME:
+        length = len(member.raw) + 1
+        before += UNIT + length + padding(length)
+    return before + UNIT
+
+
 def ending(size_bytes: int) -> int:
     """Return how many zeros end an archive with so many bytes before them."""
     return 2 * UNIT + padding(size_bytes + 2 * UNIT, RECORD)

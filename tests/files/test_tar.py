@@ -98,6 +98,13 @@ def test_what_is_written_is_read(mtime_ns: int) -> None:
     assert read(archive(*members)) == members
 
 
+@pytest.mark.parametrize("mtime_ns", [-1, 0, 1, TIME, 10**9])
+@pytest.mark.parametrize("length", [1, 99, 100, 511, 512, 513, 4000])
+def test_the_length_of_a_header_is_known_before(length: int, mtime_ns: int) -> None:
+    one = member(b"n" * length, mtime_ns=mtime_ns)
+    assert tar.header_size(one) == len(tar.header(one))
+
+
 def test_content_is_read_where_somebody_wants_it() -> None:
     data = archive(member(b"a"), member(b"b", 100_000), member(b"c", 512))
     source = io.BytesIO(data + b"next")

@@ -154,12 +154,8 @@ op_unpack() {
     received unpacked
 }
 
-# GNU tar is faster by large records; others do not know the options.
 unpacked() {
-    case $(tar --version 2>&1) in
-    *"GNU tar"*) tar -x -o -b 128 --warning=no-timestamp -C "$work/t" -f - ;;
-    *) tar -x -o -C "$work/t" -f - ;;
-    esac
+    tar -x -o $tar_options -C "$work/t" -f -
 }
 
 # Append what follows to the only file of the attempt, at $1, and give that permissions and time.
@@ -179,7 +175,7 @@ appended() {
 # must end: a part of a file would be taken for a request. There is no time limit here: the sender
 # sees whether it gets on. Where the disk is filled, the room of `spare` is left to verify the rest.
 received() {
-    dd bs=65536 count=16 if=/dev/zero of="$work/spare" 2>/dev/null
+    { printf '%262144s' '' >"$work/spare"; } 2>/dev/null
     {
         whole=$({
             { dd bs=65536 iflag=fullblock,count_bytes count="$bytes" 2>/dev/null && echo >&3 yes; } | {
@@ -188,7 +184,7 @@ received() {
             }
         } 3>&1)
     } 4>&1
-    rm -f -- "$work/spare"
+    { printf '' >"$work/spare"; } 2>/dev/null
     [ "$whole" = yes ] || fail "what was sent could not be read to its end"
 }
 
@@ -578,6 +574,12 @@ op_list() {
         printf '%s %s\n' "$age" "$each"
     done
 }
+
+# GNU tar is faster by large records; others do not know the options.
+tar_options=
+case $(tar --version 2>&1) in
+*"GNU tar"*) tar_options="-b 128 --warning=no-timestamp" ;;
+esac
 
 while read -r op attempt limit bytes argument; do
     work=$staging/$attempt

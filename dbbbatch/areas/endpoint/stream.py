@@ -55,9 +55,9 @@ class Outgoing:
         return place.masked(self.mode) & 0o555
 
     @property
-    def header(self) -> bytes:
-        """What precedes its content."""
-        return tar.header(tar.Member(self.raw, self.size_bytes, self.shown_mode, self.mtime_ns))
+    def member(self) -> tar.Member:
+        """What it is in an archive."""
+        return tar.Member(self.raw, self.size_bytes, self.shown_mode, self.mtime_ns)
 
 
 class Stream(Protocol):
@@ -93,7 +93,8 @@ class TarStream:
         self._files = files
         self._algorithm = algorithm
         content = sum(
-            len(file.header) + file.size_bytes + tar.padding(file.size_bytes) for file in files
+            tar.header_size(file.member) + file.size_bytes + tar.padding(file.size_bytes)
+            for file in files
         )
         self._end = tar.ending(content)
         self.size_bytes = content + self._end
@@ -104,7 +105,7 @@ class TarStream:
     def blocks(self) -> Generator[memoryview, None, None]:
         """Yield the archive."""
         for file in self._files:
-            yield from self._add(file.header)
+            yield from self._add(tar.header(file.member))
             with _Read(file, self._algorithm) as reading:
                 missing = file.size_bytes
                 while missing and (count := reading.read(self._room[:missing])):
