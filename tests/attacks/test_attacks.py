@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,24 @@ def test_a_finder_across_file_systems(fight: Callable[[Bout], None]) -> None:
             arena.put(source)
             under_attack(arena, "dbb-finder")
             arena.check(source, site.storage, site.storage_quarantine)
+
+    fight(bout)
+
+
+@not_yet
+def test_a_finder_that_reads_logs(fight: Callable[[Bout], None]) -> None:
+    """Some are read again and again, as files that a log names are not in storage."""
+
+    def bout(arena: Arena) -> None:
+        site = arena.site
+        keys = {"search": "rsync-logs", "standard": "none", "delay": 0}
+        site.write(handoff=HANDOFF, finder={**FINDER, **keys})
+        arena.threaten(site.storage)
+        arena.put(site.storage)
+        lines = "".join(f"<f+++++++++ {rel}\n" for rel in arena.files)
+        site.put(f"{datetime.now(UTC):%Y%m%d}/rsync.log", lines.encode(), site.far_buffer)
+        under_attack(arena, "dbb-finder")
+        arena.check(site.storage)
 
     fight(bout)
 
