@@ -260,15 +260,9 @@ OUTSIDE_ALL_ROOTS = {
 
 #: Modules in which paths below a root are still used.
 NOT_YET = {
-    "dbbbatch.areas.buffer",
     "dbbbatch.areas.quarantine",
-    "dbbbatch.areas.reasons",
     "dbbbatch.areas.storage.duplicates",
     "dbbbatch.areas.storage.store",
-    "dbbbatch.passes.forget",
-    "dbbbatch.passes.handoff.delivery",
-    "dbbbatch.passes.janitor",
-    "dbbbatch.targets.link",
 }
 
 

@@ -32,7 +32,7 @@ from dbbbatch.errors import Interrupted, TryLater, key_of_missing
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
-from dbbbatch.files.tree import Entry, Tree
+from dbbbatch.files.tree import Entry, Tree, outside
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import attempt_prefix, lists_directory
 from dbbbatch.passes.runner import Work
@@ -452,7 +452,7 @@ class Housekeeping:
                 for entry in os.scandir(directory):
                     age = time.time() - entry.stat().st_mtime
                     if entry.name.endswith(end) and age >= section.stale_after:
-                        os.unlink(entry.path)
+                        outside(entry.path).unlink()
         removed = buffer.remove_sent_directories(self._site, section)
         removed += place.remove_empty_directories(self._holding, section.expiration)
         self.context.counts["directories removed"] += removed

@@ -28,6 +28,7 @@ from dbbbatch.database.models.statuses import BatchStatus
 from dbbbatch.database.models.transfer import TransferBatch
 from dbbbatch.errors import DbbError
 from dbbbatch.files import checksum, names
+from dbbbatch.files.tree import outside
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.failures import Failures
 from dbbbatch.passes.handoff.holding import Originals
@@ -254,7 +255,7 @@ class Delivery:
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(directory):
                 if name.startswith(self._prefix):
-                    os.unlink(os.path.join(directory, name))
+                    outside(os.path.join(directory, name)).unlink()
 
     def _old_conflicts(self, result: TransferResult) -> list[tuple[HandoffRow, str]]:
         """Return the files whose name the endpoint's buffer has had for too long."""
