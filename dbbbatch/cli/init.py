@@ -12,6 +12,7 @@ from dbbbatch.config import fields
 from dbbbatch.config.sections import Finder
 from dbbbatch.errors import ConfigError, DbbError, TryLater, user
 from dbbbatch.files import names, state
+from dbbbatch.files.tree import Tree
 
 
 @click.command()
@@ -67,7 +68,7 @@ def _mark_mounted(finder: Finder) -> Iterator[Path]:
     from dbbbatch.database import connect
 
     path = Path(finder.storage, finder.sentinel)
-    if path.exists():
+    if os.path.lexists(path):
         return
     where = f"[{finder.label}] storage {finder.storage}"
     known = connect.execute("SELECT 1 FROM file WHERE storage = ? LIMIT 1", [finder.storage])
@@ -77,7 +78,8 @@ def _mark_mounted(finder: Finder) -> Iterator[Path]:
             "looks unmounted (if it is not, make an empty file of that name)"
         )
     try:
-        path.touch(exist_ok=False)
+        with Tree(finder.storage) as storage:
+            os.close(storage.create(finder.sentinel, 0o666))
     except FileNotFoundError:
         raise TryLater(
             f"{where}: does not exist; make or mount it, and run `dbb init` again"
