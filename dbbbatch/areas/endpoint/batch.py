@@ -91,6 +91,8 @@ class Batch:
         Its files failed before, alone or with others.
     long : `bool`
         It is a single file that takes long by itself.
+    sent : `bool`
+        It no longer uses the line.
     """
 
     attempt: str
@@ -98,6 +100,7 @@ class Batch:
     number: int = 0
     failed_before: bool = False
     long: bool = False
+    sent: bool = False
 
     @property
     def size_bytes(self) -> int:

@@ -287,6 +287,7 @@ class Sender:
             finally:
                 spent = time.monotonic() - began
                 result.transfer_duration = (result.transfer_duration or 0) + spent
+        batch.sent = True
         if failures:
             self.session.end(batch.attempt)
         if self._record and self._section.has_stream:

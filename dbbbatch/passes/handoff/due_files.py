@@ -10,6 +10,9 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, HandoffFile, HandoffRow
 from dbbbatch.passes.context import PassContext
 
+#: The most files that wait while others go before them.
+_MOST_WAITING = 1000
+
 
 class DueFiles:
     """Files that are due, read page by page.
@@ -19,7 +22,9 @@ class DueFiles:
     failed_before : `bool`
         Those that failed before, alone or with others; else those that did not.
     may_go : `~collections.abc.Callable`
-        Returns whether a file may be sent now.
+        Returns whether a file may be sent now; if not, it is left to a later pass, or to `rewind`.
+    must_wait : `~collections.abc.Callable`
+        Returns whether a file has to wait for a moment, while those after it go.
     counted : `~collections.abc.Collection` [ `int` ]
         Ids that --limit has counted already: these were sent before in this pass.
     """
@@ -30,19 +35,23 @@ class DueFiles:
         section: Handoff,
         failed_before: bool,
         may_go: Callable[[HandoffRow], bool],
+        must_wait: Callable[[HandoffRow], bool],
         counted: Collection[int] = (),
     ) -> None:
         self.context = context
         self._section = section
         self._failed_before = failed_before
         self._may_go = may_go
+        self._must_wait = must_wait
         self._counted = counted
         self._page: deque[HandoffRow] = deque()
+        self._waiting: deque[HandoffRow] = deque()
         self.rewind()
 
     def rewind(self) -> None:
         """Begin again: what was recorded just now may come before what was returned last."""
         self._page.clear()
+        self._waiting.clear()
         self._cursor = FIRST
         self._exhausted = False
 
@@ -50,13 +59,20 @@ class DueFiles:
         """Return the next file, which stays the next one."""
         if self.context.remaining == 0 and not self._counted:
             return None
+        if self._waiting and not self._must_wait(self._waiting[0]):
+            self._page.appendleft(self._waiting.popleft())
         while True:
             while self._page:
                 row = self._page[0]
                 limited = self.context.remaining == 0 and row.id not in self._counted
-                if not limited and self._may_go(row):
+                if limited or not self._may_go(row):
+                    self._page.popleft()
+                elif not self._must_wait(row):
                     return row
-                self._page.popleft()
+                elif len(self._waiting) < _MOST_WAITING:
+                    self._waiting.append(self._page.popleft())
+                else:
+                    return None
             if self._exhausted:
                 return None
             page = connect.read(
@@ -89,4 +105,7 @@ class DueFiles:
 
     def drop(self, ids: Collection[int]) -> None:
         """Forget files that may have been read while they were under way, and no longer are."""
-        self._page = deque(row for row in self._page if row.id not in ids)
+        for queue in (self._page, self._waiting):
+            kept = [row for row in queue if row.id not in ids]
+            queue.clear()
+            queue.extend(kept)

@@ -122,8 +122,10 @@ class Scheduler:
         self._under_way = set(delivery.unknown_files)
         # Those that failed together in this pass and have not been tried again since.
         self._suspects: set[int] = set()
-        self._new = DueFiles(context, section, False, self._may_go)
-        self._failed_before = DueFiles(context, section, True, self._may_go, self._suspects)
+        self._new = DueFiles(context, section, False, self._may_go, self._must_wait)
+        self._failed_before = DueFiles(
+            context, section, True, self._may_go, self._must_wait, self._suspects
+        )
         self._most_retried = RETRIED_TOGETHER
         self._others = 0
         # Batches that had no room; the next one is the last.
@@ -194,6 +196,14 @@ class Scheduler:
         if row.id in self._under_way or (refused and names.from_text(row.relpath) in refused):
             return False
         return not self.context.options.match or self.context.matches(names.rel_of(row))
+
+    def _must_wait(self, row: HandoffRow) -> bool:
+        """Return whether a long file waits until another one is sent: short ones go meanwhile."""
+        return (
+            self._section.has_stream
+            and row.size_bytes > self._size.size_bytes
+            and not self._streams.takes_long
+        )
 
     def _has_more(self) -> bool:
         return bool(self._smaller or self._new.peek() or self._failed_before.peek())

@@ -104,7 +104,7 @@ class Streams:
         self.trouble: DbbError | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._connecting: Future[DbbError | None] | None = None
-        self._batches: list[Future[TransferResult]] = []
+        self._batches: dict[Future[TransferResult], Batch] = {}
         self._cleaning: list[Future[int | None]] = []
         self._further: list[Future[None]] = []
         self._idle: list[Sender] = []
@@ -126,6 +126,11 @@ class Streams:
         return bool(self._batches)
 
     @property
+    def takes_long(self) -> bool:
+        """Whether a long file may be sent: there are not as many on the line as there may be."""
+        return sum(not batch.sent for batch in self._long) < self._line.width
+
+    @property
     def wants_more(self) -> bool:
         """Whether a further batch should be made ready: one is kept in reserve."""
         return len(self._batches) <= self._sessions
@@ -133,7 +138,7 @@ class Streams:
     def start(self) -> None:
         """Begin to connect, if that has not begun."""
         if self._executor is None:
-            most = MOST_STREAMS + 1 if self._pace else self._sessions
+            most = MOST_STREAMS + 2 if self._pace else self._sessions
             self._executor = ThreadPoolExecutor(most, "stream")
             self._connecting = self._executor.submit(self._connect)
 
@@ -162,7 +167,7 @@ class Streams:
         """Send a batch as soon as a stream is free."""
         self.start()
         assert self._executor is not None
-        self._batches.append(future := self._executor.submit(self._send, batch))
+        self._batches[future := self._executor.submit(self._send, batch)] = batch
         future.add_done_callback(lambda _: self._news.set())
 
     def clean(self, batch: Batch) -> None:
@@ -173,7 +178,7 @@ class Streams:
     def finished(self) -> Iterator[TransferResult]:
         """Yield the results of the batches that ended since the last time."""
         for future in [each for each in self._batches if each.done()]:
-            self._batches.remove(future)
+            del self._batches[future]
             result = future.result()
             self.trouble = self.trouble or result.trouble
             if self._pace:
@@ -224,8 +229,16 @@ class Streams:
 
     @property
     def _sessions(self) -> int:
-        """How many sessions there may be."""
-        return self._line.width + (1 if self._pace else 0)
+        """How many sessions there may be: one more while it takes long to verify a long file."""
+        if self._pace is None:
+            return self._line.width
+        return self._line.width + (2 if self._long else 1)
+
+    @property
+    def _long(self) -> list[Batch]:
+        """The batches under way that are a long file."""
+        # A copy: other threads look, too.
+        return [batch for batch in list(self._batches.values()) if batch.long]
 
     def _open_further(self, sessions: int) -> None:
         """Open sessions beside the first one; if that fails, they are opened when needed."""

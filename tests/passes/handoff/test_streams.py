@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.areas.endpoint import session, transfer_stream
-from dbbbatch.passes.handoff import scheduler, streams
+from dbbbatch.areas.endpoint import session, transfer, transfer_stream
+from dbbbatch.passes.handoff import pace, scheduler, streams
 from tests.support.handing import make_pass, rows, statuses
 from tests.support.site import Site, tree
 
@@ -96,6 +97,37 @@ def test_the_next_batch_is_sent_while_the_far_end_verifies_one(
     site.put_all(["1", "2"])
     assert make_pass(site) == 0
     assert statuses(site) == {"1": "HELD", "2": "HELD"}
+
+
+def test_long_files_do_not_hold_up_the_short_ones_behind_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "_FIRST_BYTES", 1000)
+    configured(site, batch_bytes=1000)
+    short_placed = threading.Event()
+    began: list[str] = []
+    real_send, real_place = transfer_stream.TransferStream.send, transfer.Sender.place
+
+    def send(self: Any, batch: Any, items: Any, result: Any) -> Any:
+        began.append(items[0].rel)
+        if batch.long:
+            assert short_placed.wait(30)
+        return real_send(self, batch, items, result)
+
+    def place(self: Any, attempt: str, items: Any, result: Any) -> None:
+        real_place(self, attempt, items, result)
+        if items[0].rel == "short 2":
+            short_placed.set()
+
+    monkeypatch.setattr(transfer_stream.TransferStream, "send", send)
+    monkeypatch.setattr(transfer.Sender, "place", place)
+    names = [*(f"long {number}" for number in range(4)), "short 1", "short 2"]
+    for when, name in enumerate(names):
+        size = 2000 if name.startswith("long") else 900
+        os.utime(site.put(name, name.encode() * (size // len(name))), (1e9 + when, 1e9 + when))
+    assert make_pass(site) == 0
+    assert set(statuses(site).values()) == {"HELD"}
+    assert [name for name in began if name.startswith("long")] == names[:4]
 
 
 def test_nothing_is_placed_before_what_was_read_is_recorded(
