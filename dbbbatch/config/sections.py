@@ -14,6 +14,9 @@ from dbbbatch.errors import key_of_full
 
 _ALGORITHMS = ("blake2b", "sha256", "sha512", "sha1", "md5")
 
+#: The default of `resume_from`.
+_RESUME_FROM = "1 GiB"
+
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
 
 
@@ -387,6 +390,11 @@ class Handoff(Source):
         'most that the built-in stream sends, as "200 Mbit/s" or "25 MB/s"; empty: no limit',
         fields.rate,
     )
+    resume_from: int = _size(
+        _RESUME_FROM,
+        "size from which a file that was broken off is continued by the built-in stream, after "
+        "what arrived of it was compared",
+    )
     timeout: float = _duration("2 min", "time limit of a transfer, in addition to bytes / min_rate")
     min_rate: int = _size("1 MB", "slowest acceptable rate of a transfer, bytes a second")
     success_codes: tuple[int, ...] = option(
@@ -436,6 +444,12 @@ class Handoff(Source):
             yield f"{staging} and {buffer}: neither may lie in the other"
 
     def _problems_of_command(self) -> Iterator[str]:
+        if self.resume_from != fields.byte_count(_RESUME_FROM):
+            yield (
+                f"[{self.label}] resume_from: continues files of the built-in stream only; leave "
+                f"it out, and give the command of [{self.label}.endpoint] transfer an option of "
+                "its own"
+            )
         if self.bandwidth is not None:
             yield (
                 f"[{self.label}] bandwidth: limits the built-in stream only; leave it out, and "

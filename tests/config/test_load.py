@@ -468,6 +468,11 @@ def test_a_host_is_reached_by_ssh_unless_a_command_is_given(write, keys, remote)
             'transfer = "cp {batch} {dest}"',
             "[handoff.a] bandwidth: limits the built-in stream only",
         ),
+        (
+            'resume_from = "1 GB"',
+            'transfer = "cp {batch} {dest}"',
+            "[handoff.a] resume_from: continues files of the built-in stream only",
+        ),
     ],
 )
 def test_a_key_that_its_way_of_sending_does_not_know_is_refused(write, handoff, endpoint, problem):

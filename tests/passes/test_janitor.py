@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dbbbatch.areas.endpoint.batch import kept_name
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.files import checksum
 from dbbbatch.files.tree import Entry
@@ -572,6 +573,7 @@ def test_old_leftovers_of_ours_leave_staging(site: Site, leave: Callable[[str], 
     for number, end in enumerate(("", ".r", ".x", ".r.x")):
         leave(attempt("latiss", number) + end)
     leave(f"{attempt('latiss', 5)}-trial")
+    leave(kept_name(attempt("latiss", 6), 1))
     leave(f"dbb-check-{5:016x}.x")
     fresh = attempt("latiss", 9)
     (site.staging / fresh).mkdir()

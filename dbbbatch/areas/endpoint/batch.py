@@ -108,6 +108,14 @@ class Batch:
         return sum(item.size_bytes for item in self.items)
 
 
+def kept_name(attempt: str, number: int) -> str:
+    """Return the name under which is kept what an attempt has of a file, by the id of its row.
+
+    It looks like an attempt of the same handoff, so that it is removed when it is old.
+    """
+    return f"{attempt[:-16]}{number:016x}"
+
+
 @dataclass
 class TransferResult:
     """What came of a batch.

@@ -210,11 +210,11 @@ op_resume() {
     limited rm -rf -- "$staging/$1"
 }
 
-# Keep the attempt under the name $1 for op_resume, in the place of what was kept there before.
+# Keep the attempt under the name $1 for op_resume. What was kept there before stays: op_resume did
+# not come to its end, so that the attempt has less.
 op_keep() {
-    cd "$staging" && limited rm -rf -- "$1.x" || return
-    [ ! -d "$1" ] || { mv -T -- "$1" "$1.x" && limited rm -rf -- "$1.x"; } || return
-    [ ! -d "$attempt" ] || { mv -T -- "$attempt" "$1" && touch -c -- "$1"; }
+    cd "$staging" && [ ! -d "$1" ] && [ -d "$attempt" ] || return 0
+    mv -T -- "$attempt" "$1" && touch -c -- "$1"
 }
 
 # Make the directories of the batch in $1. One that cannot be made is no failure of the others: the

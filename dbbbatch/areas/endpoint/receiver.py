@@ -425,8 +425,7 @@ class _Receiver:
         return b"arrived" if self._staging.status(_in(taken, "t")) else b"nothing"
 
     def _op_keep(self, attempt: str, kept: str) -> bytes:
-        self._discard(_checked(kept))
-        if self._staging.status(attempt):
+        if self._staging.status(attempt) and not self._staging.status(_checked(kept)):
             self._staging.move(attempt, self._staging, kept)
             os.utime(kept, dir_fd=self._staging.directory().fd, follow_symlinks=False)
         return b""

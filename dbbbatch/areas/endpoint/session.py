@@ -365,7 +365,7 @@ class Session:
         return self._send([put, unpack], sent, stall, pace)
 
     def keep(self, attempt: str, kept: str, limit: float = 0) -> None:
-        """Keep what there is of an attempt under another name, for `resume`."""
+        """Keep what there is of an attempt under another name, unless something is kept there."""
         self._checked(kept)
         self._ask([self._request("keep", attempt, limit, kept)], limit=limit)
 

@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from functools import partial
 
 from dbbbatch.areas import buffer
-from dbbbatch.areas.endpoint.batch import Batch, FileFate, Prepared, SendStatus, TransferResult
+from dbbbatch.areas.endpoint.batch import (
+    Batch,
+    FileFate,
+    Prepared,
+    SendStatus,
+    TransferResult,
+    kept_name,
+)
 from dbbbatch.areas.endpoint.line import Line
-from dbbbatch.areas.endpoint.session import Session
-from dbbbatch.areas.endpoint.stream import Outgoing
+from dbbbatch.areas.endpoint.session import Session, Streamed
+from dbbbatch.areas.endpoint.stream import Outgoing, Rest
+from dbbbatch.areas.endpoint.transfer_command import time_limit
 from dbbbatch.config.sections import Handoff
 from dbbbatch.files import checksum
 from dbbbatch.files.tree import Tree
@@ -60,7 +68,11 @@ class TransferStream:
         files = [file for file in outgoing.values() if file is not None]
         if not files:
             return {}
-        sent = self._session.stream(batch.attempt, files, self._section.timeout, self._line.pace)
+        stall, pace = self._section.timeout, self._line.pace
+        sent = None
+        if len(batch.items) == 1 and files[0].size_bytes >= self._section.resume_from:
+            sent = self._resume(batch.attempt, items[0].row.id, files[0])
+        sent = sent or self._session.stream(batch.attempt, files, stall, pace)
         for item in items:
             outcome = sent.outcomes.get(item.raw)
             if isinstance(outcome, str):
@@ -75,6 +87,18 @@ class TransferStream:
 
     def clean(self, attempt: str) -> None:
         """Remove what was written here for an attempt: nothing was."""
+
+    def _resume(self, attempt: str, number: int, file: Outgoing) -> Streamed | None:
+        """Continue a file of which a part arrived; `None` if there is none, or of another file."""
+        limit = time_limit(self._section, file.size_bytes)
+        part = self._session.kept_part(attempt, file.raw, kept_name(attempt, number), limit)
+        if part is None:
+            return None
+        with Rest(file, self._section.checksum) as rest:
+            if not rest.skip(*part):
+                return None
+            stall, pace = self._section.timeout, self._line.pace
+            return self._session.send_rest(attempt, file, rest, stall, pace)
 
     def _outgoing(self, item: Prepared, result: TransferResult) -> Outgoing | None:
         row, file = item.row, self._buffer.entry(item.rel)

@@ -133,6 +133,14 @@ class TransferBatch(Table):
         )
 
     @classmethod
+    def files_of(cls, batch: int) -> list[int]:
+        """Return the ids of the files of a batch."""
+        rows = execute(
+            "SELECT handoff_file_id FROM transfer_attempt WHERE batch_id = ?", (batch,)
+        ).fetchall()
+        return [number for (number,) in rows]
+
+    @classmethod
     def settle(cls, batch: int, outcomes: Sequence[tuple[int, str, str]]) -> None:
         """Record the result of a batch, and of each file: id, outcome, reason."""
         alike: dict[str, list[int]] = {}

@@ -18,7 +18,13 @@ import re
 import secrets
 from collections.abc import Sequence
 
-from dbbbatch.areas.endpoint.batch import Batch, Prepared, SendStatus, TransferResult
+from dbbbatch.areas.endpoint.batch import (
+    Batch,
+    Prepared,
+    SendStatus,
+    TransferResult,
+    kept_name,
+)
 from dbbbatch.areas.endpoint.session import Refused
 from dbbbatch.areas.endpoint.transfer import Sender, probe_of, probe_of_directory
 from dbbbatch.config.sections import Handoff
@@ -241,6 +247,8 @@ class Delivery:
         taken_over = f"{row.attempt}.r"
         if not connect.read(TransferBatch.was_read, row.id):
             items = []
+            if state == "arrived":
+                self._keep_part(sender, row)
         elif state == "verified":
             receipt = sender.session.receipt(taken_over)
             sender.place(taken_over, [item for item in items if item.raw in receipt], result)
@@ -248,6 +256,13 @@ class Delivery:
             sender.verify_and_place(taken_over, items, result, cut_off=True)
         result.settle_rest(SendStatus.LATER, result.error)
         return result
+
+    def _keep_part(self, sender: Sender, batch: TransferBatch) -> None:
+        """Keep what arrived of a long file, so that the next batch continues it."""
+        section = self._section
+        if section.has_stream and batch.files == 1 and batch.size_bytes >= section.resume_from:
+            (number,) = connect.read(TransferBatch.files_of, batch.id)
+            sender.session.keep(f"{batch.attempt}.r", kept_name(batch.attempt, number))
 
     def _remove_lists(self) -> None:
         """Remove the lists of killed passes: no other pass of this section is at work here."""

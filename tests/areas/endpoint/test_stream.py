@@ -537,13 +537,13 @@ def test_whoever_still_writes_to_what_was_kept_does_no_harm(line: Line) -> None:
     assert tree(line.buffer) == {"a": content}
 
 
-def test_the_last_of_several_parts_is_kept(line: Line) -> None:
+def test_what_was_kept_stays_until_it_was_copied(line: Line) -> None:
     file = line.file("a", b"a" * 3_000_000)
-    for attempt in ("zero", "one"):
-        broken(line, file)
-        line.session.keep("nothing", "other")
-        (line.staging / "kept" / attempt).touch()
-    assert "zero" not in os.listdir(line.staging / "kept")
+    broken(line, file)
+    line.session.begin("two", [b"a"])
+    for attempt in ("two", "nothing"):
+        line.session.keep(attempt, "kept")
+    assert 0 < resume(line, "three", file) < 3_000_000
 
 
 @pytest.mark.promise

@@ -13,6 +13,7 @@ import pytest
 from dbbbatch.areas import buffer
 from dbbbatch.areas.endpoint import session, transfer_stream
 from dbbbatch.areas.endpoint.line import Line
+from dbbbatch.process import run
 from tests.support.handing import make_pass, rows, statuses, wait_over
 from tests.support.site import Site, tree
 
@@ -206,3 +207,85 @@ def test_a_line_that_breaks_within_the_stream_charges_no_file(
     assert make_pass(site) == 0
     assert set(statuses(site).values()) == {"HELD"}
     assert list(site.staging.iterdir()) == []
+
+
+# A file that is broken off is continued.
+
+
+@pytest.fixture
+def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return a function: after so many bytes the line breaks, once."""
+
+    def breaks(after: int) -> None:
+        real, left = Line.pace, after
+
+        def pace(line: Line, size_bytes: int) -> None:
+            nonlocal left
+            left -= size_bytes
+            if left < 0:
+                monkeypatch.setattr(Line, "pace", real)
+                run.end_all()
+            real(line, size_bytes)
+
+        monkeypatch.setattr(Line, "pace", pace)
+
+    return breaks
+
+
+@pytest.fixture
+def rests(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of what was sent of files that were continued."""
+    found: list[int] = []
+    real = session.Session.send_rest
+
+    def send_rest(self: session.Session, attempt: str, file: Any, rest: Any, *more: Any) -> Any:
+        found.append(rest.size_bytes)
+        return real(self, attempt, file, rest, *more)
+
+    monkeypatch.setattr(session.Session, "send_rest", send_rest)
+    return found
+
+
+def test_a_long_file_that_was_broken_off_is_continued(
+    site: Site, breaking: Callable[[int], None], rests: list[int]
+) -> None:
+    site.write(handoff={**KEYS, "resume_from": 1_000_000})
+    content = os.urandom(8_000_000)
+    site.put("night/long", content)
+    for after in (3_000_000, 2_500_000):
+        breaking(after)
+        assert make_pass(site) == 75
+        wait_over(site)
+    assert make_pass(site) == 0
+    assert tree(site.far_buffer) == {"night/long": content}
+    assert statuses(site) == {"night/long": "HELD"}
+    assert len(rests) == 2
+    assert 0 < rests[1] < rests[0] < 8_000_000
+    assert os.listdir(site.staging) == []
+
+
+def test_a_long_file_that_is_another_by_then_is_sent_from_its_beginning(
+    site: Site, breaking: Callable[[int], None], rests: list[int]
+) -> None:
+    site.write(handoff={**KEYS, "resume_from": 1_000_000})
+    path = site.put("night/long", b"x" * 8_000_000)
+    breaking(3_000_000)
+    assert make_pass(site) == 75
+    status = path.stat()
+    path.write_bytes(b"y" * 8_000_000)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    wait_over(site)
+    assert make_pass(site) == 0
+    assert tree(site.far_buffer) == {"night/long": b"y" * 8_000_000}
+    assert rests == []
+
+
+def test_a_short_file_is_sent_from_its_beginning(
+    site: Site, breaking: Callable[[int], None], rests: list[int]
+) -> None:
+    site.put("night/short", b"x" * 8_000_000)
+    breaking(3_000_000)
+    assert make_pass(site) == 75
+    wait_over(site)
+    assert make_pass(site) == 0
+    assert (rests, os.listdir(site.staging)) == ([], [])
