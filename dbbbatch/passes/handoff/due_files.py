@@ -23,8 +23,9 @@ class DueFiles:
         Those that failed before, alone or with others; else those that did not.
     may_go : `~collections.abc.Callable`
         Returns whether a file may be sent now; if not, it is left to a later pass, or to `rewind`.
-    must_wait : `~collections.abc.Callable`
-        Returns whether a file has to wait for a moment, while those after it go.
+    largest : `~collections.abc.Callable`
+        Returns the most bytes of a file that may be sent now; a larger one waits for a moment,
+        while those after it go.
     counted : `~collections.abc.Collection` [ `int` ]
         Ids that --limit has counted already: these were sent before in this pass.
     """
@@ -35,14 +36,14 @@ class DueFiles:
         section: Handoff,
         failed_before: bool,
         may_go: Callable[[HandoffRow], bool],
-        must_wait: Callable[[HandoffRow], bool],
+        largest: Callable[[], float],
         counted: Collection[int] = (),
     ) -> None:
         self.context = context
         self._section = section
         self._failed_before = failed_before
         self._may_go = may_go
-        self._must_wait = must_wait
+        self._largest = largest
         self._counted = counted
         self._page: deque[HandoffRow] = deque()
         self._waiting: deque[HandoffRow] = deque()
@@ -57,18 +58,25 @@ class DueFiles:
 
     def peek(self) -> HandoffRow | None:
         """Return the next file, which stays the next one."""
+        queue = self._next()
+        return queue[0] if queue else None
+
+    def _next(self) -> deque[HandoffRow] | None:
+        """Return the queue that begins with the next file, if there is one."""
         if self.context.remaining == 0 and not self._counted:
             return None
-        if self._waiting and not self._must_wait(self._waiting[0]):
-            self._page.appendleft(self._waiting.popleft())
+        largest = self._largest()
+        while self._waiting and self._is_left_out(self._waiting[0]):
+            self._waiting.popleft()
+        if self._waiting and self._waiting[0].size_bytes <= largest:
+            return self._waiting
         while True:
             while self._page:
                 row = self._page[0]
-                limited = self.context.remaining == 0 and row.id not in self._counted
-                if limited or not self._may_go(row):
+                if self._is_left_out(row):
                     self._page.popleft()
-                elif not self._must_wait(row):
-                    return row
+                elif row.size_bytes <= largest:
+                    return self._page
                 elif len(self._waiting) < _MOST_WAITING:
                     self._waiting.append(self._page.popleft())
                 else:
@@ -90,16 +98,21 @@ class DueFiles:
             else:
                 self._exhausted = True
 
+    def _is_left_out(self, row: HandoffRow) -> bool:
+        limited = self.context.remaining == 0 and row.id not in self._counted
+        return limited or not self._may_go(row)
+
     def take(self, files: int, size_bytes: int) -> list[HandoffRow]:
         """Return the next files: at least one if there is one, and as --limit allows."""
         rows: list[HandoffRow] = []
         room = size_bytes
-        while len(rows) < files and (row := self.peek()):
+        while len(rows) < files and (queue := self._next()):
+            row = queue[0]
             if rows and row.size_bytes > room:
                 break
             if row.id not in self._counted and not self.context.take(1):
                 break
-            rows.append(self._page.popleft())
+            rows.append(queue.popleft())
             room -= row.size_bytes
         return rows
 

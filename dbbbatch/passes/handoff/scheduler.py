@@ -122,9 +122,9 @@ class Scheduler:
         self._under_way = set(delivery.unknown_files)
         # Those that failed together in this pass and have not been tried again since.
         self._suspects: set[int] = set()
-        self._new = DueFiles(context, section, False, self._may_go, self._must_wait)
+        self._new = DueFiles(context, section, False, self._may_go, self._largest)
         self._failed_before = DueFiles(
-            context, section, True, self._may_go, self._must_wait, self._suspects
+            context, section, True, self._may_go, self._largest, self._suspects
         )
         self._most_retried = RETRIED_TOGETHER
         self._others = 0
@@ -197,13 +197,11 @@ class Scheduler:
             return False
         return not self.context.options.match or self.context.matches(names.rel_of(row))
 
-    def _must_wait(self, row: HandoffRow) -> bool:
-        """Return whether a long file waits until another one is sent: short ones go meanwhile."""
-        return (
-            self._section.has_stream
-            and row.size_bytes > self._size.size_bytes
-            and not self._streams.takes_long
-        )
+    def _largest(self) -> float:
+        """Return the most bytes of a file that may be sent now: others wait until a long one is."""
+        if not self._section.has_stream or self._streams.takes_long:
+            return float("inf")
+        return self._size.size_bytes
 
     def _has_more(self) -> bool:
         return bool(self._smaller or self._new.peek() or self._failed_before.peek())

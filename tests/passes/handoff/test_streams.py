@@ -130,6 +130,16 @@ def test_long_files_do_not_hold_up_the_short_ones_behind_them(
     assert [name for name in began if name.startswith("long")] == names[:4]
 
 
+def test_a_limit_also_leaves_out_long_files_that_wait(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "_FIRST_BYTES", 1000)
+    configured(site, batch_bytes=1000)
+    site.put_all({f"long {number}": b"x" * 2000 for number in range(5)})
+    assert make_pass(site, limit=2) == 0
+    assert sorted(statuses(site).values()) == ["FOUND"] * 3 + ["HELD"] * 2
+
+
 def test_nothing_is_placed_before_what_was_read_is_recorded(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
