@@ -231,6 +231,14 @@ def test_root_that_is_not_there_is_not_mounted(storage: Path, tree: Path) -> Non
         ingest(storage, stored(storage, "x"))
 
 
+@pytest.mark.parametrize("how", ["hard", "copy"])
+def test_storage_that_is_away_is_no_fault_of_a_file(storage: Path, how: str) -> None:
+    file = stored(storage, "x.fits")
+    storage.rename(storage.parent / "away")
+    with pytest.raises(NotReady, match="mounted"):
+        ingest(storage, file, how=how)
+
+
 def test_link_to_another_file_system_says_what_to_do(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
