@@ -69,6 +69,24 @@ def forgiving(look: Look) -> Look:
     return looked
 
 
+def however_often(look: Look) -> Look:
+    """Let equal events of a file count once, and leave out those that take one back.
+
+    Each attempt is one, also that which failed.
+    """
+
+    def looked(site: Site) -> dict[str, Any]:
+        seen = {}
+        for about, row in look(site).items():
+            if not about.startswith("ingest_event "):
+                seen[about] = row
+            elif row["status"] != "RERUN":
+                seen[f"{about.rpartition(' ')[0]} {row['status']}"] = row
+        return seen
+
+    return looked
+
+
 @pytest.mark.parametrize("alternative", ["none", "delete", "quarantine"])
 @pytest.mark.parametrize("apart", [False, True], ids=["one_file_system", "two"])
 def test_a_finder(databases: Databases, apart: bool, alternative: str) -> None:
@@ -167,4 +185,5 @@ def test_a_forgetting(databases: Databases) -> None:
     make = test_by_hand.sites(databases, "sqlite", test_by_hand.of_storage)
     files = test_by_hand.ASIDE
     forget = test_by_hand.dbb("forget", "finder.latiss", *files, "--remove", "--yes")
-    fail_each(make, forget, test_by_hand.look, roots, codes=BY_HAND, every=599)
+    look = however_often(test_by_hand.look)
+    fail_each(make, forget, look, roots, codes=BY_HAND, every=599)
