@@ -349,7 +349,8 @@ def _one_file(path: str) -> Iterator[None]:
 
 def _is_quarantined_file(aside: Entry, row: Quarantine) -> bool:
     """Return whether what is in quarantine is the file of a row."""
-    if (status := aside.status()) is None:
+    status = aside.status()
+    if status is None or not stat.S_ISREG(status.st_mode):
         return False
     found, recorded = Version.of_file(status), Version.of_row(row)
     if found == recorded:
@@ -358,7 +359,7 @@ def _is_quarantined_file(aside: Entry, row: Quarantine) -> bool:
         return False
     if row.checksum is None:
         return found.is_like(recorded)
-    return stat.S_ISREG(status.st_mode) and checksum.matches(aside, row.checksum)
+    return checksum.matches(aside, row.checksum)
 
 
 def _is_put_back(aside: Entry, source: Entry) -> bool:

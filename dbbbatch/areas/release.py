@@ -182,6 +182,8 @@ class Releases:
     @property
     def _quarantine(self) -> Tree:
         """The quarantine; raise `TryLater` if it is not there."""
+        if not os.path.isdir(self._root):
+            raise TryLater(f"{self._root}: the quarantine is not there; is it mounted?")
         return self._roots.tree(self._root)
 
     def _aside(self, row: Quarantine) -> Entry:

@@ -13,6 +13,7 @@ from dbbbatch.database import connect, retry
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
+from dbbbatch.files.identity import Version
 from dbbbatch.passes.context import PassContext
 
 
@@ -89,12 +90,12 @@ class Failures:
         for row, why in rows:
             file = buffers.entry_of(tree, row)
             try:
-                if not buffers.why_gone(file, row):
-                    files.append(Rejected(file, file.lstat(), row.checksum, why))
-            except FileNotFoundError:
-                pass
+                status = file.status()
             except OSError as error:
                 stayed.append((file.rel, error))
+                continue
+            if status is not None and Version.of_file(status) == Version.of_row(row):
+                files.append(Rejected(file, status, row.checksum, why))
         not_moved = self._quarantine.quarantine(files)
         self.context.counts["quarantined"] += len(files) - len(not_moved)
         stayed += [(file.rel, why) for file, why in not_moved]
