@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.killing import picture
+from tests.killing.supervisor import supervise
 from tests.killing.sweep import Swept
 from tests.support.database import Databases
 from tests.support.handing import receiving
@@ -28,6 +29,7 @@ FILES = {
 }
 HELD = "2026-11-01/image 1.fits"
 WHEN = 1_795_000_000
+LONG = bytes(range(256)) * 2000
 KEYS = {"batch_files": 3, "exclude": [r"\.tmp$"], "min_free": 0, "streams": 1}
 
 Make = Callable[[Path], AbstractContextManager[Site]]
@@ -169,6 +171,40 @@ class TestByTheStream:
         make = sites(databases, backend, endpoint=self.STREAM)
         swept = sweep(make, command, look, then=find, every=8)
         assert not {f"archive/buffer/{name}" for name in FILES} & swept.seen.keys()
+
+    @pytest.mark.parametrize("receiver", [False, True])
+    def test_with_a_long_file_that_is_continued(
+        self,
+        sweep: Callable[..., Swept],
+        databases: Databases,
+        backend: str,
+        receiver: bool,
+        tmp_path: Path,
+    ) -> None:
+        @contextmanager
+        def whole(directory: Path) -> Iterator[Site]:
+            endpoint, keys = self.STREAM, {"resume_from": 100_000}
+            with sites(databases, backend, None, endpoint, receiver, **keys)(directory) as site:
+                for path in FILES:
+                    (site.buffer / path).unlink()
+                os.utime(site.put("long", LONG), (WHEN, WHEN))
+                yield site
+
+        with whole(tmp_path) as site:
+            calls = supervise(command(site), trace=True).calls
+        writes = [call.number for call in calls if call.paths[0].endswith("/t/long")]
+
+        @contextmanager
+        def make(directory: Path) -> Iterator[Site]:
+            # A pass before left a part of it in staging.
+            with whole(directory) as site:
+                supervise(command(site), kill_at=writes[4])
+                (part,) = site.staging.glob("*/t/long")
+                assert 0 < part.stat().st_size < len(LONG)
+                yield site
+
+        swept = sweep(make, command, look, every=16, streams=True)
+        assert "archive/buffer/long" in swept.seen
 
     def test_with_files_that_are_there_already(
         self, sweep: Callable[..., Swept], databases: Databases, backend: str
