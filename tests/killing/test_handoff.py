@@ -161,8 +161,9 @@ class TestByTheStream:
     def test_by_several_at_a_time(
         self, sweep: Callable[..., Swept], databases: Databases, backend: str
     ) -> None:
-        make = sites(databases, backend, endpoint=self.STREAM, streams=2, batch_files=1)
-        sweep(make, command, look, every=64)
+        # As many as the line needs.
+        make = sites(databases, backend, endpoint=self.STREAM, streams=None, batch_files=1)
+        sweep(make, command, look, every=32)
 
     def test_with_files_that_the_finder_takes_at_once(
         self, sweep: Callable[..., Swept], databases: Databases, backend: str

@@ -270,3 +270,50 @@ def test_every_status_says_when_it_is_entered() -> None:
         source = inspect.getsource(type(status))
         before = source.partition(f'    {status.name} = "{status}"')[0].rstrip().splitlines()[-1]
         assert before.strip().startswith("#:"), status
+
+
+@pytest.mark.usefixtures("database")
+class TestWhatWasRead:
+    """What the built-in stream reads of files becomes known while they are sent."""
+
+    SUM = "blake2b:00"
+
+    @pytest.fixture
+    def batch(self) -> int:
+        found(FILE, FILE._replace(filename="b.fits", inode=2))
+        return int(connect.write(TransferBatch.begin, 1, "summit", "latiss", "x", self.ids(), 20))
+
+    def ids(self) -> list[int]:
+        return [file.id for file in HandoffFile.select().order_by(HandoffFile.id)]
+
+    def sent(self, batch: int) -> list[str]:
+        return [file.filename for file in connect.read(HandoffFile.of_batch, batch)]
+
+    def test_nothing_is_known_of_a_batch_at_first(self, batch: int) -> None:
+        assert not connect.read(TransferBatch.was_read, batch)
+        assert self.sent(batch) == []
+
+    def test_what_was_sent_is_known_and_what_was_left_out_is_not_sent(self, batch: int) -> None:
+        first, second = self.ids()
+        connect.write(HandoffFile.read, [(first, 1, self.SUM)])
+        connect.write(TransferBatch.read, batch, [(first, self.SUM), (second, "")])
+        assert connect.read(TransferBatch.was_read, batch)
+        assert self.sent(batch) == ["a.fits"]
+
+    def test_one_file_of_which_nothing_is_known_is_enough(self, batch: int) -> None:
+        first, _ = self.ids()
+        connect.write(TransferBatch.read, batch, [(first, self.SUM)])
+        assert not connect.read(TransferBatch.was_read, batch)
+
+    def test_a_file_that_was_replaced_meanwhile_gets_no_checksum(self, batch: int) -> None:
+        first, second = self.ids()
+        found(FILE._replace(inode=3))
+        connect.write(HandoffFile.read, [(first, 1, self.SUM)])
+        connect.write(TransferBatch.read, batch, [(first, self.SUM), (second, "")])
+        assert HandoffFile.get_by_id(first).checksum is None
+        assert self.sent(batch) == []
+
+    def test_a_file_about_which_a_person_decided_stays_as_it_is(self, batch: int) -> None:
+        put(status="IGNORED")
+        connect.write(HandoffFile.read, [(number, number, self.SUM) for number in self.ids()])
+        assert {file.checksum for file in HandoffFile.select()} == {None}
