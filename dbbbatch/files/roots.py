@@ -1,39 +1,18 @@
 """The directories that a pass works in: the same ones from its first look to its last record.
 
 A disk that is unmounted while a pass works leaves its bare mount point, which accepts files like
-the disk and hides them when the disk is mounted again. So a pass checks its directories again after
-it has put files there and before it records that: it records only what is in the directories that
-it found at its beginning.
+the disk and hides them when the disk is mounted again. What a pass puts into a root goes to the
+directory that it found at its beginning, by its descriptor; and before a pass records that, it
+checks that this directory still has the path of the root.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import NamedTuple
 
 from dbbbatch.errors import TryLater, key_of_missing
-from dbbbatch.files import mounts, names, place
+from dbbbatch.files import mounts
 from dbbbatch.files.tree import Tree
-
-
-class MovedFile(NamedTuple):
-    """A file that a pass put below a root.
-
-    Attributes
-    ----------
-    rel : `str`
-        Its path relative to the root.
-    source : `str`
-        The path that it had before.
-    copied : `bool`
-        The original is still there.
-    """
-
-    rel: str
-    source: str
-    copied: bool = False
-
 
 #: Device, inode and mount of a directory.
 _Identity = tuple[int, int, str]
@@ -93,35 +72,6 @@ class Roots:
             )
         return ""
 
-    def take_back(self, path: str, moved: Iterable[MovedFile]) -> str:
-        """Move files back that were put below a root which is another directory by now.
-
-        They are looked for in the directory that has the root's path now, and nowhere else, also if
-        the disk comes back meanwhile. A file that was moved there goes back to its own name, if
-        that is free. A copy is only reported: a person must see whether it is ours, or a file of
-        another disk.
-
-        Returns
-        -------
-        left : `str`
-            For an operator: what could not be taken back; '' if nothing is left there.
-        """
-        try:
-            here, identity = _open_directory(path)
-        except OSError:
-            return ""
-        try:
-            if path in self._roots and self._roots[path][1] == identity:
-                return ""
-            left = _moved_back(f"/proc/self/fd/{here}", moved)
-        finally:
-            os.close(here)
-        return "; ".join(
-            f"{len(rels)} {what}, such as {names.printable(os.path.join(path, rels[0]))}"
-            for what, rels in left.items()
-            if rels
-        )
-
     def close(self) -> None:
         """Close all directories."""
         for descriptor, _ in self._roots.values():
@@ -141,24 +91,3 @@ def _open_directory(path: str) -> tuple[int, _Identity]:
         os.close(descriptor)
         raise
     return descriptor, (status.st_dev, status.st_ino, mounts.mount_of(descriptor))
-
-
-def _moved_back(root: str, moved: Iterable[MovedFile]) -> dict[str, list[str]]:
-    """Move files back from a directory; return what is left there: description and paths."""
-    stuck: list[str] = []
-    copies: list[str] = []
-    for file in moved:
-        path = f"{root}/{file.rel}"
-        if not os.path.lexists(path):
-            continue
-        if file.copied:
-            copies.append(file.rel)
-            continue
-        try:
-            place.place(path, file.source)
-        except OSError:
-            stuck.append(file.rel)
-    return {
-        "files lie there that cannot be taken back": stuck,
-        "copies lie there, whose originals are where they were": copies,
-    }

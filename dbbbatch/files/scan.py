@@ -148,22 +148,18 @@ def _is_excluded(rel: str, exclude: Sequence[re.Pattern[str]]) -> bool:
     return bool(exclude) and any(pattern.search(rel) for pattern in exclude)
 
 
-def detour(root: str, relpath: str) -> str:
+def detour(root: str | Tree, relpath: str) -> str:
     """Return which part of a relative path below `root` is not a real directory; '' if all are.
 
     A scan enters real directories only, and this asks whether they still are.
     """
-    path = root
-    for part in relpath.split("/") if relpath else ():
-        path = os.path.join(path, part)
-        try:
-            mode = os.lstat(path).st_mode
-        except FileNotFoundError:
-            return ""
-        if not stat.S_ISDIR(mode):
-            what = "a file" if stat.S_ISREG(mode) else kind(mode)
-            return f"{names.printable(os.path.relpath(path, root))} is {what}"
-    return ""
+    if not isinstance(root, Tree):
+        with Tree(root) as opened:
+            return detour(opened, relpath)
+    if (found := root.obstacle(relpath)) is None:
+        return ""
+    mode = found[1].st_mode
+    return f"{names.printable(found[0])} is {'a file' if stat.S_ISREG(mode) else kind(mode)}"
 
 
 def kind(mode: int) -> str:

@@ -196,6 +196,17 @@ class Tree:
         except FileNotFoundError:
             return None
 
+    def obstacle(self, rel: str) -> tuple[str, os.stat_result] | None:
+        """Return the first part of the path of a directory that is none, and what that is."""
+        here = ""
+        for part in rel.split("/") if rel else ():
+            here = names.join(here, part)
+            if (status := self.status(here)) is None:
+                return None
+            if not stat.S_ISDIR(status.st_mode):
+                return here, status
+        return None
+
     def names(self, rel: str = "") -> list[str]:
         """Return the names in a directory, in no order."""
         with Naming(self._whole(rel)), self.directory(rel).readable() as opened:
@@ -440,6 +451,31 @@ class Entry:
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 return None  # no file system has such a name
+            raise
+
+    def certain_status(self) -> os.stat_result | None:
+        """Return what has the name; `None` if it is certain that nothing has.
+
+        A directory above it that is not there, or is a file by now, has no files. One that is a
+        link may have been exchanged for the moment.
+
+        Raises
+        ------
+        OSError
+            It cannot be looked at.
+        """
+        try:
+            return self.lstat()
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError:
+            obstacle = self.tree.obstacle(self.relpath)
+            if obstacle is not None and stat.S_ISREG(obstacle[1].st_mode):
+                return None
+            raise
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None
             raise
 
     def open(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from dbbbatch.files import checksum, clock, names
 from dbbbatch.files.batches import batched_by_size
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found, detour, scan
+from dbbbatch.files.tree import Entry, Tree
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.recording import Recording, RecordingJob
 
@@ -90,6 +90,11 @@ class BackfillJob(RecordingJob):
         self.finder = asked.finder
         self.site: str = context.settings.site.name
 
+    @property
+    def storage(self) -> Tree:
+        """The storage area, as the pass found it first."""
+        return self.context.roots.tree(self.finder.storage)
+
     def recover(self) -> None:
         """Nothing is left half-done: a batch is one transaction."""
         self.context.roots.require(self.finder.storage, self.finder.sentinel)
@@ -105,15 +110,15 @@ class BackfillJob(RecordingJob):
         first = becomes if becomes is IngestStatus.UNTRIED else IngestStatus.BACKFILL
 
         def arrive(ids: list[int]) -> None:
-            IngestState.arrive(ids, area.storage, run_id, first, targets)
-            IngestState.arrive(ids, area.storage, run_id)
+            IngestState.arrive(ids, area.section.storage, run_id, first, targets)
+            IngestState.arrive(ids, area.section.storage, run_id)
             if becomes is IngestStatus.RERUN:
                 for target in targets:
                     IngestState.rerun(
                         target, ids, [IngestStatus.BACKFILL], "dbb backfill --as RERUN"
                     )
 
-        storage = self.context.roots.tree(self.finder.storage)
+        storage = self.storage
         self.context.bar.step("recording files")
         self.context.bar.count_ahead(
             lambda: filter(self._is_asked_for, scan(storage, self._left_out()))
@@ -127,7 +132,7 @@ class BackfillJob(RecordingJob):
                 if error is None:
                     ready.append(file)
                 else:
-                    self.note(file.destination, error)
+                    self.note(file.destination.path, error)
             self.context.counts["recorded"] += adopt(area, ready, arrive=arrive)
             self.context.bar.advance(len(batch), sum(each.size_bytes for each in batch))
             if self.context.stopping:
@@ -155,7 +160,7 @@ class BackfillJob(RecordingJob):
         finder = self.finder
         for start in _starts(self.asked.globs):
             with suppress(OSError):  # the scan meets it too
-                if why := detour(finder.storage, start):
+                if why := detour(self.storage, start):
                     raise UsageError(
                         f"{start}: {why}; only what lies in {finder.storage} itself is recorded"
                     )
@@ -172,6 +177,7 @@ class BackfillJob(RecordingJob):
         )
 
     def _unknown(self, batch: Sequence[Found]) -> list[Incoming]:
+        self.storage.forget()
         paths = [names.name_of(found.rel) for found in batch]
         known = connect.read(File.known, self.finder.storage, paths)
         new = []
@@ -180,20 +186,20 @@ class BackfillJob(RecordingJob):
             if before is not None and before.status != FileStatus.FORGOTTEN:
                 self.context.counts["known"] += 1
                 continue
-            path = os.path.join(self.finder.storage, found.rel)
-            if self._is_settling(path, found):
+            file = self.storage.entry(found.rel)
+            if self._is_settling(file, found):
                 self.context.counts["not settled"] += 1
                 continue
-            new.append(Incoming(found.rel, name, path, path, found.size_bytes, known=before))
+            new.append(Incoming(found.rel, name, file, file, found.size_bytes, known=before))
         return new
 
-    def _is_settling(self, path: str, found: Found) -> bool:
+    def _is_settling(self, file: Entry, found: Found) -> bool:
         """Return whether a file changed so recently that it may still do so."""
         by = clock.of(self.finder.storage)
         if found.mtime_ns <= by.now_ns() - self.finder.settle * 1e9:
             return False
         try:
-            return by.is_young(os.lstat(path), self.finder.settle)
+            return by.is_young(file.lstat(), self.finder.settle)
         except OSError:
             return False  # reading it gives the same error, which is warned of then
 

@@ -98,12 +98,12 @@ class Forgetting:
             Remembered.among, self._site, finder.name, [self._name]
         ):
             raise UsageError(f"{shown}: the table knows no such file in {finder.storage}")
-        if top := MissingDirectories(finder.storage).unmounted(names.split(self._rel)[0]):
+        storage = self._roots.tree(finder.storage)
+        if top := MissingDirectories(storage).unmounted(names.split(self._rel)[0]):
             raise NotNow(
                 f"{shown}: {names.printable(top)} is not there or empty; that looks unmounted, and "
                 f"nothing is forgotten ({if_it_is_lost(finder, top)}, and forget it then)"
             )
-        storage = self._roots.tree(finder.storage)
         there, other = self._what_is_there()
         self._roots.require(finder.storage, finder.sentinel)
         if known is None:

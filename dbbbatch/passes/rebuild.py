@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 
 from dbbbatch.areas.reasons import VERSION, is_reason, reason_and_name
@@ -85,18 +84,19 @@ class _StorageRebuildJob(BackfillJob):
         for page in connect.pages(lambda after: File.page(storage, after, _BATCH), 0, "id"):
             if self.context.stopping:
                 break
+            self.storage.forget()
             self.context.counts["in doubt"] += sum(
                 map(self._is_in_doubt, self.context.sound(page, "file"))
             )
 
     def _is_in_doubt(self, row: FileRow) -> bool:
-        path = names.below(self.finder.storage, names.rel_of(row))
+        file = self.storage.entry(names.rel_of(row))
         try:
-            found = Version.of_file(os.lstat(path))
+            found = Version.of_file(file.lstat())
         except (FileNotFoundError, NotADirectoryError):
             return row.status == FileStatus.STORED
         except OSError as error:
-            faults.raise_if_general(error, path)
+            faults.raise_if_general(error, file.path)
             return True
         if row.status != FileStatus.STORED:
             return row.status == FileStatus.MISSING

@@ -97,7 +97,8 @@ def _may_lead_to_files(seen: Entry) -> bool:
     try:
         if not stat.S_ISLNK(mode := seen.lstat().st_mode):
             return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-        return stat.S_ISDIR(os.stat(seen.name, dir_fd=seen.where().fd).st_mode)
+        directory = seen.where()
+        return stat.S_ISDIR(os.stat(seen.name, dir_fd=directory.fd).st_mode)
     except FileNotFoundError:
         return False
     except OSError:

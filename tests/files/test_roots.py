@@ -69,42 +69,50 @@ def at_call(
     monkeypatch.setattr(module, name, function)
 
 
-@pytest.mark.parametrize(("step", "number"), [("place", 1), ("place", 2), ("sync_file_system", 1)])
+@pytest.mark.parametrize(
+    ("module", "step", "number"),
+    [(Entry, "move_to", 1), (Entry, "move_to", 2), (Tree, "sync_file_system", 1)],
+)
 def test_a_storage_area(
-    finding: Finding, storage: Area, monkeypatch: pytest.MonkeyPatch, step: str, number: int
+    finding: Finding,
+    storage: Area,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    step: str,
+    number: int,
 ) -> None:
     finding.add_target()
     for rel, content in FILES.items():
         finding.put(rel, content)
     with monkeypatch.context() as patch:
-        at_call(patch, place, step, number, storage.goes_away)
+        at_call(patch, module, step, number, storage.goes_away)
         assert finding.run() == 75
     assert {status for _, _, status in finding.rows()} <= {"ARRIVING"}
     assert finding.rows("SELECT count(*) FROM ingest_state") == [(0,)]
-    bare = storage.comes_back()
-    # What is in neither is in the storage area that is back.
-    assert not tree(bare).keys() - tree(finding.source).keys()
+    assert tree(storage.comes_back()) == {}
     assert finding.run() == 0
     assert tree(finding.storage) == FILES
     assert tree(finding.source) == {}
     assert [status for _, _, status in finding.rows()] == ["STORED"] * len(FILES)
 
 
-def test_what_came_to_the_bare_mount_point_is_reported(
-    settings: load.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_what_comes_under_a_name_while_its_file_is_on_the_disk_that_went_away_is_told_apart(
+    settings: load.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finding = Finding(settings, tmp_path)
     with area(finding.storage, mounted=False) as storage:
         finding.put("a", b"one")
-        # Its name is no longer free when it must go back.
-        at_call(monkeypatch, place, "place", 1, storage.goes_away)
-        at_call(
-            monkeypatch, place, "sync_file_system", 1, lambda: (finding.put("a", b"next"), None)[1]
-        )
+        with monkeypatch.context() as patch:
+            at_call(patch, Entry, "move_to", 1, storage.goes_away)
+            assert finding.run() == 75
+        finding.put("a", b"next")
         assert finding.run() == 75
-    assert "1 files lie there that cannot be taken back, such as" in capsys.readouterr().err
-    assert tree(finding.source) == {"a": b"next"}
+        assert tree(finding.source) == {"a": b"next"}
+        assert tree(storage.comes_back()) == {}
+        assert finding.run() == 1
     assert tree(finding.storage) == {"a": b"one"}
+    assert tree(finding.quarantine) == {"a": b"next"}
+    assert finding.rows() == [("", "a", "STORED")]
 
 
 def test_a_quarantine(finding: Finding, mounted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,12 +268,17 @@ def test_a_tree_of_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: s
             at_call(patch, place, "make_directories", 2, links.goes_away)
             with pytest.raises(NotReady, match="is another directory"):
                 list(plugin.ingest(files))
-        links.comes_back()
-        assert [each.result.value for each in plugin.ingest(files)] == ["already"] + ["done"] * 3
+        assert files_of(links.comes_back()) == {}
+        assert [each.result.value for each in plugin.ingest(files)] == ["already"] * len(FILES)
 
 
-def test_a_file_that_a_killed_pass_moved_into_a_bare_mount_point_is_named(
-    settings: load.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_file_that_a_killed_pass_moved_to_the_disk_that_went_away_is_found_there_or_named(
+    settings: load.Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    taken: bool,
 ) -> None:
     finding = Finding(settings, tmp_path)
     finding.put("a", b"one")
@@ -275,16 +288,17 @@ def test_a_file_that_a_killed_pass_moved_into_a_bare_mount_point_is_named(
 
     with area(finding.storage, mounted=False) as storage:
         with monkeypatch.context() as patch:
-            at_call(patch, place, "place", 1, storage.goes_away)
-            patch.setattr(place, "sync_file_system", kill)
-            patch.setattr(Roots, "take_back", lambda *_: "")
+            at_call(patch, Entry, "move_to", 1, storage.goes_away)
+            patch.setattr(Tree, "sync_file_system", kill)
             with pytest.raises(SystemExit):
                 finding.run()
-        bare = storage.comes_back()
+        assert tree(storage.comes_back()) == {}
+        if taken:
+            (finding.storage / "a").unlink()
         assert finding.run() == 0
-    assert "storage/a: was on its way there, and is neither there nor" in capsys.readouterr().err
-    assert tree(bare) == {"a": b"one"}
-    assert finding.run() == 0
+    said = "storage/a: was on its way there, and is neither there nor" in capsys.readouterr().err
+    assert said == taken
+    assert finding.rows() == ([] if taken else [("", "a", "STORED")])
 
 
 def test_a_directory_of_holding_that_cannot_be_made_durable_holds_its_files_in_the_next_pass(

@@ -267,7 +267,7 @@ def test_target_of_another_storage_is_refused(stored):
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_file_that_cannot_be_read_is_counted_and_the_rest_recorded(stored, monkeypatch, capsys):
     def compute(path, *more, real=checksum.compute):
-        if path.endswith("a.fits"):
+        if str(path).endswith("a.fits"):
             raise PermissionError(13, "Permission denied")
         return real(path, *more)
 

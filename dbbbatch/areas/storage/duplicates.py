@@ -12,7 +12,6 @@ says of them: then storage has lost it, and it gets its name back.
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +24,7 @@ from dbbbatch.database.models.statuses import FileStatus, WhyRemembered
 from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, identity, names, place, temporary
 from dbbbatch.files.identity import Version
+from dbbbatch.files.tree import Entry
 
 
 class NotVerified(Exception):
@@ -61,7 +61,7 @@ def act(
 ) -> list[tuple[RememberedFile, NotVerified | OSError]]:
     """Remove files, each after the proof; return those that stay, and why."""
     names_there = [(original.relpath, original.filename) for original in originals]
-    known = connect.read(File.known, area.storage, names_there)
+    known = connect.read(File.known, area.section.storage, names_there)
     stay: list[tuple[RememberedFile, NotVerified | OSError]] = []
     for original, name in zip(originals, names_there, strict=True):
         try:
@@ -95,6 +95,7 @@ def recover(
     count = 0
     moved = partial(Remembered.all_with, area.site, area.finder, WhyRemembered.MOVED, most)
     for page in connect.pages(moved, ("", ""), "relpath", "filename"):
+        area.forget()
         originals = sound(page, "finder_left")
         stay = act(area, originals)
         record(area, originals, stay)
@@ -104,15 +105,13 @@ def recover(
 
 def _remove_one(area: StorageArea, original: RememberedFile, known: FileRow | None) -> None:
     rel = names.rel_of(original)
-    source, stored = names.below(area.source, rel), names.below(area.storage, rel)
+    source, stored = area.source.entry(rel), area.storage.entry(rel)
     # Not made from the host or the source's path, which may be others when it is looked for.
-    hidden = temporary.hidden_path(source, "removing", area.owner, rel)
-    if not place.is_there(hidden):
-        try:
-            if Version.of_file(os.lstat(source)) != Version.of_row(original):
-                return  # another file has its name: the next scan finds it
-        except (FileNotFoundError, NotADirectoryError):
-            return
+    hidden = source.beside(temporary.hidden_path("", "removing", area.owner, rel))
+    if hidden.certain_status() is None:
+        status = source.certain_status()
+        if status is None or Version.of_file(status) != Version.of_row(original):
+            return  # it is gone, or another file has its name: the next scan finds that
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if identity.may_be_same_file(source, stored):
                 raise SameFile("source and storage lead to the same file")
@@ -120,10 +119,10 @@ def _remove_one(area: StorageArea, original: RememberedFile, known: FileRow | No
     with contextlib.suppress(FileExistsError, FileNotFoundError):
         place.place(source, hidden)
     try:
-        if not place.is_there(hidden):
+        if hidden.certain_status() is None:
             return  # somebody took it away
         _prove(original, known, hidden, stored)
-        os.unlink(hidden)
+        hidden.unlink()
     except (NotVerified, OSError, TryLater):
         # Another file may have its name by now; then this becomes that one's next version.
         with contextlib.suppress(FileNotFoundError):
@@ -131,20 +130,20 @@ def _remove_one(area: StorageArea, original: RememberedFile, known: FileRow | No
         raise
 
 
-def _prove(original: RememberedFile, known: FileRow | None, hidden: str, stored: str) -> None:
+def _prove(original: RememberedFile, known: FileRow | None, hidden: Entry, stored: Entry) -> None:
     """Raise `NotVerified` unless storage has what is hidden, as a file of its own."""
     if known is None or known.status != FileStatus.STORED or known.checksum != original.checksum:
         raise NotVerified("the table does not tell of this content as stored")
     try:
-        if not stat.S_ISREG(os.lstat(stored).st_mode):
+        if not stat.S_ISREG(stored.lstat().st_mode):
             raise NotVerified("the stored file is no regular file")
         same = checksum.matches(stored, known.checksum)
     except FileNotFoundError:
         raise SameFile("storage has lost it, or leads to this same file") from None
     except OSError as error:
-        faults.raise_if_general(error, stored)
+        faults.raise_if_general(error, stored.path)
         raise NotVerified(f"the stored file cannot be read: {error.strerror}") from None
     if not same:
         raise NotVerified("the stored file does not have the content that the table tells of")
-    if Version.of_file(os.lstat(hidden)) != Version.of_row(original):
+    if Version.of_file(hidden.lstat()) != Version.of_row(original):
         raise NotVerified("it was written to while it was looked at")

@@ -12,6 +12,7 @@ from dbbbatch.database.models.file import FileRow, Name
 from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.files import checksum, names
 from dbbbatch.files.identity import Version
+from dbbbatch.files.tree import Entry
 
 
 class Fate(Enum):
@@ -67,7 +68,7 @@ class Incoming(NamedTuple):
         Its path relative to source and storage.
     name : `Name`
         The same as tables have it.
-    source, destination : `str`
+    source, destination : `Entry`
         Where it is, and where it is to be.
     size_bytes : `int`
         As the scan found it.
@@ -90,8 +91,8 @@ class Incoming(NamedTuple):
 
     rel: str
     name: Name
-    source: str
-    destination: str
+    source: Entry
+    destination: Entry
     size_bytes: int = 0
     known: FileRow | None = None
     decision: Decision = Decision(Fate.NOT_YET)

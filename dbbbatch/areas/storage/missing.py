@@ -7,12 +7,12 @@ few files in it, it is taken for one, until a person says otherwise.
 from __future__ import annotations
 
 import glob
-import os
 
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File
 from dbbbatch.files import names
+from dbbbatch.files.tree import Tree
 
 #: Files that a bare directory may have lost one by one.
 FEW = 3
@@ -25,11 +25,11 @@ class MissingDirectories:
 
     Parameters
     ----------
-    storage : `str`
+    storage : `Tree`
         The storage area.
     """
 
-    def __init__(self, storage: str) -> None:
+    def __init__(self, storage: Tree) -> None:
         self._storage = storage
         self._bare: dict[str, bool] = {}
         self._unmounted: dict[str, bool] = {}
@@ -45,16 +45,16 @@ class MissingDirectories:
         """Return the outermost bare directory on the way to one, if it looks unmounted, or ''."""
         top = self.outermost(directory)
         if top and top not in self._unmounted:
+            storage = self._storage.path
             self._unmounted[top] = (
-                connect.read(lambda: File.below(self._storage, names.to_text(top), FEW + 1)) > FEW
+                connect.read(lambda: File.below(storage, names.to_text(top), FEW + 1)) > FEW
             )
         return top if self._unmounted.get(top) else ""
 
     def _is_bare(self, directory: str) -> bool:
         if directory not in self._bare:
             try:
-                with os.scandir(os.path.join(self._storage, directory)) as entries:
-                    bare = next(entries, None) is None
+                bare = next(self._storage.scan(directory), None) is None
             except (FileNotFoundError, NotADirectoryError):
                 bare = True
             except OSError:

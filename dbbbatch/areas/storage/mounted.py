@@ -11,6 +11,7 @@ from dbbbatch.database.models.file import FileRow
 from dbbbatch.errors import ConfigError, TryLater, key_of_full, key_of_missing
 from dbbbatch.files import mounts, names, place
 from dbbbatch.files.roots import Roots
+from dbbbatch.files.tree import Entry, Tree
 
 
 class StorageArea:
@@ -42,20 +43,34 @@ class StorageArea:
         self.run_id = run_id
         self.roots = roots
         self.finder = recorded_as or section.name
-        self.source = section.source
-        self.storage = section.storage
         #: Of the checksums that are recorded, the first one in `file` itself.
         self.algorithms = tuple(dict.fromkeys((section.checksum, *section.checksums)))
         self.group = _group_id(section)
         #: Whose temporary files there are ours.
         self.owner = f"finder.{self.finder}"
 
+    @property
+    def source(self) -> Tree:
+        """The source, as the pass found it first; raise `TryLater` if it is another one now."""
+        return self.roots.tree(self.section.source)
+
+    @property
+    def storage(self) -> Tree:
+        """The storage area, as `source`."""
+        return self.roots.tree(self.section.storage)
+
+    def forget(self) -> None:
+        """Look the directories of source and storage up again when they are used next."""
+        self.source.forget()
+        self.storage.forget()
+
     def incoming(self, rel: str, size_bytes: int = 0, known: FileRow | None = None) -> Incoming:
         """Return a file of the source, given its relative path."""
-        source, destination = f"{self.source}/{rel}", f"{self.storage}/{rel}"
+        destination = self.storage.entry(rel)
+        source = Entry(self.source, destination.relpath, destination.name)
         return Incoming(rel, names.name_of(rel), source, destination, size_bytes, known)
 
-    def copy_beside(self, descriptor: int, destination: str) -> dict[str, str]:
+    def copy_beside(self, descriptor: int, destination: Entry) -> dict[str, str]:
         """Copy an open file beside its destination, with the mode and group of storage.
 
         Returns
@@ -74,7 +89,7 @@ class StorageArea:
 
     def require(self) -> None:
         """Raise `TryLater` unless storage is mounted, and the one of the pass's first look."""
-        self.roots.require(self.storage, self.section.sentinel)
+        self.roots.require(self.section.storage, self.section.sentinel)
 
     def require_mounted(self) -> None:
         """Look whether files may be moved from source to storage.
@@ -86,22 +101,24 @@ class StorageArea:
         ConfigError
             One leads into the other: what is moved would be storage itself.
         """
-        if not os.path.isdir(self.source):
-            why = f"{self.source}: the source is not there; is it mounted?"
-            raise TryLater(why, key=key_of_missing(self.source))
+        source = self.section.source
+        if not os.path.isdir(source):
+            why = f"{source}: the source is not there; is it mounted?"
+            raise TryLater(why, key=key_of_missing(source))
         self.require()
         if self.section.standard == "move" and (why := overlap_of(self.section)):
             raise ConfigError(f"[{self.section.label}] source: {why}")
 
     def require_space(self, needed: int) -> None:
         """Raise `TryLater` if copies of so many bytes would fill storage."""
-        free = place.free_bytes(self.storage)
+        storage = self.section.storage
+        free = place.free_bytes(storage)
         if free - needed < self.section.min_free:
             raise TryLater(
-                f"{self.storage}: {fields.size_text(free)} free and {fields.size_text(needed)} to "
+                f"{storage}: {fields.size_text(free)} free and {fields.size_text(needed)} to "
                 f"come, but {fields.size_text(self.section.min_free)} must stay free "
                 f"([{self.section.label}] min_free)",
-                key=key_of_full(self.storage),
+                key=key_of_full(storage),
             )
 
 

@@ -22,10 +22,9 @@ from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.statuses import IngestStatus, WhyRemembered
 from dbbbatch.errors import Interrupted, TryLater
-from dbbbatch.files import checksum, faults, names, place, temporary
-from dbbbatch.files.identity import Version, inode_of, status_of
+from dbbbatch.files import checksum, faults, names, place
+from dbbbatch.files.identity import Version, inode_of
 from dbbbatch.files.parallel import map_in_order, useful_threads
-from dbbbatch.files.roots import MovedFile
 
 
 def store(area: StorageArea, files: Sequence[Incoming]) -> tuple[list[Incoming], list[Incoming]]:
@@ -60,38 +59,28 @@ def intend(area: StorageArea, files: Sequence[Incoming]) -> list[Incoming]:
 
 def act(area: StorageArea, files: Sequence[Incoming]) -> tuple[list[Incoming], list[Incoming]]:
     """Place files and make them durable; return those in storage, and those that failed."""
-    placed: list[Incoming] = []
     stored: list[Incoming] = []
     failed: list[Incoming] = []
-    try:
-        for each in files:
-            if not each.number:
-                # Another finder was faster; the next pass meets its row.
-                failed.append(each.failed(FileExistsError(errno.EEXIST, "busy")))
-                continue
-            try:
-                if not each.copied and not _renamed(each):
-                    each = each._replace(copied=True)
-                    _copy(area, each)
-                if each.copied:
-                    place.place(
-                        temporary.temporary_path(each.destination, area.owner), each.destination
-                    )
-                placed.append(each)
-                stored.append(_as_placed(each))
-            except OSError as error:
-                faults.raise_if_general(error, each.destination, writing=True)
-                failed.append(each.failed(error))
-        for each in failed:
+    for each in files:
+        if not each.number:
+            # Another finder was faster; the next pass meets its row.
+            failed.append(each.failed(FileExistsError(errno.EEXIST, "busy")))
+            continue
+        try:
+            if not each.copied and not _renamed(each):
+                each = each._replace(copied=True)
+                _copy(area, each)
             if each.copied:
-                place.remove_temporary(each.destination, area.owner)
-        _sync_stored(stored)
-        _require_same_disks(area, stored)
-    except (TryLater, OSError) as error:
-        back = (MovedFile(each.rel, each.source, each.copied) for each in placed)
-        if left := area.roots.take_back(area.storage, back):
-            raise TryLater(f"{error}; {left}", key=getattr(error, "key", "")) from None
-        raise
+                place.place_copy(each.destination, area.owner)
+            stored.append(_as_placed(each))
+        except OSError as error:
+            faults.raise_if_general(error, each.destination.path, writing=True)
+            failed.append(each.failed(error))
+    for each in failed:
+        if each.copied:
+            place.remove_temporary(each.destination, area.owner)
+    _sync_stored(stored)
+    _require_same_disks(area, stored)
     return stored, failed
 
 
@@ -141,8 +130,9 @@ def recover(
     """
     count = 0
     end: Interrupted | None = None
-    arriving = partial(File.arriving, area.storage, area.finder, most)
+    arriving = partial(File.arriving, area.section.storage, area.finder, most)
     for rows in connect.pages(arriving, 0, "id"):
+        area.forget()
         stored: list[Incoming] = []
         originals: list[RememberedFile] = []
         withdrawn: list[int] = []
@@ -154,10 +144,10 @@ def recover(
             rel = names.rel_of(row)
             try:
                 if found := _found(area, row):
-                    stored.append(found)
                     originals += _original_of(found, row)
+                    stored.append(found)
                 else:
-                    if not place.is_there(f"{area.source}/{rel}"):
+                    if area.source.entry(rel).certain_status() is None:
                         vanished.append(rel)
                     withdrawn.append(row.id)
             except Interrupted as error:
@@ -167,7 +157,7 @@ def recover(
                 faults.raise_if_general(error, rel)
                 fail(rel, f"was on its way to storage, and waits on: {error.strerror}")
         _sync_stored(stored)
-        area.require()
+        _require_same(area, stored)
         record(area, stored, withdrawn, originals)
         for rel in vanished:
             # It was taken from the source, or storage was another directory when it came.
@@ -201,10 +191,10 @@ def adopt(
         try:
             place.mask(each.destination, each.status)
         except OSError as error:
-            faults.raise_if_general(error, each.destination)
+            faults.raise_if_general(error, each.destination.path)
     files = [each._replace(device=each.status.st_dev) for each in files]
     _sync_stored(files)
-    area.require()
+    _require_same(area, files)
 
     def write() -> int:
         recorded = []
@@ -229,8 +219,8 @@ def _record_intents(area: StorageArea, files: Sequence[Incoming]) -> list[Incomi
     again = [(each.known, each.row(algorithm)) for each in files if each.known is not None]
     File.intend_again(area.finder, again)
     new = [each.row(algorithm) for each in files if each.known is None]
-    File.intend(area.storage, area.finder, new)
-    intents = File.arriving(area.storage, area.finder)
+    File.intend(area.section.storage, area.finder, new)
+    intents = File.arriving(area.section.storage, area.finder)
     File.note_copies(intents)
     numbers = {(row.relpath, row.filename): row.id for row in intents}
     files = [each._replace(number=numbers.get(each.name, 0)) for each in files]
@@ -272,7 +262,7 @@ def _record_stored(
             f"[finder.{area.finder}]: another finder of this name changed our rows; run one a site"
         )
     if arrive is None:
-        IngestState.arrive(numbers, area.storage, area.run_id or None)
+        IngestState.arrive(numbers, area.section.storage, area.run_id or None)
     else:
         arrive(numbers)
     for target, (others, put_off) in forgotten.items():
@@ -299,18 +289,18 @@ def _copy(area: StorageArea, file: Incoming) -> None:
     So it is between two mounts of one file system, and where each directory has a quota of its own.
     """
     with checksum.opened(file.source) as descriptor:
-        checksum.same(file.status, os.fstat(descriptor), file.source)
+        checksum.same(file.status, os.fstat(descriptor), file.source.path)
         sums = area.copy_beside(descriptor, file.destination)
     if any(file.sums[name] != digest for name, digest in sums.items()):
-        raise checksum.Changed(errno.EAGAIN, "the file changed after it was read", file.source)
-    place.sync_file(temporary.temporary_path(file.destination, area.owner))
+        raise checksum.Changed(errno.EAGAIN, "the file changed after it was read", file.source.path)
+    place.sync_file(place.temporary_of(file.destination, area.owner))
 
 
 def _as_placed(file: Incoming) -> Incoming:
     """Return a file as it is in storage; if it was written to since it was read, read it again."""
     # It is there, or was a moment ago: its intent stays, and recovery looks for it.
-    with faults.as_try_later(file.destination):
-        version = Version.of_file(os.lstat(file.destination))
+    with faults.as_try_later(file.destination.path):
+        version = Version.of_file(file.destination.lstat())
     if file.copied:
         return file._replace(placed=version)
     return file if version == Version.of_file(file.status) else _read_again(file, list(file.sums))
@@ -324,24 +314,34 @@ def _read_again(file: Incoming, algorithms: Sequence[str]) -> Incoming:
         # Its writer may have made the next version by now.
         place.place_versioned(file.destination, file.source)
         raise
-    status = os.lstat(file.destination)
+    status = file.destination.lstat()
     return file._replace(sums=sums, status=status, placed=Version.of_file(status))
 
 
-def _require_same_disks(area: StorageArea, files: Sequence[Incoming]) -> None:
-    """Raise `TryLater` if storage, or a disk that is a part of it, is another one by now.
+def _require_same(area: StorageArea, files: Sequence[Incoming]) -> None:
+    """Raise `TryLater` if storage, or a directory in it, is another one by now.
 
-    What was placed there meanwhile is not in storage, although it has its path.
+    What was placed meanwhile is where its path does not lead: recovery looks for it there again.
     """
     area.require()
-    devices = {os.path.dirname(each.destination): each.device for each in files}
-    for directory, device in devices.items():
-        with faults.as_try_later(directory):
-            same = os.stat(directory).st_dev == device
-        if not same:
+    with faults.as_try_later():
+        area.storage.require_same({each.destination.relpath for each in files})
+
+
+def _require_same_disks(area: StorageArea, files: Sequence[Incoming]) -> None:
+    """Raise `TryLater` if storage, or a directory or a disk in it, is another one by now.
+
+    As `_require_same`, from when the files were examined.
+    """
+    _require_same(area, files)
+    devices = {each.destination.relpath: each.device for each in files}
+    for relpath, device in devices.items():
+        directory = area.storage.directory(relpath)
+        if os.fstat(directory.fd).st_dev != device:
+            shown = names.printable(os.path.join(area.storage.path, relpath))
             raise TryLater(
-                f"{names.printable(directory)}: was unmounted or mounted while files were put "
-                "there; they are not recorded; look below the mount point"
+                f"{shown}: was unmounted or mounted while files were put there; they are not "
+                "recorded; look below the mount point"
             )
 
 
@@ -355,11 +355,12 @@ def _remove_originals(area: StorageArea, originals: Sequence[RememberedFile]) ->
         return
 
     def remove(original: RememberedFile) -> bool:
-        path = names.below(area.source, names.rel_of(original))
         try:
-            if Version.of_file(os.lstat(path)) == Version.of_row(original):
-                os.unlink(path)
-        except (FileNotFoundError, NotADirectoryError):
+            file = area.source.entry(names.rel_of(original))
+            status = file.certain_status()
+            if status is not None and Version.of_file(status) == Version.of_row(original):
+                file.unlink()
+        except FileNotFoundError:
             pass
         except OSError:
             return False
@@ -379,7 +380,7 @@ def _found(area: StorageArea, row: FileRow) -> Incoming | None:
     """Return the file that an intent brought to storage, if it did; remove an unfinished copy."""
     file = area.incoming(names.rel_of(row))._replace(number=row.id)
     place.remove_temporary(file.destination, area.owner)
-    if (status := status_of(file.destination)) is None:
+    if (status := file.destination.certain_status()) is None:
         return None
     file = file._replace(status=status, device=status.st_dev)
     version = Version.of_file(status)
@@ -405,16 +406,16 @@ def _was_renamed(file: Incoming, row: FileRow) -> bool:
     """
     if not stat.S_ISREG(file.status.st_mode) or inode_of(file.status.st_ino) != row.inode:
         return False
-    if (original := status_of(file.source)) is None:
+    if (original := file.source.certain_status()) is None:
         return True
     return inode_of(original.st_ino) != row.inode or os.path.samestat(original, file.status)
 
 
 def _original_of(file: Incoming, row: FileRow) -> list[RememberedFile]:
     """Return the original of a stored copy, if it is still there; finish a placing by link."""
-    if (status := status_of(file.source)) is None:
+    if (status := file.source.certain_status()) is None:
         return []
-    if os.path.samestat(status, os.lstat(file.destination)):
+    if os.path.samestat(status, file.destination.lstat()):
         place.place(file.source, file.destination)
         return []
     if Version.of_file(status) != Version.of_row(row):
@@ -424,7 +425,6 @@ def _original_of(file: Incoming, row: FileRow) -> list[RememberedFile]:
 
 def _sync_stored(files: Iterable[Incoming]) -> None:
     """Make files in storage durable, and their names: storage may be several file systems."""
-    for path in {each.device: each.destination for each in files}.values():
-        directory = os.path.dirname(path)
-        with faults.as_try_later(directory):
-            place.sync_file_system(directory)
+    for one in {each.device: each.destination for each in files}.values():
+        with faults.as_try_later(one.path):
+            one.tree.sync_file_system(one.relpath)

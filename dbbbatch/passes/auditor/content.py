@@ -32,6 +32,7 @@ class Verification:
     def __init__(self, context: PassContext, finder: Finder) -> None:
         self._context = context
         self._finder = finder
+        self._storage = context.roots.tree(finder.storage)
 
     def verify_share(self, most: int) -> None:
         """Verify that many files: of those that --match lets through, the longest unverified."""
@@ -103,6 +104,7 @@ class Verification:
                 break
             some = rows[start : start + _VERIFIED_TOGETHER]
             some = some[: context.take(len(some))]
+            self._storage.forget()
             right: list[tuple[FileRow, Version]] = []
             wrong: list[Contradicted] = []
             for row in some:
@@ -134,14 +136,14 @@ class Verification:
 
         `None` if it is not there now, or not whole.
         """
-        path = names.below(self._finder.storage, names.rel_of(row))
+        file = self._storage.entry(names.rel_of(row))
         algorithm, digest = checksum.parse(row.checksum)
         try:
-            status, sums = checksum.read_file(path, [algorithm])
+            status, sums = checksum.read_file(file, [algorithm])
         except (Interrupted, FileNotFoundError, NotADirectoryError, checksum.Changed):
             return None  # it was there a moment ago, or is being replaced: the next pass reads it
         except OSError as error:
-            faults.raise_if_general(error, path)
+            faults.raise_if_general(error, file.path)
             return error
         found = sums[algorithm]
         if found == digest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 
@@ -14,9 +13,10 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.file import File
 from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.errors import Interrupted
-from dbbbatch.files import checksum, clock, faults, names, place
+from dbbbatch.files import checksum, clock, faults, names
 from dbbbatch.files.batches import batched
 from dbbbatch.files.scan import Found, scan
+from dbbbatch.files.tree import Entry
 from dbbbatch.passes.context import PassContext
 
 #: Seconds without a change after which no script can still be writing a temporary copy.
@@ -35,6 +35,7 @@ class OrphanSearch:
     def __init__(self, context: PassContext, finder: Finder) -> None:
         self._context = context
         self._finder = finder
+        self._storage = context.roots.tree(finder.storage)
         sections = (finder, *context.settings.finder.values())
         self._by_rsync = any(
             section.storage == finder.storage and section.search == "rsync-logs"
@@ -75,7 +76,7 @@ class OrphanSearch:
         """Yield orphans in batches; remove temporary copies that are abandoned on the way."""
         finder = self._finder
         found = scan(
-            self._context.roots.tree(finder.storage),
+            self._storage,
             finder.exclude,
             finder.settle,
             odd=self._note_odd,
@@ -95,17 +96,18 @@ class OrphanSearch:
         self._context.roots.require(self._finder.storage, self._finder.sentinel)
 
     def _unknown(self, batch: Sequence[Found]) -> list[Incoming]:
+        self._storage.forget()
         paths = [names.name_of(found.rel) for found in batch]
         known = connect.read(File.known, self._finder.storage, paths)
         orphans = []
         for found, name in zip(batch, paths, strict=True):
             before = known.get(name)
             if before is None or before.status == FileStatus.FORGOTTEN:
-                path = os.path.join(self._finder.storage, found.rel)
-                if self._by_rsync and self._may_be_unfinished(found.rel, path):
+                file = self._storage.entry(found.rel)
+                if self._by_rsync and self._may_be_unfinished(file):
                     continue
                 orphans.append(
-                    Incoming(found.rel, name, path, path, found.size_bytes, known=before)
+                    Incoming(found.rel, name, file, file, found.size_bytes, known=before)
                 )
         return orphans
 
@@ -121,18 +123,18 @@ class OrphanSearch:
             except (FileNotFoundError, checksum.Changed):
                 continue  # it is gone, or being replaced
             except OSError as error:
-                faults.raise_if_general(error, orphan.destination)
+                faults.raise_if_general(error, orphan.destination.path)
                 self._context.warn_of("failed", orphan.rel, f"cannot be adopted: {error.strerror}")
                 self._context.counts["failed"] += 1
         return ready
 
-    def _may_be_unfinished(self, rel: str, path: str) -> bool:
+    def _may_be_unfinished(self, file: Entry) -> bool:
         """Return whether rsync may be about to finish a file, or a finder to find it in a log."""
-        if _UNFINISHED.search(rel):
+        if _UNFINISHED.search(file.rel):
             return True
         try:
             # Its mtime is that of the original once it is whole.
-            status = os.lstat(path)
+            status = file.lstat()
         except FileNotFoundError:
             return True
         except OSError:
@@ -142,11 +144,11 @@ class OrphanSearch:
 
     def _remove_abandoned(self, rel: str) -> None:
         """Remove a temporary copy that nobody finishes, because its original is gone."""
-        path = os.path.join(self._finder.storage, rel)
+        file = self._storage.entry(rel)
         try:
             # A copy has the mtime of its original from early on.
-            if not clock.of(self._finder.storage).is_new(os.lstat(path), _COPY_ABANDONED):
-                place.remove_if_there(path)
+            if not clock.of(self._finder.storage).is_new(file.lstat(), _COPY_ABANDONED):
+                file.remove()
         except OSError as error:
             self._note_odd(rel, f"an unfinished copy, not to be removed: {error.strerror}")
 

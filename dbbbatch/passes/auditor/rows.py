@@ -7,7 +7,6 @@ missing or empty.
 
 from __future__ import annotations
 
-import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.errors import TryLater, key_of_missing
 from dbbbatch.files import faults, names
 from dbbbatch.files.batches import batched
+from dbbbatch.files.tree import Tree
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.notices import MOST_NAMED
 
@@ -56,6 +56,7 @@ class RowComparison:
         self._context = context
         self._finder = finder
         self._share = share
+        self._storage = context.roots.tree(finder.storage)
         self.wrong: list[Contradicted] = []
         self.back: list[FileRow] = []
         self.unseen: list[tuple[str, str]] = []
@@ -78,6 +79,7 @@ class RowComparison:
         for page in connect.pages(lambda after: File.page(storage, after, _ROWS_PAGE), 0, "id"):
             if context.stopping:
                 break
+            self._storage.forget()
             for row in context.sound(page, "file"):
                 if context.matches(names.rel_of(row)):
                     self.stored += row.status == FileStatus.STORED
@@ -95,6 +97,7 @@ class RowComparison:
         """Mark the rows that are still as they were read, and their files as they were seen."""
         counts = self._context.counts
         for batch in batched(self.wrong, _MARKED_TOGETHER):
+            self._storage.forget()
             some = list(self._compare_again(batch))
             self._context.roots.require(self._finder.storage, self._finder.sentinel)
             marked = connect.write(File.wrong, some)
@@ -127,7 +130,7 @@ class RowComparison:
     def _compare(self, row: FileRow) -> bool:
         """Compare a row, and return whether storage has lost its file since the last pass."""
         try:
-            becomes, why = _compare_row(self._finder.storage, row)
+            becomes, why = _compare_row(self._storage, row)
         except OSError as error:
             self.unseen.append((names.rel_of(row), f"cannot be looked at: {error.strerror}"))
             return False
@@ -141,7 +144,7 @@ class RowComparison:
         """Yield what is as before: a file may have been stored while other rows were compared."""
         for row, before, _ in some:
             try:
-                becomes, why = _compare_row(self._finder.storage, row)
+                becomes, why = _compare_row(self._storage, row)
             except OSError:
                 continue  # the next pass looks at it
             if becomes is before:
@@ -149,7 +152,7 @@ class RowComparison:
 
     def _leave_out_unmounted(self) -> None:
         """Leave out the files that are missing with their directory, if these are many."""
-        directories = MissingDirectories(self._finder.storage)
+        directories = MissingDirectories(self._storage)
         tops = {
             each.row.id: directories.outermost(names.from_text(each.row.relpath))
             for each in self.wrong
@@ -183,7 +186,7 @@ class RowComparison:
             )
 
 
-def _compare_row(storage: str, row: FileRow) -> tuple[FileStatus | None, str]:
+def _compare_row(storage: Tree, row: FileRow) -> tuple[FileStatus | None, str]:
     """Return what a row becomes, by what storage has under its name, and why.
 
     Raises
@@ -194,12 +197,12 @@ def _compare_row(storage: str, row: FileRow) -> tuple[FileStatus | None, str]:
         This file cannot.
     """
     try:
-        status = os.lstat(names.below(storage, names.rel_of(row)))
-    except (FileNotFoundError, NotADirectoryError):
-        return FileStatus.MISSING, "is not in storage"
+        status = storage.entry(names.rel_of(row)).certain_status()
     except OSError as error:
-        faults.raise_if_general(error, storage)
+        faults.raise_if_general(error, storage.path)
         raise
+    if status is None:
+        return FileStatus.MISSING, "is not in storage"
     if not stat.S_ISREG(status.st_mode):
         return FileStatus.CORRUPT, "is no regular file in storage"
     if status.st_size != row.size_bytes:

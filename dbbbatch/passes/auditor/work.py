@@ -145,14 +145,14 @@ def _forget_what_left(context: PassContext, finder: Finder) -> None:
     """Forget what a finder remembers about files that somebody took out of its source."""
     if finder.search != "scan" or not os.path.isdir(finder.source):
         return
-    site = context.settings.site.name
+    site, source = context.settings.site.name, context.roots.tree(finder.source)
     for why in (WhyRemembered.DUPLICATE, WhyRemembered.FAILED):
         remembered = partial(Remembered.all_with, site, finder.name, why, _REMEMBERED_PAGE)
         for page in connect.pages(remembered, ("", ""), "relpath", "filename"):
+            source.forget()
             gone = [
                 (row.relpath, row.filename)
                 for row in page
-                if not names.fault(row)
-                and not place.is_there(names.below(finder.source, names.rel_of(row)))
+                if not names.fault(row) and not place.is_there(source.entry(names.rel_of(row)))
             ]
             connect.write(Remembered.drop, site, finder.name, gone)

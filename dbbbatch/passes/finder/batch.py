@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -69,8 +70,9 @@ class FinderBatch:
 
     def read(self, reader: Executor, overlap: Callable[[str], str]) -> None:
         """Let another thread, which does not use the database, read and examine the files."""
+        self._area.forget()
         self._leave_unmounted_directories()
-        known = connect.read(File.known, self._area.storage, [each.name for each in self._files])
+        known = connect.read(File.known, self._section.storage, [each.name for each in self._files])
         files = [each._replace(known=known.get(each.name)) for each in self._files]
         examiner = Examiner(self._area, overlap)
         jobs = useful_threads(files, self._section.jobs)
@@ -83,11 +85,11 @@ class FinderBatch:
         if not (away := {top for top in tops.values() if top}):
             return
         top = min(away)
-        where = names.printable(os.path.join(self._area.storage, top))
+        where = names.printable(os.path.join(self._section.storage, top))
         self.trouble = TryLater(
             f"{where}: not there or empty, though the table has files in it; that looks unmounted, "
             f"and what is to go there waits ({if_it_is_lost(self._section, top)})",
-            key=f"parts of {key_of_missing(self._area.storage)}",
+            key=f"parts of {key_of_missing(self._section.storage)}",
         )
         self._settled = {name for name, top in tops.items() if top}
         self._files = [each for each in self._files if each.name not in self._settled]
@@ -142,15 +144,32 @@ class FinderBatch:
 
     def _keeps_out(self, file: Incoming, error: OSError) -> str:
         """Return the directory of storage that keeps a file out, if it is not the file itself."""
+        storage, relpath = self._area.storage, file.destination.relpath
         if isinstance(error, place.ModeError):
-            return self._area.storage
+            return storage.path
+        if error.errno == errno.ENOTDIR:
+            return self._link_on_the_way(relpath)
         if error.errno not in faults.NO_PERMISSION:
             return ""
-        directory = os.path.dirname(file.destination)
-        while not os.path.isdir(directory) and directory != self._area.storage:
-            directory = os.path.dirname(directory)
-        writable = os.access(directory, os.W_OK | os.X_OK)
-        return "" if writable and not isinstance(error, place.WriteError) else directory
+        while relpath:
+            with suppress(OSError):
+                storage.directory(relpath)
+                break
+            relpath = names.split(relpath)[0]
+        directory = storage.directory(relpath)
+        writable = os.access(".", os.W_OK | os.X_OK, dir_fd=directory.fd)
+        if writable and not isinstance(error, place.WriteError):
+            return ""
+        return os.path.join(storage.path, relpath) if relpath else storage.path
+
+    def _link_on_the_way(self, relpath: str) -> str:
+        """Return the path of the first part of a directory of storage that is a link, or ''."""
+        storage = self._area.storage
+        with suppress(OSError):
+            found = storage.obstacle(relpath)
+            if found is not None and stat.S_ISLNK(found[1].st_mode):
+                return os.path.join(storage.path, found[0])
+        return ""
 
     def _has_invalid_name(self, file: Incoming, error: OSError) -> bool:
         """Return whether storage cannot have a file of this name, which lasts.
@@ -161,17 +180,17 @@ class FinderBatch:
             return False
         if error.errno == errno.ENOTDIR:
             with suppress(OSError):
-                return bool(detour(self._area.storage, names.split(file.rel)[0]))
+                return bool(detour(self._area.storage, file.destination.relpath))
             return False
         paths = (error.filename, error.filename2)
-        return any(str(path).startswith(f"{self._area.storage}/") for path in paths if path)
+        return any(str(path).startswith(f"{self._section.storage}/") for path in paths if path)
 
     def _adopt(self, orphans: Sequence[Incoming]) -> list[Incoming]:
         """Record what storage has; return those whose stored file was still there."""
         found, in_storage = [], []
         for orphan in orphans:
             try:
-                status = os.lstat(orphan.destination)
+                status = orphan.destination.lstat()
             except OSError as error:
                 self._put_off([orphan.failed(error)])
                 continue
@@ -222,8 +241,7 @@ class FinderBatch:
         algorithm = self._area.algorithms[0]
         digest = file.sums.get(algorithm)
         stored_as = checksum.format(algorithm, digest) if digest else None
-        source = self._job.context.roots.tree(self._section.source).entry(file.rel)
-        self._rejected.append((file, Rejected(source, status, stored_as, reason)))
+        self._rejected.append((file, Rejected(file.source, status, stored_as, reason)))
 
     def _fail(self, file: Incoming, message: str) -> None:
         """Count a try that went wrong; after the last one the file is quarantined."""
@@ -293,6 +311,6 @@ def _status_of_source(file: Incoming) -> os.stat_result | None:
     if file.status is not NOT_READ:
         return file.status
     try:
-        return os.lstat(file.source)
+        return file.source.lstat()
     except OSError:
         return None

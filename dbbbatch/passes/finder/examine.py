@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dbbbatch.areas.storage.incoming import Decision, Fate, Incoming, decide
 from dbbbatch.areas.storage.mounted import StorageArea, needs_copy
 from dbbbatch.errors import Interrupted
-from dbbbatch.files import checksum, faults, identity, names, place
+from dbbbatch.files import checksum, faults, identity, place
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import kind
+from dbbbatch.files.tree import Entry, Naming
 
 #: The bits of a mode by which others than its owner may write to a file.
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -56,14 +57,14 @@ class Examiner:
             return file
         except OSError as error:
             writing = isinstance(error, place.WriteError)
-            where = self._area.storage if writing else file.source
+            where = self._area.section.storage if writing else file.source.path
             faults.raise_if_general(error, where, writing=writing)
             return file.failed(error)
 
     def _examine_one(self, file: Incoming) -> Incoming:
-        there = _status_of(file.destination)
-        if why := self._overlap(names.split(file.rel)[0]):
+        if why := self._overlap(file.source.relpath):
             return file.decided(Fate.SAME_FILE, why)
+        there = _status_of(file.destination)
         if file.known is None and there is None:
             return self._prepare(file).decided(Fate.ARRIVES)
         if there is not None and identity.may_be_same_file(file.source, file.destination):
@@ -93,7 +94,7 @@ class Examiner:
             before = os.fstat(descriptor)
             sums = checksum.stream(descriptor, algorithms)
             status = os.fstat(descriptor)
-            checksum.same(before, status, file.source)
+            checksum.same(before, status, file.source.path)
         finally:
             os.close(descriptor)
         return file._replace(sums=sums, status=status), bool(digest) and sums[algorithm] == digest
@@ -109,11 +110,11 @@ class Examiner:
             if not must_be_copied and self._is_ours_alone(status):
                 sums = checksum.stream(descriptor, area.algorithms)
                 before, status = status, os.fstat(descriptor)
-                checksum.same(before, status, file.source)
+                checksum.same(before, status, file.source.path)
                 if self._set_mode_and_group(descriptor, status):
                     if status.st_mode & _BY_OTHERS:
                         # Only from now on nobody else can open it for writing.
-                        checksum.require_closed(descriptor, file.source)
+                        checksum.require_closed(descriptor, file.source.path)
                     return file._replace(sums=sums, status=status)
             if not self._needs_copy:
                 # The batch as a whole was expected to be renamed.
@@ -151,7 +152,7 @@ class Examiner:
 
     def _make_directory(self, file: Incoming) -> tuple[int, bool]:
         """Make a file's directory in storage; return its device, and whether files are copied."""
-        relpath = names.split(file.rel)[0]
+        relpath = file.destination.relpath
         if relpath not in self._made:
             try:
                 place.make_directories(
@@ -166,10 +167,7 @@ class Examiner:
                     raise
                 raise place.WriteError(error.errno, error.strerror, error.filename) from None
             try:
-                here, there = (
-                    os.stat(os.path.dirname(path)).st_dev
-                    for path in (file.source, file.destination)
-                )
+                here, there = map(_device_of, (file.source, file.destination))
             except OSError as error:
                 # It was there a moment ago: that says nothing of the file's name.
                 raise type(error)(error.errno, error.strerror) from None
@@ -178,12 +176,12 @@ class Examiner:
 
     def _compare_with_storage(self, file: Incoming) -> Decision:
         """Compare a file with one that storage has under its name, unknown to the table."""
-        directory, filename = os.path.split(file.destination)
+        storage = file.destination.tree
         # A file system that ignores the case of letters answers to names that it does not have.
-        if filename not in os.listdir(directory):
+        if file.destination.name not in storage.names(file.destination.relpath):
             return Decision(Fate.CONFLICT, "storage takes its name for that of another file")
         # Another one shows names in one case: only the row could tell whose file it is.
-        if _folds(self._area.storage, file.rel):
+        if _folds(file.destination):
             return Decision(
                 Fate.CONFLICT,
                 "storage has a file of this name, which the table does not know, and does not tell "
@@ -204,23 +202,28 @@ class Examiner:
         return Decision(Fate.ORPHAN)
 
 
-def _status_of(path: str) -> os.stat_result | None:
+def _status_of(file: Entry) -> os.stat_result | None:
     try:
-        return os.lstat(path)
+        return file.lstat()
     except FileNotFoundError:
         return None
     except NotADirectoryError:
         raise NotADirectoryError(
-            errno.ENOTDIR, "storage has a file where this one needs a directory", path
+            errno.ENOTDIR, "storage has a file where this one needs a directory", file.path
         ) from None
 
 
-def _folds(root: str, rel: str) -> bool:
+def _device_of(file: Entry) -> int:
+    """Return the file system of the directory of a file."""
+    directory = file.where()
+    with Naming(file):
+        return os.fstat(directory.fd).st_dev
+
+
+def _folds(file: Entry) -> bool:
     """Return whether a path leads to the same file when upper and lower case are exchanged."""
-    other = rel.swapcase()
+    other = file.tree.entry(file.rel.swapcase())
     try:
-        return other != rel and os.path.samestat(
-            os.lstat(os.path.join(root, rel)), os.lstat(os.path.join(root, other))
-        )
+        return other != file and os.path.samestat(file.lstat(), other.lstat())
     except OSError:
         return False

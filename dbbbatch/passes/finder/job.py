@@ -81,6 +81,10 @@ class FinderJob(Job):
                 "; files wait: mount it so that permissions can be set, and see to `file_mode`, "
                 "`dir_mode` and `group`"
             )
+        elif isinstance(error, NotADirectoryError):
+            advice = (
+                ": a link is no directory of storage; files wait: put a directory there, or a mount"
+            )
         else:
             advice = ": this user cannot store files there; they wait, so see to its owner and mode"
         self.context.warn_of("forbidden", directory, f"{error.strerror}{advice}")

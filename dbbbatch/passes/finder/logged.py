@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -134,6 +133,7 @@ class LoggedFiles:
         damage: Sequence[RememberedFile] = (),
         also: Callable[[int], None] = lambda dealt: None,
     ) -> bool:
+        self._area.forget()
         files = self._known_files(named)
         reads = list(
             takewhile(
@@ -217,7 +217,7 @@ class LoggedFiles:
         """Read a file unless the table has it as it is now (DUPLICATE); to be recorded: ORPHAN."""
         known = file.known
         try:
-            status = os.lstat(file.destination)
+            status = file.destination.lstat()
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(0, f"it is {kind(status.st_mode)}")
             if known is not None and known.status == FileStatus.ARRIVING:
@@ -233,7 +233,7 @@ class LoggedFiles:
         except Interrupted:
             return file
         except OSError as error:
-            faults.raise_if_general(error, file.destination)
+            faults.raise_if_general(error, file.destination.path)
             return file.failed(error)
         return file._replace(sums=sums, status=status).decided(Fate.ORPHAN)
 

@@ -69,7 +69,7 @@ class _ScanJob(FinderJob):
                 raise
             trouble = trouble or batch.trouble
         place.remove_empty_directories(
-            self.section.source, self.section.expiration, may_go=self._may_go
+            self.area.source, self.section.expiration, may_go=self._may_go
         )
         self.note_waiting()
         if trouble:
@@ -91,6 +91,7 @@ class _ScanJob(FinderJob):
                 break
 
     def due(self) -> bool:
+        self.area.forget()
         return any(
             not checksum.is_being_written(each.source)
             for found in self._batches()
@@ -157,8 +158,7 @@ class _ScanJob(FinderJob):
                 odd(found.rel, "has the name by which storage is known (`sentinel`)")
             return found.rel != section.sentinel and self.context.matches(found.rel)
 
-        source = self.context.roots.tree(section.source)
-        found = scan(source, section.exclude, section.settle, odd=odd)
+        found = scan(self.area.source, section.exclude, section.settle, odd=odd)
         return filter(is_to_be_stored, found)
 
     def _due_of(

@@ -7,6 +7,7 @@ import pytest
 
 from dbbbatch.areas.storage.missing import MissingDirectories, if_it_is_lost
 from dbbbatch.database.models.file import File
+from dbbbatch.files.tree import Tree
 from tests.support.finding import Finding
 
 
@@ -28,7 +29,7 @@ def test_outermost_bare_directory_with_more_than_a_few_files_looks_unmounted(fin
         shutil.rmtree(finding.storage / directory)
     (finding.storage / "disk").mkdir()
     with finding.database():
-        bare = MissingDirectories(str(finding.storage))
+        bare = MissingDirectories(Tree(str(finding.storage)))
         assert bare.unmounted("disk/night") == "disk"
         assert bare.unmounted("disk/another/night") == "disk"
         assert bare.unmounted("few/night") == ""
@@ -41,8 +42,10 @@ def test_directory_that_holds_something_is_mounted(finding):
     shutil.rmtree(finding.storage / "disk/night")
     (finding.storage / "disk/stray").touch()
     with finding.database():
-        assert MissingDirectories(str(finding.storage)).unmounted("disk/night") == "disk/night"
-        assert MissingDirectories(str(finding.storage)).unmounted("disk") == ""
+        assert (
+            MissingDirectories(Tree(str(finding.storage))).unmounted("disk/night") == "disk/night"
+        )
+        assert MissingDirectories(Tree(str(finding.storage))).unmounted("disk") == ""
 
 
 def test_files_below_a_directory_are_its_own_and_those_of_its_directories(finding):

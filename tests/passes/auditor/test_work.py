@@ -15,6 +15,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.files import checksum, place, temporary
 from dbbbatch.files.roots import Roots
+from dbbbatch.files.tree import Entry
 from dbbbatch.passes import context, runner
 from dbbbatch.passes.auditor import content, orphans, rows
 from dbbbatch.passes.auditor.rows import RowComparison
@@ -630,14 +631,14 @@ class TestMeanwhile:
 def test_file_that_cannot_be_looked_at_is_said_and_not_marked(finding, monkeypatch, capsys, status):
     fill(finding, a=20)
     finding.change_rows("UPDATE file SET status = ? WHERE filename = '0'", [status])
-    real = os.lstat
+    real = Entry.lstat
 
-    def lstat(path, *more, **keys):
-        if str(path).endswith("a/0"):
+    def lstat(file):
+        if file.rel == "a/0":
             raise OSError(5, "Input/output error")
-        return real(path, *more, **keys)
+        return real(file)
 
-    monkeypatch.setattr(os, "lstat", lstat)
+    monkeypatch.setattr(Entry, "lstat", lstat)
     assert inside(finding, share=0) == 1
     assert finding.counts()["failed"] == 1
     assert "a/0: cannot be looked at: Input/output error" in capsys.readouterr().err

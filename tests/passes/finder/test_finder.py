@@ -6,7 +6,6 @@ import re
 import socket
 import stat
 import time
-from functools import partial
 
 import pytest
 
@@ -14,6 +13,7 @@ from dbbbatch.areas.storage import store as storing
 from dbbbatch.database import connect
 from dbbbatch.files import checksum, names, place
 from dbbbatch.files.identity import Version
+from dbbbatch.files.tree import Entry
 from dbbbatch.passes.finder import examine
 from dbbbatch.passes.finder.scan import FinderWork
 from tests.support.disks import path_of
@@ -224,13 +224,18 @@ class TestStoring:
             finding.put(name, bytes(size))
         source = finding.put("a", bytes(size))
 
-        def refused(path, *more, real, **keywords):
-            if path == str(source):
-                raise PermissionError(1, "Operation not permitted")
-            real(path, *more, **keywords)
+        def refusing(name):
+            real = getattr(Entry, name)
 
-        monkeypatch.setattr(os, "unlink", partial(refused, real=os.unlink))
-        monkeypatch.setattr(place, "place", partial(refused, real=place.place))
+            def refused(file, *more):
+                if file.path == str(source):
+                    raise PermissionError(1, "Operation not permitted")
+                real(file, *more)
+
+            monkeypatch.setattr(Entry, name, refused)
+
+        refusing("unlink")
+        refusing("move_to")
         finding.run()
         assert finding.run() == 0
         assert "cannot be removed" in capsys.readouterr().err
@@ -473,7 +478,7 @@ def unreadable(monkeypatch, name):
     """Make a file one that this user may not read, though the tests run as root."""
 
     def opened(path, *more, real=os.open, **keywords):
-        if str(path).endswith("/" + name):
+        if path_of(path, keywords).endswith("/" + name):
             raise PermissionError(13, "Permission denied")
         return real(path, *more, **keywords)
 
@@ -531,7 +536,7 @@ class TestAlreadyThere:
         finding.put("a")
 
         def compute(source, *more, real=checksum.compute):
-            if source == str(finding.storage / "a"):
+            if str(source) == str(finding.storage / "a"):
                 raise PermissionError(13, "Permission denied")
             return real(source, *more)
 
@@ -807,12 +812,12 @@ class TestTransient:
         TestAlreadyThere().stored(finding)
         finding.put("a", b"other")
 
-        def full(source, destination, real=place.place):
-            if destination.startswith(str(finding.quarantine)):
+        def full(source, destination, real=Entry.move_to):
+            if destination.path.startswith(str(finding.quarantine)):
                 raise OSError(28, "No space left on device")
             real(source, destination)
 
-        monkeypatch.setattr(place, "place", full)
+        monkeypatch.setattr(Entry, "move_to", full)
         assert finding.run() == 75
         assert tree(finding.source) == {"a": b"other"}
         assert finding.rows("SELECT * FROM quarantine") == []
@@ -854,15 +859,15 @@ class TestLookingOnly:
 
 def test_what_cannot_be_looked_at_where_it_was_just_placed_keeps_its_intent(either, monkeypatch):
     either.put("a")
-    real = place.place
+    real = Entry.move_to
 
     def placed(source, destination):
         real(source, destination)
-        if destination == str(either.storage / "a"):
-            os.rename(destination, either.storage / "hidden")
+        if destination.path == str(either.storage / "a"):
+            os.rename(destination.path, either.storage / "hidden")
 
     with monkeypatch.context() as patched:
-        patched.setattr(place, "place", placed)
+        patched.setattr(Entry, "move_to", placed)
         assert either.run() == 75
     assert either.rows() == [("", "a", "ARRIVING")]
     os.rename(either.storage / "hidden", either.storage / "a")

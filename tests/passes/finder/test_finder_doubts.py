@@ -21,12 +21,14 @@ from dbbbatch.database import bulk, connect
 from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.database.models.statuses import IngestStatus
 from dbbbatch.files import checksum, identity, mounts, place, temporary
-from dbbbatch.files.tree import Entry
+from dbbbatch.files import tree as tree_module
+from dbbbatch.files.tree import Entry, Tree
 from dbbbatch.passes import runner
 from dbbbatch.passes.auditor.work import AuditorWork
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.finder import batch
 from dbbbatch.passes.forget import forget
+from tests.support.disks import path_of
 from tests.support.finding import SENTINEL, Finding, tree
 from tests.support.scripts import TOP
 from tests.support.site import Site
@@ -305,7 +307,7 @@ def test_directory_of_storage_that_lost_a_few_files_takes_what_comes(finding):
 
 
 def refused(source, path, *more, real, **keywords):
-    if path == str(source):
+    if path_of(path, keywords) == str(source):
         raise PermissionError(1, "Operation not permitted")
     return real(path, *more, **keywords)
 
@@ -487,9 +489,9 @@ def record(finding, monkeypatch):
     """Record syncs, by device, transactions, by the statuses then, and unlinks, by path."""
     steps = []
 
-    def sync(path, real=place.sync_file_system):
-        steps.append(("sync", os.stat(path).st_dev))
-        real(path)
+    def sync(descriptor, real=tree_module.sync_everything):
+        steps.append(("sync", os.fstat(descriptor).st_dev))
+        real(descriptor)
 
     def write(function, *arguments, real=connect.write, **named):
         result = real(function, *arguments, **named)
@@ -498,17 +500,18 @@ def record(finding, monkeypatch):
         return result
 
     def unlink(path, real=os.unlink, **keywords):
-        steps.append(("unlink", str(path)))
+        steps.append(("unlink", path_of(path, keywords)))
         real(path, **keywords)
 
-    def placing(source, destination, real=place.place):
-        steps.append(("place", destination))
+    def moved(source, destination, real=Entry.move_to):
+        steps.append(("place", destination.path))
         real(source, destination)
 
-    monkeypatch.setattr(place, "sync_file_system", sync)
+    monkeypatch.setattr(tree_module, "sync_everything", sync)
+    monkeypatch.setattr(place, "sync_everything", sync)
     monkeypatch.setattr(connect, "write", write)
     monkeypatch.setattr(os, "unlink", unlink)
-    monkeypatch.setattr(place, "place", placing)
+    monkeypatch.setattr(Entry, "move_to", moved)
     return steps
 
 
@@ -517,6 +520,16 @@ def in_order(steps, *wanted):
     rest = iter(steps)
     for step in wanted:
         assert step in rest, f"{step} does not follow in {steps}"
+
+
+def removed_below(directory, steps):
+    """Return the one step that removed a file of a directory, which may have had a hidden name."""
+    (removed,) = [step for step in steps if step[0] == "unlink" and is_in(directory, step[1])]
+    return removed
+
+
+def is_in(directory, path):
+    return os.path.dirname(path) == str(directory)
 
 
 def device(path):
@@ -574,23 +587,23 @@ def test_quarantined_copy_is_durable_before_the_original_goes(apart, monkeypatch
     source = other_content(apart)
     steps = record(apart, monkeypatch)
     assert apart.run() == 1
-    in_order(steps, ("sync", device(apart.quarantine)), ("unlink", str(source)))
+    in_order(steps, ("sync", device(apart.quarantine)), removed_below(source.parent, steps))
 
 
 def test_quarantined_copy_of_a_killed_pass_is_durable_before_the_original_goes(apart, monkeypatch):
     source = other_content(apart)
 
-    def sync(path, real=place.sync_file_system):
-        if path == str(apart.quarantine):
+    def sync(root, rel="", real=Tree.sync_file_system):
+        if root.path == str(apart.quarantine):
             raise Killed
-        real(path)
+        real(root, rel)
 
     with monkeypatch.context() as patch:
-        patch.setattr(place, "sync_file_system", sync)
+        patch.setattr(Tree, "sync_file_system", sync)
         kill(apart)
     steps = record(apart, monkeypatch)
     apart.run()
-    in_order(steps, ("sync", device(apart.quarantine)), ("unlink", str(source)))
+    in_order(steps, ("sync", device(apart.quarantine)), removed_below(source.parent, steps))
     assert tree(apart.quarantine) == {"a": b"other"}
 
 
@@ -626,7 +639,7 @@ def test_file_that_was_written_to_and_had_both_its_names_when_killed_is_recorded
 
     def linked(file):
         path.write_bytes(b"data and more")
-        os.link(file.source, file.destination)
+        os.link(file.source.path, file.destination.path)
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -709,7 +722,7 @@ def test_copy_of_what_another_finder_stores_first_is_removed(apart, monkeypatch)
 
     def busy(area, files, real=storing._record_intents):
         row = FileRow("", "a", 4, "blake2b:00", 0, 0)
-        File.intend(area.storage, "other", [row])
+        File.intend(area.section.storage, "other", [row])
         return real(area, files)
 
     monkeypatch.setattr(storing, "_record_intents", busy)

@@ -82,7 +82,7 @@ def hashed(monkeypatch):
     paths = []
     real = checksum.compute
     monkeypatch.setattr(
-        checksum, "compute", lambda path, *more: paths.append(path) or real(path, *more)
+        checksum, "compute", lambda path, *more: paths.append(str(path)) or real(path, *more)
     )
     return paths
 
