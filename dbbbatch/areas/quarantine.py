@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dbbbatch.areas.reasons import REASON, is_reason_of, reason_beside, write_reason
@@ -24,7 +24,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.finder import Remembered
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.database.models.statuses import WhyRemembered
-from dbbbatch.files import checksum, faults, names, place, temporary
+from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.roots import Roots
 from dbbbatch.files.tree import Entry, Tree
@@ -194,6 +194,7 @@ class QuarantineArea:
             aside, source = self._aside(row), self._source_of(row)
             with _one_file(aside.path):
                 place.remove_temporary(aside, self._owner)
+                place.give_back(source, self._owner)
                 if _is_quarantined_file(aside, row):
                     there.append(row)
                 elif _is_put_back(aside, source) or place.is_there(source):
@@ -303,9 +304,8 @@ class QuarantineArea:
     def _remove_original(self, source: Entry, row: Quarantine) -> OSError | None:
         """Remove an original that is durable in quarantine, if it is still there under its name.
 
-        It gets a hidden name first: what was taken instead of it gets its own name back. Where it
-        cannot be removed, its copy is, and the error is returned: the original would come back as
-        one more version in each pass.
+        Where it cannot be removed, its copy is, and the error is returned: the original would come
+        back as one more version in each pass.
 
         Raises
         ------
@@ -313,24 +313,17 @@ class QuarantineArea:
             Both are as they were.
         """
         aside = self._aside(row)
-        hidden = source.beside(temporary.hidden_path("", "removing", self._owner, str(row.id)))
-        if not place.is_there(hidden):
-            if not _is_row_version(source, row):
-                return None
-            if os.path.samestat(source.lstat(), aside.lstat()):
-                source.move_to(aside)  # a second name of one file
-                return None
+        status = source.status()
+        if status is None or Version.of_file(status) != Version.of_row(row):
+            return None
+        if os.path.samestat(status, aside.lstat()):
+            source.move_to(aside)  # a second name of one file
+            return None
         try:
-            # Also where a killed pass had linked the hidden name and not yet unlinked the other.
-            with suppress(FileExistsError):
-                source.move_to(hidden)
-            if _is_row_version(hidden, row):
-                hidden.unlink()
-                return None
-            place.place_versioned(hidden, source)
+            place.remove_same(source, status, self._owner)
+        except (FileNotFoundError, checksum.Changed):
+            return None
         except OSError as error:
-            with suppress(FileNotFoundError, NotADirectoryError):
-                place.place_versioned(hidden, source)
             # A server may have removed it, and only its answer was lost.
             if _is_row_version(source, row):
                 aside.unlink()

@@ -1,7 +1,8 @@
 """Releasing a file from quarantine: it goes back to where it came from, for the next pass.
 
 intend   The row gets the path to which the file goes.
-act      Move the file there; across file systems copy it, sync, and remove the one in quarantine.
+act      Move the file there. Across file systems copy it, give the one in quarantine a hidden name,
+         and place the copy if that is what was copied; sync, and remove the hidden one.
 record   That it is back; a handoff sends it as if it were new. Its reason is removed.
 recover  Is the file, or a whole copy of it, at that path? Else it waits for the next release.
 """
@@ -120,13 +121,28 @@ class Releases:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            place.copy_into(aside, file, owner=_RELEASE)
-            file.tree.sync([file.relpath])
-            self._roots.require(file.tree.path)
-            aside.remove()  # a pass may have finished this
+            self._copy(aside, file)
         # Where it is not, the file is where recovery finds it, as soon as that is back.
         self._roots.require(file.tree.path)
         file.tree.sync([file.relpath])
+
+    def _copy(self, aside: Entry, file: Entry) -> None:
+        with checksum.opened(aside) as descriptor:
+            copied = os.fstat(descriptor)
+            place.copy_beside(descriptor, file, owner=_RELEASE)
+        copy = place.temporary_of(file, _RELEASE)
+        try:
+            place.sync_file(copy)
+            hidden = place.take(aside, _RELEASE)
+            checksum.same(copied, hidden.lstat(), aside.path)
+            copy.move_to(file)
+            file.tree.sync([file.relpath])
+            self._roots.require(file.tree.path)
+            hidden.remove()  # a pass may have finished this
+        except BaseException:
+            copy.remove()
+            place.give_back(aside, _RELEASE)
+            raise
 
     def record(self, row: Quarantine) -> None:
         """Record that a file is back where its row says that it goes."""
@@ -149,15 +165,13 @@ class Releases:
         if row.released_as is None:
             return ""
         aside, file = self._aside(row), self._released(row)
+        place.give_back(aside, _RELEASE)
         if place.is_there(aside):
-            if not _is_copied(aside, file):
+            if (found := _status_if_copied(aside, file)) is None:
                 return ""
-            if os.path.samestat(aside.lstat(), file.lstat()):
-                aside.move_to(file)  # a second link
-            else:
-                place.sync_file(file)
-                file.tree.sync([file.relpath])
-                aside.remove()
+            place.sync_file(file)
+            file.tree.sync([file.relpath])
+            place.remove_same(aside, found, _RELEASE)
         elif not (_is_back(file, row) or place.is_there(reason_beside(aside))):
             return ""  # nothing shows that the quarantine is mounted
         self.record(row)
@@ -259,15 +273,18 @@ def _remove_abandoned(file: Entry) -> None:
         hidden.remove()
 
 
-def _is_copied(aside: Entry, file: Entry) -> bool:
-    """Return whether a file in quarantine has a second link, or a whole copy, under a name."""
+def _status_if_copied(aside: Entry, file: Entry) -> os.stat_result | None:
+    """Return what is in quarantine, if it has a second link, or a whole copy, under a name."""
     try:
         one, other = aside.lstat(), file.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
     if one.st_size != other.st_size:
-        return False
-    return os.path.samestat(one, other) or checksum.compute(aside) == checksum.compute(file)
+        return None
+    if os.path.samestat(one, other):
+        return one
+    one, sums = checksum.read_file(aside, [checksum.DEFAULT])
+    return one if sums == checksum.compute(file) else None
 
 
 def _is_back(file: Entry, row: Quarantine) -> bool:

@@ -24,7 +24,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from dbbbatch.files import checksum, clock, names
-from dbbbatch.files.temporary import PROBE_PREFIX, is_temporary, probe_path, temporary_path
+from dbbbatch.files.temporary import (
+    PROBE_PREFIX,
+    hidden_path,
+    is_temporary,
+    probe_path,
+    temporary_path,
+)
 from dbbbatch.files.tree import (
     Entry,
     Naming,
@@ -269,6 +275,47 @@ def set_mtime(descriptor: int, mtime_ns: int) -> None:
 def remove_if_there(path: Where) -> None:
     """Remove a file, unless it, or its directory, is gone already."""
     at(path).remove()
+
+
+def take(file: Entry, owner: str = "") -> Entry:
+    """Give a file a hidden name, so that what is looked at next is what was taken; return that.
+
+    What a kill leaves under it gets its name back by `give_back`.
+    """
+    hidden = _taken(file, owner)
+    file.move_to(hidden)
+    return hidden
+
+
+def give_back(file: Entry, owner: str = "") -> None:
+    """Give a file that was taken its name back, or that of its next version, if there is one."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        place_versioned(_taken(file, owner), file)
+
+
+def remove_same(file: Entry, status: os.stat_result, owner: str = "") -> None:
+    """Remove a file, unless it was exchanged for another one since it was looked at.
+
+    Raises
+    ------
+    checksum.Changed
+        It was. The other one has the name, or that of its next version.
+    FileNotFoundError
+        It is gone.
+    OSError
+        It cannot be removed.
+    """
+    hidden = take(file, owner)
+    try:
+        checksum.same(status, hidden.lstat(), file.path)
+        hidden.unlink()
+    except OSError:
+        give_back(file, owner)
+        raise
+
+
+def _taken(file: Entry, owner: str) -> Entry:
+    return file.beside(os.path.basename(hidden_path("", "taken", owner, file.name)))
 
 
 def write_new(path: Where, text: str) -> None:

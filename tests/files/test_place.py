@@ -338,3 +338,53 @@ def test_is_there_does_not_take_what_cannot_be_seen_for_nothing(tmp_path, monkey
     monkeypatch.setattr(os, "stat", stat)
     with pytest.raises(OSError, match="Input/output"):
         place.is_there(str(path))
+
+
+class TestRemovingWhatWasLookedAt:
+    """Others may exchange the name of a file between a look and its removal."""
+
+    def test_a_file_is_removed(self, tmp_path):
+        (tmp_path / "a").write_text("ours")
+        with tree.Tree(str(tmp_path)) as root:
+            file = root.entry("a")
+            place.remove_same(file, file.lstat())
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.promise
+    def test_another_one_stays_under_its_name(self, tmp_path):
+        (tmp_path / "a").write_text("ours")
+        (tmp_path / "b").write_text("next")
+        with tree.Tree(str(tmp_path)) as root:
+            file = root.entry("a")
+            status = file.lstat()
+            os.rename(tmp_path / "b", tmp_path / "a")
+            with pytest.raises(checksum.Changed):
+                place.remove_same(file, status)
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "next"}
+
+    def test_one_that_cannot_be_removed_keeps_its_name(self, tmp_path, monkeypatch):
+        def refuse(entry):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        (tmp_path / "a").write_text("ours")
+        monkeypatch.setattr(tree.Entry, "unlink", refuse)
+        with tree.Tree(str(tmp_path)) as root:
+            file = root.entry("a")
+            status = file.lstat()
+            with pytest.raises(PermissionError):
+                place.remove_same(file, status)
+        assert os.listdir(tmp_path) == ["a"]
+
+    @pytest.mark.promise
+    @pytest.mark.parametrize("taken", [False, True])
+    def test_what_a_kill_left_hidden_gets_a_name_back(self, tmp_path, taken):
+        (tmp_path / "a").write_text("ours")
+        with tree.Tree(str(tmp_path)) as root:
+            file = root.entry("a")
+            place.take(file, "us")
+            if taken:
+                (tmp_path / "a").write_text("next")
+            for _ in range(2):
+                place.give_back(file, "us")
+        expected = {"a": "next", "a.~1~": "ours"} if taken else {"a": "ours"}
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == expected
