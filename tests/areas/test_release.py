@@ -6,9 +6,20 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dbbbatch.areas.release import Releases
+from dbbbatch.config.load import Settings
+from dbbbatch.database.models.quarantine import Quarantine
+from dbbbatch.errors import TryLater
+from dbbbatch.files import place
+from dbbbatch.files.roots import Roots
+from tests.support.disks import exchange
+from tests.support.finding import Finding
 from tests.support.handing import REFUSING, change, make_pass, rows, statuses
 from tests.support.scripts import Ran
 from tests.support.site import Site, tree
@@ -251,3 +262,33 @@ def test_a_dry_run_releases_nothing(site: Site) -> None:
     ran = site.run("dbb", "quarantine", "release", "handoff.latiss", "--match", "*", "--dry-run")
     assert f"{site.quarantine}/c" in ran.out.splitlines()
     assert set(tree(site.quarantine)) == {"a/b", "a/b.reason", "c", "c.reason"}
+
+
+@pytest.mark.promise
+def test_a_file_whose_name_is_exchanged_while_another_one_is_copied_stays(
+    settings: Settings, tmp_path: Path, other_file_system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = Finding(settings, tmp_path, other_file_system)
+    finding.put("a", b"one", finding.storage)
+    finding.put("a", b"ours")
+    assert finding.run() == 1
+    aside, theirs = finding.quarantine / "a", finding.quarantine.with_name("theirs")
+    theirs.write_bytes(b"their file")
+    exchange(aside, theirs)
+
+    def copy_beside(*arguments: Any, real: Any = place.copy_beside, **more: Any) -> Any:
+        sums = real(*arguments, **more)
+        exchange(aside, theirs)
+        return sums
+
+    with finding.database(), closing(Roots()) as roots:
+        releases, row = Releases(finding.finder, roots), Quarantine.get()
+        with monkeypatch.context() as patched:
+            patched.setattr(place, "copy_beside", copy_beside)
+            with pytest.raises(TryLater, match="changed"):
+                releases.release(row)
+        assert (aside.read_bytes(), theirs.read_bytes()) == (b"ours", b"their file")
+        assert tree(finding.source) == {}
+        releases.release(row)
+    assert tree(finding.source) == {"a": b"ours"}
+    assert tree(finding.quarantine) == {}
