@@ -86,7 +86,13 @@ class Releases:
                     )
                 return file.path
             self.intend(row, file)
-            self.act(row, file)
+            try:
+                self.act(row, file)
+            except FileExistsError:
+                # Perhaps by an earlier release, which could not look into the directory again.
+                if self.recover(row):
+                    return file.path
+                raise
         except FileExistsError:
             connect.write(row.releasing, None)
             raise UsageError(f"{shown}: another file has this name; move it away first") from None
