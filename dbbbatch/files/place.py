@@ -278,7 +278,7 @@ def remove_if_there(path: Where) -> None:
 
 
 def take(file: Entry, owner: str = "") -> Entry:
-    """Give a file a hidden name, so that what is looked at next is what was taken; return that.
+    """Rename a file to a hidden name, and return that: what is looked at next is what was taken.
 
     What a kill leaves under it gets its name back by `give_back`.
     """
@@ -288,7 +288,7 @@ def take(file: Entry, owner: str = "") -> Entry:
 
 
 def give_back(file: Entry, owner: str = "") -> None:
-    """Give a file that was taken its name back, or that of its next version, if there is one."""
+    """Rename a file that was taken back, or to its next version; do nothing if there is none."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         place_versioned(_taken(file, owner), file)
 
