@@ -210,7 +210,7 @@ class Forgetting:
         except FileNotFoundError:
             return None, ""
         except NotADirectoryError:
-            why = scan.detour(storage.path, names.split(self._rel)[0])
+            why = scan.detour(storage, names.split(self._rel)[0])
             return None, f"{why}, so that what is there is not part of storage" if why else ""
         except OSError as error:
             later = TryLater if faults.affects_every_file(error) else NotNow
