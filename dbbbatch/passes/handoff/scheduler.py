@@ -148,10 +148,10 @@ class Scheduler:
         try:
             while (action := next_action(self._state())) is not Action.END:
                 steps[action]()
-                for recording in self._streams.to_record():
-                    self._delivery.record_read(recording.result)
-                    recording.done.set_result(None)
+                self._record_read()
                 for result in self._streams.finished():
+                    # What was read is recorded before what came of it.
+                    self._record_read()
                     self._settle(result)
             if done := self._streams.cleaned():
                 connect.write(TransferBatch.done, done)
@@ -301,6 +301,12 @@ class Scheduler:
         if self.context.out_of_time:
             return []
         return [item for item in found if isinstance(item, Prepared)]
+
+    def _record_read(self) -> None:
+        """Record what was read for batches under way, which wait for that before they place it."""
+        for recording in self._streams.to_record():
+            self._delivery.record_read(recording.result)
+            recording.done.set_result(None)
 
     def _settle(self, result: TransferResult) -> None:
         """Record what came of a batch, move delivered originals on, and note what follows."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +175,29 @@ def test_what_was_read_is_not_recorded_and_nothing_is_placed(
     assert make_pass(site) == 0
     assert set(tree(site.far_buffer)) == set(tree(site.holding)) == {"a/1", "a/2"}
     assert list(site.staging.iterdir()) == []
+
+
+def test_what_was_read_is_recorded_before_what_came_of_it(
+    site: Site, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One file is there already, and the other does not arrive: nothing is placed, so the batch
+    # does not wait for the record of what was read.
+    real = streams.Streams.finished
+
+    def finished(self: Any) -> Any:
+        wait(self._batches)
+        return real(self)
+
+    monkeypatch.setattr(streams.Streams, "finished", finished)
+    tar = shutil.which("tar")
+    program("tar", f'case $* in *{site.staging}/*) cat >/dev/null;; *) exec {tar} "$@";; esac')
+    site.put_all(["a/1", "a/2"])
+    site.put("a/1", b"a/1", site.far_buffer)
+    make_pass(site)
+    assert statuses(site) == {"a/1": "HELD", "a/2": "FOUND"}
+    assert rows(site, "checksum", "transfer_attempt") == [None] * len(
+        rows(site, "batch_id", "transfer_attempt")
+    )
 
 
 def test_batches_grow_while_they_are_quick(site: Site) -> None:
