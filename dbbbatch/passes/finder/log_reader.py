@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from itertools import islice
 from typing import NamedTuple
 
@@ -153,25 +154,19 @@ class LogReader:
 
     def _may_name_files(self, lines: list[str]) -> bool:
         """Return whether lines that are not understood may be about files of storage."""
-        storage = self._section.storage
-        tops = {storage, os.path.join(storage, self._prefix.lstrip("/"))}
 
         def is_there(rel: str) -> bool:
-            return any(os.path.isfile(os.path.join(top, rel)) for top in tops)
+            below = rsync_log.normal(names.join(self._prefix, rel))
+            found = map(self._look, dict.fromkeys((rel, below)))
+            return any(status is not None and stat.S_ISREG(status.st_mode) for status in found)
 
         return any(rsync_log.may_name(line, is_there) for line in lines)
 
     def _named(self, entry: rsync_log.LogLine) -> str:
         """Return the path of a line; of several ways to read it, the one that storage confirms."""
 
-        def look(rel: str) -> os.stat_result | None:
-            if rsync_log.inside(self._section.storage, rel):
-                with contextlib.suppress(OSError):
-                    return os.lstat(os.path.join(self._section.storage, rel))
-            return None
-
         def evidence(way: tuple[str, str]) -> int:
-            link, other = map(look, way)
+            link, other = map(self._look, way)
             if link is None:
                 return 0
             return 2 if other is not None and os.path.samestat(link, other) else 1
@@ -180,6 +175,14 @@ class LogReader:
             return self._rel(entry.name or "")
         ways = [(self._rel(name), self._rel(other)) for name, other in entry.ways]
         return max(ways, key=evidence)[0]
+
+    def _look(self, rel: str) -> os.stat_result | None:
+        """Return what storage has under a name of a log; `None` if nothing can be seen there."""
+        relpath, filename = names.split(rel)
+        with contextlib.suppress(OSError):
+            directory = rsync_log.scan_directory(self._section.storage, relpath)
+            return self._job.area.storage.entry(names.join(directory, filename)).status()
+        return None
 
     def _rel(self, name: str) -> str:
         """Return a logged name relative to storage; one that leads out of it still does."""

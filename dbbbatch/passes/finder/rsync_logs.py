@@ -264,7 +264,7 @@ class _LogsJob(FinderJob):
         if connect.read(Remembered.awaits, self.site, self.section.name, log.key):
             return
         try:
-            place.touch(log.path + suffix)
+            place.touch(self.area.source.at(log.path + suffix))
         except OSError as error:
             self.note_failed(
                 log.path + suffix,

@@ -1195,6 +1195,17 @@ class TestDoneMarks:
         assert len(logs.rows()) == 3
         assert Path(f"{path}.done").exists()
 
+    @pytest.mark.promise
+    def test_no_mark_is_written_through_a_link(self, settings, tmp_path, capsys):
+        logs = Logs(settings, tmp_path, done_suffix=".done")
+        logs.store("a")
+        day = logs.log("a").parent
+        outside = day.rename(tmp_path / "outside")
+        day.symlink_to(outside)
+        assert logs.run() == 1
+        assert os.listdir(outside) == ["rsync.log"]
+        assert "rsync.log.done: cannot be written: Not a directory" in capsys.readouterr().err
+
     def test_mark_that_cannot_be_written_is_called_that(
         self, settings, tmp_path, monkeypatch, capsys
     ):
