@@ -106,7 +106,7 @@ class Releases:
     def intend(self, row: Quarantine, file: Entry) -> None:
         """Record where a file goes, if it is in quarantine, or there already."""
         if place.is_there(self._aside(row)):
-            if why := scan.detour(file.tree.path, file.relpath):
+            if why := scan.detour(file.tree, file.relpath):
                 raise UsageError(
                     f"{names.printable(file.path)}: {why}, and no pass would enter it: use --as-new"
                 )

@@ -79,7 +79,7 @@ class Resending:
                 return f"{shown}: is not there"
             if buffers.why_gone(held, row) and not buffers.with_new_inode(held, row):
                 return f"{shown}: is not the file that was delivered, by its size, time or content"
-            if why := scan.detour(self._section.buffer, file.relpath):
+            if why := scan.detour(self._buffer, file.relpath):
                 return f"{goes_to}: {why}, and no pass would enter it"
             if (there := file.status()) and not os.path.samestat(here, there):
                 return (

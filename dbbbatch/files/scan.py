@@ -148,14 +148,11 @@ def _is_excluded(rel: str, exclude: Sequence[re.Pattern[str]]) -> bool:
     return bool(exclude) and any(pattern.search(rel) for pattern in exclude)
 
 
-def detour(root: str | Tree, relpath: str) -> str:
+def detour(root: Tree, relpath: str) -> str:
     """Return which part of a relative path below `root` is not a real directory; '' if all are.
 
     A scan enters real directories only, and this asks whether they still are.
     """
-    if not isinstance(root, Tree):
-        with Tree(root) as opened:
-            return detour(opened, relpath)
     if (found := root.obstacle(relpath)) is None:
         return ""
     mode = found[1].st_mode
