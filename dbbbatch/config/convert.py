@@ -322,6 +322,11 @@ class _File:
             far[key.removeprefix("endpoint.")] = self._values.pop(key)
         if "remote" in far and "BatchMode" in far["remote"]:
             self._note("endpoint.commands.remote", "ssh must not ask: BatchMode is set")
+        if "transfer" in far:
+            self._note(
+                "endpoint.commands.transfer",
+                "is kept; without it the built-in stream sends the files, through one connection",
+            )
         self._add(near, "quarantine", _beside(near.get("buffer"), "quarantine"))
         if "staging" not in far:
             self._add(far, "staging", _beside(far.get("buffer"), "staging"))

@@ -134,6 +134,7 @@ def test_a_handoff(tmp_path: Path) -> None:
     assert [line.partition(": ")[0] for line in notes(ran)] == [
         "database.engine",
         "endpoint.commands.remote",
+        "endpoint.commands.transfer",
         "quarantine = /arc/quarantine",
         "database.echo",
         "general.chunk_size",
