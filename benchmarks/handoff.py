@@ -480,7 +480,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--transfer",
         action="append",
         choices=("rsync", "stream"),
-        help="how dbb-handoff sends: by rsync, or by itself (default: rsync)",
+        help="how dbb-handoff sends: by rsync, or by itself (default: both)",
     )
     parser.add_argument(
         "--side", action="append", metavar="WORD", help="only sides that have it in their name"
@@ -490,7 +490,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     """Print a table for each part."""
     given = measure.arguments(__doc__, PARTS, add_arguments)
-    given.transfer = given.transfer or ["rsync"]
+    given.transfer = given.transfer or ["stream", "rsync"]
     from tests.support import ssh
 
     if what := ssh.missing():
