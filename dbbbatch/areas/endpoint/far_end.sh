@@ -131,7 +131,7 @@ op_begin() {
 # Keep the data of the request under the name $1.
 op_put() {
     to=$work/$1
-    rm -f -- "$to"
+    { [ ! -e "$to" ] && [ ! -L "$to" ]; } || rm -f -- "$to"
     dd bs=65536 iflag=fullblock,count_bytes count="$bytes" of="$to" 2>/dev/null ||
         fail "$to cannot be written; is the disk full?"
 }
@@ -321,6 +321,7 @@ there() {
                 above=${above%/*}
             done
         done 3>>"$there"' sh "$work/there" || return
+    [ -s "$work/there" ] || return 0
     limited xargs -0 -r sh -c 'for f do printf "E%s\0" "$f" || exit; done' sh <"$work/there" &&
         answer xargs -0 -r "$sum" -z -- <"$work/there"
 }
@@ -543,9 +544,14 @@ op_clean() {
     [ ! -e "$buffer/.dbb~$attempt" ] || rm -f -- "$buffer/.dbb~$attempt"
     cd "$staging" || return
     for each in "$attempt" "$attempt.r"; do
-        [ ! -d "$each" ] || { limited rm -rf -- "$each.x" && mv -T -- "$each" "$each.x"; } || return
-        [ ! -d "$each.x" ] || limited rm -rf -- "$each.x" || return
+        [ ! -d "$each" ] || { cleared "$each.x" && mv -T -- "$each" "$each.x"; } || return
+        cleared "$each.x" || return
     done
+}
+
+# Remove a directory if there is one: most often there is none.
+cleared() {
+    { [ ! -e "$1" ] && [ ! -L "$1" ]; } || limited rm -rf -- "$1"
 }
 
 # End what a failed or killed transfer left running here: its command line has a path in the attempt,
