@@ -297,18 +297,29 @@ def _copy(area: StorageArea, file: Incoming) -> None:
 
 
 def _as_placed(file: Incoming) -> Incoming:
-    """Return a file as it is in storage; if it was written to since it was read, read it again."""
+    """Return a file as it is in storage; if it was written to since it was read, read it again.
+
+    Somebody else's file that had its name when it was renamed, or a link, goes back to the source:
+    its owner could change it in storage. The next scan finds it.
+    """
     # It is there, or was a moment ago: its intent stays, and recovery looks for it.
     with faults.as_try_later(file.destination.path):
-        version = Version.of_file(file.destination.lstat())
+        status = file.destination.lstat()
+    version, read = Version.of_file(status), file.status
     if file.copied:
         return file._replace(placed=version)
-    return file if version == Version.of_file(file.status) else _read_again(file, list(file.sums))
+    if status.st_uid != read.st_uid or not stat.S_ISREG(status.st_mode):
+        place.place_versioned(file.destination, file.source)
+        why = "another file got its name after it was read"
+        raise checksum.Changed(errno.EAGAIN, why, file.source.path)
+    return file if version == Version.of_file(read) else _read_again(file, list(file.sums))
 
 
 def _read_again(file: Incoming, algorithms: Sequence[str]) -> Incoming:
     """Read a file in storage, to be recorded as what it is now; move it back if that fails."""
     try:
+        # Its writer may have replaced it, by a file with other permissions.
+        place.mask(file.destination, file.destination.lstat())
         sums = checksum.compute(file.destination, algorithms)
     except OSError:
         # Its writer may have made the next version by now.

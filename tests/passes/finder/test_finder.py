@@ -288,6 +288,23 @@ class TestNotYet:
             (13, f"blake2b:{digest}", "STORED")
         ]
 
+    def test_file_that_is_replaced_between_reading_and_placing_is_stored_for_nobody_to_write(
+        self, finding, monkeypatch
+    ):
+        finding.put("a")
+        other = finding.put("other", b"the next version", finding.quarantine)
+        other.chmod(0o666)
+
+        def intend(*arguments, real=storing.intend):
+            other.rename(finding.source / "a")
+            return real(*arguments)
+
+        monkeypatch.setattr(storing, "intend", intend)
+        assert finding.run() == 0
+        assert tree(finding.storage) == {"a": b"the next version"}
+        assert finding.rows() == [("", "a", "STORED")]
+        assert (finding.storage / "a").stat().st_mode & 0o022 == 0
+
     @pytest.mark.promise
     def test_file_still_written_to_gives_way_to_the_next_version_of_its_name(
         self, finding, monkeypatch

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dbbbatch.areas.storage import store
 from dbbbatch.config import load, sections
 from dbbbatch.config.fields import defaults
 from tests.support.finding import Finding, tree
@@ -71,6 +72,47 @@ def test_file_of_another_owner_is_copied_so_that_nobody_else_can_change_it(findi
     assert run_as_nobody(finding) == 0
     assert tree(finding.source) == {}
     assert owner_and_mode(finding.storage / "a") == (NOBODY, 0o644)
+
+
+@pytest.fixture
+def examined(finding, monkeypatch):
+    """Make a pass in which another file gets the name of a file after it was read."""
+
+    def run(other):
+        def intend(*arguments, real=store.intend):
+            os.rename(other, finding.source / "a")
+            return real(*arguments)
+
+        os.chown(finding.put("a", b"ours"), NOBODY, NOBODY)
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "intend", intend)
+            assert run_as_nobody(finding) == 0
+        assert tree(finding.storage) == {}
+        assert finding.rows() == []
+
+    return run
+
+
+@pytest.mark.promise
+def test_file_of_another_owner_that_got_a_name_before_it_is_placed_is_not_renamed(
+    finding, examined
+):
+    other = finding.put("other", b"theirs", finding.quarantine)
+    other.chmod(0o644)
+    examined(other)
+    assert tree(finding.source) == {"a": b"theirs"}
+    assert run_as_nobody(finding) == 0
+    assert tree(finding.storage) == {"a": b"theirs"}
+    assert owner_and_mode(finding.storage / "a") == (NOBODY, 0o444)
+
+
+@pytest.mark.promise
+def test_link_that_got_a_name_before_it_is_placed_goes_back(finding, examined):
+    link = finding.quarantine / "link"
+    link.symlink_to("/etc/passwd")
+    os.chown(link, NOBODY, NOBODY, follow_symlinks=False)
+    examined(link)
+    assert (finding.source / "a").is_symlink()
 
 
 def test_file_of_another_owner_needs_free_room_for_its_copy(finding):
