@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from dbbbatch.areas.storage.duplicates import remove_original
 from dbbbatch.areas.storage.incoming import Incoming
 from dbbbatch.areas.storage.mounted import StorageArea
 from dbbbatch.database import connect
@@ -367,10 +368,7 @@ def _remove_originals(area: StorageArea, originals: Sequence[RememberedFile]) ->
 
     def remove(original: RememberedFile) -> bool:
         try:
-            file = area.source.entry(names.rel_of(original))
-            status = file.certain_status()
-            if status is not None and Version.of_file(status) == Version.of_row(original):
-                file.unlink()
+            remove_original(area, original)
         except FileNotFoundError:
             pass
         except OSError:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from datetime import timedelta
-from functools import partial
+from functools import partial, partialmethod
 
 import pytest
 
@@ -312,12 +312,19 @@ def refused(source, path, *more, real, **keywords):
     return real(path, *more, **keywords)
 
 
+def staying(entry, path, destination, *, real):
+    """Refuse to move a file."""
+    if entry.path == str(path):
+        raise PermissionError(1, "Operation not permitted")
+    real(entry, destination)
+
+
 @pytest.fixture
 def left(apart, monkeypatch):
     """A finder that stored a copy and could not remove the original."""
     path = apart.put("a")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", partial(refused, path, real=os.unlink))
+        patch.setattr(Entry, "move_to", partialmethod(staying, path, real=Entry.move_to))
         apart.run()
     assert apart.rows("SELECT verdict FROM finder_left") == [("MOVED",)]
     assert tree(apart.source) == tree(apart.storage) == {"a": b"data"}
@@ -368,7 +375,7 @@ def test_original_that_stays_is_kept_in_mind_though_the_file_failed_before(apart
         patch.setattr(os, "open", partial(refused, path, real=os.open))
         assert apart.run() == 1
     with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", partial(refused, path, real=os.unlink))
+        patch.setattr(Entry, "move_to", partialmethod(staying, path, real=Entry.move_to))
         apart.run()
     assert apart.rows("SELECT verdict FROM finder_left") == [("MOVED",)]
     apart.run()
@@ -478,8 +485,9 @@ def test_directory_of_storage_that_is_a_file_system_is_synced_before_an_original
     done = steps.index("STORED")
     assert wanted <= set(steps[steps.index("ARRIVING") : done])
     for path in paths:
-        if ("unlink", str(path)) in steps:
-            assert steps.index(("unlink", str(path))) > done
+        gone = ("unlink", hidden(path, str(path.relative_to(finding.source))))
+        if gone in steps:
+            assert steps.index(gone) > done
 
 
 # ---- the order of what is done -------------------------------------------------------------------
@@ -532,6 +540,11 @@ def is_in(directory, path):
     return os.path.dirname(path) == str(directory)
 
 
+def hidden(path, rel=None):
+    """Return the name under which an original is removed."""
+    return temporary.hidden_path(str(path), "removing", "finder.latiss", rel or path.name)
+
+
 def device(path):
     return os.stat(path).st_dev
 
@@ -552,7 +565,7 @@ def test_copy_is_durable_before_its_intent_and_recorded_before_the_original_goes
     apart.run()
     sync = ("sync", device(apart.storage))
     path = str(apart.storage / "a")
-    gone = ("unlink", str(source))
+    gone = ("unlink", hidden(source))
     in_order(steps, sync, "ARRIVING", ("place", path), sync, "STORED", gone)
 
 
@@ -563,8 +576,7 @@ def test_file_of_a_killed_pass_is_durable_before_it_is_recorded(apart, monkeypat
         kill(apart)
     steps = record(apart, monkeypatch)
     apart.run()
-    hidden = temporary.hidden_path(str(source), "removing", "finder.latiss", "a")
-    in_order(steps, ("sync", device(apart.storage)), "STORED", ("unlink", hidden))
+    in_order(steps, ("sync", device(apart.storage)), "STORED", ("unlink", hidden(source)))
     assert tree(apart.source) == {}
 
 
