@@ -116,7 +116,7 @@ def remove_original(area: StorageArea, original: RememberedFile) -> None:
         It cannot be removed now; if it is hidden, `recover` finds it.
     """
     source = area.source.entry(names.rel_of(original))
-    hidden = _hidden(area, source)
+    hidden = _hidden_beside(area, source)
     place.place(source, hidden)
     if Version.of_file(hidden.lstat()) == Version.of_row(original):
         hidden.unlink()
@@ -124,7 +124,7 @@ def remove_original(area: StorageArea, original: RememberedFile) -> None:
         place.place_versioned(hidden, source)
 
 
-def _hidden(area: StorageArea, source: Entry) -> Entry:
+def _hidden_beside(area: StorageArea, source: Entry) -> Entry:
     """Return the name that a file has while it is removed."""
     # Not made from the host or the source's path, which may be others when it is looked for.
     return source.beside(temporary.hidden_path("", "removing", area.owner, source.rel))
@@ -133,7 +133,7 @@ def _hidden(area: StorageArea, source: Entry) -> Entry:
 def _remove_one(area: StorageArea, original: RememberedFile, known: FileRow | None) -> None:
     rel = names.rel_of(original)
     source, stored = area.source.entry(rel), area.storage.entry(rel)
-    hidden = _hidden(area, source)
+    hidden = _hidden_beside(area, source)
     if hidden.certain_status() is None:
         status = source.certain_status()
         if status is None or Version.of_file(status) != Version.of_row(original):
