@@ -320,7 +320,7 @@ class QuarantineArea:
             source.move_to(aside)  # a second name of one file
             return None
         try:
-            place.remove_same(source, status, self._owner)
+            place.remove_same(source, status, place.taken(source, self._owner))
         except (FileNotFoundError, checksum.Changed):
             return None
         except OSError as error:

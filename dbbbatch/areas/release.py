@@ -177,7 +177,7 @@ class Releases:
                 return ""
             place.sync_file(file)
             file.tree.sync([file.relpath])
-            place.remove_same(aside, found, _RELEASE)
+            place.remove_same(aside, found, place.taken(aside, _RELEASE))
         elif not (_is_back(file, row) or place.is_there(reason_beside(aside))):
             return ""  # nothing shows that the quarantine is mounted
         self.record(row)

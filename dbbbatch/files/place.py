@@ -282,19 +282,31 @@ def take(file: Entry, owner: str = "") -> Entry:
 
     What a kill leaves under it gets its name back by `give_back`.
     """
-    hidden = _taken(file, owner)
+    hidden = taken(file, owner)
     file.move_to(hidden)
     return hidden
 
 
 def give_back(file: Entry, owner: str = "") -> None:
     """Rename a file that was taken back, or to its next version; do nothing if there is none."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        place_versioned(_taken(file, owner), file)
+    _give_back(taken(file, owner), file)
 
 
-def remove_same(file: Entry, status: os.stat_result, owner: str = "") -> None:
+def taken(file: Entry, owner: str = "") -> Entry:
+    """Return the hidden name that `take` gives a file."""
+    return file.beside(os.path.basename(hidden_path("", "taken", owner, file.name)))
+
+
+def remove_same(file: Entry, status: os.stat_result, hidden: Entry) -> None:
     """Remove a file, unless it was exchanged for another one since it was looked at.
+
+    Parameters
+    ----------
+    file : `Entry`
+    status : `os.stat_result`
+        What it was.
+    hidden : `Entry`
+        The name beside it that it gets first.
 
     Raises
     ------
@@ -305,17 +317,26 @@ def remove_same(file: Entry, status: os.stat_result, owner: str = "") -> None:
     OSError
         It cannot be removed.
     """
-    hidden = take(file, owner)
+    try:
+        file.move_to(hidden)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        # Here nothing can be renamed without the risk of overwriting: look, and remove.
+        checksum.same(status, file.lstat(), file.path)
+        file.unlink()
+        return
     try:
         checksum.same(status, hidden.lstat(), file.path)
         hidden.unlink()
     except OSError:
-        give_back(file, owner)
+        _give_back(hidden, file)
         raise
 
 
-def _taken(file: Entry, owner: str) -> Entry:
-    return file.beside(os.path.basename(hidden_path("", "taken", owner, file.name)))
+def _give_back(hidden: Entry, file: Entry) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        place_versioned(hidden, file)
 
 
 def write_new(path: Where, text: str) -> None:

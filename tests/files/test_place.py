@@ -347,7 +347,7 @@ class TestRemovingWhatWasLookedAt:
         (tmp_path / "a").write_text("ours")
         with tree.Tree(str(tmp_path)) as root:
             file = root.entry("a")
-            place.remove_same(file, file.lstat())
+            place.remove_same(file, file.lstat(), place.taken(file))
         assert os.listdir(tmp_path) == []
 
     @pytest.mark.promise
@@ -359,7 +359,7 @@ class TestRemovingWhatWasLookedAt:
             status = file.lstat()
             os.rename(tmp_path / "b", tmp_path / "a")
             with pytest.raises(checksum.Changed):
-                place.remove_same(file, status)
+                place.remove_same(file, status, place.taken(file))
         assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "next"}
 
     def test_one_that_cannot_be_removed_keeps_its_name(self, tmp_path, monkeypatch):
@@ -372,7 +372,7 @@ class TestRemovingWhatWasLookedAt:
             file = root.entry("a")
             status = file.lstat()
             with pytest.raises(PermissionError):
-                place.remove_same(file, status)
+                place.remove_same(file, status, place.taken(file))
         assert os.listdir(tmp_path) == ["a"]
 
     @pytest.mark.promise

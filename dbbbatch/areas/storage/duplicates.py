@@ -111,17 +111,15 @@ def remove_original(area: StorageArea, original: RememberedFile) -> None:
     Raises
     ------
     FileNotFoundError
-        It is gone.
+        It has just gone.
     OSError
-        It cannot be removed now; if it is hidden, `recover` finds it.
+        It cannot be removed now; `recover` tries again, also where it is hidden.
     """
     source = area.source.entry(names.rel_of(original))
-    hidden = _hidden_beside(area, source)
-    place.place(source, hidden)
-    if Version.of_file(hidden.lstat()) == Version.of_row(original):
-        hidden.unlink()
-    else:
-        place.place_versioned(hidden, source)
+    status = source.certain_status()
+    if status is not None and Version.of_file(status) == Version.of_row(original):
+        with contextlib.suppress(checksum.Changed):
+            place.remove_same(source, status, _hidden_beside(area, source))
 
 
 def _hidden_beside(area: StorageArea, source: Entry) -> Entry:

@@ -331,6 +331,19 @@ def left(apart, monkeypatch):
     return apart
 
 
+def test_original_is_removed_where_nothing_can_be_renamed_without_overwriting(apart, monkeypatch):
+    apart.put("a")
+
+    def refused(entry, destination, real=Entry.move_to):
+        if entry.tree.path == destination.tree.path == str(apart.source):
+            raise tree_module.refusal(destination.path)
+        real(entry, destination)
+
+    monkeypatch.setattr(Entry, "move_to", refused)
+    assert apart.run() == 0
+    assert (tree(apart.source), tree(apart.storage)) == ({}, {"a": b"data"})
+
+
 def test_original_is_removed_when_it_can_be(left):
     assert left.run() == 0
     assert tree(left.source) == {}
