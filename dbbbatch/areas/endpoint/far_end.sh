@@ -17,6 +17,7 @@
 # runs for the killed pass finds its paths gone before its next step, and each step may run twice at
 # the same time. ATTEMPT.x is being removed.
 
+unset TAR_OPTIONS
 LC_ALL=C
 export LC_ALL
 umask 022

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 from dbbbatch.areas.endpoint.stream import Outgoing, Rest, Stream, TarStream
 from dbbbatch.errors import ConfigError, TryLater
@@ -141,6 +141,14 @@ class Placed:
     closed: frozenset[bytes] = frozenset()
 
 
+class _Sent(NamedTuple):
+    """A file as it was sent."""
+
+    raw: bytes
+    size_bytes: int
+    digest: str
+
+
 @dataclass(frozen=True)
 class Streamed:
     """What came of sending files as a stream.
@@ -222,6 +230,8 @@ class Session:
         self._patience = patience
         self._process: run.Process | None = None
         self._nonce = b""
+        self._asked = b""
+        self._unnamed = False
         self._unread = bytearray()
         self._longest_answer = _MOST_ANSWER
         self._argv = place.argv(READ_SCRIPT)
@@ -254,7 +264,7 @@ class Session:
     def close(self) -> None:
         """End the conversation."""
         if self._process is not None:
-            process, self._process = self._process, None
+            process = self._let_go(self._process)
             process.finish(time.monotonic() + run.GRACE)
 
     def begin(
@@ -327,10 +337,15 @@ class Session:
         """
         while files:
             requests = [self._request("verify", attempt, limit, self._sum_of(files))]
-            if again:
-                names = (_as_argument(file.raw) for file in files)
-                requests.insert(0, self._put(attempt, "names", names))
-            answer = self._ask(requests, limit=limit)
+            if _without_limit(self._asked) == _without_limit(requests[0]):
+                self._asked = b""  # at the end of the stream; here is its answer
+                answer = self._ask(requests, limit=limit, data=b"")
+            else:
+                if again or self._unnamed:
+                    self._unnamed = False
+                    names = (_as_argument(file.raw) for file in files)
+                    requests.insert(0, self._put(attempt, "names", names))
+                answer = self._ask(requests, limit=limit)
             if answer == b"verified":
                 return list(files)
             sums = _parse_records(answer).taken
@@ -346,8 +361,12 @@ class Session:
         files: Sequence[Outgoing],
         stall: float,
         pace: Callable[[int], object] | None = None,
+        limit: float | None = None,
     ) -> Streamed:
         """Send files to an attempt that has begun, within this conversation.
+
+        If `limit` is given, and all of them can be read, the far end verifies them at once: then
+        `verify` with the same files only waits for the answer.
 
         Parameters
         ----------
@@ -358,11 +377,24 @@ class Session:
             Seconds for which the far end may take nothing; a transfer may last as long as it takes.
         pace : `~collections.abc.Callable`, optional
             Called before each block with its length; may wait.
+        limit : `float`, optional
+            Seconds for reading them there.
         """
         sent = TarStream(files, self.place.algorithm)
         put = self._put(attempt, "names", (_as_argument(file.raw) for file in files))
         unpack = self._request("unpack", attempt, stall, "", sent.size_bytes)
-        return self._send([put, unpack], sent, stall, pace)
+
+        def verify() -> bytes:
+            whole = [
+                _Sent(file.raw, file.size_bytes, outcome)
+                for file in files
+                if isinstance(outcome := sent.outcomes[file.raw], str)
+            ]
+            if limit is None or len(whole) < len(files):
+                return b""
+            return self._request("verify", attempt, limit, self._sum_of(whole))
+
+        return self._send([put, unpack], sent, stall, pace, verify)
 
     def keep(self, attempt: str, kept: str, limit: float = 0) -> None:
         """Keep what there is of an attempt under another name, unless something is kept there."""
@@ -589,8 +621,9 @@ class Session:
         stream: Stream,
         stall: float,
         pace: Callable[[int], object] | None,
+        then: Callable[[], bytes] = bytes,
     ) -> Streamed:
-        """Send requests, and the stream that the last one announces."""
+        """Send requests, the stream that the last one announces, and one that is answered later."""
         self.open()
         assert self._process is not None
         self._process.widen()
@@ -603,7 +636,10 @@ class Session:
                     self._process.write(block, time.monotonic() + stall)
                     if not self._process.reads:
                         break
+            asked = then() if self._process.reads else b""
+            self._process.write(asked, time.monotonic() + stall)
             answer = self._ask(requests, stall, data=b"")
+            self._asked = asked
         except BaseException as error:
             # Whatever is sent next would be taken for a part of the stream.
             if self._process is not None:
@@ -629,9 +665,14 @@ class Session:
         self.open()
         assert self._process is not None
         deadline = time.monotonic() + self._patience + limit + SPARE
+        stale, self._asked = bool(self._asked), b""
         found: list[tuple[bool, bytes]] = []
         try:
             self._process.write(b"".join(requests) if data is None else data, deadline)
+            if stale:
+                # Nobody waited for that answer. If all was verified, the names are a receipt now.
+                self._answer(deadline)
+                self._unnamed = True
             while len(found) < len(requests):
                 found.append(self._answer(deadline))
         except TimeoutError:
@@ -691,10 +732,17 @@ class Session:
             raise _Ended
         self._unread += data
 
+    def _let_go(self, process: run.Process) -> run.Process:
+        """Note that there is no conversation, and no answer to come."""
+        self._process = None
+        self._unnamed = self._unnamed or bool(self._asked)
+        self._asked = b""
+        return process
+
     def _drop(self) -> run.Finished:
         """End the conversation at once; return how its command ended."""
         assert self._process is not None
-        process, self._process = self._process, None
+        process = self._let_go(self._process)
         with process:
             return process.finish(time.monotonic() + run.GRACE)
 
@@ -713,6 +761,11 @@ def directories(names: Iterable[bytes]) -> list[bytes]:
 def _as_argument(rel: bytes) -> bytes:
     """Return a relative path as commands are given it: it begins with no dash."""
     return b"./" + rel
+
+
+def _without_limit(request: bytes) -> list[bytes]:
+    words = request.split(b" ")
+    return words[:2] + words[3:]
 
 
 def _attempt_of(requests: Sequence[bytes]) -> bytes:

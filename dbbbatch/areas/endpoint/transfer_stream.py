@@ -68,11 +68,13 @@ class TransferStream:
         files = [file for file in outgoing.values() if file is not None]
         if not files:
             return {}
-        stall, pace = self._section.timeout, self._line.pace
         sent = None
         if len(batch.items) == 1 and files[0].size_bytes >= self._section.resume_from:
             sent = self._resume(batch.attempt, items[0].row.id, files[0])
-        sent = sent or self._session.stream(batch.attempt, files, stall, pace)
+        if sent is None:
+            stall, pace = self._section.timeout, self._line.pace
+            limit = time_limit(self._section, sum(file.size_bytes for file in files))
+            sent = self._session.stream(batch.attempt, files, stall, pace, limit)
         for item in items:
             outcome = sent.outcomes.get(item.raw)
             if isinstance(outcome, str):

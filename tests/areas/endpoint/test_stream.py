@@ -61,7 +61,7 @@ class Line:
     def send(self, attempt: str, *files: Outgoing) -> dict[bytes, str | OSError]:
         """Send files; those that arrived whole are placed."""
         self.session.begin(attempt, [file.raw for file in files])
-        streamed = self.session.stream(attempt, files, 10)
+        streamed = self.session.stream(attempt, files, 10, limit=10)
         assert streamed.complaint == ""
         self.deliver(attempt, files, streamed.outcomes)
         return dict(streamed.outcomes)
@@ -245,6 +245,61 @@ def test_a_stream_has_the_length_that_was_announced(tmp_path: Path, size: int) -
     assert [(one.raw, one.size_bytes) for one in found] == [(file.raw, size) for file in files]
 
 
+@pytest.mark.promise
+def test_what_is_sent_is_verified_without_being_asked_again(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [line.file(name, name.encode()) for name in ("a", "d/b")]
+    line.session.begin("one", [file.raw for file in files])
+    streamed = line.session.stream("one", files, 10, limit=10)
+    sent = [Arriving(file.raw, file.size_bytes, digest(file.raw)) for file in files]
+    written: list[bytes] = []
+    monkeypatch.setattr(run.Process, "write", lambda self, data, deadline: written.append(data))
+    assert streamed.complaint == ""
+    assert line.session.verify("one", sent, 99) == sent
+    assert written == [b""]
+
+
+@pytest.mark.promise
+def test_an_answer_that_nobody_wants_any_more_is_not_taken_for_another(line: Line) -> None:
+    files = [line.file(name, name.encode()) for name in "ab"]
+    line.session.begin("one", [b"a", b"b"])
+    line.session.stream("one", files, 10, limit=10)
+    assert line.session.free_bytes() > 1000
+    sent = [Arriving(file.raw, 1, digest(file.raw)) for file in files]
+    assert line.session.verify("one", sent, 10) == sent
+    only = [Arriving(b"a", 1, digest(b"a"))]
+    line.session.begin("two", [b"a", b"b"])
+    line.session.stream("two", files, 10, limit=10)
+    assert line.session.verify("two", only, 10, again=True) == only
+    line.session.place_files("two")
+    assert tree(line.buffer) == {"a": b"a"}
+
+
+@pytest.mark.promise
+def test_what_was_verified_in_another_conversation_is_verified_again(line: Line) -> None:
+    file = line.file("a", b"a")
+    line.session.begin("one", [b"a"])
+    line.session.stream("one", [file], 10, limit=10)
+    line.session.close()  # it answers all that it was asked
+    sent = [Arriving(b"a", 1, digest(b"a"))]
+    assert (line.staging / "one" / "verified").exists()
+    assert line.session.verify("one", sent, 10) == sent
+
+
+@pytest.mark.promise
+def test_what_arrived_otherwise_is_not_verified(line: Line) -> None:
+    # As it can be while the far end is asked at once: what is read there counts.
+    files = [line.file(name, name.encode()) for name in "ab"]
+    line.session.begin("one", [b"a", b"b"])
+    line.session.stream("one", files, 10)
+    path = line.staging / "one" / "t" / "a"
+    path.chmod(0o600)
+    path.write_bytes(b"x")
+    sent = [Arriving(file.raw, 1, digest(file.raw)) for file in files]
+    assert line.session.verify("one", sent, 10) == sent[1:]
+
+
 def test_sending_is_paced(line: Line) -> None:
     sent: list[int] = []
     file = line.file("a", b"a" * 1_000_000)
@@ -332,6 +387,14 @@ def test_a_disk_that_fills_is_named(
         assert "No space left on device" in streamed.complaint
         assert line.deliver("one", files, streamed.outcomes) == [b"a"]
         line.session.close()
+
+
+def test_options_of_the_account_there_are_not_for_us(
+    shell: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAR_OPTIONS", "--exclude=a --keep-old-files --to-stdout")
+    shell.send("one", shell.file("a", b"a"))
+    assert tree(shell.buffer) == {"a": b"a"}
 
 
 def test_a_far_end_without_tar_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
