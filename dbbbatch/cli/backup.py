@@ -10,6 +10,7 @@ from dbbbatch.cli import output
 from dbbbatch.cli.operator import Operator, absolute
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import names
+from dbbbatch.files.tree import outside
 
 
 @click.command()
@@ -46,8 +47,8 @@ def command(operator: Operator, file: str) -> None:
             backup.remove_copy(hidden)
             try:
                 backup.copy_database(database, hidden, settings.database.busy_timeout)
-                place.sync_file(hidden)
-                place.place(hidden, target)
+                place.sync_file(outside(hidden))
+                place.place(outside(hidden), outside(target))
                 place.sync_directory(os.path.dirname(target))
             finally:
                 backup.remove_copy(hidden)

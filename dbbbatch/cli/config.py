@@ -13,6 +13,7 @@ from dbbbatch.config import fields, starter, toml
 from dbbbatch.config.load import Plugins, examine_file
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import names, place
+from dbbbatch.files.tree import outside
 
 
 @click.group()
@@ -121,7 +122,7 @@ def write_first(role: str, path: str, **given: str | None) -> None:
     text = starter.configuration(role, answers, chosen)
     scripts = os.path.dirname(absolute(sys.argv[0]))
     for each in (path, cron_lines):
-        if place.is_there(each):
+        if place.is_there(outside(each)):
             raise UsageError(f"{each}: is there already, and is not overwritten")
     _write_checked(path, text, registry)
     _write_file(cron_lines, starter.crontab(role, answers, path, scripts))
@@ -145,13 +146,13 @@ def _write_checked(path: str, text: str, plugins: Plugins) -> None:
         if problems:
             raise ConfigError(*problems)
     except ConfigError:
-        place.remove_if_there(path)
+        outside(path).remove()
         raise
 
 
 def _write_file(path: str, text: str) -> None:
     try:
-        place.write_new(path, text)
+        place.write_new(outside(path), text)
     except FileExistsError:
         raise UsageError(f"{path}: is there already, and is not overwritten") from None
     except OSError as error:

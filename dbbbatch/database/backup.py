@@ -5,7 +5,7 @@ import sqlite3
 import stat
 
 from dbbbatch.errors import TryLater
-from dbbbatch.files import place
+from dbbbatch.files.tree import outside
 
 #: Files of SQLite beside a database: those of a killed process would be read into the next one.
 _BESIDE = ("", "-journal", "-wal", "-shm")
@@ -48,4 +48,4 @@ def copy_database(source: str, target: str, patience: float) -> None:
 def remove_copy(target: str) -> None:
     """Remove the files of a copy, which may be incomplete."""
     for suffix in _BESIDE:
-        place.remove_if_there(target + suffix)
+        outside(target + suffix).remove()

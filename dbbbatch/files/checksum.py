@@ -169,13 +169,13 @@ def parse(text: str) -> tuple[str, str]:
 
 
 def compute(
-    path: str | Openable, algorithms: Collection[str] = (DEFAULT,), *, written: bool = True
+    file: Openable, algorithms: Collection[str] = (DEFAULT,), *, written: bool = True
 ) -> dict[str, str]:
     """Read a file once and return its digests.
 
     Parameters
     ----------
-    path : `str` or `Openable`
+    file : `Openable`
         Not followed if it is a symbolic link.
     algorithms : `~collections.abc.Collection` [ `str` ]
         Names in `ALGORITHMS`.
@@ -189,16 +189,14 @@ def compute(
     OSError
         It cannot be read as a whole, or is no regular file.
     """
-    with opened(path, written=written) as descriptor:
+    with opened(file, written=written) as descriptor:
         before = os.fstat(descriptor)
         sums = stream(descriptor, algorithms)
-        same(before, os.fstat(descriptor), _path_of(path))
+        same(before, os.fstat(descriptor), file.path)
     return sums
 
 
-def read_file(
-    path: str | Openable, algorithms: Collection[str]
-) -> tuple[os.stat_result, dict[str, str]]:
+def read_file(file: Openable, algorithms: Collection[str]) -> tuple[os.stat_result, dict[str, str]]:
     """Return what a file is, and its digests, if the path led to this version all the time.
 
     Raises
@@ -206,26 +204,26 @@ def read_file(
     Changed, OSError
         As `compute`.
     """
-    before = _look_at(path)
-    sums = compute(path, algorithms)
-    status = _look_at(path)
-    same(before, status, _path_of(path))
+    before = file.lstat()
+    sums = compute(file, algorithms)
+    status = file.lstat()
+    same(before, status, file.path)
     return status, sums
 
 
-def matches(path: str | Openable, stored: str) -> bool:
+def matches(file: Openable, stored: str) -> bool:
     """Return whether a file has a stored checksum; raise what `parse` and `compute` raise."""
     algorithm, digest = parse(stored)
-    return compute(path, [algorithm])[algorithm] == digest
+    return compute(file, [algorithm])[algorithm] == digest
 
 
 @contextmanager
-def opened(source: str | int | Openable, *, written: bool = True) -> Iterator[int]:
+def opened(source: int | Openable, *, written: bool = True) -> Iterator[int]:
     """Open a regular file for reading, without following a link or waiting for a FIFO.
 
     Parameters
     ----------
-    source : `str`, `Openable` or `int`
+    source : `Openable` or `int`
         A file, or an open descriptor, which is read from its beginning and left open.
     written : `bool`
         Open it also while somebody has it open for writing.
@@ -234,21 +232,18 @@ def opened(source: str | int | Openable, *, written: bool = True) -> Iterator[in
         os.lseek(source, 0, os.SEEK_SET)
         yield source
         return
-    if not written:
-        descriptor = open_closed(source)
-    else:
-        descriptor = open_regular(source) if isinstance(source, str) else source.open()
+    descriptor = source.open() if written else open_closed(source)
     try:
-        with naming(_path_of(source)):
+        with naming(source.path):
             yield descriptor
     finally:
         os.close(descriptor)
 
 
-def is_being_written(path: str | Openable) -> bool:
+def is_being_written(file: Openable) -> bool:
     """Return whether somebody has a file open for writing, as far as the kernel knows."""
     try:
-        os.close(open_closed(path))
+        os.close(open_closed(file))
     except Changed:
         return True
     except OSError:
@@ -256,7 +251,7 @@ def is_being_written(path: str | Openable) -> bool:
     return False
 
 
-def open_closed(path: str | Openable) -> int:
+def open_closed(file: Openable) -> int:
     """Return a descriptor of a regular file that its writer has closed, as far as we can know.
 
     Raises
@@ -266,9 +261,9 @@ def open_closed(path: str | Openable) -> int:
     OSError
         As `open_regular`.
     """
-    descriptor = open_regular(path) if isinstance(path, str) else path.open()
+    descriptor = file.open()
     try:
-        require_closed(descriptor, _path_of(path))
+        require_closed(descriptor, file.path)
     except OSError:
         os.close(descriptor)
         raise
@@ -390,11 +385,3 @@ def same(before: os.stat_result, after: os.stat_result, source: str | int = "") 
         after.st_dev,
     ):
         raise Changed(errno.EAGAIN, "the file changed while it was read", source)
-
-
-def _path_of(path: str | Openable) -> str:
-    return path if isinstance(path, str) else path.path
-
-
-def _look_at(path: str | Openable) -> os.stat_result:
-    return os.lstat(path) if isinstance(path, str) else path.lstat()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple, Protocol
 
-from dbbbatch.files import tree
-from dbbbatch.files.tree import Where
+from dbbbatch.files.tree import Entry
 
 #: Columns of a database have 64 bits with a sign; inodes and times of a file system may need more.
 _MOST = (1 << 63) - 1
@@ -72,7 +71,7 @@ def inode_of(number: int) -> int:
     return number & _MOST
 
 
-def status_of(path: Where) -> os.stat_result | None:
+def status_of(path: Entry) -> os.stat_result | None:
     """Return the status of a file of any kind, without following a link; `None` if there is none.
 
     Raises
@@ -80,20 +79,19 @@ def status_of(path: Where) -> os.stat_result | None:
     OSError
         It cannot be examined.
     """
-    return tree.at(path).status()
+    return path.status()
 
 
-def may_be_same_file(first: Where, second: Where) -> bool:
+def may_be_same_file(first: Entry, second: Entry) -> bool:
     """Return whether two paths may lead to one entry of one directory.
 
     As `tree.Entry.is_same_entry`, and through mounts that show one file on two devices: an overlay
     and what lies below it, an export that is mounted twice. Files of two devices that have the same
     inode, size and times are one file.
     """
-    here, there = tree.at(first), tree.at(second)
-    if here.is_same_entry(there):
+    if first.is_same_entry(second):
         return True
-    one, two = here.lstat(), there.lstat()
+    one, two = first.lstat(), second.lstat()
     return (
         one.st_dev != two.st_dev
         and Version.of_file(one) == Version.of_file(two)

@@ -35,8 +35,6 @@ from dbbbatch.files.tree import (
     Entry,
     Naming,
     Tree,
-    Where,
-    at,
     link,
     refusal,
     rename,
@@ -78,25 +76,24 @@ class ModeError(WriteError):
     """Permissions or group of a file could not be set."""
 
 
-def place(source: Where, destination: Where) -> None:
+def place(source: Entry, destination: Entry) -> None:
     """Move a file to a free name on the same file system, as `tree.Entry.move_to`."""
-    at(source).move_to(at(destination))
+    source.move_to(destination)
 
 
-def place_copy(destination: Where, owner: str = "") -> None:
+def place_copy(destination: Entry, owner: str = "") -> None:
     """Place what `copy_beside` wrote, as `place`."""
     place(temporary_of(destination, owner), destination)
 
 
-def temporary_of(destination: Where, owner: str = "") -> Entry:
+def temporary_of(destination: Entry, owner: str = "") -> Entry:
     """Return the hidden name beside a destination to which `copy_beside` copies."""
-    there = at(destination)
-    return there.beside(os.path.basename(temporary_path(there.path, owner)))
+    return destination.beside(os.path.basename(temporary_path(destination.path, owner)))
 
 
 def copy_into(
-    source: Where | int,
-    destination: Where,
+    source: Entry | int,
+    destination: Entry,
     algorithms: Collection[str] = (),
     *,
     owner: str = "",
@@ -126,8 +123,8 @@ def copy_into(
 
 
 def copy_beside(
-    source: Where | int,
-    destination: Where,
+    source: Entry | int,
+    destination: Entry,
     algorithms: Collection[str] = (),
     *,
     owner: str = "",
@@ -141,9 +138,9 @@ def copy_beside(
 
     Parameters
     ----------
-    source : `Where` or `int`
+    source : `Entry` or `int`
         A file, or an open descriptor, which is read from its beginning.
-    destination : `Where`
+    destination : `Entry`
         The final name; its directory exists.
     algorithms : `~collections.abc.Collection` [ `str` ]
         Names in `checksum.ALGORITHMS`.
@@ -184,7 +181,7 @@ def copy_beside(
                 _reserve(target, before.st_size)
             sums = checksum.stream(descriptor, algorithms, write)
             checksum.same(
-                before, os.fstat(descriptor), source if isinstance(source, int) else at(source).path
+                before, os.fstat(descriptor), source if isinstance(source, int) else source.path
             )
             with setting_mode(shown):
                 if group is not None:
@@ -217,17 +214,17 @@ def setting_mode(path: str) -> Iterator[None]:
         raise ModeError(error.errno, what, error.filename or path) from None
 
 
-def remove_temporary(destination: Where, owner: str = "") -> None:
+def remove_temporary(destination: Entry, owner: str = "") -> None:
     """Remove what a killed copy with these arguments may have left."""
     temporary_of(destination, owner).remove()
 
 
-def is_there(path: Where) -> bool:
+def is_there(path: Entry) -> bool:
     """Return whether a file of any kind has a path; raise `OSError` where that cannot be seen.
 
     `os.path.lexists` returns false there.
     """
-    return at(path).status() is not None
+    return path.status() is not None
 
 
 def masked(mode: int) -> int:
@@ -239,7 +236,7 @@ def masked(mode: int) -> int:
     return mode & 0o777 & ~0o022
 
 
-def mask(path: Where, status: os.stat_result) -> None:
+def mask(path: Entry, status: os.stat_result) -> None:
     """Remove the permissions of a file that `masked` removes, if we may.
 
     Raises
@@ -249,7 +246,7 @@ def mask(path: Where, status: os.stat_result) -> None:
     """
     if stat.S_IMODE(status.st_mode) == masked(status.st_mode) and not status.st_mode & 0o111:
         return
-    descriptor = at(path).open()
+    descriptor = path.open()
     try:
         # The file of another user runs as that user, who could run it without us.
         with contextlib.suppress(PermissionError):
@@ -272,9 +269,9 @@ def set_mtime(descriptor: int, mtime_ns: int) -> None:
     os.utime(descriptor, ns=(time.time_ns(), mtime_ns))
 
 
-def remove_if_there(path: Where) -> None:
+def remove_if_there(path: Entry) -> None:
     """Remove a file, unless it, or its directory, is gone already."""
-    at(path).remove()
+    path.remove()
 
 
 def take(file: Entry, owner: str = "") -> Entry:
@@ -339,7 +336,7 @@ def _give_back(hidden: Entry, file: Entry) -> None:
         place_versioned(hidden, file)
 
 
-def write_new(path: Where, text: str) -> None:
+def write_new(path: Entry, text: str) -> None:
     """Write a small text file as a whole; raise `FileExistsError` if a file has the name."""
     temporary = temporary_of(path, "text")
     descriptor = _create(temporary)
@@ -349,25 +346,24 @@ def write_new(path: Where, text: str) -> None:
         place(temporary, path)
 
 
-def write_probe(path: Where) -> None:
+def write_probe(probe: Entry) -> None:
     """Write a file with the content `PROBE`; one that a killed pass left is removed first."""
-    probe = at(path)
     descriptor = _create(probe)
     with _removed_on_error(descriptor, probe):
         os.fchmod(descriptor, 0o644)
         write_block(descriptor, memoryview(PROBE))
 
 
-def touch(path: Where) -> None:
+def touch(path: Entry) -> None:
     """Make an empty file, unless a file has the name."""
     with contextlib.suppress(FileExistsError):
-        os.close(at(path).create(0o644))
+        os.close(path.create(0o644))
 
 
-def next_version(file: Where) -> Entry:
+def next_version(file: Entry) -> Entry:
     """Return the first of NAME.~1~, NAME.~2~, … that is free in the directory of a file."""
-    named, number = at(file), 1
-    while is_there(version := named.beside(versioned(os.path.basename(named.name), number))):
+    number = 1
+    while is_there(version := file.beside(versioned(os.path.basename(file.name), number))):
         number += 1
     return version
 
@@ -390,7 +386,7 @@ def without_version(filename: str) -> str:
     return _VERSION.sub("", filename)
 
 
-def place_versioned(source: Where, destination: Where) -> str:
+def place_versioned(source: Entry, destination: Entry) -> str:
     """Place a file under a name or, if that is taken, under its next version.
 
     Returns
@@ -398,7 +394,7 @@ def place_versioned(source: Where, destination: Where) -> str:
     filename : `str`
         Its name there.
     """
-    there = at(destination)
+    there = destination
     while True:
         try:
             place(source, there)
@@ -463,9 +459,8 @@ def opened_tree(root: str | Tree) -> Iterator[Tree]:
         yield tree
 
 
-def sync_file(path: Where) -> None:
+def sync_file(file: Entry) -> None:
     """Make the content of a file durable."""
-    file = at(path)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     with Naming(file):
         directory = file.where()

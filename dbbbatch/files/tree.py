@@ -583,10 +583,6 @@ class Entry:
         return self.tree.names(self.relpath)
 
 
-#: A file: an entry of a tree, or the whole path of a file of our own outside all roots.
-Where = Entry | str
-
-
 def outside(path: str) -> Entry:
     """Return what has a path that the kernel looks up as a whole.
 
@@ -594,11 +590,6 @@ def outside(path: str) -> Entry:
     lies in a buffer, a source, a storage area or any other configured root is an entry of its tree.
     """
     return Entry(_everywhere, "", path)
-
-
-def at(where: Where) -> Entry:
-    """Return the entry of a path; an entry is returned as it is."""
-    return where if isinstance(where, Entry) else outside(where)
 
 
 class Naming:

@@ -17,7 +17,7 @@ from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import Found
-from dbbbatch.files.tree import Entry, Tree
+from dbbbatch.files.tree import Entry, Tree, outside
 from dbbbatch.passes.backfill import BackfillJob, BackfillWork
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.recording import Recording, RecordingJob
@@ -322,7 +322,7 @@ def _unrecorded(job: RecordingJob, section: Finder | Handoff) -> Iterator[list[Q
 def _is_aside(quarantine: Tree, path: str) -> bool:
     """Return whether a file has a path of the table, in a quarantine or in one before it."""
     within = names.stays_inside(path, quarantine.path)
-    return place.is_there(quarantine.at(path) if within else path)
+    return place.is_there(quarantine.at(path) if within else outside(path))
 
 
 def _quarantined_row(site: str, label: str, file: Entry, found: Found) -> Quarantine:

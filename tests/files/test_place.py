@@ -5,6 +5,7 @@ import stat
 import pytest
 
 from dbbbatch.files import checksum, place, temporary, tree
+from dbbbatch.files.tree import outside
 
 NAMES = ["a.fits", "a b.fits", "-rf", "$(touch x)", "a\nb", "q\"'", os.fsdecode(b"\xff\xfe.fits")]
 
@@ -31,7 +32,7 @@ def read(path):
 def test_place_moves_any_name(tmp_path, name):
     source, destination = str(tmp_path / "in"), str(tmp_path / name)
     write(source)
-    place.place(source, destination)
+    place.place(outside(source), outside(destination))
     assert os.listdir(os.fsencode(tmp_path)) == [os.fsencode(name)]
     assert read(destination) == "content"
 
@@ -47,20 +48,20 @@ def test_place_is_done_where_a_server_answers_the_removal_of_the_old_name_twice(
         real(path, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "unlink", unlink)
-    place.place(source, destination)
+    place.place(outside(source), outside(destination))
     assert os.listdir(tmp_path) == ["b"]
 
 
 def test_place_keeps_what_is_there(tmp_path):
     source, destination = write(tmp_path / "a", "new"), write(tmp_path / "b", "old")
     with pytest.raises(FileExistsError):
-        place.place(source, destination)
+        place.place(outside(source), outside(destination))
     assert (read(source), read(destination)) == ("new", "old")
 
 
 def test_place_by_link_moves(tmp_path, link_only):
     source, destination = write(tmp_path / "a"), str(tmp_path / "b")
-    place.place(source, destination)
+    place.place(outside(source), outside(destination))
     assert os.listdir(tmp_path) == ["b"]
     assert os.stat(destination).st_nlink == 1
 
@@ -68,7 +69,7 @@ def test_place_by_link_moves(tmp_path, link_only):
 def test_place_by_link_keeps_what_is_there(tmp_path, link_only):
     source, destination = write(tmp_path / "a", "new"), write(tmp_path / "b", "old")
     with pytest.raises(FileExistsError):
-        place.place(source, destination)
+        place.place(outside(source), outside(destination))
     assert (read(source), read(destination)) == ("new", "old")
 
 
@@ -78,7 +79,7 @@ def test_place_finishes_a_link_whose_unlink_never_came(tmp_path, how, request):
         request.getfixturevalue("link_only")
     source, destination = write(tmp_path / "a"), str(tmp_path / "b")
     os.link(source, destination)
-    place.place(source, destination)
+    place.place(outside(source), outside(destination))
     assert os.listdir(tmp_path) == ["b"]
 
 
@@ -91,7 +92,7 @@ def test_place_never_unlinks_the_only_name_through_another_path(tmp_path, links)
     if links == 2:
         os.link(storage / "a", tmp_path / "elsewhere")
     with pytest.raises(FileExistsError):
-        place.place(str(tmp_path / "alias" / "a"), str(storage / "a"))
+        place.place(outside(str(tmp_path / "alias" / "a")), outside(str(storage / "a")))
     assert read(storage / "a") == "content"
 
 
@@ -103,7 +104,7 @@ def test_place_refuses_where_links_are_forbidden(tmp_path, link_only, monkeypatc
 
     monkeypatch.setattr(os, "link", forbidden)
     with pytest.raises(OSError, match="nothing is placed here") as caught:
-        place.place(source, str(tmp_path / "b"))
+        place.place(outside(source), outside(str(tmp_path / "b")))
     assert caught.value.errno == errno.ENOTSUP
     assert os.listdir(tmp_path) == ["a"]
 
@@ -111,7 +112,7 @@ def test_place_refuses_where_links_are_forbidden(tmp_path, link_only, monkeypatc
 def test_place_refuses_another_file_system(tmp_path, other_file_system):
     source = write(tmp_path / "a")
     with pytest.raises(OSError, match="cross-device") as caught:
-        place.place(source, str(other_file_system / "a"))
+        place.place(outside(source), outside(str(other_file_system / "a")))
     assert caught.value.errno == errno.EXDEV
     assert read(source) == "content"
 
@@ -121,7 +122,7 @@ def test_place_versioned_takes_the_next_free_version(tmp_path):
     got = []
     for number in range(3):
         source = write(tmp_path / "new", str(number))
-        got.append(place.place_versioned(source, str(tmp_path / "a")))
+        got.append(place.place_versioned(outside(source), outside(str(tmp_path / "a"))))
     assert got == ["a.~1~", "a.~2~", "a.~3~"]
     assert [read(tmp_path / name) for name in ["a", *got]] == ["old", "0", "1", "2"]
 
@@ -129,7 +130,7 @@ def test_place_versioned_takes_the_next_free_version(tmp_path):
 @pytest.mark.parametrize("name", ["x" * 255, "é" * 127 + "x"])
 def test_versioned_fits_the_longest_name(tmp_path, name):
     write(tmp_path / name)
-    version = os.path.basename(place.next_version(str(tmp_path / name)).path)
+    version = os.path.basename(place.next_version(outside(str(tmp_path / name))).path)
     write(tmp_path / version)
     assert version.endswith(".~1~")
     assert len(os.fsencode(version)) <= 255
@@ -138,8 +139,10 @@ def test_versioned_fits_the_longest_name(tmp_path, name):
 def test_copy_into_copies_hashes_and_keeps_the_source(tmp_path, other_file_system):
     source, destination = write(tmp_path / "a"), str(other_file_system / "a")
     os.utime(source, ns=(1, 2))
-    sums = place.copy_into(source, destination, ["blake2b", "adler32"], mode=0o444)
-    assert sums == checksum.compute(source, ["blake2b", "adler32"])
+    sums = place.copy_into(
+        outside(source), outside(destination), ["blake2b", "adler32"], mode=0o444
+    )
+    assert sums == checksum.compute(outside(source), ["blake2b", "adler32"])
     assert read(destination) == read(source) == "content"
     status = os.stat(destination)
     assert (status.st_mtime_ns, stat.S_IMODE(status.st_mode)) == (2, 0o444)
@@ -148,7 +151,7 @@ def test_copy_into_copies_hashes_and_keeps_the_source(tmp_path, other_file_syste
 def test_copy_into_keeps_what_is_there(tmp_path):
     source, destination = write(tmp_path / "a", "new"), write(tmp_path / "b", "old")
     with pytest.raises(FileExistsError):
-        place.copy_into(source, destination, ["md5"])
+        place.copy_into(outside(source), outside(destination), ["md5"])
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
     assert read(destination) == "old"
 
@@ -156,7 +159,7 @@ def test_copy_into_keeps_what_is_there(tmp_path):
 def test_copy_into_takes_over_what_a_kill_left(tmp_path):
     source, destination = write(tmp_path / "a"), str(tmp_path / "b")
     write(temporary.temporary_path(destination, "finder.x"), "half")
-    place.copy_into(source, destination, ["md5"], owner="finder.x")
+    place.copy_into(outside(source), outside(destination), ["md5"], owner="finder.x")
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 
 
@@ -172,7 +175,7 @@ def test_copy_into_leaves_nothing_of_a_source_that_changes(tmp_path, monkeypatch
 
     monkeypatch.setattr(checksum, "stream", grow)
     with pytest.raises(checksum.Changed):
-        place.copy_into(source, str(tmp_path / "b"), ["md5"])
+        place.copy_into(outside(source), outside(str(tmp_path / "b")), ["md5"])
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -184,7 +187,7 @@ def test_copy_into_leaves_nothing_on_a_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="full"):
-        place.copy_into(source, str(tmp_path / "b"), ["md5"])
+        place.copy_into(outside(source), outside(str(tmp_path / "b")), ["md5"])
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -198,14 +201,14 @@ def test_copy_beside_reports_the_error_of_an_early_write(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="Input/output"):
-        place.copy_beside(source, str(tmp_path / "b"), ["md5"])
+        place.copy_beside(outside(source), outside(str(tmp_path / "b")), ["md5"])
     assert os.listdir(tmp_path) == ["a"]
 
 
 def test_copy_beside_copies_a_file_that_is_written_early_in_parts(tmp_path, other_file_system):
     source, destination = write(tmp_path / "a", "0123456789" * (1 << 20)), other_file_system / "b"
-    sums = place.copy_beside(source, str(destination), ["md5"])
-    assert sums == checksum.compute(source, ["md5"])
+    sums = place.copy_beside(outside(source), outside(str(destination)), ["md5"])
+    assert sums == checksum.compute(outside(source), ["md5"])
     assert read(temporary.temporary_path(str(destination))) == read(source)
 
 
@@ -220,7 +223,7 @@ def test_copy_beside_that_has_its_blocks_is_as_long_as_what_was_written(tmp_path
         real(descriptor, block)
 
     monkeypatch.setattr(place, "write_block", measured)
-    place.copy_beside(source, str(tmp_path / "b"), ["md5"])
+    place.copy_beside(outside(source), outside(str(tmp_path / "b")), ["md5"])
     assert sizes == list(range(0, 5 << 20, checksum._BLOCK))
 
 
@@ -228,7 +231,7 @@ def test_copy_into_does_not_follow_a_link(tmp_path):
     write(tmp_path / "a")
     os.symlink("a", tmp_path / "link")
     with pytest.raises(checksum.NotRegular):
-        place.copy_into(str(tmp_path / "link"), str(tmp_path / "b"))
+        place.copy_into(outside(str(tmp_path / "link")), outside(str(tmp_path / "b")))
     assert sorted(os.listdir(tmp_path)) == ["a", "link"]
 
 
@@ -311,33 +314,33 @@ def test_can_place_needs_a_directory(tmp_path):
 
 
 def test_write_new_writes_as_a_whole_and_overwrites_nothing(tmp_path):
-    place.write_new(str(tmp_path / "a"), "text")
+    place.write_new(outside(str(tmp_path / "a")), "text")
     with pytest.raises(FileExistsError):
-        place.write_new(str(tmp_path / "a"), "other")
+        place.write_new(outside(str(tmp_path / "a")), "other")
     assert os.listdir(tmp_path) == ["a"]
     assert read(tmp_path / "a") == "text"
 
 
 def test_touch_leaves_what_is_there(tmp_path):
     write(tmp_path / "a", "text")
-    place.touch(str(tmp_path / "a"))
-    place.touch(str(tmp_path / "b"))
+    place.touch(outside(str(tmp_path / "a")))
+    place.touch(outside(str(tmp_path / "b")))
     assert (read(tmp_path / "a"), read(tmp_path / "b")) == ("text", "")
 
 
 def test_is_there_does_not_take_what_cannot_be_seen_for_nothing(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.symlink_to("nowhere")
-    assert place.is_there(str(path))
-    assert not place.is_there(str(tmp_path / "b"))
-    assert not place.is_there(str(tmp_path / ("x" * 300)))
+    assert place.is_there(outside(str(path)))
+    assert not place.is_there(outside(str(tmp_path / "b")))
+    assert not place.is_there(outside(str(tmp_path / ("x" * 300))))
 
     def stat(path, **_):
         raise OSError(errno.EIO, "Input/output error", path)
 
     monkeypatch.setattr(os, "stat", stat)
     with pytest.raises(OSError, match="Input/output"):
-        place.is_there(str(path))
+        place.is_there(outside(str(path)))
 
 
 class TestRemovingWhatWasLookedAt:

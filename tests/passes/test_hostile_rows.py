@@ -12,6 +12,7 @@ import pytest
 
 from dbbbatch.files import checksum, names
 from dbbbatch.files.identity import Version
+from dbbbatch.files.tree import outside as file_at
 from dbbbatch.passes.handoff.delivery import attempt_prefix
 from tests.support.handing import change, rows
 from tests.support.scripts import TOP
@@ -53,7 +54,7 @@ def site(site: Site) -> Site:
 
 def version(path: Path) -> dict[str, Any]:
     status = path.stat()
-    digest = checksum.compute(str(path))["blake2b"]
+    digest = checksum.compute(file_at(str(path)))["blake2b"]
     return {
         "size_bytes": status.st_size,
         "mtime_ns": Version.of_file(status).mtime_ns,

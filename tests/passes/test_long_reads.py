@@ -16,6 +16,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.finder import Remembered
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, place
+from dbbbatch.files.tree import outside
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.finder.rsync_logs import RsyncWork
 from tests.support.finding import Finding
@@ -134,9 +135,9 @@ def test_what_was_copied_of_a_file_that_is_not_read_to_its_end_goes(tmp_path: Pa
     (tmp_path / "a").write_bytes(b"x" * (1 << 20))
     blocks = iter([False, False, True])
     with checksum.heeding(lambda: next(blocks)), pytest.raises(Interrupted):
-        place.copy_into(str(tmp_path / "a"), str(tmp_path / "b"))
+        place.copy_into(outside(str(tmp_path / "a")), outside(str(tmp_path / "b")))
     assert os.listdir(tmp_path) == ["a"]
-    place.copy_into(str(tmp_path / "a"), str(tmp_path / "b"))
+    place.copy_into(outside(str(tmp_path / "a")), outside(str(tmp_path / "b")))
 
 
 @ends

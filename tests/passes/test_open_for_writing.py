@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dbbbatch.files import checksum, mounts
+from dbbbatch.files.tree import outside
 from tests.support.handing import rows
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
@@ -24,7 +25,7 @@ def _leases(tmp_path: Path) -> None:
     """Skip where the kernel does not tell whether a file is open for writing."""
     path = tmp_path / "leased"
     with path.open("w"):
-        if not checksum.is_being_written(str(path)):
+        if not checksum.is_being_written(outside(str(path))):
             pytest.skip("no leases on the file system of the temporary directory")
 
 
@@ -74,7 +75,7 @@ def test_it_does_not_make_a_lingering_pass_begin_again(site: Site, script: str) 
 def test_a_reader_of_it_keeps_nobody_waiting(site: Site) -> None:
     path = site.put(NAME)
     with path.open("rb"):
-        assert not checksum.is_being_written(str(path))
+        assert not checksum.is_being_written(outside(str(path)))
 
 
 @pytest.mark.parametrize(("kind", "waits"), [("ext4", True), ("nfs4", False), ("cifs", False)])
@@ -85,7 +86,7 @@ def test_what_a_network_file_system_says_of_a_lease_is_not_believed(
     monkeypatch.setattr(mounts, "kind_of", lambda _: kind)
     path = tmp_path / "file"
     with path.open("w"):
-        assert checksum.is_being_written(str(path)) == waits
+        assert checksum.is_being_written(outside(str(path))) == waits
 
 
 @pytest.mark.parametrize(("path", "kind"), [("/proc/self/mountinfo", "proc"), ("/sys", "sysfs")])
@@ -122,7 +123,7 @@ def test_what_somebody_else_holds_a_lease_of_is_looked_at_later(tmp_path: Path) 
 def test_no_lease_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("x")
-    descriptor = checksum.open_closed(str(path))
+    descriptor = checksum.open_closed(outside(str(path)))
     # Were it kept, this would fail at once with EWOULDBLOCK.
     os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
     os.close(descriptor)

@@ -10,7 +10,8 @@ from dbbbatch.areas.endpoint.batch import Batch, FileFate, Prepared, SendStatus,
 from dbbbatch.areas.endpoint.charge import lost_line
 from dbbbatch.areas.endpoint.session import Session
 from dbbbatch.config.sections import Handoff
-from dbbbatch.files import faults, place, state
+from dbbbatch.files import faults, state
+from dbbbatch.files.tree import outside
 from dbbbatch.process import run, template
 
 #: Where rsync is told to leave what it has of a file when it is cut off; for one directory only.
@@ -90,7 +91,7 @@ class TransferCommand:
 
     def clean(self, attempt: str) -> None:
         """Remove what was written here for an attempt."""
-        place.remove_if_there(self._list_path(attempt))
+        outside(self._list_path(attempt)).remove()
 
     def _commands(
         self, batch: Batch, items: Sequence[Prepared]

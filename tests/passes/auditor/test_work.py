@@ -15,7 +15,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileRow
 from dbbbatch.files import checksum, place, temporary
 from dbbbatch.files.roots import Roots
-from dbbbatch.files.tree import Entry
+from dbbbatch.files.tree import Entry, outside
 from dbbbatch.passes import context, runner
 from dbbbatch.passes.auditor import content, orphans, rows
 from dbbbatch.passes.auditor.rows import RowComparison
@@ -161,7 +161,7 @@ def test_file_without_a_row_is_adopted_and_due(stored):
     assert stored.run("dbb-ingester").code == 0
     stored.put("2026/orphan.fits", b"orphan", stored.storage)
     assert audit(stored, "--adopt").code == 0
-    digest = checksum.compute(str(stored.storage / "2026/orphan.fits"))["blake2b"]
+    digest = checksum.compute(outside(str(stored.storage / "2026/orphan.fits")))["blake2b"]
     assert ask(stored, "SELECT status, checksum FROM file WHERE filename = 'orphan.fits'") == [
         ("STORED", f"blake2b:{digest}")
     ]
@@ -198,7 +198,7 @@ def test_links_in_storage_are_said_and_not_followed(stored):
 def test_unfinished_copy_is_removed_once_abandoned_however_old_its_original(finding, monkeypatch):
     original = finding.put("a")
     os.utime(original, (1, 1))
-    place.copy_beside(str(original), str(finding.storage / "a"))
+    place.copy_beside(outside(str(original)), outside(str(finding.storage / "a")))
     copy = temporary.temporary_path(str(finding.storage / "a"))
     assert inside(finding) == 0
     assert os.path.exists(copy)
@@ -599,7 +599,7 @@ class TestMeanwhile:
         def update():
             path.unlink()
             path.write_bytes(b"updated")
-            digest = checksum.compute(str(path))["blake2b"]
+            digest = checksum.compute(outside(str(path)))["blake2b"]
             sql = "UPDATE file SET size_bytes = 7, checksum = ? WHERE filename = '0'"
             self.elsewhere(lambda: finding.change_rows(sql, [f"blake2b:{digest}"]))
 

@@ -15,6 +15,7 @@ import pytest
 from dbbbatch.areas.reasons import REASON
 from dbbbatch.config import load
 from dbbbatch.files import checksum, names, place, temporary
+from dbbbatch.files.tree import outside
 from tests.support import finding
 from tests.support.disks import folding_disk
 from tests.support.finding import Finding
@@ -47,7 +48,7 @@ def test_placing_refuses_a_name_that_is_taken_in_other_letters(disk: Path) -> No
     (disk / "a.fits").write_text("old")
     (disk / "new").write_text("new")
     with pytest.raises(FileExistsError):
-        place.place(str(disk / "new"), str(disk / "A.FITS"))
+        place.place(outside(str(disk / "new")), outside(str(disk / "A.FITS")))
     assert tree(disk) == {"a.fits": b"old", "new": b"new"}
 
 
@@ -56,7 +57,7 @@ def test_copying_refuses_a_name_that_is_taken_in_other_letters(disk: Path, tmp_p
     (disk / "a.fits").write_text("old")
     (tmp_path / "new").write_text("new")
     with pytest.raises(FileExistsError):
-        place.copy_into(str(tmp_path / "new"), str(disk / "A.FITS"))
+        place.copy_into(outside(str(tmp_path / "new")), outside(str(disk / "A.FITS")))
     assert tree(disk) == {"a.fits": b"old"}
 
 
@@ -69,7 +70,7 @@ def test_placing_a_file_under_its_own_name_in_other_letters_keeps_it(
     if further_link:
         os.link(disk / "a.fits", disk / "elsewhere")
     with pytest.raises(FileExistsError):
-        place.place(str(disk / "a.fits"), str(disk / "A.FITS"))
+        place.place(outside(str(disk / "a.fits")), outside(str(disk / "A.FITS")))
     assert (disk / "a.fits").read_text() == "content"
 
 
@@ -79,7 +80,10 @@ def test_placing_takes_the_next_version_of_a_name_that_is_taken_in_other_letters
 ) -> None:
     (disk / "a.fits").write_text("old")
     (disk / "new").write_text("new")
-    assert place.place_versioned(str(disk / "new"), str(disk / "A.fits")) == "A.fits.~1~"
+    assert (
+        place.place_versioned(outside(str(disk / "new")), outside(str(disk / "A.fits")))
+        == "A.fits.~1~"
+    )
     assert tree(disk) == {"a.fits": b"old", "a.fits.~1~": b"new"}
 
 
@@ -107,7 +111,7 @@ def agrees(storing: Finding) -> None:
     for relpath, filename, recorded in storing.rows("SELECT relpath, filename, checksum FROM file"):
         path = str(storing.storage / names.join(relpath, filename))
         algorithm, digest = checksum.parse(recorded)
-        assert checksum.compute(path, [algorithm]) == {algorithm: digest}
+        assert checksum.compute(outside(path), [algorithm]) == {algorithm: digest}
         found.add(os.stat(path).st_ino)
     assert storing.rows("SELECT count(*), count(DISTINCT status) FROM file") == [(len(found), 1)]
     assert len(finding.tree(storing.storage)) == len(found)
