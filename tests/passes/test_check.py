@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,6 +70,29 @@ def test_a_directory_that_is_not_there_is_named(good: Site, directory: str, key:
     shutil.rmtree(getattr(good, directory))
     found = [line for line in problems(good) if str(getattr(good, directory)) in line]
     assert any(line.startswith(key) for line in found)
+
+
+def test_the_built_in_stream_is_tried_and_named(good: Site) -> None:
+    good.by_stream = True
+    good.write()
+    before = sorted(str(path) for path in good.root.rglob("*"))
+    (found,) = [
+        one for one in check.check_everything(good.settings()) if one.where.endswith("] transfer")
+    ]
+    assert found.problem == ""
+    assert found.note == "left out: the built-in stream sends the files"
+    assert sorted(str(path) for path in good.root.rglob("*")) == before
+
+
+def test_a_far_end_whose_tar_unpacks_nothing_is_told(
+    good: Site, program: Callable[[str, str], Path]
+) -> None:
+    good.by_stream = True
+    good.write()
+    program("tar", "echo tar: cannot >&2; exit 2")
+    (problem,) = problems(good)
+    assert problem.startswith("[handoff.latiss.endpoint]")
+    assert "tar" in problem
 
 
 def test_nothing_is_left_where_there_was_no_lock_yet(good: Site) -> None:
