@@ -562,7 +562,7 @@ op_end() {
         line=
         { read -r line <"$each/cmdline"; } 2>/dev/null
         case $line in
-        *"/$attempt/"*) kill -9 "${each##*/}" 2>/dev/null ;;
+        *"$staging/$attempt/"*) kill -9 "${each##*/}" 2>/dev/null ;;
         esac
     done
     return 0

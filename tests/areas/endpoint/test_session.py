@@ -541,8 +541,8 @@ def test_thousands_of_files_take_a_few_processes(far: Far, tmp_path: Path) -> No
     far.session.verify("one", files, 10)
     far.session.place_files("one")
     assert len(tree(far.buffer)) == 2000
-    # Those of other programs on this machine count too.
-    assert _forks() - before < 500
+    # Those of other programs on this machine count, too.
+    assert _forks() - before < 1500
 
 
 def test_directories_come_with_all_above_them() -> None:
