@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +35,19 @@ def grow(path: Path) -> Path:
 
 def signalled(run: Run, **options: Any) -> int:
     """Make a pass that is told to end as soon as it reads a file."""
-    real, told = checksum.opened, []
+    real, told = checksum.stream, []
 
-    @contextmanager
-    def opened(*arguments: Any, **named: Any) -> Iterator[int]:
-        with real(*arguments, **named) as descriptor:
-            if not told:
-                told.append(threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)))
-                told[0].start()
-            yield descriptor
+    def stream(*arguments: Any) -> dict[str, str]:
+        if not told:
+            told.append(threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)))
+            told[0].start()
+        return real(*arguments)
 
-    checksum.opened = opened  # type: ignore[assignment]
+    checksum.stream = stream  # type: ignore[assignment]
     try:
         return run(**options)
     finally:
-        checksum.opened = real
+        checksum.stream = real
         for timer in told:
             timer.join()
 
