@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dbbbatch.config.fields import option
 from dbbbatch.files import checksum
+from dbbbatch.files.tree import outside
 from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 
 
@@ -72,7 +73,7 @@ class Naughty(Plugin):
         if what == "segfault":
             ctypes.string_at(0)
         elif what == "read":
-            checksum.compute(self._path)
+            checksum.compute(outside(self._path))
         elif what == "hang":
             time.sleep(3600)
         elif what == "exit":

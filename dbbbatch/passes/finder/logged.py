@@ -154,7 +154,7 @@ class LoggedFiles:
         for read in reads:
             memory = memories.get(read.name)
             if read.decision.error is not None:
-                kept += self._await(read, read.decision.error, memory, log)
+                kept += self._await(read, read.decision.error, memory, log, named[read.rel])
                 continue
             update = self._await_update(read, named[read.rel], memory, log)
             kept += update
@@ -238,7 +238,12 @@ class LoggedFiles:
         return file._replace(sums=sums, status=status).decided(Fate.ORPHAN)
 
     def _await(
-        self, file: Incoming, error: OSError, memory: RememberedFile | None, log: str
+        self,
+        file: Incoming,
+        error: OSError,
+        memory: RememberedFile | None,
+        log: str,
+        updates: int = 0,
     ) -> list[RememberedFile]:
         """Return what is remembered of a file that is not there or cannot be read.
 
@@ -252,9 +257,10 @@ class LoggedFiles:
             # Named again, it may be on its way now.
             memory = None
         log = log or (memory.message if memory else "")
+        updates += _announced(memory)
         tries = memory.tries + 1 if memory else 1
         if tries < self._section.max_attempts:
-            return [RememberedFile(*file.name, 0, 0, 0, WhyRemembered.AWAITED, tries, log)]
+            return [RememberedFile(*file.name, 0, updates, 0, WhyRemembered.AWAITED, tries, log)]
         if gone and forgotten:
             return []
         why = "it is not there" if isinstance(error, FileNotFoundError) else error.strerror
@@ -274,6 +280,8 @@ class LoggedFiles:
         before: FileRow | RememberedFile | None = file.known
         if memory is not None and memory.inode:
             before, awaited = memory, updates + 1
+        else:
+            awaited += _announced(memory)
         if before is not None and before.inode is not None and Version.of_row(before) != there:
             awaited -= 1
         tries = memory.tries + 1 if memory is not None and not updates else 1
@@ -281,6 +289,16 @@ class LoggedFiles:
             return []
         log = log or (memory.message if memory is not None else "")
         return [RememberedFile(*file.name, *there, WhyRemembered.AWAITED, tries, log)]
+
+
+def _announced(memory: RememberedFile | None) -> int:
+    """Return how many updates of a file logs told of while it could not be looked at.
+
+    Until it is, what is remembered of it has this number where its time will be.
+    """
+    if memory is None or memory.inode or memory.verdict != WhyRemembered.AWAITED:
+        return 0
+    return memory.mtime_ns or 0
 
 
 def _remembered(rows_after: Callable[[Name], list[RememberedFile]]) -> Iterator[RememberedFile]:

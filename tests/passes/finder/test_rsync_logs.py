@@ -14,7 +14,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.files import checksum, place, rsync_log
-from dbbbatch.files.tree import outside
+from dbbbatch.files.tree import Entry, outside
 from dbbbatch.passes import runner
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.finder import logged, rsync_logs
@@ -630,6 +630,22 @@ class TestUpdates:
         assert self.size(stored) == [(7,)]
         assert stored.rows("SELECT * FROM finder_left") == []
         assert capsys.readouterr().err == ""
+
+    @pytest.mark.promise
+    @pytest.mark.parametrize("before", [[], ["a"]])
+    def test_update_of_a_file_that_cannot_be_looked_at_is_awaited(self, logs, monkeypatch, before):
+        path = logs.store("a")
+        logs.log(*before)
+        logs.run()
+        logs.log("<f.st...... a\n")
+        with monkeypatch.context() as patched:
+            refuse(patched, Entry, "lstat", path)
+            logs.run()
+        logs.run()
+        assert self.size(logs) == [(4,)]
+        self.update(logs)
+        logs.run()
+        assert self.size(logs) == [(7,)]
 
     @pytest.mark.promise
     @pytest.mark.parametrize("before", [[], ["a"]])
