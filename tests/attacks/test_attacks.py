@@ -28,7 +28,7 @@ from tests.support.site import Site
 pytestmark = pytest.mark.promise
 
 #: Seconds for which new sites are attacked.
-SECONDS = float(os.environ.get("DBB_ATTACK_SECONDS") or 3)
+SECONDS = float(os.environ.get("DBB_ATTACK_SECONDS") or 2)
 
 #: Passes while somebody attacks, and afterwards.
 PASSES, AFTERWARDS = 2, 2

@@ -108,7 +108,7 @@ def test_a_handoff_whose_files_the_finder_takes_at_once(
     sweep: Callable[..., Swept], databases: Databases, backend: str
 ) -> None:
     # It does so before the next pass asks what came of them: none is placed a second time.
-    swept = sweep(sites(databases, backend), command, look, then=find, every=8)
+    swept = sweep(sites(databases, backend), command, look, then=find, every=16)
     names = [name for name in FILES if not name.endswith(".tmp")]
     assert {f"archive/storage/{name}" for name in names} <= swept.seen.keys()
     assert not {f"archive/buffer/{name}" for name in names} & swept.seen.keys()
@@ -145,7 +145,7 @@ class TestByTheStream:
     ) -> None:
         # The far end lives on, and the conversation breaks off anywhere, also within the stream.
         make = sites(databases, backend, ssh_server, self.STREAM)
-        sweep(make, command, look, every=8, streams=True)
+        sweep(make, command, look, every=16, streams=True)
 
     @pytest.mark.parametrize("spare", [[], ["env", "dbb"]])
     def test_to_a_receiver(
@@ -170,7 +170,7 @@ class TestByTheStream:
     ) -> None:
         # Before the next pass asks what came of them: none is placed a second time.
         make = sites(databases, backend, endpoint=self.STREAM)
-        swept = sweep(make, command, look, then=find, every=8)
+        swept = sweep(make, command, look, then=find, every=16)
         assert not {f"archive/buffer/{name}" for name in FILES} & swept.seen.keys()
 
     @pytest.mark.parametrize("receiver", [False, True])
@@ -228,7 +228,7 @@ def test_a_handoff_that_gives_up_a_file(
     tool = 'sh -c \'for f; do case $f in *"image 2"*) exit 9;; esac; done; cp -p -- "$@"\' sh'
     endpoint = {"transfer": f"{tool} {{batch}} {{dest}}"}
     make = sites(databases, backend, endpoint=endpoint, max_attempts=1)
-    sweep(make, command, look, exit_codes=(0, 1), every=32)
+    sweep(make, command, look, exit_codes=(0, 1), every=48)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
@@ -244,4 +244,4 @@ def test_a_handoff_whose_command_sends_none_of_its_files(
     tool = f"sh -c 'for f; do case $f in {sends}) exec cp -p -- \"$@\";; esac; done; exit 9' sh"
     endpoint = {"transfer": f"{tool} {{batch}} {{dest}}"}
     make = sites(databases, backend, endpoint=endpoint, max_attempts=1)
-    sweep(make, command, look, exit_codes=exit_codes, every=32)
+    sweep(make, command, look, exit_codes=exit_codes, every=64)
