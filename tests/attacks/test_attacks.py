@@ -219,7 +219,7 @@ def test_a_release_from_the_quarantine_of_a_finder(
             arena.threaten(site.far_buffer)
             arena.threaten(site.storage_quarantine, files=True)
             under_attack(arena, "dbb", "quarantine", "release", "finder.latiss", "--match", "*")
-            # A copy whose directory was exchanged before it was recorded is made once more.
+            # Where files are copied, one was seen to be there twice; that is the lesser evil.
             twice = list(arena.files) if apart else []
             arena.check(site.far_buffer, site.storage, site.storage_quarantine, twice=twice)
 
