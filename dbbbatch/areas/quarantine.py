@@ -313,7 +313,7 @@ class QuarantineArea:
             Both are as they were.
         """
         aside = self._aside(row)
-        status = source.status()
+        status = source.certain_status()
         if status is None or Version.of_file(status) != Version.of_row(row):
             return None
         if os.path.samestat(status, aside.lstat()):
@@ -342,7 +342,7 @@ def _one_file(path: str) -> Iterator[None]:
 
 def _is_quarantined_file(aside: Entry, row: Quarantine) -> bool:
     """Return whether what is in quarantine is the file of a row."""
-    status = aside.status()
+    status = aside.certain_status()
     if status is None or not stat.S_ISREG(status.st_mode):
         return False
     found, recorded = Version.of_file(status), Version.of_row(row)
@@ -362,7 +362,7 @@ def _is_put_back(aside: Entry, source: Entry) -> bool:
     """
     try:
         place.place_versioned(aside, source)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return False
     except OSError as error:
         if error.errno != errno.EXDEV:

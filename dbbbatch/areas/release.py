@@ -144,7 +144,8 @@ class Releases:
             copy.move_to(file)
             file.tree.sync([file.relpath])
             self._roots.require(file.tree.path)
-            hidden.remove()  # a pass may have finished this
+            with suppress(FileNotFoundError):  # a pass may have finished this
+                hidden.unlink()
         except BaseException:
             copy.remove()
             place.give_back(aside, _RELEASE)
@@ -281,11 +282,8 @@ def _remove_abandoned(file: Entry) -> None:
 
 def _status_if_copied(aside: Entry, file: Entry) -> os.stat_result | None:
     """Return what is in quarantine, if it has a second link, or a whole copy, under a name."""
-    try:
-        one, other = aside.lstat(), file.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if one.st_size != other.st_size:
+    one, other = aside.certain_status(), file.certain_status()
+    if one is None or other is None or one.st_size != other.st_size:
         return None
     if os.path.samestat(one, other):
         return one

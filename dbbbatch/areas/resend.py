@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from dbbbatch.areas import buffer as buffers
 from dbbbatch.areas.release import excluded_by
@@ -135,8 +136,11 @@ class Resending:
         for row in rows:
             if names.fault(row, row.held_as):
                 continue
-            if not self._held(row).status() and not buffers.why_gone(self._file(row), row):
-                back.append(row)
+            with suppress(OSError):  # `why_not` tells of what cannot be looked at
+                if not place.is_there(self._held(row)) and not buffers.why_gone(
+                    self._file(row), row
+                ):
+                    back.append(row)
         self.record(back)
         return {row.id for row in back}
 

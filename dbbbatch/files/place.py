@@ -224,7 +224,7 @@ def is_there(path: Entry) -> bool:
 
     `os.path.lexists` returns false there.
     """
-    return path.status() is not None
+    return path.certain_status() is not None
 
 
 def masked(mode: int) -> int:
@@ -332,7 +332,7 @@ def remove_same(file: Entry, status: os.stat_result, hidden: Entry) -> None:
 
 
 def _give_back(hidden: Entry, file: Entry) -> None:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    if is_there(hidden):
         place_versioned(hidden, file)
 
 

@@ -469,6 +469,8 @@ class Entry:
         except FileNotFoundError:
             return None
         except NotADirectoryError:
+            if self.tree is _everywhere:
+                return None
             obstacle = self.tree.obstacle(self.relpath)
             if obstacle is not None and stat.S_ISREG(obstacle[1].st_mode):
                 return None

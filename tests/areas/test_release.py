@@ -18,7 +18,7 @@ from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater
 from dbbbatch.files import place
 from dbbbatch.files.roots import Roots
-from tests.support.disks import exchange
+from tests.support.disks import behind_a_link, exchange
 from tests.support.finding import Finding
 from tests.support.handing import REFUSING, change, make_pass, rows, statuses
 from tests.support.scripts import Ran
@@ -202,6 +202,21 @@ def test_a_quarantine_that_is_not_mounted_was_not_emptied_by_a_release(site: Sit
     site.quarantine.mkdir()
     make_pass(site)
     assert len(rows(site, "filename", "quarantine WHERE released_at IS NULL")) == 2
+
+
+@pytest.mark.promise
+def test_a_file_behind_a_link_is_not_taken_for_released(site: Site) -> None:
+    """Its copy is in the buffer already, and the release was cut off before it was removed."""
+    back = str(site.buffer / "a" / "b")
+    change(site, "UPDATE quarantine SET released_as = ? WHERE filename = 'b'", back)
+    (site.buffer / "a").mkdir(exist_ok=True)
+    shutil.copy2(site.quarantine / "a" / "b", back)
+    with behind_a_link(site.quarantine / "a"):
+        release(site, "a/b")
+        assert len(rows(site, "filename", "quarantine WHERE released_at IS NULL")) == 2
+    assert release(site, "a/b").code == 0
+    assert set(tree(site.quarantine)) == {"c", "c.reason"}
+    assert tree(site.buffer) == {"a/b": b"data"}
 
 
 class TestIgnored:

@@ -164,6 +164,21 @@ def exchange(one: Path, other: Path) -> None:
     assert libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0
 
 
+@contextmanager
+def behind_a_link(directory: Path) -> Iterator[None]:
+    """Let an empty directory have a directory's name by a link, as long as the block runs."""
+    away, other = (directory.with_name(f".{directory.name}.{what}") for what in ("away", "other"))
+    other.mkdir()
+    directory.rename(away)
+    directory.symlink_to(other)
+    try:
+        yield
+    finally:
+        directory.unlink()
+        away.rename(directory)
+        other.rmdir()
+
+
 def path_of(name: str | bytes | os.PathLike[str], keywords: Mapping[str, object]) -> str:
     """Return the path that a system call means, given its name and its keyword arguments."""
     directory = keywords.get("dir_fd", keywords.get("src_dir_fd"))
