@@ -16,6 +16,7 @@ from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum
 from dbbbatch.files.roots import Roots
 from dbbbatch.files.tree import Entry, Tree
+from tests.support.disks import behind_a_link
 
 
 class Killed(BaseException):
@@ -197,6 +198,23 @@ def test_what_is_in_neither_place_waits_for_a_quarantine_that_is_not_mounted(pla
     assert [done for _, done in rows()] == [True]
 
 
+@pytest.mark.promise
+@pytest.mark.parametrize("where", ["source", "quarantine"])
+def test_file_behind_a_link_is_not_taken_for_gone(places, monkeypatch, where):
+    """Where it was copied, its original may be there still, and be removed only now."""
+    source, root = places
+    with monkeypatch.context() as patched, suppress(Killed):
+        patched.setattr(QuarantineArea, "_remove_original", kill)
+        area(places).quarantine([rejected(places)])
+    with behind_a_link((source if where == "source" else root) / "d"):
+        area(places).recover(must_refuse_none)
+        assert [done for _, done in rows()] == [False]
+    assert area(places).recover(must_refuse_none) == 1
+    assert (files(source), files(root)) == (set(), {"d/a"})
+    assert [done for _, done in rows()] == [True]
+
+
+@pytest.mark.promise
 def test_what_cannot_be_looked_at_does_not_keep_recovery_from_the_rest(places, monkeypatch):
     _, root = places
     killed = [rejected(places), rejected(places, b"other", "other")]

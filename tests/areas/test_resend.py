@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.disks import behind_a_link
 from tests.support.handing import HOSTILE, change, contents, make_pass, rows, statuses
 from tests.support.scripts import Ran
 from tests.support.site import Site, tree
@@ -45,6 +46,15 @@ def test_the_next_pass_sends_it_again(site: Site) -> None:
     assert tree(site.holding) == FILES
     assert set(statuses(site).values()) == {"HELD"}
     assert sorted(rows(site, "held_as")) == ["a", "b c", "top"]
+
+
+def test_a_held_file_behind_a_link_is_not_taken_for_moved(site: Site) -> None:
+    os.makedirs(site.buffer / "night", exist_ok=True)
+    os.link(site.holding / "night/a", site.buffer / "night/a")
+    with behind_a_link(site.holding / "night"):
+        assert resend(site, "night/a").code != 0
+        assert statuses(site)["night/a"] == "HELD"
+    assert tree(site.holding) == FILES
 
 
 def test_it_may_be_named_by_any_of_its_paths_or_by_a_pattern(site: Site) -> None:
