@@ -71,17 +71,6 @@ def inode_of(number: int) -> int:
     return number & _MOST
 
 
-def status_of(path: Entry) -> os.stat_result | None:
-    """Return the status of a file of any kind, without following a link; `None` if there is none.
-
-    Raises
-    ------
-    OSError
-        It cannot be examined.
-    """
-    return path.status()
-
-
 def may_be_same_file(first: Entry, second: Entry) -> bool:
     """Return whether two paths may lead to one entry of one directory.
 

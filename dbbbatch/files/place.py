@@ -38,7 +38,6 @@ from dbbbatch.files.tree import (
     link,
     refusal,
     rename,
-    sync_everything,
     sync_names,
 )
 
@@ -133,8 +132,8 @@ def copy_beside(
 ) -> dict[str, str]:
     """Copy a file to the `temporary_of` its destination; return the digests of what was read.
 
-    The caller makes the copy durable (`sync_file`, or `sync_file_system` for many), then places it.
-    It has the time of modification of the source. An error leaves nothing behind.
+    The caller makes the copy durable (`sync_file`, or `Tree.sync_file_system` for many), then
+    places it. It has the time of modification of the source. An error leaves nothing behind.
 
     Parameters
     ----------
@@ -477,16 +476,6 @@ def sync_directory(path: str) -> None:
     try:
         with Naming(path):
             sync_names(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_file_system(path: str) -> None:
-    """Make everything that was written to the file system of `path` durable, also names."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with Naming(path):
-            sync_everything(descriptor)
     finally:
         os.close(descriptor)
 

@@ -445,13 +445,9 @@ class Entry:
             It cannot be looked at.
         """
         try:
-            return self.lstat()
-        except (FileNotFoundError, NotADirectoryError):
+            return self.certain_status()
+        except NotADirectoryError:
             return None
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                return None  # no file system has such a name
-            raise
 
     def certain_status(self) -> os.stat_result | None:
         """Return what has the name; `None` if it is certain that nothing has.
@@ -477,7 +473,7 @@ class Entry:
             raise
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                return None
+                return None  # no file system has such a name
             raise
 
     def open(self) -> int:

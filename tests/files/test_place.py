@@ -282,10 +282,13 @@ def test_remove_empty_directories_leaves_young_full_and_kept_ones(tmp_path):
 
 def test_sync_and_space_of_a_directory(tmp_path):
     place.sync_directory(str(tmp_path))
-    place.sync_file_system(str(tmp_path))
+    with tree.Tree(str(tmp_path)) as root:
+        root.sync_file_system()
+        with pytest.raises(FileNotFoundError):
+            root.sync_file_system("gone")
     assert place.free_bytes(str(tmp_path)) > 0
     with pytest.raises(FileNotFoundError):
-        place.sync_file_system(str(tmp_path / "gone"))
+        place.sync_directory(str(tmp_path / "gone"))
 
 
 def test_can_place_returns_how_and_leaves_nothing(tmp_path):
