@@ -280,10 +280,11 @@ class QuarantineArea:
                 raise
             self._copy(file, aside)
             return
-        if not _is_quarantined_file(aside, row):
-            with faults.as_try_later(source.path):  # then recovery does it
-                place.place_versioned(aside, source)
-            raise checksum.Changed(errno.EAGAIN, "another file has its name by now", source.path)
+        with faults.as_try_later(source.path):  # it is moved: its row stays, and recovery looks
+            if _is_quarantined_file(aside, row):
+                return
+            place.place_versioned(aside, source)
+        raise checksum.Changed(errno.EAGAIN, "another file has its name by now", source.path)
 
     def _copy(self, file: Rejected, aside: Entry) -> None:
         if place.free_bytes(self._root) - file.status.st_size < place.RESERVE:

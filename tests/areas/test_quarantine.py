@@ -164,6 +164,26 @@ def test_copy_stays_where_the_removal_of_its_original_is_answered_with_an_error(
 
 
 @pytest.mark.promise
+@pytest.mark.parametrize("places", ["one file system"], indirect=True)
+def test_file_that_cannot_be_looked_at_after_its_move_keeps_its_row(places, monkeypatch):
+    source, root = places
+    file = rejected(places)
+
+    def broken_in_quarantine(entry, real=Entry.lstat):
+        if entry.tree.path == str(root) and files(root):
+            raise NotADirectoryError(errno.ENOTDIR, "Not a directory", entry.path)
+        return real(entry)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Entry, "lstat", broken_in_quarantine)
+        with pytest.raises(TryLater):
+            area(places).quarantine([file])
+    assert (files(source), files(root)) == (set(), {"d/a"})
+    area(places).recover(must_refuse_none)
+    assert rows() == [(str(root / "d/a"), True)]
+
+
+@pytest.mark.promise
 def test_file_whose_source_cannot_be_looked_at_afterwards_stays_in_quarantine(places, monkeypatch):
     source, root = places
     file = rejected(places)

@@ -531,7 +531,6 @@ def record(finding, monkeypatch):
         real(source, destination)
 
     monkeypatch.setattr(tree_module, "sync_everything", sync)
-    monkeypatch.setattr(place, "sync_everything", sync)
     monkeypatch.setattr(connect, "write", write)
     monkeypatch.setattr(os, "unlink", unlink)
     monkeypatch.setattr(Entry, "move_to", moved)
