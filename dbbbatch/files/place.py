@@ -23,7 +23,7 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from dbbbatch.files import checksum, clock, names
+from dbbbatch.files import checksum, clock, faults, names
 from dbbbatch.files.temporary import (
     PROBE_PREFIX,
     hidden_path,
@@ -48,6 +48,9 @@ PROBE = b"Written by dbbbatch to see what can be done with a file here; may be r
 RESERVE = 16 << 20
 
 _NAME_MAX = 255
+
+#: Errors of a file system, or a full disk, on which a file cannot be renamed and may be removed.
+_CANNOT_RENAME = faults.FULL | {errno.ENOTSUP}
 
 #: What a version's name ends with.
 _VERSION = re.compile(r"\.~\d+~$")
@@ -316,23 +319,26 @@ def remove_same(file: Entry, status: os.stat_result, hidden: Entry) -> None:
     try:
         file.move_to(hidden)
     except OSError as error:
-        if error.errno != errno.ENOTSUP:
+        if error.errno not in _CANNOT_RENAME:
             raise
-        # Here nothing can be renamed without the risk of overwriting: look, and remove.
+        # Here nothing can be renamed without the risk of overwriting, or a full disk has no room
+        # for the name, and what is removed makes room: look, and remove.
         checksum.same(status, file.lstat(), file.path)
         file.unlink()
         return
     try:
         checksum.same(status, hidden.lstat(), file.path)
         hidden.unlink()
-    except OSError:
-        _give_back(hidden, file)
+    except OSError as error:
+        if _give_back(hidden, file) and isinstance(error, FileNotFoundError):
+            raise checksum.Changed(errno.EAGAIN, "was not found for a moment", file.path) from error
         raise
 
 
-def _give_back(hidden: Entry, file: Entry) -> None:
-    if is_there(hidden):
+def _give_back(hidden: Entry, file: Entry) -> bool:
+    if there := is_there(hidden):
         place_versioned(hidden, file)
+    return there
 
 
 def write_new(path: Entry, text: str) -> None:

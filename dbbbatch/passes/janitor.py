@@ -4,10 +4,12 @@ Nothing leaves the holding area unless the endpoint confirms, in this very pass,
 the file with the same size and checksum. No answer, no purge.
 
 intend   Mark the held files that are to be removed (`confirmed_at`).
-act      Remove each of them that is still what was delivered.
+act      Remove each of them that is still what was delivered: it gets a hidden name, and is looked
+         at under that once more.
 record   The removed ones are PURGED; the others are no longer marked.
-recover  Is a HELD file in the holding area? If not, and it is marked, a pass that was killed
-         removed it. If it is not marked, its disk may not be mounted.
+recover  What has the hidden name of a marked one gets its name back. Is a HELD file in the holding
+         area? If not, and it is marked, a pass that was killed removed it. If it is not marked,
+         its disk may not be mounted.
 """
 
 from __future__ import annotations
@@ -145,25 +147,28 @@ class Housekeeping:
         """Mark files that are about to be removed."""
         connect.write(HandoffFile.confirmed, [file.id for file in files])
 
-    def act(self, files: Sequence[HandoffRow]) -> list[int]:
-        """Remove files; return the ids of those that are gone."""
-        purged = []
+    def act(self, files: Sequence[HandoffRow]) -> tuple[list[int], list[int]]:
+        """Remove files; return the ids of those that are gone, and of those that stay."""
+        purged, kept = list[int](), list[int]()
         directories = set()
         for file in files:
             if self._remove(file):
                 self.lacking -= file.size_bytes
                 purged.append(file.id)
                 directories.add(names.split(file.held_rel)[0])
+            elif self._has_its_name(file):
+                kept.append(file.id)
         # What is not there now may be on the disk, or in the directory, that was there when it was
         # marked.
         self.context.roots.require(self._section.holding)
         with faults.as_try_later():
             self._holding.require_same(directories)
-        return purged
+        return purged, kept
 
-    def record(self, files: Sequence[HandoffRow], purged: Sequence[int]) -> None:
-        """Record which of the marked files were removed."""
-        kept = sorted({file.id for file in files}.difference(purged))
+    def record(
+        self, files: Sequence[HandoffRow], purged: Sequence[int], kept: Sequence[int]
+    ) -> None:
+        """Record which of the marked files were removed, and which stay; others keep the mark."""
 
         def write() -> None:
             HandoffFile.purged(purged)
@@ -204,13 +209,14 @@ class Housekeeping:
         for files in batched(self.candidates(), _ASKED_TOGETHER):
             if context.stopping:
                 break
+            files = files[: context.take(len(files))]
             self._holding.forget()
-            stored = self._confirmed(files[: context.take(len(files))])
+            stored = self._confirmed([file for file in files if self._is_given_back(file)])
             while some := self._to_go(stored[:_MARKED]):
                 stored = stored[len(some) :]
                 there = self._still_there(some)
                 self.intend(there)
-                self.record(there, self.act(there))
+                self.record(there, *self.act(there))
         if self.lacking > 0 and not context.stopping and not context.options.match:
             context.warn(
                 f"{self._section.holding}: less than holding_free is free, and the endpoint "
@@ -223,6 +229,11 @@ class Housekeeping:
     @property
     def _holding(self) -> Tree:
         return self.context.roots.tree(self._section.holding)
+
+    @property
+    def _owner(self) -> str:
+        """Owner of the hidden names in the holding area."""
+        return f"{self._section.label} janitor"
 
     def _held_files(self, after: tuple[datetime, int] | None) -> Iterator[Sequence[HandoffRow]]:
         """Yield the files of the holding area page by page, those first that are there longest."""
@@ -339,6 +350,17 @@ class Housekeeping:
             key="not confirmed",
         )
 
+    def _is_given_back(self, file: HandoffRow) -> bool:
+        """Give what a killed pass took of a marked file its name back, unless that fails."""
+        if file.confirmed_at:
+            held = self._holding.entry(file.held_rel)
+            try:
+                place.give_back(held, self._owner)
+            except OSError as error:
+                self._warn_of_stuck(held, error)
+                return False
+        return True
+
     def _still_there(self, files: Sequence[HandoffRow]) -> list[HandoffRow]:
         """Return the files that are there; note which of the others a killed pass removed.
 
@@ -373,7 +395,7 @@ class Housekeeping:
             if not _is_delivered(held, status, file):
                 self._note_altered(held, status, file)
                 return False
-            held.unlink()
+            place.remove_same(held, status, place.taken(held, self._owner))
         except FileNotFoundError:
             return True
         except Interrupted:
@@ -382,6 +404,12 @@ class Housekeeping:
             self._warn_of_stuck(held, error)
             return False
         return True
+
+    def _has_its_name(self, file: HandoffRow) -> bool:
+        """Return whether a file that was not removed is there, and not under its hidden name."""
+        with suppress(OSError):
+            return place.is_there(self._holding.entry(file.held_rel))
+        return False
 
     def _warn_of_stuck(self, held: Entry, error: OSError) -> None:
         shown = names.printable(held.path)

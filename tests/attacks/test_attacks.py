@@ -251,7 +251,7 @@ def test_a_janitor(fight: Callable[[Bout], None]) -> None:
         arena.put(site.buffer)
         arena.run("dbb-handoff")
         arena.run("dbb-finder")
-        arena.threaten(site.holding, links=True)
+        arena.threaten(site.holding, files=True)
         under_attack(arena, "dbb-janitor")
         arena.check(site.holding, gone=[rel for rel in arena.files if rel[-6] not in "01"])
 

@@ -382,6 +382,31 @@ class TestRemovingWhatWasLookedAt:
         assert os.listdir(tmp_path) == ["a"]
 
     @pytest.mark.promise
+    def test_one_that_was_not_found_for_a_moment_is_not_gone(self, tmp_path, monkeypatch):
+        def lose(entry):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+        (tmp_path / "a").write_text("ours")
+        monkeypatch.setattr(tree.Entry, "unlink", lose)
+        with tree.Tree(str(tmp_path)) as root:
+            file = root.entry("a")
+            status = file.lstat()
+            with pytest.raises(checksum.Changed):
+                place.remove_same(file, status, place.taken(file))
+        assert os.listdir(tmp_path) == ["a"]
+
+    def test_a_full_disk_without_room_for_another_name_is_relieved(self, tmp_path, monkeypatch):
+        def full(entry, to):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        (tmp_path / "a").write_text("ours")
+        monkeypatch.setattr(tree.Entry, "move_to", full)
+        with tree.Tree(str(tmp_path)) as root:
+            file = root.entry("a")
+            place.remove_same(file, file.lstat(), place.taken(file))
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.promise
     @pytest.mark.parametrize("taken", [False, True])
     def test_what_a_kill_left_hidden_gets_a_name_back(self, tmp_path, taken):
         (tmp_path / "a").write_text("ours")

@@ -15,7 +15,7 @@ import pytest
 
 from dbbbatch.areas.endpoint.batch import kept_name
 from dbbbatch.database.models.handoff import HandoffFile
-from dbbbatch.files import checksum
+from dbbbatch.files import checksum, place
 from dbbbatch.files.tree import Entry
 from dbbbatch.passes import runner
 from dbbbatch.passes.handoff.delivery import attempt_prefix
@@ -342,12 +342,14 @@ class TestSpace:
     def test_what_cannot_be_removed_makes_no_space(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def unlink(entry: Entry, real: Callable[[Entry], None] = Entry.unlink) -> None:
+        def move(
+            entry: Entry, to: Entry, real: Callable[[Entry, Entry], None] = Entry.move_to
+        ) -> None:
             if entry.name == "first":
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), entry.path)
-            real(entry)
+            real(entry, to)
 
-        monkeypatch.setattr(Entry, "unlink", unlink)
+        monkeypatch.setattr(Entry, "move_to", move)
         janitor(site)
         assert set(tree(site.holding)) == {"first", "fourth"}
 
@@ -409,6 +411,41 @@ def test_a_kill_between_removing_and_recording_is_made_good(
             janitor(site)
     assert tree(site.holding) == {}
     assert statuses(site) == {"a/b": "HELD"}
+    assert janitor(site) == 0
+    assert statuses(site) == {"a/b": "PURGED"}
+
+
+@pytest.mark.promise
+def test_what_a_kill_left_hidden_gets_its_name_back_though_it_is_no_longer_confirmed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    deliver(site)
+    with monkeypatch.context() as patched:
+        patched.setattr(Entry, "unlink", kill)
+        with pytest.raises(Killed):
+            janitor(site)
+    assert "a/b" not in tree(site.holding)
+    change(site, "UPDATE file SET status = 'MISSING'")
+    stays(site)
+
+
+@pytest.mark.promise
+def test_one_that_cannot_be_given_back_is_not_taken_for_purged(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    deliver(site)
+    with monkeypatch.context() as patched:
+        patched.setattr(Entry, "unlink", refuse)
+        patched.setattr(place, "place_versioned", refuse)
+        assert janitor(site) == 0
+        assert janitor(site) == 0
+        assert statuses(site) == {"a/b": "HELD"}
     assert janitor(site) == 0
     assert statuses(site) == {"a/b": "PURGED"}
 
