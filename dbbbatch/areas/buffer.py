@@ -33,6 +33,8 @@ REPLACED = "replaced in the buffer by another version"
 
 _GONE = "no longer in the buffer"
 
+_NO_DIRECTORY = "is no directory, or is reached through a symbolic link"
+
 #: Threads that hash: until the first batch is hashed there is nothing else to do.
 _JOBS = 2
 
@@ -102,21 +104,39 @@ def why_gone(file: Entry, row: HandoffRow) -> str:
             file.where()
         except NotADirectoryError:
             where = names.printable(file.relpath)
-            return f"{_GONE}: {where} is no directory, or is reached through a symbolic link"
+            return f"{_GONE}: {where} {_NO_DIRECTORY}"
     return _GONE
+
+
+def _look_for(file: Entry, row: HandoffRow) -> HandoffRow | str | NotADirectoryError:
+    """Return a row with the inode of its file, why that is gone, or why that is not certain."""
+    try:
+        if (status := file.certain_status()) is None:
+            return _GONE
+        if Version.of_file(status) == Version.of_row(row):
+            return row
+        return with_new_inode(file, row) or REPLACED
+    except NotADirectoryError as error:
+        error.strerror = f"{names.printable(os.path.dirname(file.path))} {_NO_DIRECTORY}"
+        return error
 
 
 def with_new_inode(file: Entry, row: HandoffRow) -> HandoffRow | None:
     """Return a row with the inode that its file has now, or nothing if more of it has changed.
 
     Some file systems (FUSE, FAT, CIFS) number files anew after a remount.
+
+    Raises
+    ------
+    OSError
+        It cannot be looked at; `NotADirectoryError`: its directory is a link by now.
     """
     algorithm, digest = _checksum_of(row)
     try:
         if not algorithm or not Version.of_file(file.lstat()).is_like(Version.of_row(row)):
             return None
         status, sums = checksum.read_file(file, [algorithm])
-    except (FileNotFoundError, NotADirectoryError, checksum.Changed, checksum.NotRegular):
+    except (FileNotFoundError, checksum.Changed, checksum.NotRegular):
         return None
     found = Version.of_file(status)
     if sums[algorithm] != digest or not found.is_like(Version.of_row(row)):
@@ -182,7 +202,7 @@ def _prepare(wanted: str, tree: Tree, read: bool, row: HandoffRow) -> Prepared |
     file = entry_of(tree, row)
     try:
         if what := why_gone(file, row):
-            again = with_new_inode(file, row)
+            again = with_new_inode(file, row) if what == REPLACED else None
             if again is None:
                 return FileFate(SendStatus.VANISHED, what)
             row = again
@@ -255,25 +275,30 @@ class Holding:
 
 
 def hold(tree: Tree, holding: Tree, rows: Sequence[HandoffRow]) -> Holding:
-    """Move delivered originals from a buffer to its holding area, under free names, durably."""
+    """Move delivered originals from a buffer to its holding area, under free names, durably.
+
+    One whose directory is a link is not gone for certain, and is stuck.
+    """
     tree.forget()
     holding.forget()
     result = Holding()
-    absent: dict[str, list[tuple[HandoffRow, str]]] = {}
+    absent: dict[str, list[tuple[HandoffRow, str | NotADirectoryError]]] = {}
     relpaths: set[str] = set()
     for row in rows:
         file = entry_of(tree, row)
         try:
-            what = why_gone(file, row)
-            again = with_new_inode(file, row) if what else row
-            if again is None:
-                absent.setdefault(file.relpath, []).append((row, what))
+            original = _look_for(file, row)
+            if not isinstance(original, HandoffRow):
+                absent.setdefault(file.relpath, []).append((row, original))
                 continue
             if file.relpath not in relpaths:
                 place.make_directories(holding, file.relpath)
             there = entry_of(holding, row)
             there = there.beside(place.place_versioned(file, there))
-            if why_gone(there, again) and not (again := with_new_inode(there, again)):
+            again = _look_for(there, original)
+            if isinstance(again, OSError):
+                raise again
+            if isinstance(again, str):
                 # A writer was faster than the rename: what was moved is the next version.
                 put_back(there, file)
                 result.gone[row.id] = "delivered, but replaced by another version"
@@ -300,11 +325,15 @@ def hold(tree: Tree, holding: Tree, rows: Sequence[HandoffRow]) -> Holding:
 
 
 def _find_moved(
-    holding: Tree, relpath: str, absent: Sequence[tuple[HandoffRow, str]], result: Holding
+    holding: Tree,
+    relpath: str,
+    absent: Sequence[tuple[HandoffRow, str | NotADirectoryError]],
+    result: Holding,
 ) -> bool:
     """Find where a pass that was killed put originals, or others instead; return whether it did.
 
-    The directory is read once, however many files of it are missing.
+    The directory is read once, however many files of it are missing. What is not found, and is not
+    gone for certain, is stuck.
     """
     inodes = {row.inode for row, _ in absent}
     bases = {base: row for row, _ in absent for base in _bases(names.from_text(row.filename))}
@@ -323,7 +352,10 @@ def _find_moved(
                 result.held.append((row, name))
                 break
         else:
-            lost[row.id] = f"delivered, but {what}"
+            if isinstance(what, OSError):
+                result.stuck.append((row, what))
+            else:
+                lost[row.id] = f"delivered, but {what}"
     for row, name in alike:
         if row.id in lost:
             status = Entry(holding, relpath, name).lstat()
@@ -423,9 +455,14 @@ def put_back(held: Entry, file: Entry) -> None:
 
 def _inodes(tree: Tree, relpath: str) -> Iterator[tuple[str, int]]:
     """Yield the names and inodes of a directory, which may be missing."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    try:
         for entry in tree.scan(relpath):
             yield entry.name, inode_of(entry.inode())
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        if not tree.has_no_files(relpath):
+            raise
 
 
 def _bases(filename: str) -> Iterable[str]:

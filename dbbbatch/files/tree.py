@@ -207,6 +207,14 @@ class Tree:
                 return here, status
         return None
 
+    def has_no_files(self, rel: str) -> bool:
+        """Return whether the path of a directory leads to none because a file is in the way.
+
+        A link may have been exchanged for the moment.
+        """
+        obstacle = self.obstacle(rel)
+        return obstacle is not None and stat.S_ISREG(obstacle[1].st_mode)
+
     def names(self, rel: str = "") -> list[str]:
         """Return the names in a directory, in no order."""
         with Naming(self._whole(rel)), self.directory(rel).readable() as opened:
@@ -452,8 +460,7 @@ class Entry:
     def certain_status(self) -> os.stat_result | None:
         """Return what has the name; `None` if it is certain that nothing has.
 
-        A directory above it that is not there, or is a file by now, has no files. One that is a
-        link may have been exchanged for the moment.
+        A directory above it that is not there, or is a file by now, has no files.
 
         Raises
         ------
@@ -465,10 +472,7 @@ class Entry:
         except FileNotFoundError:
             return None
         except NotADirectoryError:
-            if self.tree is _everywhere:
-                return None
-            obstacle = self.tree.obstacle(self.relpath)
-            if obstacle is not None and stat.S_ISREG(obstacle[1].st_mode):
+            if self.tree is _everywhere or self.tree.has_no_files(self.relpath):
                 return None
             raise
         except OSError as error:

@@ -441,7 +441,7 @@ def test_no_file_is_sent_through_a_directory_that_became_a_link(
 
 
 def test_no_file_is_held_through_a_directory_that_became_a_link(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.put("night/a", OLD)
     with monkeypatch.context() as patched:
@@ -449,8 +449,37 @@ def test_no_file_is_held_through_a_directory_that_became_a_link(
         with pytest.raises(Killed):
             make_pass(site)
     elsewhere = behind_a_link(site)
-    make_pass(site)
+    assert make_pass(site) == 1
     assert (tree(elsewhere), tree(site.holding)) == ({"a": OLD}, {})
+    # It is not gone for certain, and would be sent again.
+    assert statuses(site) == {"night/a": "DELIVERED"}
+    assert f"{site.buffer}/night is no directory, or is reached through" in capsys.readouterr().err
+    (site.buffer / "night").unlink()
+    elsewhere.rename(site.buffer / "night")
+    assert make_pass(site) == 0
+    assert statuses(site) == {"night/a": "HELD"}
+
+
+@pytest.mark.parametrize("where", ["buffer", "holding"])
+def test_what_a_kill_left_in_holding_waits_for_a_directory_that_is_a_link(
+    site: Site, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    site.put("night/a", OLD)
+    with monkeypatch.context() as patched:
+        patched.setattr(HandoffFile, "held", killed)
+        with pytest.raises(Killed):
+            make_pass(site)
+    assert (tree(site.buffer), tree(site.holding)) == ({}, {"night/a": OLD})
+    top = getattr(site, where)
+    elsewhere = site.root / "elsewhere"
+    (top / "night").rename(elsewhere)
+    (top / "night").symlink_to(elsewhere)
+    make_pass(site)
+    assert statuses(site) == {"night/a": "HELD" if where == "buffer" else "DELIVERED"}
+    (top / "night").unlink()
+    elsewhere.rename(top / "night")
+    assert make_pass(site) == 0
+    assert statuses(site) == {"night/a": "HELD"}
 
 
 def test_no_file_is_moved_aside_through_a_directory_that_became_a_link(
