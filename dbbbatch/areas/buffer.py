@@ -108,7 +108,7 @@ def why_gone(file: Entry, row: HandoffRow) -> str:
     return _GONE
 
 
-def _look_for(file: Entry, row: HandoffRow) -> HandoffRow | str | NotADirectoryError:
+def _found_as(file: Entry, row: HandoffRow) -> HandoffRow | str | NotADirectoryError:
     """Return a row with the inode of its file, why that is gone, or why that is not certain."""
     try:
         if (status := file.certain_status()) is None:
@@ -287,7 +287,7 @@ def hold(tree: Tree, holding: Tree, rows: Sequence[HandoffRow]) -> Holding:
     for row in rows:
         file = entry_of(tree, row)
         try:
-            original = _look_for(file, row)
+            original = _found_as(file, row)
             if not isinstance(original, HandoffRow):
                 absent.setdefault(file.relpath, []).append((row, original))
                 continue
@@ -295,7 +295,7 @@ def hold(tree: Tree, holding: Tree, rows: Sequence[HandoffRow]) -> Holding:
                 place.make_directories(holding, file.relpath)
             there = entry_of(holding, row)
             there = there.beside(place.place_versioned(file, there))
-            again = _look_for(there, original)
+            again = _found_as(there, original)
             if isinstance(again, OSError):
                 raise again
             if isinstance(again, str):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,9 @@ DATABASE_MODE = 0o640
 #: Bytes that a file of `write_json` has at least: a block, which can be written in place where the
 #: disk is full.
 SMALLEST_FILE = 4096
+
+#: Ends the name of one that is not finished: the process that writes it.
+_BEING_WRITTEN = re.compile(r"\.(\d{1,9})\.tmp\Z")
 
 #: Bytes that are read of such a file at most.
 _LARGEST_FILE = 1 << 24
@@ -167,6 +171,26 @@ def write_json(path: Path, value: Mapping[str, Any]) -> str:
         if not (error.errno in FULL and _write_in_place(path, content)):
             return error.strerror or str(error)
     return ""
+
+
+def remove_unfinished(state: Path) -> None:
+    """Remove what `write_json` left in the state directory in processes that were killed."""
+    for directory in (state, state / "passes", state / "said"):
+        with suppress(OSError):
+            for name in os.listdir(directory):
+                if (match := _BEING_WRITTEN.search(name)) and not _lives(int(match[1])):
+                    with suppress(OSError):
+                        os.unlink(directory / name)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def _write_in_place(path: Path, content: bytes) -> bool:

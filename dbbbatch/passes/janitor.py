@@ -351,7 +351,7 @@ class Housekeeping:
         )
 
     def _is_given_back(self, file: HandoffRow) -> bool:
-        """Give what a killed pass took of a marked file its name back, unless that fails."""
+        """Rename what a killed pass took of a marked file back; return whether that is well."""
         if file.confirmed_at:
             held = self._holding.entry(file.held_rel)
             try:
@@ -474,13 +474,11 @@ class Housekeeping:
     def _clean_here(self) -> None:
         """Remove old empty directories, and what killed passes left in the state directory."""
         state, section = self.context.settings.site.state, self._section
-        for directory, end in (lists_directory(state), ""), (os.path.join(state, "said"), ".tmp"):
-            # Not there, or gone meanwhile: each handoff removes its own lists, too.
-            with suppress(OSError):
-                for entry in os.scandir(directory):
-                    age = time.time() - entry.stat().st_mtime
-                    if entry.name.endswith(end) and age >= section.stale_after:
-                        outside(entry.path).unlink()
+        # Not there, or gone meanwhile: each handoff removes its own lists, too.
+        with suppress(OSError):
+            for entry in os.scandir(lists_directory(state)):
+                if time.time() - entry.stat().st_mtime >= section.stale_after:
+                    outside(entry.path).unlink()
         removed = buffer.remove_sent_directories(self._site, section)
         removed += place.remove_empty_directories(self._holding, section.expiration)
         self.context.counts["directories removed"] += removed

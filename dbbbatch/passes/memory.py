@@ -85,7 +85,7 @@ def _path(directory: Path, label: str) -> Path:
 
 
 def begin_pass(directory: Path, label: str) -> None:
-    """Remember that a pass begins.
+    """Remember that a pass begins, and remove what killed passes left unfinished beside that.
 
     Parameters
     ----------
@@ -102,6 +102,7 @@ def begin_pass(directory: Path, label: str) -> None:
         before, pid=os.getpid(), started=now, finished=None, outcome="running", starts=starts
     )
     state.write_json(_path(directory, label), asdict(begun))
+    state.remove_unfinished(directory)
 
 
 def end_pass(

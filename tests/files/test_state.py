@@ -2,12 +2,14 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dbbbatch.files import state
+from dbbbatch.passes import memory
 from tests.support.site import Site
 
 #: What may be in place of a time.
@@ -68,3 +70,17 @@ def test_pipes_in_place_of_files_stop_neither_a_status_nor_a_pass(site: Site) ->
     os.mkfifo(site.state / "locks" / "finder.latiss.lock")
     assert site.run("dbb", "status", "--json").code == 0
     assert site.run("dbb-handoff").code == 0
+
+
+def test_a_pass_removes_what_dead_processes_left_unfinished(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for directory in ("", "passes", "said"):
+        (tmp_path / directory).mkdir(exist_ok=True)
+        for pid in (dead.pid, os.getpid(), 1):
+            (tmp_path / directory / f"handoff.latiss.{pid}.tmp").touch()
+        (tmp_path / directory / "x.0.tmp.json").touch()
+    memory.begin_pass(tmp_path, "finder.latiss")
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    own = f"handoff.latiss.{os.getpid()}.tmp"
+    assert left == {own, "handoff.latiss.1.tmp", "x.0.tmp.json", "finder.latiss.json"}
