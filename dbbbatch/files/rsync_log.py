@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 
 from dbbbatch.files.identity import inode_of
+from dbbbatch.files.tree import Entry, Tree
 
 #: Begins each line of a log file, and (without the process) of ``--out-format='%t %i %n%L'``.
 _WHEN = rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?:\[\d+\] )?"
@@ -99,13 +100,13 @@ class LogPiece(NamedTuple):
 
     Attributes
     ----------
-    path : `str`
+    file : `Entry`
     status : `os.stat_result`
     position : `int`
         Where the part that is still to be read begins, bytes of its content.
     """
 
-    path: str
+    file: Entry
     status: os.stat_result
     position: int
 
@@ -143,12 +144,12 @@ def _unescaped(name: bytes) -> bytes:
     return _OCTAL_BYTE.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), name)
 
 
-def read_lines(path: str, offset: int = 0) -> Iterator[LogLine]:
+def read_lines(file: Entry, offset: int = 0) -> Iterator[LogLine]:
     """Yield the complete lines of a log from an offset on; it may be compressed.
 
     A last line that is not complete is left for the next time.
     """
-    with _opened(path) as log:
+    with _opened(file) as log:
         log.seek(offset)
         line = b""
         while piece := log.readline(_LONGEST):
@@ -163,9 +164,9 @@ def read_lines(path: str, offset: int = 0) -> Iterator[LogLine]:
             line = b""
 
 
-def complete(path: str) -> int:
+def complete(file: Entry) -> int:
     """Return the offset behind the last complete line."""
-    with open(path, "rb") as log:
+    with open(file.open(), "rb") as log:
         position = log.seek(0, os.SEEK_END)
         while position:
             start = max(0, position - 65536)
@@ -178,15 +179,15 @@ def complete(path: str) -> int:
     return 0
 
 
-def tail(path: str, position: int) -> str:
+def tail(file: Entry, position: int) -> str:
     """Return a digest of the last bytes before a position, by which a log is recognized."""
-    with _opened(path) as log:
+    with _opened(file) as log:
         start = max(0, position - _TAIL)
         log.seek(start)
         return hashlib.blake2b(log.read(position - start), digest_size=16).hexdigest()
 
 
-def replaced(path: str, inode: int, position: int, known: str) -> list[LogPiece]:
+def replaced(file: Entry, inode: int, position: int, known: str) -> list[LogPiece]:
     """Return what is still to be read of a log that was rotated, so that its path leads to another.
 
     That log is the file of the directory with its inode, or with the same content up to where it
@@ -195,8 +196,8 @@ def replaced(path: str, inode: int, position: int, known: str) -> list[LogPiece]
 
     Parameters
     ----------
-    path : `str`
-        The path that the log had.
+    file : `Entry`
+        What has the path that the log had.
     inode, position, known : `int`, `int`, `str`
         Its inode, how far it was read, and the `tail` there or "".
 
@@ -210,16 +211,15 @@ def replaced(path: str, inode: int, position: int, known: str) -> list[LogPiece]
     OSError
         The directory cannot be read.
     """
-    directory, name = os.path.split(path)
-    is_version = _versions(name)
-    found: list[tuple[bool, os.stat_result, str]] = []
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.name != name and (is_version(entry.name) or inode_of(entry.inode()) == inode):
-                with contextlib.suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode):
-                        found.append((inode_of(status.st_ino) != inode, status, entry.path))
+    is_version = _versions(file.name)
+    found: list[tuple[bool, os.stat_result, Entry]] = []
+    for entry in file.tree.scan(file.relpath):
+        if entry.name != file.name and (is_version(entry.name) or inode_of(entry.inode()) == inode):
+            with contextlib.suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    other = inode_of(status.st_ino) != inode
+                    found.append((other, status, file.beside(entry.name)))
     # The same file first, then the one that was rotated last.
     for other, status, where in sorted(found, key=lambda each: (each[0], -each[1].st_mtime_ns)):
         if other and not (position and known):
@@ -230,8 +230,8 @@ def replaced(path: str, inode: int, position: int, known: str) -> list[LogPiece]
                     LogPiece(each, its, 0)
                     for _, its, each in found
                     if its.st_mtime_ns > status.st_mtime_ns
-                    and is_version(os.path.basename(each))
-                    and not fnmatch.fnmatch(os.path.basename(each), _LOGS)
+                    and is_version(each.name)
+                    and not fnmatch.fnmatch(each.name, _LOGS)
                 ]
                 later.sort(key=lambda piece: piece.status.st_mtime_ns)
                 return [LogPiece(where, status, position), *later]
@@ -250,37 +250,36 @@ def _versions(name: str) -> Callable[[str], object]:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def _opened(file: Entry) -> Iterator[BinaryIO]:
     """Open a log for reading, also a compressed one."""
-    if not path.endswith(".gz"):
-        with open(path, "rb") as log:
+    with open(file.open(), "rb") as log:
+        if not file.name.endswith(".gz"):
             yield log
-        return
-    import gzip
-    import zlib
+            return
+        import gzip
+        import zlib
 
-    try:
-        with gzip.open(path) as packed:
-            yield cast(BinaryIO, packed)
-    except (EOFError, zlib.error) as error:
-        raise Broken(errno.EINVAL, f"cannot be decompressed: {error}", path) from None
+        try:
+            with gzip.open(log) as packed:
+                yield cast(BinaryIO, packed)
+        except (EOFError, zlib.error) as error:
+            raise Broken(errno.EINVAL, f"cannot be decompressed: {error}", file.path) from None
 
 
-def days(source: str) -> list[tuple[datetime.date, str]]:
-    """Return date and path of the directories ``source/YYYYMMDD``, the oldest first."""
+def days(source: Tree) -> list[tuple[datetime.date, str]]:
+    """Return date and name of the directories YYYYMMDD of the source, the oldest first."""
     found = []
-    for name in sorted(os.listdir(source)):
+    for name in sorted(source.names()):
         if _DAY.fullmatch(name):
             with contextlib.suppress(ValueError):
-                day = datetime.datetime.strptime(name, "%Y%m%d").date()
-                found.append((day, os.path.join(source, name)))
+                found.append((datetime.datetime.strptime(name, "%Y%m%d").date(), name))
     return found
 
 
-def logs(directory: str, pattern: str = _LOGS) -> list[str]:
-    """Return the paths of the logs in the directory of a day."""
-    files = sorted(os.listdir(directory))
-    return [os.path.join(directory, file) for file in fnmatch.filter(files, pattern)]
+def logs(source: Tree, relpath: str, pattern: str = _LOGS) -> list[Entry]:
+    """Return the logs in the directory of a day."""
+    found = sorted(source.names(relpath))
+    return [Entry(source, relpath, name) for name in fnmatch.filter(found, pattern)]
 
 
 def may_name(line: str, is_there: Callable[[str], bool]) -> bool:

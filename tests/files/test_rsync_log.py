@@ -7,6 +7,7 @@ import tracemalloc
 import pytest
 
 from dbbbatch.files import rsync_log
+from dbbbatch.files.tree import Tree, outside
 
 PREFIX = b"2026/11/24 07:03:13 [8979] "
 
@@ -86,32 +87,32 @@ def test_line_whose_names_may_hold_its_arrow_can_be_read_in_several_ways():
 def test_read_goes_on_where_it_was_and_leaves_an_unfinished_line(tmp_path):
     log = tmp_path / "rsync.log"
     log.write_bytes(b"building\n>f+++++++++ a\n>f+++++++++ b")
-    assert list(rsync_log.read_lines(str(log))) == [
+    assert list(rsync_log.read_lines(outside(str(log)))) == [
         rsync_log.LogLine(9),
         rsync_log.LogLine(23, "a"),
     ]
-    assert rsync_log.complete(str(log)) == 23
+    assert rsync_log.complete(outside(str(log))) == 23
     with open(log, "ab") as file:
         file.write(b"b\nsent\n")
-    assert [tuple(entry)[:2] for entry in rsync_log.read_lines(str(log), 23)] == [
+    assert [tuple(entry)[:2] for entry in rsync_log.read_lines(outside(str(log)), 23)] == [
         (38, "bb"),
         (43, None),
     ]
-    assert rsync_log.complete(str(log)) == 43
+    assert rsync_log.complete(outside(str(log))) == 43
 
 
 def test_days_are_the_directories_that_are_named_so(tmp_path):
     for name in ("20261124", "20261123", "20261199", "other"):
         (tmp_path / name).mkdir()
-    assert rsync_log.days(str(tmp_path)) == [
-        (datetime.date(2026, 11, day), str(tmp_path / f"202611{day}")) for day in (23, 24)
+    assert rsync_log.days(Tree(str(tmp_path))) == [
+        (datetime.date(2026, 11, day), f"202611{day}") for day in (23, 24)
     ]
 
 
 def test_logs_are_those_that_are_named_so(tmp_path):
     for name in ("rsync.log", "rsync-1.log", "else.log", "rsync.log.done"):
         (tmp_path / name).touch()
-    assert rsync_log.logs(str(tmp_path)) == [
+    assert [log.path for log in rsync_log.logs(Tree(str(tmp_path)), "")] == [
         str(tmp_path / "rsync-1.log"),
         str(tmp_path / "rsync.log"),
     ]
@@ -187,7 +188,7 @@ def test_read_understands_the_installed_rsync(tmp_path, how):
     out = subprocess.run(argv, check=True, capture_output=True).stdout
     if how == "standard output":
         log.write_bytes(out)
-    entries = [entry for entry in rsync_log.read_lines(str(log)) if entry.name is not None]
+    entries = [entry for entry in rsync_log.read_lines(outside(str(log))) if entry.name is not None]
     found = sorted(os.fsencode(entry.name) for entry in entries)
     assert found == sorted(b"d/" + name for name in [*names, b"hard.fits"])
     assert not any(entry.updated or entry.damaged for entry in entries)
@@ -201,7 +202,7 @@ def test_a_hole_of_any_size_is_not_held_in_memory(tmp_path):
         file.write(b">f+++++++++ after\n>f+++++++++ next\n")
     tracemalloc.start()
     try:
-        entries = list(rsync_log.read_lines(str(log)))
+        entries = list(rsync_log.read_lines(outside(str(log))))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -211,11 +212,11 @@ def test_a_hole_of_any_size_is_not_held_in_memory(tmp_path):
         ("next", False),
     ]
     assert entries[-1].end == log.stat().st_size
-    assert list(rsync_log.read_lines(str(log), entries[0].end)) == entries[1:]
+    assert list(rsync_log.read_lines(outside(str(log)), entries[0].end)) == entries[1:]
     assert peak < 8 << 20
 
 
 def test_a_long_line_without_an_end_is_left(tmp_path):
     log = tmp_path / "rsync.log"
     log.write_bytes(b">f+++++++++ a\n" + b"x" * (2 << 20))
-    assert [entry.name for entry in rsync_log.read_lines(str(log))] == ["a"]
+    assert [entry.name for entry in rsync_log.read_lines(outside(str(log)))] == ["a"]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from dbbbatch.database.models.finder import RememberedFile, RsyncLog
 from dbbbatch.files import names, rsync_log, temporary
 from dbbbatch.files.identity import Version
+from dbbbatch.files.tree import Entry
 from dbbbatch.passes.finder.job import FinderJob
 from dbbbatch.passes.finder.logged import LoggedFiles, given_up
 
@@ -23,7 +24,7 @@ class Log(NamedTuple):
 
     Attributes
     ----------
-    path : `str`
+    file : `Entry`
     status : `os.stat_result`
     position : `int`
         From where it is to be read (bytes).
@@ -33,7 +34,7 @@ class Log(NamedTuple):
         How far another log was read that had its path.
     """
 
-    path: str
+    file: Entry
     status: os.stat_result
     position: int
     key: str
@@ -68,16 +69,14 @@ class LogReader:
         #: Directories of storage, as the log names them and as a scan would find them.
         self._directories: dict[str, str] = {}
         self._damage: list[RememberedFile] = []
-        self._prefix = self._section.prefix.replace(
-            "{date}", os.path.basename(os.path.dirname(log.path))
-        )
+        self._prefix = self._section.prefix.replace("{date}", os.path.basename(log.file.relpath))
 
     def read(self) -> bool:
         """Record what the log names from its position on; return False if a limit came first."""
         end = self._log.position
         understood = False
         unknown: list[str] = []
-        for entry in rsync_log.read_lines(self._log.path, self._log.position):
+        for entry in rsync_log.read_lines(self._log.file, self._log.position):
             end = entry.end
             if entry.damaged:
                 self._damage = [self._damaged(end)]
@@ -114,7 +113,7 @@ class LogReader:
         def record_dealt_with(dealt: int) -> None:
             # What --match left out is still to be read.
             if not self._job.context.options.match:
-                tail = rsync_log.tail(self._log.path, ends[dealt])
+                tail = rsync_log.tail(self._log.file, ends[dealt])
                 record_position(self._job, self._log, ends[dealt], tail)
 
         whole = self._logged.record(named, self._log.key, self._damage, record_dealt_with)
@@ -135,7 +134,7 @@ class LogReader:
     def _damaged(self, end: int) -> RememberedFile:
         """Return what is remembered of a log in which something is lost."""
         return given_up(
-            self._log.path,
+            self._log.file.path,
             f"NUL bytes before byte {end}, as a power cut leaves them: what this log said there is "
             f"lost; `dbb-auditor {self._section.name} --adopt` records files that no log names, "
             f"and `dbb forget {self._section.label} FILE` ends this message",
@@ -144,7 +143,7 @@ class LogReader:
     def _misunderstood(self, end: int) -> RememberedFile:
         """Return what is remembered of a log whose lines are none that rsync writes for us."""
         return given_up(
-            self._log.path,
+            self._log.file.path,
             f"its lines from byte {self._log.position} to {end} are in a format that is not "
             "understood, and what they name is not recorded: let rsync write it with --log-file "
             "alone, without --log-file-format, or its stdout with --itemize-changes, without "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice, takewhile
 
 from dbbbatch.areas.storage.incoming import Fate, Incoming
@@ -147,7 +147,9 @@ class LoggedFiles:
             named = dict(islice(named.items(), list(named).index(files[len(reads)].rel)))
             unread = {each.name for each in files[len(reads) :]}
             memories = {name: left for name, left in memories.items() if name not in unread}
-        kept = [*damage, *self._refused(named.keys() - {each.rel for each in files})]
+        kept = [*damage]
+        for rel in named.keys() - {each.rel for each in files}:
+            kept += self._refuse(rel, memories.get(names.name_of(rel)), log, named[rel])
         ready: list[Incoming] = []
         # What is remembered of a file whose row turns out to be another pass's.
         busy: dict[Name, list[RememberedFile]] = {}
@@ -205,13 +207,21 @@ class LoggedFiles:
         known = connect.read(File.known, storage, [each.name for each in files])
         return [each._replace(known=known.get(each.name)) for each in files]
 
-    def _refused(self, outside: Iterable[str]) -> list[RememberedFile]:
-        """Return what is remembered of paths that lead out of storage."""
+    def _refuse(
+        self, rel: str, memory: RememberedFile | None, log: str, updates: int
+    ) -> list[RememberedFile]:
+        """Return what is remembered of a path that leads out of storage.
+
+        A directory of storage may be a link for a moment only, so that the file is awaited.
+        """
         why = (
-            "a log names it, but it is not inside storage: refused; see who sends it; "
+            "it is not inside storage: refused; see who sends it; "
             f"`dbb forget {self._section.label} FILE` ends this message"
         )
-        return [given_up(rel, why) for rel in outside]
+        if names.is_astray(rel):
+            return [given_up(rel, f"a log names it, but {why}")]
+        error = NotADirectoryError(errno.ENOTDIR, f"reached through a link, {why}")
+        return self._await(self._area.incoming(rel), error, memory, log, updates)
 
     def _read(self, file: Incoming) -> Incoming:
         """Read a file unless the table has it as it is now (DUPLICATE); to be recorded: ORPHAN."""

@@ -19,6 +19,7 @@ from dbbbatch.database.models.finder import Remembered, RsyncLog
 from dbbbatch.files import clock, faults, names, place, rsync_log
 from dbbbatch.files.identity import inode_of
 from dbbbatch.files.scan import kind
+from dbbbatch.files.tree import Entry, Tree
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.finder.job import FinderJob
 from dbbbatch.passes.finder.log_reader import Log, LogReader, record_position
@@ -76,7 +77,7 @@ class _LogsJob(FinderJob):
                     self._read(log)
                 self._mark_done(log)
             except OSError as error:
-                self._cannot_be_read(log.path, error)
+                self._cannot_be_read(log.file.path, error)
         self._logged.note_given_up()
         self._note_logs_elsewhere()
         self._note_days_before()
@@ -88,15 +89,15 @@ class _LogsJob(FinderJob):
             yield f"would look again for {names.join(left.relpath, left.filename)}"
         for log in self._logs():
             try:
-                pieces = _replaced(log.path, log.before) if log.before else []
-                pieces.append(rsync_log.LogPiece(log.path, log.status, log.position))
-                for path, _, position in pieces:
+                pieces = _replaced(log.file, log.before) if log.before else []
+                pieces.append(rsync_log.LogPiece(log.file, log.status, log.position))
+                for file, _, position in pieces:
                     count = sum(
-                        entry.name is not None for entry in rsync_log.read_lines(path, position)
+                        entry.name is not None for entry in rsync_log.read_lines(file, position)
                     )
                     if count:
                         files = names.counted(count, "file")
-                        shown = names.to_text(path)
+                        shown = names.to_text(file.path)
                         yield f"would read {shown} from byte {position}: {files}"
             except OSError as error:
                 yield f"cannot read {log.key}: {error.strerror}"
@@ -107,15 +108,16 @@ class _LogsJob(FinderJob):
 
     def _logs(self, *, warn: bool = True) -> Iterator[Log]:
         """Yield the logs of the days asked for that have not changed for a while."""
-        section = self.section
+        source = self.area.source
+        source.forget()
         now = time.time()
-        with faults.as_try_later(section.source):
-            days = rsync_log.days(section.source)
-        for day, directory in days:
+        with faults.as_try_later(source.path):
+            days = rsync_log.days(source)
+        for day, relpath in days:
             if self._is_asked_for(day, now):
-                for path, status in self._files(directory, warn):
+                for file, status in self._files(relpath, warn):
                     if self._is_quiet(status):
-                        yield self._log(path, status)
+                        yield self._log(file, status)
 
     def _is_quiet(self, status: os.stat_result) -> bool:
         """Return whether a log has not changed for a while."""
@@ -139,10 +141,10 @@ class _LogsJob(FinderJob):
 
     def _note_logs_elsewhere(self) -> None:
         """Warn of logs that are not read because they are in no directory of a day."""
-        for path in _logs_of(self.section.source):
-            if os.path.isfile(path):
+        for file in _logs_of(self.area.source, ""):
+            if _is_regular(file):
                 self._note_unread(
-                    path,
+                    file.path,
                     "is not read: logs are looked for in a directory for each day, named like "
                     f"{self._today(time.time()):%Y%m%d}",
                 )
@@ -156,20 +158,23 @@ class _LogsJob(FinderJob):
         if section.date or self._since or self.context.options.match:
             return
         first = self._first_day(time.time())
-        paths: dict[str, str] = {}
+        files: dict[str, Entry] = {}
         days: dict[str, datetime.date] = {}
         with contextlib.suppress(OSError):
-            for day, directory in rsync_log.days(section.source):
+            for day, relpath in rsync_log.days(self.area.source):
                 if 0 < (first - day).days <= _DAYS_BEFORE:
-                    logs = _logs_of(directory)
-                    paths |= {names.to_text(path): path for path in logs}
+                    logs = {
+                        names.to_text(file.path): file
+                        for file in _logs_of(self.area.source, relpath)
+                    }
+                    files |= logs
                     days |= dict.fromkeys(logs, day)
-        if not paths:
+        if not files:
             return
-        read = connect.read(RsyncLog.among, self.site, section.name, list(paths))
-        unread = [path for key, path in paths.items() if _is_unread(path, read.get(key))]
+        read = connect.read(RsyncLog.among, self.site, section.name, list(files))
+        unread = [key for key, file in files.items() if _is_unread(file, read.get(key))]
         if unread:
-            day = min(days[path] for path in unread)
+            day = min(days[key] for key in unread)
             self._note_unread(
                 section.source,
                 "of days before past_days, "
@@ -180,49 +185,51 @@ class _LogsJob(FinderJob):
     def _note_unread(self, path: str, why: str) -> None:
         self.context.warn_of("unread", path, why)
 
-    def _files(self, directory: str, warn: bool) -> Iterator[tuple[str, os.stat_result]]:
+    def _files(self, relpath: str, warn: bool) -> Iterator[tuple[Entry, os.stat_result]]:
         """Yield the logs of a day that can be read."""
+        source = self.area.source
         cannot_be_read = self._cannot_be_read if warn else lambda path, error: None
         try:
-            paths = rsync_log.logs(directory)
-        except (FileNotFoundError, NotADirectoryError):
+            files = rsync_log.logs(source, relpath)
+        except FileNotFoundError:
             return
         except OSError as error:
-            cannot_be_read(directory, error)
+            if not (isinstance(error, NotADirectoryError) and source.has_no_files(relpath)):
+                cannot_be_read(f"{source}/{relpath}", error)
             return
-        for path in paths:
+        for file in files:
             try:
-                status = os.stat(path)
+                status = file.lstat()
             except FileNotFoundError:
                 continue
             except OSError as error:
-                cannot_be_read(path, error)
+                cannot_be_read(file.path, error)
                 continue
             if stat.S_ISREG(status.st_mode):
-                yield path, status
+                yield file, status
             elif warn:
-                self.note_odd(path, f"{kind(status.st_mode)}, not a log")
+                self.note_odd(file.path, f"{kind(status.st_mode)}, not a log")
 
     def _cannot_be_read(self, path: str, error: OSError) -> None:
         self.note_failed(path, f"cannot be read: {error.strerror}")
 
-    def _log(self, path: str, status: os.stat_result) -> Log:
+    def _log(self, file: Entry, status: os.stat_result) -> Log:
         """Return from where a log is to be read: its beginning if it is another one by now."""
-        key = names.to_text(path)
+        key = names.to_text(file.path)
         read = connect.read(RsyncLog.among, self.site, self.section.name, [key]).get(key)
         if read is None:
-            return Log(path, status, 0, key)
+            return Log(file, status, 0, key)
         if read.inode != inode_of(status.st_ino) or read.position > status.st_size:
-            return Log(path, status, 0, key, read)
+            return Log(file, status, 0, key, read)
         # One that cannot be read is warned of when there is something new to read.
         with contextlib.suppress(OSError):
-            if read.tail and read.tail != rsync_log.tail(path, read.position):
-                return Log(path, status, 0, key, read)
-        return Log(path, status, read.position, key)
+            if read.tail and read.tail != rsync_log.tail(file, read.position):
+                return Log(file, status, 0, key, read)
+        return Log(file, status, read.position, key)
 
     def _finish(self, log: Log, before: RsyncLog) -> bool:
         """Read to its end what had the path of a log before; return False if that is for later."""
-        pieces = _replaced(log.path, before)
+        pieces = _replaced(log.file, before)
         if not all(self._is_quiet(piece.status) for piece in pieces):
             return False
         lost = "" if pieces else "nothing in its directory is what it was"
@@ -231,16 +238,16 @@ class _LogsJob(FinderJob):
                 if not self._read(Log(*piece, log.key)):
                     return False
             except rsync_log.Broken as error:
-                lost = f"{piece.path} {error.strerror}"
+                lost = f"{piece.file.path} {error.strerror}"
             except OSError as error:
-                self._cannot_be_read(piece.path, error)
+                self._cannot_be_read(piece.file.path, error)
                 return False
         if lost:
             self.context.log.warning(
                 "%s: replaced after byte %d: %s", log.key, before.position, lost
             )
             self._note_unread(
-                log.path,
+                log.file.path,
                 f"was emptied or replaced after it had been read up to byte {before.position}, and "
                 f"{lost}: what rsync added to it meanwhile is lost; `dbb-auditor "
                 f"{self.section.name} --adopt` records files that no log names",
@@ -256,43 +263,52 @@ class _LogsJob(FinderJob):
     def _mark_done(self, log: Log) -> None:
         """Write a mark beside a log that needs nothing more, where the site relies on marks."""
         suffix = self.section.done_suffix
-        if not suffix or os.path.exists(log.path + suffix):
+        if not suffix:
             return
-        now = self._log(log.path, log.status)
+        mark = log.file.beside(log.file.name + suffix)
+        if mark.status() is not None:
+            return
+        now = self._log(log.file, log.status)
         if now.before is not None or now.position < log.status.st_size:
             return
         if connect.read(Remembered.awaits, self.site, self.section.name, log.key):
             return
         try:
-            place.touch(self.area.source.at(log.path + suffix))
+            place.touch(mark)
         except OSError as error:
             self.note_failed(
-                log.path + suffix,
+                mark.path,
                 f"cannot be written: {error.strerror}; all of the log was read: let the finder's "
                 f"user write there, or take done_suffix out of [{self.section.label}]",
             )
 
 
-def _replaced(path: str, before: RsyncLog) -> list[rsync_log.LogPiece]:
-    return rsync_log.replaced(path, before.inode, before.position, before.tail)
+def _replaced(file: Entry, before: RsyncLog) -> list[rsync_log.LogPiece]:
+    return rsync_log.replaced(file, before.inode, before.position, before.tail)
 
 
-def _logs_of(directory: str) -> list[str]:
+def _logs_of(source: Tree, relpath: str) -> list[Entry]:
     """Return the logs of a day; none if it cannot be read."""
     try:
-        return rsync_log.logs(directory)
+        return rsync_log.logs(source, relpath)
     except OSError:
         return []
 
 
-def _is_unread(path: str, read: RsyncLog | None) -> bool:
+def _is_regular(file: Entry) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(file.lstat().st_mode)
+    return False
+
+
+def _is_unread(file: Entry, read: RsyncLog | None) -> bool:
     """Return whether there is a line in a log that was not read."""
     try:
-        status = os.stat(path)
+        status = file.lstat()
         if not stat.S_ISREG(status.st_mode):
             return False
         position = read.position if read and read.inode == inode_of(status.st_ino) else 0
-        return position < status.st_size and position < rsync_log.complete(path)
+        return position < status.st_size and position < rsync_log.complete(file)
     except OSError:
         return False
 
@@ -300,6 +316,6 @@ def _is_unread(path: str, read: RsyncLog | None) -> bool:
 def _has_grown(log: Log) -> bool:
     """Return whether there is something new to read in a log; one that cannot be read waits."""
     try:
-        return log.position < rsync_log.complete(log.path)
+        return log.position < rsync_log.complete(log.file)
     except OSError:
         return False

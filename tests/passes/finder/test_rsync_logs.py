@@ -14,7 +14,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.files import checksum, place, rsync_log
-from dbbbatch.files.tree import Entry, outside
+from dbbbatch.files.tree import Entry, Tree, outside
 from dbbbatch.passes import runner
 from dbbbatch.passes.backfill import BackfillWork
 from dbbbatch.passes.finder import logged, rsync_logs
@@ -90,12 +90,12 @@ def hashed(monkeypatch):
 
 def refuse(monkeypatch, module, name, *paths):
     """Let a function of a module fail for some paths, as it does for who may not read them."""
-    real = getattr(module, name, open)
+    real = getattr(module, name)
 
-    def function(path, *more):
-        if str(path) in map(str, paths):
+    def function(*arguments):
+        if set(map(str, arguments)) & set(map(str, paths)):
             raise PermissionError(13, "Permission denied")
-        return real(path, *more)
+        return real(*arguments)
 
     monkeypatch.setattr(module, name, function, raising=False)
 
@@ -831,15 +831,42 @@ class TestDatabaseThatWasLost:
 
 class TestRefusing:
     @pytest.mark.promise
-    @pytest.mark.parametrize("name", ["/etc/passwd", "../outside", "d/../../outside", "out/file"])
+    @pytest.mark.parametrize("name", ["/etc/passwd", "../outside", "d/../../outside"])
     def test_path_outside_storage_is_refused_and_reported(self, logs, tmp_path, capsys, name):
-        os.symlink(tmp_path, logs.storage / "out")
-        (tmp_path / "file").touch()
         (tmp_path / "outside").touch()
         logs.log(name)
         assert logs.run() == 1
         assert "not inside storage: refused" in capsys.readouterr().err
         assert logs.rows() == []
+
+    @pytest.mark.promise
+    def test_path_through_a_link_out_of_storage_is_refused_in_the_end(
+        self, settings, tmp_path, capsys
+    ):
+        logs = Logs(settings, tmp_path, max_attempts=2)
+        os.symlink(tmp_path, logs.storage / "out")
+        (tmp_path / "file").touch()
+        logs.log("out/file")
+        assert logs.run() == 0
+        assert capsys.readouterr().err == ""
+        assert logs.run() == 1
+        said = capsys.readouterr().err
+        assert "given up after 2 tries: reached through a link, it is not inside storage" in said
+        assert logs.rows() == []
+
+    @pytest.mark.promise
+    def test_file_of_a_directory_that_is_a_link_for_a_moment_is_awaited(self, settings, tmp_path):
+        logs = Logs(settings, tmp_path)
+        logs.store("d/a")
+        logs.log("d/a")
+        outside = (logs.storage / "d").rename(tmp_path / "outside")
+        (logs.storage / "d").symlink_to(outside)
+        assert logs.run() == 0
+        assert logs.rows() == []
+        (logs.storage / "d").unlink()
+        outside.rename(logs.storage / "d")
+        assert logs.run() == 0
+        assert logs.rows() == [("d", "a", "STORED")]
 
     def test_storage_without_its_sentinel_leaves_the_log_unread(self, logs):
         logs.log("a")
@@ -1156,7 +1183,7 @@ class TestWhatIsNoLog:
         logs.store("a")
         logs.log("a")
         path = logs.log("b", name="rsync-0.log")
-        refuse(monkeypatch, rsync_log, "open", path)
+        refuse(monkeypatch, Entry, "open", path)
         assert logs.run() == 1
         assert logs.rows() == [("", "a", "STORED")]
         assert f"{path}: cannot be read: Permission denied" in capsys.readouterr().err
@@ -1167,18 +1194,47 @@ class TestWhatIsNoLog:
         logs.store("a")
         logs.log("a")
         day = logs.log("b", day=TODAY - datetime.timedelta(days=1)).parent
-        refuse(monkeypatch, os, "listdir", day)
+        refuse(monkeypatch, Tree, "names", day.name)
         assert logs.run() == 1
         assert logs.rows() == [("", "a", "STORED")]
         assert f"{day}: cannot be read: Permission denied" in capsys.readouterr().err
 
-    def test_log_that_cannot_be_looked_at_is_reported(self, logs, capsys):
+    def test_log_that_cannot_be_looked_at_is_reported(self, logs, monkeypatch, capsys):
         logs.store("a")
-        path = logs.log("a").with_name("rsync-0.log")
-        path.symlink_to(path)
+        logs.log("a")
+        path = logs.log("b", name="rsync-0.log")
+        refuse(monkeypatch, Entry, "lstat", path)
         assert logs.run() == 1
         assert logs.rows() == [("", "a", "STORED")]
-        assert f"{path}: cannot be read: Too many levels" in capsys.readouterr().err
+        assert f"{path}: cannot be read: Permission denied" in capsys.readouterr().err
+
+    @pytest.mark.promise
+    def test_log_that_is_a_link_is_not_followed(self, logs, tmp_path, capsys):
+        logs.store("a")
+        path = logs.log("a")
+        path.symlink_to(path.rename(tmp_path / "outside.log"))
+        assert logs.run() == 0
+        assert logs.rows() == []
+        assert f"{path}: a symbolic link, not a log" in capsys.readouterr().err
+
+    @pytest.mark.promise
+    def test_day_that_is_a_link_for_a_moment_waits(self, logs, tmp_path, capsys):
+        logs.store("a")
+        day = logs.log("a").parent
+        outside = day.rename(tmp_path / "outside")
+        day.symlink_to(outside)
+        assert logs.run() == 1
+        assert logs.rows() == []
+        assert f"{day}: cannot be read: Not a directory" in capsys.readouterr().err
+        day.unlink()
+        outside.rename(day)
+        assert logs.run() == 0
+        assert logs.rows() == [("", "a", "STORED")]
+
+    def test_file_named_like_a_day_is_none(self, logs, capsys):
+        (logs.source / f"{TODAY:%Y%m%d}").touch()
+        assert logs.run() == 0
+        assert capsys.readouterr().err == ""
 
 
 class TestDoneMarks:
@@ -1213,12 +1269,20 @@ class TestDoneMarks:
         assert Path(f"{path}.done").exists()
 
     @pytest.mark.promise
-    def test_no_mark_is_written_through_a_link(self, settings, tmp_path, capsys):
+    def test_no_mark_is_written_through_a_link(self, settings, tmp_path, monkeypatch, capsys):
         logs = Logs(settings, tmp_path, done_suffix=".done")
         logs.store("a")
         day = logs.log("a").parent
-        outside = day.rename(tmp_path / "outside")
-        day.symlink_to(outside)
+        outside = tmp_path / "outside"
+        touch = place.touch
+
+        def exchanged(mark):
+            day.rename(outside)
+            day.symlink_to(outside)
+            mark.tree.forget()
+            touch(mark)
+
+        monkeypatch.setattr(place, "touch", exchanged)
         assert logs.run() == 1
         assert os.listdir(outside) == ["rsync.log"]
         assert "rsync.log.done: cannot be written: Not a directory" in capsys.readouterr().err
