@@ -102,6 +102,14 @@ LOOKS: dict[str, tuple[int | None, int | None, tuple[str, ...]]] = {
     "getdents64": (217, 61, ("fd:0",)),
 }
 
+#: the calls that start a process, or a thread; held alone, where these are counted
+STARTS: dict[str, tuple[int | None, int | None, tuple[str, ...]]] = {
+    "clone": (56, 220, ()),
+    "clone3": (435, 435, ()),
+    "fork": (57, None, ()),
+    "vfork": (58, None, ()),
+}
+
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _CREATES = os.O_CREAT | os.O_TRUNC
 #: call -> (argument, bits) of which one must be set
@@ -125,17 +133,23 @@ class Held(NamedTuple):
     where: tuple[str, ...]
 
 
-def table(machine: str | None = None, *, looks: bool = False) -> dict[int, Held]:
-    """The calls by their number on `machine` (default: this one), also those that only look."""
+def table(
+    machine: str | None = None, *, looks: bool = False, starts: bool = False
+) -> dict[int, Held]:
+    """The calls by their number on `machine` (default: this one), also those that only look.
+
+    Or those alone that start processes.
+    """
     column = ARCHITECTURES[machine or platform.machine()][1]
+    chosen = STARTS if starts else CALLS | LOOKS if looks else CALLS
     return {
         row[column]: Held(name, row[2])  # type: ignore[misc]
-        for name, row in (CALLS | LOOKS if looks else CALLS).items()
+        for name, row in chosen.items()
         if row[column] is not None
     }
 
 
-def program(machine: str | None = None, *, looks: bool = False) -> bytes:
+def program(machine: str | None = None, *, looks: bool = False, starts: bool = False) -> bytes:
     """The filter in the kernel's classic BPF: notify of the calls of the table, allow the rest."""
     machine = machine or platform.machine()
 
@@ -149,7 +163,7 @@ def program(machine: str | None = None, *, looks: bool = False) -> bytes:
         allow,
         instruction(_LOAD_WORD, 0, 0, _NUMBER_AT),
     ]
-    for number, held in table(machine, looks=looks).items():
+    for number, held in table(machine, looks=looks, starts=starts).items():
         if held.name in _ONLY_WITH_BITS and not looks:
             argument, bits = _ONLY_WITH_BITS[held.name]
             checks = [instruction(_JUMP_IF_BITS, 0, 1, bits), notify, allow]
@@ -169,7 +183,7 @@ def program(machine: str | None = None, *, looks: bool = False) -> bytes:
     return b"".join(out)
 
 
-def install(*, looks: bool = False) -> int:
+def install(*, looks: bool = False, starts: bool = False) -> int:
     """Put the filter on this process and all that it will start; the descriptor to listen on.
 
     Without CAP_SYS_ADMIN the kernel asks for no_new_privs first. A process can have one such filter
@@ -179,7 +193,7 @@ def install(*, looks: bool = False) -> int:
     class Program(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
-    code = program(looks=looks)
+    code = program(looks=looks, starts=starts)
     filter_program = Program(len(code) // 8, code)
     libc = ctypes.CDLL(None, use_errno=True)
 
