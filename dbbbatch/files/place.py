@@ -331,7 +331,7 @@ def remove_same(file: Entry, status: os.stat_result, hidden: Entry) -> None:
         hidden.unlink()
     except OSError as error:
         if _give_back(hidden, file) and isinstance(error, FileNotFoundError):
-            raise checksum.Changed(errno.EAGAIN, "was not found for a moment", file.path) from error
+            raise OSError(errno.EAGAIN, "was not found for a moment", file.path) from error
         raise
 
 

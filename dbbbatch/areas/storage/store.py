@@ -28,6 +28,10 @@ from dbbbatch.files.identity import Version, inode_of
 from dbbbatch.files.parallel import map_in_order, useful_threads
 
 
+class NotBack(OSError):
+    """A file is in storage, cannot be read there, and cannot be moved back to the source now."""
+
+
 def store(area: StorageArea, files: Sequence[Incoming]) -> tuple[list[Incoming], list[Incoming]]:
     """Store files that were read (and, across file systems, copied beside their destination).
 
@@ -36,7 +40,8 @@ def store(area: StorageArea, files: Sequence[Incoming]) -> tuple[list[Incoming],
     stored : `list` [ `Incoming` ]
         In storage, durable and recorded.
     failed : `list` [ `Incoming` ]
-        The others, each with its error; their intents are taken back.
+        The others, each with its error; their intents are taken back, but for those of files that
+        are in storage and can neither be recorded nor moved back now: `recover` looks at these.
 
     Raises
     ------
@@ -74,6 +79,8 @@ def act(area: StorageArea, files: Sequence[Incoming]) -> tuple[list[Incoming], l
             if each.copied:
                 place.place_copy(each.destination, area.owner)
             stored.append(_as_placed(each))
+        except NotBack as error:
+            failed.append(each.failed(error)._replace(number=0))
         except OSError as error:
             faults.raise_if_general(error, each.destination.path, writing=True)
             failed.append(each.failed(error))
@@ -322,11 +329,14 @@ def _read_again(file: Incoming, algorithms: Sequence[str]) -> Incoming:
         # Its writer may have replaced it, by a file with other permissions.
         place.mask(file.destination, file.destination.lstat())
         sums = checksum.compute(file.destination, algorithms)
+        status = file.destination.lstat()
     except OSError:
-        # Its writer may have made the next version by now.
-        place.place_versioned(file.destination, file.source)
+        try:
+            # Its writer may have made the next version by now.
+            place.place_versioned(file.destination, file.source)
+        except OSError as error:
+            raise NotBack(error.errno, error.strerror, error.filename) from error
         raise
-    status = file.destination.lstat()
     return file._replace(sums=sums, status=status, placed=Version.of_file(status))
 
 
@@ -403,7 +413,7 @@ def _found(area: StorageArea, row: FileRow) -> Incoming | None:
             return None
         return _read_again(file, area.algorithms)
     except OSError as error:
-        if faults.affects_every_file(error):
+        if isinstance(error, NotBack) or faults.affects_every_file(error):
             raise
     return None
 

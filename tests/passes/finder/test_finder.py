@@ -327,6 +327,31 @@ class TestNotYet:
         assert finding.run() == 0
         assert tree(finding.storage) == {"a": b"the next one", "a.~1~": b"the first version"}
 
+    @pytest.mark.promise
+    def test_file_that_can_neither_be_read_nor_moved_back_is_not_given_up(
+        self, finding, monkeypatch
+    ):
+        path = finding.put("a")
+
+        def intend(*arguments, real=storing.intend):
+            path.write_bytes(b"the first version")
+            return real(*arguments)
+
+        def refuse(*_):
+            raise PermissionError(13, "Permission denied")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(checksum, "compute", refuse)
+            patched.setattr(place, "place_versioned", refuse)
+            with monkeypatch.context() as once:
+                once.setattr(storing, "intend", intend)
+                assert finding.run() == 1
+            assert finding.rows() == [("", "a", "ARRIVING")]
+            assert finding.run() == 1
+        assert finding.run() == 0
+        assert finding.rows() == [("", "a", "STORED")]
+        assert tree(finding.storage) == {"a": b"the first version"}
+
     def test_file_that_vanishes_before_it_is_read_is_nothing(self, either, monkeypatch, capsys):
         path = either.put("a")
         either.put("b", b"other")
