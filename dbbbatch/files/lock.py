@@ -232,10 +232,11 @@ def _holder(path: Path) -> Holder | None:
         # The number of a process that is gone may be another's by now.
         if not processes.lives(pid, held.get("ticks"), since):
             return None
-        uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
-        # The clock may have been set since: the longer of both is right where it was set back, and
-        # where it was set forward somebody looks for nothing.
-        seconds = max(time.time() - since, uptime - float(held.get("uptime", uptime)))
+        if "uptime" in held:
+            # The other clock may have been set since, by days.
+            seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - float(held["uptime"])
+        else:  # of an earlier version
+            seconds = time.time() - since
         command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ")
         return Holder(pid, since, seconds, os.fsdecode(command))
     return None

@@ -35,12 +35,11 @@ class NotNow(TryLater):
 
 
 class Before(NamedTuple):
-    """What a file was before it was forgotten; targets that were to be offered it, and others."""
+    """What a file was before it was forgotten, and the targets that were to be offered it."""
 
     status: str
     error: str | None
     put_off: list[int]
-    others: list[int]
 
 
 def forget(site: str, finder: Finder, rel: str, remove: bool, why: str) -> str:
@@ -150,13 +149,14 @@ class Forgetting:
     def intend(self, number: int) -> Before:
         """Record that a file is forgotten, unless a finder or an ingester is at work on it."""
         # Locked, so that no ingester takes it before it is forgotten.
-        before = Before(*_locked_row(number), [], [])
+        before = Before(*_locked_row(number), [])
         if before.status in (FileStatus.ARRIVING, ""):
             raise NotNow(f"{self._shown}: a finder is storing it; try again after its pass")
         if before.status == FileStatus.FORGOTTEN:
             return before
         now = connect.now()
         states = _locked_states(number)
+        noted = []
         for target, name, status, claimed in states:
             if claimed:
                 raise NotNow(
@@ -167,8 +167,12 @@ class Forgetting:
                 IngestState.ignore(target, [number], [status], self._why)
                 before.put_off.append(target)
             else:
-                before.others.append(target)
-        _note(number, before.others, FileStatus.FORGOTTEN, self._why)
+                noted.append(target)
+        # The event has no status of an ingest: it was no attempt, whatever came of the last one.
+        why = bulk.clean(self._why)
+        IngestEvent.record(
+            [(number, each, FileStatus.FORGOTTEN, now, None, "", why, None, 0) for each in noted]
+        )
         File.forget([number], self._why if states else f"{self._why}, {now:%Y-%m-%d %H:%M} UTC")
         return before
 
@@ -193,7 +197,6 @@ class Forgetting:
             File.keep(number, before.status, before.error)
             for target in before.put_off:
                 IngestState.rerun(target, [number], [IngestStatus.IGNORED], why)
-            _note(number, before.others, FileStatus(before.status), why)
 
     def _what_is_there(self) -> tuple[os.stat_result | None, str]:
         """Return the file of storage that has the name, or what is there instead of one."""
@@ -215,12 +218,6 @@ class Forgetting:
         if not stat.S_ISREG(status.st_mode):
             return None, f"{scan.kind(status.st_mode)} is in its place"
         return status, ""
-
-
-def _note(number: int, targets: list[int], status: FileStatus, why: str) -> None:
-    """Add an event for each target without a status of an ingest: it was no attempt."""
-    now, why = connect.now(), bulk.clean(why)
-    IngestEvent.record([(number, each, status, now, None, "", why, None, 0) for each in targets])
 
 
 def _locked_row(number: int) -> tuple[str, str | None]:

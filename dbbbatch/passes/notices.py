@@ -12,15 +12,21 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from dbbbatch.errors import DbbError
 from dbbbatch.files import state
+from dbbbatch.files.lock import Lock
 from dbbbatch.files.names import harmless
 
 #: Characters of a message that are remembered where there is little room.
 _SHORT = 200
+
+#: Seconds to wait while another pass of the same component says what it has to say.
+_TURN = 5.0
 
 #: Files that are named in a pass for each kind of trouble; of others only that there are more.
 MOST_NAMED = 10
@@ -156,11 +162,27 @@ class Notices:
         return [trouble.message for trouble in self._troubles.values()]
 
     def end_pass(self) -> None:
-        """Show what has begun and ended since the pass before this one, and remember it."""
+        """Show what has begun and ended since the pass before this one, and remember it.
+
+        The lock of a pass is free by now, and some scripts make several passes at a time: what one
+        remembers the next one must know before it says anything.
+        """
         self.met = {}
         if self._kept:
             self._kept = False
             return
+        if not self._troubles and _read_said(self._path) == {}:
+            self._broken_off = False
+            return
+        turn = Lock(self._path.parent, self.label)
+        with suppress(DbbError, OSError):  # where nothing can be written it is said all the same
+            turn.acquire(_TURN)
+        try:
+            self._say_what_changed()
+        finally:
+            turn.release()
+
+    def _say_what_changed(self) -> None:
         remembered = _read_said(self._path)
         before = remembered or {}
         # The same words are one trouble, whatever its key.

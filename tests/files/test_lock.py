@@ -187,16 +187,31 @@ def test_held_for_returns_those_that_have_held_it_so_long(tmp_path, holder):
     assert lock.held_for(3600) == []
 
 
-@pytest.mark.parametrize("clock", ["since", "uptime"])
-def test_the_time_for_which_it_is_held_comes_from_the_clock_that_was_not_set_back(
-    tmp_path, holder, clock
+@pytest.mark.parametrize(
+    "changes",
+    [{"uptime": -7200}, {"uptime": -7200, "since": 86400}, {"since": -7200, "uptime": None}],
+    ids=["as it was", "the clock was set back", "of an earlier version"],
+)
+def test_the_time_for_which_it_is_held_comes_from_the_clock_that_nobody_sets(
+    tmp_path, holder, changes
 ):
     holder()
-    path = tmp_path / "handoff.a.lock"
-    said = json.loads(path.read_text())
-    path.write_text(json.dumps({**said, clock: said[clock] - 7200}))
+    _change(tmp_path / "handoff.a.lock", changes)
     (found,) = Lock(tmp_path, "handoff.a").held_for(3600)
     assert 7200 <= found.seconds < 7300
+
+
+def test_a_clock_that_was_set_forward_makes_no_pass_hang(tmp_path, holder):
+    holder()
+    _change(tmp_path / "handoff.a.lock", {"since": -3 * 86400})
+    assert Lock(tmp_path, "handoff.a").held_for(3600) == []
+
+
+def _change(path, changes):
+    """Let a holder have been there for longer, by each clock; `None` is not known."""
+    said = json.loads(path.read_text())
+    said |= {clock: said[clock] + by for clock, by in changes.items() if by is not None}
+    path.write_text(json.dumps({k: v for k, v in said.items() if changes.get(k, 0) is not None}))
 
 
 def test_another_holder_beside_us_is_returned(tmp_path, holder):

@@ -102,14 +102,6 @@ LOOKS: dict[str, tuple[int | None, int | None, tuple[str, ...]]] = {
     "getdents64": (217, 61, ("fd:0",)),
 }
 
-#: the calls that start a process, or a thread; held alone, where these are counted
-STARTS: dict[str, tuple[int | None, int | None, tuple[str, ...]]] = {
-    "clone": (56, 220, ()),
-    "clone3": (435, 435, ()),
-    "fork": (57, None, ()),
-    "vfork": (58, None, ()),
-}
-
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _CREATES = os.O_CREAT | os.O_TRUNC
 #: call -> (argument, bits) of which one must be set
@@ -133,23 +125,17 @@ class Held(NamedTuple):
     where: tuple[str, ...]
 
 
-def table(
-    machine: str | None = None, *, looks: bool = False, starts: bool = False
-) -> dict[int, Held]:
-    """The calls by their number on `machine` (default: this one), also those that only look.
-
-    Or those alone that start processes.
-    """
+def table(machine: str | None = None, *, looks: bool = False) -> dict[int, Held]:
+    """The calls by their number on `machine` (default: this one), also those that only look."""
     column = ARCHITECTURES[machine or platform.machine()][1]
-    chosen = STARTS if starts else CALLS | LOOKS if looks else CALLS
     return {
         row[column]: Held(name, row[2])  # type: ignore[misc]
-        for name, row in chosen.items()
+        for name, row in (CALLS | LOOKS if looks else CALLS).items()
         if row[column] is not None
     }
 
 
-def program(machine: str | None = None, *, looks: bool = False, starts: bool = False) -> bytes:
+def program(machine: str | None = None, *, looks: bool = False) -> bytes:
     """The filter in the kernel's classic BPF: notify of the calls of the table, allow the rest."""
     machine = machine or platform.machine()
 
@@ -163,7 +149,7 @@ def program(machine: str | None = None, *, looks: bool = False, starts: bool = F
         allow,
         instruction(_LOAD_WORD, 0, 0, _NUMBER_AT),
     ]
-    for number, held in table(machine, looks=looks, starts=starts).items():
+    for number, held in table(machine, looks=looks).items():
         if held.name in _ONLY_WITH_BITS and not looks:
             argument, bits = _ONLY_WITH_BITS[held.name]
             checks = [instruction(_JUMP_IF_BITS, 0, 1, bits), notify, allow]
@@ -183,7 +169,7 @@ def program(machine: str | None = None, *, looks: bool = False, starts: bool = F
     return b"".join(out)
 
 
-def install(*, looks: bool = False, starts: bool = False) -> int:
+def install(*, looks: bool = False) -> int:
     """Put the filter on this process and all that it will start; the descriptor to listen on.
 
     Without CAP_SYS_ADMIN the kernel asks for no_new_privs first. A process can have one such filter
@@ -193,7 +179,7 @@ def install(*, looks: bool = False, starts: bool = False) -> int:
     class Program(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
-    code = program(looks=looks, starts=starts)
+    code = program(looks=looks)
     filter_program = Program(len(code) // 8, code)
     libc = ctypes.CDLL(None, use_errno=True)
 

@@ -115,7 +115,6 @@ def supervise(
     held: bool = True,
     fail: int = 0,
     below: Sequence[str] = (),
-    starts: bool = False,
     start: Callable[[dict[str, Any]], None] | None = None,
 ) -> Report:
     """Run `command` and kill its whole tree before its `kill_at`-th change (1 is the first).
@@ -139,8 +138,6 @@ def supervise(
         calls that only look are counted, but only those on what lies below certain directories.
     below
         These directories, with a slash at the end.
-    starts
-        Count what starts processes and threads instead of changes.
     start
         Has a request served, in another way than by a new process: `preloaded.Preloaded.serve`.
 
@@ -164,7 +161,6 @@ def supervise(
             "held": held,
             "fail": fail,
             "below": list(below),
-            "starts": starts,
             "folder": directory,
         }
         (start or _in_a_new_process)(request)
@@ -235,7 +231,7 @@ class _Supervisor:
         self.own = request["folder"] + "/"  # where stdout and stderr go
         self.fail: int = request["fail"]
         self.below = tuple(request["below"])
-        self.table = calls.table(looks=bool(self.below), starts=request["starts"])
+        self.table = calls.table(looks=bool(self.below))
         self.database_sockets: set[str] = set()
         self.counted = 0
         self.recorded: list[tuple[int, str, list[str], str, str]] = []
@@ -443,7 +439,7 @@ def _start(request: dict[str, Any], become: Become) -> tuple[int, int | None]:
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), target)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             if request["held"]:
-                listener = calls.install(looks=bool(request["below"]), starts=request["starts"])
+                listener = calls.install(looks=bool(request["below"]))
                 socket.send_fds(there, [b"filter"], [listener])
                 there.recv(1)
                 os.close(listener)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -70,23 +69,20 @@ def forgiving(look: Look) -> Look:
     return looked
 
 
-def in_the_end(look: Look) -> Look:
-    """Leave out events of a file that later ones took back, together with these.
+def however_often(look: Look) -> Look:
+    """Let equal events of a file count once, and leave out those that take one back.
 
-    An attempt to forget it that failed leaves both.
+    Each attempt is one, also that which failed.
     """
-    taken_back = {"STORED": "FORGOTTEN", "RERUN": "IGNORED"}
 
     def looked(site: Site) -> dict[str, Any]:
-        seen, events = dict[str, Any](), Counter[str]()
+        seen = {}
         for about, row in look(site).items():
             if not about.startswith("ingest_event "):
                 seen[about] = row
-            elif row["status"] in taken_back:
-                events[f"{about.rpartition(' ')[0]} {taken_back[row['status']]}"] -= 1
-            else:
-                events[f"{about.rpartition(' ')[0]} {row['status']}"] += 1
-        return seen | events
+            elif row["status"] != "RERUN":
+                seen[f"{about.rpartition(' ')[0]} {row['status']}"] = row
+        return seen
 
     return looked
 
@@ -189,5 +185,5 @@ def test_a_forgetting(databases: Databases) -> None:
     make = test_by_hand.sites(databases, "sqlite", test_by_hand.of_storage)
     files = test_by_hand.ASIDE
     forget = test_by_hand.dbb("forget", "finder.latiss", *files, "--remove", "--yes")
-    look = in_the_end(test_by_hand.look)
+    look = however_often(test_by_hand.look)
     fail_each(make, forget, look, roots, codes=BY_HAND, every=599)

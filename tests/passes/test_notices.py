@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+from dbbbatch.errors import LockHeld
+from dbbbatch.files.lock import Lock
 from dbbbatch.passes.notices import Notices
 
 
@@ -159,3 +161,20 @@ def test_a_full_disk_from_the_first_pass_on_is_no_more_than_repetition(a_pass, f
     full()
     assert a_pass() == ""
     assert "handoff.a: disk full" in a_pass("disk full")
+
+
+def test_passes_of_one_component_say_what_they_have_to_say_in_turn(tmp_path, monkeypatch):
+    said = []
+
+    def say(self, message):
+        with pytest.raises(LockHeld):
+            Lock(tmp_path / "said", "handoff.a").acquire()
+        said.append(message)
+
+    monkeypatch.setattr(Notices, "_say", say)
+    notices = Notices(tmp_path, "handoff.a")
+    notices.warn("the endpoint is away")
+    notices.end_pass()
+    notices.end_pass()
+    assert said == ["the endpoint is away", "is over: the endpoint is away"]
+    Lock(tmp_path / "said", "handoff.a").acquire()

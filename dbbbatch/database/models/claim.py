@@ -280,7 +280,7 @@ class IngestClaim(Table):
         now = connect.now()
         found = []
         for holder, where, expires, pid, ticks, started, host in claims:
-            who = f"pass {holder} (process {pid} on {host})"
+            who = f"pass {holder}" + (f" (process {pid} on {host})" if pid is not None else "")
             if where == machine and pid is not None and not alive(pid, ticks, started):
                 found.append((holder, f"{who} ended"))
             elif bulk.read_moment(expires) <= now:

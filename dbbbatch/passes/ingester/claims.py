@@ -60,7 +60,11 @@ class Claims:
         self._turn = 0
 
     def take(self, count: int) -> list[ClaimedFile]:
-        """Claim so many due files at most; none means that nothing is due."""
+        """Claim so many due files at most; none means that nothing is due.
+
+        A file that the plugin has still, and whose claim another pass had taken over meanwhile, is
+        claimed again and not returned: its outcome is on its way.
+        """
         while True:
             latest = retry.due_range(rules.longest_wait(self.section), self._now())[1]
             queue = replace(self._queue, until=self._began, latest=latest)
@@ -71,8 +75,10 @@ class Claims:
                 # What --match leaves stays due, so the next look must begin behind it.
                 self._queue = after
             if files or after == queue:
+                offered = self._claimed.keys()
+                fresh = [file for file in files if file.file_id not in offered]
                 self._claimed |= {file.file_id: file for file in files}
-                return files
+                return fresh
 
     def _take(self, count: int, queue: DueQueue) -> tuple[list[ClaimedFile], int, DueQueue]:
         new, again = rules.share_of_batch(count, self._turn)

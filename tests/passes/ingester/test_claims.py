@@ -101,3 +101,29 @@ def test_a_living_pass_keeps_its_files_though_the_clock_was_set(ingesting: Inges
     Run.update(start_ticks=run.start_ticks + 1).where(Run.id == run.id).execute()
     ((holder, why),) = IngestClaim.dead(0, target, processes.machine(), claims.pass_lives)
     assert (holder, why.endswith("ended")) == (run.id, True)
+
+
+def test_a_file_whose_claim_was_lost_and_taken_again_is_offered_once(
+    ingesting: Ingesting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = ingesting.store("1.fits", "2.fits")
+    really = claims.Claims.take
+
+    def lose_and_take(self: claims.Claims, count: int) -> Any:
+        files = really(self, count)
+        if files:  # as a pass whose clock is ahead, or after this one was stopped for long
+            other = self.context.run_id + 1
+            IngestClaim.update(expires_at=connect.now()).execute()
+            Run.delete().execute()
+            assert IngestClaim.take_over(
+                other, self._target_id, processes.machine(), claims.pass_lives, 1, 300
+            ) == len(ids)
+            self._read_clock()
+            assert really(self, count) == []
+        return files
+
+    monkeypatch.setattr(claims.Claims, "take", lose_and_take)
+    assert ingesting.run() == 0
+    assert set(ingesting.statuses().values()) == {"SUCCESS"}
+    assert done(ingesting) == len(ids)
+    assert IngestClaim.select().count() == 0
