@@ -113,4 +113,8 @@ class Interrupted(TryLater):
 
 
 class LockHeld(TryLater):
-    """Another pass of the same script and section is at work on this host."""
+    """Another pass of the same script and section is at work."""
+
+
+class LeaseLost(TryLater):
+    """Another host does what this pass did, or may do it soon."""

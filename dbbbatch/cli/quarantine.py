@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
-from pathlib import Path
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 
 import click
 
@@ -15,7 +14,7 @@ from dbbbatch.config.sections import Finder, Handoff, Target
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import names
-from dbbbatch.files.lock import Lock
+from dbbbatch.passes.lease import without_others
 
 
 @click.group()
@@ -112,18 +111,15 @@ def _without_releases(operator: Operator, label: str) -> Iterator[None]:
     """Exclude other releases: two of one file would put it back under two names."""
     operator.must_own_state()
     state = operator.settings.site.state
-    lock = Lock(Path(state) / "locks", f"release.{label}")
-    try:
-        lock.acquire()
-    except OSError as error:
-        raise ConfigError(
-            f"{error.filename}: {error.strerror}; this user must be able to write in {state} "
-            "([site] state)"
-        ) from None
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(without_others(operator.settings, [f"release.{label}"]))
+        except OSError as error:
+            raise ConfigError(
+                f"{error.filename}: {error.strerror}; this user must be able to write in {state} "
+                "([site] state)"
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
 def _is_in_quarantine(row: Quarantine) -> bool:

@@ -132,13 +132,16 @@ def _show_troubles(health: Health, several: bool) -> None:
 
 
 def _show_components(health: Health, several: bool) -> None:
+    # Which host made the last pass matters where it may be another one.
+    hosts = len({one.host for one in health.components if one.host}) > 1
     output.show_table(
         "Components",
-        ["section", "state", ">last ok", ">every", "last pass"],
+        ["section", "state", *(["host"] if hosts else []), ">last ok", ">every", "last pass"],
         [
             [
                 _named(one, several),
                 f"overdue, {one.state}" if one.overdue else one.state,
+                *([one.host] if hosts else []),
                 words.ago(one.last_ok, health.at),
                 fields.span_text(one.usual) if one.usual else "",
                 _did(one),

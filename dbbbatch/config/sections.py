@@ -136,6 +136,12 @@ def sqlite_path(url: str) -> str:
     return urllib.parse.unquote(url.removeprefix("sqlite:///"))
 
 
+def _lease(value: Any) -> float:
+    if not 4 <= (seconds := fields.duration(value)) <= 600:
+        raise ValueError("expected 4 s to 10 min")
+    return seconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class Database:
     """Where the tables are."""
@@ -162,6 +168,11 @@ class Database:
     )
     patience: float = _duration(
         "60s", "how long one piece of work with the database may take, with all tries and waits"
+    )
+    lease: float = option(
+        "20s",
+        "PostgreSQL: after how long without a sign of life another host takes a component over",
+        _lease,
     )
 
 

@@ -198,6 +198,20 @@ def long_read(
     return _patiently(partial(function, *args, **kwargs), long=True)
 
 
+def try_once(function: Callable[[], Value], seconds: float) -> Value | None:
+    """Call a function once, for at most so many seconds; return `None` if that fails.
+
+    Whether other work waits for the database does not change.
+    """
+    with waiting.limited(seconds, brief=seconds < waiting.LEAST):
+        try:
+            return _sorted_out(function)
+        except (_Passing, waiting.GaveUp, DbbError):
+            return None
+        finally:
+            _drop_broken_connection()
+
+
 def pages(
     rows_after: Callable[[Any], Sequence[Row]], first: object, *key: str
 ) -> Iterator[Sequence[Row]]:
@@ -285,8 +299,8 @@ def _transaction(function: Callable[[], Value], writing: bool = False) -> Callab
 
     def once() -> Value:
         # A writer takes SQLite's write lock at BEGIN: to upgrade a read lock later can fail at
-        # once, without the busy timeout.
-        begin = ("IMMEDIATE",) if writing and not on_postgresql() else ()
+        # once, without the busy timeout. PostgreSQL is asked for our leases.
+        begin = (True if on_postgresql() else "IMMEDIATE",) if writing else ()
         with proxy.atomic(*begin):
             return function()
 

@@ -20,7 +20,8 @@ from psycopg.conninfo import conninfo_to_dict
 from dbbbatch.config import fields
 from dbbbatch.database import waiting
 from dbbbatch.database.base import AnyDatabase, driver_errors
-from dbbbatch.errors import ConfigError, Interrupted
+from dbbbatch.errors import ConfigError, Interrupted, LeaseLost
+from dbbbatch.files.fence import fence
 
 #: Seconds for the request to end a statement, which needs a connection of its own.
 _CANCELLING = 2.0
@@ -97,16 +98,45 @@ class Postgresql(peewee.PostgresqlDatabase):
                 return str(connection.info.user)
         return str(self._params.get("user", ""))
 
-    def begin(self, isolation_level: Any = None) -> None:
-        """Begin a transaction with its limits, in one message."""
+    def begin(self, under_leases: Any = False) -> None:
+        """Begin a transaction with its limits, in one message.
+
+        Parameters
+        ----------
+        under_leases : `bool`
+            It may begin only if this process has its leases, and nobody takes them before its end.
+
+        Raises
+        ------
+        LeaseLost
+            Another host has taken one.
+        """
         lock, statement = waiting.limits()
+        limits = {"lock_timeout": lock, "statement_timeout": statement}
+        numbers = fence.numbers if under_leases else ()
+        if numbers:
+            # A pass that was stopped within a transaction must not keep the others out.
+            limits["idle_in_transaction_session_timeout"] = fence.seconds
+        message = [
+            f"BEGIN{' READ ONLY' if self.readonly else ''}",
+            *(f"SET LOCAL {name} = {_milliseconds(value)}" for name, value in limits.items()),
+        ]
+        if numbers:
+            listed = ", ".join(map(str, numbers))
+            message.append(
+                f"SELECT number FROM component_lease WHERE number IN ({listed}) FOR KEY SHARE"
+            )
         database: AnyDatabase = self
         with driver_errors:
-            database.cursor().execute(
-                f"BEGIN{' READ ONLY' if self.readonly else ''};"
-                f" SET LOCAL lock_timeout = {_milliseconds(lock)};"
-                f" SET LOCAL statement_timeout = {_milliseconds(statement)}"
-            )
+            cursor = database.cursor()
+            cursor.execute("; ".join(message))
+            while cursor.nextset():
+                pass
+            held = cursor.rowcount
+        if numbers and held != len(numbers):
+            self.rollback()
+            fence.close()
+            raise LeaseLost("another host has taken over")
 
     def rollback(self) -> None:
         """Roll back; if that fails, close the connection, which ends the transaction."""

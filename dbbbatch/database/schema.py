@@ -48,6 +48,7 @@ RIGHTS_OF_ALL: Mapping[str, tuple[str, ...]] = {
     "pause": ("INSERT", "UPDATE", "DELETE"),
     "quarantine": ("INSERT", "UPDATE", "DELETE"),
     "file_event": ("INSERT",),
+    "component_lease": ("INSERT", "UPDATE"),
 }
 
 

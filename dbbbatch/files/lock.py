@@ -126,6 +126,12 @@ class Lock:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    @property
+    def identity(self) -> str:
+        """The kernel and the file of this lock, which is held: who else has both is excluded."""
+        status = os.fstat(self._descriptor)
+        return f"{processes.boot()} {status.st_dev}:{status.st_ino}"
+
     def remove(self) -> None:
         """Remove the files of a lock whose label nobody else has, or will have."""
         for path in self._paths:

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from dbbbatch.files import checksum, clock, faults, names
+from dbbbatch.files.fence import fence
 from dbbbatch.files.temporary import (
     PROBE_PREFIX,
     hidden_path,
@@ -193,7 +194,8 @@ def copy_beside(
                 os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
                 if begun:
                     # An error of an early write may be reported for this descriptor only.
-                    os.fsync(target)
+                    with fence.long_wait():
+                        os.fsync(target)
     return sums
 
 
@@ -471,7 +473,8 @@ def sync_file(file: Entry) -> None:
         directory = file.where()
         descriptor = os.open(file.name, flags, dir_fd=directory.fd)
         try:
-            os.fsync(descriptor)
+            with fence.long_wait():
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -528,7 +531,8 @@ def remove_empty_directories(
                 above, name = names.split(path)
                 try:
                     directory = tree.directory(above)
-                    os.rmdir(name, dir_fd=directory.fd)
+                    with fence:
+                        os.rmdir(name, dir_fd=directory.fd)
                 except OSError:
                     continue  # no longer empty
                 removed += 1

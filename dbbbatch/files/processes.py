@@ -35,6 +35,11 @@ def machine() -> str:
         return socket.gethostname()
 
 
+def boot() -> str:
+    """Return the name of the running kernel: what is the same in all its containers."""
+    return machine().partition(" ")[0]
+
+
 def same_boot(one: str, other: str) -> bool:
     """Return whether two names of `machine` are of one boot, perhaps seen from two containers."""
     return one.partition(" ")[0] == other.partition(" ")[0]

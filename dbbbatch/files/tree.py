@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from typing import Self
 
 from dbbbatch.files import checksum, names
+from dbbbatch.files.fence import fence
 
 #: To look names up in a directory takes the permission to search it, not to read it.
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -300,7 +301,7 @@ class Tree:
         """Remove a directory with all that is below it, unless it is gone already."""
         self.forget()
         entry = self.entry(rel)
-        with suppress(FileNotFoundError), Naming(entry.path):
+        with suppress(FileNotFoundError), Naming(entry.path), fence:
             directory = entry.where()
             shutil.rmtree(entry.name, dir_fd=directory.fd)
 
@@ -518,7 +519,8 @@ class Entry:
         """Remove a file or a link; raise `FileNotFoundError` if there is none."""
         with Naming(self):
             directory = self.where()
-            os.unlink(self.name, dir_fd=directory.fd)
+            with fence:
+                os.unlink(self.name, dir_fd=directory.fd)
 
     def move_to(self, destination: Entry) -> None:
         """Move what has the name, a file or a directory, to a free name on the same file system.
@@ -536,7 +538,7 @@ class Entry:
         """
         here, there = self.where(), destination.where()
         try:
-            with Naming(self, destination):
+            with Naming(self, destination), fence:
                 if not rename(self.name, here.fd, destination.name, there.fd):
                     link(self.name, here.fd, destination.name, there.fd)
         except FileExistsError:
@@ -670,7 +672,8 @@ def refusal(path: str) -> OSError:
 def sync_names(descriptor: int) -> None:
     """Make the names in an open directory durable."""
     try:
-        os.fsync(descriptor)
+        with fence.long_wait():
+            os.fsync(descriptor)
     except OSError as error:
         # Some network file systems do not sync directories; their server does.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
@@ -679,11 +682,12 @@ def sync_names(descriptor: int) -> None:
 
 def sync_everything(descriptor: int) -> None:
     """Make everything durable that was written to the file system of an open file, also names."""
-    if not hasattr(_c_library, "syncfs"):
-        os.sync()
-    elif _c_library.syncfs(descriptor) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    with fence.long_wait():
+        if not hasattr(_c_library, "syncfs"):
+            os.sync()
+        elif _c_library.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
 
 
 def _which(directory: Directory) -> tuple[int, int]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import NamedTuple
 
 from dbbbatch.config.load import Settings
@@ -22,8 +21,8 @@ from dbbbatch.database.models.target import TargetRow
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import faults, mounts, names
 from dbbbatch.files.identity import inode_of
-from dbbbatch.files.lock import Lock
 from dbbbatch.files.tree import Tree
+from dbbbatch.passes.lease import without_others
 
 #: Rows read at a time.
 _STORED_PAGE = 5000
@@ -218,11 +217,9 @@ def relocate(settings: Settings, old: str, new: str, looked: Looked | None = Non
 @contextmanager
 def _without_passes(settings: Settings, storage: str) -> Iterator[None]:
     """Exclude passes of the old path: a file that one of them stores there is not in the new."""
-    locks = Path(settings.site.state) / "locks"
-    with ExitStack() as held:
-        for name in connect.read(File.finders, storage):
-            for script in ("finder", "auditor"):
-                held.enter_context(Lock(locks, f"{script}.{name}"))
+    finders = connect.read(File.finders, storage)
+    labels = [f"{kind}.{name}" for name in finders for kind in ("finder", "auditor")]
+    with without_others(settings, labels):
         yield
 
 

@@ -24,16 +24,19 @@ from dbbbatch.errors import (
     ConfigError,
     DbbError,
     Interrupted,
+    LeaseLost,
     LockHeld,
     TryLater,
     without_numbers,
 )
 from dbbbatch.files import checksum, faults, names, processes
 from dbbbatch.files.faults import FULL
+from dbbbatch.files.fence import fence
 from dbbbatch.files.lock import Lock
 from dbbbatch.files.state import must_own
 from dbbbatch.passes import crash, progress
 from dbbbatch.passes.context import Options, PassContext, logger
+from dbbbatch.passes.lease import Leases
 from dbbbatch.passes.notices import Notices
 from dbbbatch.passes.reporter import Reporter
 from dbbbatch.passes.signals import Signals
@@ -57,6 +60,8 @@ class Work(ABC):
     reads: bool = True
     #: How many passes of a section may be at work on a host.
     passes: int = 1
+    #: Whether one host at a time may be at work, where several share a database.
+    alone: bool = True
     #: Seconds between two looks for work while lingering.
     interval: float = 5
 
@@ -174,6 +179,8 @@ class _Runner:
         self._notices = reporter.notices
         self._settings = settings
         self._section = section
+        self._leases = Leases(settings)
+        self._end = time.monotonic() + options.linger
 
     def _new_context(self) -> PassContext:
         return PassContext(
@@ -182,7 +189,6 @@ class _Runner:
 
     def run(self) -> int:
         """Make passes until it is time to leave; return the worst exit code."""
-        end = time.monotonic() + self._options.linger
         worst, first = EXIT_OK, True
         while True:
             context = self._new_context()
@@ -202,7 +208,7 @@ class _Runner:
             first = False
             look = self._new_context()
             try:
-                if not self._wait(look, end, idle):
+                if not self._wait(look, idle):
                     return worst
             except Exception as error:  # noqa: BLE001  (as in a pass)
                 code = self._unforeseen(error, look)
@@ -211,23 +217,27 @@ class _Runner:
             finally:
                 look.close()
 
-    def _wait(self, look: PassContext, end: float, idle: bool) -> bool:
+    def _wait(self, look: PassContext, idle: bool) -> bool:
         """Wait until there is work for a further pass; False if it is time to leave.
 
-        After an idle pass nothing is looked for before an interval is over; ``end`` is a time of
-        `time.monotonic`.
+        After an idle pass nothing is looked for before an interval is over.
         """
         from dbbbatch.passes.linger import wait_for_work
 
         work = self._work
         again = time.monotonic() + (work.interval if idle else 0)
         look.bar.step("waiting for work")
+
+        def due() -> bool:
+            self._leases.renew()
+            return time.monotonic() >= again and work.due(look)
+
         try:
             return wait_for_work(
-                lambda: time.monotonic() >= again and work.due(look),
+                due,
                 work.watched(),
                 work.interval,
-                end,
+                self._end,
                 lambda: look.interrupted,
             )
         except (DbbError, OSError, MemoryError) as error:
@@ -248,15 +258,7 @@ class _Runner:
 
         lock = Lock(self._state / "locks", self._label, self._work.passes)
         try:
-            try:
-                self._acquire(lock, context)
-            except LockHeld as held:
-                if self._warns_of_hanging(context, lock):
-                    self._notices.incomplete()
-                else:
-                    context.info(str(held))
-                    self._notices.unchanged()
-                return held.exit_code if self._options.strict else EXIT_OK, False
+            self._acquire(lock, context)
             context.bar.step("looking for work")
             self._warns_of_hanging(context, lock)
             with faults.as_try_later():
@@ -264,14 +266,23 @@ class _Runner:
                 if self._is_paused(context):
                     self._notices.unchanged()
                     return EXIT_OK, False
-                self._reporter.begin_pass()
-                code = self._recorded(context)
+                self._take_lease(lock, context)
+                with self._leases.kept():
+                    self._reporter.begin_pass()
+                    code = self._recorded(context)
             outcome = "failed" if code else "ok"
             self._reporter.remember(outcome, code, context.troubles)
             if context.stopping or self._options.match:
                 self._notices.incomplete()
             return code, True
-        except Interrupted as error:
+        except LockHeld as held:
+            if self._warns_of_hanging(context, lock):
+                self._notices.incomplete()
+            else:
+                context.info(str(held))
+                self._notices.unchanged()
+            return held.exit_code if self._options.strict else EXIT_OK, False
+        except (Interrupted, LeaseLost) as error:
             context.info(str(error))
             self._notices.incomplete()
             return self._reporter.remember("interrupted", error.exit_code, str(error)), True
@@ -286,6 +297,24 @@ class _Runner:
             return self._unforeseen(error, context), True
         finally:
             lock.release()
+
+    def _take_lease(self, lock: Lock, context: PassContext) -> None:
+        """Take the lease that belongs to the lock; one that lingers waits for another host.
+
+        Raises
+        ------
+        LockHeld
+            Another host is at work.
+        """
+        if self._work.alone:
+            wait = max(self._options.wait, self._end - time.monotonic())
+            self._leases.forget()
+            self._leases.take(
+                lock,
+                wait,
+                lambda: context.stopping,
+                lambda holder: context.info(f"waits up to {progress.span(wait)} for {holder}"),
+            )
 
     def _acquire(self, lock: Lock, context: PassContext) -> None:
         """Take the lock.
@@ -346,6 +375,10 @@ class _Runner:
         except Interrupted as error:
             outcome, code, message = "interrupted", error.exit_code, str(error)
             context.info(message)
+        except LeaseLost as error:
+            fence.concede()
+            outcome, code, message = "interrupted", error.exit_code, str(error)
+            raise
         except TryLater as error:
             outcome, code, message = "later", error.exit_code, str(error)
             raise

@@ -50,7 +50,7 @@ def look_at_others(settings: Settings, now: float | None = None) -> dict[str, Sy
             found[key] = Symptom(message=f"{label}: {message}")
     at_work = {label for label, _ in held}
     for last, longest in _silent(settings, state, now):
-        if last.label not in at_work and not _is_paused(settings, last.label):
+        if last.label not in at_work and not _is_excused(settings, last.label, longest):
             found[f"{last.label} makes no passes"] = Symptom(
                 message=f"{last.label}: no pass since {clock_text(_last_sign(last))}, and one is "
                 f"expected every {fields.span_text(longest)} at most; "
@@ -84,9 +84,16 @@ def _last_sign(last: PassMemory) -> float:
     return max(last.started, last.finished or 0)
 
 
-def _is_paused(settings: Settings, label: str) -> bool:
+def _is_excused(settings: Settings, label: str, longest: float) -> bool:
+    """Return whether a component is paused, or another host has run it within so many seconds."""
     from dbbbatch.database import connect
+    from dbbbatch.database.models.lease import ComponentLease
     from dbbbatch.database.models.run import Pause
 
     pause = connect.read(Pause.get_or_none, site=settings.site.name, label=label)
-    return pause is not None and (pause.until is None or pause.until > connect.now())
+    if pause is not None and (pause.until is None or pause.until > connect.now()):
+        return True
+    if not connect.on_postgresql():
+        return False
+    lease = connect.read(ComponentLease.of, settings.site.name, label, longest)
+    return lease is not None and not lease.ended and not lease.holder.startswith(processes.boot())

@@ -12,6 +12,9 @@ from contextlib import suppress
 #: What the kernel lets a pipe of any user hold, unless it is configured otherwise.
 _WIDE = 1 << 20
 
+#: Seconds after which a wait shows that this process is not stuck (`dbbbatch.passes.lease`).
+_LONGEST_POLL = 2.0
+
 
 class Ends:
     """The three pipes between us and a program: our ends and its ends."""
@@ -85,4 +88,4 @@ def poll(wanted: Mapping[int, int], deadline: float, short: float | None = None)
     left = max(0.0, deadline - time.monotonic())
     if short is not None:
         left = min(left, short)
-    return {descriptor for descriptor, _ in poller.poll(min(left, 3600.0) * 1000)}
+    return {descriptor for descriptor, _ in poller.poll(min(left, _LONGEST_POLL) * 1000)}

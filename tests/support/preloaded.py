@@ -224,6 +224,29 @@ def run(
     return int(ended), *parts
 
 
+class Started:
+    """A script in a fork, which writes to a file.
+
+    Attributes
+    ----------
+    pid : `int`
+    """
+
+    def __init__(
+        self, command: Sequence[str | os.PathLike[str]], env: Mapping[str, str], output: Path
+    ) -> None:
+        request = {"command": [*map(os.fspath, command)], "env": dict(env), "cwd": os.getcwd()}
+        with open(os.devnull, "rb") as nothing, output.open("ab") as file:
+            descriptors = [nothing.fileno(), file.fileno(), file.fileno()]
+            self._connection = _server().ask(request, descriptors)
+        self.pid = int(self._connection.recv(16))
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit code."""
+        with self._connection:
+            return int(self._connection.recv(16))
+
+
 def _serve(connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
     """Run one script in a fork of this fork, and answer with its number and its exit code."""
     pid = os.fork()

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 from dbbbatch.areas.endpoint.stream import Outgoing, Rest, Stream, TarStream
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files import checksum, names
+from dbbbatch.files.fence import fence
 from dbbbatch.process import run, template
 
 #: What programs say last where there is no room, though there may be free bytes.
@@ -455,7 +456,10 @@ class Session:
         ------
         Refused
             Also if some could not be placed, and a file of ours cannot be either.
+        LeaseLost
+            Another host may take the attempt over.
         """
+        fence.require()
         return _parse_records(self._ask([self._request("place", attempt, limit)], limit=limit))
 
     def trial(self, attempt: str) -> None:

@@ -284,6 +284,11 @@ def _renamed(file: Incoming) -> bool:
     """Rename a file to its place; return False if it must be copied."""
     try:
         place.place(file.source, file.destination)
+    except FileNotFoundError:
+        # Another host was ordered to do this, and it was done after that host had lost its lease.
+        there = file.destination.status()
+        if there is None or Version.of_file(there) != Version.of_file(file.status):
+            raise
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise

@@ -52,6 +52,7 @@ class IngesterWork(Work):
     """
 
     kind = "target"
+    alone = False
     did = "ingested"
     interval = 1.0
 
