@@ -170,6 +170,16 @@ class TestText:
         assert "archive finder.latiss" in text
         assert "summit handoff.latiss" in text
 
+    def test_hosts_are_named_where_there_are_several(self, shown: Any) -> None:
+        health = sick()
+        assert "mountain" not in "\n".join(shown(health))
+        health.components.append(
+            Component(site="summit", label="finder.latiss", host="lake", state="ok")
+        )
+        text = "\n".join(shown(health))
+        assert "mountain" in text
+        assert "lake" in text
+
     def test_without_the_database_it_says_what_it_does_not_know(self, shown: Any) -> None:
         health = Health(at=NOW, site="summit", database="away")
         assert any("could not be asked" in line for line in shown(health))

@@ -14,7 +14,8 @@ from dbbbatch.database.models.run import Pause
 from dbbbatch.database.postgresql import Postgresql
 from dbbbatch.errors import LeaseLost
 from dbbbatch.files.fence import fence
-from dbbbatch.passes import runner
+from dbbbatch.passes import runner, watch
+from tests.passes.test_alerts import silent
 from tests.support.site import Site, tree
 
 ELSEWHERE = "boot of another machine 1:2"
@@ -247,4 +248,14 @@ def test_a_command_by_hand_leaves_no_lease_behind(site: Site):
         assert (ran.code, ran.err) == (0, "")
     connect.connect(site.settings().database)
     assert ComponentLease.of("summit", "release.handoff.latiss").ended
+    connect.disconnect()
+
+
+def test_what_another_host_runs_is_not_missed_here(site: Site):
+    now = silent(site, "handoff.latiss")
+    connect.connect(site.settings().database)
+    assert ComponentLease.take("summit", "handoff.latiss", ELSEWHERE, "other", 0, 0)
+    assert watch.look_at_others(site.settings(), now) == {}
+    connect.execute("UPDATE component_lease SET expires_at = '2000-01-01'")
+    assert len(watch.look_at_others(site.settings(), now)) == 1
     connect.disconnect()

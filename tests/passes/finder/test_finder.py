@@ -109,6 +109,20 @@ class TestStoring:
         finding.run()
         assert finding.rows("SELECT status FROM ingest_state") == [("UNTRIED",), ("UNTRIED",)]
 
+    def test_one_that_another_host_moves_at_the_last_moment_is_stored(self, finding, monkeypatch):
+        """A file server may carry out what a host asked for after that host has died."""
+        finding.put("a")
+        move = Entry.move_to
+
+        def twice(entry, destination):
+            move(entry, destination)
+            move(entry, destination)
+
+        monkeypatch.setattr(Entry, "move_to", twice)
+        assert finding.run() == 0
+        assert tree(finding.storage) == {"a": b"data"}
+        assert finding.rows() == [("", "a", "STORED")]
+
     def test_many_files_cost_few_transactions(self, finding, monkeypatch):
         for number in range(300):
             finding.put(f"{number % 7}/{number}", str(number).encode())
