@@ -144,8 +144,11 @@ class Releases:
             copy.move_to(file)
             file.tree.sync([file.relpath])
             self._roots.require(file.tree.path)
-            with suppress(FileNotFoundError):  # a pass may have finished this
+            try:
                 hidden.unlink()
+            except FileNotFoundError:
+                if place.is_there(hidden):  # else a pass has finished this
+                    raise
         except BaseException:
             copy.remove()
             place.give_back(aside, _RELEASE)

@@ -152,11 +152,12 @@ class Housekeeping:
         purged, kept = list[int](), list[int]()
         directories = set()
         for file in files:
-            if self._remove(file):
+            gone = self._remove(file)
+            if gone:
                 self.lacking -= file.size_bytes
                 purged.append(file.id)
                 directories.add(names.split(file.held_rel)[0])
-            elif self._has_its_name(file):
+            elif gone is not None:
                 kept.append(file.id)
         # What is not there now may be on the disk, or in the directory, that was there when it was
         # marked.
@@ -387,8 +388,11 @@ class Housekeeping:
         self._present += len(there)
         return there
 
-    def _remove(self, file: HandoffRow) -> bool:
-        """Remove a held file if it is the one that was delivered; return whether it is gone."""
+    def _remove(self, file: HandoffRow) -> bool | None:
+        """Remove a held file if it is the one that was delivered; return whether it is gone.
+
+        `None` if that is not certain.
+        """
         held = self._holding.entry(file.held_rel)
         try:
             status = held.lstat()
@@ -397,19 +401,25 @@ class Housekeeping:
                 return False
             place.remove_same(held, status, place.taken(held, self._owner))
         except FileNotFoundError:
-            return True
+            return self._is_gone(held)
         except Interrupted:
             return False
         except OSError as error:
             self._warn_of_stuck(held, error)
-            return False
+            return self._is_gone(held)
         return True
 
-    def _has_its_name(self, file: HandoffRow) -> bool:
-        """Return whether a file that was not removed is there, and not under its hidden name."""
+    def _is_gone(self, held: Entry) -> bool | None:
+        """Return whether nothing has the name of a held file; `None` if that is not certain.
+
+        It may have its hidden name.
+        """
         with suppress(OSError):
-            return place.is_there(self._holding.entry(file.held_rel))
-        return False
+            if place.is_there(held):
+                return False
+            if not place.is_there(place.taken(held, self._owner)):
+                return True
+        return None
 
     def _warn_of_stuck(self, held: Entry, error: OSError) -> None:
         shown = names.printable(held.path)

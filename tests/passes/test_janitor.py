@@ -450,6 +450,31 @@ def test_one_that_cannot_be_given_back_is_not_taken_for_purged(
     assert statuses(site) == {"a/b": "PURGED"}
 
 
+@pytest.mark.promise
+@pytest.mark.parametrize("name", ["lstat", "move_to"])
+def test_one_that_is_not_found_for_a_moment_is_not_taken_for_purged(
+    site: Site, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    lose_once = iter([FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))])
+
+    real = getattr(Entry, name)
+
+    def lose(entry: Entry, *more: Entry) -> Any:
+        for error in lose_once if entry.name == "b" and marked else ():
+            raise error
+        return real(entry, *more)
+
+    marked: list[int] = []
+    mark = HandoffFile.confirmed
+    deliver(site)
+    monkeypatch.setattr(Entry, name, lose)
+    monkeypatch.setattr(HandoffFile, "confirmed", lambda ids: (mark(ids), marked.extend(ids)))
+    assert janitor(site) == 0
+    assert (set(tree(site.holding)), statuses(site)) == ({"a/b"}, {"a/b": "HELD"})
+    assert janitor(site) == 0
+    assert (set(tree(site.holding)), statuses(site)) == (set(), {"a/b": "PURGED"})
+
+
 class TestExchangedDirectory:
     """Somebody puts a link to private files where a directory of the holding area was."""
 
