@@ -378,31 +378,39 @@ PLANTED: dict[str, tuple[_Plant, str]] = {
         "no leftovers: .*recorded as at work",
     ),
     "a traceback": (
-        lambda e: e.run("dbb-handoff", said="Traceback (most recent call last):\n", code=1),
+        lambda e: e.run("dbb-handoff", "latiss", said="Traceback (most\n", code=1),
         "exits documented: .*a fault of its own",
     ),
     "code 70": (
-        lambda e: e.run("dbb-handoff", said="handoff.latiss: unforeseen\n", code=70),
+        lambda e: e.run("dbb-handoff", "latiss", said="handoff.latiss: unforeseen\n", code=70),
         "exits documented: .*a fault of its own",
     ),
     "an undocumented code": (
-        lambda e: e.run("dbb-handoff", said="", code=2),
+        lambda e: e.run("dbb-handoff", "latiss", said="", code=2),
         "exits documented: .*ended with 2",
     ),
     "killed by nobody": (
-        lambda e: e.run("dbb-handoff", said="", code=-9),
+        lambda e: e.run("dbb-handoff", "latiss", said="", code=-9),
         "exits documented: .*ended with -9",
     ),
     "a line without its speaker": (
-        lambda e: e.run("dbb-handoff", said="warning: hello\n"),
+        lambda e: e.run("dbb-handoff", "latiss", said="warning: hello\n"),
         "exits documented: .*no message of a pass",
     ),
     "a control character": (
-        lambda e: e.run("dbb-handoff", said="handoff.latiss: \x1b[2J\n"),
+        lambda e: e.run("dbb-handoff", "latiss", said="handoff.latiss: \x1b[2J\n"),
         "exits documented: .*control characters",
     ),
     "told twice": (_say_twice, "messages paired: .*told twice"),
     "told the end only": (_say_the_end_only, "messages paired: .*told the end only"),
+    "never told the end": (
+        lambda e: e.run("dbb-handoff", "latiss", said="handoff.latiss: the endpoint is away\n"),
+        "messages paired: .*never told that it is over",
+    ),
+    "told nobody": (
+        lambda e: e.run("dbb-handoff", "latiss", said="", code=75),
+        "messages paired: .*nobody was told why",
+    ),
     "an alert twice": (_alert_twice, "alerts paired: .*told twice"),
     "what the night itself saw": (
         lambda e: e.tell("violation", text="made where nothing is mounted"),
@@ -425,8 +433,9 @@ def test_a_fault_excuses_only_what_it_causes(ended: Ended) -> None:
     line = "handoff.latiss: the endpoint is away\n"
     ended.run("dbb-handoff", "latiss", said=line, hits=["stopped"])
     ended.run("dbb-handoff", "latiss", said=line)
+    ended.run("dbb-handoff", "latiss", said=line.replace(": ", ": is over: "))
     assert ended.wrong() == []
-    ended.run("dbb-handoff", "latiss", said=line)
+    ended.run("dbb-handoff", "latiss", said=line.replace(": ", ": is over: "))
     assert len(ended.wrong()) == 1
 
 

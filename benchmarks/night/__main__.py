@@ -139,8 +139,8 @@ class Simulation:
             ("archive", "dbb-auditor", "latiss", "--share", "1"),
             ("archive", "dbb-auditor", "guider", "--share", "1"),
             ("summit", "dbb-handoff", "latiss"),
-            ("archive", "dbb-finder", "--all"),
-            ("archive", "dbb-ingester", "--all"),
+            *(("archive", "dbb-finder", name) for name in ("latiss", "guider")),
+            *(("archive", "dbb-ingester", name) for name in sum(checker.TARGETS.values(), ())),
             ("summit", "dbb-janitor", "latiss"),
         ):
             cron.start(site, command)
@@ -162,7 +162,7 @@ class Simulation:
         subprocess.run(["sh", "-c", command], check=False)
         for site in ("summit", "archive"):
             if self._sites.postgres:
-                self._sites.postgres.dump(site, kept / f"{site}.dump")
+                self._sites.postgres.begin_dump(site, kept / f"{site}.dump").wait()
 
     def _say(self, text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)

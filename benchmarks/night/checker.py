@@ -28,6 +28,12 @@ BUFFER = {0: "summit/buffer", 1: "guider/source"}
 TARGETS = {0: ("null", "by-night", "catalog"), 1: ("guider",)}
 _TREES = {"by-night": "archive/by-night", "guider": "guider-disk/by-copy"}
 
+#: What still is so in the morning.
+_LASTING = re.compile(
+    r"in quarantine: |wait for a person|waits for a person|a symbolic link; |a FIFO; "
+    r"|not confirmed|^and more of this|held files?"
+)
+
 #: A line of a pass that is mail: who says it.
 _LABELLED = re.compile(r"(dbb(-\w+)?|(handoff|finder|target|janitor|auditor)\.[\w-]+): ")
 
@@ -559,13 +565,17 @@ def messages_paired(night: Night) -> Iterator[str]:
     """
     told: dict[tuple[str, str], dict[str, bool]] = defaultdict(dict)
     passes = {entry["number"]: entry for entry in night.entries("pass")}
-    for entry in night.entries("line"):
-        label, _, text = entry["text"].partition(": ")
+    for entry in night.entries("line", "pass"):
         by = passes.get(entry["number"])
         if not by or by["command"][0] in ("dbb", "dbb-report"):
             continue
-        known = told[entry["site"], label]
         doubtful = bool(by["hits"]) or by["by_hand"] or night.forgetful(entry["site"], entry["t"])
+        if entry["what"] == "pass":
+            if entry["code"] in (1, 75, 78) and not doubtful and not told[_who(entry)]:
+                yield f"{entry['command']}: ended with {entry['code']}, and nobody was told why"
+            continue
+        label, _, text = entry["text"].partition(": ")
+        known = told[entry["site"], label]
         over = text.startswith("is over: ")
         text = text.removeprefix("is over: ")
         if over:
@@ -578,6 +588,17 @@ def messages_paired(night: Night) -> Iterator[str]:
             known[text] = False
         if doubtful:
             known.update(dict.fromkeys(known, True))
+    for (_, label), known in told.items():
+        for text, doubtful in known.items():
+            if not doubtful and not _LASTING.search(text):
+                yield f"{label}: never told that it is over: {text}"
+
+
+def _who(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the site and the label of a pass."""
+    script, name = entry["command"][:2]
+    kind = script.removeprefix("dbb-").replace("ingester", "target")
+    return entry["site"], f"{kind}.{name}"
 
 
 def alerts_paired(night: Night) -> Iterator[str]:

@@ -157,7 +157,9 @@ class Cron:
             return []
 
     def _hear(self, one: Started) -> None:
-        """Write down the lines that a script has printed since it was last heard."""
+        """Write down the lines that a pass has printed since it was last heard."""
+        if one.command[0] in ("dbb", "dbb-report") or one.output.stat().st_size == one.heard:
+            return
         with one.output.open("rb") as file:
             file.seek(one.heard)
             new = file.read()
@@ -169,10 +171,10 @@ class Cron:
 
     def _reap(self) -> None:
         for one in self.running:
-            if one.command[0] != "dbb" and one.output.stat().st_size > one.heard:
-                self._hear(one)
+            self._hear(one)
         for one in list(self._ended()):
             self.ended += 1
+            self._hear(one)
             said = one.output.read_bytes()
             if not said:
                 one.output.unlink()

@@ -37,7 +37,7 @@ WEIGHTS = {
     "fill a disk": 5,
     "rename away": 6,
     "take permissions": 6,
-    "restore the database": 0.4,
+    "restore the database": 0.7,
     "step the clock": 5,
     "exchange for a link": 8,
     "an operator": 14,
@@ -131,7 +131,6 @@ class Agent:
         #: what is broken: what repairs it is in `_repairs`
         self._broken: set[str] = set()
         self._repairs: list[tuple[float, int, str, Callable[[], object]]] = []
-        self._backups: dict[str, list[Path]] = {"summit": [], "archive": []}
         self._next_backup = time.monotonic() + 15
         self.done = 0
 
@@ -141,8 +140,9 @@ class Agent:
         while self._repairs and self._repairs[0][0] <= now:
             self._repair(*heapq.heappop(self._repairs)[2:])
         if now >= self._next_backup and "restore the database" in self._weights:
-            self._next_backup = now + 30
-            self._back_up()
+            self._next_backup = now + 20
+            for site in ("summit", "archive"):
+                self._sites.begin_backup(site, next(self._numbers))
         if now >= self._next:
             self._next += self._chance.expovariate(self._rate)
             (name,) = self._chance.choices(list(self._weights), list(self._weights.values()))
@@ -399,18 +399,10 @@ class Agent:
         self._sites.set_clock(step)
         return f"{step:+d} s"
 
-    def _back_up(self) -> None:
-        if self._broken & {"PostgreSQL"} or any("var" in each for each in self._broken):
-            return
-        for site, known in self._backups.items():
-            with suppress(subprocess.TimeoutExpired):
-                if made := self._sites.backup(site, next(self._numbers)):
-                    known.append(made)
-
     def _restore_the_database(self) -> str:
         """Restore a backup of a site as docs/database.md says."""
-        site = self._chance.choice(list(self._backups))
-        if not (known := self._backups[site][-2:]):
+        site = self._chance.choice(("summit", "archive"))
+        if not (known := self._sites.backups(site)[-3:]):
             return ""
         self.repair_all()
         # The far end's `dbb confirm` asks the archive's database.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -345,12 +346,28 @@ class Sites:
             check=False,
         )
 
-    def backup(self, site: str, number: int) -> Path | None:
-        """Make a backup, as the documentation says; `None` if that fails."""
+    def begin_backup(self, site: str, number: int) -> None:
+        """Begin to make a backup, as the documentation says; it has its name when it is whole."""
         path = self.root / "var" / site / "backup" / str(number)
         if self.postgres:
-            return path if self.postgres.dump(site, path) else None
-        return path if not self.by_hand(site, "dbb", "backup", str(path)).returncode else None
+            self.postgres.begin_dump(site, path)
+            return
+        subprocess.Popen(
+            [str(self.scripts / "dbb"), "backup", str(path)],
+            env=self.environment(site),
+            cwd="/",
+            user=SERVICE,
+            group=SERVICE,
+            extra_groups=[],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def backups(self, site: str) -> list[Path]:
+        """Return the backups that are whole, the newest last."""
+        paths = (self.root / "var" / site / "backup").iterdir()
+        return sorted((path for path in paths if path.name.isdecimal()), key=lambda p: int(p.name))
 
     def restore(self, site: str, backup: Path) -> None:
         """Put a backup in the place of the database, while no pass runs."""
@@ -409,11 +426,15 @@ class Postgres:
         """Stop it at once, as if the machine had lost its power."""
         self._run("pg_ctl", "stop", "-m", "immediate", "-w", "-D", self._data)
 
-    def dump(self, database: str, path: Path) -> bool:
-        """Write a dump; return whether there is one."""
-        with path.open("wb") as file:
-            command = [self._bin / "pg_dump", *self._at, "-Fc", database]
-            return not subprocess.run(command, stdout=file, stderr=-3, check=False).returncode
+    def begin_dump(self, database: str, path: Path) -> subprocess.Popen[bytes]:
+        """Begin to write a dump."""
+        dump = shlex.join([str(self._bin / "pg_dump"), *self._at, "-Fc", database])
+        part = f"{path}.part"
+        return subprocess.Popen(
+            ["sh", "-c", f"{dump} >{part} && mv {part} {path} || rm {part}"],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     def restore(self, database: str, path: Path) -> None:
         self._run("dropdb", *self._at, "--force", "--if-exists", database)
