@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.night.cron import Cron, Started, far_processes
 from benchmarks.night.journal import Journal
-from benchmarks.night.sites import SERVICE, Sites, exchange
+from benchmarks.night.sites import DISK, SERVICE, Sites, exchange, resize
 
 #: Each fault, and how often it comes in comparison with others.
 WEIGHTS = {
@@ -311,13 +311,11 @@ class Agent:
         what = f"full {name}"
         if what in self._broken:
             return ""
-        filler = disk / "somebody's"
-        free = os.statvfs(disk).f_bavail * 4096 - self._chance.choice(
-            (0, 0, 4096, 1 << 17, 4 << 20)
-        )
-        with filler.open("wb") as file, suppress(OSError):
-            os.posix_fallocate(file.fileno(), 0, max(free, 1))
-        return self._break(what, (0.5, 8), filler.unlink)
+        free = os.statvfs(disk)
+        used = (free.f_blocks - free.f_bfree) * free.f_bsize
+        # As if files of somebody else's took the rest.
+        resize(disk, used + self._chance.choice((0, 0, 4096, 1 << 17, 4 << 20)))
+        return self._break(what, (0.5, 8), lambda: resize(disk, DISK))
 
     def _rename_away(self) -> str:
         path = self._sites.root / (name := self._chance.choice(_RENAMED))

@@ -8,6 +8,7 @@ as a user of their own, the archiver as another one.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shlex
 import shutil
@@ -26,6 +27,9 @@ TOP = Path(__file__).resolve().parents[2]
 
 #: Whose the passes are, the archiver, and PostgreSQL.
 SERVICE, CAMERA, POSTGRES = 61001, 61002, 61003
+
+#: Bytes that each disk takes, unless it is full.
+DISK = 3 << 30
 
 _FAKETIME = "/usr/lib/*-linux-gnu/faketime/libfaketime.so.1"
 
@@ -206,7 +210,7 @@ class Sites:
             (self.root / name).mkdir()
         for disk in self.disks.values():
             disk.mkdir()
-            mount(disk, 3 << 30)
+            mount(disk, DISK)
             disk.chmod(0o755)
         shared = ["summit/buffer", "guider/source", "summit/spool", "guider/spool"]
         own = [
@@ -466,6 +470,16 @@ def _postgres_programs() -> Path:
 def mount(path: Path, size: int) -> None:
     """Mount a file system in memory of so many bytes."""
     call("mount", "-t", "tmpfs", "-o", f"size={size}", "none", path)
+
+
+def resize(path: Path, size: int) -> None:
+    """Let a file system in memory have another size, not less than what is used of it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    page = os.sysconf("SC_PAGE_SIZE")
+    while libc.mount(b"none", os.fsencode(path), b"tmpfs", 32, b"size=%d" % max(size, page)):
+        if (code := ctypes.get_errno()) != errno.EINVAL:
+            raise OSError(code, os.strerror(code))
+        size += 64 * page  # more was written meanwhile
 
 
 def call(*command: str | Path) -> None:
