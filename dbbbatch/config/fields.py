@@ -13,6 +13,7 @@ import difflib
 import os
 import re
 import shlex
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -247,13 +248,14 @@ def interval(value: Any) -> float | None:
 
 def byte_count(value: Any) -> int:
     """Accept bytes, or a text such as "64 MiB" (1024) or "64 MB" (1000); return bytes."""
-    if _is(int, value) and value >= 0:
-        return int(value)
     found = _SIZE_TEXT.fullmatch(value) if isinstance(value, str) else None
-    if not found:
+    size = value if _is(int, value) else -1
+    if found:
+        power = " KMGTP".index(found[2].upper() or " ")
+        size = float(found[1]) * (1024 if found[3] else 1000) ** power
+    if not 0 <= size < 2**63:
         raise ValueError(f'expected bytes, or a text such as "64 MiB" or "2 GB", not {value!r}')
-    power = " KMGTP".index(found[2].upper() or " ")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    return int(size)
 
 
 def rate(value: Any) -> float | None:
@@ -314,8 +316,9 @@ def patterns(value: Any) -> tuple[re.Pattern[str], ...]:
     compiled = []
     for expression in strings(value):
         try:
-            compiled.append(re.compile(expression))
-        except re.error as error:
+            with warnings.catch_warnings(action="ignore"):  # cron would mail them at each start
+                compiled.append(re.compile(expression))
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"{expression!r} is no regular expression: {error}") from None
     return tuple(compiled)
 

@@ -306,12 +306,7 @@ def _find_and_read(given: str | None) -> tuple[Path, bytes, tuple[str, ...]]:
 def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
     """Return the settings, or None if no script can run, and all problems seen without plugins."""
     path, content, notes = _find_and_read(str(given) if given else None)
-    import tomli
-
-    try:
-        tables = tomli.loads(content.decode("utf-8"))
-    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    tables = _tables_of(path, content)
     common: list[str] = []
     others: list[str] = []
     every = [*_COMMON, *_SINGLE, *NAMED]
@@ -367,6 +362,28 @@ def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
         **single,
     )
     return settings, _of(path, others)
+
+
+def _tables_of(path: Path, content: bytes) -> dict[str, Any]:
+    """Return the tables of a TOML file; raise `ConfigError` if it is none."""
+    import tomli
+
+    try:
+        tables = tomli.loads(content.decode("utf-8"))
+        if not _has_64_bits(tables):
+            raise ValueError("a whole number has more than 64 bits")
+    except (ValueError, RecursionError) as error:  # also tomli.TOMLDecodeError
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    return tables
+
+
+def _has_64_bits(value: Any) -> bool:
+    """Return whether all whole numbers in a value are such as TOML, and a database, have."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        return all(map(_has_64_bits, value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def _of(path: Path, problems: Iterable[str]) -> list[str]:

@@ -80,6 +80,23 @@ def test_a_size_is_bytes_or_a_text_with_its_unit(text, size):
     assert fields.byte_count(text) == size
 
 
+@pytest.mark.parametrize("text", ["9" * 400 + " PiB", 2**63, "8192 PiB", -1, True])
+def test_a_size_that_no_disk_has_is_refused(text):
+    with pytest.raises(ValueError, match="expected bytes"):
+        fields.byte_count(text)
+
+
+@pytest.mark.parametrize("expression", ["(", "a{99999999999999999999}", "(" * 5000 + ")" * 5000])
+def test_what_is_no_regular_expression_is_refused(expression):
+    with pytest.raises(ValueError, match="is no regular expression"):
+        fields.patterns([expression])
+
+
+def test_nothing_is_printed_about_a_regular_expression(recwarn):
+    fields.patterns(["[[a]"])
+    assert not recwarn
+
+
 @pytest.mark.parametrize("path", ["data", "/data/../etc", "/", 3])
 def test_a_directory_that_depends_on_anything_is_refused(path):
     with pytest.raises(ValueError, match="expected"):

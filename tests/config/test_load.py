@@ -173,9 +173,12 @@ def test_handoffs_with_buffers_side_by_side_are_two(write):
     assert set(load.load(write(SITE + second(buffer="/d/buffer2"))).handoff) == {"a", "b"}
 
 
-def test_a_file_that_is_not_toml_is_one_line(write):
+@pytest.mark.parametrize(
+    "text", ["[site", "a = " + "[" * 5000, "a = " + "9" * 5000, "a = [{b = 0x" + "f" * 5000 + "}]"]
+)
+def test_a_file_that_is_not_toml_is_one_line(write, text):
     with pytest.raises(ConfigError, match="is not TOML"):
-        refuse(write("[site"))
+        refuse(write(text))
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):

@@ -86,6 +86,13 @@ def test_a_pass_recovers_before_it_works(run):
 
 
 @pytest.mark.promise
+@pytest.mark.parametrize("error", [TryLater("\ud800\udcff a\0b"), ConfigError("\udcff\0")])
+def test_the_row_of_a_pass_takes_any_message(run, runs, error):
+    assert run(Work(raises(error))) == error.exit_code
+    assert runs()[0][1] == error.exit_code
+
+
+@pytest.mark.promise
 def test_a_pass_that_is_well_says_nothing(run, capfd):
     run(Work())
     assert capfd.readouterr() == ("", "")

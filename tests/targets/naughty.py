@@ -58,7 +58,8 @@ class Naughty(Plugin):
             return Outcome(file.number, Result(what), "as its name says", parts_done=parts)
         self._path = file.path
         self._misbehave(what)
-        return Outcome(file.number, Result.DONE, checksums={"md5": "00"} if what == "sum" else {})
+        sums = {"sum": {"md5": "00"}, "nosum": {"md5": "\0", "\ud800": "00", "sha1": "\ud800"}}
+        return Outcome(file.number, Result.DONE, checksums=sums.get(what, {}))
 
     def _speak(self, words: bytes) -> None:
         """Write to the pass, on whichever socket that is, a byte now and then."""

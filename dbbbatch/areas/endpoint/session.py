@@ -432,7 +432,9 @@ class Session:
             return None
         with self._understanding(answer):
             size, digest = answer.split()
-            return int(size), digest.decode("ascii", "replace")
+            if (size_bytes := _whole_number(size)) < 0:
+                raise ValueError
+            return size_bytes, digest.decode("ascii", "replace")
 
     def send_rest(
         self,
@@ -512,7 +514,7 @@ class Session:
             if name:
                 with self._understanding(shape):
                     seconds, mode = shape.split()
-                    found[name] = (int(seconds), int(mode, 8))
+                    found[name] = (_whole_number(seconds), int(mode, 8))
         return found
 
     def receipt(self, attempt: str) -> frozenset[bytes]:
@@ -555,7 +557,7 @@ class Session:
         found = {}
         for age, name in (line.split(b" ", 1) for line in lines if b" " in line):
             with self._understanding(age):
-                found[name.decode("ascii", "replace")] = float(int(age))
+                found[name.decode("ascii", "replace")] = float(_whole_number(age))
         return found
 
     @contextmanager
@@ -789,8 +791,15 @@ def _complaint(answer: bytes, attempt: bytes) -> str:
 
 def _bytes(space: bytes) -> int:
     """Read free blocks and their size."""
-    blocks, size = map(int, space.split()[-2:])
+    blocks, size = map(_whole_number, space.split()[-2:])
     return blocks * size
+
+
+def _whole_number(text: bytes) -> int:
+    """Read a whole number of an answer: no size and no time has more digits."""
+    if not re.fullmatch(rb"-?\d{1,20}", text):
+        raise ValueError
+    return int(text)
 
 
 def _parse_records(answer: bytes) -> Placed:

@@ -8,6 +8,7 @@ renews it; the files of a dead one are taken over when it is known to be dead, o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -25,6 +26,8 @@ from dbbbatch.database.models.statuses import IngestStatus
 #: Returns whether a process of this machine still lives: its number, the tick at which it began,
 #: and when that was (seconds since 1970), as `dbbbatch.files.processes.lives` does.
 Alive = Callable[[int, int | None, float], bool]
+
+_PLUGIN_SUM = re.compile(r"[a-z0-9_-]{1,32}:[0-9A-Fa-f]{1,512}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,11 +301,16 @@ class IngestClaim(Table):
 
 
 def _fit(each: StateChange) -> StateChange:
-    """Return a change with texts of a plugin that fit the columns."""
+    """Return a change with texts of a plugin that fit the columns, and what are checksums."""
     message, version = bulk.clean(each.message), bulk.clean(each.version)
-    if message == each.message and version == each.version:
+    sums = {
+        name: value
+        for name, value in each.checksums.items()
+        if _PLUGIN_SUM.fullmatch(f"{name}:{value}")
+    }
+    if message == each.message and version == each.version and len(sums) == len(each.checksums):
         return each
-    return replace(each, message=message, version=version)
+    return replace(each, message=message, version=version, checksums=sums)
 
 
 def _not_yet_written(run_id: int, missing: Sequence[StateChange]) -> set[int]:

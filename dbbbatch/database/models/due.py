@@ -43,9 +43,13 @@ class ClaimedFile:
 
 
 #: The rows of a target that are tried again by a time, and those whose time a clock that was ahead
-#: has written: two ranges of one index.
-_BY = "ingest_state WHERE target_id = ? AND next_try_at IS NOT NULL AND next_try_at <= ?"
-_AHEAD = "ingest_state WHERE target_id = ? AND next_try_at IS NOT NULL AND next_try_at > ?"
+#: has written: two ranges of one index. A row in which somebody else has set a time is left alone.
+_TIMED = (
+    "ingest_state WHERE target_id = ? AND next_try_at IS NOT NULL"
+    " AND status IN ('UNTRIED', 'RERUN', 'FAILURE', 'UNKNOWN')"
+)
+_BY = f"{_TIMED} AND next_try_at <= ?"
+_AHEAD = f"{_TIMED} AND next_try_at > ?"
 
 
 def due_now(target_id: int, longest: float) -> bool:

@@ -284,7 +284,10 @@ class File(Table):
 
     @classmethod
     def withdraw(cls, ids: Sequence[int]) -> None:
-        """Take intents back: restore the rows that existed before, and delete the others."""
+        """Take intents back: restore the rows that existed before, and delete the others.
+
+        A row that was offered to a target has a history, so it stays, as MISSING.
+        """
         if not ids:
             return
         where, value = bulk.among(ids)
@@ -299,6 +302,9 @@ class File(Table):
         why = "its arrival is taken back"
         change(cls, kept, sets=_KEPT, before=[ARRIVING], was=None, why=why)
         new = f"(SELECT id FROM file WHERE id {where} AND status = 'ARRIVING')"
+        offered = execute(f"SELECT file_id FROM ingest_state WHERE file_id IN {new}", (value,))
+        lost = [row[0] for row in offered.fetchall()]
+        change(cls, lost, before=[ARRIVING], becomes=MISSING, error=why)
         execute(f"UPDATE file SET copy_of = NULL WHERE copy_of IN {new}", (value,))
         execute(f"DELETE FROM file_checksum WHERE file_id IN {new}", (value,))
         execute(f"DELETE FROM file WHERE id IN {new}", (value,))

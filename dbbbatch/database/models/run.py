@@ -6,6 +6,7 @@ from datetime import datetime
 
 import peewee
 
+from dbbbatch.database import bulk
 from dbbbatch.database.base import Table, TimeField
 
 #: Number of rows of its script and section that a pass reads and may remove.
@@ -68,7 +69,7 @@ class Run(Table):
         self.outcome = outcome
         self.exit_code = exit_code
         self.counts = json.dumps(dict(counts), sort_keys=True)
-        self.message = message
+        self.message = bulk.clean(message)
         self.save()
         self._forget_old(when, keep)
 

@@ -588,6 +588,8 @@ class Answering(Session):
         ("attempts", ("a",), b"nan a-1\n"),
         ("attempts", ("a",), b"inf a-1\n"),
         ("attempts", ("a",), b"old a-1\n"),
+        ("attempts", ("a",), b"9" * 400 + b" a-1\n"),
+        ("kept_part", ("a", b"x", "k", 1), b"-1 00"),
         ("take_over", ("a",), b""),
         ("take_over", ("a",), b"perhaps"),
         ("take_over", ("a",), b"\xff"),

@@ -57,6 +57,16 @@ def test_a_look_for_work_sees_the_same(failed: Any, wait: float, expected: bool)
     assert due_now(of, LONGEST) is expected
 
 
+@pytest.mark.parametrize("status", ["SUCCESS", "PENDING", "IGNORED", "INVALID", "BACKFILL"])
+def test_a_time_that_somebody_wrote_to_a_row_that_is_not_tried_means_nothing(
+    failed: Any, status: str
+) -> None:
+    of, _ = failed(-1.0, 1e8)
+    IngestState.update(status=status).execute()
+    assert found(due(of), 10)[0] == []
+    assert not due_now(of, LONGEST)
+
+
 def test_pages_go_on_from_what_is_due_by_its_time_to_what_is_not(failed: Any) -> None:
     of, waits = failed(-3.0, -2.0, 60.0, LONGEST + 60, LONGEST + 61, 1e8)
     seen, queue = [], due(of)

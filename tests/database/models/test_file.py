@@ -5,7 +5,9 @@ import pytest
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileChecksum, FileRow
 from dbbbatch.database.models.finder import Remembered, RememberedFile
+from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.statuses import WhyRemembered
+from tests.database.models.test_ingest import target
 
 NAMES = [("", "a"), ("2026", "b c"), ("2026", "q\"'\\\\"), ("é\n", "💫\t"), ("1", "2")]
 
@@ -75,6 +77,18 @@ class TestFurtherChecksums:
         self.intend(self.OLD)
         connect.write(File.corrected, [(1, self.NEW)])
         assert self.kept() == []
+
+
+def test_an_intent_without_a_memory_of_what_was_there_leaves_its_history(known):
+    """As after an update from a version that kept no such memory."""
+    of = target(storage="/one")
+    (one, other) = [row.id for row in list(File.known("/one", NAMES).values())[:2]]
+    connect.write(IngestState.arrive, [one], "/one")
+    connect.write(File.withdraw, [one, other])
+    found = dict(connect.execute("SELECT id, status FROM file").fetchall())
+    assert found[one] == "MISSING"
+    assert other not in found
+    assert [row.target_id for row in IngestState.select()] == [of.id]
 
 
 @pytest.mark.promise

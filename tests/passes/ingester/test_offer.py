@@ -76,6 +76,14 @@ class TestHistory:
         assert misbehaving.run() == 0
         assert misbehaving.state("already.1")["status"] == "SUCCESS"
 
+    def test_what_a_plugin_calls_a_checksum_and_is_none_is_not_kept(
+        self, misbehaving: Ingesting
+    ) -> None:
+        misbehaving.store("nosum.1")
+        assert misbehaving.run() == 0
+        assert misbehaving.statuses() == {"nosum.1": "SUCCESS"}
+        assert connect.execute("SELECT count(*) FROM file_checksum").fetchone()[0] == 0
+
     def test_checksums_that_the_plugin_computed_are_kept(self, misbehaving: Ingesting) -> None:
         misbehaving.store("sum.1")
         misbehaving.run()
