@@ -180,10 +180,13 @@ class Forgetting:
         """Remove a file while no finder can store it again; twice equals once."""
         if _locked_row(number)[0] != FileStatus.FORGOTTEN:
             raise NotNow(f"{self._shown}: a finder has stored it again; it stays")
-        with suppress(FileNotFoundError):
+        try:
             if not os.path.samestat(file.lstat(), seen):
                 raise NotNow(f"{self._shown}: is another file by now, and stays")
             file.unlink()
+        except FileNotFoundError:
+            if file.certain_status() is not None:  # not found for a moment only
+                raise
 
     def record(self) -> None:
         """Let the finder forget the file, unless it has yet to remove its original."""
