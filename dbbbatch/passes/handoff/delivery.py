@@ -85,6 +85,9 @@ class Delivery:
         self._site = context.settings.site.name
         self._buffer = context.roots.tree(section.buffer)
         self._prefix = attempt_prefix(self._site, section.name)
+        # The first versions left out the digest.
+        own = rf"({re.escape(self._prefix)}|{re.escape(self._prefix[:-9])})[0-9a-f]{{16}}"
+        self._own_attempt = re.compile(own)
         self.trouble: DbbError | None = None
         self.refused: DbbError | None = None
         self.unknown_files: set[int] = set()
@@ -185,7 +188,7 @@ class Delivery:
         batches = []
         for batch in connect.read(TransferBatch.unfinished, self._site, self._section.name):
             # What runs with this name is killed, and what lies under it is removed.
-            if re.fullmatch(rf"{re.escape(self._prefix)}[0-9a-f]{{16}}", batch.attempt):
+            if self._own_attempt.fullmatch(batch.attempt):
                 batches.append(batch)
             else:
                 why = f"{batch.attempt!r} is no attempt of ours"
