@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import dbbbatch
 from dbbbatch import errors
 from dbbbatch.cli import described, man
 from dbbbatch.cli.config import sample_of_plugins
@@ -18,7 +19,7 @@ from dbbbatch.database.models.statuses import FileStatus, HandoffStatus
 from dbbbatch.passes import runner
 from dbbbatch.report import judge, queries
 from dbbbatch.targets import registry
-from tests.docs import reference
+from tests.docs import licences, reference
 from tests.support.scripts import TOP, run_script
 
 DOCS = sorted((TOP / "docs").glob("*.md"))
@@ -30,6 +31,20 @@ COMMANDS = dict(described.commands())
 def test_a_page_made_from_the_code_is_up_to_date(page: str) -> None:
     written = (TOP / "docs" / page).read_text()
     assert written == reference.PAGES[page](), "run `python -m tests.docs.reference`"
+
+
+def test_the_licence_of_each_dependency_is_listed() -> None:
+    page = (TOP / "docs" / "licences.md").read_text()
+    listed = re.findall(r"^\| ([\w.-]+) \| .* \| (.*) \|$", page, re.MULTILINE)[2:]
+    assert listed == [(name, ", ".join(by)) for name, by in licences.needed().items()]
+    assert [row for row in licences.rows() if row not in page] == []
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = (TOP / "CITATION.cff").read_text()
+    assert f"\nversion: {dbbbatch.__version__}\n" in citation
+    changes = (TOP / "CHANGELOG.md").read_text()
+    assert changes.partition("\n## ")[2].startswith(dbbbatch.__version__)
 
 
 def test_the_index_names_every_page() -> None:
