@@ -575,6 +575,8 @@ def messages_paired(night: Night) -> Iterator[str]:
                 yield f"{entry['command']}: ended with {entry['code']}, and nobody was told why"
             continue
         label, _, text = entry["text"].partition(": ")
+        if not _LABELLED.match(entry["text"]):
+            continue
         known = told[entry["site"], label]
         over = text.startswith("is over: ")
         text = text.removeprefix("is over: ")

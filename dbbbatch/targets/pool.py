@@ -334,7 +334,8 @@ def _answer(worker: Worker, expected: str, seconds: float) -> list[Any]:
             poll.unregister(worker.output)
         received = worker.receive()
         if received is None:
-            raise NotReady(f"the plugin's process ended; it said: {worker.last_output()}")
+            said = worker.last_output()
+            raise NotReady("the plugin's process ended" + (f"; it said: {said}" if said else ""))
         for what, *content in received:
             if what == expected:
                 return content

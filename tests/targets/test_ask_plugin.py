@@ -40,8 +40,10 @@ def test_wrong_configuration_is_said(naughty: None, stored: Stored) -> None:
 
 
 def test_death_is_said(naughty: None, stored: Stored) -> None:
-    with pytest.raises(NotReady, match="ended"):
+    with pytest.raises(NotReady, match=r"ended; it said: .*Current thread"):
         held("naughty", [stored("x")], start="segfault")
+    with pytest.raises(NotReady, match=r"process ended$"):
+        held("naughty", [stored("x")], start="vanish")
 
 
 def test_link_answers_for_its_tree(storage: Path, stored: Stored, tmp_path: Path) -> None:
