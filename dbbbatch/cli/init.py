@@ -16,8 +16,13 @@ from dbbbatch.files.tree import Tree
 
 
 @click.command()
+@click.option(
+    "--partition-events",
+    is_flag=True,
+    help="Divide the history of ingests by years, or add the next years (PostgreSQL).",
+)
 @click.pass_obj
-def command(operator: Operator) -> None:
+def command(operator: Operator, partition_events: bool) -> None:
     """Create or upgrade the database of the configuration; can be run any number of times.
 
     Also makes the state directory, and in each storage area of a finder the file that proves that
@@ -39,6 +44,10 @@ def command(operator: Operator) -> None:
     applied = connect.upgrade(settings.database)
     what = f"applied {', '.join(applied)}" if applied else "is up to date"
     output.line(f"{fields.without_password(settings.database.url)}: {what}")
+    if partition_events:
+        from dbbbatch.database import partitions
+
+        output.line(f"ingest_event: {', '.join(partitions.partition_events())}")
     from dbbbatch.passes import relocate
 
     for old, new in relocate.candidates(settings):

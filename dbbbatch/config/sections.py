@@ -120,6 +120,11 @@ class Site:
         "/var/lib/dbb",
     )
     keep_runs: float = _duration("90d", "how long the rows of passes are kept in `run`")
+    keep_events: float = _duration(
+        0,
+        "how long every event of an ingest is kept, then only the latest of each file and target; "
+        "done by the auditor; 0: for ever",
+    )
     hang_after: float = _duration(
         "1d",
         "how long a pass may run before later ones report that it may hang; 0: never",

@@ -2,7 +2,8 @@
 
 ``sql/postgresql/NNN_*.sql`` and ``sql/sqlite/NNN_*.sql`` are the truth about the schema. Each is
 applied once, in order, in one transaction. A file may begin with ``-- oldest script: X.Y.Z``: only
-scripts older than that may no longer use the database.
+scripts older than that may no longer use the database. Indexes of tables that may be large are
+built ``CONCURRENTLY`` before that transaction, so that others can write meanwhile.
 """
 
 import re
@@ -13,10 +14,13 @@ from importlib import resources
 from dbbbatch import __version__
 from dbbbatch.config import fields
 from dbbbatch.database.base import AnyDatabase, is_postgresql
-from dbbbatch.errors import ConfigError
+from dbbbatch.errors import ConfigError, TryLater
 
 #: PostgreSQL's advisory lock that keeps two upgrades apart.
 _UPGRADE_LOCK = 0x646262_01
+
+#: A statement that must not be in a transaction, and the name of the index.
+_CONCURRENTLY = re.compile(r"^CREATE INDEX CONCURRENTLY (\w+)", re.MULTILINE)
 
 #: The rights that passes over sections of each kind need, beside SELECT on all tables.
 RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -32,6 +36,8 @@ RIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "rsync_log": ("INSERT", "UPDATE"),
         "ingest_state": ("INSERT", "UPDATE"),
         "ingest_event": ("INSERT",),
+        # Written where `keep_events` is set, and only there.
+        "thinned": (),
     },
     "target": {
         "file": ("UPDATE",),
@@ -95,12 +101,21 @@ def apply_migrations(database: AnyDatabase) -> list[str]:
         database.execute_sql("PRAGMA journal_mode = wal")
     applied = []
     for migration in migrations("postgresql" if postgresql else "sqlite"):
+        indexes = {}
+        for statement in migration.statements:
+            if found := _CONCURRENTLY.search(statement):
+                indexes[statement] = found[1]
+        if indexes and migration.number not in _applied(database):
+            for statement, name in indexes.items():
+                _build_index(database, name, statement)
         with database.atomic(*() if postgresql else ("IMMEDIATE",)):
             if postgresql:
                 database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_UPGRADE_LOCK,))
             if migration.number in _applied(database):
                 continue
             for statement in migration.statements:
+                if statement in indexes:
+                    continue
                 database.execute_sql(statement.replace("%", "%%") if postgresql else statement)
             database.execute_sql(
                 "INSERT INTO schema_version (number, name, oldest_script, applied_by)"
@@ -109,6 +124,28 @@ def apply_migrations(database: AnyDatabase) -> list[str]:
             )
             applied.append(migration.name)
     return applied
+
+
+def _build_index(database: AnyDatabase, name: str, statement: str) -> None:
+    """Build an index of PostgreSQL outside of any transaction, unless it is whole.
+
+    Raises
+    ------
+    TryLater
+        Another host builds it at this moment.
+    """
+    state = database.execute_sql(
+        "SELECT i.indisvalid, EXISTS (SELECT 1 FROM pg_stat_progress_create_index p"
+        " WHERE p.index_relid = i.indexrelid) FROM pg_index i WHERE i.indexrelid = to_regclass(%s)",
+        (name,),
+    ).fetchone()
+    if state and state[1]:
+        raise TryLater(f"another `dbb init` builds the index {name}; run this again after it")
+    if state and not state[0]:
+        # A killed one left it.
+        database.execute_sql(f"DROP INDEX CONCURRENTLY {name}")
+    if not (state and state[0]):
+        database.execute_sql(statement)
 
 
 def require_fitting(database: AnyDatabase, url: str) -> None:

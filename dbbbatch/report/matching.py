@@ -17,13 +17,16 @@ from typing import Any
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import Name
 from dbbbatch.files import names, place
+from dbbbatch.report.queries import keys_of
 
 #: Files that are looked for at most; those that are not shown are only counted.
 _MOST_FOUND = 10_000
 
-#: Rows of a table that are read for a part of a name, how many at a time, and seconds for all.
+#: Rows of a table that are read for a part of a name, how many at a time, steps in an index at a
+#: time, and seconds for all.
 _NEWEST = 200_000
 _READ_AT_ONCE = 5000
+_STEPS_AT_ONCE = 1000
 _TIME_LIMIT = 5.0
 
 #: Similar names that are shown, and names of each source that are compared.
@@ -223,20 +226,25 @@ class _Search:
         matches: Callable[[str], bool] = bool,
     ) -> None:
         """Add the files of directories, whose names begin like a text and whose paths match."""
+        read = 0
         for table, owner, relpath in self._directories():
             if not wanted(relpath):
                 continue
             if self._full:
                 return
+            if read >= _NEWEST or self._late:
+                self._left_out, self._read = True, max(self._read, read)
+                break
             which = " AND ".join(f"{column} = ?" for column in _OWNERS[table])
             rows = _asked(
                 f"SELECT relpath, filename FROM {table} WHERE {which} AND relpath = ?"
                 f" AND filename >= ? AND filename < ? ORDER BY filename LIMIT {_MOST_FOUND}",
                 [*owner, relpath, begin, begin + _LAST],
             )
+            read += len(rows)
             self._add(row for row in rows if matches(names.join(*row)))
         waiting = _asked(
-            "SELECT DISTINCT relpath, filename FROM quarantine WHERE released_at IS NULL"
+            "SELECT relpath, filename FROM quarantine WHERE released_at IS NULL"
             f" ORDER BY relpath, filename LIMIT {_NEWEST}"
         )
         self._add(
@@ -278,28 +286,36 @@ class _Search:
             self._left_out |= after > 0
 
     def _directories(self) -> list[_Directory]:
-        """Return the directories of all owners, by one step in an index for each, last ones first.
+        """Return the directories of all owners, by a step in an index for each, last ones first.
 
         Those that there is no time for are left out, and their files may be.
         """
         if self._known is None:
             self._known = []
             for table, columns in _OWNERS.items():
-                for owner in _owners(table, columns):
+                for owner in keys_of(table, columns):
                     self._known += [(table, owner, path) for path in self._below(table, owner)]
         return self._known
 
     def _below(self, table: str, owner: tuple[str, ...]) -> Iterator[str]:
         which = " AND ".join(f"{column} = ?" for column in _OWNERS[table])
-        last = f"SELECT relpath FROM {table} WHERE {which}"
-        rows = _asked(f"{last} ORDER BY relpath DESC LIMIT 1", owner)
-        while rows:
-            ((path,),) = rows
-            yield path
+        begin = 'CAST(? AS TEXT) COLLATE "C"' if connect.on_postgresql() else "?"
+        steps = (
+            f"WITH RECURSIVE below (path) AS (SELECT {begin} UNION ALL SELECT (SELECT relpath"
+            f" FROM {table} WHERE {which} AND relpath < below.path ORDER BY relpath DESC LIMIT 1)"
+            " FROM below WHERE below.path IS NOT NULL) SELECT path FROM below"
+            f" WHERE path IS NOT NULL LIMIT {_STEPS_AT_ONCE}"
+        )
+        rows = _asked(f"SELECT max(relpath) FROM {table} WHERE {which}", owner)
+        after = rows[0][0]
+        if after is not None:
+            yield after
+        while rows := _asked(steps, [after, *owner])[1:]:
+            yield from (path for (path,) in rows)
+            ((after,),) = rows[-1:]
             if self._late:
                 self._left_out = True
                 return
-            rows = _asked(f"{last} AND relpath < ? ORDER BY relpath DESC LIMIT 1", [*owner, path])
 
     def _near(self, pattern: str) -> list[str]:
         """Return similar names, among those next to a name in the indexes and among the newest."""
@@ -320,18 +336,6 @@ class _Search:
         for _, _, path in self._directories()[:_COMPARED]:
             known.update((part, None) for part in path.split("/") if part)
         return difflib.get_close_matches(text, known, _NEAR)
-
-
-def _owners(table: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield the values of the first columns of an index, by one step in it for each."""
-    listed, marks = ", ".join(columns), ", ".join("?" for _ in columns)
-    after: tuple[str, ...] = ("",) * len(columns)
-    while rows := _asked(
-        f"SELECT {listed} FROM {table} WHERE ({listed}) > ({marks}) ORDER BY {listed} LIMIT 1",
-        after,
-    ):
-        after = tuple(rows[0])
-        yield after
 
 
 def _fits(path: str, glob: str) -> bool:

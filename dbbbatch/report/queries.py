@@ -5,7 +5,7 @@ with history.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -117,16 +117,33 @@ def _status() -> SiteStatus:
 
 def last_passes() -> list[LastPass]:
     """Return the last pass of each site, script and section: one step in an index for each."""
-    found: list[LastPass] = []
-    key: tuple[Any, ...] = ("", "", "")
-    while rows := _rows(
-        "SELECT site, script, name FROM run WHERE (site, script, name) > (?, ?, ?)"
-        " ORDER BY site, script, name LIMIT 1",
-        key,
-    ):
-        key = tuple(rows[0])
-        found.append(_last_pass(key))
-    return found
+    return [_last_pass(key) for key in keys_of("run", ("site", "script", "name"))]
+
+
+def keys_of(table: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the values of the first columns of an index, by a few steps in it for each.
+
+    To find what is greater than ``(site, script, name)``, SQLite reads all rows of that key.
+    """
+    listed = ", ".join(columns)
+    steps = [
+        (
+            " AND ".join([*(f"{column} = ?" for column in columns[:at]), f"{columns[at]} > ?"]),
+            at + 1,
+        )
+        for at in reversed(range(len(columns)))
+    ]
+    key: tuple[str, ...] = ("",) * len(columns)
+
+    def next_key() -> tuple[str, ...]:
+        for condition, given in steps:
+            sql = f"SELECT {listed} FROM {table} WHERE {condition} ORDER BY {listed} LIMIT 1"
+            for row in _rows(sql, key[:given]):
+                return tuple(row)
+        return ()
+
+    while key := next_key():
+        yield key
 
 
 _LEARNED = ("last_ok", "failing_since", "starts")

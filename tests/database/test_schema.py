@@ -42,6 +42,38 @@ def test_init_creates_every_table_and_repeats_without_effect(empty_database_url)
     connect.disconnect()
 
 
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_an_index_that_a_killed_init_left_half_built_is_built_again(database):
+    connect.execute("DELETE FROM schema_version WHERE number = 16")
+    connect.execute("DROP INDEX file_added")
+    connect.execute(
+        "UPDATE pg_index SET indisvalid = false"
+        " WHERE indexrelid = 'handoff_file_discovered'::regclass"
+    )
+    assert schema.apply_migrations(database) == ["016_by_time.sql"]
+    assert connect.execute(
+        "SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid IN"
+        " ('file_added'::regclass, 'handoff_file_discovered'::regclass)"
+    ).fetchone() == (2,)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_an_index_is_built_while_another_transaction_writes_to_its_table(database, database_url):
+    import psycopg
+
+    connect.execute("DELETE FROM schema_version WHERE number = 16")
+    connect.execute("DROP INDEX file_added")
+    with psycopg.connect(database_url) as other:
+        with psycopg.connect(database_url, autocommit=True) as init:
+            other.execute("UPDATE file SET error = NULL")
+            # It waits for that transaction, and blocks none that comes.
+            init.execute("SET lock_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                init.execute("CREATE INDEX CONCURRENTLY file_added ON file (added_on, id)")
+        other.execute("UPDATE file SET error = NULL")
+    assert schema.apply_migrations(database) == ["016_by_time.sql"]
+
+
 def test_both_dialects_have_the_same_files():
     names = [[m.name for m in schema.migrations(d)] for d in ("sqlite", "postgresql")]
     assert names[0] == names[1]

@@ -303,7 +303,8 @@ class IngestEvent(Table):
                 *("message", "run_id", "number"),
             ),
             rows,
-            "ON CONFLICT (run_id, number) DO NOTHING",
+            # Of any index: in partitions, each has one of its own for (run_id, number).
+            "ON CONFLICT DO NOTHING",
         )
 
     @classmethod
@@ -319,6 +320,46 @@ class IngestEvent(Table):
         )
 
     @classmethod
+    def thin(cls, before: datetime, most: int) -> tuple[int, bool]:
+        """Delete old events that later ones, as old, have replaced; in the current transaction.
+
+        Of each file and target the latest event stays, and every event since `before`.
+
+        Parameters
+        ----------
+        before : `datetime.datetime`
+        most : `int`
+            How many events to look at, after those that an earlier call looked at.
+
+        Returns
+        -------
+        count : `int`
+            How many were deleted.
+        more : `bool`
+            Whether further events may be as old.
+        """
+        row = Thinned.get_or_none(Thinned.history == cls._meta.table_name)
+        after = row.position if row else 0
+        page = connect.execute(
+            "SELECT id, start_time FROM ingest_event WHERE id > ? ORDER BY id LIMIT ?",
+            [after, most],
+        ).fetchall()
+        old = [number for number, start in page if bulk.read_moment(start) < before]
+        if not old:
+            return 0, False
+        when = bulk.time_value(before)
+        count = connect.execute(
+            "DELETE FROM ingest_event WHERE id IN (SELECT e.id FROM (SELECT file_id, target_id,"
+            " max(id) AS newest FROM ingest_event WHERE id > ? AND id <= ? AND start_time < ?"
+            " GROUP BY file_id, target_id) AS last JOIN ingest_event AS e"
+            " ON e.file_id = last.file_id AND e.target_id = last.target_id AND e.id < last.newest"
+            " AND e.start_time < ?)",
+            [after, old[-1], when, when],
+        ).rowcount
+        Thinned.replace_position(cls._meta.table_name, old[-1])
+        return int(count), len(page) == most
+
+    @classmethod
     def last_number(cls, run_id: int) -> int:
         """Return the highest number of a pass's events; 0 if it has none."""
         return int(
@@ -326,6 +367,28 @@ class IngestEvent(Table):
                 "SELECT coalesce(max(number), 0) FROM ingest_event WHERE run_id = ?", [run_id]
             ).fetchone()[0]
         )
+
+
+class Thinned(Table):
+    """How far a history was thinned.
+
+    Attributes
+    ----------
+    history : `str`
+        The table.
+    position : `int`
+        The id of the last row that was looked at.
+    """
+
+    history = peewee.TextField(primary_key=True)
+    position = peewee.BigIntegerField()
+
+    @classmethod
+    def replace_position(cls, history: str, position: int) -> None:
+        """Record how far a history was thinned."""
+        cls.insert(history=history, position=position).on_conflict(
+            conflict_target=[cls.history], update={cls.position: position}
+        ).execute()
 
 
 def add_states(pairs: str, values: list[object], status: IngestStatus, run_id: int | None) -> None:

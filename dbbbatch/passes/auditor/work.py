@@ -1,7 +1,7 @@
 """A pass of the auditor: compare storage with the table in both directions, and targets with it.
 
 It reports and marks. It repairs only what it can prove: a file that is there again with the right
-content and, with --adopt, a file without a row.
+content and, with --adopt, a file without a row. It thins the history, where `keep_events` is set.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 
 from dbbbatch.config.sections import Finder
 from dbbbatch.database import connect, retry
 from dbbbatch.database.models.file import File
 from dbbbatch.database.models.finder import Remembered
+from dbbbatch.database.models.ingest import IngestEvent
 from dbbbatch.database.models.statuses import WhyRemembered
 from dbbbatch.files import names, place
 from dbbbatch.passes.auditor.content import Verification
@@ -26,6 +28,9 @@ from dbbbatch.passes.runner import Work
 
 #: Remembered files that are read at a time.
 _REMEMBERED_PAGE = 5000
+
+#: Events that are looked at in one transaction: others write in between.
+_THINNED_TOGETHER = 1000
 
 #: Seconds without a pass of a finder after which its files that are on their way are reported.
 _FINDER_STOPPED = 86400.0
@@ -82,6 +87,8 @@ class AuditorWork(Work):
             "targets": partial(compare_targets, context, finder),
             "what left the source": partial(_forget_what_left, context, finder),
         }
+        if context.settings.site.keep_events:
+            steps["old events"] = partial(_thin_events, context)
         skipped = []
         for what, step in steps.items():
             if context.stopping:
@@ -139,6 +146,15 @@ def _report_unfinished(context: PassContext, finder: Finder) -> None:
             "which finishes each or takes it back (if the section was renamed or removed, with "
             "its old section put back for that pass)",
         )
+
+
+def _thin_events(context: PassContext) -> None:
+    """Delete events that are older than `keep_events` and not the latest ones."""
+    keep = timedelta(seconds=context.settings.site.keep_events)
+    before, more = connect.read(connect.now) - keep, True
+    while more and not context.stopping:
+        count, more = connect.write(IngestEvent.thin, before, _THINNED_TOGETHER)
+        context.counts["events removed"] += count
 
 
 def _forget_what_left(context: PassContext, finder: Finder) -> None:

@@ -62,6 +62,23 @@ def test_all_well_says_nothing(stored):
     assert (ran.code, ran.out, ran.err) == (0, "", "")
 
 
+@pytest.mark.parametrize(("keep", "left"), [(0, 3), ("30d", 2)])
+def test_old_events_are_thinned_only_where_that_is_asked_for(stored, keep, left):
+    assert stored.run("dbb-ingester").code == 0
+    assert audit(stored).code == 0
+    file = "(SELECT min(file_id) FROM ingest_state)"
+    connect.connect(stored.settings().database)
+    connect.execute(
+        "UPDATE ingest_event SET start_time = '2020-01-01 00:00:00.000000'"
+        f" WHERE file_id = {file} AND status <> 'SUCCESS'"
+    )
+    connect.disconnect()
+    document = stored.config.read_text()
+    stored.config.write_text(document.replace("[site]", f'[site]\nkeep_events = "{keep}"'))
+    assert audit(stored).code == 0
+    assert ask(stored, f"SELECT count(*) FROM ingest_event WHERE file_id = {file}") == [(left,)]
+
+
 def test_row_without_a_file_is_missing(stored):
     (stored.storage / "2026/a.fits").unlink()
     ran = audit(stored)
