@@ -135,11 +135,10 @@ class Leases:
             Another host, or another pass of this one, has taken them.
         """
         if self._numbers and since_boot() - self._asked > self._seconds / 4:
-            from dbbbatch.database import connect
             from dbbbatch.database.models.lease import ComponentLease
 
             self._asked = since_boot()
-            if not connect.read(ComponentLease.renew, self._numbers, self._seconds):
+            if not ComponentLease.renew(self._numbers, self._seconds):
                 raise LeaseLost("another pass has taken over")
 
     def forget(self) -> None:
@@ -149,11 +148,10 @@ class Leases:
     def end(self) -> None:
         """Let other hosts have the leases at once: no next pass goes on here."""
         if self._numbers:
-            from dbbbatch.database import connect
             from dbbbatch.database.models.lease import ComponentLease
 
             with suppress(TryLater):  # they end by themselves
-                connect.read(ComponentLease.renew, self._numbers, 0)
+                ComponentLease.renew(self._numbers, 0)
             self.forget()
 
     def _keep(self, ended: threading.Event) -> None:
