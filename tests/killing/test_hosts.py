@@ -66,6 +66,7 @@ class Host:
         self._over = threading.Event()
         self._starting = threading.Lock()
         self._running: dict[str, int] = {}
+        self._stopped: list[psutil.Process] = []
         self._crons = [threading.Thread(target=self._cron, args=(kind,)) for kind in CRONTAB]
         for cron in self._crons:
             cron.start()
@@ -77,31 +78,29 @@ class Host:
 
     def die(self) -> None:
         """End all that runs, and start no more."""
-        with self._starting:
-            self._on.clear()
-            for pid in list(self._running.values()):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process = psutil.Process(pid)
-                    for one in [process, *process.children(recursive=True)]:
-                        with contextlib.suppress(psutil.NoSuchProcess):
-                            one.kill()
+        self._befalls(signal.SIGKILL, whole=True)
 
-    def freeze(self) -> None:
-        """Stop all that runs, and start no more."""
-        with self._starting:
-            self._on.clear()
-            self._signal(signal.SIGSTOP)
+    def freeze(self, whole: bool) -> None:
+        """Stop the passes, or all that runs, and start no more."""
+        self._stopped = self._befalls(signal.SIGSTOP, whole)
 
     def recover(self) -> None:
         """Continue as if nothing had been."""
-        self._signal(signal.SIGCONT)
+        send(self._stopped, signal.SIGCONT)
+        self._stopped = []
         self.relay.mend()
         self._on.set()
 
-    def _signal(self, number: int) -> None:
-        for pid in list(self._running.values()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+    def _befalls(self, number: int, whole: bool) -> list[psutil.Process]:
+        with self._starting:
+            self._on.clear()
+            found = []
+            for pid in list(self._running.values()):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found.append(psutil.Process(pid))
+                    found += found[-1].children(recursive=True) if whole else []
+            send(found, number)
+        return found
 
     def end(self) -> None:
         """Start no more, and wait for what runs."""
@@ -130,6 +129,12 @@ class Host:
             began = time.monotonic()
             self.ends[self.run(kind, "latiss", *arguments)] += 1
             self._over.wait(max(0.1, began + every - time.monotonic()))
+
+
+def send(processes: list[psutil.Process], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 class Archiver:
@@ -206,10 +211,10 @@ def wait_for(found: Any, seconds: float, what: str) -> Any:
     return answer
 
 
-def befall(host: Host, event: str) -> None:
+def befall(host: Host, event: str, whole: bool) -> None:
     {
         "kill": host.die,
-        "stop": host.freeze,
+        "stop": lambda: host.freeze(whole),
         "cut": host.relay.cut,
         "silence": host.relay.silence,
     }[event]()
@@ -230,7 +235,7 @@ def test_a_host_takes_over_and_nothing_is_lost_doubled_or_stuck(
             host = next(one for one in hosts if one.lock(label) == was)
             time.sleep(chance.uniform(0, 1))
             began = time.monotonic()
-            befall(host, event)
+            befall(host, event, whole=chance.random() < 0.5)
             wait_for(
                 lambda of=label, old=was: holder(site.database_url, of) not in (None, old),
                 60,
