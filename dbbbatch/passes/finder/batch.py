@@ -17,7 +17,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
 from dbbbatch.database.models.statuses import FileStatus, WhyRemembered
-from dbbbatch.errors import TryLater, key_of_missing
+from dbbbatch.errors import LeaseLost, TryLater, key_of_missing
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import useful_threads
@@ -118,7 +118,7 @@ class FinderBatch:
         """Remove the copies of files that are not stored now: they would only fill the disk."""
         self._examined.exception()  # which waits for the other thread
         for file in self._files:
-            with suppress(OSError):
+            with suppress(OSError, LeaseLost):  # the next pass copies over what stays
                 place.remove_temporary(file.destination, self._area.owner)
 
     def _put_off(self, files: Sequence[Incoming]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from dbbbatch.areas.storage import store as storing
 from dbbbatch.database import connect
+from dbbbatch.errors import LeaseLost
 from dbbbatch.files import checksum, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.tree import Entry, outside
@@ -122,6 +123,23 @@ class TestStoring:
         assert finding.run() == 0
         assert tree(finding.storage) == {"a": b"data"}
         assert finding.rows() == [("", "a", "STORED")]
+
+    def test_a_pass_that_lost_its_lease_says_nothing_of_what_it_leaves(
+        self, finding, monkeypatch, capsys
+    ):
+        def lost(*_):
+            raise LeaseLost("another host has taken over")
+
+        finding.change(batch_files=1)
+        for name in "abc":
+            finding.put(name)
+        monkeypatch.setattr(storing, "intend", lost)
+        monkeypatch.setattr(place, "remove_temporary", lost)
+        assert finding.run() == 75
+        assert capsys.readouterr() == ("", "")
+        monkeypatch.undo()
+        assert finding.run() == 0
+        assert sorted(tree(finding.storage)) == ["a", "b", "c"]
 
     def test_many_files_cost_few_transactions(self, finding, monkeypatch):
         for number in range(300):
