@@ -97,7 +97,11 @@ def why_gone(file: Entry, row: HandoffRow) -> str:
     OSError
         It cannot be looked at.
     """
-    if (status := file.status()) is not None:
+    return _why_gone(file, file.status(), row)
+
+
+def _why_gone(file: Entry, status: os.stat_result | None, row: HandoffRow) -> str:
+    if status is not None:
         return "" if Version.of_file(status) == Version.of_row(row) else REPLACED
     with contextlib.suppress(FileNotFoundError):
         try:
@@ -201,13 +205,14 @@ def prepare_files(
 def _prepare(wanted: str, tree: Tree, read: bool, row: HandoffRow) -> Prepared | FileFate | None:
     file = entry_of(tree, row)
     try:
-        if what := why_gone(file, row):
+        status = file.status()
+        if what := _why_gone(file, status, row):
             again = with_new_inode(file, row) if what == REPLACED else None
             if again is None:
                 return FileFate(SendStatus.VANISHED, what)
             row = again
         algorithm, digest = _checksum_of(row)
-        item = Prepared(row, file.rel, digest if algorithm == wanted else "")
+        item = Prepared(row, file.rel, digest if algorithm == wanted else "", status)
         if read and not item.digest:
             item.learn(wanted, _digest_read(file, row, wanted))
         return item
@@ -241,7 +246,7 @@ def _digest_read(file: Entry, row: HandoffRow, algorithm: str) -> str:
     """Return the checksum of the version that a row records, if its name led to it all the time."""
     descriptor = open_version(file, row)
     try:
-        with faults.naming(file.path):
+        with faults.naming(file):
             digest = checksum.stream(descriptor, [algorithm])[algorithm]
         _require_version(descriptor, file, row)
     finally:

@@ -192,7 +192,7 @@ def compute(
     with opened(file, written=written) as descriptor:
         before = os.fstat(descriptor)
         sums = stream(descriptor, algorithms)
-        same(before, os.fstat(descriptor), file.path)
+        same(before, os.fstat(descriptor), file)
     return sums
 
 
@@ -207,7 +207,7 @@ def read_file(file: Openable, algorithms: Collection[str]) -> tuple[os.stat_resu
     before = file.lstat()
     sums = compute(file, algorithms)
     status = file.lstat()
-    same(before, status, file.path)
+    same(before, status, file)
     return status, sums
 
 
@@ -234,7 +234,7 @@ def opened(source: int | Openable, *, written: bool = True) -> Iterator[int]:
         return
     descriptor = source.open() if written else open_closed(source)
     try:
-        with naming(source.path):
+        with naming(source):
             yield descriptor
     finally:
         os.close(descriptor)
@@ -263,14 +263,14 @@ def open_closed(file: Openable) -> int:
     """
     descriptor = file.open()
     try:
-        require_closed(descriptor, file.path)
+        require_closed(descriptor, file)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def require_closed(descriptor: int, path: str) -> None:
+def require_closed(descriptor: int, file: Openable) -> None:
     """Raise if somebody has an open file open for writing, as far as we can know.
 
     The kernel knows it of files on disks of this machine that belong to this user, or any where
@@ -288,7 +288,7 @@ def require_closed(descriptor: int, path: str) -> None:
     except OSError as error:
         # NFS and CIFS give this error for any file that their server has not delegated to us.
         if error.errno == errno.EAGAIN and mounts.kind_of(descriptor) not in mounts.NETWORK:
-            raise Changed(error.errno, "somebody has it open for writing", path) from None
+            raise Changed(error.errno, "somebody has it open for writing", file.path) from None
         return
     with suppress(OSError):  # it ends when the descriptor is closed
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -323,11 +323,11 @@ def open_regular(path: str, directory: int | None = None) -> int:
             raise Changed(error.errno, "somebody holds a lease of it", path) from None
         raise
     try:
-        with naming(path):
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise NotRegular(errno.EINVAL, "not a regular file", path)
-    except OSError:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotRegular(errno.EINVAL, "not a regular file", path)
+    except OSError as error:
         os.close(descriptor)
+        error.filename = path
         raise
     return descriptor
 
@@ -376,7 +376,7 @@ def stream(
     return {name: each.hexdigest() for name, each in hashes.items()}
 
 
-def same(before: os.stat_result, after: os.stat_result, source: str | int = "") -> None:
+def same(before: os.stat_result, after: os.stat_result, source: Openable | str | int = "") -> None:
     """Raise `Changed` if a file was written to between two looks at it."""
     if (before.st_size, before.st_mtime_ns, before.st_ino, before.st_dev) != (
         after.st_size,
@@ -384,4 +384,5 @@ def same(before: os.stat_result, after: os.stat_result, source: str | int = "") 
         after.st_ino,
         after.st_dev,
     ):
-        raise Changed(errno.EAGAIN, "the file changed while it was read", source)
+        where = source if isinstance(source, str | int) else source.path
+        raise Changed(errno.EAGAIN, "the file changed while it was read", where)

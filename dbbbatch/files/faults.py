@@ -110,13 +110,16 @@ def of_the_machine(error: BaseException, path: str = "") -> TryLater | None:
 
 
 @contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Make an `OSError` raised within name a path, as a call on a descriptor does not."""
+def naming(path: object) -> Iterator[None]:
+    """Make an `OSError` raised within name a path, as a call on a descriptor does not.
+
+    What has a path as its text is asked for it only then.
+    """
     try:
         yield
     except OSError as error:
         if error.filename is None:
-            error.filename = path
+            error.filename = str(path)
         raise
 
 

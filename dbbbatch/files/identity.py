@@ -58,8 +58,12 @@ class Version(NamedTuple):
     @classmethod
     def of_row(cls, row: Recorded) -> Version:
         """Return the version that a row records: no file's, where it lacks a time or an inode."""
-        known = (_UNKNOWN if each is None else each for each in (row.mtime_ns, row.inode))
-        return cls(row.size_bytes, *known)
+        mtime_ns, inode = row.mtime_ns, row.inode
+        return cls(
+            row.size_bytes,
+            _UNKNOWN if mtime_ns is None else mtime_ns,
+            _UNKNOWN if inode is None else inode,
+        )
 
     def is_like(self, other: Version) -> bool:
         """Return whether size and time are equal: a copy has another inode than its original."""

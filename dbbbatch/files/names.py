@@ -51,9 +51,9 @@ def from_text(text: str) -> str:
     ValueError
         `to_text` never writes this text, such as one with ``\x2f`` for a slash.
     """
+    if "\\" not in text:
+        return text if text.isascii() else os.fsdecode(text.encode("utf-8"))
     raw = text.encode("utf-8")
-    if b"\\" not in raw:
-        return os.fsdecode(raw)
     path = os.fsdecode(
         _ESCAPED_BYTE.sub(lambda m: b"\\" if m[1] == b"\\" else bytes([int(m[1][1:], 16)]), raw)
     )

@@ -183,9 +183,7 @@ def copy_beside(
             if before.st_size >= _WRITE_BACK:
                 _reserve(target, before.st_size)
             sums = checksum.stream(descriptor, algorithms, write)
-            checksum.same(
-                before, os.fstat(descriptor), source if isinstance(source, int) else source.path
-            )
+            checksum.same(before, os.fstat(descriptor), source)
             with setting_mode(shown):
                 if group is not None:
                     os.fchown(target, -1, group)

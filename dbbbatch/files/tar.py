@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Headers and content are written in whole blocks, an archive in whole records.
 UNIT = 512
@@ -34,8 +34,7 @@ class NoArchive(ValueError):
     """What is read is not an archive as `header` begins each of its members."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A regular file in an archive.
 
     Attributes
@@ -191,8 +190,9 @@ def _block(name: bytes, size: int, mode: int, seconds: int, kind: bytes) -> byte
         bytes(100),
         b"ustar\x0000",
     )
-    block = b"".join(fields).ljust(UNIT, b"\0")
-    return block[: _SUM.start] + b"%06o\0 " % _sum(block) + block[_SUM.stop :]
+    block = b"".join(fields)
+    whole = block[: _SUM.start] + b"%06o\0 " % sum(block) + block[_SUM.stop :]
+    return whole.ljust(UNIT, b"\0")
 
 
 def _sum(block: bytes) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.errors import DbbError
-from dbbbatch.files import checksum
+from dbbbatch.files import checksum, names
 
 
 @dataclass(slots=True)
@@ -20,13 +20,20 @@ class Prepared:
     """A file of the buffer that is ready to be sent.
 
     Its row has the inode and the checksum of what was read; `rel` is its path relative to the
-    buffer, `digest` is hexadecimal, by the configured algorithm. That is empty while the file was
-    not read: the built-in stream reads it while it is sent.
+    buffer, `raw` the same as bytes, `digest` is hexadecimal, by the configured algorithm. That is
+    empty while the file was not read: the built-in stream reads it while it is sent. `status` is
+    what it was when it was looked at, if it was.
     """
 
     row: HandoffRow
     rel: str
     digest: str
+    status: os.stat_result | None = None
+    raw: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Encode the path."""
+        self.raw = os.fsencode(self.rel)
 
     def learn(self, algorithm: str, digest: str) -> None:
         """Note what its content is."""
@@ -34,14 +41,9 @@ class Prepared:
         self.row = self.row._replace(checksum=checksum.format(algorithm, digest))
 
     @property
-    def raw(self) -> bytes:
-        """Its relative path as bytes."""
-        return os.fsencode(self.rel)
-
-    @property
     def directory(self) -> str:
         """Its directory, relative to the buffer."""
-        return os.path.dirname(self.rel)
+        return names.split(self.rel)[0]
 
     @property
     def size_bytes(self) -> int:
@@ -93,6 +95,8 @@ class Batch:
         It is a single file that takes long by itself.
     sent : `bool`
         It no longer uses the line.
+    size_bytes : `int`
+        The size of all files.
     """
 
     attempt: str
@@ -101,11 +105,11 @@ class Batch:
     failed_before: bool = False
     long: bool = False
     sent: bool = False
+    size_bytes: int = field(init=False)
 
-    @property
-    def size_bytes(self) -> int:
-        """The size of all files."""
-        return sum(item.size_bytes for item in self.items)
+    def __post_init__(self) -> None:
+        """Add the sizes up."""
+        self.size_bytes = sum(item.row.size_bytes for item in self.items)
 
 
 def kept_name(attempt: str, number: int) -> str:
@@ -193,7 +197,7 @@ class TransferResult:
 
     def having(self, *statuses: SendStatus) -> Iterator[tuple[Prepared, str]]:
         """Yield the files with one of the statuses, and the reasons."""
-        for item in self.batch.items:
-            fate = self.fate_of.get(item.row.id)
-            if fate and fate.status in statuses:
-                yield item, fate.reason
+        wanted = {id for id, (status, _) in self.fate_of.items() if status in statuses}
+        for item in self.batch.items if wanted else ():
+            if item.row.id in wanted:
+                yield item, self.fate_of[item.row.id].reason

@@ -615,10 +615,8 @@ class Session:
     def _sum_of(self, files: Sequence[Expected]) -> str:
         """Compute the sum over what the far end will find: sums and names, then sizes."""
         found = checksum.ALGORITHMS[self.place.algorithm]()
-        for file in files:
-            found.update(b"%s  %s\0" % (file.digest.encode(), _as_argument(file.raw)))
-        for file in files:
-            found.update(b"%d\0" % file.size_bytes)
+        sums = [b"%s  ./%s\0" % (file.digest.encode(), file.raw) for file in files]
+        found.update(b"".join([*sums, *(b"%d\0" % file.size_bytes for file in files)]))
         return str(found.hexdigest())
 
     def _send(

@@ -10,11 +10,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
-from dbbbatch.files import checksum, faults, names, place, tar
+from dbbbatch.files import checksum, names, place, tar
 
 #: The most bytes that are read and yielded at once: small files go together, and what is hashed is
 #: still in the processor's cache when it is written.
@@ -23,8 +21,7 @@ _MOST_AT_ONCE = 1 << 18
 _ZEROS = bytes(1 << 16)
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A file to be sent.
 
     Attributes
@@ -90,11 +87,11 @@ class TarStream:
     """
 
     def __init__(self, files: Sequence[Outgoing], algorithm: str) -> None:
-        self._files = files
+        self._files = [(file, file.member) for file in files]
         self._algorithm = algorithm
         content = sum(
-            tar.header_size(file.member) + file.size_bytes + tar.padding(file.size_bytes)
-            for file in files
+            tar.header_size(member) + member.size_bytes + tar.padding(member.size_bytes)
+            for _, member in self._files
         )
         self._end = tar.ending(content)
         self.size_bytes = content + self._end
@@ -104,8 +101,8 @@ class TarStream:
 
     def blocks(self) -> Generator[memoryview, None, None]:
         """Yield the archive."""
-        for file in self._files:
-            yield from self._add(tar.header(file.member))
+        for file, member in self._files:
+            yield from self._add(tar.header(member))
             with _Read(file, self._algorithm) as reading:
                 missing = file.size_bytes
                 while missing and (count := reading.read(self._room[:missing])):
@@ -199,9 +196,10 @@ class _Read:
         self._came = 0
         self._descriptor = -1
         self._error: OSError | None = None
-        with self._keeping_errors():
+        try:
             self._descriptor = file.open()
-            self._before = os.fstat(self._descriptor)
+        except OSError as error:
+            self._keep(error)
 
     def __enter__(self) -> Self:
         """Return it."""
@@ -214,10 +212,13 @@ class _Read:
 
     def read(self, room: memoryview) -> int:
         """Read a part and return its length; 0 at the end, and after an error."""
-        count = 0
-        if self._error is None:
-            with self._keeping_errors():
-                count = os.readv(self._descriptor, (room,))
+        if self._error is not None:
+            return 0
+        try:
+            count = os.readv(self._descriptor, (room,))
+        except OSError as error:
+            self._keep(error)
+            return 0
         self._came += count
         self._hash.update(room[:count])
         return count
@@ -230,16 +231,17 @@ class _Read:
     def outcome(self) -> str | OSError:
         """Return the checksum of what was read, or why that is not the file."""
         if self._error is None:
-            with self._keeping_errors():
+            try:
                 return self._checked()
+            except OSError as error:
+                self._keep(error)
         assert self._error is not None
         return self._error
 
     def _checked(self) -> str:
         file, after = self._file, os.fstat(self._descriptor)
-        checksum.same(self._before, after)
         if (after.st_size, after.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
-            raise checksum.Changed(errno.EAGAIN, "the file changed before it was read")
+            raise checksum.Changed(errno.EAGAIN, "the file changed before or while it was read")
         if self._came < file.size_bytes:
             what = names.counted(file.size_bytes, "byte")
             raise OSError(errno.EIO, f"only {self._came:,} of {what} can be read")
@@ -250,10 +252,7 @@ class _Read:
             raise checksum.Changed(errno.EAGAIN, "the file was removed while it was read")
         return digest
 
-    @contextmanager
-    def _keeping_errors(self) -> Iterator[None]:
-        try:
-            with faults.naming(os.fsdecode(self._file.raw)):
-                yield
-        except OSError as error:
-            self._error = error
+    def _keep(self, error: OSError) -> None:
+        if error.filename is None:
+            error.filename = os.fsdecode(self._file.raw)
+        self._error = error

@@ -106,7 +106,7 @@ class TransferStream:
         row, file = item.row, self._buffer.entry(item.rel)
         open_file = partial(buffer.open_version, file, row)
         try:
-            status = file.lstat()
+            status = item.status or file.lstat()
             if row.size_bytes >= _TRIED_FIRST:
                 os.close(open_file())
         except OSError as error:

@@ -94,7 +94,7 @@ class Examiner:
             before = os.fstat(descriptor)
             sums = checksum.stream(descriptor, algorithms)
             status = os.fstat(descriptor)
-            checksum.same(before, status, file.source.path)
+            checksum.same(before, status, file.source)
         finally:
             os.close(descriptor)
         return file._replace(sums=sums, status=status), bool(digest) and sums[algorithm] == digest
@@ -110,11 +110,11 @@ class Examiner:
             if not must_be_copied and self._is_ours_alone(status):
                 sums = checksum.stream(descriptor, area.algorithms)
                 before, status = status, os.fstat(descriptor)
-                checksum.same(before, status, file.source.path)
+                checksum.same(before, status, file.source)
                 if self._set_mode_and_group(descriptor, status):
                     if status.st_mode & _BY_OTHERS:
                         # Only from now on nobody else can open it for writing.
-                        checksum.require_closed(descriptor, file.source.path)
+                        checksum.require_closed(descriptor, file.source)
                     return file._replace(sums=sums, status=status)
             if not self._needs_copy:
                 # The batch as a whole was expected to be renamed.

@@ -58,14 +58,13 @@ class DueFiles:
 
     def peek(self) -> HandoffRow | None:
         """Return the next file, which stays the next one."""
-        queue = self._next()
+        queue = self._next(self._largest())
         return queue[0] if queue else None
 
-    def _next(self) -> deque[HandoffRow] | None:
+    def _next(self, largest: float) -> deque[HandoffRow] | None:
         """Return the queue that begins with the next file, if there is one."""
         if self.context.remaining == 0 and not self._counted:
             return None
-        largest = self._largest()
         while self._waiting and self._is_left_out(self._waiting[0]):
             self._waiting.popleft()
         if self._waiting and self._waiting[0].size_bytes <= largest:
@@ -105,8 +104,8 @@ class DueFiles:
     def take(self, files: int, size_bytes: int) -> list[HandoffRow]:
         """Return the next files: at least one if there is one, and as --limit allows."""
         rows: list[HandoffRow] = []
-        room = size_bytes
-        while len(rows) < files and (queue := self._next()):
+        room, largest = size_bytes, self._largest()
+        while len(rows) < files and (queue := self._next(largest)):
             row = queue[0]
             if rows and row.size_bytes > room:
                 break

@@ -27,12 +27,15 @@ _MEASURED_SECONDS = 2.0
 #: What the work for one more file is worth in bytes, where rates are compared.
 BYTES_PER_FILE = 64 << 10
 
-#: Seconds that a batch should take: enough that its round trips do not matter, and not so long
-#: that what was sent waits for its place.
-_BATCH_SECONDS = 4.0
+#: Seconds that a batch should take: enough that its round trips, and the programs that it needs at
+#: the far end, do not matter, and not so long that what was sent waits for its place.
+_BATCH_SECONDS = 8.0
 
 #: The first batch is small, so that the first file is delivered soon.
 _FIRST_FILES, _FIRST_BYTES = 64, 32 << 20
+
+#: How many times as much as in one batch may go into another.
+_MOST_GROWTH = 8
 
 
 class BatchSize(NamedTuple):
@@ -140,22 +143,25 @@ def first_size(limit: BatchSize) -> BatchSize:
     return _limited_to(BatchSize(_FIRST_FILES, _FIRST_BYTES), limit)
 
 
-def next_size(size: BatchSize, seconds: float, limit: BatchSize, *, full: bool) -> BatchSize:
+def next_size(size: BatchSize, ended: BatchSize, seconds: float, limit: BatchSize) -> BatchSize:
     """Return the most that goes into the next batch.
 
     Parameters
     ----------
     size : `BatchSize`
-        The most that went into the one that has ended.
+        The most that went into one so far.
+    ended : `BatchSize`
+        What was in one that has ended.
     seconds : `float`
         How long that took.
     limit : `BatchSize`
         The most in any case.
-    full : `bool`
-        Whether there was so much in it: else it says little.
     """
-    if full and seconds < _BATCH_SECONDS / 2:
-        size = BatchSize(size.files * 2, size.size_bytes * 2)
+    if seconds < _BATCH_SECONDS / 2:
+        times = min(_MOST_GROWTH, _BATCH_SECONDS / max(seconds, 0.01))
+        size = BatchSize(
+            *(max(most, int(was * times)) for most, was in zip(size, ended, strict=True))
+        )
     elif seconds > _BATCH_SECONDS * 2:
         size = BatchSize(size.files // 2, size.size_bytes // 2)
     smallest = first_size(limit)

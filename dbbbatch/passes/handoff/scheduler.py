@@ -332,10 +332,9 @@ class Scheduler:
         """Choose how much goes into the next batch, by the time that one took."""
         if not self._section.has_stream or not result.place_duration:
             return
-        batch, size = result.batch, self._size
-        full = len(batch.items) >= size.files or 2 * batch.size_bytes >= size.size_bytes
+        ended = BatchSize(len(result.batch.items), result.batch.size_bytes)
         spent = result.place_duration + (result.transfer_duration or 0)
-        self._size = next_size(size, spent, self._limit, full=full)
+        self._size = next_size(self._size, ended, spent, self._limit)
 
     def _divide(self, result: TransferResult) -> None:
         """Send a batch for which there was no room in two halves, unless it is one file."""

@@ -103,19 +103,23 @@ def test_the_first_batch_is_small() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "seconds", "full", "then"),
+    ("size", "ended", "seconds", "then"),
     [
-        ((64, 32 << 20), 0.5, True, (128, 64 << 20)),
-        ((64, 32 << 20), 0.5, False, (64, 32 << 20)),
-        ((64, 32 << 20), 4.0, True, (64, 32 << 20)),
-        ((1500, 750 << 20), 1.0, True, (2000, 1 << 30)),
-        ((1000, 500 << 20), 9.0, True, (500, 250 << 20)),
-        ((1000, 500 << 20), 9.0, False, (500, 250 << 20)),
+        ((64, 32 << 20), (64, 20 << 20), 2.0, (256, 80 << 20)),
+        # in small steps, and what is not full says little
+        ((64, 32 << 20), (64, 4 << 20), 0.0, (512, 32 << 20)),
+        ((64, 32 << 20), (3, 4 << 20), 0.1, (64, 32 << 20)),
+        # one that was smaller than others may be by now
+        ((512, 32 << 20), (64, 4 << 20), 1.0, (512, 32 << 20)),
+        ((64, 32 << 20), (64, 32 << 20), 8.0, (64, 32 << 20)),
+        ((1500, 750 << 20), (1500, 750 << 20), 1.0, (2000, 1 << 30)),
+        ((1000, 500 << 20), (1000, 500 << 20), 17.0, (500, 250 << 20)),
+        ((1000, 500 << 20), (1, 500 << 20), 17.0, (500, 250 << 20)),
         # however slow it is
-        ((64, 32 << 20), 900.0, True, (64, 32 << 20)),
+        ((64, 32 << 20), (64, 32 << 20), 900.0, (64, 32 << 20)),
     ],
 )
 def test_a_batch_is_as_large_as_takes_some_seconds(
-    size: tuple[int, int], seconds: float, full: bool, then: tuple[int, int]
+    size: tuple[int, int], ended: tuple[int, int], seconds: float, then: tuple[int, int]
 ) -> None:
-    assert next_size(BatchSize(*size), seconds, LIMIT, full=full) == then
+    assert next_size(BatchSize(*size), BatchSize(*ended), seconds, LIMIT) == then
