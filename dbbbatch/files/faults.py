@@ -124,12 +124,15 @@ def naming(path: object) -> Iterator[None]:
 
 
 @contextmanager
-def as_try_later(path: str = "") -> Iterator[None]:
-    """Raise an error of the machine (see `of_the_machine`) that is met within as a `TryLater`."""
+def as_try_later(path: object = "") -> Iterator[None]:
+    """Raise an error of the machine (see `of_the_machine`) that is met within as a `TryLater`.
+
+    What has a path as its text is asked for it only then.
+    """
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:
-        later = of_the_machine(error, path)
+        later = of_the_machine(error, str(path))
         if later is None:
             raise
         raise later from error

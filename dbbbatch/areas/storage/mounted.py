@@ -68,7 +68,8 @@ class StorageArea:
         """Return a file of the source, given its relative path."""
         destination = self.storage.entry(rel)
         source = Entry(self.source, destination.relpath, destination.name)
-        return Incoming(rel, names.name_of(rel), source, destination, size_bytes, known)
+        name = names.to_text(source.relpath), names.to_text(source.name)
+        return Incoming(rel, name, source, destination, size_bytes, known)
 
     def copy_beside(self, descriptor: int, destination: Entry) -> dict[str, str]:
         """Copy an open file beside its destination, with the mode and group of storage.

@@ -316,7 +316,7 @@ def _as_placed(file: Incoming) -> Incoming:
     its owner could change it in storage. The next scan finds it.
     """
     # It is there, or was a moment ago: its intent stays, and recovery looks for it.
-    with faults.as_try_later(file.destination.path):
+    with faults.as_try_later(file.destination):
         status = file.destination.lstat()
     version, read = Version.of_file(status), file.status
     if file.copied:
@@ -450,5 +450,5 @@ def _original_of(file: Incoming, row: FileRow) -> list[RememberedFile]:
 def _sync_stored(files: Iterable[Incoming]) -> None:
     """Make files in storage durable, and their names: storage may be several file systems."""
     for one in {each.device: each.destination for each in files}.values():
-        with faults.as_try_later(one.path):
+        with faults.as_try_later(one):
             one.tree.sync_file_system(one.relpath)

@@ -228,7 +228,7 @@ class File(Table):
             How many of the files are STORED now.
         """
         when = now()
-        change(
+        changed = change(
             cls,
             ids,
             before=[ARRIVING],
@@ -238,6 +238,8 @@ class File(Table):
             error=None,
             was=None,
         )
+        if changed == len(ids):
+            return changed
         where, value = bulk.among(ids)
         return int(
             execute(

@@ -73,7 +73,10 @@ class FinderBatch:
         self._area.forget()
         self._leave_unmounted_directories()
         known = connect.read(File.known, self._section.storage, [each.name for each in self._files])
-        files = [each._replace(known=known.get(each.name)) for each in self._files]
+        files = [
+            each._replace(known=known[each.name]) if each.name in known else each
+            for each in self._files
+        ]
         examiner = Examiner(self._area, overlap)
         jobs = useful_threads(files, self._section.jobs)
         self._examined = reader.submit(lambda: list(examiner.examine(files, jobs)))
@@ -81,7 +84,7 @@ class FinderBatch:
     def _leave_unmounted_directories(self) -> None:
         """Leave out what would go into a part of storage that looks unmounted, below its mount."""
         missing = MissingDirectories(self._area.storage)
-        tops = {each.name: missing.unmounted(names.split(each.rel)[0]) for each in self._files}
+        tops = {each.name: missing.unmounted(each.destination.relpath) for each in self._files}
         if not (away := {top for top in tops.values() if top}):
             return
         top = min(away)

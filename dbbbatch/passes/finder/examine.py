@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from dbbbatch.areas.storage.incoming import Decision, Fate, Incoming, decide
 from dbbbatch.areas.storage.mounted import StorageArea, needs_copy
@@ -18,6 +19,8 @@ from dbbbatch.files import checksum, faults, identity, place
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import kind
 from dbbbatch.files.tree import Entry, Naming
+
+_ARRIVES = Decision(Fate.ARRIVES)
 
 #: The bits of a mode by which others than its owner may write to a file.
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -66,7 +69,7 @@ class Examiner:
             return file.decided(Fate.SAME_FILE, why)
         there = _status_of(file.destination)
         if file.known is None and there is None:
-            return self._prepare(file).decided(Fate.ARRIVES)
+            return self._prepare(file, _ARRIVES)
         if there is not None and identity.may_be_same_file(file.source, file.destination):
             return file._replace(status=there).decided(
                 Fate.SAME_FILE,
@@ -78,8 +81,8 @@ class Examiner:
             return file.decided(Fate.CONFLICT, f"storage has {kind(there.st_mode)} under this name")
         decision = decide(file.known, same, None if there is None else there.st_size)
         if decision.fate is Fate.RETURNS:
-            file = self._prepare(file)
-        elif decision.fate is Fate.ORPHAN:
+            return self._prepare(file, decision)
+        if decision.fate is Fate.ORPHAN:
             decision = self._compare_with_storage(file)
         return file._replace(decision=decision)
 
@@ -99,11 +102,11 @@ class Examiner:
             os.close(descriptor)
         return file._replace(sums=sums, status=status), bool(digest) and sums[algorithm] == digest
 
-    def _prepare(self, file: Incoming) -> Incoming:
+    def _prepare(self, file: Incoming, decision: Decision) -> Incoming:
         """Read a file that is to be stored, and make it ready to be placed."""
         area = self._area
         device, must_be_copied = self._make_directory(file)
-        file = file._replace(device=device)
+        prepared = partial(file._replace, device=device, decision=decision)
         descriptor = checksum.open_closed(file.source)
         try:
             status = os.fstat(descriptor)
@@ -115,12 +118,12 @@ class Examiner:
                     if status.st_mode & _BY_OTHERS:
                         # Only from now on nobody else can open it for writing.
                         checksum.require_closed(descriptor, file.source)
-                    return file._replace(sums=sums, status=status)
+                    return prepared(sums=sums, status=status)
             if not self._needs_copy:
                 # The batch as a whole was expected to be renamed.
                 area.require_space(status.st_size)
             sums = area.copy_beside(descriptor, file.destination)
-            return file._replace(sums=sums, status=status, copied=True)
+            return prepared(sums=sums, status=status, copied=True)
         finally:
             os.close(descriptor)
 

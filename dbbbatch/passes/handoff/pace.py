@@ -29,7 +29,7 @@ BYTES_PER_FILE = 64 << 10
 
 #: Seconds that a batch should take: enough that its round trips, and the programs that it needs at
 #: the far end, do not matter, and not so long that what was sent waits for its place.
-_BATCH_SECONDS = 8.0
+_BATCH_SECONDS = 4.0
 
 #: The first batch is small, so that the first file is delivered soon.
 _FIRST_FILES, _FIRST_BYTES = 64, 32 << 20
@@ -43,6 +43,10 @@ class BatchSize(NamedTuple):
 
     files: int
     size_bytes: int
+
+
+#: More at once gains nothing: the disk of the far end waits for it, and at the end we for the disk.
+_MOST = BatchSize(1 << 62, 128 << 20)
 
 
 def first_streams(round_trip: float) -> int:
@@ -157,14 +161,12 @@ def next_size(size: BatchSize, ended: BatchSize, seconds: float, limit: BatchSiz
     limit : `BatchSize`
         The most in any case.
     """
-    if seconds < _BATCH_SECONDS / 2:
+    if seconds < _BATCH_SECONDS:
         times = min(_MOST_GROWTH, _BATCH_SECONDS / max(seconds, 0.01))
-        size = BatchSize(
-            *(max(most, int(was * times)) for most, was in zip(size, ended, strict=True))
-        )
+        size = BatchSize(*map(max, size, (int(was * times) for was in ended)))
     elif seconds > _BATCH_SECONDS * 2:
         size = BatchSize(size.files // 2, size.size_bytes // 2)
-    smallest = first_size(limit)
+    limit, smallest = _limited_to(limit, _MOST), first_size(limit)
     return _limited_to(BatchSize(*map(max, size, smallest)), limit)
 
 
