@@ -78,6 +78,8 @@ def arguments(
         parser.add_argument("part", nargs="*", metavar="PART", help=f"of {', '.join(parts)}")
     more(parser)
     given = parser.parse_args()
+    # As it is where it is installed: a pass does not compile its modules.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # So that servers and files are cleared away then too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     adopt_orphans()
