@@ -46,7 +46,7 @@ class BatchSize(NamedTuple):
 
 
 #: More at once gains nothing: the disk of the far end waits for it, and at the end we for the disk.
-_MOST = BatchSize(1 << 62, 128 << 20)
+_LARGEST_BATCH = BatchSize(1 << 62, 128 << 20)
 
 
 def first_streams(round_trip: float) -> int:
@@ -166,7 +166,7 @@ def next_size(size: BatchSize, ended: BatchSize, seconds: float, limit: BatchSiz
         size = BatchSize(*map(max, size, (int(was * times) for was in ended)))
     elif seconds > _BATCH_SECONDS * 2:
         size = BatchSize(size.files // 2, size.size_bytes // 2)
-    limit, smallest = _limited_to(limit, _MOST), first_size(limit)
+    limit, smallest = _limited_to(limit, _LARGEST_BATCH), first_size(limit)
     return _limited_to(BatchSize(*map(max, size, smallest)), limit)
 
 
