@@ -13,6 +13,7 @@ from dbbbatch.config import load, sections
 from dbbbatch.config.fields import defaults
 from tests.support import ssh
 from tests.support.database import BACKENDS, Databases
+from tests.support.engine import Cluster
 from tests.support.site import Site
 
 
@@ -165,6 +166,20 @@ def other_file_system(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("/dev/shm is on the file system of the temporary directory")
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def _session_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    made = Cluster(tmp_path_factory.mktemp("engine") / "cluster", workers=2)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def cluster(_session_cluster: Cluster) -> Cluster:
+    """Return a scheduler with two workers, which tests share: who kills a worker starts another."""
+    return _session_cluster
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from dbbbatch.config.sections import (
     ConfiguredPath,
     Database,
     Endpoint,
+    Executor,
     Finder,
     Handoff,
     Receive,
@@ -45,7 +46,11 @@ SEARCH = (Path("dbb.toml"), Path("/etc/dbb/dbb.toml"))
 _COMMON = ("site", "database")
 
 #: The tables that a pass does without, if they are wrong.
-_SINGLE: dict[str, type[Alert] | type[Report]] = {"alert": Alert, "report": Report}
+_SINGLE: dict[str, type[Alert] | type[Executor] | type[Report]] = {
+    "alert": Alert,
+    "executor": Executor,
+    "report": Report,
+}
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -75,10 +80,12 @@ class Settings:
         The same of what `dbb receive` serves.
     alert : `Alert`
         One that tells nobody where `[alert]` is wrong.
+    executor : `Executor`
+        That of threads where `[executor]` is wrong.
     report : `Report`
         With the defaults where `[report]` is wrong; see `require`.
     wrong : mapping
-        By KIND.NAME, "alert" or "report", what is wrong with the other sections.
+        By KIND.NAME, "alert", "executor" or "report", what is wrong with the other sections.
     notes : `tuple` [ `str` ]
         Files that were not used, and why.
     """
@@ -91,6 +98,7 @@ class Settings:
     target: Mapping[str, Target]
     receive: Mapping[str, Receive] = field(default_factory=dict)
     alert: Alert = field(default_factory=lambda: fields.defaults(Alert))
+    executor: Executor = field(default_factory=lambda: fields.defaults(Executor))
     report: Report = field(default_factory=lambda: fields.defaults(Report))
     wrong: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

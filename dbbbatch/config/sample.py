@@ -39,6 +39,7 @@ def sample_text(plugins: Mapping[str, Any]) -> str:
         *section_lines("site", sections.Site, "This site."),
         *section_lines("database", sections.Database, "Where the tables are."),
         *section_lines("alert", sections.Alert, "Whom passes tell what begins and what is over."),
+        *section_lines("executor", sections.Executor, "Where files are hashed and copied."),
         *section_lines("report", sections.Report, "What dbb-report shows of each night."),
         *section_lines(
             "handoff.latiss",

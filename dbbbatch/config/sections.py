@@ -232,6 +232,65 @@ class Alert:
     limit: float = option("5s", "how long the command, and a ping, may take", _short_time)
 
 
+def scheduler_address(value: Any) -> str:
+    """Accept the address of a scheduler: by TLS, or without it on this machine; or ""."""
+    address = fields.text(value)
+    if address and not re.fullmatch(
+        r"tls://[^/@\s]+:\d{1,5}|tcp://(127(\.\d{1,3}){3}|\[::1\]):\d{1,5}", address
+    ):
+        raise ValueError(
+            "expected tls://HOST:PORT, or tcp://127.0.0.1:PORT on this machine, not "
+            f"{address!r}: who reaches a scheduler without TLS can run programs as its user"
+        )
+    return address
+
+
+def _tls_file(what: str, name: str) -> Any:
+    help = f"file of {what} (PEM), with tls://"
+    return option(None, help, fields.absolute_path, example=f"/etc/dbb/{name}.pem")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Executor:
+    """Where files are hashed, and copied across file systems: in threads, or by dask workers."""
+
+    kind: str = option(
+        "threads",
+        '"threads" of the pass, or "dask": workers of dask.distributed, also on other hosts',
+        fields.choice("threads", "dask"),
+    )
+    scheduler: str = option(
+        "",
+        "address of the scheduler, tls://HOST:PORT, or tcp://127.0.0.1:PORT on this machine",
+        scheduler_address,
+    )
+    command: str | None = option(
+        None,
+        "command whose last line of output is the address of the scheduler, instead of `scheduler`",
+        fields.command,
+        example="/usr/local/bin/dbb-scheduler",
+    )
+    tls_ca: str | None = _tls_file("the authority's certificate", "ca")
+    tls_cert: str | None = _tls_file("the certificate of this host", "cert")
+    tls_key: str | None = _tls_file("its key", "key")
+    least: int = _size("256 MiB", "size from which files of one batch are given to workers")
+    wait: float = option(
+        "30s", "how long to wait for the scheduler, and for a worker to use", fields.duration
+    )
+    timeout: float = option(
+        "10 min",
+        "how long workers may end no unit (64 files or 256 MiB) before threads do what is left",
+        fields.duration,
+    )
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where two keys contradict each other."""
+        if self.kind == "dask" and bool(self.scheduler) == bool(self.command):
+            raise ValueError('scheduler: with kind = "dask", set this or `command`, and not both')
+        if self.scheduler.startswith("tls:") and None in (self.tls_ca, self.tls_cert, self.tls_key):
+            raise ValueError("scheduler: with tls://, set tls_ca, tls_cert and tls_key")
+
+
 def default_remote(placeholders: Collection[str]) -> str:
     """Return the command that reaches an endpoint that has these keys, if it names none."""
     if "host" not in placeholders:

@@ -9,7 +9,7 @@ import os
 import stat
 import threading
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
@@ -86,6 +86,9 @@ COMMANDS = {
     "md5": "md5sum",
 }
 
+
+#: What a file is, and its digests.
+Reading = tuple[os.stat_result, Mapping[str, str]]
 
 #: Bytes read at a time: what is hashed and copied is still in the processor's own cache.
 _BLOCK = 1 << 16
@@ -196,7 +199,7 @@ def compute(
     return sums
 
 
-def read_file(file: Openable, algorithms: Collection[str]) -> tuple[os.stat_result, dict[str, str]]:
+def read_file(file: Openable, algorithms: Collection[str]) -> Reading:
     """Return what a file is, and its digests, if the path led to this version all the time.
 
     Raises

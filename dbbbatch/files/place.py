@@ -134,7 +134,31 @@ def copy_beside(
     mode: int | None = None,
     group: int | None = None,
 ) -> dict[str, str]:
-    """Copy a file to the `temporary_of` its destination; return the digests of what was read.
+    """Copy a file, as `copy_to`, to the `temporary_of` its destination.
+
+    Parameters
+    ----------
+    source, algorithms, mode, group
+        As of `copy_to`.
+    destination : `Entry`
+        The final name; its directory exists.
+    owner : `str`
+        The label of the lock under which this runs, such as "finder.latiss". Callers at one time
+        differ in it or in their destination.
+    """
+    temporary = temporary_of(destination, owner)
+    return copy_to(source, temporary, algorithms, mode=mode, group=group)
+
+
+def copy_to(
+    source: Entry | int,
+    temporary: Entry,
+    algorithms: Collection[str] = (),
+    *,
+    mode: int | None = None,
+    group: int | None = None,
+) -> dict[str, str]:
+    """Copy a file to a temporary name of ours; return the digests of what was read.
 
     The caller makes the copy durable (`sync_file`, or `Tree.sync_file_system` for many), then
     places it. It has the time of modification of the source. An error leaves nothing behind.
@@ -143,13 +167,10 @@ def copy_beside(
     ----------
     source : `Entry` or `int`
         A file, or an open descriptor, which is read from its beginning.
-    destination : `Entry`
-        The final name; its directory exists.
+    temporary : `Entry`
+        What a killed copy left under this name is removed first.
     algorithms : `~collections.abc.Collection` [ `str` ]
         Names in `checksum.ALGORITHMS`.
-    owner : `str`
-        The label of the lock under which this runs, such as "finder.latiss". Callers at one time
-        differ in it or in their destination.
     mode, group : `int`, optional
         Permissions (by default the source's, `masked`) and group of the copy.
 
@@ -162,7 +183,6 @@ def copy_beside(
     OSError
         The source cannot be read.
     """
-    temporary = temporary_of(destination, owner)
     shown = temporary.path
     with checksum.opened(source) as descriptor:
         before = os.fstat(descriptor)

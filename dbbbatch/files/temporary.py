@@ -12,6 +12,9 @@ TEMPORARY_PREFIX = ".dbb~"
 #: Begins the names of files with which a pass tries what a directory allows.
 PROBE_PREFIX = f"{TEMPORARY_PREFIX}probe-"
 
+#: Begins the names of copies that workers of the engine make.
+UNIT_PREFIX = f"{TEMPORARY_PREFIX}unit-"
+
 #: Ends all these names: a digest, or a random number.
 _OUR_SUFFIX = re.compile(r"[0-9a-f]{16}\Z")
 

@@ -128,7 +128,7 @@ class BackfillJob(RecordingJob):
             new = self._unknown(batch)
             new = new[: self.context.take(len(new))]
             ready = []
-            for file, error in map_in_order(self._read, new, self.asked.jobs):
+            for file, error in map_in_order(self._read, self._read_ahead(new), self.asked.jobs):
                 if error is None:
                     ready.append(file)
                 else:
@@ -203,10 +203,24 @@ class BackfillJob(RecordingJob):
         except OSError:
             return False  # reading it gives the same error, which is warned of then
 
+    @property
+    def _algorithms(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.finder.checksum, *self.finder.checksums)))
+
+    def _read_ahead(self, new: Sequence[Incoming]) -> list[Incoming]:
+        """Return files, with what workers read of them."""
+        files = [(each.destination, each.size_bytes, self._algorithms) for each in new]
+        ahead = self.context.read_ahead(self.storage, self.finder.sentinel, files)
+        return [
+            each._replace(status=found[0], sums=found[1]) if found else each
+            for each, found in zip(new, ahead, strict=True)
+        ]
+
     def _read(self, file: Incoming) -> tuple[Incoming, OSError | Interrupted | None]:
+        if file.sums:
+            return file, None
         try:
-            algorithms = dict.fromkeys((self.finder.checksum, *self.finder.checksums))
-            status, sums = checksum.read_file(file.destination, algorithms)
+            status, sums = checksum.read_file(file.destination, self._algorithms)
         except (OSError, Interrupted) as error:
             return file, error
         return file._replace(status=status, sums=sums), None

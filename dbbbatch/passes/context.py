@@ -7,24 +7,33 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import is_sqlite, sqlite_path
 from dbbbatch.errors import NO_ROOM, TryLater
 from dbbbatch.files import names, place
+from dbbbatch.files.checksum import Reading
 from dbbbatch.files.roots import Roots
+from dbbbatch.files.tree import Entry, Tree
 from dbbbatch.passes.notices import Notices
 from dbbbatch.passes.progress import ProgressBar
 from dbbbatch.passes.signals import Signals
+
+if TYPE_CHECKING:
+    from dbbbatch.passes.engine import Engine
 
 logger = logging.getLogger("dbbbatch")
 logger.addHandler(logging.NullHandler())
 
 #: Refused rows that are named one by one in a pass.
 _MOST_REFUSED = 10
+
+#: Key of the trouble that workers cannot be used.
+_ENGINE = "workers of the engine"
 
 #: A row that names a file.
 AnyRow = TypeVar("AnyRow", bound=names.Named)
@@ -108,6 +117,7 @@ class PassContext:
         self.roots = Roots()
         self._notices = notices
         self._signals = signals
+        self._engine: Engine | None = None
         self._refused: set[tuple[str, str]] = set()
         self._taken = 0
         limit = options.max_time
@@ -266,11 +276,46 @@ class PassContext:
         else:
             self.log.warning("%s", message)
 
+    @property
+    def engine(self) -> Engine | None:
+        """The workers that read files ahead of this pass; `None` where threads do all."""
+        if self._engine is None and self.settings.executor.kind == "dask":
+            from dbbbatch.passes.engine import Engine
+
+            self._engine = Engine(
+                self.settings.executor, lambda message: self.warn(message, key=_ENGINE)
+            )
+        return self._engine
+
+    def read_ahead(
+        self, tree: Tree, sentinel: str, files: Sequence[tuple[Entry, int, Sequence[str]]]
+    ) -> Iterator[Reading | None]:
+        """Yield what workers read of files, in their order; `None` for those to be read here.
+
+        Parameters
+        ----------
+        tree : `dbbbatch.files.tree.Tree`
+            Where the files are.
+        sentinel : `str`
+            A file in it that a worker must see, if it has one.
+        files : `~collections.abc.Sequence`
+            Each with its size (bytes) and the algorithms of its checksums.
+        """
+        if (engine := self.engine) is None:
+            return repeat(None, len(files))
+        from dbbbatch.passes.engine import confirmed
+
+        return confirmed(engine, tree, sentinel, files)
+
     def on_second_signal(self, callback: Callable[[], None]) -> None:
         """Call a function when a second signal comes, to stop a transfer at once."""
         self._signals.on_second(callback)
 
     def close(self) -> None:
-        """Remove the progress bar, and close the directories."""
+        """Remove the progress bar, leave the engine, and close the directories."""
+        if self.settings.executor.kind == "dask" and not (self._engine and self._engine.is_used):
+            self._notices.undecided(_ENGINE)
+        if self._engine is not None:
+            self._engine.close()
         self.roots.close()
         self.bar.close()

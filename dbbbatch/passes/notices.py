@@ -230,6 +230,11 @@ class Notices:
         """Report no earlier trouble as over: this pass ended before it had seen everything."""
         self._broken_off = True
 
+    def undecided(self, key: str) -> None:
+        """Take an earlier trouble of this key to last: this pass did not look for it."""
+        if (notice := (_read_said(self._path) or {}).get(key)) is not None:
+            self.warn(notice.message, key, notice.level)
+
     def info(self, message: str) -> None:
         """Show something that is no trouble: only on a terminal, or with -v."""
         if self._always:

@@ -148,7 +148,7 @@ class _HandoffRebuildJob(RecordingJob):
         for held, moved in self._unknown():
             held = held[: self.context.take(len(held))]
             ready = []
-            for row, error in map_in_order(self._read, held, self._jobs):
+            for row, error in map_in_order(self._read, self._read_ahead(held), self._jobs):
                 if error is None:
                     ready.append(row)
                 else:
@@ -245,7 +245,18 @@ class _HandoffRebuildJob(RecordingJob):
             return False
         return Version.of_file(status).is_like(Version.of_row(row))
 
+    def _read_ahead(self, held: Sequence[HandoffRow]) -> list[HandoffRow]:
+        """Return rows, with the checksums of files that workers read."""
+        holding, algorithm = self._tree(self._section.holding), self._section.checksum
+        files = [(holding.entry(row.held_rel), row.size_bytes, (algorithm,)) for row in held]
+        return [
+            row._replace(checksum=checksum.format(algorithm, found[1][algorithm])) if found else row
+            for row, found in zip(held, self.context.read_ahead(holding, "", files), strict=True)
+        ]
+
     def _read(self, row: HandoffRow) -> tuple[HandoffRow, OSError | Interrupted | None]:
+        if row.checksum:
+            return row, None
         algorithm = self._section.checksum
         try:
             held = self._tree(self._section.holding).entry(row.held_rel)

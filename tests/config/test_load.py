@@ -521,6 +521,36 @@ def test_what_is_wrong_with_alerts_stops_no_pass(write, key, expected):
     assert problem in load.examine_file(settings.path, registry)[1]
 
 
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("kind = 'dusk'", "kind: expected one of threads, dask"),
+        ("kind = 'dask'", 'scheduler: with kind = "dask", set this or `command`, and not both'),
+        ("scheduler = 'tcp://archive:8786'", "expected tls://HOST:PORT, or tcp://127.0.0.1:PORT"),
+        ("scheduler = 'tcp://127.0.0.1.example.org:1'", "can run programs as its user"),
+        ("scheduler = 'archive:8786'", "scheduler: expected tls://HOST:PORT"),
+        ("kind = 'dask'\nscheduler = 'tls://archive:8786'", "tls_ca, tls_cert and tls_key"),
+        ("kind = 'dask'\nscheduler = 'tcp://127.0.0.1:1'\ncommand = 'x'", "and not both"),
+        ("tls_ca = 'ca.pem'", "tls_ca: expected an absolute path"),
+    ],
+)
+def test_what_is_wrong_with_the_executor_makes_it_threads(write, keys, expected):
+    settings = load.load(write(SITE + HANDOFF + f"[executor]\n{keys}\n"))
+    assert list(settings.handoff) == ["a"]
+    (problem,) = settings.wrong["executor"]
+    assert "[executor] " in problem
+    assert expected in problem
+    assert settings.executor.kind == "threads"
+
+
+def test_a_scheduler_is_reached_by_tls_or_on_this_machine(write):
+    files = "".join(f"tls_{name} = '/etc/dbb/{name}.pem'\n" for name in ("ca", "cert", "key"))
+    for address in ("tls://archive.example.org:8786", "tcp://127.0.0.1:8786", "tcp://[::1]:8786"):
+        keys = f"[executor]\nkind = 'dask'\nscheduler = '{address}'\n{files}"
+        settings = load.load(write(SITE + keys))
+        assert (settings.wrong, settings.executor.scheduler) == ({}, address)
+
+
 def test_alerts_may_name_the_section_in_a_url_and_the_subject_in_a_command(write):
     keys = "command = 'mail -s {subject} a@b'\nping = 'http://h/{label}/{kind}-{name}?create=1'\n"
     settings = load.load(write(SITE + "[alert]\n" + keys))

@@ -206,7 +206,8 @@ def test_each_configuration_in_a_page_is_valid(name: str, block: str, tmp_path: 
         # A part of a configuration: it must at least hold known keys only.
         tables = tomllib.loads(block)
         for kind, described in tables.items():
-            assert kind in {"alert", "database", "report", *sections.NAMED}, f"{name}: [{kind}]"
+            known_kinds = {"alert", "database", "executor", "report", *sections.NAMED}
+            assert kind in known_kinds, f"{name}: [{kind}]"
             for section in described.values() if kind in sections.NAMED else ():
                 known = {field.name for field in fields.declared(sections.NAMED[kind])} | {
                     "endpoint"
@@ -216,7 +217,7 @@ def test_each_configuration_in_a_page_is_valid(name: str, block: str, tmp_path: 
 
 def known_keys() -> set[str]:
     described = [sections.Site, sections.Database, sections.Alert, sections.Endpoint]
-    described += [*sections.NAMED.values()]
+    described += [sections.Executor, *sections.NAMED.values()]
     described += [registry.find(name).Settings for name in registry.BUILT_IN]
     return {field.name for section in described for field in fields.declared(section)}
 
@@ -251,7 +252,7 @@ class TestSample:
     def test_has_every_key(self) -> None:
         text = sample_of_plugins()
         described = [sections.Site, sections.Database, sections.Alert, sections.Endpoint]
-        described += [*sections.NAMED.values()]
+        described += [sections.Executor, *sections.NAMED.values()]
         described += [registry.find(name).Settings for name in registry.BUILT_IN]
         for section in described:
             for field in fields.declared(section):

@@ -14,6 +14,7 @@ from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.errors import Interrupted
 from dbbbatch.files import checksum, faults, names
+from dbbbatch.files.checksum import Reading
 from dbbbatch.files.identity import Version
 from dbbbatch.passes.auditor.rows import Contradicted, RowComparison
 from dbbbatch.passes.context import PassContext
@@ -99,6 +100,7 @@ class Verification:
         context = self._context
         context.bar.step("verifying files", len(rows), sum(row.size_bytes for row in rows))
         begun, read = time.monotonic(), 0
+        ahead = self._read_ahead(rows[: context.remaining])
         for start in range(0, len(rows), _VERIFIED_TOGETHER):
             if context.stopping:
                 break
@@ -108,7 +110,7 @@ class Verification:
             right: list[tuple[FileRow, Version]] = []
             wrong: list[Contradicted] = []
             for row in some:
-                found = self._read(row)
+                found = self._read(row, next(ahead, None))
                 if isinstance(found, Version):
                     right.append((row, found))
                 elif isinstance(found, Contradicted):
@@ -131,13 +133,29 @@ class Verification:
             context.counts["corrupt"] += len(corrupt)
             context.counts["failed"] += len(corrupt)
 
-    def _read(self, row: FileRow) -> Version | Contradicted | OSError | None:
+    def _read_ahead(self, rows: Sequence[FileRow]) -> Iterator[Reading | None]:
+        """Yield what workers read of the files, as `PassContext.read_ahead`."""
+        files = [
+            (
+                self._storage.entry(names.rel_of(row)),
+                row.size_bytes,
+                [checksum.parse(row.checksum)[0]],
+            )
+            for row in rows
+        ]
+        return self._context.read_ahead(self._storage, self._finder.sentinel, files)
+
+    def _read(
+        self, row: FileRow, ahead: Reading | None = None
+    ) -> Version | Contradicted | OSError | None:
         """Return which version a file is, if its content is right, or why it cannot be read.
 
-        `None` if it is not there now, or not whole.
+        `None` if it is not there now, or not whole. Of a worker only that it is right is believed.
         """
         file = self._storage.entry(names.rel_of(row))
         algorithm, digest = checksum.parse(row.checksum)
+        if ahead is not None and ahead[1].get(algorithm) == digest:
+            return Version.of_file(ahead[0])
         try:
             status, sums = checksum.read_file(file, [algorithm])
         except (Interrupted, FileNotFoundError, NotADirectoryError, checksum.Changed):

@@ -114,9 +114,11 @@ class OrphanSearch:
     def _read(self, orphans: Sequence[Incoming], algorithms: Sequence[str]) -> list[Incoming]:
         """Read files that are to be adopted; return those that did not change meanwhile."""
         ready = []
-        for orphan in orphans:
+        files = [(each.destination, each.size_bytes, algorithms) for each in orphans]
+        ahead = self._context.read_ahead(self._storage, self._finder.sentinel, files)
+        for orphan, found in zip(orphans, ahead, strict=True):
             try:
-                status, sums = checksum.read_file(orphan.destination, algorithms)
+                status, sums = found or checksum.read_file(orphan.destination, algorithms)
                 ready.append(orphan._replace(status=status, sums=sums))
             except Interrupted:
                 break

@@ -77,7 +77,7 @@ class FinderBatch:
             each._replace(known=known[each.name]) if each.name in known else each
             for each in self._files
         ]
-        examiner = Examiner(self._area, overlap)
+        examiner = Examiner(self._area, overlap, self._job.ahead)
         jobs = useful_threads(files, self._section.jobs)
         self._examined = reader.submit(lambda: list(examiner.examine(files, jobs)))
 

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from dbbbatch.areas.storage.incoming import Decision, Fate, Incoming, decide
 from dbbbatch.areas.storage.mounted import StorageArea, needs_copy
@@ -19,6 +20,9 @@ from dbbbatch.files import checksum, faults, identity, place
 from dbbbatch.files.parallel import map_in_order
 from dbbbatch.files.scan import kind
 from dbbbatch.files.tree import Entry, Naming
+
+if TYPE_CHECKING:
+    from dbbbatch.passes.finder.ahead import CopiesAhead
 
 _ARRIVES = Decision(Fate.ARRIVES)
 
@@ -34,10 +38,15 @@ class Examiner:
     area : `StorageArea`
     overlap : `~collections.abc.Callable`
         Returns why nothing may be moved from a directory, given its relative path, or ''.
+    ahead : `CopiesAhead`, optional
+        Workers that copy files across file systems.
     """
 
-    def __init__(self, area: StorageArea, overlap: Callable[[str], str]) -> None:
+    def __init__(
+        self, area: StorageArea, overlap: Callable[[str], str], ahead: CopiesAhead | None = None
+    ) -> None:
         self._area = area
+        self._ahead = ahead
         self._overlap = overlap
         self._needs_copy = needs_copy(area.section)
         #: By directory: the file system in storage, and whether files must be copied there.
@@ -51,9 +60,27 @@ class Examiner:
         TryLater
             The disk is away or full.
         """
+        if self._ahead is not None and self._needs_copy:
+            wanted = [file for file in files if self._is_only_copied(file)]
+            ready = {file.name: file for file in self._ahead.copied(wanted)}
+            files = [ready.get(file.name, file) for file in files]
         yield from map_in_order(self._examine_safely, files, jobs)
 
+    def _is_only_copied(self, file: Incoming) -> bool:
+        """Return whether a file that nobody knows is to be copied to a free name."""
+        try:
+            return (
+                file.known is None
+                and not self._overlap(file.source.relpath)
+                and _status_of(file.destination) is None
+                and self._make_directory(file)[1]
+            )
+        except OSError:
+            return False  # `_examine_one` meets it too
+
     def _examine_safely(self, file: Incoming) -> Incoming:
+        if file.copied:
+            return file._replace(device=self._make_directory(file)[0])
         try:
             return self._examine_one(file)
         except Interrupted:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from dbbbatch.areas.quarantine import QuarantineArea
 from dbbbatch.areas.storage import duplicates, store
@@ -17,6 +19,9 @@ from dbbbatch.files import names, place
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.job import Job
 from dbbbatch.passes.notices import MOST_NAMED
+
+if TYPE_CHECKING:
+    from dbbbatch.passes.finder.ahead import CopiesAhead
 
 #: Seconds without a pass after which a finder is taken for switched off.
 _SWITCHED_OFF = 86400.0
@@ -44,9 +49,20 @@ class FinderJob(Job):
         self.area = StorageArea(section, self.site, context.run_id, context.roots)
         self.busy: Counter[str] = Counter()
 
+    @cached_property
+    def ahead(self) -> CopiesAhead | None:
+        """The workers that copy files ahead of the pass; `None` where threads do all."""
+        if self.context.engine is None:
+            return None
+        from dbbbatch.passes.finder.ahead import CopiesAhead
+
+        return CopiesAhead(self.area, self.context.engine)
+
     def recover(self) -> None:
         """Finish or take back what earlier passes had begun to store, remove or quarantine."""
         self.area.require_mounted()
+        if self.ahead is not None:
+            self.ahead.sweep()
         most = self.section.batch_files
         refuse = self.context.refuse
         count = store.recover(self.area, most, self.note_failed, self._note_vanished, refuse)

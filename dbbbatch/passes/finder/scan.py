@@ -68,6 +68,8 @@ class _ScanJob(FinderJob):
                 batch.discard()
                 raise
             trouble = trouble or batch.trouble
+        if self.ahead is not None:
+            self.ahead.sweep()
         place.remove_empty_directories(
             self.area.source, self.section.expiration, may_go=self._may_go
         )
