@@ -155,8 +155,9 @@ class Fence:
 
     def concede(self) -> None:
         """Let nobody in, and let it be recorded how that ended."""
-        self.close()
-        self.numbers = ()
+        if self.numbers:
+            self.close()
+            self.numbers = ()
 
     def remove(self) -> None:
         """Let everything in: there are no leases any longer."""

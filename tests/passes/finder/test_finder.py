@@ -133,11 +133,11 @@ class TestStoring:
         finding.change(batch_files=1)
         for name in "abc":
             finding.put(name)
-        monkeypatch.setattr(storing, "intend", lost)
-        monkeypatch.setattr(place, "remove_temporary", lost)
-        assert finding.run() == 75
+        with monkeypatch.context() as patched:
+            patched.setattr(storing, "intend", lost)
+            patched.setattr(place, "remove_temporary", lost)
+            assert finding.run() == 75
         assert capsys.readouterr() == ("", "")
-        monkeypatch.undo()
         assert finding.run() == 0
         assert sorted(tree(finding.storage)) == ["a", "b", "c"]
 
