@@ -439,6 +439,26 @@ def test_a_fault_excuses_only_what_it_causes(ended: Ended) -> None:
     assert len(ended.wrong()) == 1
 
 
+def test_a_signal_before_the_script_has_begun_excuses_what_python_says(ended: Ended) -> None:
+    said = (
+        "Traceback (most recent call last):\n"
+        '  File "/opt/dbb/bin/dbb", line 5, in <module>\n    import signal\n'
+        '  File "/usr/lib/python3.11/signal.py", line 3, in <module>\nKeyboardInterrupt\n'
+    )
+    ended.run("dbb", "status", said=said, code=-2, hits=["signal"])
+    assert ended.wrong() == []
+    ended.run("dbb", "status", said=said, code=-2)
+    assert len(ended.wrong()) == 1
+
+
+def test_an_archiver_that_pauses_for_too_long_answers_for_the_second_half(ended: Ended) -> None:
+    path = f"{_NIGHT}/halves.fits"
+    ended.written(1, path, b"firstsecond")
+    assert len(ended.wrong()) == 1
+    ended.tell("half", at=1, path=path, digest="", size=5, kind="halves")
+    assert ended.wrong() == []
+
+
 def test_each_fault_can_be_done() -> None:
     for name in faults.WEIGHTS:
         assert hasattr(faults.Agent, "_" + name.replace(" ", "_").lower())

@@ -34,6 +34,12 @@ _LASTING = re.compile(
     r"|not confirmed|^and more of this|held files?"
 )
 
+#: What Python itself says of a signal that comes before a script can set up what to do then.
+_EARLY = re.compile(
+    r"Traceback \(most recent call last\):\n  File \"[^\"]*/bin/[\w-]+\", line \d+, in <module>\n"
+    r"    import signal\n(?:  .*\n)*KeyboardInterrupt\n"
+)
+
 #: A line of a pass that is mail: who says it.
 _LABELLED = re.compile(r"(dbb(-\w+)?|(handoff|finder|target|janitor|auditor)\.[\w-]+): ")
 
@@ -90,8 +96,18 @@ class Night:
         found: Counter[Version] = Counter()
         for entry in self.entries("placed", "withdrawn"):
             version = Version(entry["at"], entry["path"], entry["digest"])
+            if (version.at, version.path) in self.late:
+                continue
             found[version] += 1 if entry["what"] == "placed" else -1
         return found
+
+    @cached_property
+    def late(self) -> set[tuple[int, str]]:
+        """Files written in place by an archiver that paused for longer than it may: `settle`.
+
+        The first half may have been taken for the whole, and what came later is the archiver's.
+        """
+        return {(entry["at"], entry["path"]) for entry in self.entries("half")}
 
     @cached_property
     def possible(self) -> set[Version]:
@@ -141,11 +157,15 @@ class Night:
             "SELECT label, relpath, filename, path, checksum, reason FROM quarantine"
             " WHERE released_at IS NULL AND quarantined_at IS NOT NULL"
         )
-        return [
-            (label, joined(relpath, filename), decoded(path), _hex(checksum), reason)
-            for site in ("summit", "archive")
-            for label, relpath, filename, path, checksum, reason in self.ask(site, sql)
-        ]
+        found = []
+        for site in ("summit", "archive"):
+            for label, relpath, filename, where, checksum, reason in self.ask(site, sql):
+                path, digest = decoded(where), _hex(checksum)
+                # `dbb rebuild` records what it finds there, and reads nothing.
+                if not digest and os.path.isfile(path):
+                    digest = _digest(path)
+                found.append((label, joined(relpath, filename), path, digest, reason))
+        return found
 
 
 def walk(directory: Path) -> Iterator[tuple[str, File]]:
@@ -157,12 +177,16 @@ def walk(directory: Path) -> Iterator[tuple[str, File]]:
             status = os.lstat(path)
             digest = ""
             if stat.S_ISREG(status.st_mode):
-                with open(path, "rb") as file:
-                    digest = hashlib.file_digest(file, "blake2b").hexdigest()
+                digest = _digest(path)
             elif stat.S_ISLNK(status.st_mode):
                 digest = f"link to {os.readlink(path)}"
             file_ = File(digest, status.st_mode, status.st_size, status.st_ino)
             yield os.path.relpath(path, directory), file_
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def picture(directory: Path) -> dict[str, list[Any]]:
@@ -274,7 +298,8 @@ def contents_known(night: Night) -> Iterator[str]:
                 yield f"{name}/{path!r}: is no regular file"
                 continue
             names = {path} if "storage" in name else {path, re.sub(r"\.~\d+~$", "", path)}
-            if not any(Version(at, each, file.digest) in night.possible for each in names):
+            known = any(Version(at, each, file.digest) in night.possible for each in names)
+            if not known and not any((at, each) in night.late for each in names):
                 yield f"{name}/{path!r}: no version of that name has this content"
 
 
@@ -322,7 +347,7 @@ def holding_complete(night: Night) -> Iterator[str]:
             listed.add(held)
             if held not in holding:
                 yield f"{held!r}: is not in the holding area, as its row says"
-            elif holding[held].digest != version.digest:
+            elif holding[held].digest != version.digest and (0, path) not in night.late:
                 yield f"{held!r}: in the holding area, with another content than was sent"
         if status == "PURGED" and (path not in storage or storage[path].digest != version.digest):
             yield f"{path!r}: was purged, and is not stored"
@@ -522,6 +547,8 @@ def exits_documented(night: Night) -> Iterator[str]:
     for entry in night.entries("pass"):
         said, code = entry["said"], entry["code"]
         command = f"{' '.join(entry['command'])} (pass {entry['number']})"
+        if "signal" in entry["hits"]:
+            said = _EARLY.sub("", said)
         if "Traceback" in said or code == 70:
             yield f"{command}: a fault of its own, code {code}: {said[-2000:]}"
         elif code not in _codes(night, entry):
