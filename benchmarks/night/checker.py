@@ -576,7 +576,9 @@ def _codes(night: Night, entry: Mapping[str, Any]) -> set[int]:
         codes |= {2, 3}
     if entry["by_hand"]:
         codes |= {64, 78}
-    if set(entry["hits"]) & {"killed", "ended"}:
+    # A pass whose lease runs out while it changes files is killed by the kernel: if it was stopped
+    # for long, or if libfaketime moves the time of that with the clock.
+    if set(entry["hits"]) & {"killed", "ended", "stopped", "clock"}:
         codes.add(-9)
     if "signal" in entry["hits"]:
         # A signal may come before Python, or the script, has set up what to do then.

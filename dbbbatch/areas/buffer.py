@@ -352,7 +352,11 @@ def _find_moved(
     before = len(result.held)
     lost = {}
     for row, what in absent:
+        own = set(_bases(names.from_text(row.filename)))
         for name in same.get(row.inode, ()):
+            # A file may have several names, of which each has a row and was moved as itself.
+            if own.isdisjoint((name, place.without_version(name))):
+                continue
             if not why_gone(Entry(holding, relpath, name), row):
                 result.held.append((row, name))
                 break

@@ -193,3 +193,19 @@ def test_the_stream_opens_the_version_of_the_row_or_nothing(near: Near, exchange
     near.buffer.forget()
     with pytest.raises((checksum.Changed, NotADirectoryError)):
         buffer.open_version(file, row)
+
+
+def test_each_name_of_a_file_is_found_in_holding_as_itself(near: Near) -> None:
+    buffer_, holding = (near.root / name / "night" for name in ("buffer", "holding"))
+    os.link(buffer_ / "a", buffer_ / "a.other")
+    rows = [near.row("night/a")._replace(id=1), near.row("night/a.other")._replace(id=2)]
+    holding.mkdir(exist_ok=True)
+    (buffer_ / "a.other").rename(holding / "a.other")
+    (buffer_ / "a").rename(holding / "a.~1~")
+    for order in (rows, rows[::-1]):
+        result = buffer.hold(near.buffer, near.holding, order)
+        assert {row.id: name for row, name in result.held} == {1: "a.~1~", 2: "a.other"}
+    (holding / "a.~1~").unlink()
+    result = buffer.hold(near.buffer, near.holding, rows)
+    assert [row.id for row, _ in result.held] == [2]
+    assert list(result.gone) == [1]

@@ -88,6 +88,7 @@ class Claims:
             nonlocal tries
             tries += 1
             if tries > 1:
+                self._number_anew()
                 found = IngestClaim.held_besides(self.context.run_id, self._claimed)
                 if found:
                     return found, 0, queue
@@ -104,6 +105,10 @@ class Claims:
         if taken[0]:
             self._renewed = time.monotonic()
         return taken
+
+    def _number_anew(self) -> None:
+        """Let further events have numbers behind those of a commit whose answer was lost."""
+        self._number = IngestEvent.last_number(self.context.run_id) + 1
 
     def _status_of(self, file: ClaimedFile) -> IngestStatus | None:
         """Return what becomes of a due file; `None` if --match does not let it through."""
@@ -180,15 +185,15 @@ class Claims:
 
     def take_over(self) -> int:
         """Make due what dead passes had claimed; return the number of files."""
-        count = connect.write(
-            IngestClaim.take_over,
-            self.context.run_id,
-            self._target_id,
-            processes.machine(),
-            pass_lives,
-            self._number,
-            CLAIM,
-        )
+
+        def transaction() -> int:
+            self._number_anew()
+            run_id, target_id, machine = self.context.run_id, self._target_id, processes.machine()
+            return IngestClaim.take_over(
+                run_id, target_id, machine, pass_lives, self._number, CLAIM
+            )
+
+        count = connect.write(transaction)
         self._number += count
         # What has just been made due must count as due in this pass.
         self._read_clock()

@@ -74,6 +74,26 @@ def test_transactions_whose_answer_is_lost_are_written_once(
         assert ingesting.events(name) == ["UNTRIED", "PENDING", "SUCCESS"]
 
 
+@pytest.mark.promise
+def test_files_that_are_ignored_have_a_history_though_the_answer_is_lost(
+    ingesting: Ingesting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingesting.configure(exclude=["fits$"])
+    names = [f"{number:02}.fits" for number in range(25)]
+    ingesting.store(*names)
+    really = connect.write
+
+    def write(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        really(function, *args, **kwargs)
+        return really(function, *args, **kwargs)
+
+    monkeypatch.setattr(connect, "write", write)
+    assert ingesting.run() == 0
+    assert set(ingesting.statuses().values()) == {"IGNORED"}
+    for name in names:
+        assert ingesting.events(name) == ["UNTRIED", "IGNORED"]
+
+
 def test_an_earlier_pass_of_this_very_process_is_over() -> None:
     assert not claims.pass_lives(os.getpid(), processes.start_ticks(), 0)
 
