@@ -44,7 +44,7 @@ def command(operator: Operator, name: str) -> None:
     if [os.path.basename(word) for word in words[:1] + words[-1:]] == ["dbb", "confirm"]:
         if not section.confirm:
             raise UsageError(f"[{section.label}] confirm: names no storage area")
-        answer_question(operator, section.confirm)
+        answer_question(operator, section.confirm, tells_history=section.history)
         return
     raise UsageError(
         f"this key may only deliver to receive.{name} and ask what is stored: no shell, no sftp, "

@@ -752,6 +752,11 @@ class Receive(NamedSection):
         lambda value: tuple(map(fields.absolute_path, fields.strings(value))),
         example=["/data/storage"],
     )
+    history: bool = option(
+        False,
+        "whether it may also ask what happened to them here, with all messages",
+        fields.boolean,
+    )
 
     def problems(self) -> Iterator[str]:
         """Yield whether one of its directories lies in the other."""

@@ -41,9 +41,12 @@ class History(Whereabouts):
     ----------
     events : `list` [`Event`]
         In order of time.
+    elsewhere : `dict` [`str`, `History`]
+        What endpoints say that have a database of their own, by the label of the handoff.
     """
 
     events: list[Event] = field(default_factory=list)
+    elsewhere: dict[str, "History"] = field(default_factory=dict)
 
 
 def histories(places: Sequence[tuple[str, str]], directories: Directories) -> list[History]:

@@ -5,6 +5,8 @@ each file its relpath, filename (as in the tables), size in bytes and checksum. 
 line that begins with the nonce, so that a banner does no harm: the number of the file and a word,
 in the order of the question; after the last one "end" and their count. Anything else, or an exit
 code other than 0, is no answer.
+
+A header with "history" asks what happened to files instead: see `dbbbatch.report.remote`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dbbbatch.areas.endpoint.transfer import endpoint_address
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import bulk, connect
-from dbbbatch.database.models.file import File, FileChecksum, FileRow
+from dbbbatch.database.models.file import File, FileChecksum, FileRow, Name
 from dbbbatch.database.models.statuses import FileStatus
 from dbbbatch.errors import ConfigError, TryLater, UsageError
 from dbbbatch.files import checksum, names
@@ -67,35 +69,68 @@ def ask(section: Handoff, files: Sequence[Question]) -> list[str]:
     TryLater
         There is no answer, or not a complete one.
     """
+    lines = [json.dumps(file) for file in files]
+    answers = converse(
+        section,
+        {"targets": list(section.confirm_targets)},
+        lines,
+        wait=0.05 * len(files),
+        most=200 * (len(files) + 1000),
+    )
+    wanted = [*(str(number) for number in range(len(files))), "end"]
+    given = [answer.split() for answer in answers]
+    words = [answer[1] for answer in given if len(answer) == 2]
+    if [answer[0] for answer in given] != wanted or words[len(files) :] != [str(len(files))]:
+        raise TryLater(
+            f"{endpoint_address(section).name} did not confirm: its answer is not one word for "
+            "each file, then the end"
+        )
+    return words[:-1]
+
+
+def converse(
+    section: Handoff, header: Mapping[str, Any], lines: Sequence[str], *, wait: float, most: int
+) -> list[str]:
+    """Ask the endpoint's `dbb confirm` something; return the lines of its answer.
+
+    Parameters
+    ----------
+    section : `Handoff`
+    header : mapping
+        What the question begins with; it gets a nonce.
+    lines : sequence of `str`
+        The lines that follow.
+    wait : `float`
+        Seconds, beside the `timeout` of the handoff.
+    most : `int`
+        Bytes of an answer.
+
+    Raises
+    ------
+    TryLater
+        There is no answer.
+    """
     place = endpoint_address(section)
     if section.endpoint.confirm is None:
-        raise ConfigError(f"[{section.label}.endpoint] confirm: is not given")
+        raise ConfigError(f"[{section.endpoint_table}] confirm: is not given")
     argv = template.parse_command(section.endpoint.confirm).argv(place.values)
     if place.remote is not None:
         argv = place.argv(shlex.join(os.fsdecode(argument) for argument in argv))
     nonce = secrets.token_hex(16)
-    header = {"nonce": nonce, "targets": list(section.confirm_targets)}
-    lines = [json.dumps(header), *(json.dumps(file) for file in files)]
+    question = [json.dumps({"nonce": nonce, **header}), *lines]
     finished = run.run(
         argv,
-        timeout=section.timeout + 0.05 * len(files),
-        stdin="".join(f"{line}\n" for line in lines).encode(),
-        keep=200 * (len(files) + 1000),
+        timeout=section.timeout + wait,
+        stdin="".join(f"{line}\n" for line in question).encode(),
+        keep=most,
         # On this machine it is a `dbb` that connects to the database, too.
         env=None if place.remote is not None else os.environ,
     )
-    answers = _answers(finished.stdout.decode("utf-8", "replace"), nonce)
-    wanted = [*(str(number) for number in range(len(files))), "end"]
     if finished.exit_code != 0 or finished.timed_out:
         why = f"{place.name} did not confirm: {finished.summary()}"
         silent = place.remote is not None and (finished.exit_code == 255 or finished.timed_out)
         raise TryLater(why, key=place.key_of_silence if silent else "")
-    words = [answer[1] for answer in answers if len(answer) == 2]
-    if [answer[0] for answer in answers] != wanted or words[len(files) :] != [str(len(files))]:
-        raise TryLater(
-            f"{place.name} did not confirm: its answer is not one word for each file, then the end"
-        )
-    return words[:-1]
+    return _answers(finished.stdout.decode("utf-8", "replace"), nonce)
 
 
 def algorithms_of(word: str) -> list[str]:
@@ -184,10 +219,29 @@ def _is_name(value: Any) -> bool:
         return False
 
 
-def _answers(text: str, nonce: str) -> list[list[str]]:
-    """Return the words after the nonce, line by line."""
-    lines = (line.partition(f"{nonce} ")[2].split() for line in text.splitlines())
-    return [words for words in lines if words]
+def _answers(text: str, nonce: str) -> list[str]:
+    """Return what follows the nonce, line by line."""
+    lines = (line.partition(f"{nonce} ")[2].strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def history_asked(line: str) -> tuple[str, list[Name]] | None:
+    """Return nonce and files of a question about the history of files, if a header is of one."""
+    header = _parsed(line)
+    if not isinstance(header, dict) or "history" not in header:
+        return None
+    nonce, places = header.get("nonce"), header["history"]
+    if (
+        not isinstance(nonce, str)
+        or not _NONCE.fullmatch(nonce)
+        or not isinstance(places, list)
+        or not all(
+            isinstance(place, list) and len(place) == 2 and all(map(_is_name, place))
+            for place in places
+        )
+    ):
+        raise UsageError("stdin is not the question of `dbb history`")
+    return nonce, [(relpath, filename) for relpath, filename in places]
 
 
 def _target_ids(site: str, targets: Sequence[str]) -> list[int]:
