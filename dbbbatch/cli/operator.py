@@ -87,7 +87,9 @@ class Operator:
         if not name and of in KINDS:
             return [f"{kind}.{each}" for each in self.settings.chosen(of, None, every=True)]
         try:
-            self.settings.named(f"{of}.{name}" if name and "." not in name else label)
+            if of not in KINDS or ("." in name and name not in self.settings.names(of)):
+                self.settings.named(label)
+            return [f"{kind}.{each}" for each in self.settings.chosen(of, name)]
         except UsageError:
             if not self._has_made_passes(kind, name):
                 raise

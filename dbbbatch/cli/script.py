@@ -95,6 +95,8 @@ class Script:
     ) -> int:
         self._operator.given = config
         chosen = self._operator.settings.chosen(self._kind, name, every)
+        if options["linger"] and name in chosen:
+            chosen = [name]  # of several endpoints the one without a name
         own = {option: options.pop(option) for option in self._own}
         asked = Options(**options)
         if asked.linger and len(chosen) > 1:

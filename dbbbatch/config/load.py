@@ -9,7 +9,7 @@ database that it names, and reports all errors.
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from dbbbatch.config import fields, overlap
 from dbbbatch.config.sections import (
     KINDS,
     NAMED,
+    OF_ENDPOINT,
     Alert,
     ConfiguredPath,
     Database,
@@ -63,6 +64,9 @@ class Plugins(Protocol):
 
     def written(self, label: str, name: str, table: Mapping[str, Any]) -> Mapping[str, str]:
         """Return the directories that a plugin fills, by the keys that name them."""
+
+    def handed_on(self, label: str, name: str, table: Mapping[str, Any]) -> Collection[str]:
+        """Return those of them from which a handoff is to take what the plugin puts there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +135,10 @@ class Settings:
             If there is no such section, or several and none is named.
         """
         known = self.names(kind)
+        # A handoff has a section for each of its endpoints.
+        tables = list(dict.fromkeys(one.partition(".")[0] for one in known))
+        if name is not None and name in tables:
+            return [one for one in known if one.partition(".")[0] == name]
         if name is not None and name in known:
             return [name]
         if name is not None:
@@ -139,9 +147,9 @@ class Settings:
             )
         if not known:
             raise UsageError(f"{self.path}: no section [{kind}.NAME]: this file runs no {kind}")
-        if len(known) > 1 and not every:
+        if len(tables) > 1 and not every:
             raise UsageError(
-                f"which one? {self.path} has {', '.join(known)}; name one, or use --all"
+                f"which one? {self.path} has {', '.join(tables)}; name one, or use --all"
             )
         return known
 
@@ -157,7 +165,12 @@ class Settings:
         if kind not in KINDS or not name:
             labels = [f"{kind}.{name}" for kind in KINDS for name in self.names(kind)]
             raise UsageError(f"{label!r}: expected KIND.NAME; known: {', '.join(labels) or 'none'}")
-        return kind, self.chosen(kind, name)[0]
+        if name in (known := self.names(kind)):
+            return kind, name
+        (first, *more) = self.chosen(kind, name)
+        if more or name not in known:
+            raise UsageError(f"{label} has several endpoints: name one, as in {kind}.{first}")
+        return kind, first
 
     def labelled(self, label: str) -> Section:
         """Return the section that an operator names as KIND.NAME; no plugin is asked.
@@ -208,7 +221,11 @@ class Settings:
                 ConfiguredPath(f"[{target.label}.config] {key}", path, target.label)
                 for key, path in plugins.written(*choice).items()
             ]
-            problems = [problem for problem, _ in overlap.among_files(trees, *self._all())]
+            onward = plugins.handed_on(*choice)
+            handoffs, finders, targets = self._all()
+            handoffs = [one for one in handoffs if one.buffer not in onward]
+            found = overlap.among_files(trees, handoffs, finders, targets)
+            problems = [problem for problem, _ in found]
         if problems:
             raise ConfigError(*_of(self.path, problems))
 
@@ -336,14 +353,17 @@ def _read(given: str | Path | None) -> tuple[Settings | None, list[str]]:
             wrong[name] = found
             others += found
     for kind in NAMED:
-        for name, table in _named_tables(kind, tables.get(kind, {}), others).items():
+        named = _named_tables(kind, tables.get(kind, {}), others)
+        for name, table in _by_endpoint(kind, named):
             problems: list[str] = []
             section = _read_named(kind, name, table, problems)
             if section is not None:
                 read[section.label] = section
             if problems:
                 wrong[f"{kind}.{name}"] = problems
-                others += problems
+                # What endpoints have in common is said once.
+                others += [one for one in problems if one not in others]
+    read |= {one.label: one for one in _joined(read, wrong, others)}
     handoffs = [one for one in read.values() if isinstance(one, Handoff)]
     finders = [one for one in read.values() if isinstance(one, Finder)]
     targets = [one for one in read.values() if isinstance(one, Target)]
@@ -433,17 +453,70 @@ def _own(site: Site | None, database: Database | None) -> Iterator[ConfiguredPat
             yield file
 
 
+def _by_endpoint(kind: str, tables: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield name and table of sections; of a handoff one for each endpoint that has a name."""
+    for name, content in tables.items():
+        endpoint = content.get("endpoint", {}) if kind == "handoff" else {}
+        known = {key.name for key in fields.declared(Endpoint)}
+        named = {
+            key: table
+            for key, table in (endpoint.items() if isinstance(endpoint, Mapping) else ())
+            if isinstance(table, Mapping) and key not in known
+        }
+        if not named:
+            yield name, content
+            continue
+        if own := {key: value for key, value in endpoint.items() if key not in named}:
+            yield name, {**content, "endpoint": own}
+        for key, table in named.items():
+            yield f"{name}.{key}", {**content, "endpoint": table}
+
+
+def _joined(
+    read: Mapping[str, Section | Receive], wrong: dict[str, list[str]], problems: list[str]
+) -> Iterator[Handoff]:
+    """Yield the handoffs of buffers with several endpoints, which know of each other.
+
+    An endpoint whose table is wrong may be required: no original leaves the buffer without it.
+    """
+    groups: dict[str, list[str]] = {}
+    for label in (*read, *wrong):
+        kind, _, name = label.partition(".")
+        if kind == "handoff" and name not in groups.setdefault(name.partition(".")[0], []):
+            groups[name.partition(".")[0]].append(name)
+    for of, names in groups.items():
+        sections = {name: read.get(f"handoff.{name}") for name in names}
+        known = [one for one in sections.values() if isinstance(one, Handoff)]
+        lax = {one.name: one.endpoint.wait_for for one in known if not one.endpoint.required}
+        required = tuple(name for name in names if name not in lax)
+        if not required:
+            problem = f"[handoff.{of}.endpoint] required: at least one endpoint must be required"
+            problems.append(problem)
+            for name in names:
+                wrong.setdefault(f"handoff.{name}", []).append(problem)
+        if len(names) > 1:
+            wait = max(lax.values(), default=0.0)
+            for one in known:
+                yield replace(one, siblings=tuple(names), required=required, longest_wait_for=wait)
+
+
 def _read_named(
     kind: str, name: str, content: Mapping[str, Any], problems: list[str]
 ) -> Section | Receive | None:
-    where = f"[{kind}.{name}]"
-    if not _NAME.fullmatch(name):
-        problems.append(f"{where}: a name may hold only letters, digits, _ and -")
-        return None
+    of, dot, further = name.partition(".") if kind == "handoff" else (name, "", "")
+    where, endpoint_at = f"[{kind}.{of}]", f"[{kind}.{of}.endpoint{dot}{further}]"
+    for part, at in ((of, where), (further or of, endpoint_at)):
+        if not _NAME.fullmatch(part):
+            problems.append(f"{at}: a name may hold only letters, digits, _ and -")
+            return None
     given: dict[str, Any] = {"name": name}
     if kind == "handoff":
         endpoint = content.get("endpoint", {})
-        given["endpoint"] = _read_endpoint(endpoint, f"[{kind}.{name}.endpoint]", problems)
+        if dot:
+            # Of one of several endpoints; all other keys of its table are its own.
+            content = {**content, **{key: endpoint[key] for key in OF_ENDPOINT if key in endpoint}}
+            endpoint = {key: endpoint[key] for key in endpoint if key not in OF_ENDPOINT}
+        given["endpoint"] = _read_endpoint(endpoint, endpoint_at, problems)
     section = fields.read_section(NAMED[kind], content, where, problems, **given)
     if section is None or problems:
         return None

@@ -24,15 +24,17 @@ def overlaps(
     finder's source.
     """
     near = [section for section in handoffs if not section.endpoint.remote]
-    holdings = [section.path("holding") for section in handoffs]
-    quarantines = [section.path("quarantine") for section in (*handoffs, *finders)]
+    # What several endpoints have in common counts once.
+    buffers = {section.table: section for section in handoffs}.values()
+    holdings = [section.path("holding") for section in buffers]
+    quarantines = [section.path("quarantine") for section in (*buffers, *finders)]
     arrivals = [section.far_path("buffer") for section in near]
     arrivals += [section.path("buffer") for section in receivers]
     stagings = [section.far_path("staging") for section in near]
     stagings += (received := [section.path("staging") for section in receivers])
     storages = [section.path("storage") for section in finders]
     logs = [section.path("source") for section in finders if section.search != "scan"]
-    emptied = _emptied(handoffs, finders)
+    emptied = _emptied(buffers, finders)
     for one, other in (
         *combinations(emptied, 2),
         *product((*holdings, *quarantines, *stagings, *storages), emptied),
@@ -42,6 +44,7 @@ def overlaps(
             why = "what is put into the one is taken from the other"
             yield _problem(f"{one} and {other}: neither may lie in the other: {why}", one, other)
     for one, other in (
+        *_same_endpoints(handoffs),
         # Without a database, only the place of a file shows to which section it goes back.
         *combinations(quarantines, 2),
         *product(quarantines, (*holdings, *storages, *logs)),
@@ -86,6 +89,20 @@ def among_files(
             same = (place for place in every if place.path == other.path)
             why = "it would be taken for a file there"
             yield _problem(f"{one}: must not lie in {other}: {why}", one, *same)
+
+
+def _same_endpoints(
+    handoffs: Collection[Handoff],
+) -> Iterator[tuple[ConfiguredPath, ConfiguredPath]]:
+    """Yield the buffers of endpoints to which the same files go, if they are on one host."""
+    for one, other in combinations(handoffs, 2):
+        if one.name in other.siblings and _host(one) == _host(other):
+            yield one.far_path("buffer"), other.far_path("buffer")
+
+
+def _host(section: Handoff) -> tuple[str, str | None]:
+    endpoint = section.endpoint
+    return endpoint.remote, endpoint.placeholders.get("host")
 
 
 def _emptied(handoffs: Collection[Handoff], finders: Collection[Finder]) -> list[ConfiguredPath]:

@@ -21,7 +21,8 @@ _ENDPOINT = (
     "The far end. Commands are split into arguments once, and no shell reads them here. "
     "Placeholders: {file} one source, {batch} the sources of one directory, {files_from} a "
     "list of names below {source_root} for one command over many directories; {dest}, "
-    "{dest_root}; {command}; and any key of this section. {{ and }} are braces."
+    "{dest_root}; {command}; and any key of this section. {{ and }} are braces. Each further table "
+    "[handoff.latiss.endpoint.NAME] is a further endpoint, which gets the same files."
 )
 
 

@@ -334,6 +334,17 @@ class Endpoint:
         fields.command,
         example="/opt/dbb/bin/dbb -c /etc/dbb/dbb.toml confirm",
     )
+    required: bool = option(
+        True,
+        "of one of several endpoints: originals stay in the buffer, and in holding, until it has "
+        "them",
+        fields.boolean,
+    )
+    wait_for: float = _duration(
+        "1h",
+        "how long, after another endpoint has a file, its original stays in the buffer for one "
+        "that is not required",
+    )
     placeholders: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -383,9 +394,14 @@ class NamedSection:
         """Kind and name, as the operators' commands take them."""
         return f"{self.kind}.{self.name}"
 
+    @property
+    def table(self) -> str:
+        """The table of the file that has its keys."""
+        return self.label
+
     def path(self, key: str) -> ConfiguredPath:
         """Return the directory that a key of this section names."""
-        return ConfiguredPath(f"[{self.label}] {key}", getattr(self, key), self.label)
+        return ConfiguredPath(f"[{self.table}] {key}", getattr(self, key), self.label)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong between two keys, each with its section and key."""
@@ -430,10 +446,27 @@ class Source(WorkSection):
 
 @dataclass(frozen=True, kw_only=True)
 class Handoff(Source):
-    """A buffer whose files go to an endpoint site."""
+    """A buffer whose files go to an endpoint site.
+
+    Where the files of a buffer go to several endpoints, each of them has such a section.
+
+    Attributes
+    ----------
+    endpoint : `Endpoint`
+    siblings : `tuple` [ `str` ]
+        The names of the sections of all endpoints of its buffer, itself among them; none where
+        there is one endpoint.
+    required : `tuple` [ `str` ]
+        Those of the endpoints that are required.
+    longest_wait_for : `float`
+        The longest `wait_for` of the others.
+    """
 
     kind: ClassVar[str] = "handoff"
     endpoint: Endpoint
+    siblings: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    longest_wait_for: float = 0
 
     buffer: str = _directory_key("where the archiver puts new files", "/data/buffer")
     holding: str = _directory_key(
@@ -497,13 +530,34 @@ class Handoff(Source):
     )
 
     @property
+    def table(self) -> str:
+        """The table of the file that has its keys, and those of its siblings."""
+        return ".".join(self.label.split(".")[:2])
+
+    @property
+    def endpoint_table(self) -> str:
+        """The table of the file that has the keys of its endpoint."""
+        _, _, name = self.name.partition(".")
+        return f"{self.table}.endpoint.{name}" if name else f"{self.table}.endpoint"
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The names of its siblings without its own."""
+        return tuple(name for name in self.siblings if name != self.name)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one of its siblings that does what is done once for all."""
+        return not self.siblings or self.name == self.required[0]
+
+    @property
     def has_stream(self) -> bool:
         """Whether the built-in stream sends its files, and no command does."""
         return not self.endpoint.transfer
 
     def far_path(self, key: str) -> ConfiguredPath:
         """Return the directory that a key of the endpoint names."""
-        where = f"[{self.label}.endpoint] {key}"
+        where = f"[{self.endpoint_table}] {key}"
         return ConfiguredPath(where, getattr(self.endpoint, key), self.label)
 
     def problems(self) -> Iterator[str]:
@@ -512,7 +566,7 @@ class Handoff(Source):
 
         commands = {key: getattr(self.endpoint, key) for key in ("remote", "transfer", "confirm")}
         for problem in template.command_problems(commands, self.endpoint.placeholders):
-            yield f"[{self.label}.endpoint] {problem}"
+            yield f"[{self.endpoint_table}] {problem}"
         yield from self._problems_of_stream() if self.has_stream else self._problems_of_command()
         staging, buffer = self.far_path("staging"), self.far_path("buffer")
         if staging.overlaps(buffer):
@@ -521,14 +575,14 @@ class Handoff(Source):
     def _problems_of_command(self) -> Iterator[str]:
         if self.resume_from != fields.byte_count(_RESUME_FROM):
             yield (
-                f"[{self.label}] resume_from: continues files of the built-in stream only; leave "
-                f"it out, and give the command of [{self.label}.endpoint] transfer an option of "
+                f"[{self.table}] resume_from: continues files of the built-in stream only; leave "
+                f"it out, and give the command of [{self.endpoint_table}] transfer an option of "
                 "its own"
             )
         if self.bandwidth is not None:
             yield (
-                f"[{self.label}] bandwidth: limits the built-in stream only; leave it out, and "
-                f"give the command of [{self.label}.endpoint] transfer an option of its own"
+                f"[{self.table}] bandwidth: limits the built-in stream only; leave it out, and "
+                f"give the command of [{self.endpoint_table}] transfer an option of its own"
             )
 
     def _problems_of_stream(self) -> Iterator[str]:
@@ -537,8 +591,8 @@ class Handoff(Source):
 
         if self.success_codes != (0,):
             yield (
-                f"[{self.label}] success_codes: the built-in stream has no exit code; leave it "
-                f"out, or set [{self.label}.endpoint] transfer"
+                f"[{self.table}] success_codes: the built-in stream has no exit code; leave it "
+                f"out, or set [{self.endpoint_table}] transfer"
             )
         endpoint = self.endpoint
         used = {"host", "user"}
@@ -548,7 +602,7 @@ class Handoff(Source):
         known = [key.name for key in fields.declared(Endpoint)]
         for name in sorted(endpoint.placeholders.keys() - used - set(known)):
             yield (
-                f"[{self.label}.endpoint] {name}: no command uses it, and without `transfer` the "
+                f"[{self.endpoint_table}] {name}: no command uses it, and without `transfer` the "
                 f"built-in stream sends the files{fields.nearest(name, known)}"
             )
 
@@ -763,6 +817,14 @@ class Receive(NamedSection):
         staging, buffer = self.path("staging"), self.path("buffer")
         if staging.overlaps(buffer):
             yield f"{staging} and {buffer}: neither may lie in the other"
+
+
+#: Keys of a handoff that the table of one of several endpoints may have, too: they are about it.
+OF_ENDPOINT = (
+    *("batch_files", "batch_bytes", "streams", "bandwidth", "resume_from", "timeout", "min_rate"),
+    *("success_codes", "conflict_after", "min_free", "confirm_targets", "stale_after"),
+    *("retry_wait", "retry_wait_max", "expect"),
+)
 
 
 #: What a pass works on.

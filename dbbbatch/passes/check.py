@@ -81,7 +81,9 @@ def check_everything(settings: Settings) -> Iterator[Checked]:
         return
     yield from _check_database(settings)
     for handoff in settings.handoff.values():
-        yield from _check_handoff(handoff, settings.site)
+        if handoff.is_first:
+            yield from _check_buffer(handoff)
+        yield from _check_endpoint(handoff, settings)
     for finder in settings.finder.values():
         yield from _check_finder(finder)
     for target in settings.target.values():
@@ -216,21 +218,28 @@ def _why_unsafe(path: str, forbidden: int) -> str:
     return "" if os.access(path, os.R_OK) else f"{path}: user {user()} may not read it"
 
 
-def _check_handoff(handoff: Handoff, site: Site) -> Iterator[Checked]:
+def _check_buffer(handoff: Handoff) -> Iterator[Checked]:
     for key in ("buffer", "holding", "quarantine"):
-        where, path = f"[{handoff.label}] {key}", getattr(handoff, key)
+        where, path = f"[{handoff.table}] {key}", getattr(handoff, key)
         yield (checked := _usable_directory(where, path))
         if key != "buffer" and not checked.problem:
             yield _same_file_system(where, handoff.buffer, path)
             yield _placing(where, path)
             yield _renaming(where, handoff.buffer, path)
     path = handoff.quarantine
-    yield _free_room(f"[{handoff.label}] quarantine", path, place.RESERVE, "nothing is put there")
-    endpoint = f"[{handoff.label}.endpoint]"
-    for key in ("holding_free", "confirm_targets"):
-        if getattr(handoff, key) and not handoff.endpoint.confirm:
-            problem = f"without {endpoint} confirm nothing is ever purged; set that, too"
-            yield Checked(f"[{handoff.label}] {key}", "the endpoint can be asked", problem)
+    yield _free_room(f"[{handoff.table}] quarantine", path, place.RESERVE, "nothing is put there")
+
+
+def _check_endpoint(handoff: Handoff, settings: Settings) -> Iterator[Checked]:
+    endpoint, site = f"[{handoff.endpoint_table}]", settings.site
+    if not handoff.endpoint.confirm and (not handoff.siblings or handoff.name in handoff.required):
+        problem = f"without {endpoint} confirm nothing is ever purged; set that, too"
+        for key in ("holding_free", "confirm_targets"):
+            if getattr(handoff, key):
+                yield Checked(f"[{handoff.table}] {key}", "the endpoint can be asked", problem)
+        asked = [settings.handoff[one] for one in handoff.others if one in settings.handoff]
+        if any(one.endpoint.confirm for one in asked):
+            yield Checked(f"{endpoint} confirm", "all required endpoints can be asked", problem)
     yield from (commands := list(_commands(endpoint, handoff)))
     if any(checked.problem for checked in commands):
         return
@@ -303,7 +312,7 @@ def _check_exposure(settings: Settings) -> Iterator[Checked]:
             if path not in seen and os.path.isdir(path):
                 seen.add(path)
                 with suppress(OSError):  # it went meanwhile
-                    yield from _exposed(f"[{section.label}] {key}", path, key in ours)
+                    yield from _exposed(str(section.path(key).where), path, key in ours)
 
 
 def _exposed(where: str, path: str, is_ours: bool) -> Iterator[Checked]:
@@ -538,4 +547,4 @@ def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
     what = f"{way} sends a file from the buffer, which can be placed there"
     note = "left out: the built-in stream sends the files" if handoff.has_stream else ""
     yield Checked(f"{endpoint} transfer", what, problem, note=note)
-    yield Checked(f"[{handoff.label}] min_free", "staging has so much free space", free, later=True)
+    yield Checked(f"[{handoff.table}] min_free", "staging has so much free space", free, later=True)

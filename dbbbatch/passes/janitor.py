@@ -10,6 +10,10 @@ record   The removed ones are PURGED; the others are no longer marked.
 recover  What has the hidden name of a marked one gets its name back. Is a HELD file in the holding
          area? If not, and it is marked, a pass that was killed removed it. If it is not marked,
          its disk may not be mounted.
+
+Where the files of a buffer go to several endpoints, all that are required must confirm. The janitor
+of the first of them asks, and marks its own rows; those of the others are PURGED in the transaction
+that records a removal.
 """
 
 from __future__ import annotations
@@ -74,21 +78,36 @@ class JanitorWork(Work):
 
     def work(self, context: PassContext) -> None:
         """Purge the holding area, then remove what is left over."""
-        Housekeeping(context, self._section).run()
+        Housekeeping(context, self._section, self._others(context)).run()
 
     def plan(self, context: PassContext) -> Iterator[str]:
         """Yield which files the endpoint would be asked about."""
-        if not self._section.endpoint.confirm:
+        job = Housekeeping(context, self._section, self._others(context))
+        if not job.may_purge:
             yield "nothing is purged: the endpoint has no `confirm`"
             return
-        job = Housekeeping(context, self._section)
         for file in job.candidates():
             yield f"purge, if the endpoint confirms it: {names.printable(file.held_rel)}"
             job.lacking -= file.size_bytes
 
     def due(self, context: PassContext) -> bool:
         """Return whether a held file is old enough."""
-        return next(Housekeeping(context, self._section).candidates(), None) is not None
+        job = Housekeeping(context, self._section, self._others(context))
+        return job.may_purge and next(job.candidates(), None) is not None
+
+    def _others(self, context: PassContext) -> list[Handoff]:
+        """Return the sections of the other endpoints that must confirm, too.
+
+        Raises
+        ------
+        ConfigError
+            One of them is wrong.
+        """
+        settings = context.settings
+        others = [name for name in self._section.required if name != self._section.name]
+        for name in others:
+            settings.require(f"handoff.{name}")
+        return [settings.handoff[name] for name in others]
 
 
 class Housekeeping:
@@ -100,10 +119,13 @@ class Housekeeping:
         Bytes that must still be freed in the holding area, as far as `candidates` knows.
     """
 
-    def __init__(self, context: PassContext, section: Handoff) -> None:
+    def __init__(
+        self, context: PassContext, section: Handoff, others: Sequence[Handoff] = ()
+    ) -> None:
         self.context = context
         self.lacking = 0
         self._section = section
+        self._others = others
         self._site = context.settings.site.name
         self._now = self._old = datetime.min
         self._present = self._missing = self._unconfirmed = 0
@@ -111,6 +133,13 @@ class Housekeeping:
         self._first_unconfirmed: tuple[HandoffRow, str] | None = None
         self._purged_before: list[int] = []
         self._altered: dict[str, str] = {}
+
+    @property
+    def may_purge(self) -> bool:
+        """Whether it is an endpoint that must confirm, and all of those can be asked."""
+        section = self._section
+        is_required = not section.siblings or section.name in section.required
+        return is_required and all(one.endpoint.confirm for one in (section, *self._others))
 
     def run(self) -> None:
         """Purge the holding area, then remove what is left over."""
@@ -134,10 +163,10 @@ class Housekeeping:
         section = self._section
         self._now = connect.read(connect.now)
         self._old = self._now - timedelta(seconds=section.purge_after)
-        if section.holding_free:
+        if section.holding_free and section.is_first:
             self.lacking = max(0, section.holding_free - place.free_bytes(section.holding))
         for page in self._held_files(None):
-            for file in self.context.sound(page, "handoff_file"):
+            for file in self._of_this_one(self.context.sound(page, "handoff_file")):
                 if file.held_at > self._old and self.lacking <= 0:
                     return
                 if self.context.matches(file.rel) and (self._is_old(file) or self.lacking > 0):
@@ -172,7 +201,7 @@ class Housekeeping:
         """Record which of the marked files were removed, and which stay; others keep the mark."""
 
         def write() -> None:
-            HandoffFile.purged(purged)
+            self._record_purged(purged)
             HandoffFile.kept(kept)
 
         connect.write(write)
@@ -196,13 +225,13 @@ class Housekeeping:
         )
         if self._missing > self._present:
             raise TryLater(message, key=key_of_missing(self._section.holding))
-        connect.write(HandoffFile.purged, self._purged_before)
+        connect.write(self._record_purged, self._purged_before)
         self.context.counts["purged"] += len(self._purged_before)
         if self._missing:
             self.context.warn(message, key="missing from holding")
 
     def _purge(self) -> None:
-        if not self._section.endpoint.confirm:
+        if not self.may_purge:
             return
         context = self.context
         context.bar.step("purging what the endpoint has stored")
@@ -266,8 +295,9 @@ class Housekeeping:
 
     def _confirmed(self, files: Sequence[HandoffRow]) -> list[HandoffRow]:
         """Return the files that the endpoint has stored; record why old ones stay."""
-        words = self._ask(files, [file.checksum or "" for file in files])
-        self._ask_by_others(files, words)
+        words = self._words(self._section, files)
+        if self._others:
+            self._ask_others(files, words)
         stored, unconfirmed = [], []
         for file, word in zip(files, words, strict=True):
             if word == confirm.STORED:
@@ -286,14 +316,61 @@ class Housekeeping:
             connect.write(HandoffFile.unconfirmed, reasons)
         return stored
 
-    def _ask(self, files: Sequence[HandoffRow], sums: Sequence[str]) -> list[str]:
+    def _of_this_one(self, files: Sequence[HandoffRow]) -> Sequence[HandoffRow]:
+        """Return files without those that the janitor of an earlier required endpoint purges."""
+        if self._section.is_first or not files:
+            return files
+        required = self._section.required
+        earlier = required[: required.index(self._section.name)]
+        known = connect.read(HandoffFile.siblings, [file.id for file in files], earlier)
+        return [file for file in files if all(was != "HELD" for _, _, was in known[file.id])]
+
+    def _words(self, section: Handoff, files: Sequence[HandoffRow]) -> list[str]:
+        """Return what an endpoint says about files."""
+        words = self._ask(section, files, [file.checksum or "" for file in files])
+        self._ask_by_others(section, files, words)
+        return words
+
+    def _ask_others(self, files: Sequence[HandoffRow], words: list[str]) -> None:
+        """Ask the other endpoints, too, and replace the word where one does not have a file.
+
+        It is not asked about what it was never sent: it was added later, or a person said so.
+        """
+        names_of = [one.name for one in self._others]
+        known = connect.read(HandoffFile.siblings, [file.id for file in files], names_of)
+        sent = {
+            (number, name)
+            for number, of in known.items()
+            for _, name, was in of
+            if was in ("FOUND", "DELIVERED", "HELD")
+        }
+        for one in self._others:
+            at = [
+                number
+                for number, file in enumerate(files)
+                if words[number] == confirm.STORED and (file.id, one.name) in sent
+            ]
+            answers = self._words(one, [files[number] for number in at]) if at else []
+            for number, word in zip(at, answers, strict=True):
+                words[number] = word if word == confirm.STORED else f"{word} at {one.label}"
+
+    def _record_purged(self, ids: Sequence[int]) -> None:
+        """Record that originals are gone, for each endpoint, in the current transaction."""
+        HandoffFile.purged(ids)
+        if self._section.siblings and ids:
+            known = HandoffFile.siblings(ids, self._section.others)
+            HandoffFile.purged([number for of in known.values() for number, _, _ in of])
+
+    def _ask(self, section: Handoff, files: Sequence[HandoffRow], sums: Sequence[str]) -> list[str]:
         questions = [
             confirm.Question(file.relpath, file.filename, file.size_bytes, digest)
             for file, digest in zip(files, sums, strict=True)
         ]
-        return confirm.ask(self._section, questions)
+        return confirm.ask(section, questions)
 
-    def _ask_by_others(self, files: Sequence[HandoffRow], words: list[str]) -> None:
+    def _ask_by_others(
+        self, section: Handoff, files: Sequence[HandoffRow], words: list[str]
+    ) -> None:
         """Ask again about files of which the endpoint has only checksums by other algorithms.
 
         They are read here, and the word of each is replaced.
@@ -312,9 +389,9 @@ class Housekeeping:
         self.context.log.info(
             "%s read again: [%s] has another `checksum` than the endpoint's finder",
             names.counted(len(sums), "held file is", "held files are"),
-            self._section.label,
+            section.table,
         )
-        answers = self._ask([files[number] for number in sums], list(sums.values()))
+        answers = self._ask(section, [files[number] for number in sums], list(sums.values()))
         for number, word in zip(sums, answers, strict=True):
             words[number] = word
 
@@ -340,7 +417,7 @@ class Housekeeping:
             theirs = word.removeprefix(confirm.BY_OTHERS)
             word = (
                 f"its checksum is {ours} here and {theirs} there, so they cannot be compared: let "
-                f"`checksum` of [{self._section.label}] be that of the endpoint's finder"
+                f"`checksum` of [{self._section.table}] be that of the endpoint's finder"
             )
         self.context.warn(
             f"{self._section.holding}: past purge_after, "
@@ -427,6 +504,8 @@ class Housekeeping:
 
     def _check_latest(self) -> None:
         """Check whether what was held lately is still what was delivered."""
+        if not self._section.is_first:
+            return
         for page in self._held_files((connect.read(connect.now) - _WATCHED, 0)):
             if self.context.stopping:
                 break

@@ -160,7 +160,9 @@ def room_troubles(site: str, rooms: Iterable[Room]) -> list[Trouble]:
     found = []
     for room in rooms:
         if room.free_bytes < room.needed_bytes:
-            label = room.where.partition("]")[0].removeprefix("[").removesuffix(".endpoint")
+            label = re.sub(
+                r"\.endpoint(?=\.|$)", "", room.where.partition("]")[0].removeprefix("[")
+            )
             message = (
                 f"{room.path} ({room.where}): {words.size_for_people(room.free_bytes)} free, less "
                 f"than {words.size_for_people(room.needed_bytes)}"

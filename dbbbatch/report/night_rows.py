@@ -114,7 +114,7 @@ _HANDED_OFF = (
     " AND f.relpath = h.relpath AND f.storage {among} AND f.size_bytes = h.size_bytes"
     " WHERE (h.discovered_at, h.id) > (?, ?) AND (h.discovered_at, h.id) <= (?, ?)"
     " AND NOT EXISTS (SELECT 1 FROM handoff_file AS n WHERE n.filename = h.filename"
-    " AND n.relpath = h.relpath AND n.id > h.id)"
+    " AND n.relpath = h.relpath AND {newer})"
 )
 
 _ONLY_STORED = (
@@ -181,6 +181,10 @@ class _NightReader:
         """Read all files, and return the nights from the newest to the first that has a file."""
         among, storages = bulk.among(connect.read(File.storages))
         words = {"among": among, "concat": "group_concat", "changed_at": "s.changed_at"}
+        words["newer"] = "n.id > h.id"
+        if any(one.siblings for one in self._settings.handoff.values()):
+            # Of several endpoints that counts which does not have a file yet.
+            words["newer"] = "(n.status = 'FOUND', n.id) > (h.status = 'FOUND', h.id)"
         if connect.on_postgresql():
             words |= {"concat": "string_agg", "changed_at": "CAST(s.changed_at AS TEXT)"}
         handed_off, only_stored = (one.format(**words) for one in (_HANDED_OFF, _ONLY_STORED))

@@ -58,6 +58,16 @@ class LinkSettings:
         '"hard" links (one file system), "symbolic" links, or "copy"',
         fields.choice("hard", "symbolic", "copy"),
     )
+    onward: bool = option(
+        False,
+        "root is the buffer of a handoff, which takes the files on to a further site",
+        fields.boolean,
+    )
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for links that no handoff would take."""
+        if self.onward and self.how == "symbolic":
+            raise ValueError('how: a handoff takes no links: set "hard" or "copy" with onward')
 
 
 class Link(Plugin):
@@ -93,8 +103,11 @@ class Link(Plugin):
             self._require_root()
             yield from outcomes
 
-    def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
-        """Yield whether the tree has each file at its path."""
+    def known(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]] | None:
+        """Return whether the tree has each file at its path, unless what it has is taken away."""
+        return None if self.settings.onward else self._held(files)
+
+    def _held(self, files: Sequence[StoredFile]) -> Iterator[tuple[int, bool]]:
         self._tree.forget()
         for file in files:
             held = False

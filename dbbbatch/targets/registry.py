@@ -105,6 +105,19 @@ def plugin_problems(label: str, name: str, table: Mapping[str, Any]) -> list[str
     return problems
 
 
+def handed_on(label: str, name: str, table: Mapping[str, Any]) -> set[str]:
+    """Return the directories from which a handoff is to take what a plugin puts there.
+
+    Raises
+    ------
+    Misconfigured
+        As `find` and `read_settings`.
+    """
+    plugin = find(name)
+    is_onward = plugin.fills and getattr(read_settings(plugin, table, label), "onward", False)
+    return set(written(label, name, table).values()) if is_onward else set()
+
+
 def written(label: str, name: str, table: Mapping[str, Any]) -> dict[str, str]:
     """Return the directories that a plugin fills, by the keys that name them.
 

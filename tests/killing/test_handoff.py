@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from dbbbatch.config import toml
 from tests.killing import picture
 from tests.killing.supervisor import supervise
 from tests.killing.sweep import Swept
 from tests.support.database import Databases
+from tests.support.endpoints import base
 from tests.support.handing import receiving
 from tests.support.scripts import TOP
 from tests.support.site import Site
@@ -76,6 +78,29 @@ def look(site: Site) -> Mapping[str, Any]:
 
 def test_a_handoff_by_cp(sweep: Callable[..., Swept], databases: Databases, backend: str) -> None:
     sweep(sites(databases, backend), command, look, every=16)
+
+
+@pytest.mark.parametrize("way", ["cp -p -- {batch} {dest}", ""])
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_handoff_to_two_endpoints(
+    sweep: Callable[..., Swept], databases: Databases, backend: str, way: str
+) -> None:
+    # One pass after the other: each may find what that of the other left.
+    @contextmanager
+    def make(directory: Path) -> Iterator[Site]:
+        with sites(databases, backend, endpoint={"transfer": way})(directory) as site:
+            table = {"buffer": base(site), "staging": base(site, "staging"), "transfer": way}
+            for name in ("buffer", "staging"):
+                base(site, name).mkdir(parents=True)
+            with site.config.open("a") as file:
+                file.write(toml.toml_document({"handoff.latiss.endpoint.base": table}))
+            yield site
+
+    swept = sweep(make, command, look, every=32)
+    assert {
+        "base/buffer/2026-11-01/image 1.fits",
+        "summit/holding/2026-11-01/image 1.fits.~1~",
+    } <= (swept.seen.keys())
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

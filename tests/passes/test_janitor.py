@@ -54,7 +54,9 @@ def store(site: Site) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.rename(site.far_buffer / rel, path)
         assert path.read_bytes() == content
-    for relpath, filename, size, digest in rows(site, "relpath, filename, size_bytes, checksum"):
+    for relpath, filename, size, digest in rows(
+        site, "DISTINCT relpath, filename, size_bytes, checksum"
+    ):
         change(
             site,
             "INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status, finder)"

@@ -77,6 +77,11 @@ _UNFINISHED_SQL = "status = '{status}' AND status IN ('FOUND', 'DELIVERED', 'QUA
 #: What makes a version of a file of a buffer.
 _VERSION_COLUMNS = ("site", "handoff", "relpath", "filename", "size_bytes", "mtime_ns")
 
+#: That a row `o` is of the same version, in a handoff that is still to be said.
+_SAME_VERSION = " AND ".join(
+    f"o.{column} = handoff_file.{column}" for column in _VERSION_COLUMNS if column != "handoff"
+)
+
 _ROW_COLUMNS = ", ".join(HandoffRow._fields)
 
 #: Before the first file in the order of sending: priority, rank, id.
@@ -251,6 +256,109 @@ class HandoffFile(Table):
         )
 
     @classmethod
+    def complete(
+        cls,
+        of: tuple[str, str],
+        after: tuple[int, int, int] = FIRST,
+        *,
+        siblings: tuple[Sequence[str], Sequence[str]],
+        wait: float,
+        limit: int,
+        ids: Collection[int] | None = None,
+    ) -> list[HandoffRow]:
+        """Return the next DELIVERED files of a buffer with several endpoints that may leave it.
+
+        All others have the same version, or a person or the disk says that they never will; or all
+        that are required, and the wait for the rest is over.
+
+        Parameters
+        ----------
+        of : `tuple` [ `str`, `str` ]
+            Site and handoff.
+        after, limit
+            As for `in_buffer`.
+        siblings : `tuple`
+            The handoffs of all endpoints, and those of the required ones.
+        wait : `float`
+            Seconds, from the delivery, until only required ones count.
+        ids : collection of `int`, optional
+            Only these.
+        """
+        condition = _UNFINISHED_SQL.format(status="DELIVERED")
+        condition += " AND (priority, rank, id) > (?, ?, ?) AND ("
+        found: list[Any] = [*of, *after]
+        for number, names_of in enumerate(siblings if siblings[0] != siblings[1] else siblings[:1]):
+            if number:
+                condition += " OR delivered_at <= ? AND "
+                found.append(bulk.time_value(now() - timedelta(seconds=wait)))
+            count, value = _number_of_siblings(names_of, (IGNORED, VANISHED))
+            condition += f"{count} = ?"
+            found += [value, len(names_of)]
+        condition += ")"
+        if ids is not None:
+            where, value = bulk.among([*ids])
+            condition += f" AND id {where}"
+            found.append(value)
+        return cls._waiting(condition, tuple(found), limit)
+
+    @classmethod
+    def unseen(
+        cls,
+        of: tuple[str, str],
+        after: tuple[int, int, int] = FIRST,
+        *,
+        siblings: Sequence[str],
+        limit: int,
+    ) -> list[HandoffRow]:
+        """Return the next DELIVERED files that another endpoint of the buffer has not seen.
+
+        The parameters are as for `complete`.
+        """
+        count, value = _number_of_siblings(siblings, (FOUND, QUARANTINED, IGNORED, VANISHED))
+        condition = _UNFINISHED_SQL.format(status="DELIVERED")
+        condition += f" AND (priority, rank, id) > (?, ?, ?) AND {count} < ?"
+        return cls._waiting(condition, (*of, *after, value, len(siblings)), limit)
+
+    @classmethod
+    def siblings(
+        cls, ids: Sequence[int], handoffs: Sequence[str]
+    ) -> dict[int, list[tuple[int, str, str]]]:
+        """Return what other handoffs have of the same versions: id, handoff and status.
+
+        Parameters
+        ----------
+        ids : sequence of `int`
+            The files, by which they are returned.
+        handoffs : sequence of `str`
+            The other handoffs of the same buffer.
+        """
+        which, numbers = bulk.among(ids)
+        where, value = bulk.among(handoffs)
+        rows = execute(
+            "SELECT handoff_file.id, o.id, o.handoff, o.status FROM handoff_file"
+            f" JOIN handoff_file AS o ON {_SAME_VERSION} AND o.handoff {where}"
+            f" WHERE handoff_file.id {which}",
+            (value, numbers),
+        )
+        found: dict[int, list[tuple[int, str, str]]] = {number: [] for number in ids}
+        for number, *sibling in rows.fetchall():
+            found[number].append((sibling[0], sibling[1], sibling[2]))
+        return found
+
+    @classmethod
+    def sums_of_siblings(cls, ids: Sequence[int], handoffs: Sequence[str]) -> dict[int, str]:
+        """Return the checksums that other handoffs have of the same files, as `siblings`."""
+        which, numbers = bulk.among(ids)
+        where, value = bulk.among(handoffs)
+        rows = execute(
+            "SELECT handoff_file.id, o.checksum FROM handoff_file JOIN handoff_file AS o ON"
+            f" {_SAME_VERSION} AND o.inode = handoff_file.inode AND o.handoff {where}"
+            f" WHERE handoff_file.id {which} AND o.checksum IS NOT NULL",
+            (value, numbers),
+        )
+        return dict(rows.fetchall())
+
+    @classmethod
     def held_files(
         cls, site: str, handoff: str, after: tuple[datetime, int] | None, limit: int
     ) -> list[HandoffRow]:
@@ -368,7 +476,11 @@ class HandoffFile(Table):
 
     @classmethod
     def delivered_versions(
-        cls, site: str, handoffs: Sequence[str], relpath: str
+        cls,
+        site: str,
+        handoffs: Sequence[str],
+        relpath: str,
+        statuses: Sequence[str] = (DELIVERED, HELD),
     ) -> set[tuple[int, int, int]]:
         """Return size, time and inode of files of a directory that are DELIVERED or HELD.
 
@@ -378,11 +490,12 @@ class HandoffFile(Table):
         handoffs : `~collections.abc.Sequence` [ `str` ]
             Handoffs that may share a holding area.
         relpath : `str`
+        statuses : `~collections.abc.Sequence` [ `str` ]
         """
         where, value = bulk.among(handoffs)
         rows = execute(
             "SELECT size_bytes, mtime_ns, inode FROM handoff_file WHERE site = ?"
-            f" AND handoff {where} AND relpath = ? AND status IN ('DELIVERED', 'HELD')",
+            f" AND handoff {where} AND relpath = ? AND status IN ({_listed(statuses)})",
             (site, value, relpath),
         )
         return {(row[0], row[1], row[2]) for row in rows.fetchall()}
@@ -675,6 +788,16 @@ def _quarantined_version(quarantine: Quarantine) -> tuple[Any, ...]:
 
 def _cleaned(files: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
     return [(number, bulk.clean(error)) for number, error in files]
+
+
+def _number_of_siblings(handoffs: Sequence[str], statuses: Sequence[str]) -> tuple[str, Any]:
+    """Return SQL, and its value: of how many handoffs a version is DELIVERED, or in a status."""
+    where, value = bulk.among(handoffs)
+    return (
+        f"(SELECT count(*) FROM handoff_file AS o WHERE {_SAME_VERSION} AND o.handoff {where}"
+        f" AND (o.status IN ({_listed(statuses)})"
+        " OR o.status = 'DELIVERED' AND o.inode = handoff_file.inode))"
+    ), value
 
 
 def _listed(statuses: Sequence[str]) -> str:

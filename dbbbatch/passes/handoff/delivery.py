@@ -38,6 +38,7 @@ from dbbbatch.files.tree import outside
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.failures import Failures
 from dbbbatch.passes.handoff.holding import Originals
+from dbbbatch.passes.handoff.siblings import Siblings
 from dbbbatch.process import family
 
 #: The outcomes that `transfer_attempt` records under another name.
@@ -81,6 +82,7 @@ class Delivery:
         self.context = context
         self.failures = Failures(context, section)
         self.originals = Originals(context, section)
+        self.siblings = Siblings(context, section)
         self._section = section
         self._site = context.settings.site.name
         self._buffer = context.roots.tree(section.buffer)
@@ -148,6 +150,8 @@ class Delivery:
         charged += [] if suspects else [SendStatus.FAILED]
         failed = [(item.row, why) for item, why in result.having(*charged)]
         old_conflicts = self._old_conflicts(result)
+        if self._section.siblings:  # another endpoint may take them: they stay in the buffer
+            failed, old_conflicts = failed + old_conflicts, []
         read = [item.row for item in delivered] if self._section.has_stream else []
         given_up = self.failures.given_up(failed) + old_conflicts
         outcomes = [

@@ -26,7 +26,12 @@ class Failures:
         self._quarantine = QuarantineArea(context.settings.site.name, section, context.roots)
 
     def given_up(self, failed: Sequence[tuple[HandoffRow, str]]) -> list[tuple[HandoffRow, str]]:
-        """Return the files that have failed too often, with the reason for the quarantine."""
+        """Return the files that have failed too often, with the reason for the quarantine.
+
+        Where a file goes to several endpoints it stays for the others, and is tried on.
+        """
+        if self._section.siblings:
+            return []
         return [
             (row, f"gave up after attempt {row.attempts + 1}: {why}")
             for row, why in failed

@@ -5,6 +5,9 @@ act      Move the original to the holding area under a free name, durably.
 record   The row is HELD, with that name and the inode.
 recover  Is the file in the buffer? Or in the holding area, by its inode? What was moved there
          instead of it goes back; a file that is in neither has vanished.
+
+Where the files of a buffer go to several endpoints, an original has a row for each of them. It is
+moved once all that must have it are DELIVERED, and all these rows are HELD in one transaction.
 """
 
 from __future__ import annotations
@@ -21,9 +24,13 @@ from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
 from dbbbatch.files.identity import Version
 from dbbbatch.passes.context import PassContext
+from dbbbatch.passes.handoff.siblings import Siblings
 
 #: Seconds by which the clocks of the database and of the disk may differ.
 _CLOCK_TOLERANCE = 300.0
+
+#: Why an endpoint does not get a file.
+_TOO_LATE = "moved to holding before this endpoint had it, which is not required"
 
 #: Originals that recovery moves to holding in one transaction.
 _HELD_TOGETHER = 2000
@@ -38,6 +45,7 @@ class Originals:
         self._site = context.settings.site.name
         self._buffer = context.roots.tree(section.buffer)
         self._holding = context.roots.tree(section.holding)
+        self._siblings = Siblings(context, section)
 
     def intend(self, items: Sequence[Prepared]) -> set[int]:
         """Write that files are delivered, in the current transaction; return ids of those that are.
@@ -70,6 +78,8 @@ class Originals:
         def write() -> None:
             HandoffFile.held(held)
             HandoffFile.vanished([(number, holding.gone[number]) for number in gone])
+            if self._section.siblings:
+                self._record_siblings(held, {number: holding.gone[number] for number in gone})
             HandoffFile.stuck([(row.id, why) for row, _, why in stuck])
 
         if held or gone or stuck:
@@ -83,6 +93,10 @@ class Originals:
 
     def recover(self) -> None:
         """Move the originals whose delivery an earlier pass recorded."""
+        if self._section.siblings:
+            self._siblings.show()
+            self._hold_complete()
+            return
         site, name = self._site, self._section.name
         for rows in connect.pages(
             lambda after: HandoffFile.in_buffer(site, name, "DELIVERED", after, _HELD_TOGETHER),
@@ -93,8 +107,47 @@ class Originals:
 
     def hold(self, rows: Sequence[HandoffRow]) -> None:
         """Move originals that are recorded as DELIVERED, and record it."""
-        if rows:
+        if self._section.siblings:
+            self._hold_complete([row.id for row in rows])
+        elif rows:
             self.record(self.act(rows))
+
+    def _hold_complete(self, ids: Sequence[int] | None = None) -> None:
+        """Move the originals that all endpoints have, unless the pass of another one does so now.
+
+        What that one does not see any more, the next pass of any of them does.
+        """
+        with self._siblings.alone("hold") as alone:
+            for rows in self._siblings.complete(ids) if alone else ():
+                if known := self._without_returned(self.context.sound(rows, "handoff_file")):
+                    self.record(self.act(known))
+
+    def _without_returned(self, rows: Sequence[HandoffRow]) -> Sequence[HandoffRow]:
+        """Return rows without those of files that an endpoint did not see, and that are there.
+
+        Its next scan finds them again.
+        """
+        ids = [row.id for row in rows]
+        others = connect.read(HandoffFile.siblings, ids, self._section.siblings)
+        return [
+            row
+            for row in rows
+            if not any(status == "VANISHED" for _, _, status in others[row.id])
+            or buffers.why_gone(buffers.entry_of(self._buffer, row), row)
+        ]
+
+    def _record_siblings(self, held: Sequence[tuple[int, str, int]], gone: dict[int, str]) -> None:
+        """Record the same for the other endpoints, in the current transaction."""
+        names_of = self._section.siblings
+        others = HandoffFile.siblings([*(number for number, _, _ in held), *gone], names_of)
+        HandoffFile.held(
+            [(each, name, inode) for number, name, inode in held for each, _, _ in others[number]]
+        )
+        HandoffFile.vanished(
+            [(each, why) for number, why in gone.items() for each, _, _ in others[number]]
+        )
+        late = [each for number, _, _ in held for each, _, was in others[number] if was == "FOUND"]
+        HandoffFile.vanished([(each, _TOO_LATE) for each in late])
 
     def _put_back(self, holding: buffers.Holding) -> None:
         """Put back what was moved instead of a delivered original, and is not delivered.
@@ -102,7 +155,6 @@ class Originals:
         A writer may replace a file in the moment in which it is moved; the pass that moved it was
         killed before it noticed that.
         """
-        handoffs = self.context.settings.names("handoff")
         lost = [row.id for row, _, _ in holding.strays]
         times = connect.read(HandoffFile.delivered_times, lost)
         delivered: dict[str, set[tuple[int, int, int]]] = {}
@@ -113,9 +165,8 @@ class Originals:
             if when and since + _CLOCK_TOLERANCE < when.replace(tzinfo=UTC).timestamp():
                 continue
             if row.relpath not in delivered:
-                delivered[row.relpath] = connect.read(
-                    HandoffFile.delivered_versions, self._site, handoffs, row.relpath
-                )
+                delivered[row.relpath] = connect.read(self._versions, row.relpath)
+                delivered[row.relpath] |= {Version.of_row(held) for held, _ in holding.held}
             if Version.of_file(status) in delivered[row.relpath]:
                 continue
             try:
@@ -123,6 +174,18 @@ class Originals:
                 buffers.put_back(there, buffers.entry_of(self._buffer, row))
             except OSError as error:
                 holding.stuck.append((row, error))
+
+    def _versions(self, relpath: str) -> set[tuple[int, int, int]]:
+        """Return the versions of files of a directory that belong into the holding area.
+
+        What one of several endpoints has does not: another one may need it.
+        """
+        siblings = self._section.siblings
+        handoffs = [one for one in self.context.settings.names("handoff") if one not in siblings]
+        found = HandoffFile.delivered_versions(self._site, handoffs, relpath)
+        if siblings:
+            found |= HandoffFile.delivered_versions(self._site, siblings, relpath, ["HELD"])
+        return found
 
     def _remove_copies(self, row: HandoffRow, name: str) -> str:
         """Leave one copy in holding of a version that was sent again; return its name there."""
@@ -133,6 +196,8 @@ class Originals:
         others = connect.read(
             HandoffFile.others_like, row.id, row.relpath, filenames, row.size_bytes
         )
+        if self._section.siblings:  # the rows of the same file for other endpoints
+            others.discard((None, row.size_bytes, row.mtime_ns))
         try:
             stays = buffers.entry_of(self._holding, row).beside(name)
             return buffers.remove_copies(stays, row, copies, others)

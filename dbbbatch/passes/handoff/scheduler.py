@@ -292,8 +292,9 @@ class Scheduler:
         read = not self._section.has_stream
         if read:
             self.context.bar.doing("reading", len(rows), sum(row.size_bytes for row in rows))
-        found = list(buffer.prepare_files(self._section, self._buffer, rows, read=read))
-        self._delivery.failures.record_prepared(rows, found)
+        with self._delivery.siblings.sums(rows, read=read) as known:
+            found = list(buffer.prepare_files(self._section, self._buffer, known, read=read))
+            self._delivery.failures.record_prepared(rows, found)
         self._suspects.difference_update(
             row.id for row, item in zip(rows, found, strict=True) if isinstance(item, FileFate)
         )

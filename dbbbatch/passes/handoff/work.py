@@ -17,6 +17,7 @@ from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import Delivery
 from dbbbatch.passes.handoff.scanning import scanned
 from dbbbatch.passes.handoff.scheduler import Scheduler
+from dbbbatch.passes.handoff.siblings import Siblings
 from dbbbatch.passes.handoff.streams import KeptSession
 from dbbbatch.passes.runner import Work
 
@@ -51,6 +52,8 @@ class HandoffWork(Work):
         """Record what is in the buffer, and send it."""
         kept = self._kept if context.options.linger else None
         Scheduler(context, self._section, self._delivery, kept).run()
+        if self._section.siblings:  # that of another endpoint may have been moving others
+            self._delivery.originals.recover()
         buffer.remove_sent_directories(context.settings.site.name, self._section)
 
     def plan(self, context: PassContext) -> Iterator[str]:
@@ -63,7 +66,7 @@ class HandoffWork(Work):
             files = f"{names.counted(batch.files, 'file')} of {batch.started} UTC"
             yield f"recover: {what} batch {batch.id}, {files}"
         for status, what in (("DELIVERED", "holding"), ("QUARANTINED", "quarantine")):
-            for row in connect.read(HandoffFile.in_buffer, site, section.name, status):
+            for row in self._unfinished(context, status):
                 if why := names.fault(row):
                     yield f"refuse: row {row.id} of handoff_file: {why}"
                 elif buffer.entry_of(tree, row).status():
@@ -110,6 +113,15 @@ class HandoffWork(Work):
     def watched(self) -> list[str]:
         """Return the buffer."""
         return [self._section.buffer]
+
+    def _unfinished(self, context: PassContext, status: str) -> Iterator[HandoffRow]:
+        """Yield the files that recovery would move out of the buffer."""
+        if self._section.siblings and status == "DELIVERED":
+            for rows in Siblings(context, self._section).complete():
+                yield from rows
+            return
+        site = context.settings.site.name
+        yield from connect.read(HandoffFile.in_buffer, site, self._section.name, status)
 
     def _due(self, context: PassContext, together: int) -> Iterator[HandoffRow]:
         """Yield the files that are due, in their order, read so many at a time."""
