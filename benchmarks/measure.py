@@ -173,6 +173,11 @@ def processor_seconds() -> float:
     return used + ticks / os.sysconf("SC_CLK_TCK")
 
 
+def processes() -> list[int]:
+    """Return the processes below this one that are measured."""
+    return [pid for pid in _below() if pid not in left_out]
+
+
 class _Process(NamedTuple):
     """A process; `ticks` are its own and those of the children that it waited for."""
 
