@@ -168,7 +168,7 @@ def handoffs(bench: handoff.Bench, timed: Timed, *, delayed: bool) -> Iterator[C
     """Small and large files, on loopback or over the delayed line."""
     where = "a line that delays each direction by 75 ms" if delayed else "loopback"
     amounts = (
-        ((100, 64 << 10, 10), (16, 4 << 20, 2))
+        ((60, 64 << 10, 6), (12, 4 << 20, 2))
         if delayed
         else ((2000, 64 << 10, 20), (60, 4 << 20, 5))
     )
