@@ -6,7 +6,13 @@ from datetime import timedelta
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.claim import DueQueue, IngestClaim, StateChange
@@ -39,6 +45,12 @@ class Handoffs(RuleBasedStateMachine):
 
     def _of(self, numbers: list[int]) -> list[int]:
         return [self.ids.get(n, -1 - n) for n in numbers]
+
+    @initialize(known=NUMBERS, sent=NUMBERS, kept=NUMBERS)
+    def begin_on_the_way(self, known, sent, kept) -> None:
+        self.found(known, other_inode=False)
+        self.delivered(sent, right=True)
+        self.held(kept)
 
     @rule(numbers=NUMBERS, other_inode=st.booleans())
     def found(self, numbers, other_inode) -> None:
@@ -140,6 +152,7 @@ class Handoffs(RuleBasedStateMachine):
 
 
 DEAD, ALIVE = 900_000, 900_001
+RESULTS = ["SUCCESS", "FAILURE", "UNKNOWN", "INVALID", "UNTRIED"]
 
 
 class Ingests(RuleBasedStateMachine):
@@ -168,6 +181,13 @@ class Ingests(RuleBasedStateMachine):
             )
             self.files.append(connect.execute("SELECT max(id) FROM file").fetchone()[0])
 
+    @initialize(results=st.lists(st.sampled_from(RESULTS), max_size=3))
+    def begin_with_results(self, results) -> None:
+        for at, becomes in enumerate(results):
+            self.arrive(at)
+            self.take(ALIVE, wanted=True, most=3)
+            self.record(ALIVE, at, becomes)
+
     @rule(at=st.integers(0, 2))
     def arrive(self, at) -> None:
         file = self.files[at]
@@ -191,7 +211,7 @@ class Ingests(RuleBasedStateMachine):
             row[0]
             for row in connect.execute(
                 "SELECT file_id FROM ingest_event WHERE run_id = ? AND number > ? ORDER BY id",
-                [run, self.number - 7],
+                [run, self.number - 6],
             ).fetchall()
         ]
         assert len(took) == len(claimed) + ignored
@@ -211,7 +231,7 @@ class Ingests(RuleBasedStateMachine):
     @rule(
         run=st.sampled_from([DEAD, ALIVE]),
         at=st.integers(0, 2),
-        becomes=st.sampled_from(["SUCCESS", "FAILURE", "UNKNOWN", "INVALID", "UNTRIED"]),
+        becomes=st.sampled_from(RESULTS),
     )
     def record(self, run, at, becomes) -> None:
         file = self.files[at]
@@ -318,4 +338,4 @@ def _emptied(tables: tuple[str, ...]) -> None:
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("machine", [Handoffs, Ingests])
 def test_any_order_of_changes(machine: type[RuleBasedStateMachine]) -> None:
-    run_state_machine_as_test(machine, settings=fuzzed(6, steps=25))
+    run_state_machine_as_test(machine, settings=fuzzed(20, steps=15))
