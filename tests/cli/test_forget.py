@@ -332,6 +332,7 @@ def test_path_that_was_refused_is_forgotten(stored, name):
     (stored.storage / "link").symlink_to(stored.root)
     stored.put("20261124/rsync.log", f"<f+++++++++ {name}\n".encode(), stored.far_buffer)
     keys = {"search": "rsync-logs", "standard": "none", "date": "20261124", "delay": 0}
+    keys["max_attempts"] = 1
     stored.write(finder=keys, targets={"a": {}})
     assert stored.run("dbb-finder").code == 1
     ran = stored.run("dbb", "forget", "finder.latiss", name, "--remove", "--yes")
