@@ -191,10 +191,10 @@ def test_a_long_pass_renews_its_lease(settings, ask):
 @pytest.mark.promise
 def test_a_pass_that_hangs_loses_its_lease(settings, ask):
     def work():
-        select.select([], [], [], 1.5)  # which nothing interrupts
+        select.select([], [], [], 3)  # which nothing interrupts
         fence.require()
 
-    assert runner.run_pass(Work(work), brief(settings, 0.4), Section(), runner.Options()) == 75
+    assert runner.run_pass(Work(work), brief(settings, 1), Section(), runner.Options()) == 75
 
 
 def test_a_pass_that_lingers_keeps_its_lease_and_notices_when_it_is_gone(settings):
@@ -207,8 +207,8 @@ def test_a_pass_that_lingers_keeps_its_lease_and_notices_when_it_is_gone(setting
         return False
 
     options = runner.Options(linger=600)
-    assert runner.run_pass(Work(due=due), brief(settings, 0.1), Section(), options) == 0
-    assert len(looks) == 2
+    assert runner.run_pass(Work(due=due), brief(settings, 2), Section(), options) == 0
+    assert len(looks) >= 2  # and it ended, long before it had lingered
 
 
 def test_a_host_alone_notices_one_statement(run, monkeypatch):
