@@ -31,12 +31,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--files", type=int, help="how many (default: 1200 a minute)")
     parser.add_argument("--faults", type=float, default=50, help="a minute")
     parser.add_argument("--only", action="append", default=[], choices=list(faults.WEIGHTS))
+    parser.add_argument("--without", action="append", default=[], choices=list(faults.WEIGHTS))
     parser.add_argument("--minute", type=float, default=6, help="seconds of a minute of cron")
     parser.add_argument("--patience", type=float, default=180, help="seconds for what is left")
     parser.add_argument("--results", type=Path, help="directory for journals and output")
     parser.add_argument("--keep", action="store_true", help="keep disks and databases, too")
     given = parser.parse_args()
     given.seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
+    given.only = [one for one in given.only or faults.WEIGHTS if one not in given.without]
     given.files = int(given.minutes * 1200) if given.files is None else given.files
     return given
 
