@@ -47,3 +47,25 @@ def test_a_skipped_promise_fails(test: str, strict: str, passes: bool, tmp_path:
         check=False,
     )
     assert (done.returncode in (0, 5)) == passes, done.stdout
+
+
+def test_a_report_with_half_a_character_does_not_end_the_run(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "from tests.conftest import pytest_report_to_serializable\n"
+    )
+    (tmp_path / "test_one.py").write_text(
+        "import logging\n"
+        "def test_it():\n"
+        "    logging.getLogger().warning(chr(0xdcff))\n"
+        "    assert False, chr(0xdcff)\n"
+        "def test_other(): ...\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n1", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(TOP)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 failed, 1 passed" in done.stdout

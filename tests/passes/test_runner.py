@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -88,9 +87,7 @@ def test_a_pass_recovers_before_it_works(run):
 
 @pytest.mark.promise
 @pytest.mark.parametrize("error", [TryLater("\ud800\udcff a\0b"), ConfigError("\udcff\0")])
-def test_the_row_of_a_pass_takes_any_message(run, runs, monkeypatch, error):
-    # A worker of pytest cannot send such a message with its report.
-    monkeypatch.setattr(logging.getLogger("dbbbatch"), "propagate", False)
+def test_the_row_of_a_pass_takes_any_message(run, runs, error):
     assert run(Work(raises(error))) == error.exit_code
     assert runs()[0][1] == error.exit_code
 
