@@ -276,7 +276,11 @@ def _read_said(path: Path) -> Mapping[str, Notice] | None:
             if said is None
             else {
                 key: Notice(str(message), int(level), state.read_time(since[0]) if since else 0)
-                for key, (message, level, *since) in said.items()
+                for key, (message, level, *since) in (
+                    # Version 0.1.0 wrote the message alone.
+                    (key, (value, 0) if isinstance(value, str) else value)
+                    for key, value in said.items()
+                )
             }
         )
     except (ValueError, TypeError, ArithmeticError):
