@@ -18,7 +18,8 @@ from dbbbatch.files.tree import Tree
 _MOST_SKEW = 86400.0
 
 #: Seconds for which an answer is used: each question changes the directory for a moment, which
-#: wakes those who watch it. It is asked again sooner if the answer makes no sense, or there was none.
+#: wakes those who watch it. It is asked again sooner if the answer makes no sense, or if there was
+#: none.
 _GOOD = 60.0
 _SOON = 1.0
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def test_a_clock_that_did_not_answer_is_asked_again_soon(
         there = Clock(str(tmp_path))
     ahead = time.time_ns() + int(3600e9)
     for name in ("monotonic_ns", "time_ns"):
-        monkeypatch.setattr(time, name, lambda later=getattr(time, name)() + int(1e9): later)
+        later = getattr(time, name)() + int(1e9)
+        monkeypatch.setattr(time, name, partial(int, later))
     monkeypatch.setattr(clock, "_stamp", lambda _: ahead)
     assert there.now_ns() == ahead
 
