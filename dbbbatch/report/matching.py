@@ -29,6 +29,10 @@ _READ_AT_ONCE = 5000
 _STEPS_AT_ONCE = 1000
 _TIME_LIMIT = 5.0
 
+#: Directories that are looked into one by one for the begin of a name; if more may have the files,
+#: the names of all are looked up together.
+_LOOKED_INTO = 100
+
 #: Similar names that are shown, and names of each source that are compared.
 _NEAR = 5
 _COMPARED = 500
@@ -158,6 +162,7 @@ class _Search:
     def _by_name(self, text: str, given: str) -> None:
         """Add the files of a name, also of a version in holding or of a path in quarantine."""
         relpath, filename = names.split(text)
+        before = len(self._found)
         for name in dict.fromkeys((filename, place.without_version(filename))):
             for table in _WITH_FILES:
                 rows = _asked(
@@ -171,7 +176,7 @@ class _Search:
                     path = names.join(relpath, name)
                     rows = [row for row in rows if path.endswith(f"/{names.join(*row)}")]
                 self._add(sorted(map(tuple, rows)))
-            if self._found:
+            if len(self._found) > before:
                 return
         if given.startswith("/"):
             self._add(
@@ -185,6 +190,7 @@ class _Search:
     def _by_begin(self, text: str) -> None:
         """Add the files whose name, or whose path, begins like a text, or of such a directory."""
         relpath, begin = names.split(text)
+        before = len(self._found)
         if not relpath:
             for table in _WITH_FILES:
                 self._add(
@@ -194,30 +200,47 @@ class _Search:
                         [begin, begin + _LAST],
                     )
                 )
+            if len(self._found) > before:
+                return
         self._by_directory(lambda path: f"/{text}/" in f"/{path}/")
         if relpath:
             self._by_directory(lambda path: path == relpath, begin)
 
     def _by_glob(self, glob: str) -> None:
-        head = re.split(r"[*?[]", glob)[0]
-        if "/" in glob:
+        above, slash, last = glob.rpartition("/")
+        begin = re.split(r"[*?[]", last)[0]
 
-            def may_match(path: str) -> bool:
-                directory = names.readable(path) + "/"
-                return directory.startswith(head) or head.startswith(directory)
+        def matches(path: str) -> bool:
+            return _fits(path if slash else names.split(path)[1], glob)
 
-            self._by_directory(may_match, matches=lambda path: _fits(path, glob))
-        elif head:
-            for text in _spellings(head):
-                for table in _WITH_FILES:
-                    rows = _asked(
-                        f"SELECT relpath, filename FROM {table} WHERE filename >= ?"
-                        f" AND filename < ? ORDER BY filename LIMIT {_NEWEST}",
-                        [text, text + _LAST],
-                    )
-                    self._add(row for row in rows if _fits(row[1], glob))
-        else:
-            self._by_part(lambda path: _fits(names.split(path)[1], glob))
+        def is_above(path: str) -> bool:
+            return _fits(path, above)
+
+        if not slash and not begin:
+            self._by_part(matches)
+            return
+        for text in _spellings(begin):
+            if not slash or (begin and self._are_many(is_above)):
+                self._by_names(text, matches)
+            else:
+                self._by_directory(is_above, text, matches)
+        if slash:  # an asterisk also stands for a slash: the begin may be that of a directory
+            self._by_directory(lambda path: _fits(path, f"{above}/{begin}*"), matches=matches)
+
+    def _by_names(self, begin: str, matches: Callable[[str], bool]) -> None:
+        """Add the files whose names begin like a text and whose paths match, last names first."""
+        for table in _WITH_FILES:
+            rows = _asked(
+                f"SELECT relpath, filename FROM {table} WHERE filename >= ?"
+                f" AND filename < ? ORDER BY filename DESC LIMIT {_NEWEST}",
+                [begin, begin + _LAST],
+            )
+            if len(rows) == _NEWEST:
+                self._left_out, self._read = True, max(self._read, _NEWEST)
+            self._add(row for row in rows if matches(names.join(*row)))
+
+    def _are_many(self, wanted: Callable[[str], bool]) -> bool:
+        return sum(wanted(path) for _, _, path in self._directories()) > _LOOKED_INTO
 
     def _by_directory(
         self,

@@ -46,6 +46,8 @@ A = "latiss/2026-11-28/AT_O_20261128_1.fits"
         ("AT_*_1.fits", [A, A.replace("28", "27")]),
         ("*/2026-11-28/*_1.fits", [A]),
         ("latiss/2026-11-2[8]/*1.fits", [A]),
+        ("latiss/*/AT_O_20261128_1*", [A]),
+        ("latiss/2026-11-28*", [A, A.replace("_1", "_2")]),
         ("O_20261128_1", [A]),
         ("bias", ["20261128/bias_1.fits"]),
         ("2026-11-28", [A, A.replace("_1", "_2"), "20261128/bias_1.fits"]),
@@ -63,6 +65,16 @@ def test_a_file_is_found_by(pattern: str, wanted: list[str]) -> None:
 @pytest.mark.usefixtures("nights")
 def test_a_file_that_several_patterns_mean_is_given_once() -> None:
     assert found(A, "AT_O_20261128_1", "2026-11-28", "*_1.fits").count(A) == 1
+
+
+@pytest.mark.usefixtures("nights")
+def test_a_glob_that_fits_many_directories_is_looked_up_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_LOOKED_INTO", 1)
+    monkeypatch.setattr(module, "_NEWEST", 2)
+    assert found("*/AT_O_20261128_*") == [A, A.replace("_1", "_2")]
+    assert found("*/2026-11-28*") == [A, A.replace("_1", "_2")]
 
 
 @pytest.mark.usefixtures("nights")
