@@ -8,4 +8,5 @@ main = Script(
     "handoff",
     HandoffWork,
     "Copy everything in a buffer to its endpoint, and move the originals to the holding area.",
+    at_once=True,
 )

@@ -61,4 +61,7 @@ def command(
     code = run_recording(operator, section, work, dry_run, verbose=verbose)
     if not dry_run and code in (0, 1):
         output.line(f"No longer known: {unknown}.")
+        if isinstance(section, Handoff) and section.siblings:
+            others = "; ".join(f"dbb rebuild handoff.{name}" for name in section.others)
+            output.line(f"The janitor asks only the endpoints that are recorded. Now: {others}")
     return 1 if code == 0 and work.counts["not settled"] else code

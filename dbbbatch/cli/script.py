@@ -58,6 +58,8 @@ class Script:
         What it does, for ``--help``.
     own : sequence of `click.Option`
         Options that only this script has.
+    at_once : `bool`
+        Passes over the endpoints of one buffer are made at the same time.
     """
 
     def __init__(
@@ -67,12 +69,15 @@ class Script:
         work: Callable[..., runner.Work],
         help: str,
         own: Sequence[click.Option] = (),
+        *,
+        at_once: bool = False,
     ) -> None:
         self._operator = Operator(program=program)
         self._kind = kind
         self._work = work
         self._pass = str(getattr(work, "kind", kind))
         self._own = [str(option.name) for option in own]
+        self._at_once = at_once
         self.command = click.Command(
             program,
             callback=self._run,
@@ -95,11 +100,15 @@ class Script:
     ) -> int:
         self._operator.given = config
         chosen = self._operator.settings.chosen(self._kind, name, every)
-        if options["linger"] and name in chosen:
-            chosen = [name]  # of several endpoints the one without a name
         own = {option: options.pop(option) for option in self._own}
         asked = Options(**options)
-        if asked.linger and len(chosen) > 1:
+        at_once = self._at_once and not dry_run and not asked.progress
+        if asked.linger and name in chosen and not at_once:
+            chosen = [name]  # of several endpoints the one without a name
+        groups: dict[str, list[str]] = {}
+        for one in chosen:
+            groups.setdefault(one.partition(".")[0] if at_once else one, []).append(one)
+        if asked.linger and len(groups) > 1:
             raise UsageError("--linger works for one section: give each a crontab line of its own")
         if not dry_run or asked.log_file:
             self._operator.must_own_state()
@@ -111,11 +120,17 @@ class Script:
         codes = []
         # A signal ends all of them.
         with Signals() as signals:
-            for one in chosen:
+            for one, *others in groups.values():
                 if signals.seen:
                     codes.append(Interrupted.exit_code)
                     break
-                codes.append(self._make_any_pass(one, dry_run, asked, own))
+                if others:
+                    mine, ended = signals.at_once([one, *others])
+                    if mine:
+                        return self._make_any_pass(mine, dry_run, asked, own)
+                    codes += ended
+                else:
+                    codes.append(self._make_any_pass(one, dry_run, asked, own))
         return max(codes)
 
     def _make_any_pass(self, *arguments: Any) -> int:

@@ -41,6 +41,7 @@ from dbbbatch.files.identity import Version
 from dbbbatch.files.tree import Entry, Tree, outside
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import attempt_prefix, lists_directory
+from dbbbatch.passes.handoff.holding import TOO_LATE
 from dbbbatch.passes.runner import Work
 
 #: Where the documented rsync command leaves what it has of a file when it is cut off.
@@ -136,10 +137,8 @@ class Housekeeping:
 
     @property
     def may_purge(self) -> bool:
-        """Whether it is an endpoint that must confirm, and all of those can be asked."""
-        section = self._section
-        is_required = not section.siblings or section.name in section.required
-        return is_required and all(one.endpoint.confirm for one in (section, *self._others))
+        """Whether the endpoint and all others that must confirm can be asked."""
+        return all(one.endpoint.confirm for one in (self._section, *self._others))
 
     def run(self) -> None:
         """Purge the holding area, then remove what is left over."""
@@ -317,13 +316,25 @@ class Housekeeping:
         return stored
 
     def _of_this_one(self, files: Sequence[HandoffRow]) -> Sequence[HandoffRow]:
-        """Return files without those that the janitor of an earlier required endpoint purges."""
-        if self._section.is_first or not files:
+        """Return files without those of another endpoint's janitor, or of the buffer.
+
+        Of the endpoints that have a file, the first required one purges it. What one of them is to
+        get is in the buffer again.
+        """
+        section = self._section
+        if not section.siblings or not files:
             return files
-        required = self._section.required
-        earlier = required[: required.index(self._section.name)]
-        known = connect.read(HandoffFile.siblings, [file.id for file in files], earlier)
-        return [file for file in files if all(was != "HELD" for _, _, was in known[file.id])]
+        required = section.required
+        before = required[: required.index(section.name)] if section.name in required else required
+        known = connect.read(HandoffFile.siblings, [file.id for file in files], section.others)
+        return [
+            file
+            for file in files
+            if not any(
+                status in ("FOUND", "DELIVERED") or (status == "HELD" and name in before)
+                for _, name, status, _ in known[file.id]
+            )
+        ]
 
     def _words(self, section: Handoff, files: Sequence[HandoffRow]) -> list[str]:
         """Return what an endpoint says about files."""
@@ -334,15 +345,16 @@ class Housekeeping:
     def _ask_others(self, files: Sequence[HandoffRow], words: list[str]) -> None:
         """Ask the other endpoints, too, and replace the word where one does not have a file.
 
-        It is not asked about what it was never sent: it was added later, or a person said so.
+        It is not asked about what it was never sent: it was added later, was not waited for, or a
+        person said so.
         """
         names_of = [one.name for one in self._others]
         known = connect.read(HandoffFile.siblings, [file.id for file in files], names_of)
         sent = {
             (number, name)
             for number, of in known.items()
-            for _, name, was in of
-            if was in ("FOUND", "DELIVERED", "HELD")
+            for _, name, status, error in of
+            if status == "HELD" or (status == "VANISHED" and error != TOO_LATE)
         }
         for one in self._others:
             at = [
@@ -359,7 +371,7 @@ class Housekeeping:
         HandoffFile.purged(ids)
         if self._section.siblings and ids:
             known = HandoffFile.siblings(ids, self._section.others)
-            HandoffFile.purged([number for of in known.values() for number, _, _ in of])
+            HandoffFile.purged([number for of in known.values() for number, *_ in of])
 
     def _ask(self, section: Handoff, files: Sequence[HandoffRow], sums: Sequence[str]) -> list[str]:
         questions = [

@@ -55,7 +55,9 @@ def store(site: Site) -> None:
         os.rename(site.far_buffer / rel, path)
         assert path.read_bytes() == content
     for relpath, filename, size, digest in rows(
-        site, "DISTINCT relpath, filename, size_bytes, checksum"
+        site,
+        "DISTINCT relpath, filename, size_bytes, checksum",
+        "handoff_file WHERE checksum IS NOT NULL",
     ):
         change(
             site,

@@ -10,7 +10,7 @@ import pytest
 
 from tests.passes.test_janitor import store
 from tests.support.endpoints import BASE, FIRST, away, janitor, make_pass, states, with_base
-from tests.support.handing import rows
+from tests.support.handing import change, rows
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
 
@@ -125,3 +125,56 @@ def test_what_is_ignored_for_the_first_is_purged_for_the_other(site: Site, said:
     assert [janitor(site), janitor(site, BASE)] == [0, 0]
     assert not tree(site.holding)
     assert states(site) == {FIRST: ["IGNORED"], BASE: ["PURGED"]}
+
+
+@one_database
+def test_one_that_is_to_have_a_file_is_asked_whatever_its_row_says(site: Site, said: Path) -> None:
+    deliver(configure(site), "a")
+    # As after a backup was restored that was made before the second delivery.
+    change(site, f"UPDATE handoff_file SET status = 'VANISHED' WHERE handoff = '{BASE}'")
+    assert janitor(site) == 0
+    assert set(tree(site.holding)) == {"a"}
+    said.write_text("a")
+    assert janitor(site) == 0
+    assert not tree(site.holding)
+
+
+@one_database
+def test_what_went_without_it_is_purged_although_it_is_required_by_now(
+    site: Site, said: Path
+) -> None:
+    configure(site, required=False, wait_for=0)
+    away(site).touch()
+    site.put("a")
+    assert [make_pass(site, BASE), make_pass(site)] == [75, 0]
+    away(site).unlink()
+    assert states(site) == {FIRST: ["HELD"], BASE: ["VANISHED"]}
+    store(site)
+    configure(site)
+    assert [janitor(site), janitor(site, BASE)] == [0, 0]
+    assert not tree(site.holding)
+    assert not said.with_name("said.asked").exists()
+
+
+@one_database
+def test_what_only_one_has_that_is_no_longer_required_is_purged(site: Site, said: Path) -> None:
+    deliver(configure(site), "a")
+    change(site, f"UPDATE handoff_file SET status = 'IGNORED' WHERE handoff = '{BASE}'")
+    text = site.config.read_text()
+    site.config.write_text(
+        text.replace("[handoff.latiss.endpoint]\n", "[handoff.latiss.endpoint]\nrequired = false\n")
+    )
+    assert [janitor(site, BASE), janitor(site)] == [0, 0]
+    assert not tree(site.holding)
+
+
+@one_database
+def test_what_is_on_its_way_again_to_one_is_not_looked_for(
+    site: Site, said: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deliver(configure(site), "a")
+    said.write_text("a")
+    assert site.run("dbb", "resend", "handoff.latiss", "a").code == 0
+    assert [janitor(site, BASE), janitor(site)] == [0, 0]
+    assert "mounted" not in capsys.readouterr().err
+    assert set(tree(site.buffer)) == {"a"}

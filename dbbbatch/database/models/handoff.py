@@ -268,8 +268,8 @@ class HandoffFile(Table):
     ) -> list[HandoffRow]:
         """Return the next DELIVERED files of a buffer with several endpoints that may leave it.
 
-        All others have the same version, or a person or the disk says that they never will; or all
-        that are required, and the wait for the rest is over.
+        All others have, or had, the same version, or a person or the disk says that they never
+        will; or all that are required, and the wait for the rest is over.
 
         Parameters
         ----------
@@ -289,9 +289,11 @@ class HandoffFile(Table):
         found: list[Any] = [*of, *after]
         for number, names_of in enumerate(siblings if siblings[0] != siblings[1] else siblings[:1]):
             if number:
-                condition += " OR delivered_at <= ? AND "
-                found.append(bulk.time_value(now() - timedelta(seconds=wait)))
-            count, value = _number_of_siblings(names_of, (IGNORED, VANISHED))
+                # What is later than that was delivered while a clock was ahead.
+                condition += " OR (delivered_at <= ? OR delivered_at > ?) AND "
+                when, waited = now(), timedelta(seconds=wait)
+                found += map(bulk.time_value, (when - waited, when + waited))
+            count, value = _number_of_siblings(names_of, (HELD, PURGED, IGNORED, VANISHED))
             condition += f"{count} = ?"
             found += [value, len(names_of)]
         condition += ")"
@@ -314,7 +316,8 @@ class HandoffFile(Table):
 
         The parameters are as for `complete`.
         """
-        count, value = _number_of_siblings(siblings, (FOUND, QUARANTINED, IGNORED, VANISHED))
+        others = [status for status in HandoffStatus if status != DELIVERED]
+        count, value = _number_of_siblings(siblings, others)
         condition = _UNFINISHED_SQL.format(status="DELIVERED")
         condition += f" AND (priority, rank, id) > (?, ?, ?) AND {count} < ?"
         return cls._waiting(condition, (*of, *after, value, len(siblings)), limit)
@@ -322,8 +325,8 @@ class HandoffFile(Table):
     @classmethod
     def siblings(
         cls, ids: Sequence[int], handoffs: Sequence[str]
-    ) -> dict[int, list[tuple[int, str, str]]]:
-        """Return what other handoffs have of the same versions: id, handoff and status.
+    ) -> dict[int, list[tuple[int, str, str, str]]]:
+        """Return what other handoffs have of the same versions: id, handoff, status and error.
 
         Parameters
         ----------
@@ -335,14 +338,14 @@ class HandoffFile(Table):
         which, numbers = bulk.among(ids)
         where, value = bulk.among(handoffs)
         rows = execute(
-            "SELECT handoff_file.id, o.id, o.handoff, o.status FROM handoff_file"
+            "SELECT handoff_file.id, o.id, o.handoff, o.status, o.error FROM handoff_file"
             f" JOIN handoff_file AS o ON {_SAME_VERSION} AND o.handoff {where}"
             f" WHERE handoff_file.id {which}",
             (value, numbers),
         )
-        found: dict[int, list[tuple[int, str, str]]] = {number: [] for number in ids}
-        for number, *sibling in rows.fetchall():
-            found[number].append((sibling[0], sibling[1], sibling[2]))
+        found: dict[int, list[tuple[int, str, str, str]]] = {number: [] for number in ids}
+        for number, sibling, handoff, status, error in rows.fetchall():
+            found[number].append((sibling, handoff, status, error or ""))
         return found
 
     @classmethod

@@ -30,7 +30,7 @@ from dbbbatch.passes.handoff.siblings import Siblings
 _CLOCK_TOLERANCE = 300.0
 
 #: Why an endpoint does not get a file.
-_TOO_LATE = "moved to holding before this endpoint had it, which is not required"
+TOO_LATE = "moved to holding before this endpoint had it, which is not required"
 
 #: Originals that recovery moves to holding in one transaction.
 _HELD_TOGETHER = 2000
@@ -91,11 +91,17 @@ class Originals:
             self.context.counts["failed"] += 1
             self.context.warn(why, key="hold", of=names.join(row.relpath, row.filename))
 
-    def recover(self) -> None:
-        """Move the originals whose delivery an earlier pass recorded."""
+    def recover(self, wait: float = 0) -> None:
+        """Move the originals whose delivery an earlier pass recorded.
+
+        Parameters
+        ----------
+        wait : `float`, optional
+            Seconds for which it waits while the pass of another endpoint does so.
+        """
         if self._section.siblings:
             self._siblings.show()
-            self._hold_complete()
+            self._hold_complete(wait=wait)
             return
         site, name = self._site, self._section.name
         for rows in connect.pages(
@@ -112,42 +118,52 @@ class Originals:
         elif rows:
             self.record(self.act(rows))
 
-    def _hold_complete(self, ids: Sequence[int] | None = None) -> None:
+    def _hold_complete(self, ids: Sequence[int] | None = None, wait: float = 0) -> None:
         """Move the originals that all endpoints have, unless the pass of another one does so now.
 
         What that one does not see any more, the next pass of any of them does.
         """
-        with self._siblings.alone("hold") as alone:
+        with self._siblings.alone("hold", wait) as alone:
             for rows in self._siblings.complete(ids) if alone else ():
                 if known := self._without_returned(self.context.sound(rows, "handoff_file")):
                     self.record(self.act(known))
 
     def _without_returned(self, rows: Sequence[HandoffRow]) -> Sequence[HandoffRow]:
-        """Return rows without those of files that an endpoint did not see, and that are there.
+        """Return rows without those that a required endpoint is to send after all.
 
-        Its next scan finds them again.
+        One that has just seen such a file, or whose next scan will: it did not see it for a moment,
+        or had it before, and the file is there.
         """
         ids = [row.id for row in rows]
         others = connect.read(HandoffFile.siblings, ids, self._section.siblings)
-        return [
-            row
-            for row in rows
-            if not any(status == "VANISHED" for _, _, status in others[row.id])
-            or buffers.why_gone(buffers.entry_of(self._buffer, row), row)
-        ]
+        return [row for row in rows if not self._is_returned(row, others[row.id])]
+
+    def _is_returned(self, row: HandoffRow, others: Sequence[tuple[int, str, str, str]]) -> bool:
+        required = self._section.required
+        if any(status == "FOUND" and name in required for _, name, status, _ in others):
+            return True
+        if all(status not in ("VANISHED", "HELD", "PURGED") for _, _, status, _ in others):
+            return False
+        return not buffers.why_gone(buffers.entry_of(self._buffer, row), row)
 
     def _record_siblings(self, held: Sequence[tuple[int, str, int]], gone: dict[int, str]) -> None:
         """Record the same for the other endpoints, in the current transaction."""
         names_of = self._section.siblings
         others = HandoffFile.siblings([*(number for number, _, _ in held), *gone], names_of)
         HandoffFile.held(
-            [(each, name, inode) for number, name, inode in held for each, _, _ in others[number]]
+            [(each, name, inode) for number, name, inode in held for each, *_ in others[number]]
         )
         HandoffFile.vanished(
-            [(each, why) for number, why in gone.items() for each, _, _ in others[number]]
+            [(each, why) for number, why in gone.items() for each, *_ in others[number]]
         )
-        late = [each for number, _, _ in held for each, _, was in others[number] if was == "FOUND"]
-        HandoffFile.vanished([(each, _TOO_LATE) for each in late])
+        HandoffFile.vanished(
+            [
+                (each, TOO_LATE)
+                for number, _, _ in held
+                for each, name, status, _ in others[number]
+                if status == "FOUND" and name not in self._section.required
+            ]
+        )
 
     def _put_back(self, holding: buffers.Holding) -> None:
         """Put back what was moved instead of a delivered original, and is not delivered.

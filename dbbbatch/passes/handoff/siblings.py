@@ -24,6 +24,9 @@ from dbbbatch.passes.lease import Leases
 #: Seconds for which a pass waits while that of another endpoint hashes files, which may be its own.
 _HASHING = 10.0
 
+#: Seconds for which a pass that ends waits while that of another endpoint moves originals.
+MOVING = 10.0
+
 #: Originals that are moved to holding in one transaction.
 _MOVED_TOGETHER = 2000
 

@@ -17,7 +17,7 @@ from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import Delivery
 from dbbbatch.passes.handoff.scanning import scanned
 from dbbbatch.passes.handoff.scheduler import Scheduler
-from dbbbatch.passes.handoff.siblings import Siblings
+from dbbbatch.passes.handoff.siblings import MOVING, Siblings
 from dbbbatch.passes.handoff.streams import KeptSession
 from dbbbatch.passes.runner import Work
 
@@ -53,7 +53,7 @@ class HandoffWork(Work):
         kept = self._kept if context.options.linger else None
         Scheduler(context, self._section, self._delivery, kept).run()
         if self._section.siblings:  # that of another endpoint may have been moving others
-            self._delivery.originals.recover()
+            self._delivery.originals.recover(wait=MOVING)
         buffer.remove_sent_directories(context.settings.site.name, self._section)
 
     def plan(self, context: PassContext) -> Iterator[str]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from dbbbatch.database import connect
+from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.files import checksum
 from dbbbatch.files.lock import Lock
 from dbbbatch.report.night_rows import nights
 from tests.support.endpoints import BASE, FIRST, away, base, make_pass, states, with_base
+from tests.support.engine import wait_for
 from tests.support.handing import change, rows, wait_over
+from tests.support.scripts import TOP
 from tests.support.site import Site, tree
 
 pytestmark = pytest.mark.promise
@@ -66,6 +72,31 @@ def test_one_alone_may_linger(site: Site) -> None:
     for name in ("latiss", "latiss.base"):
         assert site.run("dbb-handoff", name, "--linger", "1s") == (0, "", "")
     assert tree(site.holding) == FILES
+
+
+@one_database
+def test_one_that_hangs_holds_up_no_other(site: Site) -> None:
+    hangs = site.root / "hangs"
+    remote = f"sh -c 'echo $$ > {hangs}; exec sleep 1000' sh {{command}}"
+    with_base(site, endpoint={"host": "hangs", "remote": remote})
+    site.put_all(FILES)
+    running = subprocess.Popen(
+        [sys.executable, TOP / "bin" / "dbb-handoff", "latiss", "--linger", "1h"],
+        env={**os.environ, "DBB_CONFIG": str(site.config)},
+        stderr=subprocess.PIPE,
+    )
+    try:
+        wait_for(lambda: tree(base(site)) == FILES and hangs.exists() and hangs.read_text())
+        assert states(site)[FIRST] == ["FOUND"] * 2
+    finally:
+        running.terminate()
+        os.kill(int(hangs.read_text()), signal.SIGKILL)
+        _, said = running.communicate()
+    # The pass over each has ended, as a signal ends it.
+    assert running.returncode == 75
+    assert b"Traceback" not in said
+    for name in (FIRST, BASE):
+        Lock(site.state / "locks", f"handoff.{name}").acquire()
 
 
 @one_database
@@ -199,6 +230,37 @@ class TestVersions:
         both(site)
         assert tree(base(site)) == tree(site.holding) == {"a": b"one"}
 
+    @one_database
+    def test_one_that_has_just_seen_it_again_gets_it(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site.put("a", b"one")
+        make_pass(site)
+        change(site, f"UPDATE handoff_file SET status = 'VANISHED' WHERE handoff = '{BASE}'")
+        complete = HandoffFile.complete
+
+        def then_seen(*arguments: Any, **more: Any) -> Any:
+            found = complete(*arguments, **more)
+            connect.execute(f"UPDATE handoff_file SET status = 'FOUND' WHERE handoff = '{BASE}'")
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(HandoffFile, "complete", then_seen)
+            make_pass(site)
+        assert tree(site.buffer) == {"a": b"one"}
+        both(site)
+        assert tree(base(site)) == tree(site.holding) == {"a": b"one"}
+
+    @one_database
+    def test_what_it_had_before_is_not_recorded_as_gone(self, site: Site) -> None:
+        site.put("a", b"one")
+        both(site)
+        # A pass over the first was killed before it recorded that it moved the file.
+        change(site, f"UPDATE handoff_file SET status = 'DELIVERED' WHERE handoff = '{FIRST}'")
+        make_pass(site)
+        assert states(site) == {FIRST: ["HELD"], BASE: ["HELD"]}
+        assert "VANISHED" not in rows(site, "becomes", "file_event")
+
     def test_what_a_killed_pass_moved_in_its_place_goes_to_the_other(self, site: Site) -> None:
         with Lock(site.state / "locks", "hold.handoff.latiss"):
             site.put("a", b"one")
@@ -263,6 +325,17 @@ class TestNotRequired:
         away(site).unlink()
         assert make_pass(site, BASE) == 0
         assert not tree(base(site))
+
+    @one_database
+    def test_a_clock_that_was_ahead_makes_the_wait_no_longer(self, site: Site) -> None:
+        away(site).touch()
+        site.put_all(FILES)
+        assert [make_pass(site), make_pass(site, BASE)] == [0, 75]
+        change(
+            site, f"UPDATE handoff_file SET delivered_at = '2099-01-01' WHERE handoff = '{FIRST}'"
+        )
+        assert make_pass(site) == 0
+        assert tree(site.holding) == FILES
 
     @one_database
     def test_the_required_one_is_waited_for(self, site: Site) -> None:
