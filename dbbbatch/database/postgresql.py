@@ -16,6 +16,7 @@ import peewee
 import psycopg
 from psycopg import capabilities
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 from dbbbatch.config import fields
 from dbbbatch.database import waiting
@@ -68,6 +69,14 @@ def parameters(url: str, password: str | None, patience: float) -> dict[str, Any
     return {**usual, **given, **ours}
 
 
+class _Adapter(peewee.Psycopg3Adapter):
+    """Peewee's adapter of psycopg, which Peewee itself did not import."""
+
+    txn_idle = TransactionStatus.IDLE
+    txn_inerror = TransactionStatus.INERROR
+    txn_unknown = TransactionStatus.UNKNOWN
+
+
 class Postgresql(peewee.PostgresqlDatabase):
     """A database whose transactions set their own limits.
 
@@ -81,13 +90,15 @@ class Postgresql(peewee.PostgresqlDatabase):
         Begin each transaction as one that cannot write, and run no statement outside of one.
     """
 
+    psycopg2_adapter = psycopg3_adapter = _Adapter
+
     #: Peewee's, per thread.
     _state: Any
 
     def __init__(self, name: str, params: dict[str, Any], readonly: bool) -> None:
         self._params = params
         self.readonly = readonly
-        super().__init__(name, prefer_psycopg3=True)
+        super().__init__(name)
 
     @property
     def role(self) -> str:

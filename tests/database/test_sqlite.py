@@ -113,6 +113,18 @@ def test_a_tool_that_locks_the_files_to_copy_them_is_told(site, database_url, sh
     assert site.run(*command).code == 0
 
 
+def test_no_pass_imports_the_driver_of_postgresql(site):
+    code = f"""
+import sys
+from dbbbatch.cli import auditor, finder, handoff, ingester, janitor, status
+from dbbbatch.config.load import load
+from dbbbatch.database import connect
+connect.connect(load({str(site.write().config)!r}).database)
+sys.exit('psycopg' in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @contextmanager
 def locking(path: Path) -> Iterator[None]:
     """Let another process hold a lock for reading on a whole file."""
