@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 
 from dbbbatch.database import bulk
 from dbbbatch.errors import ConfigError
-from tests.support.handing import change
+from tests.support.database import BACKENDS, Databases
+from tests.support.handing import change, rows
 from tests.support.site import Site
 
 COMMANDS = [
@@ -41,14 +44,32 @@ COLUMNS = [
 ]
 
 
-@pytest.fixture
-def used(site: Site) -> Site:
-    """Return a site after a pass of each kind."""
-    site.write()
-    site.put("2026-11-28/good")
-    for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):
-        assert site.run(script).code == 0
-    return site
+@pytest.fixture(scope="module", params=BACKENDS)
+def used(
+    request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """Yield a site after a pass of each kind, with a new file; each test leaves it as it was."""
+    directory = tmp_path_factory.mktemp("used")
+    with databases.fresh(request.param, directory) as url:
+        site = Site(directory / "site", url).write()
+        site.put("2026-11-28/good")
+        for script in ("dbb-handoff", "dbb-finder", "dbb-ingester"):
+            assert site.run(script).code == 0
+        site.put("2026-11-28/good", b"once more")
+        yield site
+
+
+@contextmanager
+def written(site: Site, column: str, value: str) -> Iterator[None]:
+    """Have a value in a column of all rows, for a while."""
+    table, _, name = column.partition(".")
+    key = "file_id" if table == "ingest_state" else "id"
+    before = rows(site, f"{name}, {key}", table)
+    assert before
+    change(site, f"UPDATE {table} SET {name} = ?", value)
+    yield
+    for row in before:
+        change(site, f"UPDATE {table} SET {name} = ? WHERE {key} = ?", *row)
 
 
 def tell(site: Site, cwd: Path) -> None:
@@ -66,20 +87,18 @@ def tell(site: Site, cwd: Path) -> None:
     [*product(COLUMNS, ["infinity"]), *product(COLUMNS[:3], NO_TIMES + TIMES)],
 )
 def test_a_time_that_makes_no_sense_is_told(
-    used: Site, backend: str, column: str, when: str, tmp_path: Path
+    used: Site, column: str, when: str, tmp_path: Path
 ) -> None:
-    if backend != "sqlite" and when in NO_TIMES:
+    if not used.database_url.startswith("sqlite") and when in NO_TIMES:
         pytest.skip("PostgreSQL does not take it")
-    table, _, name = column.partition(".")
-    used.put("2026-11-28/good", b"once more")
-    change(used, f"UPDATE {table} SET {name} = ?", when)
-    tell(used, tmp_path)
+    with written(used, column, when):
+        tell(used, tmp_path)
 
 
 @pytest.mark.parametrize("counts", COUNTS)
 def test_counts_that_make_no_sense_are_none(used: Site, counts: str, tmp_path: Path) -> None:
-    change(used, "UPDATE run SET counts = ?", counts)
-    tell(used, tmp_path)
+    with written(used, "run.counts", counts):
+        tell(used, tmp_path)
 
 
 @pytest.mark.parametrize("value", [*NO_TIMES, b"\xff", 5])
