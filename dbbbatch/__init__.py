@@ -1,3 +1,3 @@
 """Data Backbone buffer managers: short-lived scripts that cron starts."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

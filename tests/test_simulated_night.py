@@ -439,6 +439,22 @@ def test_a_fault_excuses_only_what_it_causes(ended: Ended) -> None:
     assert len(ended.wrong()) == 1
 
 
+def test_a_count_is_told_again_when_it_has_doubled(ended: Ended) -> None:
+    for files in ("1 file waits", "2 files wait", "4 files wait"):
+        ended.run("dbb-handoff", "latiss", said=f"handoff.latiss: {files} for a person; …\n")
+    assert ended.wrong() == []
+    ended.run("dbb-handoff", "latiss", said="handoff.latiss: 7 files wait for a person; …\n")
+    assert len(ended.wrong()) == 1
+
+
+def test_a_trouble_that_ended_while_a_pass_was_at_work_is_why_it_failed(ended: Ended) -> None:
+    line = "target.null: the disk is full\n"
+    ended.run("dbb-ingester", "null", said=line, code=75)
+    ended.run("dbb-ingester", "null", said=line.replace(": ", ": is over: "))
+    ended.run("dbb-ingester", "null", said="", code=75, began=0)
+    assert ended.wrong() == []
+
+
 def test_a_signal_before_the_script_has_begun_excuses_what_python_says(ended: Ended) -> None:
     said = (
         "Traceback (most recent call last):\n"

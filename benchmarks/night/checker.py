@@ -34,6 +34,9 @@ _LASTING = re.compile(
     r"|not confirmed|^and more of this|held files?"
 )
 
+#: A trouble that is told again only when it has doubled since.
+_COUNTED = re.compile(r"\b(\d+) (?:files? waits? for a person|held files? (?:is|are) not)")
+
 #: What Python itself says of a signal that comes before a script can set up what to do then.
 _EARLY = re.compile(
     r"Traceback \(most recent call last\):\n  File \"[^\"]*/bin/[\w-]+\", line \d+, in <module>\n"
@@ -596,6 +599,8 @@ def messages_paired(night: Night) -> Iterator[str]:
     not be written, and one that was made by hand says everything.
     """
     told: dict[tuple[str, str], dict[str, bool]] = defaultdict(dict)
+    counts: dict[tuple[str, str, str], int] = {}
+    over_at: dict[tuple[str, str], float] = {}
     passes = {entry["number"]: entry for entry in night.entries("pass")}
     for entry in night.entries("line", "pass"):
         by = passes.get(entry["number"])
@@ -603,7 +608,10 @@ def messages_paired(night: Night) -> Iterator[str]:
             continue
         doubtful = bool(by["hits"]) or by["by_hand"] or night.forgetful(entry["site"], entry["t"])
         if entry["what"] == "pass":
-            if entry["code"] in (1, 75, 78) and not doubtful and not told[_who(entry)]:
+            failed = entry["code"] in (1, 75, 78) and not doubtful
+            # What it met may have been over when this one's end was seen.
+            known_then = told[_who(entry)] or over_at.get(_who(entry), 0) >= entry["began"]
+            if failed and not known_then:
                 yield f"{entry['command']}: ended with {entry['code']}, and nobody was told why"
             continue
         label, _, text = entry["text"].partition(": ")
@@ -611,21 +619,33 @@ def messages_paired(night: Night) -> Iterator[str]:
             continue
         known = told[entry["site"], label]
         over = text.startswith("is over: ")
-        text = text.removeprefix("is over: ")
+        text, count = _without_count(text.removeprefix("is over: "))
         if over:
+            over_at[entry["site"], label] = entry["t"]
             if text not in known and not doubtful and not any(known.values()):
                 yield f"{label} (pass {entry['number']}): told the end only: {text}"
             known.pop(text, None)
         else:
-            if known.get(text) is False and not doubtful:
+            before = counts.get((entry["site"], label, text), 0) if text in known else 0
+            if known.get(text) is False and not doubtful and not count >= 2 * before > 0:
                 yield f"{label} (pass {entry['number']}): told twice that it began: {text}"
             known[text] = False
+            counts[entry["site"], label, text] = max(count, before)
         if doubtful:
             known.update(dict.fromkeys(known, True))
     for (_, label), known in told.items():
         for text, doubtful in known.items():
             if not doubtful and not _LASTING.search(text):
                 yield f"{label}: never told that it is over: {text}"
+
+
+def _without_count(text: str) -> tuple[str, int]:
+    """Return what a message says without the number that may grow, and that number."""
+    found = _COUNTED.search(text)
+    if found is None:
+        return text, 0
+    what = "files wait for a person" if "person" in found[0] else "held files are not"
+    return text[: found.start()] + what, int(found[1])
 
 
 def _who(entry: Mapping[str, Any]) -> tuple[str, str]:

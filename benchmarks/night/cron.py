@@ -157,8 +157,9 @@ class Cron:
             return []
 
     def _hear(self, one: Started) -> None:
-        """Write down the lines that a pass has printed since it was last heard."""
-        if one.command[0] in ("dbb", "dbb-report") or one.output.stat().st_size == one.heard:
+        """Write down the lines that a pass has printed since it was last heard, and when."""
+        status = one.output.stat()
+        if one.command[0] in ("dbb", "dbb-report") or status.st_size == one.heard:
             return
         with one.output.open("rb") as file:
             file.seek(one.heard)
@@ -167,7 +168,9 @@ class Cron:
         if whole:
             one.heard += len(whole) + 1
             for line in whole.decode(errors="surrogateescape").split("\n"):
-                self._journal.write("line", number=one.number, site=one.site, text=line)
+                # Of passes at work at a time the order is known by that of their files.
+                at = round(status.st_mtime, 3)
+                self._journal.write("line", t=at, number=one.number, site=one.site, text=line)
 
     def _reap(self) -> None:
         for one in self.running:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from dbbbatch import __version__
 from dbbbatch.database import connect
 from dbbbatch.database.base import database
 from dbbbatch.database.connect import execute
@@ -129,7 +128,7 @@ def _swap(year: int) -> None:
         # Not by `execute`: a view may hold a question mark.
         database.execute_sql(statement.replace("%", "%%"))
     # Older scripts name a key that the new table cannot have.
-    execute("UPDATE schema_version SET oldest_script = ? WHERE number = 21", [__version__])
+    execute("UPDATE schema_version SET oldest_script = '1.0.0' WHERE number = 21")
 
 
 def _views() -> list[str]:

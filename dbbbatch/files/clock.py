@@ -18,7 +18,8 @@ from dbbbatch.files.tree import Tree
 _MOST_SKEW = 86400.0
 
 #: Seconds for which an answer is used: each question changes the directory for a moment, which
-#: wakes those who watch it. It is asked again sooner if the answer makes no sense.
+#: wakes those who watch it. It is asked again sooner if the answer makes no sense, or if there was
+#: none.
 _GOOD = 60.0
 _SOON = 1.0
 
@@ -34,7 +35,8 @@ class Clock:
         """Return the time (nanoseconds since 1970)."""
         elapsed = time.monotonic_ns() - self._asked
         ours_was_set = abs(time.time_ns() - self._ours - elapsed) > _SOON * 1e9
-        if elapsed > _GOOD * 1e9 or ours_was_set:
+        good = _GOOD if self._is_theirs else _SOON
+        if elapsed > good * 1e9 or ours_was_set:
             self._ask()
             elapsed = 0
         return self._theirs + elapsed
@@ -94,7 +96,7 @@ def _stamp(directory: str) -> int:
 
 def _time_of(descriptor: int) -> int:
     try:
-        os.utime(descriptor)  # to the server's time, whatever the file was made with
-        return os.fstat(descriptor).st_mtime_ns
+        # Nobody but the server sets this one, whatever the file was made with.
+        return os.fstat(descriptor).st_ctime_ns
     finally:
         os.close(descriptor)

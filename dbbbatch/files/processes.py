@@ -80,8 +80,16 @@ def lives(pid: int, ticks: int | None, born: float) -> bool:
         return False
     if ticks is not None:
         return found == ticks
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - found / os.sysconf("SC_CLK_TCK")
-    return time.time() - age < born + _TOLERANCE
+    return time.time() - _age(found) < born + _TOLERANCE
+
+
+def age(pid: int) -> float:
+    """Return how many seconds ago a process began; raise `OSError` if there is none."""
+    return _age(_state_and_ticks(pid)[1])
+
+
+def _age(ticks: int) -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _state_and_ticks(pid: int) -> tuple[str, int]:

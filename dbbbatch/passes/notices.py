@@ -69,6 +69,14 @@ class Symptom:
             self.more += 1
 
 
+def has_grown(level: int, told: int) -> bool:
+    """Return whether a trouble is so much greater than when it was told that it is told again.
+
+    It has doubled: a count that grows by one each minute is no new trouble each minute.
+    """
+    return level >= max(1, 2 * told)
+
+
 class Notices:
     """The notices of one script and section.
 
@@ -110,7 +118,7 @@ class Notices:
         key : `str`, optional
             What makes it the same trouble next time although its words (numbers, names) differ.
         level : `int`
-            How great it is: one that has grown since it was said is said again.
+            How great it is: one that has doubled since it was said is said again.
         of : `str`
             Which file or row it is about: each has a notice of its own.
         shared : `bool`
@@ -189,20 +197,16 @@ class Notices:
         known = {trouble.message: trouble for trouble in before.values()}
         said = set()
         for key, (message, level, _) in list(self._troubles.items()):
-            grown = key in before and level > before[key].level
-            new = key not in before and message not in known
-            if (self._always or new or grown) and message not in said:
+            earlier = before.get(key) or known.get(message)
+            tell = self._always or not earlier or has_grown(level, earlier.level)
+            if tell and message not in said:
                 said.add(message)
                 self._say(message)
-            earlier = before.get(key) or known.get(message)
-            if (
-                earlier
-                and not self._always
-                and level == earlier.level
-                and not message.startswith(earlier.message)
-            ):
-                # It is over in the words in which it began.
-                message = earlier.message
+            if earlier and not tell:
+                # It is over in the words in which it was told, and as great as it was then.
+                level = earlier.level
+                if not message.startswith(earlier.message):
+                    message = earlier.message
             since = earlier.since if earlier else time.time()
             self._troubles[key] = Notice(message, level, since)
         if self._broken_off:
@@ -276,7 +280,11 @@ def _read_said(path: Path) -> Mapping[str, Notice] | None:
             if said is None
             else {
                 key: Notice(str(message), int(level), state.read_time(since[0]) if since else 0)
-                for key, (message, level, *since) in said.items()
+                for key, (message, level, *since) in (
+                    # Version 0.1.0 wrote the message alone.
+                    (key, (value, 0) if isinstance(value, str) else value)
+                    for key, value in said.items()
+                )
             }
         )
     except (ValueError, TypeError, ArithmeticError):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from dbbbatch.config import fields
 from dbbbatch.files import names
 from dbbbatch.files.state import read_time
-from dbbbatch.passes.notices import Symptom
+from dbbbatch.passes.notices import Symptom, has_grown
 
 #: Files that a message names.
 _NAMED = 5
@@ -141,7 +141,7 @@ def untold(
 
 def _met(before: Outage | None, label: str, symptom: Symptom, now: float) -> Outage:
     holders = {**(before.holders if before else {}), label: Sufferer(met=now)}
-    if before is not None and symptom.level <= before.level:
+    if before is not None and not has_grown(symptom.level, before.level):
         return replace(before, holders=holders, told=True)
     return Outage(
         message=symptom.message[:_LONGEST],

@@ -444,8 +444,7 @@ class _Runner:
                 f"{files} failed; `dbb status` says why, and what lists them", key="failed"
             )
         if stuck:
-            # Said again as they become more: the last word on a file that was given up is not that
-            # all is over.
+            # With a level: the last word on many that were given up is not that all is over.
             some = names.counted(stuck, "file waits", "files wait")
             context.warn(
                 f"{some} for a person; `dbb status` says what deals with them",

@@ -7,6 +7,8 @@ import os
 import signal
 from collections.abc import Sequence
 
+from dbbbatch.files import processes
+
 
 def members(leader: int, *, running: bool) -> list[int]:
     """Return the processes of a program's session, and its descendants in other sessions.
@@ -65,6 +67,18 @@ def end_naming(name: bytes) -> int:
         except OSError:
             continue  # gone, or another user's
     return count
+
+
+def end_copies(seconds: float) -> None:
+    """End children that are still copies of this process after so long: none became a program."""
+    import psutil
+
+    this = psutil.Process()
+    line = this.cmdline()
+    for child in this.children():
+        with contextlib.suppress(psutil.Error, OSError):
+            if child.cmdline() == line and processes.age(child.pid) >= seconds:
+                child.kill()
 
 
 def descends(pid: int, family: Sequence[int]) -> bool:

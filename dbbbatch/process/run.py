@@ -15,9 +15,10 @@ import re
 import select
 import signal
 import subprocess
+import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -30,6 +31,9 @@ KEPT = 1 << 20
 
 #: Seconds between SIGTERM and SIGKILL.
 GRACE = 2.0
+
+#: Seconds within which a new process must have become the program.
+_LONGEST_START = 30.0
 
 #: Seconds for which the output of a program that has ended is still read, where a child of it (an
 #: ssh master connection) keeps it open.
@@ -466,6 +470,22 @@ def become(argv: list[str]) -> NoReturn:
         raise ToolMissing(f"cannot run {argv[0]!r}: {error.strerror}") from None
 
 
+@contextlib.contextmanager
+def _limited_start() -> Iterator[None]:
+    """End a new process that does not become the program in time: `sh` waits without a limit.
+
+    Until then it is a copy of this process with one thread, which has all our descriptors, those of
+    locks too. It may wait for ever for what another thread had locked when it was made.
+    """
+    timer = threading.Timer(_LONGEST_START, family.end_copies, (_LONGEST_START,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _start(
     argv: Sequence[bytes], ends: Ends, cwd: str | None, env: Mapping[str, str] | None
 ) -> Any:
@@ -480,20 +500,21 @@ def _start(
         if not program.isascii():
             raise ToolMissing(f"cannot run {program!r}: the path of a program must be ASCII")
         command: Any = sh.Command(program)
-        return command(
-            *(argument.decode("latin-1") for argument in argv[1:]),
-            _encoding="latin-1",
-            _in=Descriptor(ends.their_input),
-            _out=Descriptor(ends.their_output),
-            _err=Descriptor(ends.their_error),
-            _tty_out=False,
-            _new_session=True,
-            _close_fds=True,
-            _bg=1,  # True would have the program ignore SIGHUP
-            _bg_exc=False,
-            _cwd=cwd,
-            _env=dict(env) if env is not None else environment.for_children(),
-        )
+        with _limited_start():
+            return command(
+                *(argument.decode("latin-1") for argument in argv[1:]),
+                _encoding="latin-1",
+                _in=Descriptor(ends.their_input),
+                _out=Descriptor(ends.their_output),
+                _err=Descriptor(ends.their_error),
+                _tty_out=False,
+                _new_session=True,
+                _close_fds=True,
+                _bg=1,  # True would have the program ignore SIGHUP
+                _bg_exc=False,
+                _cwd=cwd,
+                _env=dict(env) if env is not None else environment.for_children(),
+            )
     except sh.CommandNotFound:
         raise ToolMissing(
             f"cannot run {program!r}: no such program on this machine (PATH of cron is short: "

@@ -44,7 +44,18 @@ def test_the_citation_is_of_this_version() -> None:
     citation = (TOP / "CITATION.cff").read_text()
     assert f"\nversion: {dbbbatch.__version__}\n" in citation
     changes = (TOP / "CHANGELOG.md").read_text()
-    assert changes.partition("\n## ")[2].startswith(dbbbatch.__version__)
+    (version, date), *_ = re.findall(r"^## (\S+)(?: \((.*)\))?$", changes, re.MULTILINE)
+    assert version == dbbbatch.__version__
+    assert f"\ndate-released: {date}\n" in citation
+
+
+def test_the_pages_install_this_version() -> None:
+    named = {
+        version
+        for page in PAGES
+        for version in re.findall(r"(?:/opt/dbb-|/dbbbatch:)(\d[\d.]*)", page.read_text())
+    }
+    assert named == {dbbbatch.__version__}
 
 
 def test_the_index_names_every_page() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,34 @@ def test_a_clock_that_is_set_is_asked_again(
     monkeypatch.setattr(clock, "_stamp", lambda _: real() + ahead)
     monkeypatch.setattr(time, "time_ns", lambda: real() + ahead)
     assert there.now_ns() > real() + ahead - 10e9
+
+
+def test_a_file_just_written_is_young_whatever_this_process_takes_for_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, set_times = time.time_ns, os.utime
+    monkeypatch.setattr(time, "time_ns", lambda: real() - int(90e9))
+    monkeypatch.setattr(os, "utime", lambda path: set_times(path, ns=(time.time_ns(),) * 2))
+    (tmp_path / "half").write_text("half")
+    assert Clock(str(tmp_path)).is_young(os.lstat(tmp_path / "half"), 60)
+
+
+def test_a_clock_that_did_not_answer_is_asked_again_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(directory: str) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(clock, "_SOON", 0.5)
+    with monkeypatch.context() as for_a_moment:
+        for_a_moment.setattr(clock, "_stamp", refuse)
+        there = Clock(str(tmp_path))
+    ahead = time.time_ns() + int(3600e9)
+    for name in ("monotonic_ns", "time_ns"):
+        later = getattr(time, name)() + int(1e9)
+        monkeypatch.setattr(time, name, partial(int, later))
+    monkeypatch.setattr(clock, "_stamp", lambda _: ahead)
+    assert there.now_ns() == ahead
 
 
 def test_empty_directories_of_a_time_that_is_yet_to_come_go_too(tmp_path: Path) -> None:

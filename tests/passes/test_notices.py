@@ -49,7 +49,10 @@ def test_a_trouble_whose_numbers_change_is_the_same_trouble(a_pass):
     assert a_pass(failed="4 files failed") == ""
 
 
-def test_a_trouble_is_said_again_when_it_has_grown(tmp_path, capsys):
+@pytest.fixture
+def files_wait(tmp_path, capsys):
+    """Make a pass after which so many files wait for a person, and give what it said."""
+
     def files_wait(count):
         notices = Notices(tmp_path, "handoff.a")
         if count:
@@ -57,10 +60,21 @@ def test_a_trouble_is_said_again_when_it_has_grown(tmp_path, capsys):
         notices.end_pass()
         return capsys.readouterr().err
 
+    return files_wait
+
+
+def test_a_trouble_is_said_again_when_it_has_doubled(files_wait):
     assert files_wait(1) == "handoff.a: 1 files wait\n"
     assert files_wait(2) == "handoff.a: 2 files wait\n"
-    assert files_wait(2) == files_wait(1) == ""
-    assert files_wait(0) == "handoff.a: is over: 1 files wait\n"
+    assert files_wait(2) == files_wait(3) == ""
+    assert files_wait(4) == "handoff.a: 4 files wait\n"
+
+
+def test_a_trouble_that_shrinks_and_grows_back_is_said_once(files_wait):
+    # As after an older database was restored.
+    assert files_wait(4) == "handoff.a: 4 files wait\n"
+    assert files_wait(1) == files_wait(4) == files_wait(5) == ""
+    assert files_wait(0) == "handoff.a: is over: 4 files wait\n"
 
 
 def test_a_second_trouble_is_said_though_the_first_goes_on(a_pass):

@@ -73,8 +73,9 @@ def test_another_component_that_never_met_an_outage_ends_none(site: Site) -> Non
     assert AWAY in site.known
 
 
-def test_what_has_grown_is_told_again_and_what_has_shrunk_is_not(site: Site) -> None:
+def test_what_has_doubled_is_told_again_and_what_has_shrunk_is_not(site: Site) -> None:
     assert site.a_pass(TARGET, stuck=2) == ["begins: 2 files"]
+    assert site.a_pass(TARGET, stuck=3) == []
     assert site.a_pass(TARGET, stuck=5) == ["has grown: 5 files"]
     assert site.a_pass(TARGET, stuck=3) == []
     assert site.a_pass(TARGET, stuck=5) == []

@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def test_a_child_that_is_killed_before_it_is_the_program_is_tried_later(
 ) -> None:
     # Only the child begins a session.
     monkeypatch.setattr(os, "setsid", lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(TryLater, match="killed at its start"):
+        run.run([b"true"], timeout=FOREVER)
+
+
+def test_a_child_that_does_not_become_the_program_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "_LONGEST_START", 0.1)
+    # Only the child begins a session: as if another thread had locked what it needs for that.
+    monkeypatch.setattr(os, "setsid", threading.Event().wait)
     with pytest.raises(TryLater, match="killed at its start"):
         run.run([b"true"], timeout=FOREVER)
 

@@ -1,7 +1,7 @@
-"""A site of the first schema, with a pass that was killed: `dbb init`, and everything goes on.
+"""A site of version 0.1.0, with a pass that was killed: `dbb init`, and everything goes on.
 
 ``sqlite.sql``, ``postgresql.sql`` and ``disk.json`` are what a site had on its disks and in its
-database when the schema had five files: four files went all the way, one is not yet ingested, one
+database, whose schema had five files: four files went all the way, one is not yet ingested, one
 is in the endpoint's buffer, and one was being sent when the pass was killed.
 """
 
@@ -86,6 +86,16 @@ def test_a_site_goes_on_where_the_old_version_was_killed(old: Site) -> None:
     assert rows(old, table="ingest_state") == ["SUCCESS"] * 7
     said = old.run("dbb", "history", "2026-11-24/a.fits").out
     assert all(word in said for word in ("HELD", "STORED", "SUCCESS"))
+
+
+def test_a_problem_that_the_old_version_reported_ends(old: Site) -> None:
+    reported = f"{old.storage}: the storage area is not there; is it mounted?"
+    said = old.root / "state" / "said" / "finder.latiss.json"
+    said.parent.mkdir()
+    said.write_text(json.dumps({reported: reported}))
+    assert old.run("dbb", "init").code == 0
+    assert old.run("dbb-finder") == (0, "", f"finder.latiss: is over: {reported}\n")
+    assert old.run("dbb-finder") == (0, "", "")
 
 
 def test_the_tables_are_those_of_a_new_database(
