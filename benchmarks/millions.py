@@ -170,6 +170,7 @@ class Site:
     def __init__(self, directory: Path, url: str, files: int) -> None:
         self.files = files
         self._directory, self._turn = directory, 0
+        ((self._night,),) = history.rows(url, f"SELECT relpath FROM file WHERE id = {files // 2}")
         self._buffer = directory / "buffer"
         for name in ("buffer", "holding", "staging", "far", "storage", "state"):
             (directory / name).mkdir(parents=True, exist_ok=True)
@@ -214,6 +215,10 @@ class Site:
             "dbb status": ["dbb", "status"],
             "dbb find NAME": ["dbb", "find", old],
             "dbb find BEGIN": ["dbb", "find", old[:-6]],
+            "dbb find NIGHT": ["dbb", "find", self._night],
+            "dbb find NIGHT/BEGIN*": ["dbb", "find", f"{self._night}/{old[:-6]}*"],
+            "dbb find */BEGIN*": ["dbb", "find", f"*/{old[:-6]}*"],
+            "dbb find BEGIN*": ["dbb", "find", f"{old[:-6]}*.fits"],
             "dbb history NAME": ["dbb", "history", old],
             "dbb list target": ["dbb", "list", "target.one"],
             "dbb-report": ["dbb-report", str(self._directory / "pages")],

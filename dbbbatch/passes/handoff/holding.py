@@ -140,10 +140,9 @@ class Originals:
 
     def _is_returned(self, row: HandoffRow, others: Sequence[tuple[int, str, str, str]]) -> bool:
         required = self._section.required
-        if any(status == "FOUND" and name in required for _, name, status, _ in others):
-            return True
-        if all(status not in ("VANISHED", "HELD", "PURGED") for _, _, status, _ in others):
-            return False
+        known = {status for _, name, status, _ in others if name in required}
+        if "FOUND" in known or known.isdisjoint(("VANISHED", "HELD", "PURGED")):
+            return "FOUND" in known
         return not buffers.why_gone(buffers.entry_of(self._buffer, row), row)
 
     def _record_siblings(self, held: Sequence[tuple[int, str, int]], gone: dict[int, str]) -> None:

@@ -327,6 +327,15 @@ class TestNotRequired:
         assert not tree(base(site))
 
     @one_database
+    def test_one_that_is_paused_keeps_no_file_that_it_lost_sight_of(self, site: Site) -> None:
+        site.put_all(FILES)
+        make_pass(site)
+        change(site, f"UPDATE handoff_file SET status = 'VANISHED' WHERE handoff = '{BASE}'")
+        an_hour_before(site)
+        assert make_pass(site) == 0
+        assert tree(site.holding) == FILES
+
+    @one_database
     def test_a_clock_that_was_ahead_makes_the_wait_no_longer(self, site: Site) -> None:
         away(site).touch()
         site.put_all(FILES)
