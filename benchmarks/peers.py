@@ -338,8 +338,19 @@ def run(given: argparse.Namespace, directory: Path, server: Any, databases: Any)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What this benchmark understands besides."""
     parser.add_argument("--minutes", type=float, default=15.0, help="about how long it may take")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 3000, 10_000, 30_000])
-    parser.add_argument("--page", type=Path, default=measure.ROOT / "docs" / "benchmarks.md")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[1000, 3000, 10_000, 30_000],
+        help="numbers of files, of the part growth (default: up to 30,000)",
+    )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        default=measure.ROOT / "docs" / "benchmarks.md",
+        help="where to write the page (default: docs/benchmarks.md)",
+    )
 
 
 def main() -> None:

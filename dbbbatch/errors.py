@@ -49,6 +49,9 @@ UNUSABLE = "the database is not set up for this"
 #: What ssh says if the far end answers, and the two do not trust each other.
 _LOCKED_OUT = ("Host key verification failed", "Permission denied (")
 
+#: What the far end says of a directory that its account has no right to.
+NOT_WRITABLE = "its account there may not write in it"
+
 _MISSING, _FULL = " is not there", " is full"
 
 
@@ -62,9 +65,15 @@ def key_of_full(place: str) -> str:
     return f"{place}{_FULL}"
 
 
-def needs_a_person(key: str, message: str) -> bool:
-    """Return whether a trouble does not end by itself: a person makes room, mounts, or lets in."""
-    return key == NO_ROOM or key.endswith((_MISSING, _FULL)) or any(map(message.count, _LOCKED_OUT))
+def remedy(key: str, message: str) -> str:
+    """Return what a person must do about a trouble that does not end by itself; '' of others."""
+    if key == NO_ROOM or key.endswith(_FULL):
+        return "make room there"
+    if key.endswith(_MISSING):
+        return "mount it, then: dbb check"
+    if any(map(message.count, _LOCKED_OUT)):
+        return "let ssh log in there without a question, then: dbb check"
+    return "change its owner or mode there, then: dbb check" if NOT_WRITABLE in message else ""
 
 
 class DbbError(Exception):

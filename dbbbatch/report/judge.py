@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dbbbatch.config import fields
-from dbbbatch.errors import AWAY, NO_ROOM, UNUSABLE, needs_a_person
+from dbbbatch.errors import AWAY, NO_ROOM, UNUSABLE, remedy
 from dbbbatch.files import names
 from dbbbatch.passes.notices import Notice
 from dbbbatch.report import words
@@ -121,7 +121,7 @@ def level_of_later(since: datetime | None, now: datetime) -> Level:
 
 def advice_of_later(level: Level, key: str = "", message: str = "") -> str:
     """Return what to do while passes try again: nothing, unless it lasts or needs a person."""
-    return "dbb check" if level == Level.CRITICAL or needs_a_person(key, message) else ""
+    return remedy(key, message) or ("dbb check" if level == Level.CRITICAL else "")
 
 
 def overdue_trouble(component: Component, longest: float | None, now: datetime) -> Trouble | None:

@@ -299,6 +299,12 @@ def _ingest_backlog() -> list[Waiting]:
     ]
 
 
+def _advice_on_failing(message: str) -> str:
+    """Return what to do about a file that is tried again; '' where that may be enough."""
+    denied = "Permission denied" in message
+    return "change owner or mode of the file or its directory" if denied else ""
+
+
 def _handoff_failing() -> list[Trouble]:
     found = []
     for site, name, files, newest in _rows(
@@ -309,7 +315,8 @@ def _handoff_failing() -> list[Trouble]:
         ((message,),) = _rows("SELECT error FROM handoff_file WHERE id = ?", [newest])
         label = f"handoff.{name}"
         listing = f"dbb list {label} --status failing"
-        found.append(Trouble(site, label, "failing", files, message, "", listing))
+        advice = _advice_on_failing(message)
+        found.append(Trouble(site, label, "failing", files, message, advice, listing))
     return found
 
 
@@ -409,6 +416,7 @@ def _finder_failing() -> list[Trouble]:
             (site, finder, verdict),
         )
         what, advice, listed = FINDER_TROUBLE[verdict]
+        advice = advice or _advice_on_failing(message or "")
         label = f"finder.{finder}"
         listing = f"dbb list {label} --status {listed}"
         # The row stays until the auditor's next pass, though the file may have left the source.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dbbbatch.errors import AWAY, NO_ROOM, key_of_full, key_of_missing
+from dbbbatch.errors import AWAY, NO_ROOM, NOT_WRITABLE, key_of_full, key_of_missing
 from dbbbatch.passes.notices import Notice
 from dbbbatch.report import judge
 from dbbbatch.report.health import Component, Health, Level, Room, Trouble
@@ -188,16 +188,21 @@ def test_storage_that_is_gone_for_several_components_is_one_trouble_that_names_t
     assert (other.label, other.message) == ("target.b", "no tree")
 
 
+LET_IN = "let ssh log in there without a question, then: dbb check"
+CHANGE_OWNER = "change its owner or mode there, then: dbb check"
+
+
 @pytest.mark.parametrize(
     ("key", "message", "minutes", "advice"),
     [
         ("far does not answer", "no route", 5, ""),
         ("far does not answer", "no route", 11, "dbb check"),
-        ("far does not answer", "ssh: Host key verification failed.", 5, "dbb check"),
-        ("far does not answer", "ssh: Permission denied (publickey).", 5, "dbb check"),
-        (key_of_missing("/data"), "", 5, "dbb check"),
-        (key_of_full("/data"), "", 5, "dbb check"),
-        (NO_ROOM, "", 5, "dbb check"),
+        ("far does not answer", "ssh: Host key verification failed.", 5, LET_IN),
+        ("far does not answer", "ssh: Permission denied (publickey).", 5, LET_IN),
+        ("far does not answer", f"far: /data: {NOT_WRITABLE}", 5, CHANGE_OWNER),
+        (key_of_missing("/data"), "", 5, "mount it, then: dbb check"),
+        (key_of_full("/data"), "", 5, "make room there"),
+        (NO_ROOM, "", 5, "make room there"),
     ],
 )
 def test_a_pass_that_tries_again_needs_a_person_if_it_lasts_or_cannot_end_by_itself(

@@ -104,10 +104,10 @@ def test_a_file_that_fails_is_counted_once(stored: Row, ingest_row: Row, handoff
     ingest_row(stored("c"), "UNTRIED", next_try_at=SOON, message="exit code 75")
     status = queries.status()
     assert status.backlog == []
-    assert [(one.label, one.what, one.files) for one in status.trouble] == [
-        ("handoff.latiss", "failing", 1),
-        ("target.gen3", "put off", 1),
-        ("target.gen3", "failing", 1),
+    assert [(one.label, one.what, one.files, one.advice) for one in status.trouble] == [
+        ("handoff.latiss", "failing", 1, ""),
+        ("target.gen3", "put off", 1, ""),
+        ("target.gen3", "failing", 1, ""),
     ]
 
 
@@ -238,6 +238,7 @@ def test_what_a_finder_could_not_store_is_told_but_not_its_duplicates() -> None:
     first, second = queries.status().trouble
     assert (first.label, first.what, first.files) == ("finder.latiss", "failing", 1)
     assert first.message.startswith("Permission denied (a, last tried 20")
+    assert first.advice == "change owner or mode of the file or its directory"
     assert (second.what, second.listing) == (
         "gave up",
         "dbb list finder.latiss --status gave-up",

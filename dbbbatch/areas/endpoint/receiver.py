@@ -25,7 +25,7 @@ from dbbbatch.areas.endpoint import session
 from dbbbatch.areas.endpoint.rsync_server import PARTIALS
 from dbbbatch.areas.endpoint.session import Refused
 from dbbbatch.config.sections import Receive
-from dbbbatch.errors import DbbError, Interrupted, UsageError
+from dbbbatch.errors import NOT_WRITABLE, DbbError, Interrupted, UsageError
 from dbbbatch.files import checksum, faults, names, place, tar
 from dbbbatch.files.temporary import PROBE_PREFIX, TEMPORARY_PREFIX
 from dbbbatch.files.tree import Tree
@@ -300,7 +300,7 @@ class _Receiver:
                 except (FileNotFoundError, NotADirectoryError):
                     raise Refused(f"{root} is not there (not mounted?)") from None
                 if not os.access(root, os.W_OK | os.X_OK):
-                    raise Refused(f"{root}: permission denied")
+                    raise Refused(f"{root}: {NOT_WRITABLE}")
             self._opened = trees[0], trees[1]
         return self._opened
 
