@@ -59,14 +59,20 @@ def test_the_pages_install_this_version() -> None:
 
 
 def test_the_index_names_every_page() -> None:
-    index = (TOP / "docs" / "README.md").read_text()
+    index = (TOP / "docs" / "README.md").read_text().partition("\n## What was carried out\n")[0]
     assert [page.name for page in DOCS if page.name != "README.md" and page.name not in index] == []
 
 
+def test_of_each_page_it_is_said_how_it_was_carried_out() -> None:
+    table = (TOP / "docs" / "README.md").read_text().partition("\n## What was carried out\n")[2]
+    named = re.findall(r"^\| \[.*\]\((.*)\) \|", table, re.MULTILINE)
+    pages = {page.name for page in DOCS} - {"README.md"}
+    assert named == ["../README.md", *sorted(pages, key=lambda name: name.removesuffix(".md"))]
+
+
 def test_the_index_names_no_page_twice() -> None:
-    rows = re.findall(
-        r"^\| .* \| (\[.*) \|$", (TOP / "docs" / "README.md").read_text(), re.MULTILINE
-    )
+    index = (TOP / "docs" / "README.md").read_text().partition("\n## What was carried out\n")[0]
+    rows = re.findall(r"^\| .* \| (\[.*) \|$", index, re.MULTILINE)
     assert sorted(rows) == sorted(set(rows))
 
 

@@ -50,6 +50,43 @@ def test_a_lost_database_is_rebuilt(site: Site) -> None:
     assert all(word in status(site) for word in ("HELD", "STORED", "SUCCESS"))
 
 
+def carry_out(site: Site, commands: list[list[str]], **places: str) -> None:
+    """Run the commands of a recipe, with other words in some places, and see each succeed."""
+    for program, *arguments in commands:
+        ran = site.run(program, *(places.get(each, each) for each in arguments))
+        assert ran.code == 0, (arguments, ran)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("alternative", [0, 1])
+def test_a_corrected_version_is_accepted(site: Site, alternative: int) -> None:
+    wrong = "2026-11-24/wrong.fits"
+    for content in (b"wrong", b"corrected"):
+        site.put(wrong, content, where=site.far_buffer)
+        assert site.run("dbb-finder").code in (0, 1)
+    assert (site.storage / wrong).read_bytes() == b"wrong"
+    whole = recipe("storage.md", "A file that is wrong", "dbb quarantine")
+    gap = whole.index([])
+    # A person is asked first.
+    whole = [[*words, "--yes"] if "--remove" in words else words for words in whole]
+    carry_out(site, whole[:gap] if alternative == 0 else whole[gap + 1 :])
+    assert site.run("dbb-finder").code == 0
+    name = "wrong-v2.fits" if alternative == 0 else "wrong.fits"
+    assert (site.storage / "2026-11-24" / name).read_bytes() == b"corrected"
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_storage_area_moves(site: Site) -> None:
+    moved = site.root / "archive" / "moved"
+    subprocess.run(["cp", "-a", site.storage, moved], check=True)
+    old, site.storage = site.storage, moved
+    site.write(targets={"gen3": {}})
+    whole = recipe("storage.md", "A storage area that moves", "dbb storage")
+    carry_out(site, whole, **{"/data/storage": str(old), "/archive/storage": str(moved)})
+    assert "STORED" in status(site)
+    assert str(moved / NAME) in status(site)
+
+
 @pytest.mark.parametrize("backend", ["sqlite"])
 @pytest.mark.parametrize("what", ["MISSING", "CORRUPT"])
 def test_a_file_that_is_missing_or_corrupt_is_copied_back(site: Site, what: str) -> None:
