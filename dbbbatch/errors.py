@@ -50,7 +50,7 @@ UNUSABLE = "the database is not set up for this"
 _LOCKED_OUT = ("Host key verification failed", "Permission denied (")
 
 #: What the far end says of a directory that its account has no right to.
-NOT_WRITABLE = "its account there may not write in it"
+NOT_WRITABLE = "the account there may not write in it"
 
 _MISSING, _FULL = " is not there", " is full"
 

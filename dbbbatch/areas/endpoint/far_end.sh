@@ -68,7 +68,7 @@ answer() {
 roots() {
     for root in "$staging" "$buffer"; do
         [ -d "$root" ] || fail "$root is not there (not mounted?)" || return
-        [ -w "$root" ] || fail "$root: its account there may not write in it" || return
+        [ -w "$root" ] || fail "$root: the account there may not write in it" || return
     done
 }
 
