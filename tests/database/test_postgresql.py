@@ -38,9 +38,10 @@ def sql(databases: Any, database_url: str) -> Callable[..., None]:
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a statement be waited for as short as ``patience`` says."""
+def hasty(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that sets for how long a statement is waited for from then on."""
     monkeypatch.setattr(waiting, "LEAST", 0.1)
+    return lambda seconds: monkeypatch.setattr(connect, "_patience", seconds)
 
 
 def opened(url: str, patience: float = 30, **more: Any) -> Any:
@@ -311,7 +312,8 @@ class TestLimits:
     """Whatever a pass waits for ends after `patience`, and soon after a signal."""
 
     def test_a_lock_of_somebody_else_is_given_up(self, database_url, hasty):
-        opened(database_url, patience=0.3)
+        opened(database_url)
+        hasty(0.3)
         with locked(database_url, "pause"), psycopg.connect(database_url, autocommit=True) as other:
             for work in (lambda: connect.write(pause, "a"), labels):
                 with pytest.raises(TryLater, match=r"busy or away.*lock"):
@@ -342,13 +344,15 @@ class TestLimits:
         connect.disconnect()
 
     def test_a_long_statement_waits_for_locks_no_longer(self, database_url, hasty):
-        opened(database_url, patience=0.3)
+        opened(database_url)
+        hasty(0.3)
         with locked(database_url, "pause"), pytest.raises(TryLater, match=r"busy or away.*lock"):
             connect.long_read(labels)
         connect.disconnect()
 
     def test_what_grows_with_the_history_may_take_longer(self, database_url, hasty):
-        opened(database_url, patience=0.1)
+        opened(database_url)
+        hasty(0.1)
         rows = connect.long_read(lambda: connect.execute("SELECT 1, pg_sleep(0.5)").fetchall)
         assert len(rows()) == 1
         with pytest.raises(TryLater, match="busy or away"):
@@ -452,7 +456,8 @@ class TestSilence:
     @pytest.mark.parametrize("work", [labels, lambda: connect.write(pause, "a")])
     def test_silence_is_given_up(self, url, relay, hasty, monkeypatch, work):
         monkeypatch.setattr(postgresql, "_CANCELLING", 0.2)
-        opened(url, patience=0.3)
+        opened(url)
+        hasty(0.3)
         relay.silence()
         with pytest.raises(TryLater, match="busy or away"):
             work()

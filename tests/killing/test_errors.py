@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from tests.killing import (
 )
 from tests.killing.failing import CODES, fail_each
 from tests.support.database import Databases
-from tests.support.scripts import TOP
 from tests.support.site import Site
 
 pytestmark = pytest.mark.promise
@@ -125,15 +123,8 @@ def test_an_ingester(databases: Databases) -> None:
 
 
 def test_a_janitor(databases: Databases) -> None:
-    @contextmanager
-    def make(directory: Path) -> Iterator[Site]:
-        with databases.fresh("sqlite", directory) as url:
-            yield test_janitor.site(directory, url)
-
-    def command(site: Site) -> list[str]:
-        return [sys.executable, str(TOP / "bin" / "dbb-janitor"), "-c", str(site.config)]
-
-    fail_each(make, command, test_handoff.look, roots, every=151)
+    make = test_janitor.sites(databases, "sqlite")
+    fail_each(make, test_janitor.command, test_janitor.look, roots, every=151)
 
 
 def test_an_auditor(databases: Databases) -> None:

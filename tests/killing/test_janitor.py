@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tests.killing import picture
 from tests.killing.sweep import Swept
 from tests.support.database import Databases
+from tests.support.endpoints import BASE, FIRST, with_base
 from tests.support.scripts import TOP
 from tests.support.site import Site
 
@@ -23,23 +25,31 @@ pytestmark = pytest.mark.promise
 FILES = {"night/a.fits": b"stored", "night/b.fits": b"not yet", "c.fits": b"stored too"}
 STORED = ("night/a.fits", "c.fits")
 
+Make = Callable[[Path], AbstractContextManager[Site]]
 
-def site(directory: Path, url: str) -> Site:
-    """Return a site whose holding area has the files, and whose endpoint has stored some."""
+
+def site(directory: Path, url: str, *, base: bool = False) -> Site:
+    """Return a site whose holding area has the files, and whose endpoint has stored some.
+
+    A further one, ``base``, has the same; but one of the files is still to be sent there.
+    """
     made = Site(directory / "site", url)
     confirm = shlex.join([sys.executable, f"{TOP}/bin/dbb", "-c", str(made.config), "confirm"])
-    made.write(handoff={"purge_after": 0, "min_free": 0}, endpoint={"confirm": confirm})
+    write = partial(with_base, made, keys={"confirm": confirm}) if base else made.write
+    write(handoff={"purge_after": 0, "min_free": 0}, endpoint={"confirm": confirm})
     statements = []
     for path, content in FILES.items():
         relpath, _, filename = path.rpartition("/")
         held = made.put(path, content, made.holding).stat()
         rest = f"'{relpath}', '{filename}', {len(content)}, 'blake2b:{'0' * 128}'"
-        statements.append(
-            "INSERT INTO handoff_file (site, handoff, status, held_as, held_at, discovered_at,"
-            " mtime_ns, inode, relpath, filename, size_bytes, checksum) VALUES ('summit',"
-            f" 'latiss', 'HELD', '{filename}', '2026-11-24 00:00:00', '2026-11-24 00:00:00',"
-            f" {held.st_mtime_ns}, {held.st_ino}, {rest})"
-        )
+        for name in (FIRST, BASE) if base else (FIRST,):
+            status = "FOUND" if (name, path) == (BASE, "c.fits") else "HELD"
+            statements.append(
+                "INSERT INTO handoff_file (site, handoff, status, held_as, held_at, discovered_at,"
+                f" mtime_ns, inode, relpath, filename, size_bytes, checksum) VALUES ('summit',"
+                f" '{name}', '{status}', '{filename}', '2026-11-24 00:00:00',"
+                f" '2026-11-24 00:00:00', {held.st_mtime_ns}, {held.st_ino}, {rest})"
+            )
         if path in STORED:
             made.put(path, content, made.storage)
             statements.append(
@@ -50,16 +60,38 @@ def site(directory: Path, url: str) -> Site:
     return made
 
 
-def test_a_janitor(sweep: Callable[..., Swept], databases: Databases, backend: str) -> None:
+def command(made: Site) -> list[str]:
+    return [sys.executable, str(TOP / "bin" / "dbb-janitor"), "-c", str(made.config)]
+
+
+def look(made: Site) -> dict[str, Any]:
+    return picture.disk(made.root) | picture.tables(made.database_url, made.root)
+
+
+def sites(databases: Databases, backend: str, *, base: bool = False) -> Make:
     @contextmanager
     def make(directory: Path) -> Iterator[Site]:
         with databases.fresh(backend, directory) as url:
-            yield site(directory, url)
+            yield site(directory, url, base=base)
 
-    def command(made: Site) -> list[str]:
-        return [sys.executable, str(TOP / "bin" / "dbb-janitor"), "-c", str(made.config)]
+    return make
 
-    def look(made: Site) -> dict[str, Any]:
-        return picture.disk(made.root) | picture.tables(made.database_url, made.root)
 
-    sweep(make, command, look, every=16)
+def test_a_janitor(sweep: Callable[..., Swept], databases: Databases, backend: str) -> None:
+    sweep(sites(databases, backend), command, look, every=16)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_janitor_of_two_endpoints(
+    sweep: Callable[..., Swept], databases: Databases, backend: str
+) -> None:
+    # Both have one of the files: it goes once, and is purged for each of them.
+    swept = sweep(sites(databases, backend, base=True), command, look, every=32)
+    held = {f"summit/holding/{path}" for path in FILES} & swept.seen.keys()
+    assert held == {"summit/holding/night/b.fits", "summit/holding/c.fits"}
+    rows = [row for about, row in swept.seen.items() if about.startswith("handoff_file ")]
+    purged = [row for row in rows if row["status"] == "PURGED"]
+    assert [(row["handoff"], row["filename"]) for row in purged] == [
+        (FIRST, "a.fits"),
+        (BASE, "a.fits"),
+    ]
