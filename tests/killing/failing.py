@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.killing.picture import difference
-from tests.killing.preloaded import Preloaded
+from tests.killing.preloaded import shared
 from tests.killing.supervisor import Report, supervise
 from tests.killing.sweep import Swept, _directory
 
@@ -87,7 +87,7 @@ def fail_each(
     """
 
     def run(site: SiteType, words: Sequence[str | os.PathLike[str]], **more: Any) -> Report:
-        return supervise(words, start=server.serve, timeout=timeout, **more)
+        return supervise(words, start=shared().serve, timeout=timeout, **more)
 
     def roots(site: SiteType) -> list[str]:
         return [f"{path}/" for path in below(site)]
@@ -121,12 +121,11 @@ def fail_each(
             text = "\n    ".join([f"{name} at {report.killed}:", *wrong]) if wrong else ""
             return report.killed is not None, text
 
-    with Preloaded() as server:
-        counted, expected = undisturbed()
-        pairs = [(point, number) for point in range(1, counted + 1) for number in ERRORS]
-        chosen = pairs[:: distance(every)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = list(pool.map(failing_at, chosen))
+    counted, expected = undisturbed()
+    pairs = [(point, number) for point in range(1, counted + 1) for number in ERRORS]
+    chosen = pairs[:: distance(every)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(failing_at, chosen))
     failures = [text for _, text in results if text]
     if failures:
         shown = "\n".join(failures[:_SHOWN])

@@ -5,18 +5,19 @@ A sweep makes thousands of them (`tests.support.preloaded`).
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import os
 import socket
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from tests.killing import phases, supervisor
 from tests.support import preloaded
 from tests.support.preloaded import Server, is_script
 
-__all__ = ["Preloaded", "is_script"]
+__all__ = ["Preloaded", "is_script", "shared"]
 
 
 class Preloaded(Server):
@@ -33,6 +34,15 @@ class Preloaded(Server):
                 trouble += part
         if trouble:
             raise RuntimeError(f"the supervisor failed: {trouble.decode(errors='replace')}")
+
+
+@cache
+def shared() -> Preloaded:
+    """Return the one of all tests: to start it costs as much as ten passes."""
+    server = Preloaded()
+    server.__enter__()
+    atexit.register(server.__exit__)
+    return server
 
 
 def _serve(connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.killing.picture import difference
-from tests.killing.preloaded import Preloaded, is_script
+from tests.killing.preloaded import is_script, shared
 from tests.killing.supervisor import DATABASE, Call, Report, supervise
 
 SiteType = TypeVar("SiteType")
@@ -103,7 +103,7 @@ def sweep(
     }
 
     def run(command: Sequence[str | os.PathLike[str]], **more: Any) -> Report:
-        start = server.serve if is_script(command) else None
+        start = shared().serve if is_script(command) else None
         return supervise(command, start=start, timeout=timeout, **more)
 
     def undisturbed() -> tuple[int, Mapping[str, Any]]:
@@ -132,13 +132,12 @@ def sweep(
             text = "\n    ".join([f"killed before {report.killed}:", *wrong]) if wrong else ""
             return report.killed, text
 
-    with Preloaded() as server:
-        counted, expected = undisturbed()
-        if points is None:
-            points = {*range(1, counted + 1, density(every)), counted}
-        chosen = sorted(points)
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            results = list(pool.map(killed_at, chosen))
+    counted, expected = undisturbed()
+    if points is None:
+        points = {*range(1, counted + 1, density(every)), counted}
+    chosen = sorted(points)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        results = list(pool.map(killed_at, chosen))
     failures = [text for _, text in results if text]
     if failures:
         shown = "\n".join(failures[:_SHOWN])
