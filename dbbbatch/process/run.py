@@ -437,11 +437,15 @@ class ChildProcess:
 
 
 def end_all() -> None:
-    """Kill all running programs: a second signal does not wait for a transfer."""
+    """Kill all running programs, and what is about to be one.
+
+    A second signal does not wait for a transfer, and nothing may outlive a pass with its lock.
+    """
     global _ended_all
     _ended_all += 1
     for process in list(_live):
         process.end()
+    family.end_copies(0)
 
 
 def fork() -> int:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -55,6 +56,23 @@ def test_a_child_that_does_not_become_the_program_is_ended(
     monkeypatch.setattr(os, "setsid", threading.Event().wait)
     with pytest.raises(TryLater, match="killed at its start"):
         run.run([b"true"], timeout=FOREVER)
+
+
+def test_nothing_outlives_a_pass_as_a_copy_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def report() -> None:
+        os.write(begun, b"x")
+        threading.Event().wait()
+
+    begins, begun = os.pipe()
+    monkeypatch.setattr(os, "setsid", report)
+    with ThreadPoolExecutor() as threads:
+        started = threads.submit(run.run, [b"true"], timeout=FOREVER)
+        os.read(begins, 1)
+        run.end_all()
+        with pytest.raises(TryLater, match="killed at its start"):
+            started.result(FOREVER)
+    os.close(begins)
+    os.close(begun)
 
 
 @pytest.mark.parametrize(
