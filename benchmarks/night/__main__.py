@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], choices=list(faults.WEIGHTS))
     parser.add_argument("--without", action="append", default=[], choices=list(faults.WEIGHTS))
     parser.add_argument("--minute", type=float, default=6, help="seconds of a minute of cron")
-    parser.add_argument("--patience", type=float, default=180, help="seconds for what is left")
+    parser.add_argument("--patience", type=float, default=600, help="seconds for what is left")
     parser.add_argument("--results", type=Path, help="directory for journals and output")
     parser.add_argument("--keep", action="store_true", help="keep disks and databases, too")
     given = parser.parse_args()

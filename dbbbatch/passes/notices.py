@@ -205,8 +205,8 @@ class Notices:
             if earlier and not tell:
                 # It is over in the words in which it was told, and as great as it was then.
                 level = earlier.level
-                if not message.startswith(earlier.message):
-                    message = earlier.message
+                was_cut = len(earlier.message) == _SHORT and message.startswith(earlier.message)
+                message = message if was_cut else earlier.message
             since = earlier.since if earlier else time.time()
             self._troubles[key] = Notice(message, level, since)
         if self._broken_off:

@@ -49,6 +49,12 @@ def test_a_trouble_whose_numbers_change_is_the_same_trouble(a_pass):
     assert a_pass(failed="4 files failed") == ""
 
 
+def test_a_trouble_is_over_in_the_words_in_which_it_was_said(a_pass):
+    assert a_pass(away="no answer") == "handoff.a: no answer\n"
+    assert a_pass(away="no answer: 3 lines of output") == ""
+    assert a_pass() == "handoff.a: is over: no answer\n"
+
+
 @pytest.fixture
 def files_wait(tmp_path, capsys):
     """Make a pass after which so many files wait for a person, and give what it said."""
