@@ -439,6 +439,16 @@ def test_a_fault_excuses_only_what_it_causes(ended: Ended) -> None:
     assert len(ended.wrong()) == 1
 
 
+def test_a_restored_database_does_not_know_what_was_purged_since(ended: Ended) -> None:
+    (ended.root / "summit/holding" / FILE).unlink()
+    ended.tell("restoring", site="archive", command=["dbb", "init"], code=0, said="")
+    assert len(ended.wrong()) == 1
+    ended.tell("restoring", site="summit", command=["dbb", "init"], code=0, said="")
+    assert ended.wrong() == []
+    _stored(ended).unlink()
+    assert any("is not in the holding area" in each for each in ended.wrong())
+
+
 def test_a_count_is_told_again_when_it_has_doubled(ended: Ended) -> None:
     for files in ("1 file waits", "2 files wait", "4 files wait"):
         ended.run("dbb-handoff", "latiss", said=f"handoff.latiss: {files} for a person; …\n")
