@@ -206,6 +206,9 @@ class Sites:
     # ---- directories
 
     def _mount(self) -> None:
+        # What libfaketime and PostgreSQL share among processes, under their numbers.
+        mount(Path("/dev/shm"), 256 << 20)
+        Path("/dev/shm").chmod(0o1777)
         mount(self.root, 256 << 20)
         self.root.chmod(0o755)
         for name in ("etc", "bin", "ssh", "outside", "home", "tmp", "alerts", "catalog"):
