@@ -208,4 +208,6 @@ def next_steps(answers: Mapping[str, str], config: str, cron_lines: str) -> Iter
         yield f"mkdir -p {shlex.join(lacking)}"
     yield f"dbb -c {shlex.quote(config)} init"
     yield f"dbb -c {shlex.quote(config)} check"
-    yield f"(crontab -l; cat {shlex.quote(cron_lines)}) | crontab -"
+    # Lines that are there already are not doubled.
+    lines = shlex.quote(cron_lines)
+    yield f"(crontab -l | grep -vxFf {lines}; cat {lines}) | crontab -"

@@ -46,13 +46,29 @@ def test_what_it_writes_passes_its_check_after_the_steps_that_it_prints(
     ran = new(tmp_path, role, *(("--host", "far", "--user", "dbb") if role == "handoff" else ()))
     assert (ran.code, ran.err) == (0, "")
     *steps, last = [line.strip() for line in ran.out.splitlines()[1:]]
-    assert last.startswith("(crontab -l; cat ")
+    assert last.startswith("(crontab -l ")
     for name in ("buffer", "staging"):
         (tmp_path / "data/endpoint" / name).mkdir(parents=True)
     for step in steps:
         done = shell(step, tmp_path)
         assert (done.returncode, done.stderr) == (0, ""), step
     assert done.stdout.splitlines()[-1].endswith(" well")
+
+
+def test_lines_are_in_the_crontab_once_however_often_they_are_pasted(
+    tmp_path: Path, program: Callable[[str, str], Path]
+) -> None:
+    installed = tmp_path / "installed"
+    installed.write_text("0 4 * * * other\n")
+    take = f't=$(cat); printf "%s\\n" "$t" >{installed}'
+    taken = f'if [ "$1" = - ]; then {take}; else cat {installed}; fi'
+    program("crontab", taken)
+    paste = new(tmp_path, "endpoint").out.splitlines()[-1]
+    for _ in range(2):
+        assert subprocess.run(paste, shell=True, cwd=tmp_path, check=False).returncode == 0
+    lines = installed.read_text().splitlines()
+    assert lines[0] == "0 4 * * * other"
+    assert sum("dbb-finder" in line for line in lines) == 1
 
 
 @pytest.mark.parametrize("role", starter.ROLES)
