@@ -107,10 +107,16 @@ class Finished:
 
 
 def last_lines(output: bytes, most: int = 300) -> str:
-    """Return the end of a program's output as one printable line of at most `most` characters."""
+    """Return the last lines of a program's output as one printable line of `most` characters.
+
+    Only a single line that is longer than that loses its begin.
+    """
     text = output.decode("utf-8", "backslashreplace")
     parts = ["".join(c if c.isprintable() else " " for c in part) for part in text.splitlines()]
-    line = " | ".join(part for part in map(str.strip, parts) if part)
+    parts = [part for part in map(str.strip, parts) if part]
+    line = parts.pop() if parts else ""
+    while parts and len(longer := f"{parts.pop()} | {line}") <= most:
+        line = longer
     return line if len(line) <= most else "…" + line[1 - most :]
 
 

@@ -137,6 +137,12 @@ def test_the_last_output_is_one_printable_line() -> None:
     assert summary == "exit code 1: a [1m\\xff | b"
 
 
+def test_the_last_output_begins_with_a_whole_line() -> None:
+    assert run.last_lines(b"x" * 90 + b"\nremove it with:\nthis\n", 100) == "remove it with: | this"
+    assert run.last_lines(b"first\n" + b"x" * 200 + b"end\n", 100) == "…" + "x" * 96 + "end"
+    assert run.last_lines(b"\n\n") == ""
+
+
 def test_a_signal_is_no_exit_code() -> None:
     finished = shell("kill -9 $$")
     assert (finished.exit_code, finished.signal) == (None, 9)
