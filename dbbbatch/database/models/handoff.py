@@ -188,6 +188,17 @@ class HandoffFile(Table):
         )
 
     @classmethod
+    def not_in_buffer(
+        cls, site: str, handoff: str, files: Sequence[HandoffRow]
+    ) -> list[HandoffRow]:
+        """Return those of some files that `found` would record as seen again.
+
+        Until the transaction ends no other one changes what is recorded of any of them.
+        """
+        known = cls._versions(site, handoff, files, for_update())
+        return [file for file in files if known.get(file[:4], ("",))[0] in _NOT_IN_BUFFER]
+
+    @classmethod
     def due(
         cls,
         site: str,
@@ -747,7 +758,7 @@ class HandoffFile(Table):
 
     @classmethod
     def _versions(
-        cls, site: str, handoff: str, files: Sequence[HandoffRow]
+        cls, site: str, handoff: str, files: Sequence[HandoffRow], how: str = ""
     ) -> dict[tuple[Any, ...], tuple[str, int, int, int]]:
         """Return status, inode, priority and rank of versions that have the names of files.
 
@@ -756,7 +767,8 @@ class HandoffFile(Table):
         where, values = among_paths([(file.relpath, file.filename) for file in files])
         rows = execute(
             "SELECT relpath, filename, size_bytes, mtime_ns, status, inode, priority, rank"
-            f" FROM handoff_file WHERE site = ? AND handoff = ? AND (relpath, filename) {where}",
+            f" FROM handoff_file WHERE site = ? AND handoff = ? AND (relpath, filename) {where}"
+            f"{how}",
             (site, handoff, *values),
         )
         return {tuple(row[:4]): tuple(row[4:]) for row in rows.fetchall()}

@@ -106,7 +106,6 @@ class Scheduler:
     ) -> None:
         self.context = context
         self._section = section
-        self._site = context.settings.site.name
         self._delivery = delivery
         self._streams = Streams(context, section, delivery.act, kept)
         # Nothing is sent while the far end cannot be asked what it has; the scan is recorded.
@@ -235,7 +234,7 @@ class Scheduler:
         with faults.as_try_later(self._section.buffer):
             chunk = next(self._scan, None)
         if chunk is not None:
-            connect.write(HandoffFile.found, self._site, self._section.name, chunk)
+            self._delivery.siblings.record_found(self._section.name, chunk)
             self._scanned += len(chunk)
             self._scanned_size += sum(row.size_bytes for row in chunk)
         self.context.bar.expect(self._scanned, self._scanned_size, more=chunk is not None)

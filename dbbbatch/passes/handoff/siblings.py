@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from dbbbatch.areas import buffer
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, HandoffRow
@@ -38,6 +39,7 @@ class Siblings:
         self.context = context
         self._section = section
         self._site = context.settings.site.name
+        self._buffer = context.roots.tree(section.buffer)
 
     @contextlib.contextmanager
     def alone(self, what: str, wait: float = 0) -> Iterator[bool]:
@@ -85,7 +87,28 @@ class Siblings:
             for rows in connect.pages(partial(unseen, (self._site, name)), FIRST, *ORDER):
                 for other in siblings:
                     if other != name:
-                        connect.write(HandoffFile.found, self._site, other, rows)
+                        self.record_found(other, rows)
+
+    def record_found(self, name: str, files: Sequence[HandoffRow]) -> None:
+        """Record what was seen in the buffer, for an endpoint.
+
+        What the pass of another endpoint has moved since then is not in the buffer again. Its move
+        is recorded before this transaction or after it.
+        """
+        site = self._site
+
+        def write() -> None:
+            moved = HandoffFile.not_in_buffer(site, name, files) if self._section.siblings else ()
+            gone = set(filter(self._is_gone, moved))
+            HandoffFile.found(site, name, [file for file in files if file not in gone])
+
+        connect.write(write)
+
+    def _is_gone(self, file: HandoffRow) -> bool:
+        try:
+            return bool(buffer.why_gone(buffer.entry_of(self._buffer, file), file))
+        except OSError:
+            return True  # for now: the next scan sees it
 
     def complete(self, ids: Collection[int] | None = None) -> Iterator[Sequence[HandoffRow]]:
         """Yield the originals that may leave the buffer, a row of each: all, or among these.

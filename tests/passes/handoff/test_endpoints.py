@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from dbbbatch.database import connect
-from dbbbatch.database.models.handoff import HandoffFile
+from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.files import checksum
 from dbbbatch.files.lock import Lock
+from dbbbatch.passes.handoff import scheduler
 from dbbbatch.report.night_rows import nights
 from tests.support.endpoints import BASE, FIRST, away, base, make_pass, states, with_base
 from tests.support.engine import wait_for
@@ -97,6 +99,24 @@ def test_one_that_hangs_holds_up_no_other(site: Site) -> None:
     assert b"Traceback" not in said
     for name in (FIRST, BASE):
         Lock(site.state / "locks", f"handoff.{name}").acquire()
+
+
+def test_what_another_moved_since_a_scan_is_not_in_the_buffer_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.put_all(FILES)
+    assert make_pass(site) == 0
+    real = scheduler.scanned
+
+    def scanned(*arguments: Any) -> Iterator[list[HandoffRow]]:
+        seen = list(real(*arguments))
+        assert site.run("dbb-handoff", BASE) == (0, "", "")
+        yield from seen
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scheduler, "scanned", scanned)
+        assert make_pass(site) == 0
+    assert states(site) == {FIRST: ["HELD"] * 2, BASE: ["HELD"] * 2}
 
 
 @one_database
