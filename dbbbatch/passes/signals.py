@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from dbbbatch.database import waiting
-
 _CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -68,6 +66,8 @@ class Signals:
 
     def __enter__(self) -> Self:
         """Catch the signals from now on."""
+        from dbbbatch.database import waiting  # here: what only prints a help needs no database
+
         # What is ignored from the start stays ignored: nohup, or a job in the background.
         caught = [number for number in _CAUGHT if signal.getsignal(number) != signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._handle) for number in caught}
@@ -86,6 +86,8 @@ class Signals:
         trace: TracebackType | None,
     ) -> None:
         """Leave the signals to whoever caught them before."""
+        from dbbbatch.database import waiting
+
         waiting.seen = waiting.no_signals
         for number, before in self._before.items():
             signal.signal(number, before)

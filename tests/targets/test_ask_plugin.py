@@ -40,7 +40,7 @@ def test_wrong_configuration_is_said(naughty: None, stored: Stored) -> None:
 
 
 def test_death_is_said(naughty: None, stored: Stored) -> None:
-    with pytest.raises(NotReady, match=r"ended; it said: .*Current thread"):
+    with pytest.raises(NotReady, match=r"ended; it said: .*naughty\.py"):
         held("naughty", [stored("x")], start="segfault")
     with pytest.raises(NotReady, match=r"process ended$"):
         held("naughty", [stored("x")], start="vanish")
