@@ -458,8 +458,19 @@ def fork() -> int:
     """Return the number of a copy of this process, and 0 in the copy.
 
     It has a process group of its own: a key of the terminal interrupts only who made it.
+
+    Raises
+    ------
+    TryLater
+        The machine cannot make a process now.
     """
-    number = os.fork()
+    try:
+        number = os.fork()
+    except OSError as error:
+        raise TryLater(
+            f"cannot make a process now: {error.strerror}; see what uses the processes and the "
+            "memory of this machine"
+        ) from None
     if not number:
         os.setpgid(0, 0)
     return number

@@ -100,6 +100,15 @@ def test_a_process_that_cannot_be_made_is_tried_later(monkeypatch: pytest.Monkey
         run.run([b"true"], timeout=FOREVER)
 
 
+def test_a_copy_that_cannot_be_made_is_tried_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", full)
+    with pytest.raises(TryLater, match="cannot make a process now: Resource temporarily unavail"):
+        run.fork()
+
+
 def test_input_and_output_are_exact_bytes() -> None:
     data = EVERY_BYTE * 1000
     assert run.run([b"cat"], timeout=FOREVER, stdin=data).stdout == data

@@ -67,9 +67,11 @@ def written(site: Site, column: str, value: str) -> Iterator[None]:
     before = rows(site, f"{name}, {key}", table)
     assert before
     change(site, f"UPDATE {table} SET {name} = ?", value)
-    yield
-    for row in before:
-        change(site, f"UPDATE {table} SET {name} = ? WHERE {key} = ?", *row)
+    try:
+        yield
+    finally:
+        for row in before:
+            change(site, f"UPDATE {table} SET {name} = ? WHERE {key} = ?", *row)
 
 
 def tell(site: Site, cwd: Path) -> None:
