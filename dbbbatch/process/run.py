@@ -32,7 +32,7 @@ KEPT = 1 << 20
 #: Seconds between SIGTERM and SIGKILL.
 GRACE = 2.0
 
-#: Seconds within which a new process must have become the program.
+#: Seconds within which a new process must have become the program; it is ended before twice that.
 _LONGEST_START = 30.0
 
 #: Seconds for which the output of a program that has ended is still read, where a child of it (an
@@ -498,13 +498,18 @@ def _limited_start() -> Iterator[None]:
     Until then it is a copy of this process with one thread, which has all our descriptors, those of
     locks too. It may wait for ever for what another thread had locked when it was made.
     """
-    timer = threading.Timer(_LONGEST_START, family.end_copies, (_LONGEST_START,))
-    timer.daemon = True
-    timer.start()
+    started = threading.Event()
+
+    def end_those_that_hang() -> None:
+        # More than once: the process is made a little after the wait for it began.
+        while not started.wait(_LONGEST_START):
+            family.end_copies(_LONGEST_START)
+
+    threading.Thread(target=end_those_that_hang, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        started.set()
 
 
 def _start(

@@ -1,6 +1,7 @@
 """The sweep as a fixture, so that what was tried is told at the end of a run."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from tests.killing import sweep as sweeping
 from tests.killing.sweep import Swept
 
 _PROPERTY = "kill points"
+_HERE = Path(__file__).parent
+_SWEEP_SECONDS = 1800
 
 
 @pytest.fixture
@@ -23,6 +26,15 @@ def sweep(record_property: Callable[[str, object], None]) -> Callable[..., Swept
         return swept
 
     return recorded
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give a sweep more time than a test, unless `--timeout` says how much: it has many passes."""
+    if config.getoption("timeout") is not None:
+        return
+    for item in items:
+        if item.path.parent == _HERE and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SWEEP_SECONDS))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -58,6 +58,24 @@ def test_a_child_that_does_not_become_the_program_is_ended(
         run.run([b"true"], timeout=FOREVER)
 
 
+def test_a_child_that_is_made_late_and_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_copies(seconds: float) -> None:
+        end(seconds)
+        looked.set()
+
+    def fork_late() -> int:
+        assert looked.wait(FOREVER)
+        return fork()
+
+    looked, end, fork = threading.Event(), run.family.end_copies, os.fork
+    monkeypatch.setattr(run, "_LONGEST_START", 0.1)
+    monkeypatch.setattr(run.family, "end_copies", end_copies)
+    monkeypatch.setattr(os, "fork", fork_late)
+    monkeypatch.setattr(os, "setsid", threading.Event().wait)
+    with pytest.raises(TryLater, match="killed at its start"):
+        run.run([b"true"], timeout=FOREVER)
+
+
 def test_nothing_outlives_a_pass_as_a_copy_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def report() -> None:
         os.write(begun, b"x")
