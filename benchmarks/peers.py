@@ -38,6 +38,13 @@ PARTS = ("handoff", "delayed", "floors", "growth")
 #: The share of the time that each part may take.
 SHARES = {"handoff": 0.35, "delayed": 0.25, "floors": 0.15, "growth": 0.25}
 
+#: Sides that wait for the line with each file: over the delayed one they move few files only.
+WAITING = ("scp", "rclone")
+
+#: Files, bytes of each, directories, and whether `WAITING` sides run, too.
+ON_LOOPBACK = ((10_000, 64 << 10, 50, True), (100, 4 << 20, 5, True))
+DELAYED = ((40, 64 << 10, 4, True), (2000, 64 << 10, 50, False), (80, 4 << 20, 4, False))
+
 #: Seconds between two looks at the memory of all processes.
 LOOK = 0.02
 
@@ -78,7 +85,7 @@ class Comparison:
             wall = [cost.wall for cost in result.costs]
             median = statistics.median(wall)
             cells = [
-                name,
+                name.replace("|", "\\|"),
                 f"{self.files / median:,.0f}",
                 f"{self.size_bytes / median / 1e6:,.1f}",
                 f"{median:.2f}",
@@ -156,32 +163,29 @@ def bbcp(bench: handoff.Bench, pool: Path) -> measure.Cost:
     )
 
 
-def ways(bench: handoff.Bench, pool: Path, *, delayed: bool = False) -> dict[str, measure.Side]:
-    """The peers that are here, and both ways of dbb-handoff."""
+def ways(
+    bench: handoff.Bench, pool: Path, *, delayed: bool, waiting: bool
+) -> dict[str, measure.Side]:
+    """The peers that are here, and both ways of dbb-handoff; `waiting` ones only if wanted."""
     sides = {**handoff.peers(bench, pool), **bench.ours(pool)}
     if not delayed and shutil.which("bbcp"):
         sides["bbcp"] = lambda: bbcp(bench, pool)
-    return sides
+    return {name: side for name, side in sides.items() if waiting or name not in WAITING}
 
 
 def handoffs(bench: handoff.Bench, timed: Timed, *, delayed: bool) -> Iterator[Comparison]:
     """Small and large files, on loopback or over the delayed line."""
     where = "a line that delays each direction by 75 ms" if delayed else "loopback"
-    amounts = (
-        ((60, 64 << 10, 6), (12, 4 << 20, 2))
-        if delayed
-        else ((2000, 64 << 10, 20), (60, 4 << 20, 5))
-    )
+    amounts = DELAYED if delayed else ON_LOOPBACK
     begin, share = time.monotonic(), timed.until - time.monotonic()
     until = timed.until
-    for number, (files, size, directories) in enumerate(amounts, 1):
+    for number, (files, size, directories, waiting) in enumerate(amounts, 1):
         files = max(2, files // bench.less)
         timed.until = begin + share * number / len(amounts)
         pool = bench.pool(files, size, directories)
         title = f"{files:,} files of {size >> 10:,} KiB, {where}"
-        yield timed.compare(
-            Comparison(title, files, files * size), ways(bench, pool, delayed=delayed)
-        )
+        sides = ways(bench, pool, delayed=delayed, waiting=waiting)
+        yield timed.compare(Comparison(title, files, files * size), sides)
         shutil.rmtree(pool)
     timed.until = until
 
@@ -272,7 +276,7 @@ def plots(grown: Mapping[str, Sequence[tuple[int, measure.Cost]]], path: Path) -
 HEAD = """\
 # Benchmarks
 
-Made by `python benchmarks/peers.py`, on {date}. Figures belong to this machine:
+Made by `{command}`, on {date}. Figures belong to this machine:
 
 {machine}
 
@@ -280,7 +284,8 @@ Each side ran in turn with the others. Seconds are the median, with the range an
 runs. CPU is that of all processes, here and at the far end; memory is the peak of their resident
 memory together, and connections are logins at the far end, both from a run of their own. Only the
 two sides of `dbb-handoff` verify what arrived, make it durable, place it without overwriting, hold
-the original and record all that; the others copy.
+the original and record all that; the others copy. Over the delayed line scp and rclone wait for
+each file, so only the table of few files has them.
 """
 
 
@@ -289,7 +294,10 @@ def page(
 ) -> Iterator[str]:
     """Yield the lines of docs/benchmarks.md."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    yield HEAD.format(date=today, machine="\n".join(f"* {line}" for line in machine()))
+    command = " ".join(["python benchmarks/peers.py", *sys.argv[1:]])
+    yield HEAD.format(
+        command=command, date=today, machine="\n".join(f"* {line}" for line in machine())
+    )
     for comparison in made:
         yield from comparison.lines()
     if grown:
