@@ -30,7 +30,7 @@ def check_command(operator: Operator, verbose: bool, as_json: bool) -> None:
 
     Run it as the user that runs the scripts. It tries directories, commands, the far end and the
     database, and leaves nothing behind. The exit code is 78 if anything is wrong, but 75 if all of
-    it may pass by itself, such as a busy database.
+    it may pass by itself, such as a busy database or a host that does not answer.
     """
     from dbbbatch.passes import check as checks
     from dbbbatch.targets import registry

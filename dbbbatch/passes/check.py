@@ -250,7 +250,7 @@ def _check_endpoint(handoff: Handoff, settings: Settings) -> Iterator[Checked]:
         from dbbbatch.areas.endpoint import confirm
 
         what = "the far end answers a janitor's question"
-        yield Checked(f"{endpoint} confirm", what, _error_of(confirm.ask, handoff, []))
+        yield _by_trial(f"{endpoint} confirm", what, confirm.ask, handoff, [])
 
 
 def _check_finder(finder: Finder) -> Iterator[Checked]:
@@ -508,7 +508,22 @@ def _far_end(where: str, handoff: Handoff) -> Checked:
             session.trial(f"{CHECK}{secrets.token_hex(8)}")
 
     what = f"{address.name} answers, has its tools and directories, and places without overwriting"
-    return Checked(where, what, _error_of(trial))
+    return _by_trial(where, what, trial)
+
+
+def _by_trial(where: str, what: str, trial: Callable[..., object], *args: object) -> Checked:
+    try:
+        trial(*args)
+    except DbbError as error:
+        return Checked(where, what, str(error), later=_may_pass(error))
+    return Checked(where, what)
+
+
+def _may_pass(error: DbbError) -> bool:
+    """Return whether the line was not there, which may pass without an operator."""
+    from dbbbatch.areas.endpoint.charge import tells_lost_line
+
+    return isinstance(error, TryLater) and tells_lost_line(str(error))
 
 
 def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
@@ -522,7 +537,7 @@ def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
     attempt = f"{attempt_prefix(site.name, handoff.name)}{secrets.token_hex(8)}"
     lists = lists_directory(site.state)
     ours = not os.path.isdir(lists)
-    problem, free = "", ""
+    problem, free, later = "", "", False
     try:
         with Tree(handoff.buffer) as buffer:
             sender = Sender(handoff, buffer, lists)
@@ -536,7 +551,7 @@ def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
                 except Refused as error:
                     free = str(error)
     except DbbError as error:
-        problem = str(error)
+        problem, later = str(error), _may_pass(error)
     except OSError as error:
         problem = f"{error.filename or lists}: {error.strerror}"
     finally:
@@ -546,5 +561,5 @@ def _transfer(endpoint: str, handoff: Handoff, site: Site) -> Iterator[Checked]:
     way = "the built-in stream" if handoff.has_stream else "the command"
     what = f"{way} sends a file from the buffer, which can be placed there"
     note = "left out: the built-in stream sends the files" if handoff.has_stream else ""
-    yield Checked(f"{endpoint} transfer", what, problem, note=note)
+    yield Checked(f"{endpoint} transfer", what, problem, note=note, later=later)
     yield Checked(f"[{handoff.table}] min_free", "staging has so much free space", free, later=True)

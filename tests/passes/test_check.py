@@ -312,6 +312,17 @@ def test_a_far_end_that_does_not_answer_is_told(
     site.run("dbb", "init")
     own_ssh_server.stop()
     assert [line for line in problems(site) if "endpoint cannot be reached" in line]
+    assert site.run("dbb", "check").code == 75
+
+
+def test_a_far_end_that_refuses_the_key_does_not_pass_by_itself(
+    tmp_path: Path, database_url: str, own_ssh_server: SshServer
+) -> None:
+    site = Site(tmp_path / "site", database_url, own_ssh_server).write()
+    site.run("dbb", "init")
+    (own_ssh_server.directory / "authorized_keys").write_text("")
+    assert [line for line in problems(site) if "Permission denied" in line]
+    assert site.run("dbb", "check").code == 78
 
 
 def test_a_confirm_that_answers_is_well(good: Site) -> None:

@@ -66,6 +66,11 @@ class Evidence:
             yield
 
 
+def tells_lost_line(output: str) -> bool:
+    """Return whether a tool says that there is no connection, or no longer."""
+    return _LOST_WORDS.search(output) is not None
+
+
 def lost_line(transfer: str, finished: Finished) -> bool:
     """Return whether a configured command failed because the line was lost or it was ended."""
     if finished.timed_out or finished.signal in _ENDING_SIGNALS:
@@ -74,7 +79,7 @@ def lost_line(transfer: str, finished: Finished) -> bool:
     code = finished.exit_code
     if code is not None and code - 128 in _ENDING_SIGNALS:  # as a shell reports it
         return True
-    if _LOST_WORDS.search(output):
+    if tells_lost_line(output):
         return True
     if any(int(number) in _LOST_CODES["rsync"] for number in _RSYNC.findall(output)):
         return True
