@@ -3,13 +3,14 @@
 Programs are started by `sh` with pipes of ours, so that we read and write exactly the bytes that
 they write and read. They have no terminal, inherit no descriptor (a lock least of all) and lead a
 session of their own. We end them together with all their descendants, first by SIGTERM, then by
-SIGKILL.
+SIGKILL. One that outlives that (it has other rights, or waits for a dead disk) is left behind.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import select
@@ -29,7 +30,7 @@ from dbbbatch.process.pipes import Descriptor, Ends, poll, watch
 #: Bytes kept of each output stream: the last ones, in which a program says why it failed.
 KEPT = 1 << 20
 
-#: Seconds between SIGTERM and SIGKILL.
+#: Seconds between SIGTERM and SIGKILL, and for which a program that was killed is waited for.
 GRACE = 2.0
 
 #: Seconds within which a new process must have become the program; it is ended before twice that.
@@ -85,6 +86,8 @@ class Finished:
         We ended it, at the time limit.
     seconds : `float`
         How long it ran.
+    survivor : `int` or `None`
+        Its process number if it could not be ended: it goes on running.
     """
 
     exit_code: int | None
@@ -93,10 +96,14 @@ class Finished:
     stderr: bytes
     timed_out: bool
     seconds: float
+    survivor: int | None = None
 
     def summary(self) -> str:
         """Return how it ended and the end of its stderr, or else stdout, as one line."""
-        if self.timed_out:
+        if self.survivor is not None:
+            after = f"after {self.seconds:.0f} s"
+            how = f"process {self.survivor} could not be ended {after}: it goes on running"
+        elif self.timed_out:
             how = f"ended at its time limit, after {self.seconds:.0f} s"
         elif self.signal is not None:
             how = f"ended by signal {self.signal}"
@@ -122,6 +129,8 @@ def last_lines(output: bytes, most: int = 300) -> str:
 
 class Process:
     """A running program, which is ended at the end of its ``with`` block.
+
+    No method waits for long after it was killed, whether it has ended or not.
 
     Only one thread reads and writes; `end` may be called by any, and by a signal handler.
 
@@ -164,6 +173,7 @@ class Process:
         self._output = {self._ends.output: bytearray(), self._ends.error: bytearray()}
         self._open = set(self._output)
         self._gone_since = 0.0
+        self._give_up_at = math.inf
         self._ended: Finished | None = None
         _live.add(self)
         if ended_all != _ended_all:
@@ -244,20 +254,21 @@ class Process:
     def finish(self, deadline: float, keep: int = KEPT) -> Finished:
         """Close the program's stdin, read the rest of its output, and wait until it has ended.
 
-        At `deadline`, a time of `time.monotonic`, it is ended.
+        At `deadline`, a time of `time.monotonic`, it is ended. If it cannot be, it is not waited
+        for.
         """
         if self._ended is not None:
             return self._ended
         self._ends.close_input()
-        timed_out = False
+        timed_out, gone = False, True
         try:
             while self._open:
                 self._wait(deadline, keep=keep)
             self._await_end(deadline)
         except TimeoutError:
             timed_out = True
-            self._end_gently()
-        code = self._command.process.wait()
+            gone = self._end_gently()
+        code = self._command.process.wait() if gone else None
         self._drain(keep)
         output, error = (bytes(self._output[fd]) for fd in (self._ends.output, self._ends.error))
         self._ends.close()
@@ -266,36 +277,54 @@ class Process:
             self._watch = -1
         _live.discard(self)
         self._ended = Finished(
-            exit_code=code if code >= 0 else None,
-            signal=-code if code < 0 else None,
+            exit_code=code if code is not None and code >= 0 else None,
+            signal=-code if code is not None and code < 0 else None,
             stdout=output,
             stderr=error,
             timed_out=timed_out,
             seconds=time.monotonic() - self._began,
+            survivor=None if gone else self.pid,
         )
         return self._ended
 
     def end(self, how: int = signal.SIGKILL) -> None:
         """Send a signal (kill, by default) to the program, its session and its descendants."""
         family.end(self._family(), how)
+        if how == signal.SIGKILL:
+            self._give_up_at = min(self._give_up_at, time.monotonic() + GRACE)
 
     def _family(self) -> list[int]:
         running = self._ended is None and self._command.process.exit_code is None
         return family.members(self.pid, running=running)
 
-    def _end_gently(self) -> None:
-        """Send SIGTERM, so that the program can tidy up at both ends; then SIGKILL."""
+    def _end_gently(self) -> bool:
+        """Send SIGTERM, so that the program can tidy up at both ends; then SIGKILL.
+
+        Returns
+        -------
+        gone : `bool`
+            It has ended.
+        """
         before = self._family()
         self.end(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             self._await_end(time.monotonic() + GRACE)
+        self._give_up_at = math.inf
         self.end()
         # Also those that have just lost their parent.
         family.end([pid for pid in before if family.descends(pid, before)])
+        try:
+            self._await_end(math.inf)
+        except TimeoutError:
+            return False
+        return True
+
+    def _is_over(self, deadline: float) -> bool:
+        return time.monotonic() >= min(deadline, self._give_up_at)
 
     def _await_end(self, deadline: float) -> None:
         while self._alive():
-            if time.monotonic() >= deadline:
+            if self._is_over(deadline):
                 raise TimeoutError
             watched = {self._watch: select.POLLIN} if self._watch >= 0 else {}
             poll(watched, deadline, short=None if watched else 0.05)
@@ -311,7 +340,7 @@ class Process:
         Raises
         ------
         TimeoutError
-            It is past `deadline`, even if the program goes on writing.
+            It is past `deadline`, even if the program goes on writing, or it was killed before.
         """
         if not writing and not self._alive():
             # Whoever still holds the pipes open, silent or not, is not the program.
@@ -328,7 +357,7 @@ class Process:
             wanted[self._watch] = select.POLLIN
         ready = poll(wanted, deadline, short=0.05 if self._watch < 0 else None)
         self._take(ready, keep)
-        if time.monotonic() >= deadline:
+        if self._is_over(deadline):
             raise TimeoutError
 
     def _readable(self, keep: int) -> dict[int, int]:

@@ -11,7 +11,15 @@ from typing import Any
 from dbbbatch.config import fields
 from dbbbatch.config.fields import option
 from dbbbatch.process import run, template
-from dbbbatch.targets.plugin import Context, Misconfigured, Outcome, Plugin, Result, StoredFile
+from dbbbatch.targets.plugin import (
+    Context,
+    Misconfigured,
+    NotReady,
+    Outcome,
+    Plugin,
+    Result,
+    StoredFile,
+)
 
 #: The names in braces that the command may use.
 PLACEHOLDERS = ("file", "relpath", "filename", "storage", "target", "size_bytes", "checksum")
@@ -119,6 +127,8 @@ class CommandPlugin(Plugin):
             else:
                 message = finished.summary()
             yield Outcome(file.number, result, message)
+            if finished.survivor is not None:
+                raise NotReady(f"command: {message}")
 
 
 def _values(file: StoredFile, context: Context) -> dict[str, bytes]:

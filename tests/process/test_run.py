@@ -9,7 +9,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -239,6 +241,60 @@ def test_ending_from_outside_ends_the_run() -> None:
         run.end_all()
         finished = process.finish(time.monotonic() + FOREVER)
     assert finished.signal == 9
+
+
+@pytest.fixture
+def undying(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Let no signal arrive, as at a program with other rights; yield whom to end afterwards."""
+    pids: list[int] = []
+    monkeypatch.setattr(family, "end", lambda *_: None)
+    monkeypatch.setattr(run, "GRACE", 0.1)
+    yield pids
+    for pid in pids:
+        assert psutil.Process(pid).is_running()
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_program_that_cannot_be_ended_is_not_waited_for(undying: list[int]) -> None:
+    finished = shell("echo $$; exec sleep 60", timeout=0.5)
+    undying.append(int(finished.stdout))
+    assert (finished.timed_out, finished.exit_code, finished.signal) == (True, None, None)
+    assert finished.survivor == undying[0]
+    assert f"process {undying[0]} could not be ended" in finished.summary()
+
+
+@pytest.mark.parametrize("waits", ["finish", "read", "write"])
+def test_after_an_end_from_outside_nobody_waits_for_long(undying: list[int], waits: str) -> None:
+    until = time.monotonic() + FOREVER
+    with run.Process([b"sleep", b"60"]) as process:
+        undying.append(process.pid)
+        with ThreadPoolExecutor() as threads:
+            what = {
+                "finish": process.finish,
+                "read": process.read,
+                "write": partial(process.write, b"x" * 10_000_000),
+            }[waits]
+            waiting = threads.submit(what, until)
+            run.end_all()
+            if waits == "finish":
+                assert waiting.result(FOREVER).survivor == process.pid
+            else:
+                with pytest.raises(TimeoutError):
+                    waiting.result(FOREVER)
+    assert process.finish(until).survivor == process.pid
+    assert time.monotonic() < until
+
+
+def test_a_program_that_cannot_be_ended_does_not_keep_the_interpreter() -> None:
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from dbbbatch.process import family, run
+family.end, run.GRACE = lambda *_: None, 0.1
+print(ThreadPoolExecutor().submit(run.run, [b"sleep", b"60"], timeout=0.1).result().survivor)
+"""
+    finished = run.run([sys.executable.encode(), b"-c", code.encode()], timeout=FOREVER)
+    assert finished.exit_code == 0
+    os.kill(int(finished.stdout), signal.SIGKILL)
 
 
 def test_a_process_is_ended_by_what_it_names(tmp_path: Path) -> None:

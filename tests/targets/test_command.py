@@ -1,6 +1,7 @@
 """The plugin that runs a command: exit codes, names as data, time limits."""
 
 import os
+import signal
 import sqlite3
 import sys
 from pathlib import Path
@@ -8,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from dbbbatch.config.fields import defaults
+from dbbbatch.process import family, run
 from dbbbatch.targets import registry
 from dbbbatch.targets.command import CommandPlugin, CommandSettings
-from dbbbatch.targets.plugin import Context, Misconfigured, StoredFile
+from dbbbatch.targets.plugin import Context, Misconfigured, NotReady, StoredFile
 from tests.support.site import Site
-from tests.targets.offering import offered, results, started
+from tests.targets.offering import offered, results, started, stored
 
 EXIT = f"{sys.executable} -c 'import sys; sys.exit(int(sys.argv[1]))' {{filename}}"
 
@@ -84,6 +86,26 @@ def test_command_that_exceeds_the_time_limit_failed(tmp_path: Path) -> None:
     (outcome,) = offered(plugin, *put(tmp_path, "x"))
     assert outcome.result.value == "failed"
     assert "time limit" in outcome.message
+
+
+def test_command_that_cannot_be_ended_failed_and_no_further_one_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family, "end", lambda *_: None)
+    monkeypatch.setattr(run, "GRACE", 0.1)
+    context = Context("here", "site", str(tmp_path), str(tmp_path), 0.5)
+    command = "sh -c 'echo $$ >$1.pid; exec sleep 60' sh {file}"
+    plugin = CommandPlugin(defaults(CommandSettings, command=command), context)
+    plugin.start()
+    outcomes = plugin.ingest(stored(*put(tmp_path, "x", "y")))
+    failed = next(outcomes)
+    pid = int((tmp_path / "x.pid").read_text())
+    with pytest.raises(NotReady, match=f"process {pid} could not be ended"):
+        next(outcomes)
+    os.kill(pid, signal.SIGKILL)
+    assert (failed.number, failed.result.value) == (1, "failed")
+    assert f"process {pid} could not be ended" in failed.message
+    assert not (tmp_path / "y.pid").exists()
 
 
 def test_missing_program_is_said_at_the_start(tmp_path: Path) -> None:

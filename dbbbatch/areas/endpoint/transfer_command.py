@@ -10,6 +10,7 @@ from dbbbatch.areas.endpoint.batch import Batch, FileFate, Prepared, SendStatus,
 from dbbbatch.areas.endpoint.charge import lost_line
 from dbbbatch.areas.endpoint.session import Session
 from dbbbatch.config.sections import Handoff
+from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, state
 from dbbbatch.files.tree import outside
 from dbbbatch.process import run, template
@@ -83,11 +84,24 @@ class TransferCommand:
                 unsent = [item for _, group in commands[number + 1 :] for item in group]
                 fate = FileFate(SendStatus.POSTPONED, texts[-1])
                 failures.update((item.row.id, fate) for item in unsent)
+                if finished.survivor is not None:
+                    self._leave_to_survivor([*group, *unsent], fate, result)
                 break
         if texts:
             more = f" (and {len(texts) - 1} more commands)" if len(texts) > 1 else ""
             result.error = texts[0] + more
         return failures
+
+    def _leave_to_survivor(
+        self, items: Sequence[Prepared], fate: FileFate, result: TransferResult
+    ) -> None:
+        """Verify none of the files that a program may still write; no further one is started."""
+        for item in items:
+            result.settle(item, *fate)
+        result.trouble = TryLater(
+            f"{fate.reason}; no file is charged",
+            key=f"{self._section.label}: its transfer command cannot be ended",
+        )
 
     def clean(self, attempt: str) -> None:
         """Remove what was written here for an attempt."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.files.tree import Entry
+from dbbbatch.process import family, run
 from tests.support.handing import REFUSING, make_pass, rows, statuses, wait_over
 from tests.support.site import Site, tree
 
@@ -57,6 +59,36 @@ def test_a_directory_that_the_command_cannot_read_charges_none_of_its_files(
         "open/2",
     }
     assert not [rel for rel in tree(site.buffer) if ".dbb~" in rel]
+
+
+def test_a_command_that_cannot_be_ended_ends_the_pass_and_nothing_of_it_is_placed(
+    site: Site,
+    program: Program,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # As one that runs with other rights, or waits for a dead disk.
+    site.put_all(["1/sent", "2/hangs", "3/waits"])
+    hanging = site.root / "pid"
+    program(
+        "tool",
+        f'case $1 in */hangs) cp -p "$@"; echo $$ >{hanging}; exec sleep 60;; esac; cp -p "$@"',
+    )
+    site.write(handoff={**KEYS, "timeout": 1, "max_attempts": 1}, endpoint=TOOL)
+    with monkeypatch.context() as patched:
+        patched.setattr(family, "end", lambda *_: None)
+        patched.setattr(run, "GRACE", 0.1)
+        assert make_pass(site) == 75
+    pid = int(hanging.read_text())
+    assert f"process {pid} could not be ended" in capsys.readouterr().err
+    assert statuses(site) == {"1/sent": "HELD", "2/hangs": "FOUND", "3/waits": "FOUND"}
+    assert set(tree(site.far_buffer)) == {"1/sent"}
+    assert attempts(site) == 0
+    os.kill(pid, signal.SIGKILL)
+    program("tool", 'exec cp -p "$@"')
+    wait_over(site)
+    assert make_pass(site) == 0
+    assert len(tree(site.far_buffer)) == 3
 
 
 def test_the_one_bad_file_of_a_directory_is_charged_and_quarantined(
