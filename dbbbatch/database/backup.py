@@ -4,6 +4,7 @@ import os
 import sqlite3
 import stat
 
+from dbbbatch.database import connect
 from dbbbatch.errors import TryLater
 from dbbbatch.files.tree import outside
 
@@ -25,9 +26,12 @@ def copy_database(source: str, target: str, patience: float) -> None:
     ------
     TryLater
         It could not be read or written.
+    ConfigError
+        This user may not write the source, beside which SQLite would leave files.
     OSError
         The target cannot be made.
     """
+    connect.require_writable(source)
     mode = stat.S_IMODE(os.stat(source).st_mode)
     # SQLite fills an empty file: this one nobody else may read before it is complete.
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

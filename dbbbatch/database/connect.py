@@ -8,6 +8,7 @@ calling it twice equals calling it once: a commit whose answer was lost may have
 import os
 import re
 import sqlite3
+import stat
 import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -34,9 +35,10 @@ from dbbbatch.errors import (
     Interrupted,
     TryLater,
     user,
+    user_named,
     without_numbers,
 )
-from dbbbatch.files import trust
+from dbbbatch.files import names, trust
 from dbbbatch.files.state import DATABASE_MODE
 
 Value = TypeVar("Value")
@@ -278,13 +280,24 @@ def for_update(how: str = "") -> str:
 
 
 def must_be_writable(kinds: Collection[str]) -> None:
-    """Raise `ConfigError` if PostgreSQL lets this role not write what passes of some kinds write.
+    """Raise `ConfigError` if passes of some kinds could not write what they write.
 
-    Whether an SQLite file can be written only a pass finds out.
+    SQLite is asked for its write lock, and PostgreSQL for the rights of this role.
     """
-    if kinds and on_postgresql() and (tables := read(schema.unwritable, proxy.obj, kinds)):
+    if kinds and not on_postgresql():
+        write(lambda: None)
+    elif kinds and (tables := read(schema.unwritable, proxy.obj, kinds)):
         named = ", ".join(tables)
         raise ConfigError(f"{_name}: permission denied for table {named}{_advice('42501')}")
+
+
+def require_writable(path: str) -> None:
+    """Raise `ConfigError` if this user may not write an SQLite database or what lies beside it.
+
+    SQLite would open it for reading, and make a log beside it that nobody can write either.
+    """
+    if not _mounted_read_only(path) and (why := _why_unwritable(path)):
+        raise ConfigError(why, key=UNUSABLE)
 
 
 def disconnect() -> None:
@@ -322,13 +335,18 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
     mode = "ro" if readonly else "rwc" if not must_exist else "rw"
     if mode == "rwc":
         _make_sqlite_file(path)
+    if not readonly:
+        require_writable(path)
     # A database in use has a log (-wal). Where there is none, SQLite makes one even to read, which
-    # is refused to a user who may only read; and one that another user made would block the owner.
-    # Then the file alone is read: without a log it is complete.
-    looks_only = readonly and (not os.access(directory, os.W_OK) or not _is_own_file(path))
+    # is refused to a user who may only read; and one that its owner could not write would block
+    # all passes. Then the file alone is read: without a log it is complete. To a log that is there
+    # SQLite may add no index (-shm).
+    looks_only = readonly and not (os.access(directory, os.W_OK) and _leaves_usable_files(path))
     _immutable = looks_only and not _file_exists(f"{path}-wal")
     if _immutable:
         mode += "&immutable=1"
+    elif looks_only and not _file_exists(f"{path}-shm"):
+        mode += "&readonly_shm=1"
     pragmas = {"foreign_keys": 1} | ({"query_only": 1} if readonly else {"synchronous": "full"})
     return peewee.SqliteDatabase(
         f"file:{urllib.parse.quote(path)}?mode={mode}",
@@ -338,9 +356,27 @@ def _sqlite(settings: DatabaseSettings, readonly: bool, must_exist: bool) -> pee
     )
 
 
-def _is_own_file(path: str) -> bool:
-    # SQLite gives the files that root makes to the owner of the database.
-    return os.geteuid() in (0, os.stat(path).st_uid)
+def _leaves_usable_files(path: str) -> bool:
+    """Return whether the owner of a database can write what SQLite makes beside it for us."""
+    # SQLite gives it the mode of the database, and what root makes to the owner.
+    status = os.stat(path)
+    return os.geteuid() in (0, status.st_uid) and bool(status.st_mode & stat.S_IWUSR)
+
+
+def _why_unwritable(path: str) -> str:
+    """Return which file of a database this user may not write, and what to do; '' if none."""
+    for each in (path, f"{path}-wal", f"{path}-shm"):
+        # SQLite makes and removes two of them: one that came since may be written.
+        if os.access(each, os.W_OK) or not os.path.exists(each) or os.access(each, os.W_OK):
+            continue
+        with suppress(FileNotFoundError):
+            owner = os.stat(each).st_uid
+            whose, mend = f" of {user_named(owner)}", f"sudo chown {user()}"
+            if owner == os.geteuid():
+                whose, mend = "", "chmod u+w"
+            why = f"user {user()} may not write this file{whose}"
+            return f"{each}: {why}: {mend} {names.quoted(each)}"
+    return ""
 
 
 def _make_sqlite_file(path: str) -> None:
@@ -574,11 +610,11 @@ def _raise_unless_sqlite_busy(original: sqlite3.Error, error: peewee.DatabaseErr
             # Also where no descriptor is left, or there is no space for its log.
             why = f"{_name}: cannot be opened or written now ({original})"
             raise TryLater(why, key=AWAY) from None
-        raise ConfigError(
+        why = _why_unwritable(_name) or (
             f"{_name}: cannot be opened or written by user {user()} ({original}); run this as the "
-            "user that owns it; the directory must be writable, too: SQLite writes beside its file",
-            key=UNUSABLE,
-        ) from None
+            "user that owns it; the directory must be writable, too: SQLite writes beside its file"
+        )
+        raise ConfigError(why, key=UNUSABLE) from None
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT):
         if _immutable:
             raise TryLater(f"{_name}: was written while it was read; look again") from None

@@ -164,10 +164,12 @@ def _check_database(settings: Settings) -> Iterator[Checked]:
         yield from _password_files(settings.database)
     problem, later, sites = "", False, set[str]()
     abandoned: list[relocate.Abandoned] = []
+    targets: list[Checked] = []
     try:
         connect.connect(settings.database)
         sites = connect.read(Run.sites)
         abandoned = relocate.abandoned(settings)
+        targets = [_known_target(target, settings.site) for target in settings.target.values()]
         connect.must_be_writable([kind for kind in KINDS if settings.sections(kind)])
     except DbbError as error:
         problem, later = str(error), isinstance(error, TryLater)
@@ -176,6 +178,7 @@ def _check_database(settings: Settings) -> Iterator[Checked]:
     yield Checked(where, f"{fields.without_password(url)} answers", problem, later=later)
     if problem:
         return
+    yield from targets
     site, remark = settings.site.name, ""
     if sites and site not in sites:
         remark = (
@@ -189,6 +192,16 @@ def _check_database(settings: Settings) -> Iterator[Checked]:
             f"configuration file does; if it has moved, record that: `{one.move}`"
         )
         yield Checked(f"[database] storage {one.storage}", "a section has it", remark=remark)
+
+
+def _known_target(target: Target, site: Site) -> Checked:
+    """Return whether the database knows a target as its section has it, which a pass requires."""
+    from dbbbatch.database import connect
+    from dbbbatch.database.models.target import TargetRow
+
+    row = connect.read(TargetRow.named, site.name, target.name)
+    problem = _error_of(row.must_fit, target.storage) if row else ""
+    return Checked(f"[{target.label}]", "the database may offer it files", problem)
 
 
 def _password_files(database: Database) -> Iterator[Checked]:

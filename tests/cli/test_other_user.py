@@ -143,6 +143,58 @@ def test_the_status_of_what_may_not_be_read_is_not_known(site: Site, closed: str
     assert "sudo -u '#12345' " in run(site, "dbb", "status").out
 
 
+#: What writes nothing in the database.
+LOOKS = ["dbb status", "dbb list handoff.latiss", "dbb-handoff --dry-run", "dbb backup {root}/copy"]
+
+
+@only_root
+@pytest.mark.parametrize("by_root", [False, True])
+@pytest.mark.parametrize("command", [*LOOKS, "dbb check", "dbb-handoff"])
+def test_nobody_makes_a_log_that_the_passes_cannot_write(
+    site: Site, command: str, by_root: bool
+) -> None:
+    give_to_somebody(site)
+    path = Path(connect.sqlite_path(site.database_url))
+    path.chmod(0o400)
+    site.run(*command.format(root=site.root).split(), unprivileged=not by_root)
+    assert list(path.parent.iterdir()) == [path]
+    path.chmod(0o600)
+    assert run(site, "dbb-handoff").code == 0
+
+
+@only_root
+def test_a_look_adds_no_index_to_a_log_that_is_there(site: Site) -> None:
+    give_to_somebody(site)
+    path = Path(connect.sqlite_path(site.database_url))
+    log = Path(f"{path}-wal")
+    log.touch()
+    os.chown(log, NOBODY.pw_uid, -1)
+    path.chmod(0o400)
+    run(site, "dbb", "status")
+    assert sorted(path.parent.iterdir()) == [path, log]
+
+
+@only_root
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize(("owner", "mend"), [(NOBODY.pw_uid, "chmod u+w"), (0, "sudo chown ")])
+def test_check_and_a_pass_name_the_file_of_the_database_that_refuses(
+    site: Site, suffix: str, owner: int, mend: str
+) -> None:
+    give_to_somebody(site)
+    path = Path(f"{connect.sqlite_path(site.database_url)}{suffix}")
+    path.touch()
+    os.chown(path, owner, -1)
+    path.chmod(0o444)
+    for command in ("dbb check", "dbb-handoff latiss", "dbb pause handoff.latiss"):
+        ran = run(site, *command.split())
+        assert (ran.code, f"{path}: user {NOBODY.pw_name} may not write" in ran.err) == (78, True)
+        assert f": {mend}" in ran.err
+        assert f" {path}\n" in ran.err
+    path.chmod(0o644)
+    os.chown(path, NOBODY.pw_uid, -1)
+    assert run(site, "dbb", "check").code == 0
+
+
 @only_root
 @pytest.mark.promise
 @pytest.mark.parametrize("command", CHANGES)

@@ -74,23 +74,24 @@ class TargetRow(Table):
                 site=site, name=name, storage=storage, plugin=plugin, created_at=connect.now()
             )
             target.catch_up(run_id)
-        target._must_fit(storage)
+        target.must_fit(storage)
         if target.plugin != plugin:
             target.plugin = plugin
             target.save()
         return target
 
-    def _must_fit(self, storage: str) -> None:
+    def must_fit(self, storage: str) -> None:
+        """Raise `ConfigError` if it is retired, or was added with another storage area."""
         if self.retired_at is not None:
             raise ConfigError(
-                f"was retired on {self.retired_at:%Y-%m-%d}: take its ingester out of the crontab, "
-                f"or bring it back by `dbb target retire --undo {self.name}`"
+                f"was retired on {self.retired_at:%Y-%m-%d}: remove its crontab line and its "
+                f"section, or bring it back by `dbb target retire --undo {self.name}`"
             )
         if self.storage != storage:
             raise ConfigError(
-                f"[target.{self.name}] storage: is {storage}, but this target was added for "
-                f"{self.storage}; if that has moved, `dbb storage move {self.storage} {storage}` "
-                "records that; another storage area needs a target of another name"
+                f"storage is {storage}, but this target was added for {self.storage}; if that has "
+                f"moved, `dbb storage move {self.storage} {storage}` records that; another storage "
+                "area needs a target of another name"
             )
 
     def catch_up(self, run_id: int | None) -> None:

@@ -14,7 +14,7 @@ from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.files.names import to_text
 from tests.support.ingesting import Ingesting
 from tests.support.scripts import TOP
-from tests.support.site import Site
+from tests.support.site import SENTINEL, Site
 from tests.targets.conftest import naughty, open_when_read
 
 __all__ = ["naughty"]
@@ -432,3 +432,23 @@ class TestFairness:
         ingesting.store(*names)
         ingesting.run()
         assert journal.read_text().split() == names
+
+
+@pytest.mark.parametrize("fault", ["storage is ", "was retired on "])
+def test_check_says_what_a_pass_says_of_a_target_that_the_database_knows_otherwise(
+    site: Site, fault: str
+) -> None:
+    assert site.run("dbb-ingester", "a").code == 0
+    assert site.run("dbb", "check").code == 0
+    if fault == "storage is ":
+        other = site.root / "other"
+        other.mkdir()
+        (other / SENTINEL).touch()
+        site.write(targets={"a": {"storage": other}})
+    else:
+        assert site.run("dbb", "target", "retire", "a").code == 0
+    ran, checked = site.run("dbb-ingester", "a"), site.run("dbb", "check")
+    assert (ran.code, checked.code) == (78, 78)
+    said = ran.err.removeprefix("target.a: ")
+    assert said.startswith(fault)
+    assert f"[target.a]: {said}" in checked.err
