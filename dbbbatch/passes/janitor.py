@@ -165,7 +165,7 @@ class Housekeeping:
         if section.holding_free and section.is_first:
             self.lacking = max(0, section.holding_free - place.free_bytes(section.holding))
         for page in self._held_files(None):
-            for file in self._of_this_one(self.context.sound(page, "handoff_file")):
+            for file in self._of_this_one(page):
                 if file.held_at > self._old and self.lacking <= 0:
                     return
                 if self.context.matches(file.rel) and (self._is_old(file) or self.lacking > 0):
@@ -265,14 +265,18 @@ class Housekeeping:
         return f"{self._section.label} janitor"
 
     def _held_files(self, after: tuple[datetime, int] | None) -> Iterator[Sequence[HandoffRow]]:
-        """Yield the files of the holding area page by page, those first that are there longest."""
+        """Yield the files of the holding area page by page, those first that are there longest.
+
+        The rows whose names lead elsewhere are refused.
+        """
         site, name = self._site, self._section.name
-        return connect.pages(
+        for page in connect.pages(
             lambda last: HandoffFile.held_files(site, name, last, _ASKED_TOGETHER),
             after,
             "held_at",
             "id",
-        )
+        ):
+            yield self.context.sound(page, "handoff_file")
 
     def _is_old(self, file: HandoffRow) -> bool:
         """Return whether a file has been held for long enough.

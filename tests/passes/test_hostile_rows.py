@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dbbbatch.files import checksum, names
 from dbbbatch.files.identity import Version
 from dbbbatch.files.tree import outside as file_at
 from dbbbatch.passes.handoff.delivery import attempt_prefix
+from tests.support.endpoints import BASE, FIRST, base, with_base
 from tests.support.handing import change, rows
 from tests.support.scripts import TOP
 from tests.support.site import Site
@@ -94,9 +96,15 @@ def run_all(site: Site) -> dict[str, Any]:
 
 
 def assert_only_told(site: Site, before: dict[str, bytes], teller: str) -> None:
-    """A good file goes all the way, the row is told, and nothing outside is touched."""
+    """A good file goes all the way, the row is told, and nothing outside is touched.
+
+    Whatever a row is like, the janitor cleans the staging area in the same pass.
+    """
     site.put("night/good", b"good")
+    stale = site.staging / f"{attempt_prefix('summit', 'latiss')}{'f' * 16}"
+    stale.mkdir()
     ran = run_all(site)
+    assert not stale.exists()
     assert outside(site) == before
     assert [each.code for each in ran.values() if each.code not in (0, 1)] == [], ran
     assert ran[teller].code == 1
@@ -140,6 +148,65 @@ def test_rows_of_a_janitor(site: Site, which: str) -> None:
         )
     site.put("night/x", b"victim", site.storage)
     assert_only_told(site, before, "dbb-janitor")
+
+
+@pytest.mark.parametrize("held", ["long ago", "lately"])
+@pytest.mark.parametrize("confirm", [True, False])
+def test_rows_of_files_that_are_held(site: Site, held: str, confirm: bool) -> None:
+    if not confirm:
+        site.write(handoff={"min_free": 0, "stale_after": 0}, finder={"min_free": 0})
+    before = outside(site)
+    when = WHEN if held == "long ago" else f"{datetime.now(UTC) - timedelta(hours=1):%F %T}"
+    common = {"site": "summit", "handoff": "latiss", "status": "HELD"}
+    common |= {"discovered_at": WHEN, "held_at": when}
+    victim = version(site.root / "victim")
+    for relpath, filename in ASTRAY:
+        where = {"relpath": relpath.format(root=site.root), "filename": filename}
+        insert(site, "handoff_file", **victim, **where, **common, held_as=filename)
+    # No pass holds a file under no name.
+    insert(site, "handoff_file", **victim, **common, relpath="night", filename="nameless")
+    if not confirm and held == "long ago":
+        # Nobody looks at them, and nothing else is held up.
+        site.put("night/good", b"good")
+        assert [each.code for each in run_all(site).values()] == [0] * len(SCRIPTS)
+        return
+    assert_only_told(site, before, "dbb-janitor")
+    if confirm:
+        assert run_all(site)["dbb-janitor"].code == 1
+        assert rows(site, "status", "handoff_file WHERE filename = 'good' AND size_bytes = 4") == [
+            "PURGED"
+        ]
+
+
+@pytest.mark.parametrize("status", ["PURGED", "IGNORED", "VANISHED"])
+def test_rows_that_no_pass_reads(site: Site, status: str) -> None:
+    before = outside(site)
+    insert_all(
+        site, "handoff_file", site="summit", handoff="latiss", status=status, discovered_at=WHEN
+    )
+    site.put("night/good", b"good")
+    assert [each.code for each in run_all(site).values()] == [0] * len(SCRIPTS)
+    assert outside(site) == before
+
+
+@pytest.mark.parametrize("of", [FIRST, BASE])
+@pytest.mark.parametrize("status", ["FOUND", "DELIVERED", "QUARANTINED"])
+def test_rows_of_one_of_two_endpoints(site: Site, status: str, of: str) -> None:
+    with_base(site)
+    insert_all(site, "handoff_file", site="summit", handoff=of, status=status, discovered_at=WHEN)
+    site.put("night/good", b"good")
+    before = outside(site)
+    ran = [site.run("dbb-handoff", name) for name in (of, BASE if of == FIRST else FIRST, of)]
+    assert [each.code for each in ran if each.code not in (0, 1)] == [], ran
+    assert ran[0].code == 1
+    assert "refused" in ran[0].err
+    # Nobody else learns of the row, and what is sound goes all the way.
+    states = rows(
+        site, "handoff, status", "handoff_file WHERE filename = 'good' AND size_bytes = 4"
+    )
+    assert sorted(states) == [(FIRST, "HELD"), (BASE, "HELD")]
+    assert len(rows(site, "id")) == len(ASTRAY) + 2
+    assert outside(site) == before | {str(base(site) / "night/good"): b"good"}
 
 
 @pytest.mark.parametrize("status", ["ARRIVING", "STORED", "MISSING", "CORRUPT"])

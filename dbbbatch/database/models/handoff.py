@@ -821,6 +821,8 @@ def _listed(statuses: Sequence[str]) -> str:
 
 def _read_row(row: Sequence[Any]) -> HandoffRow:
     *before, conflict_since, held_as, confirmed_at, held_at, status = row
+    if held_as is None and status == HELD:
+        held_as = ""  # no name that a file can have, so that the row is refused
     return HandoffRow._make(
         (
             *before,

@@ -84,7 +84,8 @@ class Siblings:
         siblings = self._section.siblings
         unseen = partial(HandoffFile.unseen, siblings=siblings, limit=_MOVED_TOGETHER)
         for name in siblings:
-            for rows in connect.pages(partial(unseen, (self._site, name)), FIRST, *ORDER):
+            for page in connect.pages(partial(unseen, (self._site, name)), FIRST, *ORDER):
+                rows = self.context.sound(page, "handoff_file")
                 for other in siblings:
                     if other != name:
                         self.record_found(other, rows)
