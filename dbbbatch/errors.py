@@ -4,6 +4,7 @@ The exit codes are those of sysexits(3), so that a wrapper can distinguish "try 
 from "a person must edit something" (78).
 """
 
+import errno
 import os
 import re
 
@@ -46,11 +47,26 @@ AWAY = "the database is busy or away"
 UNUSABLE = "the database is not set up for this"
 
 
-#: What ssh says if the far end answers, and the two do not trust each other.
-_LOCKED_OUT = ("Host key verification failed", "Permission denied (")
-
 #: What the far end says of a directory that its account has no right to.
 NOT_WRITABLE = "the account there may not write in it"
+
+_MOUNT = "mount it, then: dbb check"
+_MAKE_ROOM = "make room there"
+_ALLOW = "change its owner or mode there, then: dbb check"
+
+#: What a person must do about an error, whatever its key, by words of its message; the first that
+#: are found count. ssh says the first ones if the far end answers, and the two do not trust each
+#: other.
+_REMEDIES = (
+    (
+        ("Host key verification failed", "Permission denied ("),
+        "let ssh log in there without a question, then: dbb check",
+    ),
+    ((NOT_WRITABLE, os.strerror(errno.EACCES), os.strerror(errno.EPERM)), _ALLOW),
+    (("mounted?", "empty mount point", "looks unmounted"), _MOUNT),
+    ((os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)), _MAKE_ROOM),
+    ((os.strerror(errno.EROFS),), "mount it for writing, then: dbb check"),
+)
 
 _MISSING, _FULL = " is not there", " is full"
 
@@ -65,15 +81,22 @@ def key_of_full(place: str) -> str:
     return f"{place}{_FULL}"
 
 
-def remedy(key: str, message: str) -> str:
-    """Return what a person must do about a trouble that does not end by itself; '' of others."""
+def remedy(key: str, message: str, denied: str = _ALLOW) -> str:
+    """Return what a person must do about a trouble that does not end by itself; '' of others.
+
+    Parameters
+    ----------
+    key : `str`
+        '' if it is not known.
+    message : `str`
+    denied : `str`, optional
+        What to do where a user has no right to something.
+    """
     if key == NO_ROOM or key.endswith(_FULL):
-        return "make room there"
-    if key.endswith(_MISSING):
-        return "mount it, then: dbb check"
-    if any(map(message.count, _LOCKED_OUT)):
-        return "let ssh log in there without a question, then: dbb check"
-    return "change its owner or mode there, then: dbb check" if NOT_WRITABLE in message else ""
+        return _MAKE_ROOM
+    found = (advice for words, advice in _REMEDIES if any(map(message.count, words)))
+    advice = next(found, _MOUNT if key.endswith(_MISSING) else "")
+    return denied if advice == _ALLOW else advice
 
 
 class DbbError(Exception):

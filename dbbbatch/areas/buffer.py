@@ -58,8 +58,8 @@ def require_areas(section: Handoff, roots: Roots) -> None:
     """
     for key in ("buffer", "holding", "quarantine"):
         path = getattr(section, key)
-        if not os.path.isdir(path):
-            raise TryLater(f"{path} ({key}) is not there; is it mounted?", key=key_of_missing(path))
+        if why := mounts.why_absent(path, f"{path} ({key}) is not there"):
+            raise TryLater(why, key=key_of_missing(path))
         if not mounts.same_file_system(section.buffer, path):
             raise TryLater(
                 f"{section.buffer} (buffer) and {path} ({key}) are on different file systems; is "

@@ -20,7 +20,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile
 from dbbbatch.database.models.quarantine import Quarantine
 from dbbbatch.errors import TryLater, UsageError
-from dbbbatch.files import checksum, clock, faults, names, place, scan, temporary
+from dbbbatch.files import checksum, clock, faults, mounts, names, place, scan, temporary
 from dbbbatch.files.identity import Version
 from dbbbatch.files.roots import Roots
 from dbbbatch.files.tree import Entry, Tree
@@ -206,8 +206,8 @@ class Releases:
     @property
     def _quarantine(self) -> Tree:
         """The quarantine; raise `TryLater` if it is not there."""
-        if not os.path.isdir(self._root):
-            raise TryLater(f"{self._root}: the quarantine is not there; is it mounted?")
+        if why := mounts.why_absent(self._root, f"{self._root}: the quarantine is not there"):
+            raise TryLater(why)
         return self._roots.tree(self._root)
 
     def _aside(self, row: Quarantine) -> Entry:

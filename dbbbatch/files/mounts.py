@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 
 from dbbbatch.files import faults
 
@@ -113,14 +114,27 @@ def _character(escaped: re.Match[bytes]) -> bytes:
     return bytes([int(escaped[1], 8)])
 
 
+def why_absent(path: str, absent: str) -> str:
+    """Return why there is no directory: ``absent``, or that this user may not look; '' if it is."""
+    try:
+        found = stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError as error:
+        return str(faults.of_the_machine(error, path))
+    except OSError:
+        found = False
+    return "" if found else f"{absent}; is it mounted?"
+
+
 def why_unmounted(storage: str, sentinel: str) -> str:
-    """Return why a storage area must not be used now; '' if it is mounted.
+    """Return why a storage area, or another root, must not be used now; '' if it is mounted.
 
     An empty mount point looks like a storage area that lost everything, and accepts files that the
-    mount then hides. The sentinel, a file of the storage area, is the difference.
+    mount then hides. The sentinel, a file of the storage area, is the difference; other roots have
+    none.
     """
-    if not os.path.isdir(storage):
-        return f"{storage}: the storage area is not there; is it mounted?"
+    area = "the storage area is" if sentinel else "is"
+    if why := why_absent(storage, f"{storage}: {area} not there"):
+        return why
     if sentinel and not os.path.lexists(os.path.join(storage, sentinel)):
         return (
             f"{storage}: {sentinel} is not there, so this looks like an empty mount point; mount "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from dbbbatch.errors import TryLater, key_of_missing
-from dbbbatch.files import mounts
+from dbbbatch.files import faults, mounts
 from dbbbatch.files.tree import Tree
 
 #: Device, inode and mount of a directory.
@@ -61,7 +61,7 @@ class Roots:
         try:
             descriptor, identity = _open_directory(path)
         except OSError as error:
-            return f"{path}: {error.strerror}; is it mounted?"
+            return str(faults.of_the_machine(error, path))
         held, first = self._roots.setdefault(path, (descriptor, identity))
         if held != descriptor:
             os.close(descriptor)

@@ -208,6 +208,20 @@ class Tree:
                 return here, status
         return None
 
+    def nearest(self, rel: str) -> str:
+        """Return the path of a directory, or of the nearest one above it that can be reached."""
+        while rel:
+            with suppress(OSError):
+                self.directory(rel)
+                break
+            rel = names.split(rel)[0]
+        return rel
+
+    def is_writable(self, rel: str) -> bool:
+        """Return whether this user may make and remove names in a directory."""
+        directory = self.directory(rel)
+        return os.access(".", os.W_OK | os.X_OK, dir_fd=directory.fd)
+
     def has_no_files(self, rel: str) -> bool:
         """Return whether the path of a directory leads to none because a file is in the way.
 
@@ -546,6 +560,14 @@ class Entry:
                 raise
             self.remove()
 
+    def refusing(self) -> str | None:
+        """Return the directory in which this user may not make or remove this name, if one is.
+
+        Its path is relative to the root. It is the one above where that is to be made first.
+        """
+        nearest = self.tree.nearest(self.relpath)
+        return None if self.tree.is_writable(nearest) else nearest
+
     def is_same_entry(self, other: Entry) -> bool:
         """Return whether two paths lead to one entry of one directory.
 
@@ -594,6 +616,26 @@ def outside(path: str) -> Entry:
     lies in a buffer, a source, a storage area or any other configured root is an entry of its tree.
     """
     return Entry(_everywhere, "", path)
+
+
+def why_refused(error: OSError, *entries: Entry) -> str:
+    """Return the reason of a change of names that failed.
+
+    Which of two directories refuses a rename the kernel does not say: it is named, if it is found.
+
+    Parameters
+    ----------
+    error : `OSError`
+    *entries : `Entry`
+        The names that were to be made and removed.
+    """
+    why = error.strerror or str(error)
+    if isinstance(error, PermissionError):
+        for entry in entries:
+            if (refusing := entry.refusing()) is not None:
+                path = os.path.join(entry.tree.path, refusing).rstrip("/")
+                return f"{names.printable(path)}: {why}"
+    return why
 
 
 class Naming:

@@ -14,6 +14,7 @@ from dbbbatch.config.load import Settings
 from dbbbatch.database import connect
 from dbbbatch.database.bulk import read_counts, read_moment
 from dbbbatch.database.models.run import Pause
+from dbbbatch.errors import remedy
 from dbbbatch.files import names
 from dbbbatch.passes import relocate
 from dbbbatch.report.health import Level, Trouble, Waiting
@@ -301,8 +302,7 @@ def _ingest_backlog() -> list[Waiting]:
 
 def _advice_on_failing(message: str) -> str:
     """Return what to do about a file that is tried again; '' where that may be enough."""
-    denied = "Permission denied" in message
-    return "change owner or mode of the file or its directory" if denied else ""
+    return remedy("", message, denied="change owner or mode of the file or its directory")
 
 
 def _handoff_failing() -> list[Trouble]:
@@ -381,7 +381,8 @@ def _ingest_failing() -> list[Trouble]:
                 ((message,),) = _rows(newest, [target])
                 # What is tried again changes at each try.
                 since = None if what in ("put off", "failing") else read_moment(since)
-                advice, listing = advice.format(label), listing.format(label)
+                advice = advice.format(label) or _advice_on_failing(message or "")
+                listing = listing.format(label)
                 found.append(Trouble(site, label, what, files, message, advice, listing, since))
     return found
 

@@ -232,7 +232,9 @@ class _Examination:
             return
         what = "database away" if later else "configuration"
         level = judge.level_of_later(since, self.now) if later else Level.CRITICAL
-        advice = judge.advice_of_later(level) if later else judge.CORRECT
+        advice = judge.CORRECT
+        if later:
+            advice = judge.advice_of_later(level, self.error.key, str(self.error))
         yield self._trouble("", what, str(self.error), advice, since, level)
 
     def _not_seen(self, why: str) -> Trouble:

@@ -20,7 +20,7 @@ from dbbbatch.errors import TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.batches import batched
 from dbbbatch.files.roots import Roots
-from dbbbatch.files.tree import Entry, Naming
+from dbbbatch.files.tree import Entry, Naming, why_refused
 from dbbbatch.targets import naming
 from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 
@@ -145,7 +145,8 @@ class Link(Plugin):
                     return Outcome(file.number, Result.FAILED, f"{rel}: another file is there")
                 result = Result.ALREADY
         except OSError as error:
-            return Outcome(file.number, Result.FAILED, f"{rel}: {self._explain(error)}")
+            why = self._explain(error, destination)
+            return Outcome(file.number, Result.FAILED, f"{rel}: {why}")
         directories.add(destination.relpath)
         return Outcome(file.number, result, rel)
 
@@ -207,7 +208,7 @@ class Link(Plugin):
                 return checksum.compute(destination, [algorithm])[algorithm] == digest
         return checksum.compute(destination) == checksum.compute(stored)
 
-    def _explain(self, error: OSError) -> str:
+    def _explain(self, error: OSError, destination: Entry | None = None) -> str:
         """Return what is wrong with one file; raise if it is wrong with every file."""
         root = self.settings.root
         if error.errno == errno.EXDEV:
@@ -217,7 +218,11 @@ class Link(Plugin):
             ) from None
         if faults.affects_every_file(error) or not os.path.isdir(root):
             raise NotReady(f"{root}: {error.strerror}") from None
-        return error.strerror or str(error)
+        if destination is None or not isinstance(error, PermissionError):
+            return error.strerror or str(error)
+        if destination.refusing() == "":
+            raise NotReady(str(faults.of_the_machine(error, root))) from None
+        return why_refused(error, destination)
 
 
 def _leads_to(link: Entry, file: Entry) -> bool:

@@ -23,6 +23,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar
 
+from dbbbatch.files import faults
 from dbbbatch.files.tree import Entry, Tree
 
 #: The message of a file that is not in the storage area begins with this.
@@ -277,7 +278,7 @@ class Plugin(ABC):
             try:
                 self._storage = storage = Tree(root)
             except OSError as error:
-                raise NotReady(f"{root}: {error.strerror}; is it mounted?") from None
+                raise NotReady(str(faults.of_the_machine(error, root))) from None
         return storage.at(file.path)
 
     def look_anew(self) -> None:

@@ -189,6 +189,7 @@ def test_storage_that_is_gone_for_several_components_is_one_trouble_that_names_t
 
 
 LET_IN = "let ssh log in there without a question, then: dbb check"
+MOUNT = "mount it, then: dbb check"
 CHANGE_OWNER = "change its owner or mode there, then: dbb check"
 
 
@@ -200,7 +201,13 @@ CHANGE_OWNER = "change its owner or mode there, then: dbb check"
         ("far does not answer", "ssh: Host key verification failed.", 5, LET_IN),
         ("far does not answer", "ssh: Permission denied (publickey).", 5, LET_IN),
         ("far does not answer", f"far: /data: {NOT_WRITABLE}", 5, CHANGE_OWNER),
-        (key_of_missing("/data"), "", 5, "mount it, then: dbb check"),
+        ("", "/data: Permission denied; nothing is lost", 5, CHANGE_OWNER),
+        (key_of_missing("/data"), "/data: Permission denied", 5, CHANGE_OWNER),
+        (key_of_missing("/data"), "", 5, MOUNT),
+        ("", "far: /data is not there (not mounted?)", 5, MOUNT),
+        ("", "/data: .dbb-storage is not there, so this looks like an empty mount point", 5, MOUNT),
+        ("", "/data: No space left on device", 5, "make room there"),
+        ("", "/data: Read-only file system", 5, "mount it for writing, then: dbb check"),
         (key_of_full("/data"), "", 5, "make room there"),
         (NO_ROOM, "", 5, "make room there"),
     ],

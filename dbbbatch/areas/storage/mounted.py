@@ -103,8 +103,7 @@ class StorageArea:
             One leads into the other: what is moved would be storage itself.
         """
         source = self.section.source
-        if not os.path.isdir(source):
-            why = f"{source}: the source is not there; is it mounted?"
+        if why := mounts.why_absent(source, f"{source}: the source is not there"):
             raise TryLater(why, key=key_of_missing(source))
         self.require()
         if self.section.standard == "move" and (why := overlap_of(self.section)):

@@ -154,16 +154,10 @@ class FinderBatch:
             return self._link_on_the_way(relpath)
         if error.errno not in faults.NO_PERMISSION:
             return ""
-        while relpath:
-            with suppress(OSError):
-                storage.directory(relpath)
-                break
-            relpath = names.split(relpath)[0]
-        directory = storage.directory(relpath)
-        writable = os.access(".", os.W_OK | os.X_OK, dir_fd=directory.fd)
-        if writable and not isinstance(error, place.WriteError):
+        directory = storage.nearest(relpath)
+        if storage.is_writable(directory) and not isinstance(error, place.WriteError):
             return ""
-        return os.path.join(storage.path, relpath) if relpath else storage.path
+        return os.path.join(storage.path, directory) if directory else storage.path
 
     def _link_on_the_way(self, relpath: str) -> str:
         """Return the path of the first part of a directory of storage that is a link, or ''."""

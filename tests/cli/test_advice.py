@@ -1,0 +1,154 @@
+"""What only a person can end is told with what that person must do, wherever it is met."""
+
+import json
+import os
+import pwd
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.database import Databases
+from tests.support.scripts import Ran
+from tests.support.site import Site
+
+NOBODY = pwd.getpwuid(65534)
+
+MOUNT = "mount it, then: dbb -c {} check"
+ALLOW = "change its owner or mode there, then: dbb -c {} check"
+
+
+@pytest.fixture
+def site(databases: Databases) -> Iterator[Site]:
+    """Yield a site that belongs to a user who is not root, with a file that went all the way."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        with databases.fresh("sqlite", Path(directory)) as url:
+            made = Site(Path(directory), url)
+            (made.root / "links").mkdir()
+            made.write(
+                finder={"min_free": 0},
+                handoff={"min_free": 0},
+                targets={
+                    "null": {},
+                    "link": {"plugin": "link", "config": {"root": made.root / "links"}},
+                },
+            )
+            made.put("a.fits")
+            if os.geteuid() == 0:
+                for path in (made.root, *made.root.rglob("*")):
+                    os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
+            passes(made)
+            yield made
+
+
+def run(site: Site, *command: str) -> Ran:
+    return site.run(*command, unprivileged=True)
+
+
+def passes(site: Site) -> None:
+    for command in (["dbb-handoff"], ["dbb-finder"], ["dbb-ingester", "--all"]):
+        ran = run(site, *command)
+        assert ran == Ran(0, "", ""), ran
+
+
+def put(site: Site, rel: str, where: Path | None = None, content: bytes = b"data") -> None:
+    """Write a file as the user who runs the passes."""
+    path = site.put(rel, content, where)
+    if os.geteuid() == 0:
+        for one in (path, path.parent):
+            os.chown(one, NOBODY.pw_uid, NOBODY.pw_gid)
+
+
+@contextmanager
+def mode(path: Path, mode: int) -> Iterator[None]:
+    before = path.stat().st_mode
+    path.chmod(mode)
+    try:
+        yield
+    finally:
+        path.chmod(before)
+
+
+@contextmanager
+def away(path: Path) -> Iterator[None]:
+    other = path.rename(path.with_name("away"))
+    try:
+        yield
+    finally:
+        other.rename(path)
+
+
+def troubles(site: Site) -> dict[str, Any]:
+    """Return the troubles that `dbb status` shows, by label."""
+    ran = run(site, "dbb", "status", "--json", "-c", str(site.config))
+    found = json.loads(ran.out)["troubles"]
+    return {one["label"]: one for one in found}
+
+
+def test_a_buffer_of_the_endpoint_that_is_away_is_to_be_mounted(site: Site) -> None:
+    put(site, "b.fits")
+    with away(site.far_buffer):
+        assert run(site, "dbb-handoff").code == 75
+        found = troubles(site)["handoff.latiss"]
+    assert "is not there (not mounted?)" in found["message"]
+    assert found["advice"] == MOUNT.format(site.config)
+
+
+def test_the_root_of_a_target_is_to_be_mounted_and_is_no_storage_area(site: Site) -> None:
+    put(site, "b.fits")
+    with away(site.root / "links"):
+        run(site, "dbb-handoff")
+        run(site, "dbb-finder")
+        assert run(site, "dbb-ingester", "link").code == 75
+        found = troubles(site)["target.link"]
+    assert found["message"] == f"root: {site.root}/links: is not there; is it mounted?"
+    assert found["advice"] == MOUNT.format(site.config)
+
+
+def test_a_buffer_that_may_not_be_read_is_not_tried_again_by_itself(site: Site) -> None:
+    with mode(site.buffer, 0):
+        assert run(site, "dbb-handoff").code == 75
+        found = troubles(site)["handoff.latiss"]
+    assert f"{site.buffer}: Permission denied" in found["message"]
+    assert found["advice"] == ALLOW.format(site.config)
+
+
+def test_a_root_that_may_not_be_reached_is_not_to_be_mounted(site: Site) -> None:
+    with mode(site.storage.parent, 0):
+        assert run(site, "dbb-finder").code == 75
+        found = troubles(site)["finder.latiss"]
+    assert "mounted" not in found["message"]
+    assert found["advice"] == ALLOW.format(site.config)
+
+
+def test_a_root_of_a_target_that_refuses_is_named_and_costs_no_file_an_attempt(
+    site: Site,
+) -> None:
+    put(site, "b.fits")
+    run(site, "dbb-handoff")
+    run(site, "dbb-finder")
+    with mode(site.root / "links", 0o555):
+        assert run(site, "dbb-ingester", "link").code == 75
+        found = troubles(site)["target.link"]
+    assert (found["what"], found["files"]) == ("try again later", 0)
+    assert f"{site.root}/links: Permission denied" in found["message"]
+    assert found["advice"] == ALLOW.format(site.config)
+    ran = run(site, "dbb-ingester", "link")
+    assert (ran.code, "is over" in ran.err) == (0, True)
+
+
+def test_a_directory_of_a_target_that_refuses_is_named(site: Site) -> None:
+    put(site, "night/b.fits")
+    passes(site)
+    put(site, "night/c.fits")
+    run(site, "dbb-handoff")
+    run(site, "dbb-finder")
+    with mode(site.root / "links" / "night", 0o555):
+        assert run(site, "dbb-ingester", "link").code == 1
+        found = troubles(site)["target.link"]
+    assert found["message"] == f"night/c.fits: {site.root}/links/night: Permission denied"
+    assert found["advice"].startswith("change owner or mode of the file")
