@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dbbbatch.errors import TryLater, user
+from dbbbatch.errors import DbbError, TryLater, user
 from dbbbatch.files import names
 
 #: The next file will meet them too: nothing is wrong with this one.
@@ -107,6 +107,20 @@ def of_the_machine(error: BaseException, path: str = "") -> TryLater | None:
     # Each pass may meet it at another file: it is the same trouble.
     later.key = f"the machine: {what}"
     return later
+
+
+def of_a_thread(error: BaseException, work: str) -> DbbError:
+    """Return what ends the pass for an error that ends the work of a thread, wherever it is from.
+
+    Parameters
+    ----------
+    error : `BaseException`
+    work : `str`
+        What the thread did, for the message about a bug of ours.
+    """
+    found = of_the_machine(error) or DbbError(f"{work} failed: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
 
 
 @contextmanager

@@ -20,9 +20,16 @@ class Ends:
     """The three pipes between us and a program: our ends and its ends."""
 
     def __init__(self) -> None:
-        self.their_input, self.input = os.pipe()
-        self.output, self.their_output = os.pipe()
-        self.error, self.their_error = os.pipe()
+        self.their_input = self.input = -1
+        self.output = self.their_output = -1
+        self.error = self.their_error = -1
+        try:
+            self.their_input, self.input = os.pipe()
+            self.output, self.their_output = os.pipe()
+            self.error, self.their_error = os.pipe()
+        except BaseException:
+            self.close()
+            raise
         os.set_blocking(self.input, False)
 
     def widen(self) -> None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from dbbbatch.errors import DbbError, TryLater
+from dbbbatch.files import faults
 from dbbbatch.process import environment, family
 from dbbbatch.process.pipes import Descriptor, Ends, poll, watch
 
@@ -160,14 +161,15 @@ class Process:
     ) -> None:
         self._began = time.monotonic()
         ended_all = _ended_all
-        self._ends = Ends()
-        try:
-            self._command = _start(argv, self._ends, cwd, env)
-        except BaseException:
-            self._ends.close()
-            raise
-        finally:
-            self._ends.close_theirs()
+        with faults.as_try_later(os.fsdecode(argv[0])):
+            self._ends = Ends()
+            try:
+                self._command = _start(argv, self._ends, cwd, env)
+            except BaseException:
+                self._ends.close()
+                raise
+            finally:
+                self._ends.close_theirs()
         self.pid: int = self._command.process.pid
         self._watch = watch(self.pid)
         self._output = {self._ends.output: bytearray(), self._ends.error: bytearray()}

@@ -56,6 +56,13 @@ def test_what_only_our_own_code_can_have_caused_is_a_bug(error):
         raise error
 
 
+def test_the_last_door_of_a_thread_distinguishes_the_machine_from_a_bug():
+    for error, code in ((MemoryError(), 75), (KeyError("x"), 70)):
+        found = faults.of_a_thread(error, "sending")
+        assert (found.exit_code, found.__cause__) == (code, error)
+    assert str(found) == "sending failed: KeyError: 'x'"
+
+
 def test_another_path_is_no_other_trouble():
     one, other = (
         faults.of_the_machine(OSError(errno.EIO, os.strerror(errno.EIO), path)) for path in "ab"

@@ -120,6 +120,33 @@ def test_a_process_that_cannot_be_made_is_tried_later(monkeypatch: pytest.Monkey
         run.run([b"true"], timeout=FOREVER)
 
 
+@pytest.mark.parametrize("pipes", [0, 1, 2])
+def test_a_machine_that_has_no_more_descriptors_is_tried_later_and_none_stays_open(
+    monkeypatch: pytest.MonkeyPatch, pipes: int
+) -> None:
+    def pipe() -> tuple[int, int]:
+        if len(made) == pipes:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(real())
+        return made[-1]
+
+    made, real = list[tuple[int, int]](), os.pipe
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "pipe", pipe)
+    with pytest.raises(TryLater, match=r"true: Too many open files.*ulimit -n"):
+        run.run([b"true"], timeout=FOREVER)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_machine_that_has_no_more_threads_is_tried_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(TryLater, match="no further thread"):
+        run.run([b"true"], timeout=FOREVER)
+
+
 def test_a_copy_that_cannot_be_made_is_tried_later(monkeypatch: pytest.MonkeyPatch) -> None:
     def full() -> int:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -29,7 +29,7 @@ from dbbbatch.config import fields
 from dbbbatch.config.sections import Handoff
 from dbbbatch.database.models.handoff import HandoffRow
 from dbbbatch.errors import DbbError, TryLater
-from dbbbatch.files import checksum, names, place, temporary
+from dbbbatch.files import checksum, faults, names, place, temporary
 from dbbbatch.files.identity import Version
 from dbbbatch.files.tree import Entry, Tree
 from dbbbatch.process import template
@@ -130,12 +130,8 @@ class Sender:
             result.fail(error, unknown=True)
         except DbbError as error:
             result.fail(error)
-        except OSError as error:  # of the list of files
-            result.fail(TryLater(f"{error.filename or 'sending'}: {error.strerror}"))
         except BaseException as error:  # noqa: BLE001  (else the pass would wait for ever)
-            trouble = DbbError(f"sending failed: {type(error).__name__}: {error}")
-            trouble.__cause__ = error
-            result.fail(trouble, unknown=True)
+            result.fail(faults.of_a_thread(error, "sending"), unknown=True)
         finally:
             self._room.release(batch.attempt)
         if not result.unknown:

@@ -22,6 +22,7 @@ from dbbbatch.areas.endpoint.session import Away, Session
 from dbbbatch.areas.endpoint.transfer import Sender, Shared
 from dbbbatch.config.sections import Handoff
 from dbbbatch.errors import DbbError
+from dbbbatch.files import faults
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import lists_directory
 from dbbbatch.passes.handoff.pace import MOST_STREAMS, Pace
@@ -258,7 +259,7 @@ class Streams:
         except DbbError as error:
             return error
         except BaseException as error:  # noqa: BLE001  (as `Sender.send`)
-            return DbbError(f"connecting failed: {type(error).__name__}: {error}")
+            return faults.of_a_thread(error, "connecting")
         return None
 
     def _open(self, sender: Sender) -> None:

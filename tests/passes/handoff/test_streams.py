@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from dbbbatch.areas.endpoint import session, transfer, transfer_stream
 from dbbbatch.passes.handoff import pace, scheduler, streams
+from dbbbatch.process import run
 from tests.support.handing import make_pass, rows, statuses
 from tests.support.site import Site, tree
 
@@ -198,6 +200,66 @@ def test_what_was_read_is_recorded_before_what_came_of_it(
     assert rows(site, "checksum", "transfer_attempt") == [None] * len(
         rows(site, "batch_id", "transfer_attempt")
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        OSError(errno.ENFILE, os.strerror(errno.ENFILE)),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (session.Session, "open"),
+        (session.Session, "begin"),
+        (session.Session, "stream"),
+        (session.Session, "verify"),
+        (session.Session, "place_files"),
+        (transfer.Sender, "spare_bytes"),
+        (run, "Ends"),
+        (run, "_limited_start"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_machine_at_its_limits_is_tried_later_and_charges_no_file(
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    owner: Any,
+    name: str,
+    error: Exception,
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    configured(site, max_attempts=1)
+    site.put_all(["a/1", "a/2"])
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, fail)
+        assert make_pass(site) == 75
+    assert "failed" not in capsys.readouterr().err
+    assert set(statuses(site).values()) == {"FOUND"}
+    assert rows(site, "attempts") == [0, 0]
+    assert make_pass(site) == 0
+    assert set(tree(site.far_buffer)) == set(tree(site.holding)) == {"a/1", "a/2"}
+
+
+def test_a_bug_in_a_stream_ends_the_pass_with_70(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise KeyError("x")
+
+    site.put("a")
+    monkeypatch.setattr(session.Session, "stream", fail)
+    assert make_pass(site) == 70
+    assert "sending failed: KeyError" in capsys.readouterr().err
 
 
 def test_batches_grow_while_they_are_quick(site: Site) -> None:
