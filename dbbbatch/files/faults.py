@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from dbbbatch.errors import DbbError, TryLater, user
-from dbbbatch.files import names
+from dbbbatch.errors import DbbError, TryLater, user, without_numbers
+from dbbbatch.files import mountinfo, names
+
+#: Neither a disk nor a directory is to blame.
+_OF_THE_HOST = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 #: The next file will meet them too: nothing is wrong with this one.
 _GENERAL = frozenset(
@@ -23,10 +26,8 @@ _GENERAL = frozenset(
         errno.ETIMEDOUT,
         errno.EHOSTDOWN,
         errno.EHOSTUNREACH,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOMEM,
     }
+    | _OF_THE_HOST
 )
 
 #: There is no space, though there may be for something smaller.
@@ -104,8 +105,7 @@ def of_the_machine(error: BaseException, path: str = "") -> TryLater | None:
     if error.errno in (errno.EACCES, errno.EPERM):
         advice = f"user {user()} must be allowed to do this"
     later = TryLater("; ".join(filter(None, (f"{where}: {what}", "nothing is lost", advice))))
-    # Each pass may meet it at another file: it is the same trouble.
-    later.key = f"the machine: {what}"
+    later.key = _key_of_place(error, found, what)
     return later
 
 
@@ -121,6 +121,46 @@ def of_a_thread(error: BaseException, work: str) -> DbbError:
     found = of_the_machine(error) or DbbError(f"{work} failed: {type(error).__name__}: {error}")
     found.__cause__ = error
     return found
+
+
+#: What keys of such troubles begin with.
+_MACHINE = "the machine: "
+
+
+def _key_of_place(error: OSError, path: object, what: str) -> str:
+    """Return the key of an error of the machine: '' where it is not known what is to blame.
+
+    Whatever works on a disk that fails has the same trouble; on another disk it is another one.
+    """
+    if error.errno in _OF_THE_HOST:
+        return f"{_MACHINE}{what}"
+    if not isinstance(path, str | bytes) or not os.path.isabs(where := os.fsdecode(path)):
+        return ""
+    if error.errno == errno.EIO or error.errno in _GENERAL:
+        # What is seen to be on the root file system may be a link to another one.
+        where = mountinfo.mount_above(where)[0].rstrip("/") or where
+    return f"{_MACHINE}{where}: {what}"
+
+
+def key_within(key: str, roots: Iterable[str]) -> str:
+    """Return a key in which a root is to blame for what was met at any of its files.
+
+    Parameters
+    ----------
+    key : `str`
+        Of any error.
+    roots : iterable of `str`
+        The directories in which a component works.
+    """
+    before, _, what = key.rpartition(": ")
+    if not before.startswith(f"{_MACHINE}/"):
+        return key
+    path = before.removeprefix(_MACHINE)
+    for root in sorted(roots, key=len, reverse=True):
+        if f"{path}/".startswith(f"{root.rstrip('/')}/"):
+            return f"{_MACHINE}{root}: {what}"
+    # Of a mount, or of a file elsewhere, such as one that is named anew by each pass.
+    return key if path == mountinfo.mount_above(path)[0] else without_numbers(key)
 
 
 @contextmanager

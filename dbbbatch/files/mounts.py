@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 
 from dbbbatch.files import faults
+from dbbbatch.files import mountinfo as kernel
 
 #: File systems of other hosts, where SQLite, locks and leases do not work reliably.
 NETWORK = frozenset(
@@ -16,9 +16,6 @@ NETWORK = frozenset(
         "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "panfs", "smb3", "smbfs",
     }
 )  # fmt: skip
-
-#: How the kernel writes a blank, a tab, a newline and a backslash in its list of mounts.
-_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 def is_inside(path: str, directory: str) -> bool:
@@ -37,21 +34,9 @@ def same_file_system(first: str, second: str) -> bool:
     return _mount(first) == _mount(second)
 
 
-def file_system(path: str, mountinfo: str = "/proc/self/mountinfo") -> str:
+def file_system(path: str, mountinfo: str = kernel.MOUNTINFO) -> str:
     """Return the type of the file system that holds a path; '' if the kernel does not show it."""
-    best, kind = b"", b""
-    raw = os.fsencode(os.path.realpath(path))
-    try:
-        with open(mountinfo, "rb") as lines:
-            for line in lines:
-                before, _, after = line.partition(b" - ")
-                point = mount_point(before)
-                inside = raw == point or raw.startswith(point.rstrip(b"/") + b"/")
-                if inside and len(point) >= len(best):
-                    best, kind = point, after.split(b" ")[0]
-    except OSError:
-        return ""
-    return os.fsdecode(kind)
+    return kernel.mount_above(os.path.realpath(path), mountinfo)[1]
 
 
 def _mounted_into(path: str, directory: str) -> bool:
@@ -69,7 +54,7 @@ def _within(path: str, mount: str) -> str | None:
     if not line:
         return None
     # proc(5): number, that of the parent, device, root of the mount, mount point, …
-    root, point = (_OCTAL.sub(_character, each) for each in line.split(b" ", 5)[3:5])
+    root, point = (kernel.unescaped(each) for each in line.split(b" ", 5)[3:5])
     rel = os.path.relpath(path, os.fsdecode(point))
     return os.path.normpath(os.path.join(os.fsdecode(root), rel)).rstrip("/")
 
@@ -77,7 +62,7 @@ def _within(path: str, mount: str) -> str | None:
 def _line_of(mount: str) -> bytes:
     """Return the line about a mount in the kernel's list; b'' if there is none."""
     number = mount.removeprefix("mnt_id:").strip().encode()
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as lines:
+    with contextlib.suppress(OSError), open(kernel.MOUNTINFO, "rb") as lines:
         return next((line for line in lines if line.split(b" ", 1)[0] == number), b"")
     return b""
 
@@ -103,15 +88,6 @@ def kind_of(descriptor: int) -> str:
     """Return the type of the file system of an open file, such as "nfs4"; '' if not known."""
     after = _line_of(mount_of(descriptor)).partition(b" - ")[2]
     return os.fsdecode(after.split(b" ", 1)[0])
-
-
-def mount_point(line: bytes) -> bytes:
-    """Return the mount point of a line of /proc/self/mountinfo, as the kernel has it."""
-    return _OCTAL.sub(_character, line.split(b" ", 5)[4])
-
-
-def _character(escaped: re.Match[bytes]) -> bytes:
-    return bytes([int(escaped[1], 8)])
 
 
 def why_absent(path: str, absent: str) -> str:

@@ -287,11 +287,12 @@ class _Runner:
             self._notices.incomplete()
             return self._reporter.remember("interrupted", error.exit_code, str(error)), True
         except DbbError as error:
-            key = _key_of_error(error, context.section)
-            context.warn(str(error), key=key, shared=bool(error.key))
+            shared = faults.key_within(error.key, _directories_of(context.section))
+            key = shared or _key_of_error(error, context.section)
+            context.warn(str(error), key=key, shared=bool(shared))
             self._notices.incomplete()
             outcome = "later" if isinstance(error, TryLater) else "error"
-            code = self._reporter.remember(outcome, error.exit_code, str(error), error.key)
+            code = self._reporter.remember(outcome, error.exit_code, str(error), shared)
             return code, True
         except Exception as error:  # noqa: BLE001  (the last door: a traceback is no line for cron)
             return self._unforeseen(error, context), True
@@ -498,8 +499,6 @@ def _key_of_error(error: Exception, section: Any) -> str:
     That is their words without what differs from pass to pass: numbers, with their units, and
     nonces; and which file showed what is wrong with a whole directory of the section.
     """
-    if key := getattr(error, "key", ""):
-        return str(key)
     words = str(error)
     for root in sorted(_directories_of(section), key=len, reverse=True):
         words = re.sub(rf"{re.escape(root)}/[^:;]+", f"{root}/…", words)

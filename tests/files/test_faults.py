@@ -71,6 +71,53 @@ def test_another_path_is_no_other_trouble():
     assert str(one) != str(other)
 
 
+def key(number, path):
+    return faults.of_the_machine(OSError(number, os.strerror(number), path)).key
+
+
+@pytest.fixture
+def disks(monkeypatch):
+    """Let the kernel show two disks beside the root file system."""
+    points = ("/data/1", "/data/2")
+    monkeypatch.setattr(
+        faults.mountinfo,
+        "mount_above",
+        lambda path: (next((one for one in points if f"{path}/".startswith(f"{one}/")), "/"), ""),
+    )
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ENOSPC, errno.ESTALE])
+def test_a_disk_is_one_trouble_and_another_disk_another_one(disks, number):
+    assert key(number, "/data/1/buffer/a") == key(number, b"/data/1/storage/b")
+    assert key(number, "/data/1/buffer/a") != key(number, "/data/2/buffer/a")
+    assert key(number, "/srv/a") != key(number, "/srv/b")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_whole_machine_lacks_is_one_trouble_anywhere(number):
+    assert key(number, "/data/a") == key(number, "/srv/b") == key(number, None) != ""
+
+
+def test_what_names_no_place_is_shared_with_nobody():
+    assert key(errno.ESTALE, None) == key(errno.ESTALE, "a") == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "within"),
+    [
+        ("the machine: /a/b: Denied", "the machine: /a/b: Denied"),
+        ("the machine: /a/b/c/x: Denied", "the machine: /a/b: Denied"),
+        ("the machine: /a/bc: Denied", "the machine: /a: Denied"),
+        ("the machine: /tmp/of-12: Denied", "the machine: /tmp/of-#: Denied"),
+        ("the machine: Too many open files", "the machine: Too many open files"),
+        ("/a/b/c is not there", "/a/b/c is not there"),
+        ("", ""),
+    ],
+)
+def test_a_file_of_a_root_stands_for_the_root(found, within):
+    assert faults.key_within(found, ["/a", "/a/b"]) == within
+
+
 def test_error_of_a_descriptor_gets_the_name_of_its_path():
     with pytest.raises(OSError, match="/data/x"), faults.naming("/data/x"):
         raise OSError(errno.EIO, "Input/output error")

@@ -30,5 +30,3 @@ def test_a_mount_is_known_by_its_line(tmp_path):
     finally:
         os.close(descriptor)
     assert not mounts.same_file_system("/proc", str(tmp_path))
-    line = rb"36 35 98:0 / /mnt/a\040b\134c rw,noatime - ext3 /dev/root rw"
-    assert mounts.mount_point(line) == rb"/mnt/a b\c"

@@ -16,7 +16,7 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.run import Pause, Run
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files.lock import Lock
-from dbbbatch.passes import runner
+from dbbbatch.passes import memory, runner
 from tests.support.scripts import TOP
 
 
@@ -609,3 +609,32 @@ def test_another_directory_is_another_trouble(settings, capsys):
             Work(raises(TryLater(f"{path}: Stale"))), settings, Area(), runner.Options()
         )
     assert capsys.readouterr().err.count("Stale") == 2
+
+
+class TwoAreas:
+    """A section with two directories, of which one is on the disk of the other."""
+
+    name = "a"
+
+    def __init__(self):
+        self.buffer = "/data2"
+        self.holding = "/data2/hold"
+
+
+@pytest.mark.parametrize("path", ["/data2", "/data2/n/1.fits", "/data2/n/2.fits"])
+def test_an_error_of_the_machine_is_shared_by_who_meets_it_at_the_same_directory(
+    settings, tmp_path, path
+):
+    error = PermissionError(errno.EACCES, "Permission denied", path)
+    runner.run_pass(Work(raises(error)), settings, TwoAreas(), runner.Options())
+    key = memory.last_pass(tmp_path / "state", "demo.a").key
+    assert key == "the machine: /data2: Permission denied"
+
+
+def test_an_error_of_the_machine_at_another_directory_is_another_trouble(
+    settings, tmp_path, capsys
+):
+    for path in ("/data2/n/1.fits", "/data2/hold/n/1.fits", "/data1/1.fits"):
+        error = PermissionError(errno.EACCES, "Permission denied", path)
+        runner.run_pass(Work(raises(error)), settings, TwoAreas(), runner.Options())
+    assert capsys.readouterr().err.count("Permission denied") == 3

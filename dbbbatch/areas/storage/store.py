@@ -162,7 +162,7 @@ def recover(
                 end = error
                 break
             except OSError as error:
-                faults.raise_if_general(error, rel)
+                faults.raise_if_general(error, str(error.filename or area.source.entry(rel)))
                 fail(rel, f"was on its way to storage, and waits on: {error.strerror}")
         _sync_stored(stored)
         _require_same(area, stored)
