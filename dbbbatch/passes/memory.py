@@ -45,7 +45,8 @@ class PassMemory:
     last_ok : `float` or `None`
         When the last pass that did succeed ended.
     failing_since : `float` or `None`
-        When the first pass after that one ended; `None` if the last one succeeded.
+        When the first pass after that one ended, apart from those that were interrupted; `None`
+        if the last one succeeded.
     starts : `list` [`float`]
         When the processes of the last passes that got their turn began.
     """
@@ -122,6 +123,8 @@ def end_pass(
     before, now = last_pass(directory, label), time.time()
     well = outcome in ("ok", "failed")
     is_over = bool(well and before.key)
+    # An interrupted pass shows neither that a trouble is over nor that one begins.
+    begun = before.failing_since if outcome == "interrupted" else before.failing_since or now
     ended = replace(
         before,
         pid=os.getpid(),
@@ -130,11 +133,11 @@ def end_pass(
         outcome=outcome,
         code=code,
         message=message,
-        key=key,
+        key=before.key if outcome == "interrupted" else key,
         over=before.key if is_over else before.over,
         over_at=now if is_over else before.over_at,
         last_ok=now if well else before.last_ok,
-        failing_since=None if well else before.failing_since or now,
+        failing_since=None if well else begun,
     )
     state.write_json(_path(directory, label), asdict(ended))
 

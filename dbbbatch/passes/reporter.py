@@ -35,7 +35,7 @@ class Reporter:
         self._signals = signals
         self._alerts: Alerts | None = None
         self._ping: Ping | None = None
-        self._had_turn = False
+        self._outcome = ""
         alert = settings.alert
         if alert.command:
             from dbbbatch.passes.alerts import Alerts
@@ -54,7 +54,7 @@ class Reporter:
 
     def remember(self, outcome: str, code: int, message: str, key: str = "") -> int:
         """Remember in the state directory how a pass ended; return its exit code."""
-        self._had_turn = True
+        self._outcome = outcome
         memory.end_pass(Path(self._site.state), self.label, outcome, code, message, key)
         return code
 
@@ -72,7 +72,8 @@ class Reporter:
 
     def end(self, code: int) -> None:
         """Report that the last pass has ended, with an exit code."""
-        if self._ping is not None and self._had_turn:
+        # One that had no turn, or was interrupted, is no failure: the next one is heard of.
+        if self._ping is not None and self._outcome not in ("", "interrupted"):
             try:
                 # Files that failed are told of; the passes themselves went well.
                 self._ping.end(code in (0, 1))

@@ -269,9 +269,8 @@ class _Runner:
                 self._take_lease(lock, context)
                 with self._leases.kept():
                     self._reporter.begin_pass()
-                    code = self._recorded(context)
-            outcome = "failed" if code else "ok"
-            self._reporter.remember(outcome, code, context.troubles)
+                    outcome, code, message = self._recorded(context)
+            self._reporter.remember(outcome, code, message)
             if context.stopping or self._options.match:
                 self._notices.incomplete()
             return code, True
@@ -349,8 +348,14 @@ class _Runner:
                 key=_LOCKS,
             ) from None
 
-    def _recorded(self, context: PassContext) -> int:
-        """Recover and work between the two halves of the row in `run`."""
+    def _recorded(self, context: PassContext) -> tuple[str, int, str]:
+        """Recover and work between the two halves of the row in `run`.
+
+        Returns
+        -------
+        outcome, code, message
+            What the row has.
+        """
         from dbbbatch.database import connect
 
         row = self._begin(context)
@@ -399,7 +404,7 @@ class _Runner:
                 connect.write(
                     lambda: row.finish(connect.now(), outcome, code, counts, message, keep)
                 )
-        return code
+        return outcome, code, message
 
     def _begin(self, context: PassContext) -> Any:
         """Insert the row of this pass."""

@@ -165,7 +165,8 @@ def _last_pass(key: tuple[Any, ...]) -> LastPass:
     )
     number, last_ok = good[0] if good else (0, None)
     failed = _rows(
-        f"SELECT finished {_OF_SECTION} AND id > ? AND finished IS NOT NULL ORDER BY id LIMIT 1",
+        f"SELECT finished {_OF_SECTION} AND id > ? AND finished IS NOT NULL"
+        " AND outcome <> 'interrupted' ORDER BY id LIMIT 1",
         (*key, number),
     )
     values = dict(zip(_RUN_COLUMNS, last, strict=True))

@@ -36,6 +36,20 @@ def test_failing_lasts_from_the_first_failure_to_the_next_success(tmp_path: Path
     assert memory.last_pass(tmp_path, LABEL).failing_since is None
 
 
+def test_an_interrupted_pass_neither_begins_nor_ends_a_trouble(tmp_path: Path) -> None:
+    memory.end_pass(tmp_path, LABEL, "ok", 0, "")
+    memory.end_pass(tmp_path, LABEL, "interrupted", 75, "interrupted by a signal")
+    assert memory.last_pass(tmp_path, LABEL).failing_since is None
+    memory.end_pass(tmp_path, LABEL, "later", 75, "no route to host", "the route")
+    failing = memory.last_pass(tmp_path, LABEL)
+    memory.end_pass(tmp_path, LABEL, "interrupted", 75, "interrupted by a signal")
+    last = memory.last_pass(tmp_path, LABEL)
+    assert (last.failing_since, last.last_ok) == (failing.failing_since, failing.last_ok)
+    assert last.over == ""
+    memory.end_pass(tmp_path, LABEL, "ok", 0, "")
+    assert memory.last_pass(tmp_path, LABEL).over == "the route"
+
+
 def test_everything_is_remembered(tmp_path: Path) -> None:
     kept = memory.PassMemory(
         label=LABEL,

@@ -8,7 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from dbbbatch.passes.context import Options
 from dbbbatch.passes.ping import Ping, ping_url
+from dbbbatch.passes.reporter import Reporter
+from dbbbatch.passes.signals import Signals
 from tests.support.site import Site
 
 
@@ -143,6 +146,16 @@ class TestPasses:
         assert pinged.run("dbb", "pause", "handoff.latiss").code == 0
         assert pinged.run("dbb-handoff").code == 0
         assert listener.heard == []
+
+    def test_a_pass_that_was_interrupted_has_not_failed(
+        self, pinged: Site, listener: Listener
+    ) -> None:
+        with Signals() as signals:
+            reporter = Reporter(pinged.settings(), "handoff.latiss", Options(), signals)
+            reporter.begin_pass()
+            reporter.end(reporter.remember("interrupted", 75, "interrupted by a signal"))
+            reporter.end(reporter.remember("ok", 0, ""))
+        assert listener.heard == ["/handoff.latiss/start", "/handoff.latiss"]
 
     def test_nobody_who_listens_is_no_trouble(self, pinged: Site, listener: Listener) -> None:
         text = pinged.config.read_text().replace(listener.url, "http://127.0.0.1:9")

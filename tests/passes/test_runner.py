@@ -17,6 +17,7 @@ from dbbbatch.database.models.run import Pause, Run
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files.lock import Lock
 from dbbbatch.passes import memory, runner
+from dbbbatch.report import verdict
 from tests.support.scripts import TOP
 
 
@@ -325,6 +326,33 @@ def test_an_interrupted_recovery_is_not_followed_by_work(run):
     work = Work(recover=lambda p: os.kill(os.getpid(), signal.SIGTERM))
     assert run(work) == 75
     assert work.done == ["recover"]
+
+
+def interrupts(number, times):
+    def work(p):
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+
+    return work
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("failed", [0, 1])
+def test_an_interrupted_pass_is_remembered_as_such_and_is_no_trouble(
+    settings, database, tmp_path, number, times, failed
+):
+    class Finding(Work):
+        kind = "finder"
+
+    work = Finding(interrupts(number, times), lambda p: p.counts.update(failed=failed))
+    assert runner.run_pass(work, settings, Section(), runner.Options()) == 75
+    last = memory.last_pass(tmp_path / "state", "finder.a")
+    assert (last.outcome, last.code, last.last_ok) == ("interrupted", 75, None)
+    assert last.message == "interrupted by a signal; the next pass carries on"
+    health = verdict.examine(settings)
+    assert health.troubles == []
+    assert [one.state for one in health.components] == ["interrupted (75)"]
 
 
 def test_a_limit_that_is_reached_is_well(run):

@@ -61,6 +61,16 @@ def test_how_the_pass_before_ended_is_known_while_one_is_at_work(run_row: Row) -
     assert last.failing_since.minute == 2
 
 
+def test_an_interrupted_pass_is_not_when_a_failure_began(run_row: Row) -> None:
+    run_row("handoff", "latiss", "ok", 1)
+    run_row("handoff", "latiss", "interrupted", 2, exit_code=75)
+    assert queries.status().passes[0].failing_since is None
+    run_row("handoff", "latiss", "later", 3, exit_code=75)
+    (last,) = queries.status().passes
+    assert last.failing_since is not None
+    assert last.failing_since.minute == 3
+
+
 def test_a_process_that_lingers_starts_once(run_row: Row) -> None:
     for minute, pid in enumerate((1, 1, 1, 2, 2, 3)):
         run_row("handoff", "latiss", "ok", minute, pid=pid)
