@@ -99,6 +99,15 @@ def remedy(key: str, message: str, denied: str = _ALLOW) -> str:
     return denied if advice == _ALLOW else advice
 
 
+def remedy_of_file(message: str) -> str:
+    """Return what a person must do about a file that failed; '' where trying again may do."""
+    return remedy(
+        "",
+        message,
+        denied="change owner or mode of the directory that is named, or else of the file",
+    )
+
+
 class DbbError(Exception):
     """An expected error that ends a script.
 

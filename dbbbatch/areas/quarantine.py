@@ -27,7 +27,7 @@ from dbbbatch.database.models.statuses import WhyRemembered
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.roots import Roots
-from dbbbatch.files.tree import Entry, Tree
+from dbbbatch.files.tree import Entry, Tree, why_refused
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,10 @@ class QuarantineArea:
         arrived, stayed = self.act(self.intend(files, failed), failed)
         self.record(arrived, stayed)
         return failed
+
+    def why_stays(self, file: Entry, error: OSError) -> str:
+        """Return why a file cannot be moved to quarantine, and which directory refuses that."""
+        return why_refused(error, file, self._tree.entry(file.rel))
 
     def intend(
         self, files: Sequence[Rejected], failed: list[tuple[Rejected, OSError]]

@@ -23,7 +23,7 @@ from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import checksum, clock, faults, mounts, names, place, scan, temporary
 from dbbbatch.files.identity import Version
 from dbbbatch.files.roots import Roots
-from dbbbatch.files.tree import Entry, Tree
+from dbbbatch.files.tree import Entry, Tree, why_refused
 
 #: Owner of the temporary copies of a release.
 _RELEASE = "release"
@@ -99,7 +99,8 @@ class Releases:
         except OSError as error:
             for_a_person = error.errno in faults.NO_PERMISSION | faults.INVALID_NAME
             kind = UsageError if for_a_person else TryLater
-            raise kind(f"{shown}: cannot be put back: {error.strerror}") from None
+            why = why_refused(error, file, self._aside(row))
+            raise kind(f"{shown}: cannot be put back: {why}") from None
         self.record(row)
         return file.path
 

@@ -21,7 +21,7 @@ from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names, place, scan
 from dbbbatch.files.roots import Roots
-from dbbbatch.files.tree import Entry
+from dbbbatch.files.tree import Entry, why_refused
 
 
 class Resending:
@@ -111,7 +111,8 @@ class Resending:
                 place.make_directories(self._buffer, file.relpath)
                 held.move_to(file)
             except OSError as error:
-                why = f"{names.printable(file.path)}: cannot be put back: {error.strerror}"
+                refused_by = why_refused(error, held, file)
+                why = f"{names.printable(file.path)}: cannot be put back: {refused_by}"
                 if faults.affects_every_file(error, writing=True):
                     trouble = why
                     break

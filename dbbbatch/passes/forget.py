@@ -24,7 +24,7 @@ from dbbbatch.database.models.statuses import FileStatus, IngestStatus, WhyRemem
 from dbbbatch.errors import TryLater, UsageError
 from dbbbatch.files import faults, names, scan
 from dbbbatch.files.roots import Roots
-from dbbbatch.files.tree import Entry
+from dbbbatch.files.tree import Entry, why_refused
 
 #: Statuses of an ingest that is still to come, or to be tried again.
 _TO_COME = (IngestStatus.UNTRIED, IngestStatus.RERUN, IngestStatus.FAILURE, IngestStatus.UNKNOWN)
@@ -129,15 +129,16 @@ class Forgetting:
                 f"{shown}: storage has it; --remove takes it out of storage as well, for good"
             )
         before = connect.write(self.intend, number)
+        stored = storage.entry(self._rel)
 
         def remove_it() -> None:
-            self.act(number, storage.entry(self._rel), there)
+            self.act(number, stored, there)
             self.record()
 
         try:
             connect.write(remove_it)
         except OSError as error:
-            trouble = f"cannot be removed: {error.strerror}"
+            trouble = f"cannot be removed: {why_refused(error, stored)}"
             connect.write(self.recover, number, before, f"forgotten no longer: {trouble}")
             kind = TryLater if faults.affects_every_file(error) else UsageError
             raise kind(f"{shown}: {trouble}; it is not forgotten") from None

@@ -38,7 +38,7 @@ from dbbbatch.errors import Interrupted, TryLater, key_of_missing
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
-from dbbbatch.files.tree import Entry, Tree, outside
+from dbbbatch.files.tree import Entry, Tree, outside, why_refused
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import attempt_prefix, lists_directory
 from dbbbatch.passes.handoff.holding import TOO_LATE
@@ -516,7 +516,8 @@ class Housekeeping:
 
     def _warn_of_stuck(self, held: Entry, error: OSError) -> None:
         shown = names.printable(held.path)
-        self.context.warn(f"{shown}: cannot be purged: {error.strerror}", key="purge", of=held.rel)
+        why = why_refused(error, held)
+        self.context.warn(f"{shown}: cannot be purged: {why}", key="purge", of=held.rel)
 
     def _check_latest(self) -> None:
         """Check whether what was held lately is still what was delivered."""

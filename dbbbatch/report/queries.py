@@ -14,7 +14,7 @@ from dbbbatch.config.load import Settings
 from dbbbatch.database import connect
 from dbbbatch.database.bulk import read_counts, read_moment
 from dbbbatch.database.models.run import Pause
-from dbbbatch.errors import remedy
+from dbbbatch.errors import remedy_of_file
 from dbbbatch.files import names
 from dbbbatch.passes import relocate
 from dbbbatch.report.health import Level, Trouble, Waiting
@@ -301,11 +301,6 @@ def _ingest_backlog() -> list[Waiting]:
     ]
 
 
-def _advice_on_failing(message: str) -> str:
-    """Return what to do about a file that is tried again; '' where that may be enough."""
-    return remedy("", message, denied="change owner or mode of the file or its directory")
-
-
 def _handoff_failing() -> list[Trouble]:
     found = []
     for site, name, files, newest in _rows(
@@ -316,7 +311,7 @@ def _handoff_failing() -> list[Trouble]:
         ((message,),) = _rows("SELECT error FROM handoff_file WHERE id = ?", [newest])
         label = f"handoff.{name}"
         listing = f"dbb list {label} --status failing"
-        advice = _advice_on_failing(message)
+        advice = remedy_of_file(message)
         found.append(Trouble(site, label, "failing", files, message, advice, listing))
     return found
 
@@ -382,7 +377,7 @@ def _ingest_failing() -> list[Trouble]:
                 ((message,),) = _rows(newest, [target])
                 # What is tried again changes at each try.
                 since = None if what in ("put off", "failing") else read_moment(since)
-                advice = advice.format(label) or _advice_on_failing(message or "")
+                advice = advice.format(label) or remedy_of_file(message or "")
                 listing = listing.format(label)
                 found.append(Trouble(site, label, what, files, message, advice, listing, since))
     return found
@@ -418,7 +413,7 @@ def _finder_failing() -> list[Trouble]:
             (site, finder, verdict),
         )
         what, advice, listed = FINDER_TROUBLE[verdict]
-        advice = advice or _advice_on_failing(message or "")
+        advice = advice or remedy_of_file(message or "")
         label = f"finder.{finder}"
         listing = f"dbb list {label} --status {listed}"
         # The row stays until the auditor's next pass, though the file may have left the source.

@@ -141,6 +141,47 @@ def test_a_root_of_a_target_that_refuses_is_named_and_costs_no_file_an_attempt(
     assert (ran.code, "is over" in ran.err) == (0, True)
 
 
+@pytest.mark.parametrize("refuses", ["buffer", "holding"])
+def test_the_directory_that_lets_no_original_be_moved_to_holding_is_named(
+    site: Site, refuses: str
+) -> None:
+    put(site, "n/a.fits")
+    passes(site)
+    put(site, "n/b.fits")
+    directory = {"buffer": site.buffer, "holding": site.holding}[refuses] / "n"
+    with mode(directory, 0o555):
+        ran = run(site, "dbb-handoff")
+        found = troubles(site)["handoff.latiss"]
+    why = f"delivered, but cannot be moved to holding: {directory}: Permission denied"
+    assert found["message"] == f"{site.buffer}/n/b.fits: {why}"
+    assert (ran.code, why in ran.err) == (1, True)
+    assert found["advice"].startswith("change owner or mode of the directory that is named")
+
+
+@pytest.mark.parametrize("refuses", ["source", "quarantine"])
+def test_the_directory_that_lets_no_file_be_moved_aside_is_named(site: Site, refuses: str) -> None:
+    put(site, "n/a.fits")
+    passes(site)
+    put(site, "n/a.fits", site.far_buffer, b"other")
+    directory = {"source": site.far_buffer / "n", "quarantine": site.storage_quarantine}[refuses]
+    with mode(directory, 0o555):
+        ran = run(site, "dbb-finder")
+        found = troubles(site)["finder.latiss"]
+    assert (
+        f"and cannot be moved aside: {directory}: Permission denied (n/a.fits" in found["message"]
+    )
+    assert ran.code == 1
+    assert found["advice"].startswith("change owner or mode of the directory that is named")
+
+
+def test_the_directory_of_the_source_that_lets_no_file_go_is_named(site: Site) -> None:
+    put(site, "n/b.fits", site.far_buffer)
+    with mode(site.far_buffer / "n", 0o555):
+        assert run(site, "dbb-finder").code == 1
+        found = troubles(site)["finder.latiss"]
+    assert found["message"].startswith(f"{site.far_buffer}/n: Permission denied (n/b.fits")
+
+
 def test_a_directory_of_a_target_that_refuses_is_named(site: Site) -> None:
     put(site, "night/b.fits")
     passes(site)
@@ -151,4 +192,4 @@ def test_a_directory_of_a_target_that_refuses_is_named(site: Site) -> None:
         assert run(site, "dbb-ingester", "link").code == 1
         found = troubles(site)["target.link"]
     assert found["message"] == f"night/c.fits: {site.root}/links/night: Permission denied"
-    assert found["advice"].startswith("change owner or mode of the file")
+    assert found["advice"].startswith("change owner or mode of the directory that is named")

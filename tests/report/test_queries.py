@@ -248,7 +248,9 @@ def test_what_a_finder_could_not_store_is_told_but_not_its_duplicates() -> None:
     first, second = queries.status().trouble
     assert (first.label, first.what, first.files) == ("finder.latiss", "failing", 1)
     assert first.message.startswith("Permission denied (a, last tried 20")
-    assert first.advice == "change owner or mode of the file or its directory"
+    assert (
+        first.advice == "change owner or mode of the directory that is named, or else of the file"
+    )
     assert (second.what, second.listing) == (
         "gave up",
         "dbb list finder.latiss --status gave-up",

@@ -22,6 +22,7 @@ from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import useful_threads
 from dbbbatch.files.scan import detour
+from dbbbatch.files.tree import why_refused
 from dbbbatch.passes.finder.examine import Examiner
 from dbbbatch.passes.finder.job import FinderJob
 
@@ -143,7 +144,7 @@ class FinderBatch:
             elif error.errno == errno.ENOTDIR:
                 self._log.info("%s: not yet: %s", names.printable(file.rel), error.strerror)
             else:
-                self._fail(file, error.strerror or str(error))
+                self._fail(file, why_refused(error, file.source))
 
     def _keeps_out(self, file: Incoming, error: OSError) -> str:
         """Return the directory of storage that keeps a file out, if it is not the file itself."""
@@ -223,7 +224,8 @@ class FinderBatch:
             elif isinstance(error, duplicates.NotVerified):
                 self._fail(file, f"a duplicate, not removed: {error}")
             elif not isinstance(error, _NOT_YET):
-                self._fail(file, f"a duplicate, cannot be removed: {error.strerror}")
+                why = why_refused(error, file.source)
+                self._fail(file, f"a duplicate, cannot be removed: {why}")
 
     def _recorded_checksum(self, file: Incoming) -> str:
         """Return the checksum of a duplicate as the row of the stored file has it."""
@@ -281,9 +283,9 @@ class FinderBatch:
                     f"{self._section.quarantine}: {error.strerror}; nothing is lost"
                 )
             elif not isinstance(error, _NOT_YET):
+                why = self._job.quarantine().why_stays(rejected.source, error)
                 self._leave(
-                    by_rel[rejected.rel],
-                    f"{rejected.reason}; and cannot be moved aside: {error.strerror}",
+                    by_rel[rejected.rel], f"{rejected.reason}; and cannot be moved aside: {why}"
                 )
         moved = len(self._rejected) - len(failed)
         self._counts["quarantined"] += moved

@@ -108,9 +108,8 @@ class Failures:
             if faults.affects_every_file(fault, writing=True):
                 raise TryLater(f"{self._section.quarantine}: {fault.strerror}; nothing is lost")
             shown = names.printable(os.path.join(self._section.buffer, rel))
-            self.context.warn(
-                f"{shown}: cannot be moved to quarantine: {fault.strerror}", key="aside", of=rel
-            )
+            why = self._quarantine.why_stays(tree.entry(rel), fault)
+            self.context.warn(f"{shown}: cannot be moved to quarantine: {why}", key="aside", of=rel)
 
     def recover(self) -> None:
         """Finish the moves to quarantine that an earlier pass decided on."""

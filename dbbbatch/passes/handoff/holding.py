@@ -23,6 +23,7 @@ from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, HandoffR
 from dbbbatch.errors import TryLater
 from dbbbatch.files import faults, names
 from dbbbatch.files.identity import Version
+from dbbbatch.files.tree import why_refused
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.siblings import Siblings
 
@@ -221,5 +222,6 @@ class Originals:
             return name
 
     def _why_stuck(self, row: HandoffRow, error: OSError) -> str:
-        where = names.printable(buffers.entry_of(self._holding, row).path)
-        return f"{where}: delivered, but cannot be moved to holding: {error.strerror}"
+        file, held = (buffers.entry_of(tree, row) for tree in (self._buffer, self._holding))
+        why = why_refused(error, file, held)
+        return f"{names.printable(file.path)}: delivered, but cannot be moved to holding: {why}"
