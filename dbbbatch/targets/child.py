@@ -249,7 +249,8 @@ def _unfit(file: StoredFile, plugin: Plugin) -> Outcome | None:
     except (FileNotFoundError, NotADirectoryError):
         return Outcome(file.number, Result.MISSING, MISSING)
     except OSError as error:
-        return Outcome(file.number, Result.LATER, f"cannot be looked at: {error.strerror}")
+        failures.require_storage(file, error)
+        return Outcome(file.number, Result.FAILED, f"cannot be looked at: {error.strerror}")
     if not stat.S_ISREG(found.st_mode):
         return Outcome(file.number, Result.ALTERED, "is no regular file")
     if found.st_size != file.size_bytes:

@@ -1,10 +1,16 @@
-"""The causes of an exception that the code of a target has wrapped, once or several times."""
+"""What an exception is about: one file, storage, or the disk of a target; and its causes.
+
+The code of a target may have wrapped it, once or several times.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
-from dbbbatch.files import faults
+from dbbbatch.files import checksum, faults, names
+from dbbbatch.files.tree import outside
+from dbbbatch.targets.plugin import NotReady, StoredFile
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -26,6 +32,39 @@ def disk_away(error: BaseException) -> bool:
         isinstance(one, OSError) and faults.affects_every_file(one, writing=True)
         for one in chain(error)
     )
+
+
+def require_storage(file: StoredFile, error: OSError) -> None:
+    """Raise unless an error of looking at a file of storage, or of reading it, is that file's own.
+
+    Raises
+    ------
+    NotReady
+        The error affects every file, or storage itself cannot be looked into now.
+    """
+    root = file.path.removesuffix(f"/{names.join(file.relpath, file.filename)}")
+    try:
+        if faults.affects_every_file(error):
+            raise error
+        os.stat(f"{root}/.")
+    except OSError as general:
+        raise NotReady(str(faults.of_the_machine(general, root))) from general
+
+
+def is_unreadable(file: StoredFile) -> bool:
+    """Return whether a file of storage cannot be read to its end, which is then its own fault.
+
+    Raises
+    ------
+    NotReady
+        No file of storage can be read now.
+    """
+    try:
+        checksum.compute(outside(file.path))
+    except OSError as error:
+        require_storage(file, error)
+        return True
+    return False
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dbbbatch.config.fields import option
 from dbbbatch.files import checksum
-from dbbbatch.files.tree import outside
+from dbbbatch.files.tree import Entry, outside
 from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 
 
@@ -28,6 +28,22 @@ def _is_socket(descriptor: int) -> bool:
         return False
 
 
+def _unmount(file: StoredFile) -> None:
+    """Take storage away, or leave a bare mount point, if the file's name says so."""
+    storage = os.path.dirname(file.path)
+    if file.filename.endswith(".gone"):
+        os.rename(storage, f"{storage}.gone")
+    elif file.filename.endswith(".bare"):
+        os.unlink(f"{storage}/.dbb-storage")
+
+
+def _fail(file: StoredFile) -> None:
+    """Fail with the error that the file's name says, of storage as it says."""
+    _unmount(file)
+    number = int(file.filename.split(".")[1])
+    raise OSError(number, os.strerror(number), file.path)
+
+
 class Naughty(Plugin):
     """Does what the file's name says."""
 
@@ -41,6 +57,11 @@ class Naughty(Plugin):
     def version(self) -> str:
         return "7.0"
 
+    def stored(self, file: StoredFile) -> Entry:
+        if file.filename.startswith("unseen"):
+            _fail(file)
+        return super().stored(file)
+
     def ingest(self, files: Sequence[StoredFile]) -> Iterator[Outcome]:
         yield from map(self._one, files)
 
@@ -53,6 +74,9 @@ class Naughty(Plugin):
             with open(self.settings.journal, "a") as journal:
                 journal.write(f"{file.filename}\n")
         what = file.filename.partition(".")[0]
+        if what == "unread":
+            _fail(file)
+        _unmount(file)
         if what in {result.value for result in Result}:
             parts = frozenset({"first"}) if what == "partly" else frozenset()
             return Outcome(file.number, Result(what), "as its name says", parts_done=parts)

@@ -270,19 +270,16 @@ class Offer:
     def record(self) -> None:
         """Record what became of files."""
         outcomes, self._outcomes = self._outcomes, []
-        if missing := rules.missing(outcomes):
-            outcomes = self._without_storage_trouble(outcomes, missing)
+        if any(map(rules.is_charged, outcomes)):
+            outcomes = self._without_storage_trouble(outcomes)
         self._claims.record(outcomes)
 
-    def _without_storage_trouble(
-        self, outcomes: list[Outcome], missing: Sequence[int]
-    ) -> list[Outcome]:
-        """Charge no file with being missing if the storage area is in trouble."""
-        storage = self.section.storage
+    def _without_storage_trouble(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Charge no file with a failure, or with being missing, that storage is to blame for."""
+        storage, missing = self.section.storage, rules.missing(outcomes)
         if away := self.context.roots.why_not(storage, self.section.sentinel):
             self._error = TryLater(away, key=key_of_missing(storage))
-            self._claims.release(missing, "the storage area was not there")
-            return [outcome for outcome in outcomes if outcome.number not in missing]
+            return rules.try_charged_later(outcomes, "the storage area was not there")
         if rules.storage_is_in_trouble(outcomes):
             self._error = TryLater(
                 f"{len(missing):,} of {names.counted(len(outcomes), 'file')} not in {storage}, "

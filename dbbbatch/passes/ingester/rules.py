@@ -143,6 +143,21 @@ def try_missing_later(outcomes: Iterable[Outcome], numbers: Collection[int]) -> 
     ]
 
 
+def is_charged(outcome: Outcome) -> bool:
+    """Return whether an outcome is held against its file."""
+    return _STATUSES.get(outcome.result, IngestStatus.SUCCESS) is not IngestStatus.SUCCESS
+
+
+def try_charged_later(outcomes: Iterable[Outcome], why: str) -> list[Outcome]:
+    """Return outcomes of which none is held against its file, since something else is to blame."""
+    return [
+        replace(outcome, result=Result.LATER, message=f"{why}: {outcome.message}")
+        if is_charged(outcome)
+        else outcome
+        for outcome in outcomes
+    ]
+
+
 def storage_is_in_trouble(outcomes: Sequence[Outcome]) -> bool:
     """Return whether so many files are missing that they cannot have been lost one by one."""
     count = len(missing(outcomes))

@@ -7,7 +7,7 @@ import os
 
 from dbbbatch.files.names import counted
 from dbbbatch.targets.butler import fits
-from dbbbatch.targets.failures import disk_away, first_line
+from dbbbatch.targets.failures import disk_away, first_line, is_unreadable
 from dbbbatch.targets.plugin import Outcome, Result, StoredFile
 
 
@@ -17,8 +17,11 @@ def error_text(error: BaseException) -> str:
 
 
 def failed(file: StoredFile, error: Exception | None, message: str) -> Outcome:
-    """Return that a file was not ingested: only for now, if an error of the disk is to blame."""
-    later = error is not None and disk_away(error)
+    """Return that a file was not ingested: only for now, if the repository's disk is to blame.
+
+    A bad sector of the file itself gives the same error as a failing disk of the repository.
+    """
+    later = error is not None and disk_away(error) and not is_unreadable(file)
     return Outcome(file.number, Result.LATER if later else Result.FAILED, message)
 
 

@@ -24,7 +24,7 @@ from lsst.resources import ResourcePath
 
 from dbbbatch.targets.butler import fits, headers
 from dbbbatch.targets.butler.direct import DirectIngest, shown
-from dbbbatch.targets.butler.outcomes import difference, error_text, unreadable
+from dbbbatch.targets.butler.outcomes import difference, error_text, failed, unreadable
 from dbbbatch.targets.butler.repository import Repository
 from dbbbatch.targets.butler.settings import INGEST_ARGUMENTS, Gen3Settings
 from dbbbatch.targets.butler.stack import arguments, configure
@@ -218,7 +218,7 @@ class TaskIngest:
         if not isinstance(report, Exception):
             return self._confirmed(file, report)
         if disk_away(report):
-            return Outcome(file.number, Result.LATER, first_line(report))
+            return failed(file, report, first_line(report))
         direct = self._lookup()
         if direct is not None and (judged := direct.judge([file])):
             return judged[file.number]

@@ -5,7 +5,6 @@ Here a file gets its names and checksums; `registrar` talks to the server.
 
 from __future__ import annotations
 
-import errno
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +15,9 @@ from dbbbatch.config import fields
 from dbbbatch.config.fields import option
 from dbbbatch.files import checksum
 from dbbbatch.files.batches import batched
-from dbbbatch.targets import naming
+from dbbbatch.targets import failures, naming
 from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome, Plugin, Result, StoredFile
 from dbbbatch.targets.rucio.entry import Did, Registration
-
-_DISK_AWAY = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE}
 
 
 def _metadata(value: Any) -> Mapping[str, str]:
@@ -215,8 +212,8 @@ class Rucio(Plugin):
         except checksum.Changed as error:
             return Outcome(entry.file.number, Result.LATER, str(error))
         except OSError as error:
-            result = Result.LATER if error.errno in _DISK_AWAY else Result.FAILED
+            failures.require_storage(entry.file, error)
             why = f"cannot be read: {error.strerror or error}"
-            return Outcome(entry.file.number, result, why)
+            return Outcome(entry.file.number, Result.FAILED, why)
         entry.sums |= entry.computed
         return None

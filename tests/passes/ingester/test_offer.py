@@ -1,5 +1,6 @@
 """The ingester: what a pass does with the files of a target, on both databases."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -256,6 +257,43 @@ class TestStorageTrouble:
         assert ingesting.run() == 75
         assert ingesting.statuses() == {"x.fits": "UNTRIED", "y.fits": "UNTRIED"}
         assert ingesting.state("x.fits")["attempts"] == 0
+
+    @pytest.mark.parametrize("what", ["unseen", "unread"])
+    @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENAMETOOLONG])
+    def test_file_that_alone_cannot_be_looked_at_or_read_is_charged(
+        self, misbehaving: Ingesting, what: str, number: int
+    ) -> None:
+        misbehaving.store(name := f"{what}.{number}", "done.1")
+        for attempt in (1, 2):
+            assert misbehaving.run() == 1
+            state = misbehaving.state(name)
+            assert (state["status"], state["attempts"]) == ("FAILURE", attempt)
+            assert (state["next_try_at"] is None) == (attempt == 2)
+            misbehaving.wait_is_over()
+        assert os.strerror(number) in state["message"]
+        assert misbehaving.statuses()["done.1"] == "SUCCESS"
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("unseen.5.bare", "unseen.5.gone", "unread.5.bare", "segfault.bare", "never.bare"),
+            f"unseen.{errno.ESTALE}",
+        ],
+    )
+    def test_storage_that_fails_while_files_are_looked_at_or_read_charges_none(
+        self, misbehaving: Ingesting, name: str
+    ) -> None:
+        misbehaving.store(name, "done.1")
+        assert misbehaving.run() == 75
+        state = misbehaving.state(name)
+        assert (state["status"], state["attempts"]) == ("UNTRIED", 0)
+
+    def test_parts_done_before_storage_went_away_are_kept(self, misbehaving: Ingesting) -> None:
+        misbehaving.store("partly.bare")
+        assert misbehaving.run() == 75
+        state = misbehaving.state("partly.bare")
+        assert (state["status"], state["attempts"]) == ("UNTRIED", 0)
+        assert state["parts_done"] == '["first"]'
 
     def test_one_missing_file_is_tried_again_and_then_invalid(self, ingesting: Ingesting) -> None:
         ingesting.configure(max_attempts=2)

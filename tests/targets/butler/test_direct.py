@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dbbbatch.files import checksum
 from dbbbatch.targets.butler import fits, headers
 from dbbbatch.targets.plugin import NotReady, Outcome
 from tests.targets.butler.postgres import InstalledPostgres
@@ -301,6 +302,23 @@ def test_disk_that_fails_while_reading_is_not_the_files_fault(
 
     monkeypatch.setattr(fits, "walk", broken)
     assert results(ingest(sqlite_repo, *files)) == ["later", "done"]
+
+
+def test_file_on_a_bad_sector_is_charged(
+    sqlite_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [latiss(tmp_path, sequence=n) for n in (1, 2)]
+    walk = fits.walk
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def broken(path: str, **more: Any) -> Any:
+        return fail() if path == str(files[0]) else walk(path, **more)
+
+    monkeypatch.setattr(fits, "walk", broken)
+    monkeypatch.setattr(checksum, "compute", fail)
+    assert results(ingest(sqlite_repo, *files)) == ["failed", "done"]
 
 
 @pytest.mark.parametrize("transfer", ["copy", "hardlink", "symlink"])

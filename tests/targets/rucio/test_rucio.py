@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from rucio.common.exception import InvalidObject
 
+from dbbbatch.files import checksum
 from dbbbatch.targets.plugin import Misconfigured, NotReady, Outcome
 from dbbbatch.targets.rucio.registrar import Registrar
 from tests.targets.offering import digest, offered, results, started, stored
@@ -155,6 +157,24 @@ def test_only_the_missing_part_is_repeated(element: Element) -> None:
     assert outcome.result.value == "already"
     assert calls["add_replicas"] == 0
     assert element.content("night-20251123") == ["20251123/a.fits"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_file_that_cannot_be_read_is_charged_unless_all_are_to_blame(
+    element: Element, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def compute(file: Any, *more: Any, real: Any = checksum.compute) -> Any:
+        if file.name == "bad.fits":
+            raise OSError(number, os.strerror(number), file.path)
+        return real(file, *more)
+
+    monkeypatch.setattr(checksum, "compute", compute)
+    files = made(element, "bad.fits"), made(element, "good.fits")
+    if number == errno.ESTALE:
+        with pytest.raises(NotReady, match="Stale file handle"):
+            ingest(element, *files)
+    else:
+        assert results(ingest(element, *files)) == ["failed", "done"]
 
 
 def test_bad_names_do_not_stop_their_neighbours(element: Element) -> None:
