@@ -23,6 +23,9 @@ from dbbbatch.passes.context import PassContext
 _UNVERIFIED_PAGE = 5000
 _VERIFIED_TOGETHER = 100
 
+#: How many times the share is tried at most, so that files which cannot be read do not use it up.
+_MOST_TRIED = 10
+
 #: Digits of a checksum that are shown.
 _SHOWN_DIGITS = 16
 
@@ -34,6 +37,8 @@ class Verification:
         self._context = context
         self._finder = finder
         self._storage = context.roots.tree(finder.storage)
+        #: Files of the share that were read to an answer.
+        self._answered = 0
 
     def verify_share(self, most: int) -> None:
         """Verify that many files: of those that --match lets through, the longest unverified."""
@@ -60,7 +65,9 @@ class Verification:
             if self._context.stopping or not self._context.take(1):
                 break
             found = self._read(row)
-            read += isinstance(found, Version | Contradicted) and row.status == FileStatus.STORED
+            answered = isinstance(found, Version | Contradicted)
+            self._answered += answered
+            read += answered and row.status == FileStatus.STORED
             size += row.size_bytes
             self._keep_pace(begun, size)
             name = names.join(row.relpath, row.filename)
@@ -77,23 +84,27 @@ class Verification:
     def _share(
         self, most: int, begun: datetime, marked: Collection[int] = ()
     ) -> Iterator[list[FileRow]]:
-        """Yield that many files, those first that were not verified for longest.
+        """Yield files, those first that were not verified for longest, until so many were read.
 
-        Without those that are marked, or would be: a pass has done so by then.
+        One that cannot be read stays at the head of that order: it does not count, and the next
+        follows, up to a multiple of the share. Without those that are marked, or would be: a pass
+        has done so by then.
         """
-        context, after = self._context, None
-        while most > 0 and not context.stopping:
-            size = _UNVERIFIED_PAGE if context.options.match else min(most, _UNVERIFIED_PAGE)
-            page, after = connect.read(
-                File.longest_unverified, self._finder.storage, begun, after, size
-            )
-            if not page:
-                break
-            sound = context.sound(page, "file")
-            sound = [row for row in sound if row.id not in marked]
-            some = [row for row in sound if context.matches(names.rel_of(row))][:most]
+        context, after, rows = self._context, None, list[FileRow]()
+        self._answered, tries = 0, _MOST_TRIED * most
+        while (count := min(most - self._answered, tries)) > 0 and not context.stopping:
+            if not rows:
+                size = _UNVERIFIED_PAGE if context.options.match else min(count, _UNVERIFIED_PAGE)
+                page, after = connect.read(
+                    File.longest_unverified, self._finder.storage, begun, after, size
+                )
+                if not page:
+                    break
+                sound = [row for row in context.sound(page, "file") if row.id not in marked]
+                rows = [row for row in sound if context.matches(names.rel_of(row))]
+            some, rows = rows[:count], rows[count:]
             yield some
-            most -= len(some)
+            tries -= len(some)
 
     def verify(self, rows: Sequence[FileRow]) -> None:
         """Read files, no faster than `audit_rate`, and mark those with another content."""
@@ -128,6 +139,7 @@ class Verification:
                     context.warn_of(
                         "failed", names.rel_of(row), f"its content is not what was stored: {why}"
                     )
+            self._answered += len(right) + len(wrong)
             size = sum(row.size_bytes for row, _ in right if row.id in verified)
             context.did("verified", len(verified), size)
             context.counts["corrupt"] += len(corrupt)

@@ -552,6 +552,82 @@ def test_fault_that_is_none_of_a_file_does_not_fail_its_adoption(
     assert "failed" not in finding.counts()
 
 
+def unreadable(monkeypatch, names, error):
+    """Let no file of these names be read; return what was tried, in order."""
+    tried = []
+
+    def read_file(file, algorithms, real=checksum.read_file):
+        tried.append(file.rel)
+        if file.rel in names:
+            raise error
+        return real(file, algorithms)
+
+    monkeypatch.setattr(checksum, "read_file", read_file)
+    return tried
+
+
+def verified(finding):
+    """Return when each file was last found to be right."""
+    return dict(finding.rows("SELECT relpath || '/' || filename, verified_at FROM file"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(OSError(errno.EIO, "Input/output error"), 1), (FileNotFoundError(), 0)]
+)
+def test_files_that_cannot_be_read_do_not_keep_others_from_being_verified(
+    finding, monkeypatch, error, code
+):
+    fill(finding, a=3, b=17)
+    broken = {f"a/{number}" for number in range(3)}
+    finding.change_rows("UPDATE file SET verified_at = '2020-01-01 00:00:00' WHERE relpath = 'a'")
+    before = verified(finding)
+    tried = unreadable(monkeypatch, broken, error)
+    for _ in range(9):  # a share of a tenth is 2 of 20, which reads the 17 in 9 passes
+        tried.clear()
+        assert inside(finding, share=0.1) == code
+        assert len(tried) == 5
+    after = verified(finding)
+    assert {name for name in before if after[name] == before[name]} == broken
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_files_that_cannot_be_read_are_tried_up_to_a_multiple_of_the_share(finding, monkeypatch):
+    fill(finding, a=30)
+    tried = unreadable(monkeypatch, {f"a/{number}" for number in range(30)}, OSError(5, "bad"))
+    assert inside(finding, share=0.05) == 1
+    assert len(tried) == len(set(tried)) == 2 * content._MOST_TRIED
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_limit_counts_files_that_cannot_be_read(finding, monkeypatch):
+    fill(finding, a=10)
+    tried = unreadable(monkeypatch, {f"a/{number}" for number in range(10)}, OSError(5, "bad"))
+    assert inside(finding, share=0.5, limit=3) == 1
+    assert len(tried) == 3
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_share_passes_over_what_cannot_be_read_within_a_page_of_matches(finding, monkeypatch):
+    fill(finding, a=2, b=8)
+    finding.change_rows("UPDATE file SET verified_at = '2020-01-01 00:00:00' WHERE relpath = 'a'")
+    unreadable(monkeypatch, {"a/0", "a/1"}, OSError(5, "bad"))
+    before = verified(finding)
+    assert inside(finding, share=0.2, match=("*/*",)) == 1
+    after = verified(finding)
+    assert sum(after[name] != before[name] for name in before) == 2
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_look_passes_over_what_cannot_be_read_as_a_pass_does(finding, monkeypatch):
+    fill(finding, a=1, b=9)
+    finding.change_rows("UPDATE file SET verified_at = '2020-01-01 00:00:00' WHERE relpath = 'a'")
+    unreadable(monkeypatch, {"a/0"}, OSError(5, "bad"))
+    work = AuditorWork(finding.finder, share=0.1)
+    said = list(runner.plan_pass(work, finding.settings, finding.finder, runner.Options()))
+    assert "a/0: cannot be read: bad" in said
+    assert any(line.startswith("1 of 10 stored files read") for line in said)
+
+
 def test_share_is_drawn_among_the_files_that_match(finding):
     fill(finding, c=98, d=2)
     for number in range(2):
