@@ -249,6 +249,21 @@ def is_there(path: Entry) -> bool:
     return path.certain_status() is not None
 
 
+def is_gone(path: Entry) -> bool:
+    """Return whether it is certain that nothing has the path of a row; the other rows go on.
+
+    Raises
+    ------
+    TryLater
+        Nothing can be looked at now, whatever its path.
+    """
+    try:
+        return not is_there(path)
+    except OSError as error:
+        faults.raise_if_general(error, path.path)
+        return False
+
+
 def masked(mode: int) -> int:
     """Return the permissions of a file that its copy at an endpoint or in storage may have.
 

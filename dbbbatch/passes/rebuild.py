@@ -331,9 +331,9 @@ def _unrecorded(job: RecordingJob, section: Finder | Handoff) -> Iterator[list[Q
 
 
 def _is_aside(quarantine: Tree, path: str) -> bool:
-    """Return whether a file has a path of the table, in a quarantine or in one before it."""
+    """Return whether a file may have a path of the table, in a quarantine or in one before it."""
     within = names.stays_inside(path, quarantine.path)
-    return place.is_there(quarantine.at(path) if within else outside(path))
+    return not place.is_gone(quarantine.at(path) if within else outside(path))
 
 
 def _quarantined_row(site: str, label: str, file: Entry, found: Found) -> Quarantine:

@@ -10,7 +10,7 @@ import pytest
 from dbbbatch.database import connect
 from dbbbatch.files import names
 from dbbbatch.files.tree import Tree
-from dbbbatch.passes import runner
+from dbbbatch.passes import rebuild, runner
 from dbbbatch.passes.rebuild import HandoffRebuild, StorageRebuild
 from tests.support.handing import REFUSING
 from tests.support.scripts import TOP
@@ -332,6 +332,17 @@ def quarantined(lived):
     lived.run("dbb-handoff")
     assert statuses(lived) == [*["HELD"] * 3, "QUARANTINED"]
     return lived
+
+
+def test_file_that_cannot_be_looked_for_in_quarantine_may_be_there(tmp_path):
+    (tmp_path / "night").mkdir()
+    (tmp_path / "link").symlink_to("night")
+    with Tree(str(tmp_path)) as quarantine:
+        found = {
+            name: rebuild._is_aside(quarantine, f"{tmp_path}/{name}/a")
+            for name in os.listdir(tmp_path)
+        }
+    assert found == {"night": False, "link": True}
 
 
 @pytest.mark.parametrize("status", ["FOUND", "DELIVERED", "VANISHED", "PURGED"])

@@ -169,6 +169,6 @@ def _forget_what_left(context: PassContext, finder: Finder) -> None:
             gone = [
                 (row.relpath, row.filename)
                 for row in page
-                if not names.fault(row) and not place.is_there(source.entry(names.rel_of(row)))
+                if not names.fault(row) and place.is_gone(source.entry(names.rel_of(row)))
             ]
             connect.write(Remembered.drop, site, finder.name, gone)

@@ -11,8 +11,8 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import FIRST, ORDER, HandoffFile, HandoffRow
 from dbbbatch.database.models.statuses import BatchStatus
 from dbbbatch.database.models.transfer import TransferBatch
-from dbbbatch.files import checksum, names
-from dbbbatch.files.tree import Tree
+from dbbbatch.files import checksum, faults, names
+from dbbbatch.files.tree import Entry, Tree
 from dbbbatch.passes.context import PassContext
 from dbbbatch.passes.handoff.delivery import Delivery
 from dbbbatch.passes.handoff.scanning import scanned
@@ -69,7 +69,7 @@ class HandoffWork(Work):
             for row in self._unfinished(context, status):
                 if why := names.fault(row):
                     yield f"refuse: row {row.id} of handoff_file: {why}"
-                elif buffer.entry_of(tree, row).status():
+                elif _is_seen(buffer.entry_of(tree, row)):
                     yield f"recover: move to {what} {names.printable(names.rel_of(row))}"
         count = size = 0
         for chunk in scanned(context, section, tree):
@@ -81,7 +81,7 @@ class HandoffWork(Work):
                 yield f"refuse: row {row.id} of handoff_file: {why}"
                 continue
             rel = names.rel_of(row)
-            if context.matches(rel) and tree.entry(rel).status():
+            if context.matches(rel) and _is_seen(tree.entry(rel)):
                 count, size = count + 1, size + row.size_bytes
                 again = f" (after {names.counted(row.attempts, 'failure')})" if row.attempts else ""
                 yield f"send: {names.printable(rel)}{again}"
@@ -135,3 +135,12 @@ class HandoffWork(Work):
         )
         for rows in connect.pages(lambda after: due(after=after), FIRST, *ORDER):
             yield from rows
+
+
+def _is_seen(file: Entry) -> bool:
+    """Return whether something has a path; one that cannot be looked at does not end the plan."""
+    try:
+        return file.status() is not None
+    except OSError as error:
+        faults.raise_if_general(error, file.path)
+        return False

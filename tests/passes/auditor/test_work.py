@@ -290,6 +290,46 @@ def test_what_a_finder_remembers_of_a_file_that_left_is_forgotten(stored):
     assert ask(stored, "SELECT filename FROM finder_left") == [("b.fits",)]
 
 
+@pytest.mark.parametrize("verdict", ["FAILED", "DUPLICATE"])
+@pytest.mark.parametrize("what", ["link", "unreadable", "stale"])
+def test_directory_of_the_source_that_cannot_be_entered_keeps_what_is_remembered(
+    finding, monkeypatch, what, verdict
+):
+    finding.add_target()
+    fill(finding, a=1)
+    old = "'2020-01-01 00:00:00.000000'"
+    finding.change_rows(f"UPDATE ingest_event SET start_time = {old}")
+    finding.change_rows(
+        "INSERT INTO ingest_event (file_id, target_id, status, start_time, number)"
+        f" SELECT file_id, target_id, 'PENDING', {old}, 99 FROM ingest_event"
+    )
+    finding.settings = replace(
+        finding.settings, site=replace(finding.settings.site, keep_events=86400.0)
+    )
+    for name in ("d/x", "gone/y"):
+        relpath, filename = name.split("/")
+        finding.change_rows(
+            "INSERT INTO finder_left (site, finder, relpath, filename, size_bytes, mtime_ns, inode,"
+            f" verdict, seen_at) VALUES ('archive', 'latiss', ?, ?, 1, 1, 1, ?, {old})",
+            [relpath, filename, verdict],
+        )
+    finding.put("e/x")
+    os.symlink("e", finding.source / "d")
+    number = {"unreadable": errno.EACCES, "stale": errno.ESTALE}.get(what)
+
+    def lstat(file, real=Entry.lstat):
+        if number and file.rel == "d/x":
+            raise OSError(number, os.strerror(number), file.path)
+        return real(file)
+
+    monkeypatch.setattr(Entry, "lstat", lstat)
+    assert inside(finding) == (75 if what == "stale" else 0)
+    assert ("d",) in finding.rows("SELECT relpath FROM finder_left")
+    if what != "stale":
+        assert finding.rows("SELECT relpath FROM finder_left") == [("d",)]
+        assert finding.counts()["events removed"] == 1
+
+
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_dry_run_changes_nothing(stored):
     (stored.storage / "2026/a.fits").unlink()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -282,6 +284,35 @@ def test_a_dry_run_says_first_what_would_be_recovered(site: Site) -> None:
         "recover: move to holding c",
         f"in all 0 files, 0 bytes, to {site.far_buffer}",
     ]
+
+
+def test_a_dry_run_passes_over_a_file_that_cannot_be_looked_at(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dbbbatch.database import connect
+    from dbbbatch.files.tree import Entry
+    from dbbbatch.passes import runner
+    from dbbbatch.passes.handoff.work import HandoffWork
+
+    site.put_all(["bad/a", "bad/b", "c", "d"])
+    make_pass(site)
+    for name in ("bad/a", "bad/b", "c", "d"):
+        os.rename(site.holding / name, site.put(name))
+    change(site, "UPDATE handoff_file SET status = 'DELIVERED' WHERE filename IN ('a', 'c')")
+    change(site, "UPDATE handoff_file SET status = 'FOUND' WHERE filename IN ('b', 'd')")
+
+    def lstat(file: Entry, real: Any = Entry.lstat) -> os.stat_result:
+        if file.relpath == "bad":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file.path)
+        return real(file)
+
+    monkeypatch.setattr(Entry, "lstat", lstat)
+    settings = site.settings()
+    section = settings.handoff[site.name]
+    lines = list(runner.plan_pass(HandoffWork(section), settings, section, runner.Options()))
+    connect.disconnect()
+    assert lines[0] == "recover: move to holding c"
+    assert [line for line in lines if line.startswith("send: ")] == ["send: d"]
 
 
 def test_lingering_wakes_for_a_new_file_only(site: Site) -> None:
