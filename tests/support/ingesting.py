@@ -53,6 +53,22 @@ class Ingesting:
             self.site.put(name, content, where=self.site.storage)
         return connect.write(rows)
 
+    def lose(self, count: int) -> None:
+        """Record so many files that storage had, and has lost."""
+
+        def rows() -> None:
+            connect.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+                " INSERT INTO file (storage, relpath, filename, size_bytes, checksum, status,"
+                " finder, added_on) SELECT ?, '', 'lost' || i, 4, 'blake2b:00', 'MISSING', 'f',"
+                " '2026-01-01 00:00:00.000000' FROM n",
+                [count, str(self.site.storage)],
+            )
+            lost = connect.execute("SELECT id FROM file WHERE status = 'MISSING'").fetchall()
+            IngestState.arrive([row[0] for row in lost], str(self.site.storage))
+
+        connect.write(rows)
+
     def run(self, **options: Any) -> int:
         """Make a pass and return its exit code."""
         section = self.settings.target["a"]

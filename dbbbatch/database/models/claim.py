@@ -27,6 +27,9 @@ from dbbbatch.database.models.statuses import IngestStatus
 #: and when that was (seconds since 1970), as `dbbbatch.files.processes.lives` does.
 Alive = Callable[[int, int | None, float], bool]
 
+#: Files of dead passes that one transaction makes due: it has to end within `patience`.
+TAKEN_OVER_TOGETHER = 1000
+
 _PLUGIN_SUM = re.compile(r"[a-z0-9_-]{1,32}:[0-9A-Fa-f]{1,512}")
 
 
@@ -225,6 +228,9 @@ class IngestClaim(Table):
     ) -> int:
         """Make due what dead passes have claimed: as UNKNOWN, and not counted as an attempt.
 
+        At most `TAKEN_OVER_TOGETHER` files in one transaction. The row of a dead pass stays until
+        it has no more, so whoever comes next goes on, also after a kill.
+
         Parameters
         ----------
         run_id : `int`
@@ -240,15 +246,15 @@ class IngestClaim(Table):
         Returns
         -------
         count : `int`
-            Number of files made due.
+            Number of files made due; if it is `TAKEN_OVER_TOGETHER`, there may be more.
         """
         now = connect.now()
         count = 0
         for holder, why in cls.dead(run_id, target_id, machine, alive):
             files = connect.execute(
                 "SELECT file_id FROM ingest_state WHERE claim = ?"
-                f" ORDER BY file_id{connect.for_update()}",
-                [holder],
+                f" ORDER BY file_id LIMIT ?{connect.for_update()}",
+                [holder, TAKEN_OVER_TOGETHER - count],
             ).fetchall()
             IngestState.become(
                 IngestStatus.UNKNOWN,
@@ -261,6 +267,8 @@ class IngestClaim(Table):
                 claim=None,
             )
             count += len(files)
+            if count == TAKEN_OVER_TOGETHER:
+                break
             cls.delete().where(cls.run_id == holder).execute()
         latest = now + timedelta(seconds=longest)
         ahead = (cls.target_id == target_id) & (cls.expires_at > latest)

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 
 from dbbbatch.config.sections import Target
 from dbbbatch.database import connect, retry
-from dbbbatch.database.models.claim import IngestClaim, StateChange
+from dbbbatch.database.models.claim import TAKEN_OVER_TOGETHER, IngestClaim, StateChange
 from dbbbatch.database.models.due import ClaimedFile, DueQueue
 from dbbbatch.database.models.ingest import IngestEvent
 from dbbbatch.database.models.statuses import IngestStatus
@@ -184,7 +184,7 @@ class Claims:
         return [change for change in changes if change.file_id not in lost]
 
     def take_over(self) -> int:
-        """Make due what dead passes had claimed; return the number of files."""
+        """Make due what dead passes had claimed, piece by piece; return the number of files."""
 
         def transaction() -> int:
             self._number_anew()
@@ -193,8 +193,11 @@ class Claims:
                 run_id, target_id, machine, pass_lives, self._number, CLAIM
             )
 
-        count = connect.write(transaction)
-        self._number += count
+        count = some = connect.write(transaction)
+        while some == TAKEN_OVER_TOGETHER:
+            some = connect.write(transaction)
+            count += some
+        self._number += some
         # What has just been made due must count as due in this pass.
         self._read_clock()
         return count

@@ -159,6 +159,9 @@ class Offer:
             if claimed:
                 while claimed:
                     self.act(pool, claimed)
+                    # What the plugin is not offered leaves the pool free, for ever if all is such.
+                    if self._is_time_to_record():
+                        self.record()
                     claimed = self._next(pool)
                 # While the plugin has the next batch, the last one is recorded.
                 self.record()
@@ -221,7 +224,13 @@ class Offer:
         pool.offer(together)
 
     def _refuse(self, file: ClaimedFile, result: Result, why: str) -> None:
-        self._outcomes.append(Outcome(file.file_id, result, why, started=time.monotonic()))
+        self._note([Outcome(file.file_id, result, why, started=time.monotonic())])
+
+    def _note(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep outcomes until it is time to record them."""
+        if outcomes and not self._outcomes:
+            self._oldest_outcome = time.monotonic()
+        self._outcomes += outcomes
 
     def _stored(self, file: ClaimedFile) -> StoredFile:
         relpath, filename = names.from_text(file.relpath), names.from_text(file.filename)
@@ -247,9 +256,7 @@ class Offer:
             key = f"{self.section.label} is not set up"
             self._error = ConfigError(*str(error).splitlines(), key=key)
             return
-        if outcomes and not self._outcomes:
-            self._oldest_outcome = time.monotonic()
-        self._outcomes += outcomes
+        self._note(outcomes)
         self._ingested += len(outcomes)
         for outcome in outcomes:
             self._laters = self._laters + 1 if outcome.result is Result.LATER else 0

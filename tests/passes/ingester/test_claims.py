@@ -11,6 +11,7 @@ import pytest
 
 from dbbbatch.database import connect
 from dbbbatch.database.models.claim import IngestClaim
+from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.run import Run
 from dbbbatch.files import processes
 from dbbbatch.passes.ingester import claims
@@ -121,6 +122,62 @@ def test_a_living_pass_keeps_its_files_though_the_clock_was_set(ingesting: Inges
     Run.update(start_ticks=run.start_ticks + 1).where(Run.id == run.id).execute()
     ((holder, why),) = IngestClaim.dead(0, target, processes.machine(), claims.pass_lives)
     assert (holder, why.endswith("ended")) == (run.id, True)
+
+
+class Killed(BaseException):
+    """The pass ends here."""
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("killed_at", [1, 2, 3])
+def test_what_a_dead_pass_held_is_taken_over_in_pieces(
+    ingesting: Ingesting, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    assert ingesting.run() == 0
+    ingesting.lose(2500)
+    connect.execute("UPDATE ingest_state SET status = 'PENDING', claim = 999")
+    for dead in (998, 999):  # one that has no file any more
+        IngestClaim.renew(dead, 1, "another machine", -1)
+    pieces: list[int] = []
+
+    def become(
+        status: Any, pairs: Any, *more: Any, real: Any = IngestState.become, **x: Any
+    ) -> None:
+        if pairs:
+            pieces.append(len(pairs))
+        if pairs and len(pieces) == killed_at:
+            raise Killed
+        real(status, pairs, *more, **x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IngestState, "become", become)
+        with pytest.raises(Killed):
+            ingesting.run()
+    connect.connect(ingesting.settings.database)
+    assert 999 in holders()
+    assert pieces.pop() == min(1000, left := held_by(999))
+    assert left == 2500 - sum(pieces)
+
+    killed_at = 0
+    monkeypatch.setattr(IngestState, "become", become)
+    assert ingesting.run() == 1
+    assert pieces == [1000, 1000, 500]
+    assert holders() == []
+    found = connect.execute(
+        "SELECT s.status, s.attempts, count(*), sum(e.taken) FROM ingest_state s JOIN (SELECT"
+        " file_id, count(*) AS taken FROM ingest_event WHERE status = 'UNKNOWN' GROUP BY file_id)"
+        " e ON e.file_id = s.file_id GROUP BY s.status, s.attempts"
+    ).fetchall()
+    assert [tuple(row) for row in found] == [("INVALID", 0, 2500, 2500)]
+
+
+def held_by(run_id: int) -> int:
+    found = connect.execute("SELECT count(*) FROM ingest_state WHERE claim = ?", [run_id])
+    return int(found.fetchone()[0])
+
+
+def holders() -> list[int]:
+    return [row.run_id for row in IngestClaim.select()]
 
 
 def test_a_file_whose_claim_was_lost_and_taken_again_is_offered_once(

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from dbbbatch.database import connect
 from dbbbatch.database.models.claim import IngestClaim
 from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.files.names import to_text
+from dbbbatch.passes.ingester import offer, rules
+from dbbbatch.passes.ingester.claims import Claims
+from dbbbatch.targets.plugin import Outcome
 from tests.support.ingesting import Ingesting
 from tests.support.scripts import TOP
 from tests.support.site import SENTINEL, Site
@@ -353,6 +357,26 @@ class TestStorageTrouble:
         assert ingesting.statuses() == {"x.fits": "UNTRIED"}, auditor
         assert ingesting.run() == 0
         assert ingesting.statuses() == {"x.fits": "SUCCESS"}
+
+
+def test_files_that_no_plugin_sees_are_recorded_as_they_come(
+    ingesting: Ingesting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DESIGN §6.9: memory stays flat, and no transaction grows with the backlog."""
+    assert ingesting.run() == 0
+    ingesting.lose(3000)
+    sizes, held = [], []
+
+    def record(self: Claims, outcomes: Sequence[Outcome], real: Any = Claims.record) -> None:
+        sizes.append(len(outcomes))
+        held.append(len(self._claimed))
+        real(self, outcomes)
+
+    monkeypatch.setattr(Claims, "record", record)
+    assert ingesting.run() == 1
+    assert sum(sizes) == 3000
+    assert max(sizes) == max(held) <= offer.MOST_WAITING + rules.SMALLEST
+    assert connect.execute("SELECT DISTINCT status FROM ingest_state").fetchall() == [("INVALID",)]
 
 
 class TestPluginThatCannotStart:
