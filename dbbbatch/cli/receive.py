@@ -1,8 +1,10 @@
 """`dbb receive`: the only command of another site's ssh key."""
 
+import io
 import os
 import shlex
 import sys
+from typing import cast
 
 import click
 
@@ -31,7 +33,7 @@ def command(operator: Operator, name: str) -> None:
         from dbbbatch.areas.endpoint.receiver import receive
 
         os.umask(0)  # each file and directory is made with the permissions that it is to have
-        receive(section, sys.stdin.buffer, sys.stdout.buffer)
+        receive(section, cast(io.BufferedIOBase, sys.stdin.buffer), sys.stdout.buffer)
         return
     try:
         words = shlex.split(asked)

@@ -39,12 +39,9 @@ _LONGEST_LIST = 1 << 26
 _GRACE = 5
 
 _SETTING = re.compile(rb"(protocol|nonce|staging|buffer|sum)=([A-Za-z0-9._/-]*)\n")
-_REQUEST = re.compile(
-    rb"([a-z_]+) (-|[A-Za-z0-9_-][A-Za-z0-9._-]*) (\d{1,7}) (\d{1,12}) ([A-Za-z0-9._/-]*)\n"
-)
 
 #: Where the rest of a file begins, its permissions, and its time.
-_SHAPE = re.compile(r"(\d{1,18})/([0-7]{1,4})/(\d{1,12})\.(\d{9})")
+_SHAPE = re.compile(r"(\d{1,19})/([0-7]{1,4})/(\d{1,12})\.(\d{9})")
 
 #: The files of an attempt that a request may write.
 _LISTS = ("dirs", "names", "numbered")
@@ -53,7 +50,7 @@ _LISTS = ("dirs", "names", "numbered")
 _LOOSE, _LOOSE_OTHERS = 0o7222, 0o7022
 
 
-def receive(section: Receive, requests: BinaryIO, answers: BinaryIO) -> None:
+def receive(section: Receive, requests: io.BufferedIOBase, answers: BinaryIO) -> None:
     """Answer the requests of a session until it is closed.
 
     Raises
@@ -77,21 +74,21 @@ def receive(section: Receive, requests: BinaryIO, answers: BinaryIO) -> None:
     tools = {tool: algorithm for algorithm, tool in checksum.COMMANDS.items()}
     receiver = _Receiver(section, tools[given["sum"]])
     while line := requests.readline(_LONGEST_LINE):
-        found = _REQUEST.fullmatch(line)
+        found = session.REQUEST.fullmatch(line)
         if not found:
+            answer(False, b"a request is not understood here: install the same version of dbbbatch")
             raise UsageError("stdin is not a session of dbbbatch")
         operation, attempt, _, size, argument = (part.decode() for part in found.groups())
         limit = max(1, int(found[3]))
+        source = _in_time(requests, limit)
         signal.alarm(limit + _GRACE)
         try:
             if operation == "put":
-                receiver.put(attempt, argument, _blocks(requests, int(size)))
+                receiver.put(attempt, argument, _blocks(source, int(size)))
                 content = b""
             elif operation == "unpack":
-                source = _in_time(requests, limit)
                 content = receiver.unpack(attempt, tar.Reader(source, int(size)))
             elif operation == "append":
-                source = _in_time(requests, limit)
                 content = receiver.append(argument, source, int(size))
             else:
                 content = receiver.answer(operation, attempt, argument, limit)
@@ -104,7 +101,7 @@ def receive(section: Receive, requests: BinaryIO, answers: BinaryIO) -> None:
         signal.alarm(0)
 
 
-def _read_settings(requests: BinaryIO) -> dict[str, str]:
+def _read_settings(requests: io.BufferedIOBase) -> dict[str, str]:
     """Read what precedes the script, and the script, which is forgotten."""
     given: dict[str, str] = {}
     length = 0
@@ -134,21 +131,27 @@ def _why_not(section: Receive, given: dict[str, str]) -> str:
     return ""
 
 
-def _blocks(requests: BinaryIO, size: int) -> Iterator[bytes]:
+def _blocks(source: Callable[[int], bytes], size: int) -> Iterator[bytes]:
     while size > 0:
-        block = requests.read(min(size, 1 << 16))
+        block = source(min(size, 1 << 16))
         if not block:
             raise UsageError("stdin ends within a list")
         size -= len(block)
         yield block
 
 
-def _in_time(requests: BinaryIO, limit: int) -> Callable[[int], bytes]:
-    """Return what reads, and begins the time limit anew each time."""
+def _in_time(requests: io.BufferedIOBase, limit: int) -> Callable[[int], bytes]:
+    """Return what reads so many bytes, and begins the time limit anew whenever some arrive."""
 
     def read(size: int) -> bytes:
-        signal.alarm(limit + _GRACE)
-        return requests.read(size)
+        found = b""
+        while len(found) < size:
+            signal.alarm(limit + _GRACE)
+            some = requests.read1(size - len(found))
+            if not some:
+                break
+            found = found + some if found else some
+        return found
 
     return read
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self, TypeVar
 
-from dbbbatch.areas.endpoint.stream import Outgoing, Rest, Stream, TarStream
+from dbbbatch.areas.endpoint.stream import MOST_AT_ONCE, Outgoing, Rest, Stream, TarStream
 from dbbbatch.errors import ConfigError, TryLater
 from dbbbatch.files import checksum, names
 from dbbbatch.files.fence import fence
@@ -28,6 +28,9 @@ FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 
 #: Seconds for an answer that takes no time by itself: connecting, listing, renaming.
 PATIENCE = 60.0
+
+#: Seconds for which a session sends where the rate is limited: of 64, each waits a few seconds.
+_SENDING_TURN = 0.1
 
 #: Seconds between the time limit there and the one here, so that its reason arrives.
 SPARE = 10.0
@@ -66,6 +69,14 @@ _STEPS = {
 }
 #: What requests and answers look like; a receiver answers only its own.
 PROTOCOL = "1"
+
+#: A request: operation, attempt, time limit, bytes that follow, and an argument.
+REQUEST = re.compile(
+    rb"([a-z_]+) (-|[A-Za-z0-9_-][A-Za-z0-9._-]*) (\d{1,7}) (\d{1,19}) ([A-Za-z0-9._/-]*)\n"
+)
+
+#: The longest time limit of a request (seconds): some months, in which no disk is waited for.
+_LONGEST_LIMIT = 9_999_999
 
 #: The command line that is run there: one argument, read alike by sh, bash, csh and fish. The
 #: shell itself reads the script, and not a byte of what follows it, which programs may. A receiver
@@ -183,6 +194,8 @@ class EndpointAddress:
         Of checksums.
     unpacks : `bool`
         Files are sent by `Session.stream`, so it needs `tar`.
+    bandwidth : `float` or `None`
+        Most bytes a second that all sessions together send; `None`: no limit.
     """
 
     buffer: str
@@ -191,6 +204,14 @@ class EndpointAddress:
     values: Mapping[str, bytes]
     algorithm: str = checksum.DEFAULT
     unpacks: bool = False
+    bandwidth: float | None = None
+
+    @property
+    def most_at_once(self) -> int:
+        """The most bytes that a session sends before others send: all have their turn in time."""
+        if self.bandwidth is None:
+            return MOST_AT_ONCE
+        return int(min(max(1.0, self.bandwidth * _SENDING_TURN), MOST_AT_ONCE))
 
     @property
     def further_tools(self) -> str:
@@ -381,7 +402,7 @@ class Session:
         limit : `float`, optional
             Seconds for reading them there.
         """
-        sent = TarStream(files, self.place.algorithm)
+        sent = TarStream(files, self.place.algorithm, self.place.most_at_once)
         put = self._put(attempt, "names", (_as_argument(file.raw) for file in files))
         unpack = self._request("unpack", attempt, stall, "", sent.size_bytes)
 
@@ -596,7 +617,7 @@ class Session:
     ) -> bytes:
         if attempt != "-":
             self._checked(attempt)
-        seconds = int(self._patience + limit) + 1
+        seconds = int(min(self._patience + limit + 1, _LONGEST_LIMIT))
         return f"{operation} {attempt} {seconds} {size} {argument}\n".encode()
 
     def _checked(self, attempt: str) -> None:

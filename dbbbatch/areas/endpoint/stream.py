@@ -16,7 +16,7 @@ from dbbbatch.files import checksum, names, place, tar
 
 #: The most bytes that are read and yielded at once: small files go together, and what is hashed is
 #: still in the processor's cache when it is written.
-_MOST_AT_ONCE = 1 << 18
+MOST_AT_ONCE = 1 << 18
 
 _ZEROS = bytes(1 << 16)
 
@@ -84,9 +84,13 @@ class TarStream:
     files : `~collections.abc.Sequence` [ `Outgoing` ]
     algorithm : `str`
         Of their checksums.
+    most_at_once : `int`
+        The length of a block.
     """
 
-    def __init__(self, files: Sequence[Outgoing], algorithm: str) -> None:
+    def __init__(
+        self, files: Sequence[Outgoing], algorithm: str, most_at_once: int = MOST_AT_ONCE
+    ) -> None:
         self._files = [(file, file.member) for file in files]
         self._algorithm = algorithm
         content = sum(
@@ -96,7 +100,7 @@ class TarStream:
         self._end = tar.ending(content)
         self.size_bytes = content + self._end
         self.outcomes: dict[bytes, str | OSError] = {}
-        self._buffer = memoryview(bytearray(_MOST_AT_ONCE))
+        self._buffer = memoryview(bytearray(most_at_once))
         self._filled = 0
 
     def blocks(self) -> Generator[memoryview, None, None]:
@@ -148,12 +152,15 @@ class Rest:
     file : `Outgoing`
     algorithm : `str`
         Of its checksum.
+    most_at_once : `int`
+        The length of a block.
     """
 
-    def __init__(self, file: Outgoing, algorithm: str) -> None:
+    def __init__(self, file: Outgoing, algorithm: str, most_at_once: int = MOST_AT_ONCE) -> None:
         self._file = file
         self._reading = _Read(file, algorithm)
-        self._buffer = memoryview(bytearray(_MOST_AT_ONCE))
+        self._buffer = memoryview(bytearray(MOST_AT_ONCE))
+        self._most_at_once = most_at_once
         self.size_bytes = file.size_bytes
         self.outcomes: dict[bytes, str | OSError] = {}
 
@@ -176,12 +183,12 @@ class Rest:
 
     def blocks(self) -> Generator[memoryview, None, None]:
         """Yield the rest."""
-        missing = self.size_bytes
-        while missing and (count := self._reading.read(self._buffer[:missing])):
+        missing, room = self.size_bytes, self._buffer[: self._most_at_once]
+        while missing and (count := self._reading.read(room[:missing])):
             missing -= count
-            yield self._buffer[:count]
+            yield room[:count]
         while missing:
-            part = memoryview(_ZEROS)[:missing]
+            part = memoryview(_ZEROS)[: min(missing, self._most_at_once)]
             missing -= len(part)
             yield part
         self.outcomes[self._file.raw] = self._reading.outcome()

@@ -50,6 +50,7 @@ def endpoint_address(section: Handoff) -> session.EndpointAddress:
         values={name: os.fsencode(value) for name, value in endpoint.placeholders.items()},
         algorithm=section.checksum,
         unpacks=section.has_stream,
+        bandwidth=section.bandwidth,
     )
 
 

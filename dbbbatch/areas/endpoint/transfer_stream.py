@@ -96,7 +96,8 @@ class TransferStream:
         part = self._session.kept_part(attempt, file.raw, kept_name(attempt, number), limit)
         if part is None:
             return None
-        with Rest(file, self._section.checksum) as rest:
+        most_at_once = self._session.place.most_at_once
+        with Rest(file, self._section.checksum, most_at_once) as rest:
             if not rest.skip(*part):
                 return None
             stall, pace = self._section.timeout, self._line.pace

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+import signal
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dbbbatch.areas.endpoint.receiver import receive
-from dbbbatch.areas.endpoint.session import END_OF_SCRIPT, PROTOCOL
+from dbbbatch.areas.endpoint.session import END_OF_SCRIPT, PROTOCOL, EndpointAddress, Session
 from dbbbatch.config.fields import defaults
 from dbbbatch.config.sections import Receive
 from dbbbatch.errors import UsageError
 from dbbbatch.files import checksum, tar
 from tests.support.disks import exchange
+from tests.support.fuzz import fuzzed
 from tests.support.site import tree
 
 pytestmark = pytest.mark.promise
@@ -38,13 +44,19 @@ class Told:
             "sum": "sha256sum",
         }
 
-    def tell(self, *requests: bytes, script: bytes = b"") -> str:
-        """Return the answers to requests, of which ``put`` names only list and content."""
-        section = defaults(Receive, name="a", buffer=str(self.buffer), staging=str(self.staging))
+    @property
+    def section(self) -> Receive:
+        return defaults(Receive, name="a", buffer=str(self.buffer), staging=str(self.staging))
+
+    def session(self, *requests: bytes, script: bytes = b"") -> bytes:
+        """Return what a session with these requests sends."""
         head = "".join(f"{name}={value}\n" for name, value in self.head.items()).encode()
-        sent = head + script + END_OF_SCRIPT.encode() + b"\n" + b"".join(requests)
-        answers = io.BytesIO()
-        receive(section, io.BytesIO(sent), answers)
+        return head + script + END_OF_SCRIPT.encode() + b"\n" + b"".join(requests)
+
+    def tell(self, *requests: bytes, script: bytes = b"", answers: io.BytesIO | None = None) -> str:
+        """Return the answers to requests, of which ``put`` names only list and content."""
+        answers = answers or io.BytesIO()
+        receive(self.section, io.BytesIO(self.session(*requests, script=script)), answers)
         return answers.getvalue().decode(errors="replace")
 
     def arrive(self, *files: str) -> bytes:
@@ -373,6 +385,76 @@ def test_an_archive_that_ends_too_early_ends_it(told: Told, length: int) -> None
     answer = told.tell(*announced("a"), unpack(data[:length], size=len(data)))
     assert "the archive ends too early" in answer
     assert set(tree(told.staging)) <= {"one/names", "one/t/a"}
+
+
+@pytest.mark.parametrize("length", [10**12, 2**63 - 1])
+def test_a_length_of_any_size_is_understood(told: Told, length: int) -> None:
+    answer = told.tell(*announced("a"), unpack(archive("a"), size=length))
+    assert "something follows the end" in answer or "the archive ends too early" in answer
+
+
+@fuzzed(200)
+@given(
+    operation=st.sampled_from(["space", "list", "end", "clean"]),
+    limit=st.floats(min_value=0, allow_nan=False),
+    size=st.integers(min_value=0, max_value=2**63 - 1),
+)
+def test_whatever_a_session_asks_is_understood(
+    tmp_path_factory: pytest.TempPathFactory, operation: str, limit: float, size: int
+) -> None:
+    told = Told(tmp_path_factory.mktemp("far"))
+    place = EndpointAddress(str(told.buffer), str(told.staging), None, {})
+    answer = told.tell(Session(place)._request(operation, "one", limit, "", size))
+    assert answer.startswith("n ok ")
+
+
+def test_a_request_that_is_not_understood_is_answered(told: Told) -> None:
+    answers = io.BytesIO()
+    with pytest.raises(UsageError):
+        told.tell(request("hello"), b"begin one 1e9 0 \n", answers=answers)
+    first, refused = answers.getvalue().split(b"\n", 1)
+    assert first == b"n ok 0"
+    assert refused.startswith(b"n no ")
+    assert b"a request is not understood here" in refused
+
+
+class Slow(io.RawIOBase):
+    """What arrives over a slow line: a little, after a while of a clock that is no real one."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+        self._now, self._due = 0, math.inf
+
+    def alarm(self, seconds: int) -> None:
+        self._due = self._now + seconds if seconds else math.inf
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, room: Any) -> int:
+        self._now += 10
+        assert self._now < self._due
+        return self._data.readinto(memoryview(room)[:1000])
+
+
+def test_a_slow_line_ends_no_receiver_while_something_arrives(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = b"x" * 200_000
+    names = [f"{number:0100}" for number in range(100)]
+    line = Slow(
+        told.session(
+            *announced("a"),
+            unpack(archive("a", content=content)),
+            *announced(*names)[1:],
+            request("hello"),
+        )
+    )
+    monkeypatch.setattr(signal, "alarm", line.alarm)
+    answers = io.BytesIO()
+    receive(told.section, io.BufferedReader(line), answers)
+    assert answers.getvalue() == b"n ok 0\n" * 5
+    assert tree(told.staging / "one" / "t") == {"a": content}
 
 
 def test_what_follows_an_archive_is_no_request(told: Told) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dbbbatch.areas.endpoint.session import Away, EndpointAddress, Refused, Session
-from dbbbatch.areas.endpoint.stream import Outgoing, Rest, TarStream
+from dbbbatch.areas.endpoint.stream import MOST_AT_ONCE, Outgoing, Rest, TarStream
 from dbbbatch.files import checksum, tar
 from dbbbatch.process import run, template
 from tests.support.disks import BLOCK, small_disk
@@ -306,6 +306,24 @@ def test_sending_is_paced(line: Line) -> None:
     line.session.begin("one", [b"a"])
     line.session.stream("one", [file], 10, sent.append)
     assert sum(sent) == TarStream([file], "blake2b").size_bytes
+
+
+@pytest.mark.parametrize(
+    ("bandwidth", "most"),
+    [(None, MOST_AT_ONCE), (1e9, MOST_AT_ONCE), (16_000.0, 1600), (0.001, 1)],
+)
+def test_where_the_rate_is_low_little_is_sent_at_once(
+    tmp_path: Path, bandwidth: float | None, most: int
+) -> None:
+    file = Line(tmp_path).file("a", os.urandom(5000))
+    place = EndpointAddress("/b", "/s", None, {}, bandwidth=bandwidth)
+    assert place.most_at_once == most
+    whole = b"".join(TarStream([file], "md5").blocks())
+    with Rest(file, "md5", most) as rest:
+        for stream, size in (TarStream([file], "md5", most), len(whole)), (rest, 5000):
+            blocks = [len(block) for block in stream.blocks()]
+            assert (sum(blocks), max(blocks) <= most) == (size, True)
+            assert len(stream.outcomes) == 1
 
 
 # What is at the far end.

@@ -14,7 +14,7 @@ from dbbbatch.areas import buffer
 from dbbbatch.areas.endpoint import session, transfer_stream
 from dbbbatch.areas.endpoint.line import Line
 from dbbbatch.process import run
-from tests.support.handing import make_pass, rows, statuses, wait_over
+from tests.support.handing import make_pass, receiving, rows, statuses, wait_over
 from tests.support.site import Site, tree
 
 pytestmark = pytest.mark.promise
@@ -207,6 +207,29 @@ def test_a_line_that_breaks_within_the_stream_charges_no_file(
     assert make_pass(site) == 0
     assert set(statuses(site).values()) == {"HELD"}
     assert list(site.staging.iterdir()) == []
+
+
+@pytest.mark.parametrize("rate", [0, 1])
+def test_without_a_slowest_rate_a_receiver_takes_long_files(
+    site: Site, capsys: pytest.CaptureFixture[str], rate: int
+) -> None:
+    endpoint = {"remote": receiving(site.far_buffer.parent)}
+    site.write(handoff={**KEYS, "min_rate": rate}, endpoint=endpoint)
+    os.truncate(site.put("long"), 10_000_000)
+    assert (make_pass(site), capsys.readouterr().err) == (0, "")
+    assert statuses(site) == {"long": "HELD"}
+
+
+def test_a_receiver_of_another_version_says_so(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_LONGEST_LIMIT", 10**9)
+    endpoint = {"remote": receiving(site.far_buffer.parent)}
+    site.write(handoff={**KEYS, "timeout": "1000 d"}, endpoint=endpoint)
+    site.put("a")
+    assert make_pass(site) == 75
+    assert "a request is not understood here" in capsys.readouterr().err
+    assert attempts(site) == {"a": 0}
 
 
 # A file that is broken off is continued.

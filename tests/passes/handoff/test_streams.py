@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.areas.endpoint import session, transfer, transfer_stream
+from dbbbatch.areas.endpoint.stream import MOST_AT_ONCE
 from dbbbatch.passes.handoff import pace, scheduler, streams
 from dbbbatch.process import run
 from tests.support.handing import make_pass, rows, statuses
@@ -286,3 +287,10 @@ def test_the_bandwidth_of_all_streams_is_limited(
     site.put("a", b"x" * 3_000_000)
     assert make_pass(site) == 0
     assert sum(asked) > 3_000_000
+    assert max(asked) == MOST_AT_ONCE
+    asked.clear()
+    configured(site, bandwidth="8 Mbit/s")
+    site.put("b", b"x" * 300_000)
+    assert make_pass(site) == 0
+    assert sum(asked) > 300_000
+    assert max(asked) == 100_000
