@@ -88,6 +88,15 @@ class StorageArea:
             group=self.group,
         )
 
+    def is_ours_alone(self, status: os.stat_result) -> bool:
+        """Return whether nobody else can change a file of the source after it was renamed.
+
+        Its owner could set its permissions, and write to it, in storage, too. A further link of a
+        file that is ours opens it to nobody, and may be the receipt of an attempt in staging, which
+        counts the links.
+        """
+        return self.section.trust_writers or status.st_uid == os.geteuid()
+
     def require(self) -> None:
         """Raise `TryLater` unless storage is mounted, and the one of the pass's first look."""
         self.roots.require(self.section.storage, self.section.sentinel)

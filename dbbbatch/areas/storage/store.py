@@ -4,6 +4,8 @@ intend: each file has a row ARRIVING with its checksum; copies wait beside their
 act: place the files and make them durable, in a storage area that is still the same one.
 record: the rows are STORED and due for every target, and the originals of copies to be removed.
 recover: is the file of an ARRIVING row in storage? If so, record it; if not, take its row back.
+         What a rename brought instead of it is judged as in act. What may have come otherwise is
+         not touched, and its row waits.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from functools import partial
 
 from dbbbatch.areas.storage.duplicates import remove_original
 from dbbbatch.areas.storage.incoming import Incoming
-from dbbbatch.areas.storage.mounted import StorageArea
+from dbbbatch.areas.storage.mounted import StorageArea, needs_copy
 from dbbbatch.database import connect
 from dbbbatch.database.models.file import File, FileChecksum, FileRow, Name
 from dbbbatch.database.models.finder import Remembered, RememberedFile
@@ -24,12 +26,12 @@ from dbbbatch.database.models.ingest import IngestState
 from dbbbatch.database.models.statuses import IngestStatus, WhyRemembered
 from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place
-from dbbbatch.files.identity import Version, inode_of
+from dbbbatch.files.identity import Version
 from dbbbatch.files.parallel import map_in_order, useful_threads
 
 
 class NotBack(OSError):
-    """A file is in storage, cannot be read there, and cannot be moved back to the source now."""
+    """What a rename brought to storage may not stay there, and cannot be moved back now."""
 
 
 def store(area: StorageArea, files: Sequence[Incoming]) -> tuple[list[Incoming], list[Incoming]]:
@@ -78,7 +80,7 @@ def act(area: StorageArea, files: Sequence[Incoming]) -> tuple[list[Incoming], l
                 _copy(area, each)
             if each.copied:
                 place.place_copy(each.destination, area.owner)
-            stored.append(_as_placed(each))
+            stored.append(_as_placed(area, each))
         except NotBack as error:
             failed.append(each.failed(error)._replace(number=0))
         except OSError as error:
@@ -286,8 +288,7 @@ def _renamed(file: Incoming) -> bool:
         place.place(file.source, file.destination)
     except FileNotFoundError:
         # Another host was ordered to do this, and it was done after that host had lost its lease.
-        there = file.destination.status()
-        if there is None or Version.of_file(there) != Version.of_file(file.status):
+        if file.destination.status() is None:
             raise
     except OSError as error:
         if error.errno != errno.EXDEV:
@@ -309,40 +310,47 @@ def _copy(area: StorageArea, file: Incoming) -> None:
     place.sync_file(place.temporary_of(file.destination, area.owner))
 
 
-def _as_placed(file: Incoming) -> Incoming:
-    """Return a file as it is in storage; if it was written to since it was read, read it again.
-
-    Somebody else's file that had its name when it was renamed, or a link, goes back to the source:
-    its owner could change it in storage. The next scan finds it.
-    """
+def _as_placed(area: StorageArea, file: Incoming) -> Incoming:
+    """Return a file as it is in storage, as `_judged` if it was renamed."""
     # It is there, or was a moment ago: its intent stays, and recovery looks for it.
     with faults.as_try_later(file.destination):
         status = file.destination.lstat()
-    version, read = Version.of_file(status), file.status
     if file.copied:
-        return file._replace(placed=version)
-    if status.st_uid != read.st_uid or not stat.S_ISREG(status.st_mode):
-        place.place_versioned(file.destination, file.source)
-        why = "another file got its name after it was read"
-        raise checksum.Changed(errno.EAGAIN, why, file.source.path)
-    return file if version == Version.of_file(read) else _read_again(file, list(file.sums))
+        return file._replace(placed=Version.of_file(status))
+    return _judged(area, file, status, Version.of_file(file.status))
 
 
-def _read_again(file: Incoming, algorithms: Sequence[str]) -> Incoming:
-    """Read a file in storage, to be recorded as what it is now; move it back if that fails."""
+def _judged(area: StorageArea, file: Incoming, status: os.stat_result, read: Version) -> Incoming:
+    """Return a file that a rename brought to storage, to be recorded as what it is there.
+
+    If it was written to since it was read, or its writer replaced it, it is read again. Somebody
+    else's file that had its name when it was renamed, or a link, goes back to the source: its owner
+    could change it in storage. So does what cannot be read. The next scan finds it.
+    """
     try:
-        # Its writer may have replaced it, by a file with other permissions.
-        place.mask(file.destination, file.destination.lstat())
-        sums = checksum.compute(file.destination, algorithms)
-        status = file.destination.lstat()
+        if not (stat.S_ISREG(status.st_mode) and area.is_ours_alone(status)):
+            why = "another file got its name after it was read"
+            raise checksum.Changed(errno.EAGAIN, why, file.source.path)
+        if Version.of_file(status) == read:
+            return file
+        # Its writer may have replaced it by a file with other permissions.
+        place.mask(file.destination, status)
+        status, sums = checksum.read_file(file.destination, area.algorithms)
     except OSError:
-        try:
-            # Its writer may have made the next version by now.
-            place.place_versioned(file.destination, file.source)
-        except OSError as error:
-            raise NotBack(error.errno, error.strerror, error.filename) from error
+        _move_back(file)
         raise
     return file._replace(sums=sums, status=status, placed=Version.of_file(status))
+
+
+def _move_back(file: Incoming) -> None:
+    """Move what a rename brought to storage back, durably: its intent may then be taken back."""
+    try:
+        # Its writer may have made the next version by now.
+        place.place_versioned(file.destination, file.source)
+        file.destination.tree.sync_file_system(file.destination.relpath)
+    except OSError as error:
+        why = f"what got its name cannot be moved back to the source: {error.strerror}"
+        raise NotBack(error.errno, why, error.filename) from error
 
 
 def _require_same(area: StorageArea, files: Sequence[Incoming]) -> None:
@@ -401,38 +409,85 @@ def _remove_originals(area: StorageArea, originals: Sequence[RememberedFile]) ->
 
 
 def _found(area: StorageArea, row: FileRow) -> Incoming | None:
-    """Return the file that an intent brought to storage, if it did; remove an unfinished copy."""
+    """Return the file that an intent brought to storage, if it did; remove an unfinished copy.
+
+    What else a rename brought goes back to the source.
+
+    Raises
+    ------
+    FileExistsError
+        Nothing shows whether what is in storage was brought there by the intent.
+    """
     file = area.incoming(names.rel_of(row))._replace(number=row.id)
     place.remove_temporary(file.destination, area.owner)
     if (status := file.destination.certain_status()) is None:
         return None
     file = file._replace(status=status, device=status.st_dev)
-    version = Version.of_file(status)
-    if version == Version.of_row(row):
-        return file
-    try:
-        same_size = status.st_size == row.size_bytes
-        if same_size and checksum.matches(file.destination, row.checksum):
-            return file._replace(copied=True, placed=version)
-        if not _was_renamed(file, row):
-            return None
-        return _read_again(file, area.algorithms)
-    except OSError as error:
-        if isinstance(error, NotBack) or faults.affects_every_file(error):
-            raise
-    return None
+    original = file.source.certain_status()
+    if renamed := _was_renamed(area, file, row, original):
+        try:
+            return _judged(area, file, status, Version.of_row(row))
+        except OSError as error:
+            if isinstance(error, NotBack) or faults.affects_every_file(error):
+                raise
+        return None
+    if (renamed is False or area.is_ours_alone(status)) and _has_content(file, row):
+        return file._replace(copied=True, placed=Version.of_file(status))
+    if renamed is False and original is not None:
+        return None
+    raise FileExistsError(
+        errno.EEXIST,
+        "storage has something of this name, and nothing shows how it came there; move it away, to "
+        "the source if it is to be stored",
+        file.destination.path,
+    )
 
 
-def _was_renamed(file: Incoming, row: FileRow) -> bool:
-    """Return whether a file in storage is that of an intent, written to after it was placed.
+def _was_renamed(
+    area: StorageArea, file: Incoming, row: FileRow, original: os.stat_result | None
+) -> bool | None:
+    """Return whether a rename brought what is in storage under the name of an intent.
 
-    Inodes are those of one file system: where the source still has its file, that has the inode.
+    The name was free when the intent was made. An inode alone shows nothing: a file system gives a
+    new file that of one that is gone.
+
+    Returns
+    -------
+    renamed : `bool` or `None`
+        `None` if nothing shows it: the source has yet another file.
     """
-    if not stat.S_ISREG(file.status.st_mode) or inode_of(file.status.st_ino) != row.inode:
+    if original is not None and os.path.samestat(original, file.status):
+        # It was linked; or source and storage lead to the same file.
+        return None if file.source.is_same_entry(file.destination) else True
+    if _is_copied(area, file):
         return False
-    if (original := file.source.certain_status()) is None:
+    if stat.S_ISDIR(file.status.st_mode) and _holds_files(area, file):
+        return False
+    if original is None:
         return True
-    return inode_of(original.st_ino) != row.inode or os.path.samestat(original, file.status)
+    if Version.of_file(original) == Version.of_row(row):
+        return False
+    return True if Version.of_file(file.status) == Version.of_row(row) else None
+
+
+def _is_copied(area: StorageArea, file: Incoming) -> bool:
+    """Return whether no rename leads from the source to where a file is in storage."""
+    source, directory = area.source.directory(), file.destination.where()
+    devices = (os.fstat(source.fd).st_dev, os.fstat(directory.fd).st_dev)
+    return needs_copy(area.section) or devices[0] != devices[1]
+
+
+def _holds_files(area: StorageArea, file: Incoming) -> bool:
+    """Return whether the table has files below a directory of storage."""
+    below = names.to_text(file.rel)
+    return connect.read(File.below, area.section.storage, below, 1) > 0
+
+
+def _has_content(file: Incoming, row: FileRow) -> bool:
+    """Return whether what is in storage has the content of an intent: as its copy has."""
+    if not stat.S_ISREG(file.status.st_mode) or file.status.st_size != row.size_bytes:
+        return False
+    return checksum.matches(file.destination, row.checksum)
 
 
 def _original_of(file: Incoming, row: FileRow) -> list[RememberedFile]:

@@ -137,7 +137,7 @@ class Examiner:
         descriptor = checksum.open_closed(file.source)
         try:
             status = os.fstat(descriptor)
-            if not must_be_copied and self._is_ours_alone(status):
+            if not must_be_copied and area.is_ours_alone(status):
                 sums = checksum.stream(descriptor, area.algorithms)
                 before, status = status, os.fstat(descriptor)
                 checksum.same(before, status, file.source)
@@ -153,15 +153,6 @@ class Examiner:
             return prepared(sums=sums, status=status, copied=True)
         finally:
             os.close(descriptor)
-
-    def _is_ours_alone(self, status: os.stat_result) -> bool:
-        """Return whether nobody else can change a file of the source after it was renamed.
-
-        Its owner could set its permissions, and write to it, in storage, too. A further link of a
-        file that is ours opens it to nobody, and may be the receipt of an attempt in staging, which
-        counts the links.
-        """
-        return self._area.section.trust_writers or status.st_uid == os.geteuid()
 
     def _set_mode_and_group(self, descriptor: int, status: os.stat_result) -> bool:
         """Set the mode and group of storage; return False where only a copy can get them."""

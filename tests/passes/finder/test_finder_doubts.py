@@ -658,6 +658,213 @@ def test_file_that_was_written_to_between_reading_and_placing_is_recorded_after_
     assert finding.rows("SELECT value FROM file_checksum") == [(md5,)]
 
 
+#: What gets the name of a file after that was read, and whether it may stay in storage.
+GOT_NAME = {
+    "rewritten": True,
+    "replaced": True,
+    "a link": False,
+    "a directory": False,
+    "another owner": False,
+    "replaced by an unreadable one": False,
+}
+
+
+def gets_name(finding, what):
+    """Let something else get the name of a file that was read."""
+    path, other = finding.source / "a", finding.quarantine / "other"
+    if what == "rewritten":
+        path.write_bytes(b"the next version")
+        return
+    if what == "a link":
+        other.symlink_to("/etc/passwd")
+    elif what == "a directory":
+        other.mkdir()
+        (other / "b").write_bytes(b"the next version")
+        path.unlink()
+    else:
+        other.write_bytes(b"the next version")
+    if what == "another owner":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give files away")
+        os.chown(other, 65534, 65534)
+    os.rename(other, path)
+
+
+def has_row_for_each(finding):
+    """Storage holds nothing without a row."""
+    known = {filename for _, filename, _ in finding.rows()}
+    assert set(os.listdir(finding.storage)) <= {SENTINEL, *known}
+
+
+@pytest.mark.parametrize("how", ["killed", "refused", "killed and refused"])
+@pytest.mark.parametrize("what", GOT_NAME)
+def test_what_got_the_name_of_a_file_after_it_was_read_is_recorded_or_goes_back(
+    finding, monkeypatch, capsys, what, how
+):
+    finding.put("a")
+
+    def renamed(file, real=storing._renamed):
+        gets_name(finding, what)
+        result = real(file)
+        if "killed" in how:
+            raise Killed
+        return result
+
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    def unreadable(file, *more, real=checksum.compute):
+        if str(file.path).startswith(str(finding.storage)):
+            raise OSError(5, "Input/output error", file.path)
+        return real(file, *more)
+
+    with monkeypatch.context() as patch:
+        if "refused" in how:
+            patch.setattr(place, "place_versioned", refuse)
+        if "unreadable" in what:
+            patch.setattr(checksum, "compute", unreadable)
+        with monkeypatch.context() as first:
+            first.setattr(storing, "_renamed", renamed)
+            kill(finding) if "killed" in how else finding.run()
+        has_row_for_each(finding)
+        for _ in range(2 * ("refused" in how)):
+            assert finding.run() == (0 if GOT_NAME[what] else 1)
+            has_row_for_each(finding)
+            assert finding.rows() == [("", "a", "STORED" if GOT_NAME[what] else "ARRIVING")]
+        told = "cannot be moved back to the source: Permission denied" in capsys.readouterr().err
+        assert told == ("refused" in how and not GOT_NAME[what])
+    assert finding.run() == 0
+    assert "look below its mount point" not in capsys.readouterr().err
+    agrees(finding)
+    if what == "a link":
+        assert (finding.source / "a").is_symlink()
+        assert finding.rows() == []
+    else:
+        assert list(tree(finding.storage).values()) == [b"the next version"]
+        assert tree(finding.source) == {}
+
+
+def killed_before_it_is_placed(finding, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "_renamed", killed)
+        kill(finding)
+
+
+@pytest.mark.parametrize("what", ["a file", "a link"])
+def test_what_came_to_storage_otherwise_after_a_kill_is_left_alone(finding, monkeypatch, what):
+    finding.put("a")
+    killed_before_it_is_placed(finding, monkeypatch)
+    if what == "a file":
+        finding.put("a", b"somebody's", finding.storage)
+    else:
+        (finding.storage / "a").symlink_to("/etc/passwd")
+    before = (finding.storage / "a").lstat()
+    assert finding.run() == 1
+    assert (finding.storage / "a").lstat() == before
+    assert finding.rows() == []
+    assert tree(finding.quarantine) == {"a": b"data"}
+
+
+@pytest.mark.parametrize("came", ["by a rename", "otherwise"])
+def test_what_may_have_come_to_storage_otherwise_is_told_until_one_of_two_is_moved_away(
+    finding, monkeypatch, capsys, came
+):
+    """The source has yet another version by then."""
+    finding.put("a")
+
+    def renamed(file, real=storing._renamed):
+        gets_name(finding, "replaced")
+        if came == "by a rename":
+            real(file)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "_renamed", renamed)
+        kill(finding)
+    third = finding.put("third", b"the third version", finding.quarantine)
+    os.rename(third, finding.source / "a")
+    if came == "otherwise":
+        finding.put("a", b"somebody's", finding.storage)
+    before = tree(finding.storage)
+    for _ in range(2):
+        assert finding.run() == 1
+        assert tree(finding.storage) == before
+        assert tree(finding.source) == {"a": b"the third version"}
+        assert finding.rows() == [("", "a", "ARRIVING")]
+    assert "nothing shows how it came there" in capsys.readouterr().err
+    if came == "otherwise":
+        (finding.storage / "a").unlink()
+        assert finding.run() == 0
+        assert tree(finding.storage) == {"a": b"the third version"}
+    else:
+        os.rename(finding.source / "a", finding.source / "c")
+        assert finding.run() == 0
+        assert tree(finding.storage) == before | {"c": b"the third version"}
+    agrees(finding)
+
+
+def test_what_is_no_copy_of_a_file_that_has_gone_since_is_left_alone_and_told(
+    apart, monkeypatch, capsys
+):
+    path = apart.put("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "place_copy", killed)
+        kill(apart)
+    path.unlink()
+    apart.put("a", b"somebody's", apart.storage)
+    for _ in range(2):
+        assert apart.run() == 1
+        assert tree(apart.storage) == {"a": b"somebody's"}
+        assert apart.rows() == [("", "a", "ARRIVING")]
+    assert "nothing shows how it came there" in capsys.readouterr().err
+    os.rename(apart.storage / "a", apart.storage.parent / "away")
+    apart.put("a", b"somebody's")
+    assert apart.run() == 0
+    agrees(apart)
+
+
+def test_directory_with_stored_files_is_not_moved_to_the_source(
+    settings, tmp_path, finding, monkeypatch
+):
+    path = finding.put("2026", b"data")
+    killed_before_it_is_placed(finding, monkeypatch)
+    path.unlink()
+    other = Finding(settings, tmp_path, tmp_path / "other source")
+    other.change(name="other")
+    stored(other, "2026/a")
+    assert finding.run() == 1
+    assert tree(finding.storage) == {"2026/a": b"data"}
+    assert tree(finding.source) == {}
+
+
+def test_file_of_a_killed_pass_that_belongs_to_another_user_by_now_becomes_ours(
+    finding, monkeypatch
+):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    finding.put("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "_as_placed", killed)
+        kill(finding)
+    os.chown(finding.storage / "a", 65534, 65534)
+    assert finding.run() == 0
+    assert (finding.storage / "a").stat().st_uid == 0
+    agrees(finding)
+
+
+def test_copy_of_a_killed_pass_by_another_user_is_stored(apart, monkeypatch):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    apart.put("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "_as_placed", killed)
+        kill(apart)
+    os.chown(apart.storage / "a", 65534, 65534)
+    assert apart.run() == 0
+    assert tree(apart.source) == {}
+    agrees(apart)
+
+
 def test_file_that_was_written_to_and_had_both_its_names_when_killed_is_recorded(
     finding, monkeypatch
 ):
