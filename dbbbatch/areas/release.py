@@ -2,7 +2,8 @@
 
 intend   The row gets the path to which the file goes.
 act      Move the file there. Across file systems copy it, give the one in quarantine a hidden name,
-         and place the copy if that is what was copied; sync, and remove the hidden one.
+         and place the copy if that is what was copied; sync, and remove the hidden one. Where a
+         pass recovers the row meanwhile, the rest is left to a pass.
 record   That it is back; a handoff sends it as if it were new. Its reason is removed.
 recover  Is the file, or a whole copy of it, at that path? Else it waits for the next release.
 """
@@ -148,8 +149,10 @@ class Releases:
             try:
                 hidden.unlink()
             except FileNotFoundError:
-                if place.is_there(hidden):  # else a pass has finished this
-                    raise
+                # A pass has finished this; or it gave the file its name back, and may hide it anew.
+                if any(map(place.is_there, (hidden, aside, hidden))):
+                    why = "a pass looks after it at the same time; the next one finishes this"
+                    raise OSError(errno.EAGAIN, why, aside.path) from None
         except BaseException:
             copy.remove()
             place.give_back(aside, _RELEASE)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dbbbatch.areas.quarantine import QuarantineArea
+from dbbbatch.areas.reasons import REASON
 from dbbbatch.areas.release import Releases
 from dbbbatch.config.load import Settings
+from dbbbatch.database import connect
 from dbbbatch.database.models.quarantine import Quarantine
-from dbbbatch.errors import TryLater
-from dbbbatch.files import place
+from dbbbatch.errors import TryLater, UsageError
+from dbbbatch.files import checksum, place
 from dbbbatch.files.roots import Roots
+from dbbbatch.files.temporary import temporary_path
+from dbbbatch.files.tree import Entry, Tree
 from tests.support.disks import behind_a_link, exchange
 from tests.support.finding import Finding
 from tests.support.handing import REFUSING, change, make_pass, rows, statuses
@@ -307,3 +313,121 @@ def test_a_file_whose_name_is_exchanged_while_another_one_is_copied_stays(
         releases.release(row)
     assert tree(finding.source) == {"a": b"ours"}
     assert tree(finding.quarantine) == {}
+
+
+class Killed(BaseException):
+    """The pass is no more."""
+
+
+class Calls:
+    """What release and pass call of disk and database; before one of them something happens.
+
+    Parameters
+    ----------
+    monkeypatch : `pytest.MonkeyPatch`
+    """
+
+    CALLS = (
+        *((Entry, name) for name in ("move_to", "unlink", "lstat")),
+        *((place, name) for name in ("copy_beside", "sync_file")),
+        (checksum, "compute"),
+        (Tree, "sync"),
+        (connect, "write"),
+    )
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._left: int | None = None
+        self._happens: Callable[[], object] = lambda: None
+        for owner, name in self.CALLS:
+            monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            if self._left is not None:
+                self._left -= 1
+                if self._left < 0:
+                    self._left = None
+                    self._happens()
+            return real(*arguments, **more)
+
+        return call
+
+    @contextmanager
+    def before(self, number: int, happens: Callable[[], object]) -> Iterator[list[bool]]:
+        """Let something happen before the call of this number; the list is true if it came."""
+        outer = self._left, self._happens
+        self._left, self._happens = number, happens
+        came: list[bool] = []
+        try:
+            yield came
+        finally:
+            if self._left is None:
+                came.append(True)
+            self._left, self._happens = outer
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("end", [Killed(), OSError(errno.EIO, "Input/output error")])
+def test_a_release_beside_a_pass_that_ends_anywhere_neither_loses_nor_doubles_its_file(
+    settings: Settings,
+    tmp_path: Path,
+    other_file_system: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: BaseException,
+) -> None:
+    finding = Finding(settings, tmp_path, other_file_system)
+    finding.put("a", b"one", finding.storage)
+    finding.put("a", b"ours")
+    assert finding.run() == 1
+    shutil.copytree(finding.quarantine, tmp_path / "before")
+    calls = Calls(monkeypatch)
+
+    def places() -> list[Path]:
+        """Where the file is, under its own or a hidden name, but for unfinished copies."""
+        found = [*finding.quarantine.iterdir(), *finding.source.iterdir()]
+        copy = Path(temporary_path(str(finding.source / "a"), "release"))
+        return [path for path in found if path.suffix != REASON and path != copy]
+
+    def end_pass() -> None:
+        raise end
+
+    def make_pass(last: int) -> bool:
+        """Let a pass recover, and end before a call; return whether there was such a call."""
+        with closing(Roots()) as roots, calls.before(last, end_pass) as came, suppress(Killed):
+            QuarantineArea("archive", finding.finder, roots).recover(pytest.fail)
+        return bool(came)
+
+    def tried(number: int, last: int) -> tuple[bool, bool]:
+        """Release the file while a pass begins; return whether the two calls came."""
+        ended: list[bool] = []
+
+        def copied(self: Releases, *arguments: Any, real: Any = Releases._copy) -> None:
+            with calls.before(number, lambda: ended.append(make_pass(last))):
+                real(self, *arguments)
+
+        row = Quarantine.get()
+        with closing(Roots()) as roots, monkeypatch.context() as patched:
+            patched.setattr(Releases, "_copy", copied)
+            with suppress(TryLater, UsageError):
+                Releases(finding.finder, roots).release(row)
+        return bool(ended), any(ended)
+
+    with finding.database():
+        number = last = 0
+        while True:
+            began, ended = tried(number, last)
+            waits = Quarantine.get().released_at is None
+            where = places()
+            assert where == [finding.source / "a"] or (waits and where), (number, last)
+            make_pass(1000)
+            if Quarantine.get().released_at is None:
+                with closing(Roots()) as roots:
+                    Releases(finding.finder, roots).release(Quarantine.get())
+            assert places() == [finding.source / "a"], (number, last)
+            if not began:
+                break
+            number, last = (number, last + 1) if ended else (number + 1, 0)
+            (finding.source / "a").unlink()
+            shutil.copytree(tmp_path / "before", finding.quarantine, dirs_exist_ok=True)
+            connect.execute("UPDATE quarantine SET released_as = NULL, released_at = NULL")
+    assert number > 5
