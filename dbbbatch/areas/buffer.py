@@ -352,19 +352,12 @@ def _find_moved(
     before = len(result.held)
     lost = {}
     for row, what in absent:
-        own = set(_bases(names.from_text(row.filename)))
-        for name in same.get(row.inode, ()):
-            # A file may have several names, of which each has a row and was moved as itself.
-            if own.isdisjoint((name, place.without_version(name))):
-                continue
-            if not why_gone(Entry(holding, relpath, name), row):
-                result.held.append((row, name))
-                break
+        if name := _name_among(holding, relpath, row, same.get(row.inode, ())):
+            result.held.append((row, name))
+        elif isinstance(what, OSError):
+            result.stuck.append((row, what))
         else:
-            if isinstance(what, OSError):
-                result.stuck.append((row, what))
-            else:
-                lost[row.id] = f"delivered, but {what}"
+            lost[row.id] = f"delivered, but {what}"
     for row, name in alike:
         if row.id in lost:
             status = Entry(holding, relpath, name).lstat()
@@ -372,6 +365,25 @@ def _find_moved(
                 result.strays.append((row, name, status))
     result.gone.update(lost)
     return len(result.held) > before
+
+
+def find_held(holding: Tree, row: HandoffRow) -> str:
+    """Return under which name a holding area has the very version of a row; '' if it has not."""
+    relpath = names.from_text(row.relpath)
+    same = [name for name, inode in _inodes(holding, relpath) if inode == row.inode]
+    return _name_among(holding, relpath, row, same)
+
+
+def _name_among(holding: Tree, relpath: str, row: HandoffRow, same: Iterable[str]) -> str:
+    """Return which of some names, all of the inode of a row, a file of that row has."""
+    own = set(_bases(names.from_text(row.filename)))
+    for name in same:
+        # A file may have several names, of which each has a row and was moved as itself.
+        if own.isdisjoint((name, place.without_version(name))):
+            continue
+        if not why_gone(Entry(holding, relpath, name), row):
+            return name
+    return ""
 
 
 def earlier_names(row: HandoffRow, name: str) -> list[str]:

@@ -321,9 +321,15 @@ def take(file: Entry, owner: str = "") -> Entry:
     return hidden
 
 
-def give_back(file: Entry, owner: str = "") -> None:
-    """Rename a file that was taken back, or to its next version; do nothing if there is none."""
-    _give_back(taken(file, owner), file)
+def give_back(file: Entry, owner: str = "") -> str:
+    """Rename a file that was taken back, or to its next version.
+
+    Returns
+    -------
+    filename : `str`
+        The name that it has now; '' if none was taken.
+    """
+    return _give_back(taken(file, owner), file)
 
 
 def taken(file: Entry, owner: str = "") -> Entry:
@@ -370,10 +376,8 @@ def remove_same(file: Entry, status: os.stat_result, hidden: Entry) -> None:
         raise
 
 
-def _give_back(hidden: Entry, file: Entry) -> bool:
-    if there := is_there(hidden):
-        place_versioned(hidden, file)
-    return there
+def _give_back(hidden: Entry, file: Entry) -> str:
+    return place_versioned(hidden, file) if is_there(hidden) else ""
 
 
 def write_new(path: Entry, text: str) -> None:

@@ -7,9 +7,10 @@ intend   Mark the held files that are to be removed (`confirmed_at`).
 act      Remove each of them that is still what was delivered: it gets a hidden name, and is looked
          at under that once more.
 record   The removed ones are PURGED; the others are no longer marked.
-recover  What has the hidden name of a marked one gets its name back. Is a HELD file in the holding
-         area? If not, and it is marked, a pass that was killed removed it. If it is not marked,
-         its disk may not be mounted.
+recover  What has the hidden name of a marked one gets its name back. Where a later version has got
+         that name meanwhile, it gets another one, which is recorded, or is found by its inode. Is a
+         HELD file in the holding area? If not, and it is marked, a pass that was killed removed it.
+         If it is not marked, its disk may not be mounted.
 
 Where the files of a buffer go to several endpoints, all that are required must confirm. The janitor
 of the first of them asks, and marks its own rows; those of the others are PURGED in the transaction
@@ -240,7 +241,7 @@ class Housekeeping:
                 break
             files = files[: context.take(len(files))]
             self._holding.forget()
-            stored = self._confirmed([file for file in files if self._is_given_back(file)])
+            stored = self._confirmed([row for file in files if (row := self._located(file))])
             while some := self._to_go(stored[:_MARKED]):
                 stored = stored[len(some) :]
                 there = self._still_there(some)
@@ -444,16 +445,55 @@ class Housekeeping:
             key="not confirmed",
         )
 
-    def _is_given_back(self, file: HandoffRow) -> bool:
-        """Rename what a killed pass took of a marked file back; return whether that is well."""
-        if file.confirmed_at:
-            held = self._holding.entry(file.held_rel)
-            try:
-                place.give_back(held, self._owner)
-            except OSError as error:
-                self._warn_of_stuck(held, error)
-                return False
-        return True
+    def _located(self, file: HandoffRow) -> HandoffRow | None:
+        """Return a row with the name that its file has now; `None` if there is nothing to do.
+
+        A pass that was killed may have taken or removed a marked file, and a later version may
+        have been held under its name since then.
+        """
+        if not file.confirmed_at:
+            return file
+        held = self._holding.entry(file.held_rel)
+        try:
+            name = self._name_given_back(held, file)
+            status = held.beside(name).certain_status()
+            if status is None or self._is_anothers(file, status):
+                found = buffer.find_held(self._holding, file)
+                if status is not None and not found:
+                    self._purged_before.append(file.id)
+                    return None
+                name = found or name
+        except OSError as error:
+            self._warn_of_stuck(held, error)
+            return None
+        if name == held.name:
+            return file
+        file = file._replace(held_as=names.to_text(name))
+        connect.write(self._record_name, file)
+        return file
+
+    def _name_given_back(self, held: Entry, file: HandoffRow) -> str:
+        """Rename what was taken of a file back; return the name of the file, as far as is known."""
+        taken = place.taken(held, self._owner).certain_status()
+        if taken is None or self._is_anothers(file, taken):
+            return held.name
+        name = place.give_back(held, self._owner)
+        return name if _is_of_row(taken, file) else held.name
+
+    def _is_anothers(self, file: HandoffRow, status: os.stat_result) -> bool:
+        """Return whether what has, or had, the name of a held file is that of another row."""
+        if Version.of_file(status).is_like(Version.of_row(file)):
+            return False
+        filenames = [file.filename, file.held_as or ""]
+        size, mtime_ns, _ = Version.of_file(status)
+        others = connect.read(HandoffFile.others_like, file.id, file.relpath, filenames, size)
+        return (file.held_as, size, mtime_ns) in others
+
+    def _record_name(self, file: HandoffRow) -> None:
+        """Record the name of a held file, for each endpoint, in the current transaction."""
+        siblings = HandoffFile.siblings([file.id], self._section.others)[file.id]
+        ids = [file.id, *(number for number, *_ in siblings)]
+        HandoffFile.renamed(ids, file.held_as or "")
 
     def _still_there(self, files: Sequence[HandoffRow]) -> list[HandoffRow]:
         """Return the files that are there; note which of the others a killed pass removed.
@@ -490,26 +530,28 @@ class Housekeeping:
         try:
             status = held.lstat()
             if not _is_delivered(held, status, file):
+                if self._is_anothers(file, status):
+                    return None  # the next pass looks for it
                 self._note_altered(held, status, file)
                 return False
             place.remove_same(held, status, place.taken(held, self._owner))
         except FileNotFoundError:
-            return self._is_gone(held)
+            return self._is_gone(held, file)
         except Interrupted:
             return False
         except OSError as error:
             self._warn_of_stuck(held, error)
-            return self._is_gone(held)
+            return self._is_gone(held, file)
         return True
 
-    def _is_gone(self, held: Entry) -> bool | None:
+    def _is_gone(self, held: Entry, file: HandoffRow) -> bool | None:
         """Return whether nothing has the name of a held file; `None` if that is not certain.
 
-        It may have its hidden name.
+        It may have its hidden name, or that of its next version.
         """
         with suppress(OSError):
-            if place.is_there(held):
-                return False
+            if (status := held.certain_status()) is not None:
+                return False if _is_of_row(status, file) else None
             if not place.is_there(place.taken(held, self._owner)):
                 return True
         return None
@@ -531,7 +573,8 @@ class Housekeeping:
                 with suppress(OSError):  # found out on the day on which it is to go
                     held = self._holding.entry(file.held_rel)
                     status = held.lstat()
-                    if not Version.of_file(status).is_like(Version.of_row(file)):
+                    like = Version.of_file(status).is_like(Version.of_row(file))
+                    if not like and not self._is_anothers(file, status):
                         self._note_altered(held, status, file)
 
     def _note_altered(self, held: Entry, status: os.stat_result, file: HandoffRow) -> None:
@@ -588,6 +631,12 @@ class Housekeeping:
         removed = buffer.remove_sent_directories(self._site, section)
         removed += place.remove_empty_directories(self._holding, section.expiration)
         self.context.counts["directories removed"] += removed
+
+
+def _is_of_row(status: os.stat_result, file: HandoffRow) -> bool:
+    """Return whether this is the file of a row, or was before somebody wrote to it."""
+    found, recorded = Version.of_file(status), Version.of_row(file)
+    return found.inode == recorded.inode or found.is_like(recorded)
 
 
 def _is_delivered(held: Entry, status: os.stat_result, file: HandoffRow) -> bool:

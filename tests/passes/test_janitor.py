@@ -419,6 +419,62 @@ def test_a_kill_between_removing_and_recording_is_made_good(
     assert statuses(site) == {"a/b": "PURGED"}
 
 
+def assert_purged_and_held(site: Site, purged: int, held: int) -> None:
+    """The versions of a file are told apart: one is gone, the other is where its row says."""
+    found = sorted(rows(site, "size_bytes, status, held_as"))
+    assert [row[:2] for row in found] == sorted([(purged, "PURGED"), (held, "HELD")])
+    ((name, content),) = tree(site.holding).items()
+    assert len(content) == held
+    assert [f"a/{row[2]}" for row in found if row[0] == held] == [name]
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(
+    "step", [(Entry, "unlink"), (HandoffFile, "purged"), (HandoffFile, "renamed")]
+)
+def test_a_version_that_is_held_after_a_kill_is_not_taken_for_the_earlier_one(
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: tuple[type, str],
+) -> None:
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    deliver(site)
+    steps = [(Entry, "unlink"), step] if step[1] == "renamed" else [step]
+    for number, each in enumerate(steps):
+        with monkeypatch.context() as patched:
+            patched.setattr(*each, kill)
+            with pytest.raises(Killed):
+                janitor(site)
+        if number == 0:
+            site.put("a/b", b"the second version")
+            assert make_pass(site) == 0
+    capsys.readouterr()
+    for _ in range(2):
+        assert janitor(site) == 0
+        assert "changed" not in (said := capsys.readouterr().err)
+        assert "as delivered" not in said
+        assert_purged_and_held(site, len(b"a/b"), len(b"the second version"))
+
+
+@pytest.mark.promise
+def test_a_version_that_lost_its_name_to_a_later_one_is_found_by_its_inode(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deliver(site)
+    site.put("a/b", b"the second version")
+    assert make_pass(site) == 0
+    change(site, "UPDATE handoff_file SET held_as = 'b'")
+    (site.holding / "a/b").rename(site.holding / "a/c")
+    (site.holding / "a/b.~1~").rename(site.holding / "a/b")
+    (site.holding / "a/c").rename(site.holding / "a/b.~1~")
+    assert [janitor(site), janitor(site)] == [0, 0]
+    assert "as delivered" not in capsys.readouterr().err
+    assert_purged_and_held(site, len(b"a/b"), len(b"the second version"))
+
+
 @pytest.mark.promise
 def test_what_a_kill_left_hidden_gets_its_name_back_though_it_is_no_longer_confirmed(
     site: Site, monkeypatch: pytest.MonkeyPatch

@@ -552,6 +552,11 @@ class HandoffFile(Table):
         change(cls, rows, sets=["inode"], before=[HELD])
 
     @classmethod
+    def renamed(cls, ids: Sequence[int], held_as: str) -> None:
+        """Record the name that a held file has got in the holding area."""
+        change(cls, ids, before=[HELD], held_as=held_as)
+
+    @classmethod
     def vanished(cls, files: Sequence[tuple[int, str]]) -> None:
         """Record that versions are no longer in the buffer: id and reason."""
         change(
