@@ -252,15 +252,15 @@ class Delivery:
         sender.session.end(row.attempt)
         state = sender.session.take_over(row.attempt)
         taken_over = f"{row.attempt}.r"
-        if not connect.read(TransferBatch.was_read, row.id):
-            items = []
-            if state == "arrived":
-                self._keep_part(sender, row)
-        elif state == "verified":
+        was_read = connect.read(TransferBatch.was_read, row.id)
+        if was_read and state == "verified":
             receipt = sender.session.receipt(taken_over)
             sender.place(taken_over, [item for item in items if item.raw in receipt], result)
-        elif state == "arrived" and items:
+        elif was_read and state == "arrived" and items:
             sender.verify_and_place(taken_over, items, result, cut_off=True)
+        # A checksum may be known from an earlier delivery: not all of the file need have arrived.
+        if state == "arrived" and not result.fate_of and (items or not was_read):
+            self._keep_part(sender, row)
         result.settle_rest(SendStatus.LATER, result.error)
         return result
 
