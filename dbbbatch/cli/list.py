@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from dbbbatch.cli import output, showing
@@ -11,9 +13,15 @@ from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.run import Run
 from dbbbatch.errors import UsageError
+from dbbbatch.files import names
+from dbbbatch.report import backlog
+from dbbbatch.report.health import Waiting
 from dbbbatch.report.listing import LISTS, FileList, ListedComponent, ListedFile, file_list
 from dbbbatch.report.whereabouts import Directories
 from dbbbatch.report.words import time_for_people
+
+#: Seconds for a look into a buffer or source.
+_LONGEST_LOOK = 2.0
 
 
 @click.command()
@@ -37,7 +45,8 @@ def command(
     then why, since when, and when the next attempt is due. The lists are, of a handoff:
     quarantined, failing, not-confirmed, waiting; of a finder: missing, corrupt, quarantined,
     gave-up, not-removed, failing, awaited, waiting, duplicates; of a target: gave-up, invalid,
-    failing, put-off, claimed, waiting; of a storage area: missing, corrupt.
+    failing, put-off, claimed, waiting; of a storage area: missing, corrupt. A list has the files
+    that a pass has recorded; of others in a buffer or source there is the number only.
     """
     operator.connect(readonly=True)
     chosen = _named_component(operator, component)
@@ -50,12 +59,19 @@ def command(
             )
     directories = Directories(operator.settings)
     lists = [file_list(chosen, what, directories, limit) for what in asked or known]
+    label = f"{chosen.kind}.{chosen.name}"
+    lists = [
+        replace(one, unrecorded=backlog.unrecorded(operator.settings, label, _LONGEST_LOOK))
+        if one.what == "waiting"
+        else one
+        for one in lists
+    ]
     if as_json:
         output.show_json(lists)
         return
     for one in lists:
         _show_list(one)
-    if not any(one.count for one in lists):
+    if not any(one.count or _more_waiting(one.unrecorded) for one in lists):
         output.line(f"{component}: no such files")
 
 
@@ -81,6 +97,20 @@ def _show_list(one: FileList) -> None:
         output.line(f"  {'; '.join(_told(file))}")
     if one.count > len(one.files):
         output.line(f"and {one.count - len(one.files)} more that are {one.what}: give --limit")
+    if more := _more_waiting(one.unrecorded):
+        output.line(more)
+
+
+def _more_waiting(unrecorded: Waiting | None) -> str:
+    """Return how many files wait that are in no list, as no pass has recorded them."""
+    if unrecorded is None or (unrecorded.is_known and not unrecorded.files):
+        return ""
+    where = "buffer" if unrecorded.step == "deliver" else "source"
+    if not unrecorded.is_known:
+        return f"what waits in its {where}, and no pass has recorded, is not known"
+    least = "at least " if unrecorded.at_least else ""
+    more = names.counted(unrecorded.files, "file waits", "files wait")
+    return f"{least}{more} in its {where} that no pass has recorded, and that no list has"
 
 
 def _told(file: ListedFile) -> list[str]:

@@ -167,8 +167,8 @@ def _show_backlog(health: Health, several: bool) -> None:
             [
                 _named(one, several),
                 one.step,
-                f"{'≥ ' if one.at_least else ''}{one.files:,}",
-                words.size_for_people(one.size_bytes),
+                f"{'≥ ' if one.at_least else ''}{one.files:,}" if one.is_known else "not known",
+                words.size_for_people(one.size_bytes) if one.is_known else "",
                 words.span_of(one.oldest, health.at) if one.oldest else "",
                 _left(one),
             ]

@@ -42,6 +42,9 @@ _BATCHES_AHEAD = 8
 _KIND_ORDER = ("handoff", "finder", "target")
 _STEP_ORDER = ("deliver", "hold", "store", "ingest", "try again", "end its try")
 
+#: The step for which files of a directory wait that no table knows.
+_STEP_OF = {"handoff": "deliver", "finder": "store"}
+
 #: Returns which of the files wait without being counted yet.
 Uncounted = Callable[[Sequence[Found]], Iterable[Found]]
 
@@ -66,10 +69,13 @@ def look_at(settings: Settings, counted: Sequence[Waiting] | None, seconds: floa
     -------
     waiting : `list` [`Waiting`]
         Handoffs, finders and targets by site, name and step. Where a directory could not be read
-        to its end, `at_least` is set, though no file may have been seen.
+        to its end, or a section is wrong, `at_least` is set, though no file may have been seen.
     """
     known = counted is not None
     before = {(one.label, one.step): one for one in counted or ()}
+    for label, step in _not_looked_at(settings):
+        one = before.get((label, step)) or _nothing_known(settings, label, step)
+        before[label, step] = replace(one, at_least=True)
     places = [_buffer_of(settings.site.name, one, known) for one in settings.handoff.values()]
     places += [
         _source_of(settings.site.name, one, known, (one.label, "store") in before)
@@ -85,6 +91,47 @@ def look_at(settings: Settings, counted: Sequence[Waiting] | None, seconds: floa
         with suppress(DbbError):
             waiting = rates.with_rates(waiting, looked)
     return sorted(waiting, key=_place_in_order)
+
+
+def unrecorded(settings: Settings, label: str, seconds: float) -> Waiting | None:
+    """Return what lies in the buffer or source of a section and is in no table.
+
+    Parameters
+    ----------
+    settings : `dbbbatch.config.load.Settings`
+    label : `str`
+        KIND.NAME.
+    seconds : `float`
+        Time limit of the look.
+
+    Returns
+    -------
+    waiting : `Waiting` or `None`
+        With ``at_least`` where the directory could not be read to its end, or the section is
+        wrong; `None` where there is no such directory in the configuration.
+    """
+    kind, _, name = label.partition(".")
+    site = settings.site.name
+    if (label, step := _STEP_OF.get(kind, "")) in _not_looked_at(settings):
+        return _nothing_known(settings, label, step)
+    if kind == "handoff" and name in settings.handoff:
+        place = _buffer_of(site, settings.handoff[name], True)
+    elif kind == "finder" and name in settings.finder and settings.finder[name].search == "scan":
+        place = _source_of(site, settings.finder[name], True, True)
+    else:
+        return None
+    _look_into([place], seconds)
+    return _with_counted(place, None)
+
+
+def _not_looked_at(settings: Settings) -> list[tuple[str, str]]:
+    """Return label and step of the sections that are wrong: where their files lie is not known."""
+    kinds = ((label, label.partition(".")[0]) for label in settings.wrong)
+    return [(label, _STEP_OF[kind]) for label, kind in kinds if kind in _STEP_OF]
+
+
+def _nothing_known(settings: Settings, label: str, step: str) -> Waiting:
+    return Waiting(site=settings.site.name, label=label, step=step, files=0, at_least=True)
 
 
 class _Place:

@@ -90,6 +90,11 @@ class Waiting:
     rate: float | None = None
 
     @property
+    def is_known(self) -> bool:
+        """Whether anything is known of how many files wait."""
+        return bool(self.files) or not self.at_least
+
+    @property
     def seconds_left(self) -> float | None:
         """How long it takes until nothing waits, at this rate."""
         return self.files / self.rate if self.rate and self.rate > 0 and not self.at_least else None

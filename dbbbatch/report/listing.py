@@ -13,6 +13,7 @@ from typing import Any
 from dbbbatch.database import connect
 from dbbbatch.database.bulk import read_moment
 from dbbbatch.files import names
+from dbbbatch.report.health import Waiting
 from dbbbatch.report.queries import HELD_LONGEST, UNFINISHED
 from dbbbatch.report.whereabouts import Directories
 
@@ -48,11 +49,21 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class FileList:
-    """One list: its first files, and how many there are in all."""
+    """One list: its first files, and how many there are in all.
+
+    Attributes
+    ----------
+    count : `int`
+        How many are recorded.
+    unrecorded : `Waiting` or `None`
+        What lies in the buffer or source besides, and no pass has recorded; `None` if that is not
+        looked at.
+    """
 
     what: str
     files: list[ListedFile]
     count: int
+    unrecorded: Waiting | None = None
 
 
 @dataclass(frozen=True)

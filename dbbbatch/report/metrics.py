@@ -200,7 +200,12 @@ def _of_backlog(health: Health) -> Iterator[Metric]:
     rows = [
         (
             (one.site, one.label, one.step),
-            (one.files, one.size_bytes, _seconds(one.oldest), not one.at_least),
+            (
+                one.files if one.is_known else None,
+                one.size_bytes if one.is_known else None,
+                _seconds(one.oldest),
+                not one.at_least,
+            ),
         )
         for one in health.backlog
     ]

@@ -52,9 +52,13 @@ def _numbers(health: Health) -> Iterator[str]:
     size = sum(one.size_bytes or 0 for one in health.backlog)
     oldest = min((one.oldest for one in health.backlog if one.oldest), default=None)
     age = (health.at - oldest).total_seconds() if oldest else 0
-    yield f"backlog_files={files};;;0"
-    yield f"backlog_bytes={size}B;;;0"
-    yield f"backlog_oldest={max(age, 0):.0f}s;;;0"
+    if files or all(one.is_known for one in health.backlog):
+        yield f"backlog_files={files};;;0"
+        yield f"backlog_bytes={size}B;;;0"
+        yield f"backlog_oldest={max(age, 0):.0f}s;;;0"
+    else:
+        # The guidelines' word for a value that could not be determined.
+        yield from (f"backlog_{what}=U;;;0" for what in ("files", "bytes", "oldest"))
     yield f"troubles={len(health.troubles)};;;0"
     for one in health.components:
         if one.last_ok is not None:

@@ -35,7 +35,9 @@ def _with_rates(waiting: Sequence[Waiting], looked: Mapping[str, int]) -> list[W
     found = []
     for one in waiting:
         name, shrinks = one.label.partition(".")[2], None
-        if one.step == "deliver":
+        if not one.is_known:
+            pass
+        elif one.step == "deliver":
             shrinks = _delivered_less_new(one.site, name, since) - looked.get(one.label, 0)
         elif one.step == "hold":
             shrinks = _held_less_delivered(one.site, name, since)

@@ -189,3 +189,32 @@ def test_every_list_is_in_the_help_of_the_command() -> None:
     text = " ".join((command.help or "").split())
     for names in LISTS.values():
         assert ", ".join(names) in text
+
+
+def test_of_what_no_pass_has_recorded_the_number_is_shown(site: Site) -> None:
+    site.put_all(["n/a", "n/b"])
+    site.put("n/c", where=site.far_buffer)
+    said = "that no pass has recorded, and that no list has\n"
+    for label, waits in (
+        ("handoff.latiss", "2 files wait in its buffer"),
+        ("finder.latiss", "1 file waits in its source"),
+    ):
+        assert site.run("dbb", "list", label) == (0, f"{waits} {said}", "")
+        failing = site.run("dbb", "list", label, "--status", "failing")
+        assert failing == (0, f"{label}: no such files\n", "")
+    ran = site.run("dbb", "list", "handoff.latiss", "--status", "waiting", "--json")
+    (waiting,) = json.loads(ran.out)
+    assert (waiting["count"], waiting["unrecorded"]["files"]) == (0, 2)
+
+
+def test_what_waits_for_a_wrong_section_is_not_called_none(site: Site) -> None:
+    assert site.run("dbb-handoff").code == site.run("dbb-finder").code == 0
+    site.write(handoff={"max_atempts": 3}, finder={"max_atempts": 3})
+    for label in ("handoff.latiss", "finder.latiss"):
+        ran = site.run("dbb", "list", label)
+        assert (ran.code, ran.out.endswith("and no pass has recorded, is not known\n")) == (0, True)
+    ran = site.run("dbb", "status")
+    assert "no file waits" not in ran.out
+    assert "whether files wait is not known" in " ".join(ran.out.split())
+    assert re.search(r"handoff.latiss +deliver +not known", ran.out)
+    assert "backlog_files=U" in site.run("dbb", "status", "--check").out

@@ -77,6 +77,44 @@ def test_a_file_that_the_table_knows_is_counted_once(site: Site, row_of: Row) ->
     assert shown(look(site)) == [("handoff.latiss", "deliver", 3, False, 9)]
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_where_the_files_of_a_wrong_section_lie_is_not_known(
+    site: Site, row_of: Row, counted: bool
+) -> None:
+    row_of("night/a.fits", "FOUND")
+    site.put("night/b.fits")
+    site.write(handoff={"max_atempts": 3}, finder={"max_atempts": 3})
+    known = queries.status().backlog if counted else None
+    found = backlog.look_at(site.settings(), known, LONG)
+    assert shown(found) == [
+        ("handoff.latiss", "deliver", *((1, True, 4) if counted else (0, True, None))),
+        ("finder.latiss", "store", 0, True, None),
+    ]
+
+
+def test_what_is_not_known_has_no_rate(site: Site, row_of: Row) -> None:
+    row_of("night/a.fits", "HELD", held_at="2026-11-24 05:00:00.000000")
+    site.write(handoff={"max_atempts": 3})
+    (waiting,) = look(site)
+    assert (waiting.is_known, waiting.rate) == (False, None)
+
+
+def test_what_no_table_knows_is_counted_without_what_one_knows(site: Site, row_of: Row) -> None:
+    row_of("night/a.fits", "FOUND")
+    site.put_all(["night/b.fits", "night/c.fits"])
+    site.put("night/d.fits", where=site.far_buffer)
+
+    def files(label: str) -> tuple[int, bool] | None:
+        found = backlog.unrecorded(site.settings(), label, LONG)
+        return (found.files, found.at_least) if found else None
+
+    assert files("handoff.latiss") == (2, False)
+    assert files("finder.latiss") == (1, False)
+    assert [files(label) for label in ("target.a", "finder.other")] == [None, None]
+    site.write(finder={"max_atempts": 3}, handoff={"buffer": "/nowhere"})
+    assert files("finder.latiss") == files("handoff.latiss") == (0, True)
+
+
 def test_a_file_that_is_back_in_the_buffer_waits(site: Site, row_of: Row) -> None:
     row_of("night/a.fits", "HELD", held_at="2026-11-24 05:00:00.000000")
     row_of("night/b.fits", "VANISHED")

@@ -66,7 +66,8 @@ HEALTH = Health(
             at_least=True,
             size_bytes=700,
             oldest=THEN,
-        )
+        ),
+        Waiting(site="summit", label="finder.a", step="store", files=0, at_least=True),
     ],
     rooms=[Room(where="[finder.a] storage", path="/d", free_bytes=5, total_bytes=9)],
 )
@@ -147,6 +148,13 @@ def test_a_backlog_says_whether_it_is_complete() -> None:
     found = read(TEXT)
     labels = ("component=handoff.a", "site=summit", "step=deliver")
     assert found["dbb_backlog_files", *labels] == 7
+    assert found["dbb_backlog_complete", *labels] == 0
+
+
+def test_a_backlog_of_which_nothing_is_known_is_no_zero() -> None:
+    found = read(TEXT)
+    labels = ("component=finder.a", "site=summit", "step=store")
+    assert [name for name, *rest in found if tuple(rest) == labels] == ["dbb_backlog_complete"]
     assert found["dbb_backlog_complete", *labels] == 0
 
 

@@ -40,6 +40,15 @@ def test_a_site_that_is_well_is_ok_with_numbers() -> None:
     )
 
 
+def test_a_backlog_of_which_nothing_is_known_is_no_zero() -> None:
+    unknown = Waiting(site="summit", label="finder.a", step="store", files=0, at_least=True)
+    line = of_health(replace(WELL, backlog=[unknown]))
+    assert line.startswith("DBB OK - whether files wait is not known | ")
+    assert "backlog_files=U;;;0 backlog_bytes=U;;;0 backlog_oldest=U;;;0 troubles=" in line
+    line = of_health(replace(WELL, backlog=[*WELL.backlog, unknown]))
+    assert line.startswith("DBB OK - at least 3 files wait | backlog_files=3;;;0 ")
+
+
 def test_troubles_are_named_and_more_are_counted() -> None:
     one = Trouble("summit", "target.a", "failing", 1, "no | detector", since=NOW)
     bad = replace(one, what="hangs", files=0, level=Level.CRITICAL)
