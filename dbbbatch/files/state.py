@@ -94,6 +94,31 @@ def is_ours(state: str | os.PathLike[str]) -> bool:
         return False
 
 
+def is_foreign(path: str | os.PathLike[str], user: int) -> bool:
+    """Return whether something is known to belong to another user."""
+    try:
+        return os.stat(path).st_uid != user
+    except OSError:
+        return False
+
+
+def let_write(state: str | os.PathLike[str], path: str | os.PathLike[str], owner: int) -> str:
+    """Return the command that lets the owner of a state directory write all that is in it.
+
+    Parameters
+    ----------
+    state : `str` or path-like
+    path : `str` or path-like
+        What the owner cannot write: it is another user's, or its mode forbids it.
+    owner : `int`
+        The number of the user who runs the passes.
+    """
+    where = shlex.quote(os.fspath(state))
+    if is_foreign(path, owner):
+        return f"sudo chown -R {user_named(owner)} {where}"
+    return f"chmod -R u+rwX {where}"
+
+
 def as_user(owner: int, config: str = "") -> str:
     """Return the command line of this process as another user would type it."""
     name = user_named(owner)

@@ -31,7 +31,7 @@ from dbbbatch.config.sections import (
 from dbbbatch.errors import ConfigError, DbbError, TryLater, user, user_named
 from dbbbatch.files import exposure, mounts, names, place
 from dbbbatch.files.lock import Lock, held_locks
-from dbbbatch.files.state import must_own
+from dbbbatch.files.state import is_foreign, let_write, must_own
 
 logger = logging.getLogger("dbbbatch")
 
@@ -106,7 +106,10 @@ def _check_state(settings: Settings) -> Iterator[Checked]:
     if owned.problem:
         # What another user may do says nothing about a pass, and would leave files of that user.
         return
-    yield _usable_directory(where, state, "run `dbb init` as the user that runs the scripts")
+    advice = "run `dbb init` as the user that runs the scripts"
+    if os.path.isdir(state):
+        advice = let_write(state, state, os.geteuid())
+    yield _usable_directory(where, state, advice)
     for name in ("locks", "said", "passes", "crashes", "lists"):
         yield _own_files(where, state, os.path.join(state, name))
     yield _local(where, state, "locks do not work there; name a directory of this host")
@@ -377,10 +380,9 @@ def _own_files(where: str, state: str, directory: str) -> Checked:
         paths += [entry.path for entry in os.scandir(directory)]
     problem = ""
     if foreign := next((path for path in paths if not os.access(path, os.W_OK)), None):
-        problem = (
-            f"{foreign}: user {user()} may not write it; another user ran a pass: "
-            f"sudo chown -R {user()} {names.quoted(state)}"
-        )
+        why = "; another user ran a pass" if is_foreign(foreign, os.geteuid()) else ""
+        command = let_write(state, foreign, os.geteuid())
+        problem = f"{foreign}: user {user()} may not write it{why}: {command}"
     return Checked(where, f"{directory} and its files can be written", problem)
 
 

@@ -429,6 +429,7 @@ class Housekeeping:
             return
         oldest, word = self._first_unconfirmed
         name = names.printable(oldest.rel)
+        command = confirm.command_there(word, shlex.quote(name))
         if word.startswith(confirm.BY_OTHERS):
             ours = (oldest.checksum or "none").partition(":")[0]
             theirs = word.removeprefix(confirm.BY_OTHERS)
@@ -440,8 +441,7 @@ class Housekeeping:
             f"{self._section.holding}: past purge_after, "
             f"{names.counted(self._unconfirmed, 'held file is', 'held files are')} not confirmed "
             f"by the endpoint, the oldest {name} ({word}), held since "
-            f"{oldest.held_at:%Y-%m-%d %H:%M} UTC; `dbb history {shlex.quote(name)}` there says "
-            "why",
+            f"{oldest.held_at:%Y-%m-%d %H:%M} UTC; `{command}` there says why",
             key="not confirmed",
         )
 

@@ -17,8 +17,10 @@ from typing import NamedTuple, TypeVar
 from dbbbatch.config.load import Settings
 from dbbbatch.config.sections import Handoff, Target, is_sqlite, sqlite_path
 from dbbbatch.errors import ConfigError, DbbError, user_named
-from dbbbatch.files import names, place
+from dbbbatch.files import place
 from dbbbatch.files.lock import Holder, held_locks
+from dbbbatch.files.names import counted
+from dbbbatch.files.state import let_write
 from dbbbatch.passes.memory import PassMemory, remembered_passes
 from dbbbatch.passes.notices import Notice, outstanding_notices
 from dbbbatch.report.health import Room
@@ -167,18 +169,26 @@ def _unwritable(state: Path, owner: int | None) -> Iterator[Seen]:
     """Yield what in the state directory its owner, who runs the passes, cannot write."""
     if owner is None or os.geteuid() not in (owner, 0):
         return
-    advice = f"sudo chown -R {user_named(owner)} {names.quoted(str(state))}"
+    user = user_named(owner)
     for path in (state, *(state / name for name in _WRITTEN)):
         if path.exists() and not _may_change(path, owner):
-            message = f"{path}: user {user_named(owner)}, who runs the passes, may not write in it"
-            yield Seen("", "state directory", message, advice)
+            message = f"{path}: user {user}, who runs the passes, may not write in it"
+            yield Seen("", "state directory", message, let_write(state, path, owner))
             break  # the advice is for all of them
+    closed = []
     for path in sorted((state / "locks").glob("*.lock")):
         if not path.is_file():
             yield Seen(_label_of(path), "lock", f"{path}: is no file", "remove it")
         elif not _may_change(path, owner):
-            message = f"{path}: user {user_named(owner)}, who runs the passes, may not write it"
-            yield Seen(_label_of(path), "lock", message, advice)
+            closed.append(path)
+    if closed:
+        one = len(closed) == 1
+        what = str(closed[0]) if one else f"{state / 'locks'} ({counted(len(closed), 'file')})"
+        message = (
+            f"{what}: user {user}, who runs the passes, may not write {'it' if one else 'them'}"
+        )
+        label = _label_of(closed[0]) if one else ""
+        yield Seen(label, "lock", message, let_write(state, closed[0], owner))
 
 
 def _label_of(path: Path) -> str:
@@ -191,7 +201,7 @@ def _may_change(path: Path, owner: int) -> bool:
     if owner == os.geteuid():
         return os.access(path, os.W_OK)
     found = path.stat()
-    return found.st_uid == owner or bool(found.st_mode & 0o002)
+    return bool(found.st_mode & (0o200 if found.st_uid == owner else 0o002))
 
 
 def _plugin_problems(settings: Settings, seconds: float) -> Iterator[Seen]:

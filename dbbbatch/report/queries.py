@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from dbbbatch.areas.endpoint import confirm
 from dbbbatch.config.load import Settings
 from dbbbatch.database import connect
 from dbbbatch.database.bulk import read_counts, read_moment
@@ -327,7 +328,8 @@ def _unconfirmed(janitors: list[LastPass]) -> list[Trouble]:
             relpath, filename, error = rows[0]
             message = f"{names.join(relpath, filename)}: {error}"
             rel = names.readable(names.join(relpath, filename))
-            advice = f"at the endpoint: dbb history {names.quoted(rel)}"
+            word = error.rpartition(": ")[2]
+            advice = f"at the endpoint: {confirm.command_there(word, names.quoted(rel))}"
             listing = f"dbb list {label} --status not-confirmed"
             found.append(
                 Trouble(last.site, label, "not confirmed", len(rows), message, advice, listing)
@@ -352,12 +354,12 @@ INGEST_TROUBLE = {
     ),
     "gave up": (
         f"{_WENT_WRONG} AND status <> 'INVALID' AND next_try_at IS NULL",
-        "dbb retry {}",
+        "if the reason is gone: dbb retry {}",
         "dbb list {} --status gave-up",
     ),
     "invalid": (
         f"{_WENT_WRONG} AND status = 'INVALID'",
-        "dbb retry {} --status INVALID",
+        "if the reason is gone: dbb retry {} --status INVALID, or: dbb ignore {} --status INVALID",
         "dbb list {} --status invalid",
     ),
 }
@@ -377,7 +379,7 @@ def _ingest_failing() -> list[Trouble]:
                 ((message,),) = _rows(newest, [target])
                 # What is tried again changes at each try.
                 since = None if what in ("put off", "failing") else read_moment(since)
-                advice = advice.format(label) or remedy_of_file(message or "")
+                advice = advice.format(label, label) or remedy_of_file(message or "")
                 listing = listing.format(label)
                 found.append(Trouble(site, label, what, files, message, advice, listing, since))
     return found

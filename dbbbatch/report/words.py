@@ -55,7 +55,7 @@ def rate_for_people(rate: float | None) -> str:
 
 
 #: A command in a text: alone, or after a colon.
-_TYPED = re.compile(r"(?:\A|(?<=: ))(?:sudo .*|kill .*|(?:\S*/)?dbb[ -].*)", re.DOTALL)
+_TYPED = re.compile(r"(?:\A|(?<=: ))(?:sudo .*|chmod .*|kill .*|(?:\S*/)?dbb[ -].*)", re.DOTALL)
 
 
 def commands_in(advice: str) -> tuple[str, list[str]]:

@@ -3,6 +3,8 @@
 import json
 import os
 import pwd
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.database import Databases
-from tests.support.scripts import Ran
+from tests.support.scripts import TOP, Ran
 from tests.support.site import Site
 
 NOBODY = pwd.getpwuid(65534)
@@ -193,3 +195,49 @@ def test_a_directory_of_a_target_that_refuses_is_named(site: Site) -> None:
         found = troubles(site)["target.link"]
     assert found["message"] == f"night/c.fits: {site.root}/links/night: Permission denied"
     assert found["advice"].startswith("change owner or mode of the directory that is named")
+
+
+def paste(site: Site, advice: str) -> int:
+    """Run an advice as the user who runs the passes, as a shell would; return its exit code."""
+    command = ["sh", "-c", advice.replace("dbb ", f"{sys.executable} {TOP}/bin/dbb ")]
+    if os.geteuid() == 0:
+        ids = ["--reuid=65534", "--regid=65534", "--clear-groups"]
+        command = ["setpriv", *ids, "--inh-caps=-all", "--bounding-set=-all", *command]
+    return subprocess.run(command, check=False).returncode
+
+
+def test_a_state_directory_with_a_wrong_mode_gets_it_back_by_what_is_shown(site: Site) -> None:
+    site.state.chmod(0o555)
+    found = troubles(site)[""]
+    said = run(site, "dbb", "check")
+    assert (found["what"], found["advice"]) == ("state directory", f"chmod -R u+rwX {site.state}")
+    assert "another user" not in said.out + said.err
+    assert paste(site, found["advice"]) == 0
+    assert troubles(site) == {}
+
+
+def test_locks_with_a_wrong_mode_are_one_trouble(site: Site) -> None:
+    locks = sorted((site.state / "locks").glob("*.lock"))
+    for path in locks:
+        path.chmod(0o444)
+    (found,) = troubles(site).values()
+    said = run(site, "dbb", "check")
+    assert found["message"].startswith(f"{site.state}/locks ({len(locks)} files): user ")
+    assert found["advice"] == f"chmod -R u+rwX {site.state}"
+    assert f"may not write it: {found['advice']}" in said.out + said.err
+    assert paste(site, found["advice"]) == 0
+    assert troubles(site) == {}
+
+
+def test_a_file_that_stays_invalid_can_be_ignored_by_what_is_shown(site: Site) -> None:
+    put(site, "empty.fits", content=b"")
+    for command in (["dbb-handoff"], ["dbb-finder"], ["dbb-ingester", "--all"]):
+        run(site, *command)
+    found = troubles(site)["target.null"]
+    assert found["what"] == "invalid"
+    assert found["advice"].startswith("if the reason is gone: dbb ")
+    again, ignored = found["advice"].removeprefix("if the reason is gone: ").split(", or: ")
+    assert " retry target.null --status INVALID" in again
+    assert paste(site, ignored) == 0
+    run(site, "dbb-ingester", "null")
+    assert "target.null" not in troubles(site)

@@ -855,6 +855,18 @@ class TestUnconfirmed:
         janitor(site)
         assert capsys.readouterr().err == ""
 
+    def test_what_only_the_disk_lacks_is_found_by_the_auditor_that_is_named(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        deliver(site, "a", "b")
+        (site.storage / "a").unlink()
+        capsys.readouterr()
+        janitor(site)
+        assert "(missing), held since 20" in (said := capsys.readouterr().err)
+        assert "`dbb-auditor --all --share 0` there says why" in said
+        site.run("dbb-auditor", "--all", "--share", "0", "--missing", "1")
+        assert rows(site, "status", "file ORDER BY filename") == ["MISSING", "STORED"]
+
     def test_is_over_when_they_are_stored(
         self, site: Site, capsys: pytest.CaptureFixture[str]
     ) -> None:

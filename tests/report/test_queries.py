@@ -198,6 +198,22 @@ def test_held_files_that_are_not_confirmed_are_told(handoff_row: Row, run_row: R
     assert found == [("not confirmed", 1, "night/b: not confirmed: missing")]
 
 
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("missing", "at the endpoint: dbb-auditor --all --share 0"),
+        ("unknown", "at the endpoint: dbb history night/b"),
+    ],
+)
+def test_who_is_to_be_asked_why_a_file_is_not_confirmed(
+    handoff_row: Row, run_row: Row, word: str, advice: str
+) -> None:
+    run_row("janitor", "latiss", "ok", 1)
+    held_at = "2026-11-24 05:00:00.000000"
+    handoff_row("b", "HELD", held_at=held_at, error=f"not confirmed by the endpoint: {word}")
+    assert [one.advice for one in queries.status().trouble] == [advice]
+
+
 def test_a_pause_that_is_over_is_not_shown(insert: Row) -> None:
     past, since = "2001-01-01 00:00:00.000000", "2000-01-01 00:00:00.000000"
     insert("pause", site="summit", label="handoff.latiss", since=since, until=past)

@@ -29,6 +29,7 @@ def test_a_rate_is_written_in_the_unit_that_suits_it(rate: float | None, text: s
     ("advice", "split"),
     [
         ("dbb retry target.x", ("", ["dbb retry target.x"])),
+        ("chmod -R u+rwX /state", ("", ["chmod -R u+rwX /state"])),
         ("mount it, then: dbb -c /a check", ("mount it, then:", ["dbb -c /a check"])),
         ("/opt/dbb/bin/dbb check", ("", ["/opt/dbb/bin/dbb check"])),
         ("run: sudo -u dbb /opt/bin/dbb check", ("run:", ["sudo -u dbb /opt/bin/dbb check"])),

@@ -38,6 +38,9 @@ STORED = "stored"
 #: algorithms by which it has one follow, with commas between.
 BY_OTHERS = "algorithm:"
 
+#: The word of a file that storage does not have, by the table or on the disk.
+NOT_FOUND = FileStatus.MISSING.lower()
+
 #: The most characters of a line of a question: a path, a checksum, and the names of all targets.
 LONGEST = 1 << 18
 
@@ -299,12 +302,26 @@ def _word(
         elif sums[algorithm].lower() != digest.lower():
             word = "different"
         elif not _on_disk(storage, question):
-            word = "missing"
+            word = NOT_FOUND
         elif row.id not in ingested:
             word = "not-ingested"
         else:
             return STORED
     return word
+
+
+def command_there(word: str, name: str) -> str:
+    """Return the command at the endpoint that says why it did not confirm a file.
+
+    Parameters
+    ----------
+    word : `str`
+        The endpoint's answer.
+    name : `str`
+        The file, quoted for a shell.
+    """
+    # Its history does not know what only the disk lacks, until an auditor has seen that.
+    return "dbb-auditor --all --share 0" if word == NOT_FOUND else f"dbb history {name}"
 
 
 def _algorithm(stored: str) -> str:
