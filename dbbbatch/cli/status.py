@@ -118,7 +118,8 @@ def _show_troubles(health: Health, several: bool) -> None:
             lasts = words.span_of(trouble.since, health.at)
             said += f", since {words.minute(trouble.since)} ({lasts})"
         output.show_text(said, "  ", "    ", "yellow" if trouble.level < Level.CRITICAL else "red")
-        output.show_text(trouble.message, "    ")
+        for message in (trouble.message, *trouble.others):
+            output.show_text(message, "    ")
         prose, commands = words.commands_in(trouble.advice)
         if prose or (not commands and trouble.what != "warning"):
             output.show_text(f"next: {prose or 'nothing: it is tried again by itself'}", "    ")

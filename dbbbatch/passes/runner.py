@@ -437,7 +437,7 @@ class _Runner:
         A pass over a part of the files counts only its own: it cannot know that others are well.
         """
         from dbbbatch.database import connect
-        from dbbbatch.database.models.failing import failing_files
+        from dbbbatch.database.models.failing import LISTED, failing_files
 
         failed, failing, stuck = context.counts["failed"], False, 0
         if not context.stopping and not self._options.match:
@@ -446,9 +446,9 @@ class _Runner:
             )
         if failed or failing:
             files = names.counted(failed, "file") if failed else "files"
-            context.warn(
-                f"{files} failed; `dbb status` says why, and what lists them", key="failed"
-            )
+            # What other passes find wrong, each finds anew: `dbb list` does not have it.
+            lists = ", and what lists them" if self._work.kind in LISTED else ""
+            context.warn(f"{files} failed; `dbb status` says why{lists}", key="failed")
         if stuck:
             # With a level: the last word on many that were given up is not that all is over.
             some = names.counted(stuck, "file waits", "files wait")

@@ -125,6 +125,8 @@ class Trouble:
     since : `datetime.datetime` or `None`
         When it began; UTC.
     level : `Level`
+    others : `tuple` [`str`]
+        Of warnings, the messages of all others that the component reported, one line each.
     """
 
     site: str
@@ -136,6 +138,7 @@ class Trouble:
     listing: str = ""
     since: datetime | None = None
     level: Level = Level.WARNING
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

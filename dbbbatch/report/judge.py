@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dbbbatch.config import fields
-from dbbbatch.errors import AWAY, NO_ROOM, UNUSABLE, remedy
+from dbbbatch.errors import AWAY, NO_ROOM, UNUSABLE, remedy, remedy_of_file
 from dbbbatch.files import names
 from dbbbatch.passes.notices import Notice
 from dbbbatch.report import words
@@ -272,11 +272,13 @@ def warnings_of(
     left = [notice for key, notice in notices.items() if not is_said(key)]
     if not left:
         return None
-    message = without_advice(left[0].message)
-    if len(left) > 1:
-        message += f" (and {names.counted(len(left) - 1, 'more warning')})"
+    message, *others = (without_advice(notice.message) for notice in left)
+    advice = next(filter(None, map(remedy_of_file, (message, *others))), "")
+    if others:
+        message += f" (and {names.counted(len(others), 'more warning')})"
     since = since_seconds(min(notice.since for notice in left))
-    return Trouble(component.site, component.label, "warning", 0, message, since=since)
+    site, label = component.site, component.label
+    return Trouble(site, label, "warning", 0, message, advice, since=since, others=tuple(others))
 
 
 def failed_pass(component: Component, told: Container[str], asked: bool) -> Trouble | None:

@@ -241,3 +241,22 @@ def test_a_file_that_stays_invalid_can_be_ignored_by_what_is_shown(site: Site) -
     assert paste(site, ignored) == 0
     run(site, "dbb-ingester", "null")
     assert "target.null" not in troubles(site)
+
+
+def test_all_that_an_auditor_found_is_shown_and_no_list_is_promised(site: Site) -> None:
+    put(site, "b.fits")
+    passes(site)
+    (site.root / "links" / "b.fits").unlink()
+    with mode(site.storage / "a.fits", 0):
+        ran = run(site, "dbb-auditor", "--share", "1")
+        found = troubles(site)["auditor.latiss"]
+        shown = " ".join(run(site, "dbb", "status", "--short").out.split())
+    assert (ran.code, "2 files failed; `dbb status` says why\n" in ran.err) == (1, True)
+    one, other = "a.fits: cannot be read: Permission denied", "b.fits: is ingested according to"
+    told = [found["message"], *found["others"]]
+    assert len(told) == 2
+    assert {one, other} == {each for each in (one, other) if any(each in said for said in told)}
+    assert one in shown
+    assert other in shown
+    assert "`dbb retry target.link --status SUCCESS --match b.fits` offers it again" in shown
+    assert found["advice"].startswith("change owner or mode of the directory that is named")

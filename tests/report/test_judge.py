@@ -1,5 +1,6 @@
 """What is trouble and what is not, as tables of decisions."""
 
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -275,6 +276,16 @@ def test_what_passes_reported_is_shown_unless_it_is_said_elsewhere(
     found = judge.warnings_of(component(**more), NOTICES, asked, wrong)
     assert found is not None
     assert found.message == message
+    more_of_them = re.search(r"and (\d) more", message)
+    assert len(found.others) == (int(more_of_them[1]) if more_of_them else 0)
+
+
+def test_a_warning_has_the_advice_of_its_errors() -> None:
+    denied = {"odd a": Notice("a: odd", 0), "failed: b": Notice("b: Permission denied", 0)}
+    found = judge.warnings_of(component(label="auditor.latiss"), denied, True, False)
+    assert found is not None
+    assert found.others == ("b: Permission denied",)
+    assert found.advice.startswith("change owner or mode")
 
 
 @pytest.mark.parametrize(

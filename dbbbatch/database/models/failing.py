@@ -11,6 +11,9 @@ from dbbbatch.database.connect import execute
 from dbbbatch.database.models.handoff import SUSPECTED
 from dbbbatch.files import names
 
+#: The kinds of pass whose failed files the tables have, and `dbb list` shows.
+LISTED = ("handoff", "finder", "target")
+
 
 def failing_files(kind: str, site: str, name: str) -> tuple[bool, int]:
     """Look for files of a section that failed, in this pass or before.
