@@ -27,7 +27,8 @@ _GENERAL = frozenset(
         errno.EHOSTDOWN,
         errno.EHOSTUNREACH,
     }
-    | _OF_THE_HOST
+    # EAGAIN also says that a file is being written (`dbbbatch.files.checksum.Changed`).
+    | (_OF_THE_HOST - {errno.EAGAIN})
 )
 
 #: There is no space, though there may be for something smaller.
