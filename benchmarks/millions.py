@@ -3,7 +3,7 @@
 
 Both databases are made by a few statements, on SQLite or on PostgreSQL (parts), with three targets.
 Wanted: every command at most 1.2 times as slow. Ten million files take about 35 GB for a while and
-half an hour; `--files` makes it less.
+a quarter of an hour on SQLite; `--files` makes it less.
 """
 
 from __future__ import annotations
