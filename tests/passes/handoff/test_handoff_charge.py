@@ -225,7 +225,8 @@ def test_no_exception_in_a_stream_is_waited_for(
         code = make_pass(site)
     # What is left of a batch goes with the next pass; the end of a session is of no consequence.
     harmless = what in ("Session.clean", "Session.close")
-    assert code == (0 if harmless else 70)
+    # Too little memory is the machine's fault, and another time there is more.
+    assert code == (0 if harmless else 75 if error is MemoryError else 70)
     assert "Traceback" not in capsys.readouterr().err
     assert make_pass(site) == 0
     assert statuses(site) == {"a": "HELD"}
