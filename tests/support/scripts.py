@@ -1,5 +1,6 @@
 """Running the scripts of bin/ as cron would, and looking at what they said."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -20,6 +21,12 @@ CRON_ENVIRONMENT = {
     "SHELL": "/bin/sh",
 }
 
+#: What begins a command that somebody without any rights is to run, where the tests are root's.
+SOMEBODY = (
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    *("--inh-caps=-all", "--bounding-set=-all"),
+)
+
 
 class Ran(NamedTuple):
     """How a script ended and what it printed."""
@@ -27,6 +34,16 @@ class Ran(NamedTuple):
     code: int
     out: str
     err: str
+
+
+@functools.cache
+def somebody_starts_python() -> bool:
+    """Return whether a script that runs as somebody else may start this Python, as plugins need."""
+    again = "import os, sys; os.execv(sys.executable, [sys.executable, '-c', ''])"
+    command = [*SOMEBODY, sys.executable, "-c", again]
+    if os.geteuid() != 0:
+        return True
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def run_script(
@@ -57,10 +74,7 @@ def run_script(
     cwd : `pathlib.Path`, optional
         Where it is started; here by default.
     """
-    somebody = []
-    if unprivileged and os.geteuid() == 0:
-        ids = ["--reuid=65534", "--regid=65534", "--clear-groups"]
-        somebody = ["setpriv", *ids, "--inh-caps=-all", "--bounding-set=-all"]
+    somebody = SOMEBODY if unprivileged and os.geteuid() == 0 else ()
     command = [*somebody, sys.executable, TOP / "bin" / name, *arguments]
     environment = {**os.environ, **(env or {})}
     if not somebody and preloaded.may_fork(environment):

@@ -252,6 +252,7 @@ class Sender:
         """Make the attempt's directory; return what is not in the endpoint's buffer yet."""
         links = self._way.numbered_directories(batch.items)
         rels = [item.raw for item in batch.items]
+        filled = self._room.filled
         # What the buffer has already is read there, which takes time.
         free, taken = self.session.begin(batch.attempt, rels, links, self._limit(batch.items))
         to_send = []
@@ -261,7 +262,9 @@ class Sender:
             elif item.digest or self._read(item, result):
                 _compare_taken(item, taken[item.raw], result)
         wanted = sum(item.size_bytes for item in to_send)
-        spare = self._room.reserve(batch.attempt, wanted, self._spare(free), self.spare_bytes)
+        spare = self._room.reserve(
+            batch.attempt, wanted, self._spare(free), filled, self.spare_bytes
+        )
         if wanted <= spare:
             return to_send
         rel = names.printable(to_send[0].rel)

@@ -560,8 +560,8 @@ def test_batches_under_way_do_not_count_on_the_same_room(
 
 def test_room_is_waited_for_where_it_is_only_promised() -> None:
     shared = space.SpaceBudget()
-    assert shared.reserve("a", 60, 100, lambda: 100) == 100
-    waiting = threading.Thread(target=shared.reserve, args=("b", 60, 100, lambda: 100))
+    assert shared.reserve("a", 60, 100, 0, lambda: 100) == 100
+    waiting = threading.Thread(target=shared.reserve, args=("b", 60, 100, 0, lambda: 100))
     waiting.start()
     waiting.join(0.2)
     assert waiting.is_alive()
@@ -572,12 +572,21 @@ def test_room_is_waited_for_where_it_is_only_promised() -> None:
 
 def test_room_that_is_not_there_is_not_waited_for() -> None:
     shared = space.SpaceBudget()
-    shared.reserve("a", 60, 100, lambda: 100)
-    assert shared.reserve("b", 101, 100, lambda: 100) == 100
+    shared.reserve("a", 60, 100, 0, lambda: 100)
+    assert shared.reserve("b", 101, 100, 0, lambda: 100) == 100
     # Now it can be seen that the other one filled the disk.
     threading.Timer(0.1, shared.release, ["a"]).start()
-    assert shared.reserve("c", 60, 100, lambda: 40) == 40
-    assert shared.reserve("d", 40, 40, lambda: 0) == 40
+    assert shared.reserve("c", 60, 100, 0, lambda: 40) == 40
+    assert shared.reserve("d", 40, 40, shared.filled, lambda: 0) == 40
+
+
+def test_room_that_another_batch_filled_after_it_was_found_is_not_promised_again() -> None:
+    shared = space.SpaceBudget()
+    shared.reserve("a", 60, 100, 0, lambda: 100)
+    since = shared.filled
+    shared.release("a")
+    assert shared.reserve("b", 60, 100, since, lambda: 40) == 40
+    assert shared.reserve("c", 40, 100, since, lambda: pytest.fail("it fits in any case")) == 100
 
 
 # ---- what the finder at the far end does meanwhile -----------------------------------------------
