@@ -224,6 +224,6 @@ class Originals:
     def _why_stuck(self, row: HandoffRow, error: OSError) -> str:
         file, held = (buffers.entry_of(tree, row) for tree in (self._buffer, self._holding))
         why = why_refused(error, file, held)
-        if why == error.strerror:  # no directory refuses: there is no room for the new name
+        if not isinstance(error, PermissionError):  # such as too little room for the new name
             why = f"{names.printable(held.path)}: {why}"
         return f"{names.printable(file.path)}: delivered, but cannot be moved to holding: {why}"
