@@ -53,8 +53,14 @@ late() {
     [ "$1" = 124 ] || [ "$1" = 137 ]
 }
 
+# Whether a file of the attempt is there: what is gone is not the same as what is empty.
+still_there() {
+    [ -e "$1" ] || fail "$1 is gone"
+}
+
 # Add the output of a command about files to the answer. Those that are missing are left out, which
-# is no failure; a full disk is one.
+# is no failure; a full disk is one. An operation whose answer is this file prints "answer" at its
+# end: staging may go at any moment, and then there is no answer, which is not an empty one.
 answer() {
     problem=$(limited "$@" 2>&1 >>"$work/answer")
     late $? && return 1
@@ -62,6 +68,7 @@ answer() {
     *"$newline$sum: write error"* | *"${newline}stat: write error"*)
         fail "$work: the answer cannot be written; is the disk full?"
         ;;
+    *) still_there "$work/answer" ;;
     esac
 }
 
@@ -147,7 +154,7 @@ op_look() {
                 ' sh <"$work/numbered") || return
     fi
     stat -f -c '%a %S' -- "$work" >"$work/answer" &&
-        cd "$buffer" && there <"$work/names" >>"$work/answer"
+        cd "$buffer" && there <"$work/names" >>"$work/answer" && printf answer
 }
 
 # Unpack the archive that follows.
@@ -322,7 +329,7 @@ there() {
                 above=${above%/*}
             done
         done 3>>"$there"' sh "$work/there" || return
-    [ -s "$work/there" ] || return 0
+    [ -s "$work/there" ] || { still_there "$work/there"; return; }
     limited xargs -0 -r sh -c 'for f do printf "E%s\0" "$f" || exit; done' sh <"$work/there" &&
         answer xargs -0 -r "$sum" -z -- <"$work/there"
 }
@@ -334,7 +341,7 @@ op_verify() {
     answer xargs -0 -r "$sum" -z -- <"$work/names" &&
         answer xargs -0 -r stat --printf='%s\0' -- <"$work/names" || return
     found=$("$sum" <"$work/answer")
-    [ "${found%% *}" = "$1" ] || return 0
+    [ "${found%% *}" = "$1" ] || { printf answer; return; }
     rm -f -- "$work/answer" "$work/single" &&
         limited xargs -0 -r stat -c '%h %a' -- <"$work/names" >"$work/modes" || return
     read_modes
@@ -423,9 +430,9 @@ op_place() {
         done 3>>"$kept"' sh "$buffer" "$work/kept" ".dbb~probe-${attempt%.r}" \
         <"$work/left" >"$work/answer" || return
     take_placed || return
-    [ -s "$work/kept" ] || return 0
+    [ -s "$work/kept" ] || { still_there "$work/kept"; return; }
     takes || return
-    cd "$buffer" && there <"$work/kept" >>"$work/answer" && limited sync -f .
+    cd "$buffer" && there <"$work/kept" >>"$work/answer" && limited sync -f . && printf answer
 }
 
 # Try whether the buffer takes what was verified, which are files of ours, and remove them again.
@@ -516,12 +523,13 @@ op_take_over() {
 
 # Answer time of modification and permissions of what arrived: "SECONDS MODE  NAME" and NUL.
 op_modes_and_times() {
-    cd "$work/t" && answer xargs -0 -r stat --printf='%Y %a  %n\0' -- <"$work/names"
+    cd "$work/t" && answer xargs -0 -r stat --printf='%Y %a  %n\0' -- <"$work/names" &&
+        printf answer
 }
 
 # Answer the receipt of an attempt that was taken over.
 op_receipt() {
-    cat -- "$work/verified" >"$work/answer"
+    cat -- "$work/verified" >"$work/answer" && printf answer
 }
 
 # Remove what a transfer that was cut off left of the batch, by name alone, in $1 below staging.
@@ -597,6 +605,12 @@ while read -r op attempt limit bytes argument; do
     *) text=$("op_$op" "$argument" 7>&1 2>&1 </dev/null) ;;
     esac
     code=$?
+    size=
+    case $code-$op-$text in
+    0-look-*answer | 0-modes_and_times-*answer | 0-place-*answer | 0-receipt-*answer | 0-verify-*answer)
+        size=$(stat -c %s -- "$work/answer" 2>&1) || code=1 text=$size
+        ;;
+    esac
     if [ "$code" != 0 ]; then
         case $text in
         *"$staging"* | *"$buffer"*) ;;
@@ -604,9 +618,9 @@ while read -r op attempt limit bytes argument; do
         esac
         printf '%s no %s\n%s' "$nonce" "${#text}" "$text"
         case $op in put | unpack | append) exit ;; esac
-    elif [ "$op" != put ] && [ -s "$work/answer" ]; then
-        printf '%s ok %s\n' "$nonce" "$(stat -c %s -- "$work/answer")"
-        cat -- "$work/answer"
+    elif [ -n "$size" ]; then
+        printf '%s ok %s\n' "$nonce" "$size"
+        cat -- "$work/answer" || exit
     else
         printf '%s ok %s\n%s' "$nonce" "${#text}" "$text"
     fi

@@ -334,8 +334,7 @@ class _Receiver:
         return self._op_space(attempt, "") + b"\n" + self._there(self._list(attempt, "names"))
 
     def _op_verify(self, attempt: str, wanted: str) -> bytes:
-        if self._staging.status(_in(attempt, "t")) is None:
-            raise Refused(f"{self._staging.path}/{attempt} is gone")
+        self._require(attempt)
         rels = self._list(attempt, "names")
         looks: dict[str, os.stat_result] = {}
         sums, sizes = [], []
@@ -347,6 +346,7 @@ class _Receiver:
         found = checksum.ALGORITHMS[self._algorithm]()
         found.update(answer)
         if found.hexdigest() != wanted:
+            self._require(attempt)  # what has gone meanwhile did arrive
             return answer
         self._close(attempt, looks)
         self._staging.sync_file_system()
@@ -359,6 +359,10 @@ class _Receiver:
         self._staging.move(_in(attempt, "names"), self._staging, _in(attempt, "verified"))
         self._staging.sync([attempt, ""])
         return b"verified"
+
+    def _require(self, attempt: str) -> None:
+        if self._staging.status(_in(attempt, "t")) is None:
+            raise Refused(f"{self._staging.path}/{attempt} is gone")
 
     def _op_place(self, attempt: str, argument: str) -> bytes:
         rels = self._receipt(attempt)

@@ -25,6 +25,7 @@ from dbbbatch.areas.endpoint.session import (
     Session,
     directories,
 )
+from dbbbatch.errors import TryLater
 from dbbbatch.files.temporary import PROBE_PREFIX
 from dbbbatch.process import template
 from tests.support.handing import Arriving, receiving
@@ -249,6 +250,43 @@ def test_placing_again_after_a_kill_is_harmless(far: Far) -> None:
     (far.staging / "one" / "t" / "return\r").unlink()
     assert not far.session.place_files("one").kept
     assert tree(far.staging / "one" / "t") == {}
+
+
+@pytest.mark.promise
+def test_of_staging_that_goes_meanwhile_nothing_is_taken_for_an_answer(
+    shell: Far, tmp_path: Path, program: Callable[[str, str], Path]
+) -> None:
+    away, calls = tmp_path / "away", tmp_path / "calls"
+    calls.symlink_to(tmp_path)
+    # Each call takes the next number, also where two run at the same time.
+    goes = f'n=1; until ( set -C; : >"{calls}/$n" ) 2>/dev/null; do n=$((n + 1)); done\n'
+    goes += f'[ ! -e "{calls}/at$n" ] || {shutil.which("mv")} "{shell.staging}" "{away}"'
+    for tool in ("cat", "chmod", "cp", "mkdir", "mv", "rm", "stat", "sync", "b2sum", "xargs"):
+        program(tool, f'{shutil.which(tool)} "$@"\nstatus=$?\n{goes}\nexit "$status"')
+    (shell.buffer / "-n").write_bytes(b"another file")
+    tried = 0
+    while True:
+        tried += 1
+        attempt = str(tried)
+        files = shell.send(attempt, [b"a b/new\nline", b"-n"])
+        numbers = tmp_path / f"calls{tried}"
+        numbers.mkdir()
+        (numbers / f"at{tried}").touch()
+        calls.unlink(missing_ok=True)
+        calls.symlink_to(numbers)
+        try:
+            assert shell.session.verify(attempt, files, 10) == files
+            assert set(shell.session.place_files(attempt, 10).kept) == {b"-n"}
+        except TryLater:
+            assert away.exists()
+        if not away.exists():
+            break
+        shell.session.close()
+        away.rename(shell.staging)
+        for rel in tree(shell.buffer):
+            if rel != "-n":
+                (shell.buffer / rel).unlink()
+    assert tried > 20
 
 
 def test_an_attempt_that_was_taken_over_is_fenced(far: Far) -> None:
