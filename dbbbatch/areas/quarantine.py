@@ -198,10 +198,11 @@ class QuarantineArea:
             aside, source = self._aside(row), self._source_of(row)
             with _one_file(aside.path):
                 place.remove_temporary(aside, self._owner)
-                place.give_back(source, self._owner)
                 if _is_quarantined_file(aside, row):
                     there.append(row)
-                elif _is_put_back(aside, source) or place.is_there(source):
+                    continue
+                place.give_back(source, self._owner)
+                if _is_put_back(aside, source) or place.is_there(source):
                     stayed.append(row)
                 # Else it may be in a quarantine that is not mounted now: its row waits for it.
         if there:
@@ -317,7 +318,12 @@ class QuarantineArea:
         OSError
             Both are as they were.
         """
-        aside = self._aside(row)
+        aside, hidden = self._aside(row), place.taken(source, self._owner)
+        # A killed pass may have taken it; by now another file may have its name.
+        if _is_row_version(hidden, row):
+            hidden.unlink()
+            return None
+        place.give_back(source, self._owner)
         status = source.certain_status()
         if status is None or Version.of_file(status) != Version.of_row(row):
             return None
@@ -325,7 +331,7 @@ class QuarantineArea:
             source.move_to(aside)  # a second name of one file
             return None
         try:
-            place.remove_same(source, status, place.taken(source, self._owner))
+            place.remove_same(source, status, hidden)
         except (FileNotFoundError, checksum.Changed):
             return None
         except OSError as error:

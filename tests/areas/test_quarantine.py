@@ -344,6 +344,23 @@ def test_a_version_that_takes_the_place_of_a_copied_original_is_not_removed(plac
 
 
 @pytest.mark.promise
+@pytest.mark.parametrize("places", ["two file systems"], indirect=True)
+def test_an_original_that_a_killed_pass_took_is_not_offered_under_another_name(places, monkeypatch):
+    source, root = places
+    file = rejected(places)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", kill)
+        with pytest.raises(Killed):
+            area(places).quarantine([file])
+    connect.disconnect()
+    (source / "d/a").write_bytes(b"the next version")
+    area(places).recover(must_refuse_none)
+    assert (files(source), files(root)) == ({"d/a"}, {"d/a"})
+    assert (source / "d/a").read_bytes() == b"the next version"
+    assert rows() == [(str(root / "d/a"), True)]
+
+
+@pytest.mark.promise
 @pytest.mark.parametrize("places", ["one file system"], indirect=True)
 def test_a_directory_that_is_a_link_takes_and_gives_nothing(places, tmp_path):
     source, root = places
