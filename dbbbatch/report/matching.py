@@ -10,8 +10,10 @@ import difflib
 import fnmatch
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from dbbbatch.database import connect
@@ -52,8 +54,8 @@ _OWNERS = {
 #: After every name that begins like one.
 _LAST = "\U0010ffff"
 
-#: A directory in a table: the table, the values of its owner's columns, and relpath.
-_Directory = tuple[str, tuple[str, ...], str]
+#: A table, and the values of its owner's columns.
+_Owner = tuple[str, tuple[str, ...]]
 
 
 @dataclass
@@ -106,7 +108,7 @@ class _Search:
         self._until = time.monotonic() + _TIME_LIMIT
         self._read = 0
         self._left_out = False
-        self._known: list[_Directory] | None = None
+        self._known: dict[str, dict[str, list[_Owner]]] = {}
 
     def run(self, patterns: Sequence[str], roots: Sequence[str]) -> Matches:
         near: list[str] = []
@@ -216,16 +218,20 @@ class _Search:
         def is_above(path: str) -> bool:
             return _fits(path, above)
 
+        prefix = re.split(r"[*?[]", above)[0]
+        prefix = prefix if prefix.isascii() and "\\" not in prefix else ""
         if not slash and not begin:
             self._by_part(matches)
             return
         for text in _spellings(begin):
-            if not slash or (begin and self._are_many(is_above)):
+            if not slash or (begin and self._are_many(is_above, prefix)):
                 self._by_names(text, matches)
             else:
-                self._by_directory(is_above, text, matches)
+                self._by_directory(is_above, text, matches, prefix)
         if slash:  # an asterisk also stands for a slash: the begin may be that of a directory
-            self._by_directory(lambda path: _fits(path, f"{above}/{begin}*"), matches=matches)
+            self._by_directory(
+                lambda path: _fits(path, f"{above}/{begin}*"), matches=matches, prefix=prefix
+            )
 
     def _by_names(self, begin: str, matches: Callable[[str], bool]) -> None:
         """Add the files whose names begin like a text and whose paths match, last names first."""
@@ -239,20 +245,25 @@ class _Search:
                 self._left_out, self._read = True, max(self._read, _NEWEST)
             self._add(row for row in rows if matches(names.join(*row)))
 
-    def _are_many(self, wanted: Callable[[str], bool]) -> bool:
-        return sum(wanted(path) for _, _, path in self._directories()) > _LOOKED_INTO
+    def _are_many(self, wanted: Callable[[str], bool], prefix: str) -> bool:
+        return sum(wanted(path) for path in self._directories(prefix)) > _LOOKED_INTO
 
     def _by_directory(
         self,
         wanted: Callable[[str], bool],
         begin: str = "",
         matches: Callable[[str], bool] = bool,
+        prefix: str = "",
     ) -> None:
-        """Add the files of directories, whose names begin like a text and whose paths match."""
+        """Add the files of directories, whose names begin like a text and whose paths match.
+
+        All wanted directories begin with `prefix`.
+        """
         read = 0
-        for table, owner, relpath in self._directories():
-            if not wanted(relpath):
-                continue
+        directories = self._directories(prefix)
+        for relpath, (table, owner) in (
+            (path, whose) for path in filter(wanted, directories) for whose in directories[path]
+        ):
             if self._full:
                 return
             if read >= _NEWEST or self._late:
@@ -308,20 +319,23 @@ class _Search:
                 yield rows
             self._left_out |= after > 0
 
-    def _directories(self) -> list[_Directory]:
-        """Return the directories of all owners, by a step in an index for each, last ones first.
+    def _directories(self, prefix: str = "") -> dict[str, list[_Owner]]:
+        """Return the directories that begin like this, and whose they are, last ones first.
 
-        Those that there is no time for are left out, and their files may be.
+        Each costs a step in an index. Those that there is no time for are left out, and their files
+        may be.
         """
-        if self._known is None:
-            self._known = []
+        if prefix not in self._known:
+            found = self._known[prefix] = defaultdict(list)
             for table, columns in _OWNERS.items():
                 for owner in keys_of(table, columns):
-                    self._known += [(table, owner, path) for path in self._below(table, owner)]
-        return self._known
+                    for path in self._below(table, owner, prefix):
+                        found[path].append((table, owner))
+        return self._known[prefix]
 
-    def _below(self, table: str, owner: tuple[str, ...]) -> Iterator[str]:
+    def _below(self, table: str, owner: tuple[str, ...], prefix: str) -> Iterator[str]:
         which = " AND ".join(f"{column} = ?" for column in _OWNERS[table])
+        which += " AND relpath >= ?"
         begin = 'CAST(? AS TEXT) COLLATE "C"' if connect.on_postgresql() else "?"
         steps = (
             f"WITH RECURSIVE below (path) AS (SELECT {begin} UNION ALL SELECT (SELECT relpath"
@@ -329,13 +343,10 @@ class _Search:
             " FROM below WHERE below.path IS NOT NULL) SELECT path FROM below"
             f" WHERE path IS NOT NULL LIMIT {_STEPS_AT_ONCE}"
         )
-        rows = _asked(f"SELECT max(relpath) FROM {table} WHERE {which}", owner)
-        after = rows[0][0]
-        if after is not None:
-            yield after
-        while rows := _asked(steps, [after, *owner])[1:]:
-            yield from (path for (path,) in rows)
-            ((after,),) = rows[-1:]
+        after = prefix + _LAST
+        while rows := _asked(steps, [after, *owner, prefix])[1:]:
+            for (after,) in rows:
+                yield after
             if self._late:
                 self._left_out = True
                 return
@@ -356,7 +367,7 @@ class _Search:
         for table in ("file", "handoff_file"):
             rows = _asked(f"SELECT filename FROM {table} ORDER BY id DESC LIMIT {_COMPARED}")
             known.update((row[0], None) for row in rows)
-        for _, _, path in self._directories()[:_COMPARED]:
+        for path in islice(self._directories(), _COMPARED):
             known.update((part, None) for part in path.split("/") if part)
         return difflib.get_close_matches(text, known, _NEAR)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dbbbatch.database import connect
+from dbbbatch.files.names import to_text
 from dbbbatch.report import matching as module
 from dbbbatch.report.matching import matching
 
@@ -65,6 +66,21 @@ def test_a_file_is_found_by(pattern: str, wanted: list[str]) -> None:
 @pytest.mark.usefixtures("nights")
 def test_a_file_that_several_patterns_mean_is_given_once() -> None:
     assert found(A, "AT_O_20261128_1", "2026-11-28", "*_1.fits").count(A) == 1
+
+
+@pytest.mark.usefixtures("nights")
+def test_a_glob_looks_only_at_directories_that_begin_as_it_does() -> None:
+    search = module._Search(100)
+    assert search.run(["latiss/2026-11-28/AT_O_*"], ()).places
+    assert search._known.keys() == {"latiss/2026-11-28"}
+    assert search._known["latiss/2026-11-28"].keys() == {"latiss/2026-11-28"}
+
+
+@pytest.mark.parametrize("directory", ["a\\b", "n\u00e4he", "n\udcff"])
+def test_a_glob_of_any_directory_is_found(directory: str, stored: Row) -> None:
+    relpath = to_text(directory)
+    stored("x.fits", relpath=relpath)
+    assert found(f"{directory}/x*") == [f"{relpath}/x.fits"]
 
 
 @pytest.mark.usefixtures("nights")
