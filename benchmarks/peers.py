@@ -276,7 +276,8 @@ def plots(grown: Mapping[str, Sequence[tuple[int, measure.Cost]]], path: Path) -
 HEAD = """\
 # Benchmarks
 
-Made by `{command}`, on {date}. Figures belong to this machine:
+Made on {date} by `{command}`.
+Figures belong to this machine:
 
 {machine}
 
@@ -290,11 +291,12 @@ each file, so only the table of few files has them.
 
 
 def page(
-    made: Sequence[Comparison], grown: Mapping[str, Sequence[tuple[int, measure.Cost]]]
+    command: str,
+    made: Sequence[Comparison],
+    grown: Mapping[str, Sequence[tuple[int, measure.Cost]]],
 ) -> Iterator[str]:
     """Yield the lines of docs/benchmarks.md."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    command = " ".join(["python benchmarks/peers.py", *sys.argv[1:]])
     yield HEAD.format(
         command=command, date=today, machine="\n".join(f"* {line}" for line in machine())
     )
@@ -339,7 +341,12 @@ def run(given: argparse.Namespace, directory: Path, server: Any, databases: Any)
     given.page.parent.mkdir(parents=True, exist_ok=True)
     if grown:
         plots(grown, given.page.parent / "images" / "benchmarks.png")
-    given.page.write_text("\n".join(page(made, grown)).rstrip() + "\n")
+    command = " ".join(
+        ["python benchmarks/peers.py", *given.part, f"--minutes {given.minutes:g}"]
+        + ["--quick"] * given.quick
+        + ["--sizes", *map(str, given.sizes)]
+    )
+    given.page.write_text("\n".join(page(command, made, grown)).rstrip() + "\n")
     print(f"written: {given.page}")
 
 
