@@ -319,11 +319,11 @@ class QuarantineArea:
             Both are as they were.
         """
         aside, hidden = self._aside(row), place.taken(source, self._owner)
-        # A killed pass may have taken it; by now another file may have its name.
+        # A killed pass may have taken it, and by now another file may have its name.
         if _is_row_version(hidden, row):
             hidden.unlink()
-            return None
-        place.give_back(source, self._owner)
+        else:
+            place.give_back(source, self._owner)
         status = source.certain_status()
         if status is None or Version.of_file(status) != Version.of_row(row):
             return None

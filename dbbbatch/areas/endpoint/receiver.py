@@ -346,7 +346,7 @@ class _Receiver:
         found = checksum.ALGORITHMS[self._algorithm]()
         found.update(answer)
         if found.hexdigest() != wanted:
-            self._require(attempt)  # what has gone meanwhile did arrive
+            self._require(attempt)  # if it has gone meanwhile, its files may have arrived whole
             return answer
         self._close(attempt, looks)
         self._staging.sync_file_system()
