@@ -346,7 +346,9 @@ class _Receiver:
         found = checksum.ALGORITHMS[self._algorithm]()
         found.update(answer)
         if found.hexdigest() != wanted:
-            self._require(attempt)  # if it has gone meanwhile, its files may have arrived whole
+            # If the attempt has gone meanwhile, its files may have arrived whole.
+            self._staging.forget()
+            self._require(attempt)
             return answer
         self._close(attempt, looks)
         self._staging.sync_file_system()

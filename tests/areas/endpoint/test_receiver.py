@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbbbatch.areas.endpoint.receiver import receive
+from dbbbatch.areas.endpoint.receiver import _Receiver, receive
 from dbbbatch.areas.endpoint.session import END_OF_SCRIPT, PROTOCOL, EndpointAddress, Session
 from dbbbatch.config.fields import defaults
 from dbbbatch.config.sections import Receive
@@ -195,6 +195,21 @@ def test_what_arrived_as_a_link_is_not_verified(told: Told) -> None:
     path.unlink()
     path.symlink_to(told.root / "secret")
     assert told.tell(verify, request("place", "one")).endswith("attempt one was not verified")
+
+
+def test_an_attempt_that_goes_while_it_is_read_is_told(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*arguments: Any, real: Any = _Receiver._sum) -> bytes:
+        if (told.staging / "one").exists():
+            (told.staging / "one").rename(told.root / "away")
+        found: bytes = real(*arguments)
+        return found
+
+    told.tell(request("begin"), put("names", b"./a", b"./b"))
+    verify = told.arrive("a", "b")
+    monkeypatch.setattr(_Receiver, "_sum", read)
+    assert "one is gone" in told.tell(verify)
 
 
 def test_a_directory_of_the_buffer_that_is_a_link_takes_nothing(told: Told) -> None:
