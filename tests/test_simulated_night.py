@@ -449,6 +449,17 @@ def test_a_restored_database_does_not_know_what_was_purged_since(ended: Ended) -
     assert any("is not in the holding area" in each for each in ended.wrong())
 
 
+def test_a_restored_database_does_not_know_what_was_sent_and_purged_since(ended: Ended) -> None:
+    (ended.root / "summit/holding" / FILE).unlink()
+    ended.change("summit", f"DELETE FROM handoff_file {_WHERE} AND held_as NOT LIKE '%~'")
+    ended.tell("restoring", site="archive", command=["dbb", "init"], code=0, said="")
+    assert any("neither held" in each for each in ended.wrong())
+    ended.tell("restoring", site="summit", command=["dbb", "init"], code=0, said="")
+    assert ended.wrong() == []
+    _stored(ended).unlink()
+    assert any("neither held" in each for each in ended.wrong())
+
+
 def test_a_count_is_told_again_when_it_has_doubled(ended: Ended) -> None:
     for files in ("1 file waits", "2 files wait", "4 files wait"):
         ended.run("dbb-handoff", "latiss", said=f"handoff.latiss: {files} for a person; …\n")

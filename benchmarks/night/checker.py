@@ -105,6 +105,14 @@ class Night:
         return found
 
     @cached_property
+    def first_placed(self) -> dict[Version, float]:
+        """When each version was first put into a buffer, in seconds since 1970."""
+        found: dict[Version, float] = {}
+        for entry in self.entries("placed"):
+            found.setdefault(Version(entry["at"], entry["path"], entry["digest"]), entry["t"])
+        return found
+
+    @cached_property
     def late(self) -> set[tuple[int, str]]:
         """Files written in place by an archiver that paused for longer than it may: `settle`.
 
@@ -362,9 +370,13 @@ def holding_complete(night: Night) -> Iterator[str]:
             yield f"{path!r}: was purged, and is not stored"
     for held in holding.keys() - listed:
         yield f"{held!r}: is in the holding area without a row"
+    older = max((each["t"] for each in restored if each["site"] == "summit"), default=0.0)
     for version, times in night.placed.items():
         if version.at == 0 and times > 0 and not kept[version]:
-            yield f"{version}: is neither held nor purged nor set aside"
+            # An older database knows nothing of what was sent and purged since.
+            stored = version.path in storage and storage[version.path].digest == version.digest
+            if not stored or night.first_placed[version] > older:
+                yield f"{version}: is neither held nor purged nor set aside"
 
 
 def purged_after_ingest(night: Night) -> Iterator[str]:

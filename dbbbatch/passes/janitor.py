@@ -35,7 +35,7 @@ from dbbbatch.config.sections import Handoff
 from dbbbatch.database import connect
 from dbbbatch.database.models.handoff import HandoffFile, HandoffRow
 from dbbbatch.database.models.transfer import TransferBatch
-from dbbbatch.errors import Interrupted, TryLater, key_of_missing
+from dbbbatch.errors import Interrupted, TryLater
 from dbbbatch.files import checksum, faults, names, place
 from dbbbatch.files.batches import batched
 from dbbbatch.files.identity import Version
@@ -223,12 +223,14 @@ class Housekeeping:
             f"pass removed any ({names.printable(self._first_missing)}): is it mounted? "
             f"If a person did: `dbb ignore {self._section.label} --status HELD --match …`"
         )
+        # However many they are, it is one trouble, which is told once.
+        key = f"missing from {self._section.holding}"
         if self._missing > self._present:
-            raise TryLater(message, key=key_of_missing(self._section.holding))
+            raise TryLater(message, key=key)
         connect.write(self._record_purged, self._purged_before)
         self.context.counts["purged"] += len(self._purged_before)
         if self._missing:
-            self.context.warn(message, key="missing from holding")
+            self.context.warn(message, key=key, shared=True)
 
     def _purge(self) -> None:
         if not self.may_purge:

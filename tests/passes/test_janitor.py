@@ -22,6 +22,7 @@ from dbbbatch.passes.handoff.delivery import attempt_prefix
 from dbbbatch.passes.janitor import Housekeeping, JanitorWork
 from tests.support.disks import exchange
 from tests.support.handing import HOSTILE, change, contents, make_pass, rows, statuses
+from tests.support.mailbox import Box
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
 
@@ -654,6 +655,17 @@ class TestMissing:
         assert janitor(site) == 0
         assert statuses(site) == {"a": "PURGED", "b": "HELD", "c": "PURGED"}
         assert "1 held file is not there" in capsys.readouterr().err
+
+    def test_most_are_the_same_trouble_as_a_few(
+        self, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        box = Box(tmp_path / "box")
+        monkeypatch.setattr(Site, "alert", {"command": box.command})
+        deliver(configure(site), "a", "b", "c")
+        (site.holding / "a").unlink()
+        assert janitor(site) == 0
+        assert janitor(site) == 75  # the others are purged by now
+        assert "".join(box.new()).count("BEGINS: ") == 1
 
     def test_a_person_who_removed_them_says_so(
         self, site: Site, capsys: pytest.CaptureFixture[str]
