@@ -146,9 +146,11 @@ esac
 printf '%s\\0' "$1" >>{root}/catalog/names
 """
 
+#: A message is written whole, with its time, or not at all: any process of it may be killed.
 _TELL = """\
 #!/bin/sh
-{{ LD_PRELOAD= date +%s.%N; cat; printf '\\0'; }} >>{root}/alerts/"$1"
+now=$(LD_PRELOAD= date +%s.%N) && text=$(cat) || exit 1
+printf '%s\\n%s\\n\\0' "$now" "$text" >>{root}/alerts/"$1"
 """
 
 
