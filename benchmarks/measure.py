@@ -310,14 +310,17 @@ def databases(directory: Path) -> Iterator[Any]:
 
 
 def make_files(directory: Path, files: int, size: int, directories: int, start: int = 0) -> None:
-    """Write `files` different files of `size` bytes, spread over so many dated directories."""
+    """Write `files` different files of `size` bytes into so many dated directories.
+
+    One directory after the other, as nights and exposures are written.
+    """
     content = bytearray(os.urandom(size))
-    for number in range(files):
-        night = (
-            directory / f"2026-11-{1 + number % directories % 28:02}" / f"{number % directories}"
-        )
-        if number < directories:
+    for each in range(directories):
+        night = directory / f"2026-11-{1 + each % 28:02}" / f"{each}"
+        first, end = (files * number // directories for number in (each, each + 1))
+        if first < end:
             night.mkdir(parents=True, exist_ok=True)
-        mark = f"{start + number:016}".encode()[:size]
-        content[: len(mark)] = mark
-        (night / f"AT_O_{start + number:08}.fits").write_bytes(content)
+        for number in range(start + first, start + end):
+            mark = f"{number:016}".encode()[:size]
+            content[: len(mark)] = mark
+            (night / f"AT_O_{number:08}.fits").write_bytes(content)
