@@ -16,6 +16,9 @@ from tests.support.database import BACKENDS, Databases
 from tests.support.engine import Cluster
 from tests.support.site import Site
 
+# Thousands of processes would compile every module again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
