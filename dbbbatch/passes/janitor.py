@@ -223,8 +223,8 @@ class Housekeeping:
             f"pass removed any ({names.printable(self._first_missing)}): is it mounted? "
             f"If a person did: `dbb ignore {self._section.label} --status HELD --match …`"
         )
-        # However many they are, it is one trouble, which is told once.
-        key = f"missing from {self._section.holding}"
+        # However many they are, it is one trouble, which is told once; of each endpoint its own.
+        key = f"held files of {self._section.label} that are not there"
         if self._missing > self._present:
             raise TryLater(message, key=key)
         connect.write(self._record_purged, self._purged_before)

@@ -11,6 +11,7 @@ import pytest
 from tests.passes.test_janitor import store
 from tests.support.endpoints import BASE, FIRST, away, janitor, make_pass, states, with_base
 from tests.support.handing import change, rows
+from tests.support.mailbox import Box
 from tests.support.scripts import TOP
 from tests.support.site import Site, tree
 
@@ -68,6 +69,25 @@ def test_a_file_is_purged_when_both_confirm_it(site: Site, said: Path) -> None:
     said.write_text("a")
     assert [janitor(site, BASE), janitor(site)] == [0, 0]
     assert not tree(site.holding)
+
+
+@one_database
+def test_what_is_missing_of_each_endpoint_is_told(
+    site: Site, said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Box(tmp_path / "box")
+    monkeypatch.setattr(Site, "alert", {"command": box.command})
+    deliver(configure(site), "a", "b")
+    said.write_text("a")
+    ignored = "UPDATE handoff_file SET status = 'IGNORED' WHERE handoff = ? AND filename = ?"
+    for of, name in ((FIRST, "a"), (BASE, "b")):
+        change(site, ignored, of, name)
+    for name in ("a", "b"):
+        (site.holding / name).unlink()
+    assert [janitor(site), janitor(site, BASE)] == [75, 75]
+    first, base = box.new()
+    assert "`dbb ignore handoff.latiss --status" in first
+    assert "`dbb ignore handoff.latiss.base --status" in base
 
 
 @one_database
